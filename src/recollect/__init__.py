@@ -1,0 +1,1 @@
+"""Durable, ordered memory for AI applications, on DynamoDB or one SQLite file."""

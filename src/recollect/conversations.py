@@ -1,0 +1,157 @@
+"""Conversations, and the small values that stores answer with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from recollect.errors import InvalidArgument
+from recollect.json_values import Json, checked_object, checked_text
+from recollect.messages import Message
+
+ID_BYTES = 2_000
+"""The longest id of a conversation or an owner, in UTF-8 (DynamoDB takes 2,048 for a key)."""
+IDEMPOTENCY_KEY_BYTES = 1_000
+"""The longest idempotency key, in UTF-8 (DynamoDB takes 1,024 for a sort key)."""
+TITLE_CHARACTERS = 1_000
+METADATA_BYTES = 4 * 1024
+"""The largest ``metadata`` of a conversation, as JSON in UTF-8: lists carry it along."""
+BATCH_MESSAGES = 10_000
+"""The most messages one append takes."""
+BATCH_BYTES = 64 * 1024 * 1024
+"""The most that the messages of one append may have together, as JSON in UTF-8."""
+LIMIT = 1_000
+"""The most messages or conversations that one read answers with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """What is known of a conversation beside its messages.
+
+    ``revision`` moves up with every change of its messages and is never given out twice; pass it
+    as ``after`` to append only if nobody else did. ``updated_at`` is when its messages last
+    changed. ``expires_at`` is None where it lives until it is deleted.
+    """
+
+    id: str
+    owner: str | None
+    title: str | None
+    metadata: dict[str, Json]
+    created_at: datetime
+    updated_at: datetime
+    message_count: int
+    revision: int
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Where the messages of an append are: their seqs, and the revision that this made."""
+
+    seqs: range
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """A conversation and its last messages, oldest first, as they stood at one moment."""
+
+    conversation: Conversation
+    messages: list[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A stretch of messages; ``next`` is the ``after`` or ``before`` of the next one, or None."""
+
+    messages: list[Message]
+    next: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Some of an owner's conversations; ``cursor`` asks for those behind them, None at the end."""
+
+    conversations: list[Conversation]
+    cursor: str | None
+
+
+def check_id(value: object, name: str = "conversation_id") -> None:
+    """Raise ``InvalidArgument`` unless ``value`` can name a conversation or an owner."""
+    _check_key(value, name, ID_BYTES)
+
+
+def check_owner(value: object) -> None:
+    """Raise ``InvalidArgument`` unless ``value`` can name an owner, or is None."""
+    if value is not None:
+        check_id(value, "owner")
+
+
+def check_idempotency_key(value: object) -> None:
+    """Raise ``InvalidArgument`` unless ``value`` is an idempotency key, or None."""
+    if value is not None:
+        _check_key(value, "idempotency_key", IDEMPOTENCY_KEY_BYTES)
+
+
+def check_title(value: object) -> None:
+    """Raise ``InvalidArgument`` unless ``value`` can be a title, or is None."""
+    if value is not None:
+        text = checked_text(value, "title", error=InvalidArgument)
+        if len(text) > TITLE_CHARACTERS:
+            raise InvalidArgument(
+                f"title has {len(text):,} characters, over the limit of {TITLE_CHARACTERS:,}."
+            )
+
+
+def checked_metadata(value: object) -> dict[str, Json]:
+    """A copy of a conversation's metadata; None is none. Raises ``InvalidArgument``."""
+    if value is None:
+        return {}
+    return checked_object(value, "metadata", limit=METADATA_BYTES, error=InvalidArgument)
+
+
+def check_batch(messages: object) -> None:
+    """Raise ``InvalidArgument`` unless ``messages`` is a sequence of messages one append takes."""
+    if isinstance(messages, Message | str) or not isinstance(messages, Sequence):
+        raise InvalidArgument("messages must be a list of Message; for one message pass [message].")
+    if not messages:
+        raise InvalidArgument("messages is empty; there is nothing to append.")
+    if len(messages) > BATCH_MESSAGES:
+        raise InvalidArgument(
+            f"messages holds {len(messages):,}; append at most {BATCH_MESSAGES:,} at once."
+        )
+    for n, message in enumerate(messages):
+        check_message(message, f"messages[{n}]")
+
+
+def check_message(value: object, name: str = "message") -> None:
+    """Raise ``InvalidArgument`` unless ``value`` is a ``Message``."""
+    if not isinstance(value, Message):
+        raise InvalidArgument(
+            f"{name} is of type {type(value).__name__}; make it with Message.user(...), "
+            ".assistant(...), .system(...) or .tool(...)."
+        )
+
+
+def check_number(value: object, name: str, *, least: int, most: int | None = None) -> None:
+    """Raise ``InvalidArgument`` unless ``value`` is an int from ``least`` to ``most``."""
+    if type(value) is not int or value < least or (most is not None and value > most):
+        upto = "or more" if most is None else f"to {most:,}"
+        raise InvalidArgument(f"{name} is {value!r}; it must be an int of {least} {upto}.")
+
+
+def check_lifetime(value: object, name: str = "expires_in") -> None:
+    """Raise ``InvalidArgument`` unless ``value`` is a time of a second to 100 years, or None."""
+    if value is None:
+        return
+    if not isinstance(value, timedelta):
+        raise InvalidArgument(f"{name} is of type {type(value).__name__}; it must be a timedelta.")
+    if not timedelta(seconds=1) <= value <= timedelta(days=36_500):
+        raise InvalidArgument(f"{name} is {value}; it must be a second to 36,500 days.")
+
+
+def _check_key(value: object, name: str, limit: int) -> None:
+    text = checked_text(value, name, error=InvalidArgument)
+    if not text:
+        raise InvalidArgument(f"{name} is empty.")
+    if (size := len(text.encode())) > limit:
+        raise InvalidArgument(f"{name} has {size:,} bytes in UTF-8, over the limit of {limit:,}.")

@@ -1,0 +1,82 @@
+"""Everything Recollect raises. Each error carries its facts and says what to do."""
+
+
+class RecollectError(Exception):
+    """The base of all errors that Recollect raises on purpose."""
+
+
+class InvalidArgument(RecollectError, ValueError):
+    """An argument that no store would take; nothing was read or written."""
+
+
+class InvalidMessage(InvalidArgument):
+    """A message, or a part of one, that cannot be stored and come back equal."""
+
+
+class MessageTooLarge(InvalidMessage):
+    """A message or a batch over the stated size; nothing was written."""
+
+    def __init__(self, what: str, *, size: int, limit: int) -> None:
+        super().__init__(
+            f"{what} is {size:,} bytes as JSON, over the limit of {limit:,}; "
+            "keep large content elsewhere and store a link to it."
+        )
+        self.size = size
+        self.limit = limit
+
+
+class NotFound(RecollectError):
+    """There is no such conversation, or not for this owner, or no such message in it."""
+
+    def __init__(self, conversation_id: str, *, seq: int | None = None) -> None:
+        what = "conversation" if seq is None else f"message {seq} in conversation"
+        super().__init__(f"There is no {what} {conversation_id!r}.")
+        self.conversation_id = conversation_id
+        self.seq = seq
+
+
+class AlreadyExists(RecollectError):
+    """The id is taken by a conversation that lives."""
+
+    def __init__(self, conversation_id: str) -> None:
+        super().__init__(
+            f"Conversation {conversation_id!r} exists already; choose another id or append to it."
+        )
+        self.conversation_id = conversation_id
+
+
+class Conflict(RecollectError):
+    """Another writer was first; read the conversation again and retry."""
+
+    def __init__(self, conversation_id: str, *, expected: int, revision: int) -> None:
+        super().__init__(
+            f"Conversation {conversation_id!r} stands at revision {revision}, not {expected}; "
+            "read it again and retry."
+        )
+        self.conversation_id = conversation_id
+        self.expected = expected
+        self.revision = revision
+
+
+class StoreUnavailable(RecollectError):
+    """The store did not answer, or not in time, or has no room; trying again later may help.
+
+    ``may_have_landed`` says whether the write may be in all the same: append again with the
+    same ``idempotency_key`` and it is in once.
+    """
+
+    def __init__(self, message: str, *, may_have_landed: bool = False) -> None:
+        super().__init__(message)
+        self.may_have_landed = may_have_landed
+
+
+class StoreMismatch(RecollectError):
+    """What lies at this place is no Recollect store, or one that this version cannot use."""
+
+
+class ModelUnavailable(RecollectError):
+    """The model did not answer; the user's message is kept, and the next turn works."""
+
+
+class UnknownModel(InvalidArgument):
+    """No model goes by that name here."""
