@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from recollect.errors import InvalidArgument
+from recollect.errors import InvalidArgument, MessageTooLarge
 from recollect.json_values import Json, checked_object, checked_text
-from recollect.messages import Message
+from recollect.messages import Message, encode
 
 ID_BYTES = 2_000
 """The longest id of a conversation or an owner, in UTF-8 (DynamoDB takes 2,048 for a key)."""
@@ -21,6 +21,8 @@ BATCH_BYTES = 64 * 1024 * 1024
 """The most that the messages of one append may have together, as JSON in UTF-8."""
 LIMIT = 1_000
 """The most messages or conversations that one read answers with."""
+LAST_REVISION = 2**53 - 1
+"""The highest revision and seq: all that JSON readers in other languages hold exactly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +82,11 @@ def check_id(value: object, name: str = "conversation_id") -> None:
     _check_key(value, name, ID_BYTES)
 
 
-def check_owner(value: object) -> None:
-    """Raise ``InvalidArgument`` unless ``value`` can name an owner, or is None."""
-    if value is not None:
-        check_id(value, "owner")
+def check_names(conversation_id: object, owner: object) -> None:
+    """Raise ``InvalidArgument`` unless both can name what they should; the owner may be None."""
+    check_id(conversation_id)
+    if owner is not None:
+        check_id(owner, "owner")
 
 
 def check_idempotency_key(value: object) -> None:
@@ -109,8 +112,12 @@ def checked_metadata(value: object) -> dict[str, Json]:
     return checked_object(value, "metadata", limit=METADATA_BYTES, error=InvalidArgument)
 
 
-def check_batch(messages: object) -> None:
-    """Raise ``InvalidArgument`` unless ``messages`` is a sequence of messages one append takes."""
+def encode_batch(messages: object) -> list[str]:
+    """The messages of one append as the JSON texts that stores keep.
+
+    Raises ``InvalidArgument`` unless they are a sequence of messages that one append takes, and
+    ``MessageTooLarge``.
+    """
     if isinstance(messages, Message | str) or not isinstance(messages, Sequence):
         raise InvalidArgument("messages must be a list of Message; for one message pass [message].")
     if not messages:
@@ -119,24 +126,32 @@ def check_batch(messages: object) -> None:
         raise InvalidArgument(
             f"messages holds {len(messages):,}; append at most {BATCH_MESSAGES:,} at once."
         )
-    for n, message in enumerate(messages):
-        check_message(message, f"messages[{n}]")
+    bodies = [encode_one(message, f"messages[{n}]") for n, message in enumerate(messages)]
+    # A character is at most 4 bytes, so that most batches need no second look.
+    if sum(map(len, bodies)) * 4 > BATCH_BYTES:
+        size = sum(len(body.encode()) for body in bodies)
+        if size > BATCH_BYTES:
+            raise MessageTooLarge("The batch", size=size, limit=BATCH_BYTES)
+    return bodies
 
 
-def check_message(value: object, name: str = "message") -> None:
-    """Raise ``InvalidArgument`` unless ``value`` is a ``Message``."""
+def encode_one(value: object, name: str = "message") -> str:
+    """The ``Message`` as the JSON text that stores keep; raises as ``encode_batch``."""
     if not isinstance(value, Message):
         raise InvalidArgument(
             f"{name} is of type {type(value).__name__}; make it with Message.user(...), "
             ".assistant(...), .system(...) or .tool(...)."
         )
+    return encode(value)
 
 
-def check_number(value: object, name: str, *, least: int, most: int | None = None) -> None:
+def check_number(value: object, name: str, *, least: int, most: int = LAST_REVISION) -> None:
     """Raise ``InvalidArgument`` unless ``value`` is an int from ``least`` to ``most``."""
-    if type(value) is not int or value < least or (most is not None and value > most):
-        upto = "or more" if most is None else f"to {most:,}"
-        raise InvalidArgument(f"{name} is {value!r}; it must be an int of {least} {upto}.")
+    # True is an int too, and never what was meant.
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidArgument(f"{name} is of type {type(value).__name__}; it must be an int.")
+    if not least <= value <= most:
+        raise InvalidArgument(f"{name} must be {least:,} to {most:,}.")
 
 
 def check_lifetime(value: object, name: str = "expires_in") -> None:

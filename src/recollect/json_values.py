@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from recollect.errors import InvalidArgument
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 DEEPEST = 100
 """How many lists and dicts may lie within one another."""

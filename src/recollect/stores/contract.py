@@ -64,7 +64,7 @@ class Store(Protocol):
         ...
 
     def tail(self, conversation_id: str, n: int, *, owner: str | None = None) -> Tail:
-        """The conversation and its last ``n`` messages (1 to 1,000), oldest first, as of one moment.
+        """The conversation and its last ``n`` messages (1 to 1,000), oldest first, at one moment.
 
         It holds every write that was acknowledged before. Raises ``NotFound``.
         """
