@@ -146,9 +146,7 @@ class Rows:
 
     def owned(self, owner: str, *, limit: int, cursor: str | None) -> list[sqlite3.Row]:
         """At most ``limit`` conversations of ``owner`` behind ``cursor``, newest activity first."""
-        updated_at, conversation_id = (
-            (LAST_REVISION, "") if cursor is None else decode_cursor(cursor)
-        )
+        start = (LAST_REVISION, "") if cursor is None else decode_cursor(cursor)
         return self.db.execute(
             f"SELECT * FROM conversations WHERE owner = :owner AND {SHOWN}"
             " AND (updated_at, id) < (:updated_at, :id)"
@@ -200,6 +198,16 @@ class Rows:
             {"number": number, "time": self.time},
         )
         return freed
+
+    def end_owned(self, owner: str) -> int:
+        """End all conversations of ``owner``, expired ones too; how many lived."""
+        owned = self.db.execute(
+            f"SELECT number, {SHOWN} AS lived FROM conversations WHERE owner = :owner",
+            {"owner": owner, "time": self.time},
+        ).fetchall()
+        for row in owned:
+            self.end(row["number"])
+        return sum(row["lived"] for row in owned)
 
     def free(self, *, limit: int) -> int:
         """Free what at most ``limit`` ended conversations and old keys take; how many entries."""

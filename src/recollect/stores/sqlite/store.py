@@ -255,10 +255,7 @@ class SQLiteStore(Store):
     def delete_owner(self, owner: str) -> int:
         check_id(owner, "owner")
         with self._writing() as rows:
-            owned = rows.owned(owner, limit=-1, cursor=None)  # SQL: no limit
-            for row in owned:
-                rows.end(row["number"])
-        return len(owned)
+            return rows.end_owned(owner)
 
     def sweep(self) -> int:
         freed = 0
