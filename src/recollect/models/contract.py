@@ -1,6 +1,6 @@
 """What a turn needs of a language model."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -37,10 +37,10 @@ class Model(Protocol):
 
     def stream(
         self, messages: Sequence[Message], *, system_prompt: str | None = None
-    ) -> AsyncIterator[Piece | Finished]:
+    ) -> AsyncGenerator[Piece | Finished, None]:
         """The reply to ``messages``, piece by piece, and ``Finished`` once, at the end.
 
-        ``messages`` start with the user and end with the message to answer. Raises
-        ``ModelUnavailable``.
+        ``messages`` start with the user and end with the message to answer. Closing the generator
+        ends the call to the model. Raises ``ModelUnavailable``.
         """
         ...

@@ -37,6 +37,11 @@ def open_async_store(
     return ThreadedStore(open_store(url, expire_after=expire_after, clock=clock), threads=1)
 
 
+def check_url(url: str) -> None:
+    """Raise ``InvalidArgument`` unless ``url`` can name a store; nothing is opened."""
+    _parsed(url)
+
+
 def duration(text: str) -> timedelta:
     """The time that a text such as ``30d``, ``12h`` or ``90s`` says. Raises ``InvalidArgument``."""
     match = re.fullmatch(r"(\d{1,9})([smhdw])", text.strip(), re.ASCII)

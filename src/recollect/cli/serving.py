@@ -1,0 +1,98 @@
+"""``recollect serve``: the API in one process, from its settings to its end."""
+
+import asyncio
+import ipaddress
+import signal
+import socket
+
+import typer
+import uvicorn
+
+from recollect.chat import Chat
+from recollect.errors import InvalidArgument
+from recollect.http.fastapi import create_app
+from recollect.models import open_model
+from recollect.settings import Settings, read_settings
+from recollect.stores.urls import open_async_store
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+SECONDS_TO_END = 3
+"""How long replies that are under way may go on once the server is told to end."""
+
+
+def serve(*, allow_unauthenticated: bool) -> None:
+    """Serve until a signal ends it. Raises ``RecollectError``, whose text says what is wrong."""
+    settings = read_settings()
+    loopback = _is_loopback(settings.host)
+    if not (loopback or allow_unauthenticated):
+        raise InvalidArgument(
+            f"RECOLLECT_HOST is {settings.host!r}, which is no loopback address, and nobody signs "
+            "in here: whoever reaches it could read every conversation. Use 127.0.0.1, or add "
+            "--allow-unauthenticated."
+        )
+    with _listening(settings) as listener:
+        asyncio.run(_serve(settings, listener, loopback=loopback))
+
+
+async def _serve(settings: Settings, listener: socket.socket, *, loopback: bool) -> None:
+    store = open_async_store(settings.store, expire_after=settings.expire_after)
+    async with store:
+        chat = Chat(
+            store,
+            open_model(settings.model, offline_pace=settings.offline_pace),
+            window=settings.window,
+            system_prompt=settings.system_prompt,
+        )
+        hosts = LOOPBACK_NAMES | {settings.host.lower()} if loopback else None
+        server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(chat, hosts=hosts),
+                log_level="warning",
+                timeout_graceful_shutdown=SECONDS_TO_END,
+            )
+        )
+        # The server raises a signal again once it has ended, for whoever had it before: nobody,
+        # or the store would not be closed.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        typer.echo(f"Recollect is at {_address(settings.host, listener)} (Ctrl-C ends it)")
+        await server.serve(sockets=[listener])
+
+
+def _listening(settings: Settings) -> socket.socket:
+    # Here and not in the server, so that a port that is taken is said in a sentence.
+    try:
+        host = "127.0.0.1" if settings.host == "localhost" else settings.host
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError):
+        raise InvalidArgument(
+            f"RECOLLECT_HOST is {settings.host!r}, which is no address or name known here."
+        ) from None
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as failed:
+        listener.close()
+        raise InvalidArgument(
+            f"Port {settings.port} at {settings.host} cannot be had ({failed.strerror}); "
+            "choose another with RECOLLECT_PORT."
+        ) from None
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _address(host: str, listener: socket.socket) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listener.getsockname()[1]}"

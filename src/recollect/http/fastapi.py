@@ -1,0 +1,154 @@
+"""The chatbot API on FastAPI."""
+
+from collections.abc import AsyncIterator, Collection
+from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+from pydantic import BaseModel
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from recollect.chat import Chat, whole
+from recollect.conversations import LAST_REVISION
+from recollect.errors import NotFound, RecollectError
+from recollect.http import api
+from recollect.http.api import ChatRequest, CreateRequest, Refused
+from recollect.http.events import EventStream
+from recollect.http.guard import Guard, log_unknown, refused
+from recollect.http.turns import turn
+
+PAGE = Path(__file__).parent / "page"
+
+
+class _ConversationId(Convertor[str]):
+    regex = r"[\s\S]+"  # an id may hold anything, slashes and line ends included
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("conversation_id", _ConversationId())
+
+
+def create_app(chat: Chat, *, hosts: Collection[str] | None = None) -> FastAPI:
+    """The API and its page over ``chat``, whose store the caller opens and closes.
+
+    Whoever can reach it can read and write every conversation: serve it on loopback, or behind
+    what signs users in. ``hosts`` are the host names it answers to; None is any.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await chat.close()
+
+    app = FastAPI(
+        title="Recollect", lifespan=lifespan, redirect_slashes=False, redoc_url=None, docs_url=None
+    )
+    app.add_middleware(Guard, hosts=hosts)
+    app.add_exception_handler(RecollectError, _refuse)
+    app.add_exception_handler(Refused, _refuse)
+    app.add_exception_handler(HTTPException, _refuse_route)
+    store = chat.store
+
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    async def welcome(request: Request) -> Response:
+        if "text/html" in request.headers.get("accept", ""):
+            return FileResponse(PAGE / "index.html", headers={"Vary": "Accept"})
+        return JSONResponse(api.WELCOME, headers={"Vary": "Accept"})
+
+    @app.api_route("/health", methods=["GET", "HEAD"])
+    async def health() -> dict[str, str]:
+        with suppress(NotFound):
+            await store.get("health")
+        return api.HEALTHY
+
+    @app.post("/chat", openapi_extra=_takes(ChatRequest))
+    async def answer(request: Request) -> dict[str, Any]:
+        async with aclosing(turn(chat, await _parsed(ChatRequest, request))) as events:
+            reply = await whole(events)
+        return {"response": reply.text, "conversation_id": reply.conversation_id}
+
+    @app.post("/chat/stream", openapi_extra=_takes(ChatRequest))
+    async def stream(request: Request) -> Response:
+        events = turn(chat, await _parsed(ChatRequest, request))
+        # The first is awaited here, so that what is refused still gets its status.
+        return EventStream(await anext(events), events)
+
+    @app.post("/conversations", openapi_extra=_takes(CreateRequest))
+    async def create(request: Request) -> dict[str, str]:
+        asked = await _parsed(CreateRequest, request)
+        created = await store.create(owner=asked.user_id, title=asked.title)
+        return {"conversation_id": created.id}
+
+    @app.get("/conversations")
+    async def conversations(request: Request) -> dict[str, Any]:
+        query = api.query(
+            request.query_params.multi_items(), ["user_id", "limit", "cursor"], ["user_id"]
+        )
+        limit = api.number(query, "limit", most=api.LIMIT, default=20)
+        return api.listed(
+            await store.list(query["user_id"], limit=limit, cursor=query.get("cursor"))
+        )
+
+    @app.get("/conversations/{conversation_id:conversation_id}")
+    async def conversation(request: Request, conversation_id: str) -> dict[str, Any]:
+        query = api.query(request.query_params.multi_items(), ["user_id", "limit", "before"])
+        owner = query.get("user_id")
+        limit = api.number(query, "limit", most=api.LIMIT, default=api.LIMIT)
+        if "before" not in query:
+            return api.shown_tail(await store.tail(conversation_id, limit, owner=owner))
+        before = api.number(query, "before", most=LAST_REVISION)
+        found = await store.get(conversation_id, owner=owner)
+        page = await store.page(conversation_id, before=before, limit=limit, owner=owner)
+        return api.shown(found, page)
+
+    @app.delete("/conversations/{conversation_id:conversation_id}")
+    async def delete(request: Request, conversation_id: str) -> dict[str, str]:
+        query = api.query(request.query_params.multi_items(), ["user_id"])
+        await store.delete(conversation_id, owner=query.get("user_id"))
+        return api.DELETED
+
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    return app
+
+
+async def _parsed(kind: type[api.R], request: Request) -> api.R:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > api.BODY_BYTES:
+            raise api.too_large()
+    return api.parsed(kind, bytes(body), request.headers.get("content-type"))
+
+
+def _takes(kind: type[BaseModel]) -> dict[str, Any]:
+    # The body is read and checked by api.parsed, for all frameworks alike; this only documents it.
+    schema = kind.model_json_schema()
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    log_unknown(error, f"{request.method} {request.url.path!r}")
+    return refused(api.refusal(error))
+
+
+async def _refuse_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    match error.status_code:
+        case 404:
+            refusal = Refused(404, "no_such_route", "There is nothing at this address.")
+        case 405:
+            refusal = Refused(405, "method_not_allowed", "This address takes another method.")
+        case status:
+            refusal = Refused(status, "bad_request", "The request cannot be answered.")
+    answer = refused(refusal)
+    answer.headers.update(error.headers or {})
+    return answer

@@ -1,0 +1,59 @@
+// What this browser keeps: the user's id and, in each tab, what is typed and not yet sent.
+
+const USER = "recollect.user";
+const lasting = storage("localStorage");
+const ofThisTab = storage("sessionStorage");
+
+/** The user this browser speaks for; it makes one up at the first visit. */
+export function knownUser() {
+  return lasting.getItem(USER) ?? rememberUser(newUser());
+}
+
+export function rememberUser(user) {
+  lasting.setItem(USER, user);
+  return user;
+}
+
+/** What is typed in a conversation and not yet sent. */
+export function draftOf(conversation) {
+  return ofThisTab.getItem(draftKey(conversation)) ?? "";
+}
+
+export function keepDraft(conversation, text) {
+  if (!text) return ofThisTab.removeItem(draftKey(conversation));
+  try {
+    ofThisTab.setItem(draftKey(conversation), text);
+  } catch {
+    // A text too long for the storage stays in the box alone.
+  }
+}
+
+function draftKey({ id, user }) {
+  return `recollect.draft ${JSON.stringify([user, id])}`;
+}
+
+function newUser() {
+  // Not crypto.randomUUID: it is missing where the page comes over plain HTTP from another machine.
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return `web-${hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5")}`;
+}
+
+/** A browser may forbid storage; then the page forgets, and works. */
+function storage(name) {
+  try {
+    const found = window[name];
+    found.setItem("recollect.test", "");
+    found.removeItem("recollect.test");
+    return found;
+  } catch {
+    const values = new Map();
+    return {
+      getItem: (key) => values.get(key) ?? null,
+      setItem: (key, value) => values.set(key, value),
+      removeItem: (key) => values.delete(key),
+    };
+  }
+}

@@ -1,0 +1,86 @@
+"""A demonstration that needs nothing: it makes memory visible, and is no language model."""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Sequence
+
+from recollect.messages import Message
+from recollect.models.contract import Finished, Piece, Usage
+
+HONEST = "I am Recollect's offline demonstration, not a language model"
+HELP = (
+    "Tell me your name and ask me for it later, or ask what you told me first, what you told me "
+    "last, or how often you have written."
+)
+
+_NAME = r"([^\W\d_][\w'’-]*)"
+_INTRODUCTIONS = (
+    re.compile(rf"\b(?:my name is|my name[’']s|call me)\s+{_NAME}", re.IGNORECASE),
+    # People also say "I am tired": it is a name behind a greeting or with a capital letter.
+    re.compile(rf"^\W*(?:hi|hello|hey)\b\W*(?:i am|i[’']?m)\s+{_NAME}", re.IGNORECASE),
+    re.compile(rf"\b[Ii](?: am|[’']m)\s+(?![a-z]){_NAME}"),
+)
+_QUESTIONS = {
+    "name": re.compile(r"\bmy name\b.*\?|\bwho am i\b|\bwhat\W*i?s my name\b", re.IGNORECASE),
+    "first": re.compile(r"\bfirst\b.*\?|what\b.*\bfirst\b", re.IGNORECASE),
+    "last": re.compile(r"\blast\b.*\?|what\b.*\blast\b", re.IGNORECASE),
+    "count": re.compile(r"\bhow (?:often|many)\b", re.IGNORECASE),
+}
+
+
+class OfflineModel:
+    """Answers from the conversation alone, the same each time; ``pace`` is seconds a piece."""
+
+    id = "offline"
+
+    def __init__(self, *, pace: float = 0.0) -> None:
+        self._pace = pace
+
+    async def stream(
+        self, messages: Sequence[Message], *, system_prompt: str | None = None
+    ) -> AsyncGenerator[Piece | Finished, None]:
+        reply = answer([message.text for message in messages if message.role == "user"])
+        pieces = re.findall(r"\s*\S+", reply)
+        for piece in pieces:
+            await asyncio.sleep(self._pace)
+            yield piece
+        words = sum(len(message.text.split()) for message in messages)
+        yield Finished("end_turn", Usage(input_tokens=words, output_tokens=len(pieces)))
+
+
+def answer(said: Sequence[str]) -> str:
+    """The reply to the last of the user's messages ``said``, from what came before it."""
+    *before, question = said
+    match next((kind for kind, asked in _QUESTIONS.items() if asked.search(question)), None):
+        case "name":
+            names = filter(None, map(_introduced, reversed(before)))
+            if name := next(names, None):
+                return f"Your name is {name}. You told me so in this conversation."
+            return f"You have not told me your name yet. {HELP}"
+        case "first" if before:
+            return f"The first thing of yours that I see here is: “{_short(before[0])}”"
+        case "last" if before:
+            return f"The last thing you told me before this is: “{_short(before[-1])}”"
+        case "first" | "last":
+            return f"This is the first thing you tell me here. {HELP}"
+        case "count":
+            times = "once" if len(said) == 1 else f"{len(said)} times"
+            return (
+                f"You have written {times} in what I see of this conversation, this one included."
+            )
+    name = _introduced(question)
+    greeting = f"Hello, {name}!" if name else ""
+    if not before:
+        return f"{greeting or 'Hello!'} {HONEST}: what I show is that this is kept. {HELP}"
+    noted = f"{greeting} I keep that." if greeting else f"I keep that: “{_short(question)}”."
+    return f"{noted} It is your message number {len(said)} that I see here. ({HONEST}.)"
+
+
+def _introduced(text: str) -> str | None:
+    """The name that the user gives as their own."""
+    found = filter(None, (introduction.search(text) for introduction in _INTRODUCTIONS))
+    return next((match[1] for match in found), None)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}…"

@@ -1,0 +1,74 @@
+"""The settings of the server: ``RECOLLECT_*`` variables, read here and nowhere else."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from recollect.errors import InvalidArgument
+from recollect.models import open_model
+from recollect.stores.urls import check_url, duration
+
+PREFIX = "RECOLLECT_"
+
+
+def _store(url: str) -> str:
+    check_url(url)
+    return url
+
+
+def _model(name: str) -> str:
+    open_model(name)
+    return name
+
+
+def _duration(value: object) -> object:
+    return duration(value) if isinstance(value, str) else value
+
+
+class Settings(BaseSettings):
+    """Defaults run with nothing configured."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX)
+
+    host: Annotated[
+        str, Field(description="The address to listen at; without sign-in a loopback one.")
+    ] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="The port; 0 takes any free one.")] = (
+        8000
+    )
+    store: Annotated[str, AfterValidator(_store), Field(description="The URL of the store.")] = (
+        "sqlite:///recollect.db"
+    )
+    model: Annotated[str, AfterValidator(_model), Field(description="The model's name.")] = (
+        "offline"
+    )
+    system_prompt: Annotated[
+        str | None, Field(description="What the model is told before every conversation.")
+    ] = None
+    window: Annotated[
+        int, Field(ge=1, le=1000, description="How many of the last messages the model sees.")
+    ] = 20
+    expire_after: Annotated[
+        timedelta | None,
+        BeforeValidator(_duration),
+        Field(description="How long a conversation lives after its last activity, such as 30d."),
+    ] = None
+    offline_pace: Annotated[
+        float,
+        Field(
+            ge=0, le=60, allow_inf_nan=False, description="Seconds a piece of the offline model."
+        ),
+    ] = 0.02
+
+
+def read_settings() -> Settings:
+    """The settings of this process. Raises ``InvalidArgument`` that names the wrong variable."""
+    try:
+        return Settings()
+    except ValidationError as failed:
+        error = failed.errors(include_url=False)[0]
+        name = f"{PREFIX}{error['loc'][0]}".upper()
+        reason = error["msg"].removeprefix("Value error, ").rstrip(".")
+        raise InvalidArgument(f"{name} is wrong: {reason}.") from None

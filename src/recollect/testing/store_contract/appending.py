@@ -1,0 +1,146 @@
+"""An append is all or none, behind what was there."""
+
+import pytest
+
+from recollect.errors import Conflict, InvalidMessage, NotFound
+from recollect.messages import MESSAGE_BYTES, Message, new_id
+from recollect.stores.contract import Store
+from recollect.testing.store_contract.clock import Clock
+from recollect.testing.store_contract.terms import (
+    Begun,
+    begin,
+    look,
+    read_all,
+    said,
+    say,
+    seq_of,
+    unchanged,
+)
+
+
+class AppendingLaws:
+    """``append``, alone; with rivals see ``RivalLaws``, with a key ``KeyLaws``."""
+
+    def test_an_append_goes_behind_the_last_message_and_says_where(
+        self, subject: Store, clock: Clock
+    ) -> None:
+        it = begin(subject, "one", "two")
+        with clock.stopped():
+            appended = subject.append(it.id, say("three", "four"))
+            moment = clock()
+        seen = look(subject, it.id)
+        assert seen is not None
+        assert said(seen.messages) == ["one", "two", "three", "four"]
+        assert seen.seqs == [*it.seqs, *appended.seqs]
+        assert appended.seqs[0] > it.revision
+        assert appended.revision >= appended.seqs[-1]
+        assert seen.conversation.revision == appended.revision
+        assert seen.conversation.message_count == 4
+        assert seen.conversation.updated_at == moment
+
+    def test_an_append_leaves_title_metadata_owner_and_beginning_as_they_are(
+        self, subject: Store
+    ) -> None:
+        created = subject.create(owner=new_id(), title="Plans", metadata={"a": 1})
+        subject.append(created.id, say("hello"))
+        now = subject.get(created.id)
+        assert (now.owner, now.title, now.metadata) == (created.owner, "Plans", {"a": 1})
+        assert now.created_at == created.created_at
+
+    def test_an_append_starts_a_conversation_for_its_owner(
+        self, subject: Store, clock: Clock
+    ) -> None:
+        conversation_id, owner = new_id(), new_id()
+        with clock.stopped():
+            appended = subject.append(conversation_id, say("hello"), owner=owner)
+            moment = clock()
+        conversation = subject.get(conversation_id)
+        assert conversation.owner == owner
+        assert conversation.created_at == conversation.updated_at == moment
+        assert (conversation.title, conversation.metadata) == (None, {})
+        assert (conversation.message_count, conversation.expires_at) == (1, None)
+        assert conversation.revision == appended.revision > 0
+        assert appended.seqs[0] > 0
+
+    def test_any_sequence_of_messages_is_taken_and_the_same_one_twice(self, subject: Store) -> None:
+        message = Message.user("again")
+        it = begin(subject)
+        subject.append(it.id, (message, message))
+        subject.append(it.id, [message])
+        assert subject.tail(it.id, 10).messages == [message] * 3
+
+    def test_with_after_an_append_is_in_where_the_conversation_stands_there(
+        self, subject: Store
+    ) -> None:
+        it = begin(subject)
+        revision = it.revision
+        for text in ("one", "two", "three"):
+            revision = subject.append(it.id, say(text), after=revision).revision
+        assert said(read_all(subject, it.id)) == ["one", "two", "three"]
+
+    def test_after_is_refused_behind_and_ahead_of_the_conversation(self, subject: Store) -> None:
+        it = begin(subject, "one")
+        standing = subject.append(it.id, say("two")).revision
+        for after in (0, it.revision, standing - 1, standing + 1, standing + 1_000, 2**53 - 1):
+            with unchanged(subject, it.id), pytest.raises(Conflict) as caught:
+                subject.append(it.id, say("refused"), after=after)
+            assert caught.value.conversation_id == it.id
+            assert (caught.value.expected, caught.value.revision) == (after, standing)
+
+    def test_whatever_removes_or_replaces_messages_moves_the_revision_that_after_needs(
+        self, subject: Store
+    ) -> None:
+        it = begin(subject, "one", "two", "three", "four", "five")
+        changes = (
+            lambda: subject.replace(it.id, it.seqs[0], Message.user("another")),
+            lambda: subject.truncate(it.id, after=it.seqs[3]),
+            lambda: subject.pop(it.id),
+            lambda: subject.clear(it.id),
+        )
+        for change in changes:
+            before = subject.get(it.id).revision
+            change()
+            with unchanged(subject, it.id), pytest.raises(Conflict):
+                subject.append(it.id, say("refused"), after=before)
+
+    def test_after_is_refused_where_there_is_no_conversation(self, subject: Store) -> None:
+        conversation_id = new_id()
+        for after in (1, 7, 2**53 - 1):
+            with unchanged(subject, conversation_id), pytest.raises(NotFound):
+                subject.append(conversation_id, say("refused"), after=after)
+
+    def test_after_zero_starts_a_conversation(self, subject: Store) -> None:
+        conversation_id, owner = new_id(), new_id()
+        subject.append(conversation_id, say("hello"), after=0, owner=owner)
+        assert subject.get(conversation_id).owner == owner
+
+    def test_after_zero_is_refused_on_a_conversation_that_is_there_though_empty(
+        self, subject: Store
+    ) -> None:
+        new, cleared = begin(subject), begin(subject, "hello")
+        subject.clear(cleared.id)
+        for it in (new, cleared):
+            with unchanged(subject, it.id), pytest.raises(Conflict):
+                subject.append(it.id, say("refused"), after=0)
+
+    @pytest.mark.parametrize("wrong", ["a text", "a huge message"])
+    def test_one_wrong_message_among_many_keeps_all_of_them_out(
+        self, subject: Store, wrong: str
+    ) -> None:
+        batch: list[object] = [*say(*map(str, range(1_000)))]
+        batch[500] = "500" if wrong == "a text" else Message.user("x" * MESSAGE_BYTES)
+        for conversation_id in (begin(subject, "hello").id, new_id()):
+            with unchanged(subject, conversation_id), pytest.raises(ValueError):
+                subject.append(conversation_id, batch)  # type: ignore[arg-type]
+
+    def test_a_refused_append_leaves_no_trace_in_the_next_one(self, subject: Store) -> None:
+        it = begin(subject, "one")
+        with pytest.raises(Conflict):
+            subject.append(it.id, say("refused"), after=it.revision + 5)
+        with pytest.raises(InvalidMessage):
+            subject.append(it.id, [Message.user("x" * MESSAGE_BYTES)])
+        [seq] = subject.append(it.id, say("two")).seqs
+        assert [seq_of(message) for message in read_all(subject, it.id)] == [it.seqs[0], seq]
+
+
+__all__ = ["AppendingLaws", "Begun"]
