@@ -171,7 +171,11 @@ def decode(text: str, *, seq: int) -> Message:
     What was stored is read back as it is: a rule that a later version adds to ``Message`` must not
     make yesterday's conversations unreadable.
     """
-    body = json.loads(text)
+    return decode_body(json.loads(text), seq=seq)
+
+
+def decode_body(body: dict[str, Any], *, seq: int) -> Message:
+    """The message of which ``body`` is the JSON value."""
     return _trusted(
         role=body["role"],
         content=body["content"],
@@ -230,6 +234,7 @@ __all__ = [
     "Message",
     "Role",
     "decode",
+    "decode_body",
     "encode",
     "new_id",
     "now",

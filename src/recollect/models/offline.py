@@ -15,15 +15,19 @@ HELP = (
 
 _NAME = r"([^\W\d_][\w'’-]*)"
 _INTRODUCTIONS = (
-    re.compile(rf"\b(?:my name is|my name[’']s|call me)\s+{_NAME}", re.IGNORECASE),
+    re.compile(rf"\b(?:(?<!what )my name is|my name[’']s|call me)\s+{_NAME}", re.IGNORECASE),
     # People also say "I am tired": it is a name behind a greeting or with a capital letter.
     re.compile(rf"^\W*(?:hi|hello|hey)\b\W*(?:i am|i[’']?m)\s+{_NAME}", re.IGNORECASE),
     re.compile(rf"\b[Ii](?: am|[’']m)\s+(?![a-z]){_NAME}"),
 )
 _QUESTIONS = {
-    "name": re.compile(r"\bmy name\b.*\?|\bwho am i\b|\bwhat\W*i?s my name\b", re.IGNORECASE),
-    "first": re.compile(r"\bfirst\b.*\?|what\b.*\bfirst\b", re.IGNORECASE),
-    "last": re.compile(r"\blast\b.*\?|what\b.*\blast\b", re.IGNORECASE),
+    # Bounded, as time grows with the square of what lies between: a message of 32,000 characters
+    # would take seconds, in which nobody else is answered.
+    "name": re.compile(
+        r"\bmy name\b.{,99}\?|\bwho am i\b|\bwhat\W{,9}i?s my name\b", re.IGNORECASE
+    ),
+    "first": re.compile(r"\bfirst\b.{,99}\?|what\b.{,99}\bfirst\b", re.IGNORECASE),
+    "last": re.compile(r"\blast\b.{,99}\?|what\b.{,99}\blast\b", re.IGNORECASE),
     "count": re.compile(r"\bhow (?:often|many)\b", re.IGNORECASE),
 }
 
@@ -51,11 +55,12 @@ class OfflineModel:
 def answer(said: Sequence[str]) -> str:
     """The reply to the last of the user's messages ``said``, from what came before it."""
     *before, question = said
+    name = _introduced(question)
     match next((kind for kind, asked in _QUESTIONS.items() if asked.search(question)), None):
-        case "name":
+        case "name" if name is None:
             names = filter(None, map(_introduced, reversed(before)))
-            if name := next(names, None):
-                return f"Your name is {name}. You told me so in this conversation."
+            if told := next(names, None):
+                return f"Your name is {told}. You told me so in this conversation."
             return f"You have not told me your name yet. {HELP}"
         case "first" if before:
             return f"The first thing of yours that I see here is: “{_short(before[0])}”"
@@ -68,7 +73,6 @@ def answer(said: Sequence[str]) -> str:
             return (
                 f"You have written {times} in what I see of this conversation, this one included."
             )
-    name = _introduced(question)
     greeting = f"Hello, {name}!" if name else ""
     if not before:
         return f"{greeting or 'Hello!'} {HONEST}: what I show is that this is kept. {HELP}"

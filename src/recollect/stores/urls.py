@@ -44,7 +44,7 @@ def check_url(url: str) -> None:
 
 def duration(text: str) -> timedelta:
     """The time that a text such as ``30d``, ``12h`` or ``90s`` says. Raises ``InvalidArgument``."""
-    match = re.fullmatch(r"(\d{1,9})([smhdw])", text.strip(), re.ASCII)
+    match = re.fullmatch(r"(\d{1,8})([smhdw])", text.strip(), re.ASCII)
     if match is None:
         raise InvalidArgument(f"{text!r} is no time; write a number and s, m, h, d or w: 30d.")
     time = timedelta(seconds=int(match[1]) * _UNITS[match[2]])
@@ -53,14 +53,17 @@ def duration(text: str) -> timedelta:
 
 
 def _parsed(url: str) -> tuple[str, dict[str, timedelta]]:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as failed:
+        raise InvalidArgument(f"The store {url!r} is no URL: {failed}.") from failed
     if parts.scheme != "sqlite":
         raise InvalidArgument(
             f"The store {url!r} is of no known kind; write sqlite:///PATH, "
             "such as sqlite:///recollect.db."
         )
     path = unquote(parts.path.removeprefix("/"))
-    if parts.netloc or not path or parts.fragment:
+    if parts.netloc or not path or "\0" in path or parts.fragment:
         raise InvalidArgument(
             f"The store {url!r} names no file; write sqlite:///recollect.db (three slashes) for "
             "one in the working directory, sqlite:////var/lib/recollect.db (four) for any other."

@@ -35,7 +35,8 @@ const SHOW_KEPT = ["Show what was kept", showAddressed];
 
 let user = knownUser();
 let shown = new Conversation(null, user);
-let loading = null;
+let loading = null; // what ends the loading of the one shown
+let loaded = null; // a promise of its end
 const replying = new Set(); // conversations whose reply is being written, shown or not
 
 // Where we are: the conversation's id is in the address, so that reload, back and forward work.
@@ -46,23 +47,24 @@ function addressed() {
 
 function go(id) {
   if (id !== addressed()) history.pushState(null, "", id === null ? bareAddress() : addressOf(id));
-  return showAddressed();
+  showAddressed();
 }
 
 function bareAddress() {
   return location.pathname + location.search;
 }
 
-async function showAddressed() {
+function showAddressed() {
   const id = addressed();
   loading?.abort();
   loading = null;
   notice.clear();
   const alive = [...replying].find((one) => one.id !== null && one.id === id && one.user === user);
-  const conversation = alive ?? new Conversation(id, user);
-  show(conversation);
-  if (conversation.isLoaded) return;
+  show(alive ?? new Conversation(id, user));
+  if (!shown.isLoaded) loaded = load(shown);
+}
 
+async function load(conversation) {
   const mine = (loading = new AbortController());
   $("column").setAttribute("aria-busy", "true");
   try {
@@ -74,7 +76,9 @@ async function showAddressed() {
     if (loading !== mine) return;
     if (error.status === 404) {
       // What is written here now begins a new conversation.
+      const typed = box.value;
       show(new Conversation(null, user));
+      if (typed) write(typed);
       notice.tell(error.message);
     } else {
       notice.tell(error.message, TRY_AGAIN);
@@ -120,10 +124,15 @@ async function refreshList() {
 // Talking.
 
 async function send() {
+  const { id } = shown;
+  if (!shown.isLoaded) {
+    if (!loading) showAddressed(); // it could not be loaded; perhaps now it can
+    await loaded;
+  }
   const conversation = shown;
   const text = box.value;
-  if (!text.trim() || conversation.isReplying || loading) return;
-  if (!conversation.isLoaded) return showAddressed(); // it failed to load; what is typed stays
+  if (conversation.id !== id || !conversation.isLoaded) return;
+  if (conversation.isReplying || !text.trim()) return;
   const isShown = () => conversation === shown;
   write("");
   notice.clear();

@@ -4,28 +4,30 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import Lock
+from weakref import WeakSet
 
 from recollect.errors import StoreMismatch, StoreUnavailable
 from recollect.stores.sqlite.layout import is_current, migrate
 
 MEMORY = ":memory:"
 
-# SQLite forbids a child process to use, or even close, a connection that it inherited by fork
-# (https://www.sqlite.org/howtocorrupt.html, 2.6); kept here they are never closed.
-_inherited: list[sqlite3.Connection] = []
-
 
 class Connection:
     """A file opened for reading and writing by any number of threads, one at a time."""
 
     def __init__(self, path: str, *, timeout: float) -> None:
-        self._path = path
+        # A file is opened again after a fork, and daemons change their folder behind one.
+        self._path = path if path == MEMORY else os.path.abspath(path)
         self._timeout = timeout
         self._place = "The in-memory store" if path == MEMORY else f"The file {path!r}"
         self._closed = False
-        self._open()
+        self._lock = Lock()
+        self._db: sqlite3.Connection | None = None
+        _connections.add(self)
+        with self._lock:
+            self._db = self._open()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -43,35 +45,45 @@ class Connection:
 
     def close(self) -> None:
         with self._lock:
-            if not self._closed:
-                self._closed = True
+            self._closed = True
+            if self._db is not None:
                 self._db.close()
 
     @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nobody uses the file, and it is not open; the next use opens it again."""
+        with self._lock:
+            if self._db is not None and self._path != MEMORY:
+                self._db.close()
+                self._db = None
+            yield
+
+    @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
-        if os.getpid() != self._process and self._path != MEMORY:
-            _inherited.append(self._db)
-            self._open()
         with self._lock:
             if self._closed:
                 raise StoreUnavailable(f"{self._place} was closed; open the store again.")
-            with self._translated():
-                self._db.execute(begin)
-            try:
-                with self._translated():
-                    yield self._db
-                with self._translated(committing=True):
-                    self._db.execute("COMMIT")
-            finally:
-                # Some errors, a full disk among them, have rolled back already.
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+            if self._db is None:
+                self._db = self._open()
+            with self._running(self._db, begin):
+                yield self._db
 
-    def _open(self) -> None:
-        self._process = os.getpid()
-        self._lock = Lock()
+    @contextmanager
+    def _running(self, db: sqlite3.Connection, begin: str) -> Iterator[None]:
+        try:
+            with self._translated():
+                db.execute(begin)
+                yield
+            with self._translated(committing=True):
+                db.execute("COMMIT")
+        finally:
+            # Some errors, a full disk among them, have rolled back already.
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+
+    def _open(self) -> sqlite3.Connection:
         with self._translated():
-            self._db = sqlite3.connect(
+            db = sqlite3.connect(
                 self._path,
                 timeout=self._timeout,
                 isolation_level=None,  # transactions are begun and ended here, by name
@@ -79,27 +91,30 @@ class Connection:
             )
         try:
             with self._translated():
-                self._prepare()
+                self._prepare(db)
         except BaseException:
-            self._db.close()
+            db.close()
             raise
+        return db
 
-    def _prepare(self) -> None:
-        self._db.row_factory = sqlite3.Row
-        current = is_current(self._db, self._place)
-        self._use_write_ahead_log()
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        db.row_factory = sqlite3.Row
+        # One state of the file: another process may be making it at this moment.
+        with self._running(db, "BEGIN"):
+            current = is_current(db, self._place)
+        self._use_write_ahead_log(db)
         # FULL: what was acknowledged survives a loss of power, not only of the process.
-        self._db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA synchronous = FULL")
         if not current:
-            with self.writing() as db:
+            with self._running(db, "BEGIN IMMEDIATE"):
                 migrate(db, self._place)
 
-    def _use_write_ahead_log(self) -> None:
+    def _use_write_ahead_log(self, db: sqlite3.Connection) -> None:
         # Two processes that open a new file at once collide here, and SQLite does not wait.
         deadline = time.monotonic() + self._timeout
         while True:
             try:
-                self._db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA journal_mode = WAL")
             except sqlite3.OperationalError as failed:
                 if not _is(failed, sqlite3.SQLITE_BUSY) or time.monotonic() > deadline:
                     raise
@@ -148,3 +163,28 @@ def _primary(failed: sqlite3.Error) -> int:
 
 def _is(failed: sqlite3.Error, code: int) -> bool:
     return _primary(failed) == code
+
+
+# SQLite keeps its locks in the memory of the process too. A child that inherited an open file would
+# believe it held its parent's, and what it wrote would be gone with the log that the parent removes
+# when it closes (https://www.sqlite.org/howtocorrupt.html, 2.6). So no file is open during a fork.
+_connections: WeakSet[Connection] = WeakSet()
+_one_fork_at_a_time = Lock()
+_paused = ExitStack()
+
+
+def _before_fork() -> None:
+    _one_fork_at_a_time.acquire()
+    for connection in list(_connections):
+        _paused.enter_context(connection.paused())
+
+
+def _after_fork() -> None:
+    _paused.close()
+    _one_fork_at_a_time.release()
+
+
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+    )
