@@ -74,7 +74,9 @@ class Chat:
         """
         question = Message.user(text)
         conversation, earlier = await self._opened(conversation_id, question, owner)
-        appended = await self.store.append(conversation.id, [question], owner=owner)
+        appended = await self.store.append(
+            conversation.id, [question], owner=owner, reply_follows=True
+        )
         yield Started(conversation.id)
         said: list[str] = []
         finished: Finished | None = None

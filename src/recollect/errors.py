@@ -80,3 +80,22 @@ class ModelUnavailable(RecollectError):
 
 class UnknownModel(InvalidArgument):
     """No model goes by that name here."""
+
+
+class TableMissing(StoreMismatch):
+    """The table is not there."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__(
+            f"There is no DynamoDB table {table!r} in this account and region; make it with "
+            f"recollect.stores.dynamodb.create_table(client, {table!r})."
+        )
+        self.table = table
+
+
+class TableMismatch(StoreMismatch):
+    """The table is there, and is not as a store needs it."""
+
+
+class AccessRefused(RecollectError):
+    """The credentials are missing, have expired, or lack a right."""

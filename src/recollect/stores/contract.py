@@ -44,6 +44,7 @@ class Store(Protocol):
         owner: str | None = None,
         after: int | None = None,
         idempotency_key: str | None = None,
+        reply_follows: bool = False,
     ) -> Appended:
         """Add ``messages`` behind the last one, all of them or none.
 
@@ -54,6 +55,10 @@ class Store(Protocol):
 
         The same ``idempotency_key`` on the same conversation appends once, and answers the same
         for at least 24 hours, whatever else was passed or has happened to the messages since.
+
+        ``reply_follows`` says that another append is about to follow, so that ``list`` may show
+        this one only with that: a store that pays for every write then saves one.
+
         Raises ``MessageTooLarge`` over the limits of ``recollect.messages`` and
         ``recollect.conversations``.
         """
@@ -217,6 +222,7 @@ class AsyncStore(Protocol):
         owner: str | None = None,
         after: int | None = None,
         idempotency_key: str | None = None,
+        reply_follows: bool = False,
     ) -> Appended: ...
 
     async def get(self, conversation_id: str, *, owner: str | None = None) -> Conversation: ...

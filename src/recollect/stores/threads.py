@@ -52,6 +52,7 @@ class ThreadedStore(AsyncStore):
         owner: str | None = None,
         after: int | None = None,
         idempotency_key: str | None = None,
+        reply_follows: bool = False,
     ) -> Appended:
         return await self._run(
             self._store.append,
@@ -60,6 +61,7 @@ class ThreadedStore(AsyncStore):
             owner=owner,
             after=after,
             idempotency_key=idempotency_key,
+            reply_follows=reply_follows,
         )
 
     async def get(self, conversation_id: str, *, owner: str | None = None) -> Conversation:

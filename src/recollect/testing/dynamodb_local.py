@@ -77,8 +77,8 @@ class DynamoDBLocal:
         if given:
             self.endpoint = given
             return self
-        (java,) = programs("java")
         jars = install()
+        (java,) = programs("java")
         for _ in range(ATTEMPTS):
             # Without a name, so that nothing is left behind however the tests end.
             with reserved_port() as port, tempfile.TemporaryFile() as log:
@@ -149,7 +149,13 @@ class DynamoDBLocal:
             self._watch.stdin.flush()
 
 
-WATCH = 'read -r server; read -r farewell || kill -9 "$server"'
+WATCH = """\
+read -r server
+if read -r farewell; then exit; fi
+kill "$server"
+for second in 1 2 3 4 5; do kill -0 "$server" || exit; sleep 1; done
+kill -9 "$server"
+"""
 """Ends the server when the tests are killed (SIGKILL) and can end nothing themselves.
 
 It waits on a pipe of which only we hold the other end, and which closes however we die. Linux'
@@ -160,7 +166,7 @@ server, needs code between fork and exec, and is not there on macOS.
 
 def command(java: str, jars: Path, port: int) -> list[str]:
     # PerfData is a file in /tmp that a killed JVM leaves there.
-    virtual_machine = [java, "-XX:-UsePerfData", f"-Djava.library.path={jars}", "-cp", f"{jars}/*"]
+    virtual_machine = [java, "-XX:-UsePerfData", "-cp", f"{jars}/*"]
     main = "com.amazonaws.services.dynamodbv2.local.main.ServerRunner"
     return [
         *virtual_machine,
@@ -212,7 +218,7 @@ def ask(port: int) -> str | None:
         "X-Amz-Target": "DynamoDB_20120810.ListTables",
         "Authorization": f"AWS4-HMAC-SHA256 {credential}, SignedHeaders=host, Signature=0",
     }
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
         connection.request("POST", "/", b"{}", headers)
         response = connection.getresponse()

@@ -94,6 +94,7 @@ class SQLiteStore(Store):
         owner: str | None = None,
         after: int | None = None,
         idempotency_key: str | None = None,
+        reply_follows: bool = False,
     ) -> Appended:
         check_names(conversation_id, owner)
         check_idempotency_key(idempotency_key)

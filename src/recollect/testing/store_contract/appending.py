@@ -2,17 +2,16 @@
 
 import pytest
 
-from recollect.errors import Conflict, InvalidMessage, NotFound
+from recollect.errors import Conflict, InvalidArgument, MessageTooLarge, NotFound
 from recollect.messages import MESSAGE_BYTES, Message, new_id
 from recollect.stores.contract import Store
 from recollect.testing.store_contract.clock import Clock
 from recollect.testing.store_contract.terms import (
-    Begun,
     begin,
-    look,
     read_all,
     said,
     say,
+    see,
     seq_of,
     unchanged,
 )
@@ -28,8 +27,7 @@ class AppendingLaws:
         with clock.stopped():
             appended = subject.append(it.id, say("three", "four"))
             moment = clock()
-        seen = look(subject, it.id)
-        assert seen is not None
+        seen = see(subject, it.id)
         assert said(seen.messages) == ["one", "two", "three", "four"]
         assert seen.seqs == [*it.seqs, *appended.seqs]
         assert appended.seqs[0] > it.revision
@@ -130,17 +128,14 @@ class AppendingLaws:
         batch: list[object] = [*say(*map(str, range(1_000)))]
         batch[500] = "500" if wrong == "a text" else Message.user("x" * MESSAGE_BYTES)
         for conversation_id in (begin(subject, "hello").id, new_id()):
-            with unchanged(subject, conversation_id), pytest.raises(ValueError):
+            with unchanged(subject, conversation_id), pytest.raises(InvalidArgument):
                 subject.append(conversation_id, batch)  # type: ignore[arg-type]
 
     def test_a_refused_append_leaves_no_trace_in_the_next_one(self, subject: Store) -> None:
         it = begin(subject, "one")
         with pytest.raises(Conflict):
             subject.append(it.id, say("refused"), after=it.revision + 5)
-        with pytest.raises(InvalidMessage):
+        with pytest.raises(MessageTooLarge):
             subject.append(it.id, [Message.user("x" * MESSAGE_BYTES)])
         [seq] = subject.append(it.id, say("two")).seqs
         assert [seq_of(message) for message in read_all(subject, it.id)] == [it.seqs[0], seq]
-
-
-__all__ = ["AppendingLaws", "Begun"]

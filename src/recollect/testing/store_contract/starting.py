@@ -1,6 +1,7 @@
 """Conversations begin, are named, and end."""
 
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
@@ -13,10 +14,12 @@ from recollect.testing.store_contract.terms import (
     NEEDS_ONE,
     Operation,
     begin,
+    ids_of,
     list_all,
     look,
     said,
     say,
+    see,
     unchanged,
 )
 
@@ -49,11 +52,10 @@ class StartingLaws:
         assert created.metadata == {}
         assert subject.get(created.id) == created
 
-    def test_ids_that_the_store_makes_are_unique_and_sort_by_time(
-        self, subject: Store, clock: Clock
-    ) -> None:
-        first, second = subject.create().id, subject.create().id
-        assert first < second
+    def test_an_id_that_the_store_makes_is_a_new_uuid_of_version_7(self, subject: Store) -> None:
+        ids = {subject.create().id for _ in range(5)}
+        assert len(ids) == 5
+        assert {UUID(conversation_id).version for conversation_id in ids} == {7}
 
     def test_an_id_that_is_taken_is_refused(self, subject: Store) -> None:
         it = begin(subject, "hello", owner=new_id())
@@ -128,7 +130,7 @@ class StartingLaws:
         gone, stays = begin(subject, "hello", owner=owner), begin(subject, "there", owner=owner)
         with unchanged(subject, stays.id):
             subject.delete(gone.id)
-        assert [conversation.id for conversation in list_all(subject, owner)] == [stays.id]
+        assert ids_of(list_all(subject, owner)) == [stays.id]
 
     @pytest.mark.parametrize("swept", [False, True], ids=["", "and a sweep"])
     @pytest.mark.parametrize("how", ["append", "append after 0", "create"])
@@ -146,8 +148,7 @@ class StartingLaws:
             assert begin_at > it.revision
         appended = subject.append(it.id, say("new"), after=0 if how == "append after 0" else None)
         assert appended.seqs[0] > it.revision
-        seen = look(subject, it.id)
-        assert seen is not None
+        seen = see(subject, it.id)
         assert said(seen.messages) == ["new"]
         assert (seen.conversation.owner, seen.conversation.title) == (None, None)
         assert (seen.conversation.metadata, seen.conversation.message_count) == ({}, 1)

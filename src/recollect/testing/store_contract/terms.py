@@ -64,13 +64,17 @@ class Seen(NamedTuple):
     seqs: list[int]
 
 
+def see(store: Store, conversation_id: str) -> Seen:
+    tail = store.tail(conversation_id, LIMIT)
+    return Seen(tail.conversation, tail.messages, [seq_of(message) for message in tail.messages])
+
+
 def look(store: Store, conversation_id: str) -> Seen | None:
     """What is there, None where nothing is."""
     try:
-        tail = store.tail(conversation_id, LIMIT)
+        return see(store, conversation_id)
     except NotFound:
         return None
-    return Seen(tail.conversation, tail.messages, [seq_of(message) for message in tail.messages])
 
 
 @contextmanager
@@ -104,6 +108,10 @@ def list_all(store: Store, owner: str, *, limit: int = LIMIT) -> list[Conversati
         if listing.cursor is None:
             return conversations
         cursor = listing.cursor
+
+
+def ids_of(conversations: Iterable[Conversation]) -> list[str]:
+    return [conversation.id for conversation in conversations]
 
 
 def race(calls: Sequence[Callable[[], T]]) -> list[T | RecollectError]:
@@ -162,6 +170,16 @@ def write_numbers(
         told[seq] = text
     return told
 
+
+ACTIVITY: dict[str, Callable[[Store, Begun], object]] = {
+    "append": lambda store, it: store.append(it.id, say("another")),
+    "append after": lambda store, it: store.append(it.id, say("another"), after=it.revision),
+    "truncate": lambda store, it: store.truncate(it.id, after=0),
+    "pop": lambda store, it: store.pop(it.id),
+    "clear": lambda store, it: store.clear(it.id),
+    "replace": lambda store, it: store.replace(it.id, it.seqs[0], Message.user("another")),
+}
+"""What changes the messages of a conversation that was begun with some."""
 
 Operation: TypeAlias = Callable[[Store, Begun, str | None], object]
 

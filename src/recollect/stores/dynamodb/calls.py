@@ -1,0 +1,187 @@
+"""Plans: what to ask of DynamoDB, one call after another, without a client and without I/O.
+
+A plan is a generator: it yields ``Call`` or ``Wait``, is sent the call's reply (or thrown
+``CallFailed``), and returns its result. So the logic that goes wrong is written once, and is driven
+by a boto3 client, by an async one, or by a simulation that interleaves many.
+"""
+
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from random import Random
+from typing import Any, TypeAlias, TypeVar
+
+from recollect.errors import StoreUnavailable
+
+Attribute: TypeAlias = dict[str, Any]
+Item: TypeAlias = dict[str, Attribute]
+"""An item as DynamoDB's own JSON has it, such as ``{"pk": {"S": "c#1"}}``; ``B`` holds bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request: the operation by DynamoDB's name for it, such as ``PutItem``."""
+
+    operation: str
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A pause before the next call."""
+
+    seconds: float
+
+
+class CallFailed(Exception):
+    """A call was answered with an error, or not at all.
+
+    ``code`` is DynamoDB's (``ConditionalCheckFailedException``) or, where none came back,
+    ``NoAnswer``. ``item`` is what stood in a failed condition's way. ``reasons`` are those of a
+    cancelled transaction, an entry a part: a code and an item, or two times None. ``unknown`` says
+    that the call may have taken effect all the same.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str = "",
+        *,
+        item: Item | None = None,
+        reasons: "tuple[tuple[str | None, Item | None], ...]" = (),
+        unknown: bool = False,
+    ) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.item = item
+        self.reasons = reasons
+        self.unknown = unknown
+
+
+T = TypeVar("T")
+Plan: TypeAlias = Generator[Call | Wait, Any, T]
+
+# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
+TRANSIENT = frozenset(
+    {
+        "NoAnswer",
+        "InternalServerError",
+        "ServiceUnavailable",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "ThrottlingException",
+        "TransactionConflictException",
+        "TransactionInProgressException",
+    }
+)
+FIRST_WAIT = 0.025
+LONGEST_WAIT = 2.0
+
+
+def run(plan: Plan[T], perform: Callable[[Call], Any], sleep: Callable[[float], None]) -> T:
+    """Drive ``plan`` to its result with calls that block."""
+    reply: Any = None
+    failed: CallFailed | None = None
+    while True:
+        try:
+            step = plan.throw(failed) if failed else plan.send(reply)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        reply, failed = None, None
+        try:
+            if isinstance(step, Wait):
+                sleep(step.seconds)
+            else:
+                reply = perform(step)
+        except CallFailed as error:
+            failed = error
+
+
+async def arun(
+    plan: Plan[T],
+    perform: Callable[[Call], Awaitable[Any]],
+    sleep: Callable[[float], Awaitable[None]],
+) -> T:
+    """Drive ``plan`` to its result with calls that are awaited."""
+    reply: Any = None
+    failed: CallFailed | None = None
+    while True:
+        try:
+            step = plan.throw(failed) if failed else plan.send(reply)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        reply, failed = None, None
+        try:
+            if isinstance(step, Wait):
+                await sleep(step.seconds)
+            else:
+                reply = await perform(step)
+        except CallFailed as error:
+            failed = error
+
+
+def patient(
+    plan: Plan[T], *, seconds: float, monotonic: Callable[[], float], random: Random
+) -> Plan[T]:
+    """``plan``, each of its calls tried again while it fails for a while, with full jitter.
+
+    Trying again is right for every call of a plan: those that write are conditional and bear a
+    token, so that a plan recognises its own. Where a call goes on failing for ``seconds``, the plan
+    is thrown ``StoreUnavailable``; a failed condition it is thrown at once.
+    """
+    reply: Any = None
+    failed: Exception | None = None
+    while True:
+        try:
+            step = plan.throw(failed) if failed else plan.send(reply)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        reply, failed = None, None
+        try:
+            reply = yield from _tried(step, monotonic() + seconds, monotonic, random)
+        except (CallFailed, StoreUnavailable) as error:
+            failed = error
+
+
+def _tried(
+    step: Call | Wait, deadline: float, monotonic: Callable[[], float], random: Random
+) -> Plan[Any]:
+    longest = FIRST_WAIT
+    unknown = False
+    while True:
+        try:
+            return (yield step)
+        except CallFailed as failed:
+            if not _is_transient(failed):
+                raise
+            unknown = unknown or failed.unknown
+            # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter
+            pause = random.uniform(0, longest)
+            if monotonic() + pause > deadline:
+                raise StoreUnavailable(
+                    f"DynamoDB did not do {_operation(step)} in time ({failed.code}); "
+                    "try again later.",
+                    may_have_landed=unknown and _operation(step) not in READS,
+                ) from failed
+            yield Wait(pause)
+            longest = min(longest * 2, LONGEST_WAIT)
+
+
+READS = frozenset({"GetItem", "Query", "Scan", "DescribeTable", "DescribeTimeToLive"})
+
+
+def _is_transient(failed: CallFailed) -> bool:
+    # A transaction is cancelled as a whole; it is worth another try where nothing but others'
+    # transactions or throttling stood in its way.
+    codes = {code for code, _ in failed.reasons if code} or {failed.code}
+    return all(code in TRANSIENT | _CANCELLED for code in codes)
+
+
+_CANCELLED = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
+
+
+def _operation(step: Call | Wait) -> str:
+    return step.operation if isinstance(step, Call) else "nothing"

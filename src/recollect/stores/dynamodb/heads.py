@@ -1,0 +1,130 @@
+"""A conversation's head: what lists show, renewed behind the log and never ahead of it."""
+
+import json
+from typing import Any, TypeAlias
+
+from recollect.json_values import Json, dumps
+from recollect.stores.dynamodb.calls import Attribute, Call, CallFailed, Plan
+from recollect.stores.dynamodb.log import CONDITION_FAILED, Log
+from recollect.stores.dynamodb.records import HEAD, LAYOUT, Head, Record, decode_head
+
+MENDED_AFTER = 60_000
+"""How old (ms) a record must be until a reader renews the head that its writer has not."""
+
+Description: TypeAlias = tuple[str | None, dict[str, Json]]
+"""A conversation's title and metadata."""
+
+
+def encode_opening(title: str | None, metadata: dict[str, Json]) -> str | None:
+    """Title and metadata as the first record of a life keeps them."""
+    return dumps([title, metadata]) if title or metadata else None
+
+
+def decode_opening(first: Record | None) -> Description:
+    if first is None or first.opening is None:
+        return None, {}
+    title, metadata = json.loads(first.opening)
+    return title, metadata
+
+
+def attributes(title: str | None, metadata: dict[str, Json] | None) -> dict[str, Attribute | None]:
+    """What of a head says so; an empty one is none, and None is left as it is."""
+    changed: dict[str, Attribute | None] = {}
+    if title is not None:
+        changed["title"] = {"S": title} if title else None
+    if metadata is not None:
+        changed["metadata"] = {"S": dumps(metadata)} if metadata else None
+    return changed
+
+
+def renew(log: Log, last: Record, stamp: int | None) -> Plan[None]:
+    """Have the head say how the conversation stands with ``last``, unless it is further already."""
+    # Only a life's first record makes a head: a writer that slept for days must not bring the head
+    # of a deleted conversation back.
+    first = last if last.position == last.life else None
+    life = yield from _renew(log, last, stamp, first)
+    if life < last.life:
+        yield from mend(log)
+
+
+def mend(log: Log) -> Plan[None]:
+    """Renew the head from the log, and make it where it is missing or of a former life."""
+    standing, _ = yield from log.end()
+    last, head = standing.living(log.table.time()), standing.head
+    if last is None:
+        return
+    first = None
+    if head is None or head.life != last.life:
+        first = last if last.position == last.life else (yield from log.record_at(last.life))
+        if first is None:
+            return
+    yield from _renew(log, last, standing.stamp, first)
+
+
+def close(log: Log, closing: Record, stamp: dict[str, Attribute | None]) -> Plan[None]:
+    """Mark the head of a conversation that ended with ``closing``; no list shows it any more."""
+    gone = ("owner", "title", "metadata", "updated_at", "created_at", "message_count", "expiry")
+    changed: dict[str, Attribute | None] = {
+        "v": {"N": str(LAYOUT)},
+        "life": {"N": str(closing.life)},
+        "revision": {"N": str(closing.revision)},
+        "deleted": {"BOOL": True},
+        **dict.fromkeys(gone),
+    }
+    yield from _unless_further(log, changed | stamp, _NEWER_OR_NONE, closing)
+
+
+def described(log: Log, last: Record, head: Head | None) -> Plan[Description]:
+    """Title and metadata of the conversation whose last record is ``last``.
+
+    A head that its writer did not come to renew is mended on the way.
+    """
+    stale = head is None or head.life != last.life or head.revision < last.revision
+    if stale and last.updated_at + MENDED_AFTER < log.table.time():
+        yield from mend(log)
+    if head is not None and head.life == last.life:
+        return head.title, head.metadata
+    first = last if last.position == last.life else (yield from log.record_at(last.life))
+    return decode_opening(first)
+
+
+# ``:name_`` is the value that an update sets the attribute to.
+_NEWER = "#revision < :revision_ AND #life = :life_"
+_NEWER_OR_NONE = "attribute_not_exists(#pk) OR #revision < :revision_"
+
+
+def _renew(log: Log, last: Record, stamp: int | None, first: Record | None) -> Plan[int]:
+    changed: dict[str, Attribute | None] = {
+        "v": {"N": str(LAYOUT)},
+        "life": {"N": str(last.life)},
+        "owner": None if last.owner is None else {"S": last.owner},
+        "created_at": {"N": str(last.created_at)},
+        "updated_at": {"N": str(last.updated_at)},
+        "message_count": {"N": str(last.message_count)},
+        "revision": {"N": str(last.revision)},
+        "expiry": _number(last.expiry),
+        "expires_at": _number(stamp),
+    }
+    if first is not None:
+        title, metadata = decode_opening(first)
+        changed |= attributes(title or "", metadata) | {"deleted": None}
+    return (
+        yield from _unless_further(log, changed, _NEWER if first is None else _NEWER_OR_NONE, last)
+    )
+
+
+def _unless_further(
+    log: Log, changed: dict[str, Attribute | None], condition: str, last: Record
+) -> Plan[int]:
+    """The life whose head it is then; 0 where there is none."""
+    try:
+        yield Call("UpdateItem", log.change(HEAD, changed, condition))
+    except CallFailed as failed:
+        if failed.code != CONDITION_FAILED:
+            raise
+        return 0 if failed.item is None else decode_head(failed.item).life
+    return last.life
+
+
+def _number(value: int | None) -> dict[str, Any] | None:
+    return None if value is None else {"N": str(value)}

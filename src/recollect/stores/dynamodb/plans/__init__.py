@@ -1,0 +1,27 @@
+"""A plan for each operation of the store's contract.
+
+Arguments are checked when a plan takes its first step, before its first call.
+"""
+
+from recollect.stores.dynamodb.plans.appends import append
+from recollect.stores.dynamodb.plans.changes import pop, replace, truncate, update
+from recollect.stores.dynamodb.plans.ends import delete, delete_owner, sweep
+from recollect.stores.dynamodb.plans.reads import get, list_owned, page, tail
+from recollect.stores.dynamodb.plans.starts import create, fork
+
+__all__ = [
+    "append",
+    "create",
+    "delete",
+    "delete_owner",
+    "fork",
+    "get",
+    "list_owned",
+    "page",
+    "pop",
+    "replace",
+    "sweep",
+    "tail",
+    "truncate",
+    "update",
+]

@@ -1,0 +1,165 @@
+"""The plan that appends."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from recollect.conversations import (
+    Appended,
+    check_idempotency_key,
+    check_names,
+    check_number,
+    encode_batch,
+)
+from recollect.errors import (
+    Conflict,
+    NotFound,
+    RecollectError,
+)
+from recollect.messages import Message
+from recollect.stores.dynamodb import heads
+from recollect.stores.dynamodb.calls import Call, CallFailed, Plan
+from recollect.stores.dynamodb.log import CANCELLED, Log
+from recollect.stores.dynamodb.plans.common import (
+    afterwards,
+    follow,
+    lost,
+    remember,
+    renewed_standing,
+)
+from recollect.stores.dynamodb.records import (
+    LAYOUT,
+    Fence,
+    Record,
+    key,
+    key_sort,
+)
+from recollect.stores.dynamodb.storage import Kept, keep
+from recollect.stores.dynamodb.table import (
+    FENCED,
+    Standing,
+    Table,
+    stamp_at,
+)
+
+STEPS = 3  # past rivals one by one; further behind, the end is read
+
+
+def append(
+    table: Table,
+    conversation_id: str,
+    messages: Sequence[Message],
+    *,
+    owner: str | None,
+    after: int | None,
+    idempotency_key: str | None,
+    reply_follows: bool = False,
+) -> Plan[Appended]:
+    check_names(conversation_id, owner)
+    check_idempotency_key(idempotency_key)
+    if after is not None:
+        check_number(after, "after", least=0)
+    texts = encode_batch(messages)
+    log, token = Log(table, conversation_id), table.new_token()
+    standing = table.remembered(conversation_id)
+    sure = key_seen = (
+        False  # whether the standing was read within this call; whether the key is there
+    )
+    kept: Kept | None = None
+    times = 0
+    while True:
+        if standing is None:
+            standing, _ = yield from log.end()
+            sure = True
+        last = standing.living(table.time())
+        refusal = _refusal(log, last, owner, after)
+        if refusal is not None and not sure:  # nothing is refused on a remembered word
+            standing = None
+            continue
+        if idempotency_key is not None and last and (refusal or key_seen):
+            done = yield from _done(log, last, owner, idempotency_key)
+            if done is not None:
+                return done
+        if refusal is not None:
+            raise refusal
+        if last is not None:
+            standing = yield from renewed_standing(log, standing, last)
+        since = table.time()
+        record = follow(table, standing, token, width=len(texts), owner=owner)
+        if kept is None:
+            kept = yield from keep(log, texts, record.floor)
+        record = replace(
+            kept.within(record),
+            messages=len(texts),
+            message_count=record.message_count + len(texts),
+        )
+        beside = [_key(log, record, idempotency_key)] if idempotency_key is not None else []
+        try:
+            rival = yield from log.put(record, standing, record.floor, *beside)
+        except CallFailed as failed:
+            if failed.code != CANCELLED:
+                raise
+            standing, key_seen = None, True
+            continue
+        if rival is None:
+            break
+        times += 1
+        sure = False
+        standing = _behind(rival) if times % STEPS else None
+        yield from lost(table, times)
+    remember(log, record, since=since)
+    if not reply_follows or record.position == record.life:
+        yield from afterwards(heads.renew(log, record, record.floor))
+    return Appended(range(record.position, record.revision + 1), record.revision)
+
+
+def _refusal(
+    log: Log, last: Record | None, owner: str | None, after: int | None
+) -> RecollectError | None:
+    """Why nothing may be appended behind ``last``, if so."""
+    if last is None:
+        return NotFound(log.id) if after else None
+    if owner not in (None, last.owner):
+        return NotFound(log.id)
+    if after is not None and after != last.revision:
+        return Conflict(log.id, expected=after, revision=last.revision)
+    return None
+
+
+def _behind(rival: Record | Fence) -> Standing | None:
+    if isinstance(rival, Fence):
+        return None
+    return Standing(rival.revision + 1, rival, last=rival.position)
+
+
+def _key(log: Log, record: Record, idempotency_key: str) -> dict[str, Any]:
+    """A part of the record's transaction that keeps what the append answers."""
+    item = key(log.id, key_sort(idempotency_key))
+    item |= {
+        "v": {"N": str(LAYOUT)},
+        "life": {"N": str(record.life)},
+        "position": {"N": str(record.position)},
+        "messages": {"N": str(record.messages)},
+        "expires_at": {"N": str(stamp_at(log.table.time() + FENCED))},
+    }
+    condition = "attribute_not_exists(#pk) OR #life <> :life"
+    return {"Put": log.guarded_put(item, condition, life=item["life"])}
+
+
+def _done(log: Log, last: Record, owner: str | None, idempotency_key: str) -> Plan[Appended | None]:
+    """What the append with that key answered in this life of the owner's conversation."""
+    if owner not in (None, last.owner):
+        return None
+    reply = yield Call(
+        "GetItem",
+        {
+            "TableName": log.table.name,
+            "Key": key(log.id, key_sort(idempotency_key)),
+            "ConsistentRead": True,
+        },
+    )
+    item = reply.get("Item")
+    if item is None or int(item["life"]["N"]) != last.life:
+        return None
+    first, messages = int(item["position"]["N"]), int(item["messages"]["N"])
+    return Appended(range(first, first + messages), first + messages - 1)

@@ -1,0 +1,235 @@
+"""Plans that take messages away, or change what is there."""
+
+from collections.abc import Sequence
+from dataclasses import replace as with_changes
+
+from recollect.conversations import (
+    LIMIT,
+    Conversation,
+    check_names,
+    check_number,
+    check_title,
+    checked_metadata,
+    encode_one,
+)
+from recollect.errors import (
+    Conflict,
+    NotFound,
+)
+from recollect.json_values import Json, dumps
+from recollect.messages import Message
+from recollect.stores.dynamodb import heads, reading, storage
+from recollect.stores.dynamodb.calls import Call, CallFailed, Plan
+from recollect.stores.dynamodb.log import CANCELLED, CONDITION_FAILED, Log
+from recollect.stores.dynamodb.plans.common import (
+    afterwards,
+    conversation,
+    first_in,
+    follow,
+    living,
+    lost,
+    remember,
+    renewed_standing,
+)
+from recollect.stores.dynamodb.records import (
+    HEAD,
+    LAYOUT,
+    Fence,
+    Record,
+)
+from recollect.stores.dynamodb.storage import keep
+from recollect.stores.dynamodb.table import (
+    Standing,
+    Table,
+)
+
+
+def truncate(
+    table: Table, conversation_id: str, *, after: int, owner: str | None
+) -> Plan[Conversation]:
+    check_names(conversation_id, owner)
+    check_number(after, "after", least=0)
+    log = Log(table, conversation_id)
+
+    def once() -> Plan[Conversation | None]:
+        since = table.time()
+        standing, read = yield from log.end()
+        last = living(log, standing, owner)
+        description = yield from heads.described(log, last, standing.head)
+        if after < last.last_seq:
+            cut = yield from _cut(log, standing, last, after, read, since)
+            if cut is None:
+                return None
+            last = cut
+        return conversation(log, last, description)
+
+    return (yield from first_in(table, once))
+
+
+def pop(
+    table: Table, conversation_id: str, n: int, *, owner: str | None
+) -> Plan[Sequence[Message]]:
+    check_names(conversation_id, owner)
+    check_number(n, "n", least=1, most=LIMIT)
+    log = Log(table, conversation_id)
+
+    def once() -> Plan[Sequence[Message] | None]:
+        since = table.time()
+        standing, read = yield from log.end(n + 1)
+        last = living(log, standing, owner)
+        stretches = yield from reading.back(log, last, n, start=last.last_seq, read=read)
+        popped = yield from reading.messages(log, reversed(stretches))
+        if stretches:
+            after = stretches[-1].first - 1
+            if (yield from _cut(log, standing, last, after, read, since)) is None:
+                return None
+        return popped
+
+    return (yield from first_in(table, once))
+
+
+def _cut(
+    log: Log,
+    standing: Standing,
+    last: Record,
+    after: int,
+    read: Sequence[Record | Fence],
+    since: int,
+) -> Plan[Record | None]:
+    """Cut off every message behind ``after``: one put, and readers see it.
+
+    None: a rival was first, and nothing is done.
+    """
+    left = yield from reading.back(log, last, 1, start=after, read=read)
+    below = left[0].last if left else 0
+    count = left[0].record.message_count - (left[0].record.last_seq - below) if left else 0
+    standing = yield from renewed_standing(log, standing, last)
+    cut = with_changes(
+        follow(log.table, standing, log.table.new_token()),
+        after=below,
+        message_count=count,
+        dead=(*(gone for gone in last.dead if gone[0] <= below), (below + 1, last.revision)),
+    )
+    if (yield from log.put(cut, standing, cut.floor)) is not None:
+        return None
+    yield from afterwards(heads.renew(log, cut, cut.floor))
+    if (yield from afterwards(_bury(log, cut))):
+        remember(log, with_changes(cut, dead=()), since=since)
+    return cut
+
+
+def _bury(log: Log, cut: Record) -> Plan[None]:
+    """Free what ``cut``, and cuts before it that were not finished, left dead."""
+    for first, last in cut.dead:
+        yield from storage.fence(log, max(first, cut.life), last)
+        left = yield from reading.back(log, cut, 1, start=first - 1)
+        if left and left[0].last < left[0].record.last_seq:
+            yield from storage.shorten(log, left[0], cut, cut.floor)
+
+
+def replace(
+    table: Table, conversation_id: str, seq: int, message: Message, *, owner: str | None
+) -> Plan[Conversation]:
+    """The record that holds the message is rewritten, in one transaction with a record that says
+    that the messages changed.
+    """
+    check_names(conversation_id, owner)
+    check_number(seq, "seq", least=1)
+    text = encode_one(message)
+    log = Log(table, conversation_id)
+
+    def once() -> Plan[Conversation | None]:
+        since = table.time()
+        standing, read = yield from log.end()
+        last = living(log, standing, owner)
+        found = yield from reading.back(log, last, 1, start=seq, read=read)
+        if not found or found[0].last != seq:
+            raise NotFound(log.id, seq=seq)
+        holder = found[0].record
+        lives_to = last.below_dead(holder.last_seq)
+        whole = reading.Stretch(holder, holder.position, lives_to)
+        values = yield from reading.bodies(log, whole)
+        texts = [dumps(value) for value in values]
+        texts[seq - holder.position] = text
+        description = yield from heads.described(log, last, standing.head)
+        standing = yield from renewed_standing(log, standing, last)
+        marker = follow(table, standing, table.new_token())
+        kept = yield from keep(log, texts, marker.floor)
+        changed = with_changes(
+            kept.within(holder),
+            messages=len(texts),
+            message_count=holder.message_count - (holder.messages - len(texts)),
+            rewritten=marker.position,
+        )
+        put = {"Put": storage.rewriting(log, holder, changed, marker.floor)}
+        try:
+            rival = yield from log.put(marker, standing, marker.floor, put)
+        except CallFailed as failed:
+            if failed.code != CANCELLED:
+                raise
+            return None  # the record was rewritten or fenced meanwhile
+        if rival is not None:
+            return None
+        remember(log, marker, since=since)
+        yield from afterwards(heads.renew(log, marker, marker.floor))
+        yield from afterwards(storage.discard_parts(log, holder))
+        return conversation(log, marker, description)
+
+    return (yield from first_in(table, once))
+
+
+def update(
+    table: Table,
+    conversation_id: str,
+    *,
+    title: str | None,
+    metadata: dict[str, Json] | None,
+    revision: int | None,
+    owner: str | None,
+) -> Plan[Conversation]:
+    check_names(conversation_id, owner)
+    check_title(title)
+    metadata = None if metadata is None else checked_metadata(metadata)
+    if revision is not None:
+        check_number(revision, "revision", least=0)
+    log = Log(table, conversation_id)
+    times = 0
+    while True:
+        standing, _ = yield from log.end()
+        last = living(log, standing, owner)
+        if revision is not None and revision != last.revision:
+            raise Conflict(conversation_id, expected=revision, revision=last.revision)
+        head = standing.head
+        if head is None or head.life != last.life:
+            yield from heads.mend(log)
+        if not (changed := heads.attributes(title, metadata)) and revision is None:
+            break
+        update = log.change(
+            HEAD,
+            changed or {"v": {"N": str(LAYOUT)}},
+            "#life = :life AND attribute_not_exists(#deleted)",
+            life={"N": str(last.life)},
+        )
+        try:
+            if revision is None:
+                yield Call("UpdateItem", update)
+            else:
+                yield Call(
+                    "TransactWriteItems",
+                    {"TransactItems": [{"Update": update}, log.nothing_at(standing.next)]},
+                )
+            break
+        except CallFailed as failed:
+            if failed.code not in (CONDITION_FAILED, CANCELLED):
+                raise
+        times += 1
+        yield from lost(table, times)
+    description = yield from heads.described(log, last, head)
+    return conversation(
+        log,
+        last,
+        (
+            description[0] if title is None else title or None,
+            description[1] if metadata is None else metadata,
+        ),
+    )

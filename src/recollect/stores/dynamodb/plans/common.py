@@ -1,0 +1,144 @@
+"""What every plan has in common."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from recollect.conversations import (
+    Conversation,
+)
+from recollect.errors import (
+    NotFound,
+    StoreUnavailable,
+)
+from recollect.stores.dynamodb import heads
+from recollect.stores.dynamodb.calls import Plan, Wait
+from recollect.stores.dynamodb.log import Log, Torn
+from recollect.stores.dynamodb.records import (
+    Record,
+)
+from recollect.stores.dynamodb.storage import renewed, stamp_for
+from recollect.stores.dynamodb.table import (
+    Standing,
+    Table,
+    moment,
+)
+
+T = TypeVar("T")
+
+TORN = 100  # times that a reading is begun again
+
+
+def living(log: Log, standing: Standing, owner: str | None) -> Record:
+    last = standing.living(log.table.time())
+    if last is None or owner not in (None, last.owner):
+        raise NotFound(log.id)
+    return last
+
+
+def conversation(log: Log, last: Record, description: heads.Description) -> Conversation:
+    title, metadata = description
+    return Conversation(
+        id=log.id,
+        owner=last.owner,
+        title=title,
+        metadata=metadata,
+        created_at=moment(last.created_at),
+        updated_at=moment(last.updated_at),
+        message_count=last.message_count,
+        revision=last.revision,
+        expires_at=None if last.expiry is None else moment(last.expiry),
+    )
+
+
+def untorn(table: Table, once: Callable[[], Plan[T]]) -> Plan[T]:
+    for tried in range(TORN):
+        try:
+            return (yield from once())
+        except Torn:
+            yield Wait(table.random.uniform(0, min(0.005 * 2**tried, 0.5)))
+    raise StoreUnavailable("The conversation kept changing while it was read; try again.")
+
+
+def first_in(table: Table, once: Callable[[], Plan[T | None]]) -> Plan[T]:
+    """What ``once`` answers when no rival is first any more."""
+    times = 0
+    while True:
+        done = yield from untorn(table, once)
+        if done is not None:
+            return done
+        times += 1
+        yield from lost(table, times)
+
+
+def follow(
+    table: Table,
+    standing: Standing,
+    token: str,
+    *,
+    width: int = 1,
+    owner: str | None = None,
+    lifetime: int | None = None,
+) -> Record:
+    """The record that goes behind ``standing``; ``owner`` and ``lifetime`` are for a new life."""
+    time = table.time()
+    last = standing.living(time)
+    own = lifetime if last is None else last.lifetime
+    lives_for = table.lifetime if own is None else own
+    expiry = None if lives_for is None else time + lives_for
+    floor = stamp_for(time, lives_for)
+    record = Record(
+        position=standing.next,
+        width=width,
+        token=token,
+        life=standing.next,
+        owner=owner,
+        created_at=time,
+        updated_at=time,
+        lifetime=own,
+        expiry=expiry,
+        floor=floor,
+    )
+    if last is None:
+        return record
+    return replace(
+        record,
+        life=last.life,
+        owner=last.owner,
+        created_at=last.created_at,
+        # A clock that was set back must not let activity sink in the list.
+        updated_at=max(time, last.updated_at),
+        floor=floor if last.floor is None else min(last.floor, floor or last.floor),
+        after=last.last_seq,
+        message_count=last.message_count,
+        dead=last.dead,
+    )
+
+
+def renewed_standing(log: Log, standing: Standing, last: Record) -> Plan[Standing]:
+    lives_for = log.table.lifetime if last.lifetime is None else last.lifetime
+    record = yield from renewed(log, last, lives_for)
+    return replace(standing, record=record)
+
+
+def afterwards(plan: Plan[object]) -> Plan[bool]:
+    """Do what a write has left to do, and which costs only storage or a stale list if it fails.
+
+    The write itself is in, and must not be answered with an error any more.
+    """
+    try:
+        yield from plan
+    except (StoreUnavailable, Torn):
+        return False
+    return True
+
+
+def remember(log: Log, record: Record, *, since: int) -> None:
+    standing = Standing(record.revision + 1, record, last=record.position, stamp=record.floor)
+    log.table.remember(log.id, standing, since=since)
+
+
+def lost(table: Table, times: int) -> Plan[None]:
+    """Step aside for rivals, the longer the more often they were first."""
+    if times > 1:
+        yield Wait(table.random.uniform(0, min(0.002 * 2**times, 0.25)))

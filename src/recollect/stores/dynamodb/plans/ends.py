@@ -1,0 +1,113 @@
+"""Plans that end conversations."""
+
+from recollect.conversations import (
+    check_id,
+    check_names,
+)
+from recollect.errors import (
+    NotFound,
+)
+from recollect.stores.dynamodb import heads, storage
+from recollect.stores.dynamodb.calls import Attribute, Call, CallFailed, Plan
+from recollect.stores.dynamodb.log import CONDITION_FAILED, Log
+from recollect.stores.dynamodb.plans.common import (
+    afterwards,
+    lost,
+)
+from recollect.stores.dynamodb.plans.reads import owned_heads
+from recollect.stores.dynamodb.records import (
+    Record,
+    record_sort,
+)
+from recollect.stores.dynamodb.table import (
+    FENCED,
+    Table,
+    stamp_at,
+)
+
+
+def delete(table: Table, conversation_id: str, *, owner: str | None) -> Plan[None]:
+    check_names(conversation_id, owner)
+    log = Log(table, conversation_id)
+    if not (yield from _end(log, owner)):
+        raise NotFound(conversation_id)
+
+
+def _end(log: Log, owner: str | None, *, expired_too: bool = False) -> Plan[bool]:
+    """Close the conversation and free what it holds; whether it lived.
+
+    A closing record goes behind the last one: a writer elsewhere that remembers the position meets
+    it there instead of writing to a ghost.
+    """
+    table, token = log.table, log.table.new_token()
+    times = 0
+    while True:
+        standing, _ = yield from log.end()
+        record = standing.record
+        if record is None or owner not in (None, record.owner):
+            return False
+        lived = record.lives(table.time())
+        if record.closed:
+            # A deletion that was not finished is finished here.
+            if standing.stamp is None:
+                yield from afterwards(_free(log, record))
+            return False
+        if not lived and not expired_too:
+            return False
+        closing = Record(
+            position=standing.next,
+            token=token,
+            life=record.life,
+            owner=record.owner,
+            created_at=record.created_at,
+            updated_at=table.time(),
+            closed=True,
+        )
+        # Without a stamp until all else is freed: what it closes must not come back to life.
+        rival = yield from log.put(closing, standing, None)
+        if rival is None:
+            break
+        times += 1
+        yield from lost(table, times)
+    table.memory.forget(log.id)
+    yield from afterwards(_free(log, closing))
+    return lived
+
+
+def _free(log: Log, closing: Record) -> Plan[None]:
+    """Free what a closed conversation holds; at last the closing record gets its stamp.
+
+    Not before: if it were eaten first, what it closes would be back.
+    """
+    stamp: dict[str, Attribute | None] = {
+        "expires_at": {"N": str(stamp_at(log.table.time() + FENCED))}
+    }
+    yield from heads.close(log, closing, stamp)
+    yield from storage.fence(log, 1, closing.position - 1)
+    try:
+        yield Call(
+            "UpdateItem",
+            log.change(record_sort(closing.position), stamp, "#k = :k", k={"S": closing.token}),
+        )
+    except CallFailed as failed:
+        if failed.code != CONDITION_FAILED:
+            raise
+
+
+def delete_owner(table: Table, owner: str) -> Plan[int]:
+    check_id(owner, "owner")
+    deleted = 0
+    cursor: tuple[int, str] | None = None
+    while True:
+        found = yield from owned_heads(table, owner, 100, cursor, expired_too=True)
+        for conversation_id, _ in found:
+            deleted += yield from _end(Log(table, conversation_id), owner, expired_too=True)
+        if len(found) < 100:
+            return deleted
+        last_id, last = found[-1]
+        cursor = (last.updated_at, last_id)
+
+
+def sweep(table: Table) -> Plan[int]:
+    return 0
+    yield

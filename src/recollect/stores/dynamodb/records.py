@@ -1,0 +1,351 @@
+"""The items of the table and the values that they hold.
+
+A conversation is a log of *records*. A record takes one or more positions of the conversation's
+number line, and its messages, where it has any, have these positions for their seqs. It says what
+it follows, and how the conversation stands with it; so the last record says how it stands.
+"""
+
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from recollect.errors import StoreMismatch
+from recollect.json_values import Json, dumps
+from recollect.stores.dynamodb.calls import Item
+
+LAYOUT = 1
+UNIT = 1024
+"""Bytes of an item that one write unit pays for (AWS: read/write capacity mode)."""
+DIGITS = 16
+
+HEAD = "~head"  # sorts behind every record, so that one query finds both
+FIRST_RECORD, LAST_RECORD = "m#", "m$"
+INLINE_BYTES = 64 * 1024
+"""How large a body may be within its record; a larger one lies in parts beside it."""
+CHUNK_CHARACTERS = 64 * 1024
+"""About how much text of whole messages is compressed together, to be read together."""
+PART_BYTES = 380 * 1024
+"""How much of a chunk one item takes; DynamoDB's limit is 400 KB with keys and names."""
+OPENED_BYTES = 256 * 1024 * 1024
+"""More than any body opens to; what claims more is damaged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Messages that are compressed together: how many they are, and in how many items."""
+
+    messages: int
+    items: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What one write did to a conversation, and how the conversation stands with it.
+
+    Times are ms since 1970; ``floor`` is in seconds, as DynamoDB's TTL is.
+    """
+
+    position: int
+    width: int = 1
+    token: str
+    life: int
+    """Where this life of the conversation began: the position of its first record."""
+    owner: str | None
+    created_at: int
+    updated_at: int
+    lifetime: int | None = None
+    expiry: int | None = None
+    floor: int | None = None
+    """No item of this life is eaten by TTL before; None: none of them has a stamp."""
+    after: int = 0
+    """The last seq that lived before this record, whose messages go on from there."""
+    messages: int = 0
+    """How many messages it holds, from seq ``position`` on."""
+    message_count: int = 0
+    dead: tuple[tuple[int, int], ...] = ()
+    """Stretches of seqs that were cut off and may not be fenced yet."""
+    rewritten: int = 0
+    """The position at which this record's messages were last changed; 0: never."""
+    closed: bool = False
+    """The conversation was deleted here."""
+    opening: str | None = None
+    """In a life's first record: title and metadata as JSON, for a head that is missing."""
+    body: str | None = None
+    """The messages as a JSON list, where they fit."""
+    parts: str = ""
+    """Where they do not: the token that their parts bear."""
+    chunks: tuple[Chunk, ...] = ()
+    """What the parts hold."""
+
+    @property
+    def revision(self) -> int:
+        return self.position + self.width - 1
+
+    @property
+    def last_seq(self) -> int:
+        """The last seq that lives with this record."""
+        return self.position + self.messages - 1 if self.messages else self.after
+
+    def lives(self, time: int) -> bool:
+        """Whether the conversation, of which this is the last record, exists for readers."""
+        return not self.closed and (self.expiry is None or self.expiry > time)
+
+    def below_dead(self, seq: int) -> int:
+        """The highest seq up to ``seq`` that was not cut off without being fenced yet."""
+        for first, last in reversed(self.dead):
+            if first <= seq <= last:
+                seq = first - 1
+        return seq
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """What is left of a dead record: its place stays taken for a day."""
+
+    position: int
+    width: int
+    token: str
+
+    @property
+    def revision(self) -> int:
+        return self.position + self.width - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The summary that lists show; the log is the truth."""
+
+    life: int
+    owner: str | None
+    title: str | None
+    metadata: dict[str, Json]
+    created_at: int
+    updated_at: int
+    message_count: int
+    revision: int
+    expiry: int | None
+    deleted: bool = False
+
+
+# Keys ---------------------------------------------------------------------------------------------
+
+
+def partition(conversation_id: str) -> str:
+    return f"c#{conversation_id}"
+
+
+def conversation_of(pk: str) -> str:
+    return pk.removeprefix("c#")
+
+
+def record_sort(position: int) -> str:
+    return f"m#{position:0{DIGITS}d}"
+
+
+def part_sort(token: str, n: int) -> str:
+    return f"b#{token}#{n:06d}"
+
+
+def key_sort(idempotency_key: str) -> str:
+    return f"k#{idempotency_key}"
+
+
+def key(conversation_id: str, sort: str) -> Item:
+    return {"pk": {"S": partition(conversation_id)}, "sk": {"S": sort}}
+
+
+# Records ------------------------------------------------------------------------------------------
+
+_NUMBERS = {
+    "position": None,
+    "width": "w",
+    "life": "l",
+    "created_at": "c",
+    "updated_at": "u",
+    "lifetime": "t",
+    "expiry": "x",
+    "floor": "f",
+    "after": "a",
+    "messages": "n",
+    "message_count": "q",
+    "rewritten": "r",
+}
+_DEFAULTS = {"width": 1, "after": 0, "messages": 0, "message_count": 0, "rewritten": 0}
+
+
+def encode_record(conversation_id: str, record: Record, stamp: int | None) -> Item:
+    """The record's item, to be eaten by TTL at ``stamp`` (seconds since 1970)."""
+    item = key(conversation_id, record_sort(record.position))
+    item["v"] = {"N": str(LAYOUT)}
+    item["k"] = {"S": record.token}
+    for field, name in _NUMBERS.items():
+        value = getattr(record, field)
+        if name is not None and value is not None and value != _DEFAULTS.get(field):
+            item[name] = {"N": str(value)}
+    if record.owner is not None:
+        item["o"] = {"S": record.owner}
+    if record.dead:
+        item["d"] = {"S": dumps(record.dead)}
+    if record.closed:
+        item["z"] = {"BOOL": True}
+    if record.opening is not None:
+        item["i"] = {"S": record.opening}
+    if record.chunks:
+        item["y"] = {"S": record.parts}
+        item["p"] = {"S": dumps([[chunk.messages, chunk.items] for chunk in record.chunks])}
+    if record.body is not None:
+        item["b"] = packed(record.body, beside=size_of(item))
+    if stamp is not None:
+        item["expires_at"] = {"N": str(stamp)}
+    return item
+
+
+def encode_fence(conversation_id: str, fence: Record | Fence, stamp: int) -> Item:
+    item = key(conversation_id, record_sort(fence.position))
+    item["v"] = {"N": str(LAYOUT)}
+    item["k"] = {"S": fence.token}
+    if fence.width != 1:
+        item["w"] = {"N": str(fence.width)}
+    item["expires_at"] = {"N": str(stamp)}
+    return item
+
+
+def decode_record(item: Item) -> Record | Fence:
+    check_layout(item)
+    position = int(item["sk"]["S"].removeprefix("m#"))
+    token = item["k"]["S"]
+    if "l" not in item:
+        return Fence(position, _number(item, "w", 1), token)
+    return Record(
+        position=position,
+        width=_number(item, "w", 1),
+        token=token,
+        life=_number(item, "l", 0),
+        owner=item["o"]["S"] if "o" in item else None,
+        created_at=_number(item, "c", 0),
+        updated_at=_number(item, "u", 0),
+        lifetime=_number(item, "t", None),
+        expiry=_number(item, "x", None),
+        floor=_number(item, "f", None),
+        after=_number(item, "a", 0),
+        messages=_number(item, "n", 0),
+        message_count=_number(item, "q", 0),
+        dead=tuple((first, last) for first, last in json.loads(item["d"]["S"]))
+        if "d" in item
+        else (),
+        rewritten=_number(item, "r", 0),
+        closed="z" in item,
+        opening=item["i"]["S"] if "i" in item else None,
+        body=unpacked(item["b"]) if "b" in item else None,
+        parts=item["y"]["S"] if "y" in item else "",
+        chunks=tuple(Chunk(messages=m, items=n) for m, n in json.loads(item["p"]["S"]))
+        if "p" in item
+        else (),
+    )
+
+
+def check_layout(item: Item) -> None:
+    """Raise ``StoreMismatch`` where a later version wrote the item."""
+    if (version := int(item["v"]["N"])) > LAYOUT:
+        raise StoreMismatch(
+            f"The table holds items of layout {version}, written by a later version of Recollect; "
+            f"this one knows layouts up to {LAYOUT}. Upgrade Recollect."
+        )
+
+
+def _number(item: Item, name: str, default: Any) -> Any:
+    return int(item[name]["N"]) if name in item else default
+
+
+# Bodies -------------------------------------------------------------------------------------------
+
+
+def packed(text: str, *, beside: int) -> dict[str, Any]:
+    """The text as an attribute, compressed where that saves a whole unit of an item that has
+    ``beside`` bytes already.
+    """
+    plain = text.encode()
+    short = zlib.compress(plain)
+    if ceil((beside + len(short)) / UNIT) < ceil((beside + len(plain)) / UNIT):
+        return {"B": short}
+    return {"S": text}
+
+
+def unpacked(attribute: dict[str, Any]) -> str:
+    if "S" in attribute:
+        text: str = attribute["S"]
+        return text
+    return opened(attribute["B"])
+
+
+def opened(data: bytes) -> str:
+    """The text that ``data`` was compressed from. Bounded: 48 KB can open to 50 MB."""
+    inflator = zlib.decompressobj()
+    try:
+        plain = inflator.decompress(bytes(data), OPENED_BYTES)
+    except zlib.error as failed:
+        raise StoreMismatch("An item of the table is damaged: its body cannot be read.") from failed
+    if not inflator.eof:
+        raise StoreMismatch("An item of the table is damaged: its body does not end.")
+    return plain.decode()
+
+
+def listed(bodies: Sequence[str]) -> str:
+    """Messages, each as JSON, as one JSON list."""
+    return f"[{','.join(bodies)}]"
+
+
+def chunked(bodies: Sequence[str]) -> list[tuple[int, list[bytes]]]:
+    """The messages in chunks: how many each holds, and its bytes in stretches that fit an item."""
+    chunks: list[tuple[int, list[bytes]]] = []
+    start = 0
+    while start < len(bodies):
+        end, size = start, 0
+        while end < len(bodies) and (end == start or size + len(bodies[end]) <= CHUNK_CHARACTERS):
+            size += len(bodies[end])
+            end += 1
+        data = zlib.compress(listed(bodies[start:end]).encode())
+        parts = [data[n : n + PART_BYTES] for n in range(0, len(data), PART_BYTES)]
+        chunks.append((end - start, parts))
+        start = end
+    return chunks
+
+
+def size_of(item: Item) -> int:
+    """The item's size as DynamoDB counts it, within a byte an attribute (AWS: item sizes)."""
+    size = 0
+    for name, attribute in item.items():
+        ((kind, value),) = attribute.items()
+        size += len(name)
+        match kind:
+            case "S":
+                size += len(value) if value.isascii() else len(value.encode())
+            case "B":
+                size += len(value)
+            case "N":
+                size += len(value) // 2 + 2
+            case _:
+                size += 1
+    return size
+
+
+# Heads --------------------------------------------------------------------------------------------
+
+
+def decode_head(item: Item) -> Head:
+    check_layout(item)
+    return Head(
+        life=_number(item, "life", 0),
+        owner=item["owner"]["S"] if "owner" in item else None,
+        title=item["title"]["S"] if "title" in item else None,
+        metadata=json.loads(item["metadata"]["S"]) if "metadata" in item else {},
+        created_at=_number(item, "created_at", 0),
+        updated_at=_number(item, "updated_at", 0),
+        message_count=_number(item, "message_count", 0),
+        revision=_number(item, "revision", 0),
+        expiry=_number(item, "expiry", None),
+        deleted="deleted" in item,
+    )

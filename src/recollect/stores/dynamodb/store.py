@@ -1,0 +1,242 @@
+"""Conversations in a DynamoDB table, over a boto3 client that the caller made."""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from botocore import xform_name
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+from botocore.exceptions import (
+    CredentialRetrievalError as NoCredentialsNow,
+)
+
+from recollect.conversations import Appended, Conversation, Listing, Page, Tail
+from recollect.json_values import Json
+from recollect.messages import Message, now
+from recollect.messages import new_id as a_new_id
+from recollect.stores.contract import Store
+from recollect.stores.dynamodb import plans
+from recollect.stores.dynamodb.calls import Call, CallFailed, Plan, patient, run
+from recollect.stores.dynamodb.errors import NO_CREDENTIALS, translated
+from recollect.stores.dynamodb.table import Table
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+T = TypeVar("T")
+
+PATIENCE = 20.0
+"""Seconds that a call is tried again for, while DynamoDB throttles or does not answer."""
+
+
+class DynamoDBStore(Store):
+    """Conversations in ``table``, made by ``create_table``, over a boto3 client.
+
+    Any number of threads may share one store, and any number of stores one table.
+    ``expire_after`` is how long a conversation lives after its last activity, where it was not
+    created with a lifetime of its own. ``consistent=False`` halves the price of reads, which may
+    then miss the latest writes. ``patience`` is for how many seconds a call is tried again while
+    DynamoDB throttles or does not answer; the client's own time-outs and retries come on top.
+
+    The client is the caller's, and stays open.
+    """
+
+    def __init__(
+        self,
+        client: "DynamoDBClient",
+        table: str,
+        *,
+        expire_after: timedelta | None = None,
+        consistent: bool = True,
+        patience: float = PATIENCE,
+        clock: Callable[[], datetime] = now,
+    ) -> None:
+        self._client = client
+        self._patience = patience
+        self._table = Table.of(table, expire_after=expire_after, consistent=consistent, clock=clock)
+
+    def create(
+        self,
+        conversation_id: str | None = None,
+        *,
+        owner: str | None = None,
+        title: str | None = None,
+        metadata: dict[str, Json] | None = None,
+        expires_in: timedelta | None = None,
+    ) -> Conversation:
+        return self._run(
+            plans.create(
+                self._table,
+                a_new_id() if conversation_id is None else conversation_id,
+                owner=owner,
+                title=title,
+                metadata=metadata,
+                expires_in=expires_in,
+            )
+        )
+
+    def append(
+        self,
+        conversation_id: str,
+        messages: Sequence[Message],
+        *,
+        owner: str | None = None,
+        after: int | None = None,
+        idempotency_key: str | None = None,
+        reply_follows: bool = False,
+    ) -> Appended:
+        return self._run(
+            plans.append(
+                self._table,
+                conversation_id,
+                messages,
+                owner=owner,
+                after=after,
+                idempotency_key=idempotency_key,
+                reply_follows=reply_follows,
+            )
+        )
+
+    def get(self, conversation_id: str, *, owner: str | None = None) -> Conversation:
+        return self._run(plans.get(self._table, conversation_id, owner=owner))
+
+    def tail(self, conversation_id: str, n: int, *, owner: str | None = None) -> Tail:
+        return self._run(plans.tail(self._table, conversation_id, n, owner=owner))
+
+    def page(
+        self,
+        conversation_id: str,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int = 100,
+        owner: str | None = None,
+    ) -> Page:
+        return self._run(
+            plans.page(
+                self._table, conversation_id, after=after, before=before, limit=limit, owner=owner
+            )
+        )
+
+    def list(self, owner: str, *, limit: int = 20, cursor: str | None = None) -> Listing:
+        return self._run(plans.list_owned(self._table, owner, limit=limit, cursor=cursor))
+
+    def update(
+        self,
+        conversation_id: str,
+        *,
+        title: str | None = None,
+        metadata: dict[str, Json] | None = None,
+        revision: int | None = None,
+        owner: str | None = None,
+    ) -> Conversation:
+        return self._run(
+            plans.update(
+                self._table,
+                conversation_id,
+                title=title,
+                metadata=metadata,
+                revision=revision,
+                owner=owner,
+            )
+        )
+
+    def truncate(
+        self, conversation_id: str, *, after: int, owner: str | None = None
+    ) -> Conversation:
+        return self._run(plans.truncate(self._table, conversation_id, after=after, owner=owner))
+
+    def pop(
+        self, conversation_id: str, n: int = 1, *, owner: str | None = None
+    ) -> Sequence[Message]:
+        return self._run(plans.pop(self._table, conversation_id, n, owner=owner))
+
+    def clear(self, conversation_id: str, *, owner: str | None = None) -> Conversation:
+        return self._run(plans.truncate(self._table, conversation_id, after=0, owner=owner))
+
+    def replace(
+        self, conversation_id: str, seq: int, message: Message, *, owner: str | None = None
+    ) -> Conversation:
+        return self._run(plans.replace(self._table, conversation_id, seq, message, owner=owner))
+
+    def fork(
+        self,
+        conversation_id: str,
+        *,
+        at: int | None = None,
+        new_id: str | None = None,
+        owner: str | None = None,
+    ) -> Conversation:
+        return self._run(
+            plans.fork(
+                self._table,
+                conversation_id,
+                at=at,
+                new_id=a_new_id() if new_id is None else new_id,
+                owner=owner,
+            )
+        )
+
+    def delete(self, conversation_id: str, *, owner: str | None = None) -> None:
+        self._run(plans.delete(self._table, conversation_id, owner=owner))
+
+    def delete_owner(self, owner: str) -> int:
+        return self._run(plans.delete_owner(self._table, owner))
+
+    def sweep(self) -> int:
+        return self._run(plans.sweep(self._table))
+
+    def close(self) -> None:
+        """Nothing to let go of: the client is the caller's."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _run(self, plan: Plan[T]) -> T:
+        table = self._table
+        tried = patient(
+            plan, seconds=self._patience, monotonic=table.monotonic, random=table.random
+        )
+        try:
+            return run(tried, self._perform, time.sleep)
+        except CallFailed as failed:
+            raise translated(failed, table.name) from failed.__cause__
+
+    def _perform(self, call: Call) -> Any:
+        try:
+            return getattr(self._client, xform_name(call.operation))(**call.params)
+        except ClientError as error:
+            raise _answered(error) from error
+        except (NoCredentialsError, PartialCredentialsError, NoCredentialsNow) as error:
+            raise CallFailed(NO_CREDENTIALS) from error
+        except BotoCoreError as error:
+            # Only where no connection came about it is sure that nothing was done.
+            unknown = not isinstance(error, (EndpointConnectionError, ConnectTimeoutError))
+            raise CallFailed("NoAnswer", type(error).__name__, unknown=unknown) from error
+
+
+def _answered(error: ClientError) -> CallFailed:
+    reply: Any = error.response
+    status = reply.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    code = reply["Error"].get("Code", "")
+    return CallFailed(
+        "InternalServerError" if status >= 500 and not code.endswith("Exception") else code,
+        reply["Error"].get("Message", ""),
+        item=reply.get("Item"),
+        reasons=tuple(
+            (None if reason["Code"] == "None" else reason["Code"], reason.get("Item"))
+            for reason in reply.get("CancellationReasons", ())
+        ),
+        unknown=status >= 500,
+    )

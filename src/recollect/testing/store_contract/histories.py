@@ -1,0 +1,319 @@
+"""Any history of operations leaves what it would leave of plain lists."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from recollect.conversations import Conversation
+from recollect.errors import AlreadyExists, Conflict, NotFound, RecollectError
+from recollect.json_values import Json
+from recollect.messages import Message
+from recollect.stores.contract import Store
+from recollect.testing.store_contract.clock import Clock
+from recollect.testing.store_contract.effort import examples_of
+from recollect.testing.store_contract.lives import DAY, Life, Lives
+from recollect.testing.store_contract.terms import list_all, look, see, seq_of
+
+HOUR = timedelta(hours=1)
+
+places = st.integers(0, 3)
+# Nobody is named more often than not, so that most operations do something.
+callers = st.sampled_from([0, 0, 0, 1, 2])
+owners = st.sampled_from([1, 2])
+marks = st.integers(0, 9)
+maybe_marks = st.none() | marks
+sizes = st.integers(1, 4)
+
+
+class Histories(RuleBasedStateMachine):
+    """Operations of several callers, one after the other, on a few conversations.
+
+    A rule asks ``Lives`` what should come of its operation, runs it, and compares; what it should
+    have left is compared after every rule, so that a refusal that changes something is caught too.
+    """
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        super().__init__()
+        self.store = store
+        self.clock = clock
+        self.lives = Lives(clock)
+
+    @rule(
+        place=places,
+        caller=callers,
+        lifetime=st.sampled_from([None, HOUR, 30 * DAY]),
+        title=st.sampled_from([None, "", "Plans"]),
+    )
+    def create(
+        self, place: int, caller: int, lifetime: timedelta | None, title: str | None
+    ) -> None:
+        conversation_id, owner, _ = self.lives.find(place, caller)
+        with refusing(AlreadyExists if self.lives.living(conversation_id) else None):
+            created = self.store.create(
+                conversation_id, owner=owner, title=title, expires_in=lifetime
+            )
+            life = self.lives.begin(
+                conversation_id, created.revision, lifetime, owner=owner, title=title or None
+            )
+            assert created == life.conversation
+
+    @rule(
+        place=places,
+        caller=callers,
+        size=sizes,
+        mark=maybe_marks,
+        key=st.none() | st.integers(0, 2),
+    )
+    def append(self, place: int, caller: int, size: int, mark: int | None, key: int | None) -> None:
+        conversation_id, owner, life = self.lives.find(place, caller)
+        there = self.lives.living(conversation_id)
+        after = there.mark(mark) if there and mark is not None else mark
+        # What an old life's keys say in a new one is not promised, nor what they say after a day.
+        number = self.lives.starts[conversation_id] + (there is None)
+        name = None if key is None else f"{number} {key}"
+        answer = life.answers.get(name) if life and name else None
+        if answer and answer[1] + DAY <= self.clock():
+            answer = name = None
+
+        refusal: type[RecollectError] | None = None
+        if life is None and (there or after):
+            refusal = NotFound
+        elif life and not answer and after not in (None, life.conversation.revision):
+            refusal = Conflict
+        messages = [Message.user(f"{number}: {n}") for n in range(size)]
+        with refusing(refusal):
+            appended = self.store.append(
+                conversation_id, messages, owner=owner, after=after, idempotency_key=name
+            )
+            if answer:
+                assert appended == answer[0]
+                return
+            first, last = appended.seqs[0], appended.seqs[-1]
+            assert appended.seqs == range(first, first + size)
+            assert self.lives.floor(conversation_id) < first <= last <= appended.revision
+            if life is None:
+                life = self.lives.begin(conversation_id, first, owner=owner)
+                life.conversation = replace(life.conversation, revision=0)
+            placed = [message.at(first + n) for n, message in enumerate(messages)]
+            self.lives.change(life, [*life.messages, *placed], appended.revision)
+            if name:
+                life.answers[name] = (appended, self.clock())
+
+    @rule(place=places, caller=callers, n=sizes)
+    def read_the_tail(self, place: int, caller: int, n: int) -> None:
+        conversation_id, owner, life = self.lives.find(place, caller)
+        with self.needing(life):
+            tail = self.store.tail(conversation_id, n, owner=owner)
+            assert life
+            assert (tail.conversation, tail.messages) == (life.conversation, life.messages[-n:])
+            assert self.store.get(conversation_id, owner=owner) == life.conversation
+
+    @rule(place=places, caller=callers, limit=sizes, after=maybe_marks, before=maybe_marks)
+    def read_a_page(
+        self, place: int, caller: int, limit: int, after: int | None, before: int | None
+    ) -> None:
+        conversation_id, owner, life = self.lives.find(place, caller)
+        low = life.mark(after) if life and after is not None else after
+        high = life.mark(before) + 1 if life and before is not None else before
+        with self.needing(life):
+            page = self.store.page(
+                conversation_id, after=low, before=high, limit=limit, owner=owner
+            )
+            assert life
+            within = [
+                message
+                for message in life.messages
+                if (low is None or seq_of(message) > low)
+                and (high is None or seq_of(message) < high)
+            ]
+            if high is not None and low is None:
+                within.reverse()
+            assert page.messages == within[:limit]
+            assert (page.next is None) == (len(within) <= limit)
+
+    @rule(caller=owners, limit=st.sampled_from([1, 2, 20]))
+    def list_an_owners(self, caller: int, limit: int) -> None:
+        owner = self.lives.owners[caller]
+        assert owner
+        listed = list_all(self.store, owner, limit=limit)
+        times = [conversation.updated_at for conversation in listed]
+        assert times == sorted(times, reverse=True)
+        assert by_id(listed) == by_id([life.conversation for life in self.lives.owned(owner)])
+
+    @rule(
+        place=places,
+        caller=callers,
+        title=st.sampled_from([None, "", "other"]),
+        metadata=st.sampled_from([{}, {"a": 1}, {"b": None}]),
+        mark=maybe_marks,
+    )
+    def update(
+        self,
+        place: int,
+        caller: int,
+        title: str | None,
+        metadata: dict[str, Json],
+        mark: int | None,
+    ) -> None:
+        conversation_id, owner, life = self.lives.find(place, caller)
+        revision = life.mark(mark) if life and mark is not None else mark
+        refusal: type[RecollectError] | None = None
+        if life is None:
+            refusal = NotFound
+        elif revision not in (None, life.conversation.revision):
+            refusal = Conflict
+        with refusing(refusal):
+            updated = self.store.update(
+                conversation_id, title=title, metadata=metadata, revision=revision, owner=owner
+            )
+            assert life
+            if title is not None:
+                life.conversation = replace(life.conversation, title=title or None)
+            life.conversation = replace(life.conversation, metadata=metadata)
+            assert updated == life.conversation
+
+    @rule(place=places, caller=callers, mark=marks)
+    def truncate(self, place: int, caller: int, mark: int) -> None:
+        conversation_id, owner, life = self.lives.find(place, caller)
+        after = life.mark(mark) if life else mark
+        with self.needing(life):
+            answer = self.store.truncate(conversation_id, after=after, owner=owner)
+            assert life
+            remaining = [message for message in life.messages if seq_of(message) <= after]
+            self.lives.keep(life, remaining, answer.revision)
+            assert answer == life.conversation
+
+    @rule(place=places, caller=callers, n=sizes)
+    def pop(self, place: int, caller: int, n: int) -> None:
+        conversation_id, owner, life = self.lives.find(place, caller)
+        with self.needing(life):
+            popped = self.store.pop(conversation_id, n, owner=owner)
+            assert life
+            assert list(popped) == life.messages[-n:]
+            revision = self.store.get(conversation_id).revision
+            self.lives.keep(life, life.messages[:-n], revision)
+
+    @rule(place=places, caller=callers)
+    def clear(self, place: int, caller: int) -> None:
+        conversation_id, owner, life = self.lives.find(place, caller)
+        with self.needing(life):
+            answer = self.store.clear(conversation_id, owner=owner)
+            assert life
+            self.lives.keep(life, [], answer.revision)
+            assert answer == life.conversation
+
+    @rule(place=places, caller=callers, mark=marks)
+    def replace_a_message(self, place: int, caller: int, mark: int) -> None:
+        conversation_id, owner, life = self.lives.find(place, caller)
+        seq = max(1, life.mark(mark) if life else mark)
+        message = Message.assistant("another")
+        with refusing(None if life and seq in life.seqs else NotFound):
+            answer = self.store.replace(conversation_id, seq, message, owner=owner)
+            assert life
+            messages = [message.at(seq) if old.seq == seq else old for old in life.messages]
+            self.lives.change(life, messages, answer.revision)
+            assert answer == life.conversation
+
+    @rule(place=places, caller=callers, mark=maybe_marks, to=st.none() | places)
+    def fork(self, place: int, caller: int, mark: int | None, to: int | None) -> None:
+        conversation_id, owner, life = self.lives.find(place, caller)
+        at = life.mark(mark) if life and mark is not None else mark
+        new_id = None if to is None else self.lives.find(to, caller)[0]
+        refusal: type[RecollectError] | None = None
+        if life is None:
+            refusal = NotFound
+        elif new_id and self.lives.living(new_id):
+            refusal = AlreadyExists
+        with refusing(refusal):
+            answer = self.store.fork(conversation_id, at=at, new_id=new_id, owner=owner)
+            assert life
+            if new_id is None:
+                self.lives.ids.append(answer.id)
+            floor = self.lives.floor(answer.id)
+            copied = [message for message in life.messages if at is None or seq_of(message) <= at]
+            copy = self.lives.begin(
+                answer.id,
+                answer.revision,
+                life.lifetime,
+                owner=life.conversation.owner,
+                title=life.conversation.title,
+                metadata=life.conversation.metadata,
+                message_count=len(copied),
+            )
+            assert answer == copy.conversation
+            copy.messages = see(self.store, answer.id).messages
+            assert copy.messages == copied
+            rising = [floor, *copy.seqs]
+            assert rising == sorted(set(rising))
+
+    @rule(place=places, caller=callers)
+    def delete(self, place: int, caller: int) -> None:
+        conversation_id, owner, life = self.lives.find(place, caller)
+        with self.needing(life):
+            self.store.delete(conversation_id, owner=owner)
+            assert life
+            self.lives.end(life)
+
+    @rule(caller=owners)
+    def delete_an_owners(self, caller: int) -> None:
+        owner = self.lives.owners[caller]
+        assert owner
+        owned = self.lives.owned(owner)
+        assert self.store.delete_owner(owner) == len(owned)
+        for life in owned:
+            self.lives.end(life)
+
+    @rule()
+    def sweep(self) -> None:
+        self.store.sweep()
+
+    @rule(
+        time=st.sampled_from(
+            [timedelta(milliseconds=1), HOUR / 2, HOUR, 23 * HOUR, 25 * HOUR, 30 * DAY]
+        )
+    )
+    def time_goes_on(self, time: timedelta) -> None:
+        self.clock.advance(time)
+
+    @invariant()
+    def everything_is_as_it_should_be(self) -> None:
+        for conversation_id in self.lives.ids:
+            life = self.lives.living(conversation_id)
+            assert look(self.store, conversation_id) == (life.seen if life else None)
+
+    def needing(self, life: Life | None) -> AbstractContextManager[Any]:
+        return refusing(None if life else NotFound)
+
+
+class HistoryLaws:
+    """One law for all that callers who come one after the other can see."""
+
+    examples: ClassVar[int]
+
+    def test_a_store_behaves_like_lists_under_any_history(
+        self, subject: Store, clock: Clock
+    ) -> None:
+        class History(Histories):
+            def __init__(self) -> None:
+                super().__init__(subject, clock)
+
+        with clock.stopped():
+            run_state_machine_as_test(History, settings=examples_of(self.examples))
+
+
+def refusing(error: type[RecollectError] | None) -> AbstractContextManager[Any]:
+    return pytest.raises(error) if error else nullcontext()
+
+
+def by_id(conversations: list[Conversation]) -> list[Conversation]:
+    return sorted(conversations, key=lambda conversation: conversation.id)
