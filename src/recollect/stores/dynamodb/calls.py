@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeAlias, TypeVar
 
-from recollect.errors import StoreUnavailable
+from recollect.errors import InvalidArgument, StoreUnavailable
 
 Attribute: TypeAlias = dict[str, Any]
 Item: TypeAlias = dict[str, Attribute]
@@ -144,6 +144,36 @@ def patient(
             reply = yield from _tried(step, monotonic() + seconds, monotonic, random)
         except (CallFailed, StoreUnavailable) as error:
             failed = error
+
+
+def paced(plan: Plan[T], units_per_second: float | None) -> Plan[T]:
+    """``plan``, made to pause so that it takes no more capacity units a second than that."""
+    if units_per_second is None:
+        return (yield from plan)
+    if not units_per_second > 0:
+        raise InvalidArgument("units_per_second must be over 0.")
+    reply: Any = None
+    failed: Exception | None = None
+    while True:
+        try:
+            step = plan.throw(failed) if failed else plan.send(reply)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        reply, failed = None, None
+        if isinstance(step, Wait):
+            yield step
+            continue
+        try:
+            reply = yield Call(step.operation, step.params | {"ReturnConsumedCapacity": "TOTAL"})
+        except (CallFailed, StoreUnavailable) as error:
+            failed = error
+            units = 1.0
+        else:
+            consumed = reply.get("ConsumedCapacity", [])
+            tables = consumed if isinstance(consumed, list) else [consumed]
+            units = sum(table["CapacityUnits"] for table in tables)
+        yield Wait(units / units_per_second)
 
 
 def _tried(

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 from recollect.json_values import Json, dumps
 from recollect.stores.dynamodb.calls import Attribute, Call, CallFailed, Plan
 from recollect.stores.dynamodb.log import CONDITION_FAILED, Log
-from recollect.stores.dynamodb.records import HEAD, LAYOUT, Head, Record, decode_head
+from recollect.stores.dynamodb.records import HEAD, LAYOUT, Head, Record, decode_head, key
 
 MENDED_AFTER = 60_000
 """How old (ms) a record must be until a reader renews the head that its writer has not."""
@@ -72,6 +72,16 @@ def close(log: Log, closing: Record, stamp: dict[str, Attribute | None]) -> Plan
         **dict.fromkeys(gone),
     }
     yield from _unless_further(log, changed | stamp, _NEWER_OR_NONE, closing)
+
+
+def drop(log: Log, head: Head) -> Plan[None]:
+    """Delete the head of a conversation whose log is gone."""
+    params = log.guarded("#revision = :revision", revision={"N": str(head.revision)})
+    try:
+        yield Call("DeleteItem", params | {"Key": key(log.id, HEAD)})
+    except CallFailed as failed:
+        if failed.code != CONDITION_FAILED:
+            raise
 
 
 def described(log: Log, last: Record, head: Head | None) -> Plan[Description]:

@@ -136,7 +136,7 @@ class Log:
 
         Names in the condition are written ``#name``, and the ``values`` ``:name``.
         """
-        return self._conditional(condition, values) | {"Item": item}
+        return self.guarded(condition, **values) | {"Item": item}
 
     def change(
         self,
@@ -157,6 +157,10 @@ class Log:
             "UpdateExpression": expression.strip(),
             "ConditionExpression": condition,
         }
+
+    def guarded(self, condition: str, **values: Attribute) -> dict[str, Any]:
+        """The parameters of a write under that condition, but for its key."""
+        return self._conditional(condition, values)
 
     def _conditional(self, text: str, values: Mapping[str, Attribute]) -> dict[str, Any]:
         params: dict[str, Any] = {

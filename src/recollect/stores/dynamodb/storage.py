@@ -99,14 +99,15 @@ class Parts:
     def discard(self) -> Plan[None]:
         """Delete what was written; no record has named it."""
         self._waiting = []
-        yield from _delete_parts(self._log, self._token, self._items)
+        yield from delete_parts(self._log, self._token, self._items)
 
     def _flush(self) -> Plan[None]:
         waiting, self._waiting, self._bytes = self._waiting, [], 0
         yield from _write(self._log.table, waiting)
 
 
-def _delete_parts(log: Log, token: str, items: int) -> Plan[None]:
+def delete_parts(log: Log, token: str, items: int) -> Plan[None]:
+    """Delete the first ``items`` parts of that token."""
     # A token is never used again, so that this can meet nobody else's.
     requests = [{"DeleteRequest": {"Key": key(log.id, part_sort(token, n))}} for n in range(items)]
     for start in range(0, items, BATCH_ITEMS):
@@ -290,4 +291,16 @@ def rewriting(log: Log, record: Record, changed: Record, stamp: int | None) -> d
 
 def discard_parts(log: Log, record: Record) -> Plan[None]:
     """Delete the parts that ``record`` names and no record needs any more."""
-    yield from _delete_parts(log, record.parts, sum(chunk.items for chunk in record.chunks))
+    yield from delete_parts(log, record.parts, sum(chunk.items for chunk in record.chunks))
+
+
+def eat(log: Log, sort: str, until: int) -> Plan[int]:
+    """Delete an item whose stamp lies before ``until``, as TTL does; how many that were."""
+    params = log.guarded("#expires_at < :until", until={"N": str(until)})
+    try:
+        yield Call("DeleteItem", params | {"Key": key(log.id, sort)})
+    except CallFailed as failed:
+        if failed.code != CONDITION_FAILED:
+            raise
+        return 0
+    return 1

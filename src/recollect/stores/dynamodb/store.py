@@ -24,7 +24,7 @@ from recollect.messages import Message, now
 from recollect.messages import new_id as a_new_id
 from recollect.stores.contract import Store
 from recollect.stores.dynamodb import plans
-from recollect.stores.dynamodb.calls import Call, CallFailed, Plan, patient, run
+from recollect.stores.dynamodb.calls import Call, CallFailed, Plan, paced, patient, run
 from recollect.stores.dynamodb.errors import NO_CREDENTIALS, translated
 from recollect.stores.dynamodb.table import Table
 
@@ -188,11 +188,35 @@ class DynamoDBStore(Store):
     def delete(self, conversation_id: str, *, owner: str | None = None) -> None:
         self._run(plans.delete(self._table, conversation_id, owner=owner))
 
-    def delete_owner(self, owner: str) -> int:
-        return self._run(plans.delete_owner(self._table, owner))
+    def delete_owner(
+        self,
+        owner: str,
+        *,
+        units_per_second: float | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """As the contract says; ``progress`` is told how many there were so far.
 
-    def sweep(self) -> int:
-        return self._run(plans.sweep(self._table))
+        ``units_per_second`` bounds the capacity that this takes.
+        """
+        plan = plans.delete_owner(self._table, owner, progress=progress)
+        return self._run(paced(plan, units_per_second))
+
+    def sweep(
+        self,
+        *,
+        units_per_second: float | None = None,
+        progress: Callable[[plans.Swept], None] | None = None,
+        cursor: str | None = None,
+    ) -> int:
+        """As the contract says, by a scan of the whole table, in bounded memory.
+
+        ``units_per_second`` bounds the capacity that this takes. ``progress`` is told how far it
+        is; its ``cursor`` starts another sweep there. DynamoDB's TTL frees most by itself: sweep
+        for what processes left that were killed, once a month or so.
+        """
+        plan = plans.sweep(self._table, progress=progress, cursor=cursor)
+        return self._run(paced(plan, units_per_second))
 
     def close(self) -> None:
         """Nothing to let go of: the client is the caller's."""

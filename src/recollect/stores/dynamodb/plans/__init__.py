@@ -5,11 +5,13 @@ Arguments are checked when a plan takes its first step, before its first call.
 
 from recollect.stores.dynamodb.plans.appends import append
 from recollect.stores.dynamodb.plans.changes import pop, replace, truncate, update
-from recollect.stores.dynamodb.plans.ends import delete, delete_owner, sweep
+from recollect.stores.dynamodb.plans.ends import delete, delete_owner
 from recollect.stores.dynamodb.plans.reads import get, list_owned, page, tail
 from recollect.stores.dynamodb.plans.starts import create, fork
+from recollect.stores.dynamodb.plans.sweeping import Swept, sweep
 
 __all__ = [
+    "Swept",
     "append",
     "create",
     "delete",

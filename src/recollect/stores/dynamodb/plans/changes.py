@@ -113,12 +113,12 @@ def _cut(
     if (yield from log.put(cut, standing, cut.floor)) is not None:
         return None
     yield from afterwards(heads.renew(log, cut, cut.floor))
-    if (yield from afterwards(_bury(log, cut))):
+    if (yield from afterwards(bury(log, cut))):
         remember(log, with_changes(cut, dead=()), since=since)
     return cut
 
 
-def _bury(log: Log, cut: Record) -> Plan[None]:
+def bury(log: Log, cut: Record) -> Plan[None]:
     """Free what ``cut``, and cuts before it that were not finished, left dead."""
     for first, last in cut.dead:
         yield from storage.fence(log, max(first, cut.life), last)

@@ -1,5 +1,7 @@
 """Plans that end conversations."""
 
+from collections.abc import Callable
+
 from recollect.conversations import (
     check_id,
     check_names,
@@ -25,15 +27,17 @@ from recollect.stores.dynamodb.table import (
     stamp_at,
 )
 
+PAGE = 100
+
 
 def delete(table: Table, conversation_id: str, *, owner: str | None) -> Plan[None]:
     check_names(conversation_id, owner)
     log = Log(table, conversation_id)
-    if not (yield from _end(log, owner)):
+    if not (yield from end(log, owner)):
         raise NotFound(conversation_id)
 
 
-def _end(log: Log, owner: str | None, *, expired_too: bool = False) -> Plan[bool]:
+def end(log: Log, owner: str | None, *, expired_too: bool = False) -> Plan[bool]:
     """Close the conversation and free what it holds; whether it lived.
 
     A closing record goes behind the last one: a writer elsewhere that remembers the position meets
@@ -44,13 +48,16 @@ def _end(log: Log, owner: str | None, *, expired_too: bool = False) -> Plan[bool
     while True:
         standing, _ = yield from log.end()
         record = standing.record
+        if record is None and standing.head is not None:
+            # TTL ate the log first.
+            yield from heads.drop(log, standing.head)
         if record is None or owner not in (None, record.owner):
             return False
         lived = record.lives(table.time())
         if record.closed:
             # A deletion that was not finished is finished here.
             if standing.stamp is None:
-                yield from afterwards(_free(log, record))
+                yield from afterwards(free(log, record))
             return False
         if not lived and not expired_too:
             return False
@@ -70,11 +77,11 @@ def _end(log: Log, owner: str | None, *, expired_too: bool = False) -> Plan[bool
         times += 1
         yield from lost(table, times)
     table.memory.forget(log.id)
-    yield from afterwards(_free(log, closing))
+    yield from afterwards(free(log, closing))
     return lived
 
 
-def _free(log: Log, closing: Record) -> Plan[None]:
+def free(log: Log, closing: Record) -> Plan[None]:
     """Free what a closed conversation holds; at last the closing record gets its stamp.
 
     Not before: if it were eaten first, what it closes would be back.
@@ -94,20 +101,19 @@ def _free(log: Log, closing: Record) -> Plan[None]:
             raise
 
 
-def delete_owner(table: Table, owner: str) -> Plan[int]:
+def delete_owner(
+    table: Table, owner: str, *, progress: Callable[[int], None] | None = None
+) -> Plan[int]:
     check_id(owner, "owner")
     deleted = 0
     cursor: tuple[int, str] | None = None
     while True:
-        found = yield from owned_heads(table, owner, 100, cursor, expired_too=True)
+        found = yield from owned_heads(table, owner, PAGE, cursor, expired_too=True)
         for conversation_id, _ in found:
-            deleted += yield from _end(Log(table, conversation_id), owner, expired_too=True)
-        if len(found) < 100:
+            deleted += yield from end(Log(table, conversation_id), owner, expired_too=True)
+        if progress is not None:
+            progress(deleted)
+        if len(found) < PAGE:
             return deleted
         last_id, last = found[-1]
         cursor = (last.updated_at, last_id)
-
-
-def sweep(table: Table) -> Plan[int]:
-    return 0
-    yield
