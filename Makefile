@@ -1,0 +1,60 @@
+# All of it works from a clean clone; what is missing is installed first, or named. The longer
+# parts are scripts/.
+.DEFAULT_GOAL := help
+.PHONY: help serve test check format bench docs constraints clean
+# Python's packages are compiled when they are first used; without that each of the many processes
+# that the tests start compiles them again.
+unexport PYTHONDONTWRITEBYTECODE
+BIN := .venv/bin
+CODE := src tests $(wildcard benchmarks) conftest.py
+ARGS ?=
+
+help:  ## List these commands (more arguments: make test ARGS="-k browser")
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve:  ## Run the chatbot; it prints its address
+	@echo "Setting up and running the chatbot. Ctrl-C ends it."
+	@scripts/environment server
+	@exec $(BIN)/recollect serve $(ARGS)
+
+test:  ## Run all tests, against DynamoDB Local and in Chromium too
+	@echo "Setting up and running all tests."
+	@scripts/environment development
+	@scripts/test-programs
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+check:  ## Check form, lint, types, the direction of imports and names that no file may hold
+	@echo "Checking form, lint, types, the direction of imports and names that no file may hold."
+	@scripts/environment development
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy $(CODE)
+	@$(BIN)/lint-imports --no-logo
+	@scripts/no-private-names
+
+format:  ## Bring the code into form
+	@echo "Bringing the code into form."
+	@scripts/environment development
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench:  ## Run the benchmarks
+	@echo "Running the benchmarks."
+	@scripts/environment development
+	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+docs:  ## Build the documentation into site/
+	@echo "Building the documentation into site/."
+	@scripts/environment development
+	@$(BIN)/zensical build --strict
+
+constraints:  ## Write constraints.txt anew from pyproject.toml (newest versions: ARGS=--upgrade)
+	@echo "Writing constraints.txt anew."
+	@scripts/environment uv
+	@$(BIN)/uv pip compile --quiet --universal --all-extras --group dev --no-annotate --no-header \
+		pyproject.toml -o constraints.txt $(ARGS)
+
+clean:  ## Remove .venv, caches and built files, and no conversations
+	@echo "Removing .venv, caches and built files."
+	@rm -rf .venv .cache .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist site
+	@find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
