@@ -85,16 +85,30 @@ def unchanged(store: Store, conversation_id: str) -> Iterator[None]:
     assert look(store, conversation_id) == before
 
 
-def read_all(store: Store, conversation_id: str, *, limit: int = LIMIT) -> list[Message]:
-    """Every message, page by page."""
+def read_all(
+    store: Store,
+    conversation_id: str,
+    *,
+    after: int | None = None,
+    before: int | None = None,
+    limit: int = LIMIT,
+) -> list[Message]:
+    """Every message of that stretch, page by page."""
+    back = before is not None and after is None
     messages: list[Message] = []
-    after: int | None = None
     while True:
-        page = store.page(conversation_id, after=after, limit=limit)
+        page = store.page(conversation_id, after=after, before=before, limit=limit)
+        assert len(page.messages) <= limit
         messages += page.messages
+        seqs = [seq_of(message) for message in messages]
+        assert seqs == sorted(set(seqs), reverse=back)
         if page.next is None:
             return messages
-        after = page.next
+        assert page.messages, "a page that is followed by another shows something"
+        if back:
+            before = page.next
+        else:
+            after = page.next
 
 
 def list_all(store: Store, owner: str, *, limit: int = LIMIT) -> list[Conversation]:
@@ -105,8 +119,10 @@ def list_all(store: Store, owner: str, *, limit: int = LIMIT) -> list[Conversati
         listing = store.list(owner, limit=limit, cursor=cursor)
         assert len(listing.conversations) <= limit
         conversations += listing.conversations
+        assert len(set(ids_of(conversations))) == len(conversations), "one came twice"
         if listing.cursor is None:
             return conversations
+        assert listing.conversations, "a page that is followed by another shows something"
         cursor = listing.cursor
 
 

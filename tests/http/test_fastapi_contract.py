@@ -1,0 +1,64 @@
+"""The FastAPI server keeps the HTTP contract: the real one, in a process, over a socket."""
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.http.bad_input import BODY_BYTES
+from tests.http.client import JSON, MARKER, refused, said, someone
+from tests.http.contract import HTTPContract
+from tests.http.streaming_contract import StreamingContract
+from tests.serving import Server, StartServer
+
+
+@pytest.fixture(scope="module")
+def quick(start_server: StartServer) -> Server:
+    return start_server(RECOLLECT_OFFLINE_PACE="0")
+
+
+@pytest.fixture(scope="module")
+def slow_server(start_server: StartServer) -> Server:
+    return start_server(RECOLLECT_OFFLINE_PACE="0.2")
+
+
+@pytest.fixture
+def url(quick: Server) -> str:
+    return quick.url
+
+
+@pytest.fixture
+def slow_url(slow_server: Server) -> str:
+    return slow_server.url
+
+
+class TestHTTPContract(HTTPContract):
+    pass
+
+
+class TestStreamingContract(StreamingContract):
+    pass
+
+
+@pytest.mark.parametrize("path", ["/chat", "/chat/stream", "/conversations"])
+def test_a_body_of_unknown_length_has_the_same_limit(client: httpx.Client, path: str) -> None:
+    body = json.dumps({"message": MARKER, "user_id": someone()}).encode()
+
+    def in_chunks() -> Iterator[bytes]:
+        yield body
+        for _ in range(BODY_BYTES // 1024):
+            yield b" " * 1024
+
+    refused(client.post(path, content=in_chunks(), headers=JSON), 413)
+
+
+def test_no_word_of_a_one_off_answer_is_in_the_file(client: httpx.Client, quick: Server) -> None:
+    def stored(text: str) -> bool:
+        return any(text.encode() in file.read_bytes() for file in quick.folder.glob("*.db*"))
+
+    said(client, "a secret of mine: halibut")
+    said(client, "a secret of mine: halibut", user_id=someone(), save_history=False)
+    said(client, "no secret: mackerel", save_history=True)
+    assert stored("mackerel")
+    assert not stored("halibut")

@@ -1,0 +1,34 @@
+"""SQLite keeps the contract: called directly, from async code, and from two processes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from recollect.stores.contract import AsyncStore, Store
+from recollect.stores.urls import open_async_store, open_store
+from recollect.testing.store_contract import (
+    AsyncStoreContract,
+    Clock,
+    ProcessesContract,
+    StoreContract,
+)
+
+
+class TestSQLite(StoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path, clock: Clock) -> Iterator[Store]:
+        with open_store(f"sqlite:///{tmp_path}/c.db", clock=clock) as store:
+            yield store
+
+
+class TestSQLiteAsync(AsyncStoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path, clock: Clock) -> AsyncStore:
+        return open_async_store(f"sqlite:///{tmp_path}/c.db", clock=clock)
+
+
+class TestSQLiteProcesses(ProcessesContract):
+    @pytest.fixture
+    def store_url(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path}/c.db"

@@ -1,0 +1,286 @@
+"""Many processes on one file: they wait for each other, and lose nothing when they fork."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recollect.errors import StoreUnavailable
+from recollect.stores.sqlite import SQLiteStore
+from recollect.testing.store_contract.terms import SECONDS, numbers_of_writers, read_all, said, say
+
+PROCESSES = 8
+FILES = 25
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "recollect.db"
+
+
+WRITE_AND_WAIT = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("BEGIN IMMEDIATE")
+db.execute("UPDATE conversations SET title = 'half written'")
+print("writing", flush=True)
+sys.stdin.readline()
+db.execute("ROLLBACK")
+"""
+
+
+@contextmanager
+def another_process_writing(path: Path) -> Iterator[None]:
+    """A transaction of another process stays open meanwhile."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITE_AND_WAIT, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        yield
+    finally:
+        process.communicate("\n", timeout=SECONDS)
+    assert process.returncode == 0
+
+
+def test_a_file_locked_for_too_long_says_so_and_nothing_is_written(path: Path) -> None:
+    with SQLiteStore(path, timeout=0.1) as store:
+        store.append("talk", say("hello"))
+        with another_process_writing(path):
+            for write in (
+                lambda: store.append("talk", say("more")),
+                lambda: store.create("other"),
+                lambda: store.delete("talk"),
+                store.sweep,
+            ):
+                with pytest.raises(StoreUnavailable) as refused:
+                    write()
+                assert str(refused.value) == (
+                    f"The file {str(path)!r} stayed locked by another process; "
+                    "nothing was written. Try again."
+                )
+                assert not refused.value.may_have_landed
+        assert said(store.page("talk").messages) == ["hello"]
+        assert store.append("talk", say("again")).seqs == range(2, 3)
+
+
+def test_a_reader_does_not_wait_for_another_processs_write(path: Path) -> None:
+    with SQLiteStore(path, timeout=0.1) as store:
+        store.append("talk", say("hello"), owner="bob")
+        with another_process_writing(path):
+            assert said(store.tail("talk", 5).messages) == ["hello"]
+            assert store.get("talk").title is None
+            assert len(store.list("bob").conversations) == 1
+            # Nor does who opens the file.
+            with SQLiteStore(path, timeout=0.1) as other:
+                assert said(other.page("talk").messages) == ["hello"]
+
+
+def test_a_writer_waits_for_another_processs_write(path: Path) -> None:
+    with SQLiteStore(path) as store:
+        store.append("talk", say("hello"))
+        # It ends with the block, and so while the append waits for it.
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITE_AND_WAIT, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stdout.readline() == "writing\n"
+            process.stdin.write("\n")
+            process.stdin.flush()
+            store.append("talk", say("more"))
+        assert said(store.page("talk").messages) == ["hello", "more"]
+
+
+# Run on its own: this process has threads that a fork would leave in the middle of something.
+CHILDREN = """
+import json, os, sys, threading
+from multiprocessing import get_context
+from recollect import Message, open_store
+
+def child(task):
+    # Tells this process what the other one saw, once it has ended.
+    reading, writing = os.pipe()
+    if not os.fork():
+        with os.fdopen(writing, "w") as told:
+            json.dump(task(), told)
+        os._exit(0)
+    os.close(writing)
+    def result():
+        with os.fdopen(reading) as told:
+            answer = json.load(told)
+        os.wait()
+        return answer
+    return result
+
+"""
+OPEN_NEW_FILES = """
+processes, files = map(int, sys.argv[2:])
+together = get_context("fork").Barrier(processes)
+
+def open_each(process):
+    failed = []
+    for file in range(files):
+        together.wait(60)
+        try:
+            with open_store(f"sqlite:///{file}.db") as store:
+                store.append("talk", [Message.user(f"{process} {file}")])
+        except Exception as error:
+            failed.append(repr(error))
+    return failed
+
+results = [child(lambda: open_each(process)) for process in range(processes)]
+print(json.dumps([result() for result in results]))
+"""
+
+
+def test_processes_that_open_one_new_file_at_the_same_moment_all_succeed(tmp_path: Path) -> None:
+    failed = run(CHILDREN + OPEN_NEW_FILES, tmp_path, "", f"{PROCESSES}", f"{FILES}")
+    assert failed == [[]] * PROCESSES
+    for file in range(FILES):
+        with SQLiteStore(tmp_path / f"{file}.db") as store:
+            written = numbers_of_writers(store.page("talk").messages)
+        assert written == {str(number): [file] for number in range(PROCESSES)}
+
+
+FORK = """
+def write(writer, appends=20):
+    told = {}
+    for number in range(appends):
+        text = f"{writer} {number}"
+        [seq] = store.append("talk", [Message.user(text)]).seqs
+        told[seq] = text
+    return told
+
+store = open_store(sys.argv[1])
+told = write("before")
+"""
+END = """
+print(json.dumps(told))
+"""
+TOGETHER = """
+children = [child(lambda: write(f"child-{number}")) for number in range(3)]
+told |= write("parent")
+for result in children:
+    told |= result()
+told |= write("after")
+"""
+CLOSED_BY_THE_PARENT = """
+go, gone = os.pipe()
+def write_twice():
+    told = write("child-0")
+    os.close(gone)
+    os.read(go, 1)  # the end: the parent has closed
+    return told | write("child-1")
+result = child(write_twice)
+told |= write("parent")
+store.close()
+os.close(gone)
+told |= result()
+"""
+UNUSED_BY_THE_CHILD = """
+def close():
+    store.close()
+    return {}
+told |= child(dict)()
+told |= child(close)()
+told |= write("parent")
+"""
+WITH_BUSY_THREADS = """
+def write_more(writer):
+    found = write(writer)
+    lock.acquire()
+    told.update(found)
+    lock.release()
+lock = threading.Lock()
+threads = [threading.Thread(target=write_more, args=(f"thread-{n}",)) for n in range(3)]
+for thread in threads:
+    thread.start()
+children = [child(lambda: write(f"child-{number}", 5)) for number in range(5)]
+for thread in threads:
+    thread.join()
+for result in children:
+    told |= result()
+"""
+GRANDCHILDREN = """
+told |= child(lambda: write("child") | child(lambda: write("grandchild"))())()
+"""
+ANOTHER_FOLDER = """
+def elsewhere():
+    os.chdir("/")
+    return write("child")
+told |= child(elsewhere)()
+"""
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        TOGETHER,
+        CLOSED_BY_THE_PARENT,
+        UNUSED_BY_THE_CHILD,
+        WITH_BUSY_THREADS,
+        GRANDCHILDREN,
+        ANOTHER_FOLDER,
+    ],
+    ids=[
+        "together",
+        "closed by the parent",
+        "unused by the child",
+        "with busy threads",
+        "grandchildren",
+        "another folder",
+    ],
+)
+def test_a_store_used_after_a_fork_keeps_all_that_parent_and_child_were_told(
+    path: Path, what: str
+) -> None:
+    told = run(CHILDREN + FORK + what + END, path.parent, "sqlite:///recollect.db")
+    with SQLiteStore(path) as store:
+        stored = {str(message.seq): message.text for message in read_all(store, "talk")}
+    assert stored == told
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+IN_MEMORY = """
+def writers():
+    return sorted({message.text.split()[0] for message in store.page("talk").messages})
+seen = [child(lambda: write("child") and writers())()]
+write("parent")
+print(json.dumps([*seen, writers()]))
+"""
+
+
+def test_an_in_memory_store_is_after_a_fork_each_processs_own(tmp_path: Path) -> None:
+    seen = run(CHILDREN + FORK + IN_MEMORY, tmp_path, "sqlite:///:memory:")
+    assert seen == [["before", "child"], ["before", "parent"]]
+
+
+def run(code: str, folder: Path, *arguments: str) -> Any:
+    """What the code says in JSON at its end."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", code, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return json.loads(done.stdout)

@@ -1,0 +1,76 @@
+"""Sync and async stores are one contract: same names, same signatures, same words."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from recollect import open_async_store, open_store
+from recollect.stores.contract import AsyncStore, Store
+from recollect.stores.sqlite import SQLiteStore
+from recollect.stores.threads import ThreadedStore
+
+
+def methods(store: type) -> dict[str, Callable[..., Any]]:
+    """The operations that it defines itself."""
+    return {
+        name: value
+        for name, value in vars(store).items()
+        if inspect.isfunction(value) and not name.startswith("_")
+    }
+
+
+OPERATIONS = methods(Store)
+OTHERS = [AsyncStore, SQLiteStore, ThreadedStore]
+
+
+def test_the_contract_holds_all_of_the_designs_operations() -> None:
+    assert set(OPERATIONS) == {
+        *("create", "append", "get", "tail", "page", "list", "update"),
+        *("truncate", "pop", "clear", "replace", "fork"),
+        *("delete", "delete_owner", "sweep", "close"),
+    }
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_every_store_has_the_same_operations_and_no_others(other: type) -> None:
+    assert set(methods(other)) == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_signatures_agree(other: type, name: str) -> None:
+    # Parameters with their kinds, defaults and types, and what is answered.
+    assert inspect.signature(methods(other)[name]) == inspect.signature(OPERATIONS[name])
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_help_says_the_same(other: type, name: str) -> None:
+    promise = inspect.getdoc(OPERATIONS[name])
+    assert promise
+    assert inspect.getdoc(methods(other)[name]) == promise
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_async_operations_are_awaited(name: str) -> None:
+    awaited = [
+        inspect.iscoroutinefunction(methods(store)[name])
+        for store in (Store, SQLiteStore, AsyncStore, ThreadedStore)
+    ]
+    assert awaited == [False, False, True, True]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_all_but_the_first_and_messages_and_numbers_is_passed_by_name(name: str) -> None:
+    parameters = list(inspect.signature(OPERATIONS[name]).parameters.values())[1:]
+    bare = [each.name for each in parameters if each.kind is not inspect.Parameter.KEYWORD_ONLY]
+    assert bare[:1] in ([], ["conversation_id"], ["owner"])
+    assert bare[1:] in ([], ["messages"], ["n"], ["seq", "message"])
+
+
+def test_both_are_opened_alike() -> None:
+    one, other = inspect.signature(open_store), inspect.signature(open_async_store)
+    assert one.parameters == other.parameters
+    assert (one.return_annotation, other.return_annotation) == (Store, AsyncStore)

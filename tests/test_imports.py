@@ -1,0 +1,109 @@
+"""What an import brings along: of modules, not of time."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import recollect
+
+SOURCE = Path(recollect.__file__).parent
+MODULES = sorted(
+    ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
+    for path in SOURCE.rglob("*.py")
+)
+OPTIONAL = {
+    *("boto3", "botocore", "aiohttp", "aiodynamo"),
+    *("fastapi", "starlette", "uvicorn", "chalice", "pydantic", "pydantic_settings"),
+    *("pydantic_core", "typer", "click", "anyio", "httpx"),
+    *("langchain", "langchain_core", "langgraph", "langsmith"),
+    *("pytest", "hypothesis"),
+}
+LOADED = "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})"
+
+
+def run(code: str, folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """What a fresh interpreter makes of ``code``."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import recollect",
+        """
+from recollect import Message, open_store
+with open_store("sqlite:///recollect.db?expire_after=30d") as store:
+    store.append("greeting", [Message.user("hello")], owner="bob")
+    assert store.tail("greeting", 1, owner="bob").messages[0].text == "hello"
+    assert store.list("bob").conversations
+""",
+        """
+import asyncio
+from recollect import Message, open_async_store
+async def use():
+    async with open_async_store("sqlite:///recollect.db") as store:
+        await store.append("greeting", [Message.user("hello")])
+        assert (await store.tail("greeting", 1)).messages[0].text == "hello"
+asyncio.run(use())
+""",
+        """
+import asyncio
+from recollect import open_async_store
+from recollect.chat import Chat, whole
+from recollect.models import open_model
+async def talk():
+    async with open_async_store("sqlite:///:memory:") as store:
+        reply = await whole(Chat(store, open_model("offline")).stream("Hi", owner="bob"))
+        assert reply.text
+asyncio.run(talk())
+""",
+    ],
+    ids=["import recollect", "a SQLite store", "an async SQLite store", "a turn"],
+)
+def test_the_core_loads_no_optional_dependency(tmp_path: Path, code: str) -> None:
+    done = run(code + LOADED, tmp_path)
+    assert done.stderr == ""
+    loaded = set(done.stdout.split())
+    assert "recollect" in loaded
+    assert loaded & OPTIONAL == set()
+
+
+EACH_BY_ITSELF = """
+import importlib, os, sys, traceback
+
+modules = sys.argv[1:]
+for module in modules:  # what others wrote is loaded once, here
+    importlib.import_module(module)
+for name in [name for name in sys.modules if name.partition(".")[0] == "recollect"]:
+    del sys.modules[name]
+for module in modules:
+    if not os.fork():
+        try:
+            exec(f"from {module} import *")  # with the names that it says it has
+        except BaseException:
+            traceback.print_exc()
+        os._exit(0)  # an ordinary end takes longer than the import
+    os.wait()
+"""
+
+
+def test_each_module_can_be_imported_by_itself(tmp_path: Path) -> None:
+    assert {"recollect", "recollect.stores.sqlite", "recollect.testing"} <= set(MODULES)
+    errors = run(EACH_BY_ITSELF, tmp_path, *MODULES).stderr
+    assert not errors, errors
+
+
+def test_all_that_is_public_is_there_once_and_in_order() -> None:
+    names = recollect.__all__
+    assert names == sorted(set(names))
+    for name in names:
+        assert getattr(recollect, name).__module__.startswith("recollect.")
