@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
+from typing import Any
 
 import pytest
 
@@ -186,6 +187,20 @@ def test_a_damaged_file_is_named_as_such_and_what_to_do(path: Path, damage: str)
     )
 
 
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
+    """Those that stores open meanwhile: what is set for a connection shows on no other."""
+    opened: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def connect_and_tell(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        opened.append(connect(*arguments, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", connect_and_tell)
+    return opened
+
+
 # Full
 
 WRITE_UNTIL_FULL = """
@@ -243,10 +258,11 @@ def test_a_full_disk_loses_nothing_and_splits_nothing_and_works_again_with_room(
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-def test_a_full_file_says_that_nothing_was_written_and_works_again_with_room(path: Path) -> None:
+def test_a_full_file_says_that_nothing_was_written_and_works_again_with_room(
+    path: Path, connections: list[sqlite3.Connection]
+) -> None:
     with SQLiteStore(path) as store:
-        # The limit belongs to a connection, so it has to be set on the store's own.
-        with store._connection.reading() as db:
+        for db in connections:
             db.execute("PRAGMA max_page_count = 20")
         told: list[int] = []
 
@@ -312,11 +328,15 @@ def test_a_store_closed_while_threads_write_keeps_what_it_acknowledged(path: Pat
 # On the disk
 
 
-def test_what_was_acknowledged_survives_a_loss_of_power(path: Path) -> None:
+def test_what_was_acknowledged_survives_a_loss_of_power(
+    path: Path, connections: list[sqlite3.Connection]
+) -> None:
     # That SQLite keeps this promise in this mode is SQLite's to test; that it is on is ours.
-    with SQLiteStore(path) as store, store._connection.reading() as db:
-        assert db.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
-        assert db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    with SQLiteStore(path):
+        assert connections
+        for db in connections:
+            assert db.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+            assert db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
 
 def test_a_message_of_any_characters_comes_back(path: Path) -> None:

@@ -51,12 +51,17 @@ async def _serve(settings: Settings, listener: socket.socket, *, loopback: bool)
                 timeout_graceful_shutdown=SECONDS_TO_END,
             )
         )
-        # The server raises a signal again once it has ended, for whoever had it before: nobody,
-        # or the store would not be closed.
+        # From now on, not from when the server has started; and not the default once it has ended,
+        # when it raises the signal again, or the store would not be closed.
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, server.handle_exit)
         typer.echo(f"Recollect is at {_address(settings.host, listener)} (Ctrl-C ends it)")
         await server.serve(sockets=[listener])
+        # Turns that it cut off keep what was said so far.
+        cut_off = asyncio.all_tasks() - {asyncio.current_task()}
+        if cut_off:
+            await asyncio.wait(cut_off, timeout=SECONDS_TO_END)
+        await chat.close()
 
 
 def _listening(settings: Settings) -> socket.socket:

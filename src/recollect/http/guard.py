@@ -1,5 +1,6 @@
 """What holds for every request: errors in one shape, safe headers, no stranger's host name."""
 
+import asyncio
 import logging
 import traceback
 from collections.abc import Collection
@@ -19,6 +20,8 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+
+ENDING = Refused(503, "server_ending", "The server is about to end; try again in a moment.")
 
 
 class Guard:
@@ -50,6 +53,9 @@ class Guard:
         try:
             self._check_host(Headers(scope=scope))
             await self._app(scope, receive, sent)
+        except asyncio.CancelledError:  # the server ends, and takes no notice of it any more
+            if not started:
+                await refused(ENDING)(scope, receive, sent)
         except Exception as error:  # the last that sees it: its text must reach no log or client
             log_unknown(error, f"{scope['method']} {scope['path']!r}")
             if not started:

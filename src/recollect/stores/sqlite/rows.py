@@ -5,8 +5,8 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from recollect.conversations import LAST_REVISION, Appended, Conversation
-from recollect.errors import AlreadyExists, Conflict, NotFound
+from recollect.conversations import LAST_REVISION, NUMBERS_TAKEN, Appended, Conversation
+from recollect.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
 from recollect.messages import Message, decode
 from recollect.stores.cursors import decode_cursor, encode_cursor
 
@@ -48,8 +48,12 @@ class Rows:
         title: str | None = None,
         metadata: str = "{}",
         lifetime: int | None = None,
+        time: int | None = None,
     ) -> sqlite3.Row:
-        """A new conversation, with higher revisions than a former one of that id."""
+        """A new conversation, with higher revisions than a former one of that id.
+
+        ``time`` is when it was created, where that is not now.
+        """
         if self.find(conversation_id) is not None:
             raise AlreadyExists(conversation_id)
         # A file that nobody sweeps frees the ended as new ones start, and does not grow for ever.
@@ -70,7 +74,7 @@ class Rows:
                 "owner": owner,
                 "title": title,
                 "metadata": metadata,
-                "time": self.time,
+                "time": self.time if time is None else time,
                 "revision": 0 if former is None else former["revision"],
                 "lifetime": lifetime,
             },
@@ -101,6 +105,45 @@ class Rows:
         )
         revision = self.moved(row, by=len(bodies), count=len(bodies))["revision"]
         return Appended(range(first, revision + 1), revision)
+
+    def put_back(
+        self,
+        row: sqlite3.Row,
+        bodies: Sequence[str],
+        *,
+        first: int,
+        revision: int,
+        updated_at: int,
+        expires_at: int | None,
+        lifetime: int | None,
+    ) -> Conversation:
+        """The conversation with the messages from seq ``first`` on, standing at ``revision``.
+
+        Raises ``Conflict`` where a former conversation of that id has taken these numbers.
+        """
+        if row["revision"] >= (first if bodies else revision):
+            raise Conflict(
+                row["id"], expected=first - 1, revision=row["revision"], advice=NUMBERS_TAKEN
+            )
+        self.db.executemany(
+            "INSERT INTO messages (conversation, seq, body) VALUES (?, ?, ?)",
+            ((row["number"], seq, body) for seq, body in enumerate(bodies, first)),
+        )
+        if expires_at is None and self._default_lifetime:
+            expires_at = self.time + self._default_lifetime
+        changed = self.db.execute(
+            "UPDATE conversations SET revision = ?, message_count = message_count + ?,"
+            " updated_at = ?, expires_at = ?, lifetime = ? WHERE number = ? RETURNING *",
+            (
+                revision,
+                len(bodies),
+                max(updated_at, row["updated_at"]),
+                expires_at,
+                lifetime,
+                row["number"],
+            ),
+        ).fetchone()
+        return conversation(changed)
 
     def copy(self, source: sqlite3.Row, target: sqlite3.Row, *, at: int) -> sqlite3.Row:
         """``target`` with the messages of ``source`` up to and with ``at``."""
@@ -158,6 +201,17 @@ class Rows:
                 "id": start[1],
                 "limit": limit,
             },
+        ).fetchall()
+
+    def every(self, *, limit: int, cursor: str | None) -> list[sqlite3.Row]:
+        """At most ``limit`` conversations behind ``cursor``, in the order in which they began."""
+        number, mark = (0, "") if cursor is None else decode_cursor(cursor)
+        if mark:
+            raise InvalidArgument("cursor is not one that a scan gave; start again without one.")
+        return self.db.execute(
+            f"SELECT * FROM conversations WHERE number > :number AND {SHOWN}"
+            " ORDER BY number LIMIT :limit",
+            {"number": number, "time": self.time, "limit": limit},
         ).fetchall()
 
     def described(self, row: sqlite3.Row, title: str | None, metadata: str) -> sqlite3.Row:
@@ -232,6 +286,11 @@ class Rows:
 def cursor_at(row: sqlite3.Row) -> str:
     """The cursor for what lies behind the row in its owner's list."""
     return encode_cursor(row["updated_at"], row["id"])
+
+
+def scan_cursor_at(row: sqlite3.Row) -> str:
+    """The cursor for what lies behind the row in a scan; without an id, unlike a list's."""
+    return encode_cursor(row["number"], "")
 
 
 def check_stands_at(row: sqlite3.Row, revision: int | None) -> None:

@@ -21,21 +21,24 @@ from recollect.conversations import (
     check_number,
     check_title,
     checked_metadata,
+    checked_restored,
     encode_batch,
     encode_one,
+    lifetime_of,
 )
-from recollect.errors import NotFound
+from recollect.errors import AlreadyExists, NotFound
 from recollect.json_values import Json, dumps
 from recollect.messages import Message, now
 from recollect.messages import new_id as a_new_id
 from recollect.stores.contract import Store
-from recollect.stores.sqlite.connection import Connection
+from recollect.stores.sqlite.connection import MEMORY, Connection
 from recollect.stores.sqlite.rows import (
     Rows,
     check_stands_at,
     conversation,
     cursor_at,
     milliseconds,
+    scan_cursor_at,
 )
 
 
@@ -54,13 +57,16 @@ class SQLiteStore(Store):
         path: str | os.PathLike[str],
         *,
         expire_after: timedelta | None = None,
-        timeout: float = 30.0,
+        timeout: float = 10.0,
         clock: Callable[[], datetime] = now,
     ) -> None:
         check_lifetime(expire_after, "expire_after")
         self._lifetime = _lifetime(expire_after)
         self._clock = clock
-        self._connection = Connection(os.fspath(path), timeout=timeout)
+        path = os.fspath(path)
+        self._writer = Connection(path, timeout=timeout)
+        # One more for readers, who need not wait for writers; what is in memory has but one.
+        self._reader = self._writer if path == MEMORY else Connection(path, timeout=timeout)
 
     def create(
         self,
@@ -164,6 +170,48 @@ class SQLiteStore(Store):
             [conversation(row) for row in found[:limit]],
             cursor_at(found[limit - 1]) if len(found) > limit else None,
         )
+
+    def scan(self, *, limit: int = 100, cursor: str | None = None) -> Listing:
+        check_number(limit, "limit", least=1, most=LIMIT)
+        with self._reading() as rows:
+            found = rows.every(limit=limit + 1, cursor=cursor)
+        return Listing(
+            [conversation(row) for row in found[:limit]],
+            scan_cursor_at(found[limit - 1]) if len(found) > limit else None,
+        )
+
+    def restore(
+        self, conversation: Conversation, messages: Sequence[Message], *, after: int
+    ) -> Conversation:
+        given, bodies = checked_restored(conversation, messages, after)
+        with self._writing() as rows:
+            expires_at = None if given.expires_at is None else milliseconds(given.expires_at)
+            if expires_at is not None and expires_at <= rows.time:
+                raise NotFound(given.id)
+            row = rows.find(given.id)
+            if row is None:
+                if after:
+                    raise NotFound(given.id)
+                row = rows.start(
+                    given.id,
+                    owner=given.owner,
+                    title=given.title,
+                    metadata=dumps(given.metadata),
+                    time=milliseconds(given.created_at),
+                )
+            elif row["owner"] != given.owner:
+                raise AlreadyExists(given.id)
+            else:
+                check_stands_at(row, after)
+            return rows.put_back(
+                row,
+                bodies,
+                first=after + 1,
+                revision=given.revision,
+                updated_at=milliseconds(given.updated_at),
+                expires_at=expires_at,
+                lifetime=_lifetime(lifetime_of(given)),
+            )
 
     def update(
         self,
@@ -269,7 +317,8 @@ class SQLiteStore(Store):
             freed += batch
 
     def close(self) -> None:
-        self._connection.close()
+        self._writer.close()
+        self._reader.close()
 
     def __enter__(self) -> Self:
         return self
@@ -279,12 +328,12 @@ class SQLiteStore(Store):
 
     @contextmanager
     def _reading(self) -> Iterator[Rows]:
-        with self._connection.reading() as db:
+        with self._reader.reading() as db:
             yield Rows(db, milliseconds(self._clock()), self._lifetime)
 
     @contextmanager
     def _writing(self) -> Iterator[Rows]:
-        with self._connection.writing() as db:
+        with self._writer.writing() as db:
             yield Rows(db, milliseconds(self._clock()), self._lifetime)
 
 
