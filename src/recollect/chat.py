@@ -15,6 +15,7 @@ from recollect.stores.contract import AsyncStore
 from recollect.windows import starting_with_user
 
 TITLE_LENGTH = 60
+_UNFINISHED = "The model ended without saying that it had finished."
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +127,18 @@ class Chat:
         while self._keeping:
             await asyncio.wait(self._keeping)
 
-    def _asked(
+    async def _asked(
         self, messages: Sequence[Message], system_prompt: str | None
     ) -> AsyncGenerator[Piece | Finished, None]:
         window = starting_with_user(messages[-self._window :])
         prompt = self._system_prompt if system_prompt is None else system_prompt
-        return self.model.stream(window, system_prompt=prompt)
+        finished = False
+        async with aclosing(self.model.stream(window, system_prompt=prompt)) as reply:
+            async for piece in reply:
+                finished = finished or isinstance(piece, Finished)
+                yield piece
+        if not finished:
+            raise ModelUnavailable(_UNFINISHED)
 
     async def _opened(
         self, conversation_id: str | None, question: Message, owner: str | None
@@ -216,7 +223,7 @@ async def whole(events: AsyncIterator[Event]) -> Reply:
                 said.append(event)
             case Finished():
                 return Reply(conversation_id, "".join(said), event)
-    raise ModelUnavailable("The model ended without saying that it had finished.")
+    raise ModelUnavailable(_UNFINISHED)
 
 
 def _title(text: str) -> str:

@@ -1,5 +1,7 @@
 """Everything Recollect raises. Each error carries its facts and says what to do."""
 
+from collections.abc import Sequence
+
 
 class RecollectError(Exception):
     """The base of all errors that Recollect raises on purpose."""
@@ -48,10 +50,17 @@ class AlreadyExists(RecollectError):
 class Conflict(RecollectError):
     """Another writer was first; read the conversation again and retry."""
 
-    def __init__(self, conversation_id: str, *, expected: int, revision: int) -> None:
+    def __init__(
+        self,
+        conversation_id: str,
+        *,
+        expected: int,
+        revision: int,
+        advice: str = "read it again and retry",
+    ) -> None:
         super().__init__(
             f"Conversation {conversation_id!r} stands at revision {revision}, not {expected}; "
-            "read it again and retry."
+            f"{advice}."
         )
         self.conversation_id = conversation_id
         self.expected = expected
@@ -94,8 +103,27 @@ class TableMissing(StoreMismatch):
 
 
 class TableMismatch(StoreMismatch):
-    """The table is there, and is not as a store needs it."""
+    """The table is there, and is not as a store needs it.
+
+    ``differences`` are sentences without a full stop; ``remedy`` says what to do.
+    """
+
+    def __init__(self, table: str, differences: Sequence[str], remedy: str) -> None:
+        super().__init__(
+            f"The DynamoDB table {table!r} is not as a store needs it: {'; '.join(differences)}. "
+            f"{remedy}"
+        )
+        self.table = table
+        self.differences = tuple(differences)
+        self.remedy = remedy
 
 
 class AccessRefused(RecollectError):
-    """The credentials are missing, have expired, or lack a right."""
+    """The credentials are missing, have expired, or lack a right.
+
+    ``may_have_landed`` says whether an earlier try of the write may be in all the same.
+    """
+
+    def __init__(self, message: str, *, may_have_landed: bool = False) -> None:
+        super().__init__(message)
+        self.may_have_landed = may_have_landed

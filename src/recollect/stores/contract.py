@@ -101,6 +101,38 @@ class Store(Protocol):
         """
         ...
 
+    def scan(self, *, limit: int = 100, cursor: str | None = None) -> Listing:
+        """At most ``limit`` (1 to 1,000) conversations of the store, whoever's, in its own order.
+
+        Anonymous ones too. It may be fewer, but never none where there is a cursor, which asks for
+        those behind them and stays good whatever changes meanwhile; while nothing changes, none is
+        skipped and none comes twice. As in a list, what is said of each may lag behind ``get``.
+        """
+        ...
+
+    def restore(
+        self, conversation: Conversation, messages: Sequence[Message], *, after: int
+    ) -> Conversation:
+        """Put messages back at the seqs they bear, all of them or none: what ``copy`` is made of.
+
+        They bear the seqs from ``after + 1`` on, without a gap, and there may be none. Afterwards
+        the conversation stands at ``conversation.revision``; what lies between the last message
+        and there is a gap that no message will ever fill. With ``after=0`` it is started, with the
+        id, owner, title, metadata and ``created_at`` of ``conversation``; one that is there already
+        keeps its own.
+
+        Its ``updated_at`` becomes that of ``conversation``, unless it is later already. Where
+        ``conversation`` expires, it will expire at the same moment, and from then on live as long
+        after each change as ``conversation`` did; where not, the store's own lifetime counts from
+        now on.
+
+        Raises ``Conflict`` unless the conversation stands at exactly ``after`` (0: there is none),
+        or where the numbers are still taken by a former one of that id; ``NotFound`` where there
+        is none, or ``conversation`` has expired; ``AlreadyExists`` where it has another owner; and
+        ``MessageTooLarge``.
+        """
+        ...
+
     def update(
         self,
         conversation_id: str,
@@ -240,6 +272,12 @@ class AsyncStore(Protocol):
     ) -> Page: ...
 
     async def list(self, owner: str, *, limit: int = 20, cursor: str | None = None) -> Listing: ...
+
+    async def scan(self, *, limit: int = 100, cursor: str | None = None) -> Listing: ...
+
+    async def restore(
+        self, conversation: Conversation, messages: Sequence[Message], *, after: int
+    ) -> Conversation: ...
 
     async def update(
         self,

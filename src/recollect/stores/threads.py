@@ -86,6 +86,14 @@ class ThreadedStore(AsyncStore):
     async def list(self, owner: str, *, limit: int = 20, cursor: str | None = None) -> Listing:
         return await self._run(self._store.list, owner, limit=limit, cursor=cursor)
 
+    async def scan(self, *, limit: int = 100, cursor: str | None = None) -> Listing:
+        return await self._run(self._store.scan, limit=limit, cursor=cursor)
+
+    async def restore(
+        self, conversation: Conversation, messages: Sequence[Message], *, after: int
+    ) -> Conversation:
+        return await self._run(self._store.restore, conversation, messages, after=after)
+
     async def update(
         self,
         conversation_id: str,

@@ -33,8 +33,8 @@ def open_async_store(
     url: str, *, expire_after: timedelta | None = None, clock: Callable[[], datetime] = now
 ) -> AsyncStore:
     """As ``open_store``, for use in an ``async with`` block."""
-    # One thread: a file's operations wait for each other anyway.
-    return ThreadedStore(open_store(url, expire_after=expire_after, clock=clock), threads=1)
+    # More than one, so that readers need not wait for writers.
+    return ThreadedStore(open_store(url, expire_after=expire_after, clock=clock), threads=8)
 
 
 def check_url(url: str) -> None:

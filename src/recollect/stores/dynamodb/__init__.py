@@ -1,5 +1,20 @@
 """Conversations in a DynamoDB table."""
 
+from typing import TYPE_CHECKING
+
+from recollect.stores.dynamodb.provisioning import check_table, create_table, policy
 from recollect.stores.dynamodb.store import DynamoDBStore
 
-__all__ = ["DynamoDBStore"]
+if TYPE_CHECKING:
+    from recollect.stores.dynamodb.aio import AsyncDynamoDBStore
+
+__all__ = ["AsyncDynamoDBStore", "DynamoDBStore", "check_table", "create_table", "policy"]
+
+
+def __getattr__(name: str) -> object:
+    # With the first use: it needs aiodynamo and aiohttp, which the others do without.
+    if name == "AsyncDynamoDBStore":
+        from recollect.stores.dynamodb.aio import AsyncDynamoDBStore
+
+        return AsyncDynamoDBStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -74,6 +74,8 @@ TRANSIENT = frozenset(
         "TransactionInProgressException",
     }
 )
+PATIENCE = 20.0
+"""Seconds that a call is tried again for, while DynamoDB throttles or does not answer."""
 FIRST_WAIT = 0.025
 LONGEST_WAIT = 2.0
 
@@ -185,16 +187,17 @@ def _tried(
         try:
             return (yield step)
         except CallFailed as failed:
+            # What an earlier try may have done is as unknown as what this one may have.
+            unknown = failed.unknown = _writes(step) and (failed.unknown or unknown)
             if not _is_transient(failed):
                 raise
-            unknown = unknown or failed.unknown
             # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter
             pause = random.uniform(0, longest)
             if monotonic() + pause > deadline:
                 raise StoreUnavailable(
                     f"DynamoDB did not do {_operation(step)} in time ({failed.code}); "
                     "try again later.",
-                    may_have_landed=unknown and _operation(step) not in READS,
+                    may_have_landed=unknown,
                 ) from failed
             yield Wait(pause)
             longest = min(longest * 2, LONGEST_WAIT)
@@ -211,6 +214,10 @@ def _is_transient(failed: CallFailed) -> bool:
 
 
 _CANCELLED = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
+
+
+def _writes(step: Call | Wait) -> bool:
+    return isinstance(step, Call) and step.operation not in READS
 
 
 def _operation(step: Call | Wait) -> str:

@@ -1,6 +1,16 @@
 """What DynamoDB and the way to it answer, in our words; translated once, here."""
 
-from recollect.errors import AccessRefused, RecollectError, StoreUnavailable, TableMissing
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from recollect.errors import (
+    AccessRefused,
+    RecollectError,
+    StoreUnavailable,
+    TableMismatch,
+    TableMissing,
+)
 from recollect.stores.dynamodb.calls import CallFailed
 
 NO_CREDENTIALS = "NoCredentials"
@@ -9,6 +19,7 @@ NO_CREDENTIALS = "NoCredentials"
 _REFUSED = frozenset(
     {
         NO_CREDENTIALS,
+        "AccessDenied",
         "AccessDeniedException",
         "ExpiredTokenException",
         "ExpiredToken",
@@ -23,23 +34,53 @@ _REFUSED = frozenset(
 )
 
 
+def answered(
+    code: str, message: str, *, status: int, reply: Mapping[str, Any], tries: int = 1
+) -> CallFailed:
+    """The failure that a reply with that HTTP status and body tells, after so many ``tries``."""
+    return CallFailed(
+        "InternalServerError" if status >= 500 and not code.endswith("Exception") else code,
+        message,
+        item=reply.get("Item"),
+        reasons=tuple(
+            (None if reason["Code"] == "None" else reason["Code"], reason.get("Item"))
+            for reason in reply.get("CancellationReasons", ())
+        ),
+        # Of tries before the last nothing is known.
+        unknown=status >= 500 or tries > 1,
+    )
+
+
 def translated(failed: CallFailed, table: str) -> RecollectError:
     """The error for a call whose failure no plan deals with."""
     if failed.code == "ResourceNotFoundException":
         return TableMissing(table)
     if failed.code == NO_CREDENTIALS:
         return AccessRefused(
-            "There are no AWS credentials here; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or run where a role gives them."
+            "There are no AWS credentials here, or they could not be renewed; set AWS_PROFILE, or "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, sign in again (aws sso login), or run "
+            "where a role gives them.",
+            may_have_landed=failed.unknown,
         )
     if failed.code in _REFUSED:
         return AccessRefused(
             f"AWS refused the call ({failed.code}): the credentials have expired, or may not use "
             f"table {table!r}; renew them, or give them the rights of "
-            "recollect.stores.dynamodb.policy."
+            "recollect.stores.dynamodb.policy.",
+            may_have_landed=failed.unknown,
+        )
+    if failed.code == "ValidationException" and _KEYS_DIFFER.search(failed.message):
+        return TableMismatch(
+            table,
+            [failed.message.rstrip(".")],
+            "Make another one with recollect.stores.dynamodb.create_table, and use that.",
         )
     return StoreUnavailable(
         f"DynamoDB refused a call of ours ({failed.code}); is {table!r} a table that "
         "recollect.stores.dynamodb.create_table made? check_table tells.",
         may_have_landed=failed.unknown,
     )
+
+
+_KEYS_DIFFER = re.compile(r"\b(schema|index|[Mm]issing the key|mismatch for (key|[Ii]ndex))\b")
+"""What DynamoDB says where a table has other keys, or not the index."""

@@ -37,13 +37,12 @@ def attributes(title: str | None, metadata: dict[str, Json] | None) -> dict[str,
     return changed
 
 
-def renew(log: Log, last: Record, stamp: int | None) -> Plan[None]:
+def renew(log: Log, last: Record) -> Plan[None]:
     """Have the head say how the conversation stands with ``last``, unless it is further already."""
     # Only a life's first record makes a head: a writer that slept for days must not bring the head
     # of a deleted conversation back.
     first = last if last.position == last.life else None
-    life = yield from _renew(log, last, stamp, first)
-    if life < last.life:
+    if not (yield from _renew(log, last, first)):
         yield from mend(log)
 
 
@@ -54,19 +53,20 @@ def mend(log: Log) -> Plan[None]:
     if last is None:
         return
     first = None
-    if head is None or head.life != last.life:
+    if head is None or not head.is_of(last):
         first = last if last.position == last.life else (yield from log.record_at(last.life))
         if first is None:
             return
-    yield from _renew(log, last, standing.stamp, first)
+    yield from _renew(log, last, first)
 
 
 def close(log: Log, closing: Record, stamp: dict[str, Attribute | None]) -> Plan[None]:
     """Mark the head of a conversation that ended with ``closing``; no list shows it any more."""
-    gone = ("owner", "title", "metadata", "updated_at", "created_at", "message_count", "expiry")
+    gone = ("owner", "title", "metadata", "updated_at", "message_count", "expiry")
     changed: dict[str, Attribute | None] = {
         "v": {"N": str(LAYOUT)},
         "life": {"N": str(closing.life)},
+        "created_at": {"N": str(closing.created_at)},
         "revision": {"N": str(closing.revision)},
         "deleted": {"BOOL": True},
         **dict.fromkeys(gone),
@@ -89,21 +89,21 @@ def described(log: Log, last: Record, head: Head | None) -> Plan[Description]:
 
     A head that its writer did not come to renew is mended on the way.
     """
-    stale = head is None or head.life != last.life or head.revision < last.revision
+    stale = head is None or not head.is_of(last) or head.revision < last.revision
     if stale and last.updated_at + MENDED_AFTER < log.table.time():
         yield from mend(log)
-    if head is not None and head.life == last.life:
+    if head is not None and head.is_of(last):
         return head.title, head.metadata
     first = last if last.position == last.life else (yield from log.record_at(last.life))
     return decode_opening(first)
 
 
 # ``:name_`` is the value that an update sets the attribute to.
-_NEWER = "#revision < :revision_ AND #life = :life_"
-_NEWER_OR_NONE = "attribute_not_exists(#pk) OR #revision < :revision_"
+_NEWER = "#revision < :revision_ AND #life = :life_ AND #created_at = :created_at_"
+_NEWER_OR_NONE = "attribute_not_exists(#pk) OR #revision < :revision_ OR #created_at < :created_at_"
 
 
-def _renew(log: Log, last: Record, stamp: int | None, first: Record | None) -> Plan[int]:
+def _renew(log: Log, last: Record, first: Record | None) -> Plan[bool]:
     changed: dict[str, Attribute | None] = {
         "v": {"N": str(LAYOUT)},
         "life": {"N": str(last.life)},
@@ -113,7 +113,7 @@ def _renew(log: Log, last: Record, stamp: int | None, first: Record | None) -> P
         "message_count": {"N": str(last.message_count)},
         "revision": {"N": str(last.revision)},
         "expiry": _number(last.expiry),
-        "expires_at": _number(stamp),
+        "expires_at": _number(last.stamp),
     }
     if first is not None:
         title, metadata = decode_opening(first)
@@ -125,15 +125,15 @@ def _renew(log: Log, last: Record, stamp: int | None, first: Record | None) -> P
 
 def _unless_further(
     log: Log, changed: dict[str, Attribute | None], condition: str, last: Record
-) -> Plan[int]:
-    """The life whose head it is then; 0 where there is none."""
+) -> Plan[bool]:
+    """Whether the head is that of this life then."""
     try:
         yield Call("UpdateItem", log.change(HEAD, changed, condition))
     except CallFailed as failed:
         if failed.code != CONDITION_FAILED:
             raise
-        return 0 if failed.item is None else decode_head(failed.item).life
-    return last.life
+        return failed.item is not None and decode_head(failed.item).is_of(last)
+    return True
 
 
 def _number(value: int | None) -> dict[str, Any] | None:

@@ -50,7 +50,7 @@ class Log:
                 next=last.revision + 1,
                 record=last if isinstance(last, Record) else None,
                 last=last.position,
-                stamp=int(items[0]["expires_at"]["N"]) if "expires_at" in items[0] else None,
+                stamp=last.stamp,
                 head=head,
             ),
             records,
@@ -97,7 +97,6 @@ class Log:
         self,
         record: Record,
         behind: Standing,
-        stamp: int | None,
         *beside: dict[str, Any],
     ) -> Plan[Record | Fence | None]:
         """Put the record behind that standing; None says that it is in, else what is there.
@@ -105,7 +104,7 @@ class Log:
         ``beside`` are further parts of one transaction. Where one of their conditions fails and
         the record is not in, ``CallFailed`` is thrown, their reasons standing behind the first.
         """
-        put = self.guarded_put(encode_record(self.id, record, stamp), "attribute_not_exists(#pk)")
+        put = self.guarded_put(encode_record(self.id, record), "attribute_not_exists(#pk)")
         guards = self._guards(behind)
         if not beside and not guards:
             try:

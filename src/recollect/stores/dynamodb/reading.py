@@ -80,6 +80,11 @@ def back(
         seq, known = min(seq, record.after), True
     if known and seq > 0 and n > 0:
         raise Torn
+    if not known and seq > 0:
+        # Nothing was there to tell by its chain whether it was all; so the log's end must.
+        standing, _ = yield from log.end()
+        if standing.record is None or standing.record.token != last.token:
+            raise Torn
     return found
 
 

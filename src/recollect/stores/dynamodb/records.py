@@ -79,6 +79,9 @@ class Record:
     """Where they do not: the token that their parts bear."""
     chunks: tuple[Chunk, ...] = ()
     """What the parts hold."""
+    stamp: int | None = None
+    """When TTL may eat its item (s); never before the record that it follows, else that would be
+    the last one again."""
 
     @property
     def revision(self) -> int:
@@ -108,6 +111,7 @@ class Fence:
     position: int
     width: int
     token: str
+    stamp: int | None = None
 
     @property
     def revision(self) -> int:
@@ -128,6 +132,13 @@ class Head:
     revision: int
     expiry: int | None
     deleted: bool = False
+
+    def is_of(self, record: Record) -> bool:
+        """Whether it is the head of that life of the conversation.
+
+        By its creation too: where TTL ate all records before the head, positions begin at 1 again.
+        """
+        return (self.life, self.created_at) == (record.life, record.created_at)
 
 
 # Keys ---------------------------------------------------------------------------------------------
@@ -176,8 +187,8 @@ _NUMBERS = {
 _DEFAULTS = {"width": 1, "after": 0, "messages": 0, "message_count": 0, "rewritten": 0}
 
 
-def encode_record(conversation_id: str, record: Record, stamp: int | None) -> Item:
-    """The record's item, to be eaten by TTL at ``stamp`` (seconds since 1970)."""
+def encode_record(conversation_id: str, record: Record) -> Item:
+    """The record's item."""
     item = key(conversation_id, record_sort(record.position))
     item["v"] = {"N": str(LAYOUT)}
     item["k"] = {"S": record.token}
@@ -198,8 +209,8 @@ def encode_record(conversation_id: str, record: Record, stamp: int | None) -> It
         item["p"] = {"S": dumps([[chunk.messages, chunk.items] for chunk in record.chunks])}
     if record.body is not None:
         item["b"] = packed(record.body, beside=size_of(item))
-    if stamp is not None:
-        item["expires_at"] = {"N": str(stamp)}
+    if record.stamp is not None:
+        item["expires_at"] = {"N": str(record.stamp)}
     return item
 
 
@@ -217,8 +228,9 @@ def decode_record(item: Item) -> Record | Fence:
     check_layout(item)
     position = int(item["sk"]["S"].removeprefix("m#"))
     token = item["k"]["S"]
+    stamp = _number(item, "expires_at", None)
     if "l" not in item:
-        return Fence(position, _number(item, "w", 1), token)
+        return Fence(position, _number(item, "w", 1), token, stamp)
     return Record(
         position=position,
         width=_number(item, "w", 1),
@@ -244,6 +256,7 @@ def decode_record(item: Item) -> Record | Fence:
         chunks=tuple(Chunk(messages=m, items=n) for m, n in json.loads(item["p"]["S"]))
         if "p" in item
         else (),
+        stamp=stamp,
     )
 
 

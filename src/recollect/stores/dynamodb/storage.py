@@ -6,7 +6,7 @@ from typing import Any
 
 from recollect.errors import StoreUnavailable
 from recollect.json_values import dumps
-from recollect.stores.dynamodb.calls import Call, CallFailed, Item, Plan, Wait
+from recollect.stores.dynamodb.calls import Attribute, Call, CallFailed, Item, Plan, Wait
 from recollect.stores.dynamodb.log import CONDITION_FAILED, Log
 from recollect.stores.dynamodb.reading import Stretch, bodies
 from recollect.stores.dynamodb.records import (
@@ -27,7 +27,7 @@ from recollect.stores.dynamodb.records import (
     partition,
     record_sort,
 )
-from recollect.stores.dynamodb.table import DAY, FENCED, HOUR, Table, stamp_at
+from recollect.stores.dynamodb.table import DAY, FENCED, HOUR, SECOND, Table, stamp_at
 
 BATCH_ITEMS = 25  # of one BatchWriteItem (AWS)
 BATCH_BYTES = 8 * 1024 * 1024  # of the 16 MB that one takes
@@ -45,9 +45,18 @@ class Kept:
     body: str | None
     parts: str = ""
     chunks: tuple[Chunk, ...] = ()
+    stamp: int | None = None
+    """That of the parts."""
+
+    def lasts(self, record: Record) -> bool:
+        """Whether the parts live as long as ``record`` needs them."""
+        return not self.parts or self.stamp is None or record.stamp is not None
 
     def within(self, record: Record) -> Record:
-        return replace(record, body=self.body, parts=self.parts, chunks=self.chunks)
+        floor = record.floor
+        if floor is not None and self.stamp is not None:
+            floor = min(floor, self.stamp)
+        return replace(record, body=self.body, parts=self.parts, chunks=self.chunks, floor=floor)
 
 
 def keep(log: Log, texts: Sequence[str], stamp: int | None) -> Plan[Kept]:
@@ -94,7 +103,7 @@ class Parts:
 
     def kept(self) -> Plan[Kept]:
         yield from self._flush()
-        return Kept(None, self._token, tuple(self._chunks))
+        return Kept(None, self._token, tuple(self._chunks), self._stamp)
 
     def discard(self) -> Plan[None]:
         """Delete what was written; no record has named it."""
@@ -168,7 +177,9 @@ def renewed(log: Log, last: Record, lifetime: int | None) -> Plan[Record]:
             start = reply.get("LastEvaluatedKey")
             if start is None:
                 break
-    return replace(last, floor=least)
+    if stamp is not None:
+        stamp = max(stamp, last.stamp or 0)
+    return replace(last, floor=least, stamp=stamp)
 
 
 def _stamped_below(
@@ -188,8 +199,8 @@ def _stamped_below(
         "TableName": log.table.name,
         "KeyConditionExpression": "#pk = :pk AND #sk BETWEEN :low AND :high",
         "FilterExpression": below,
-        "ProjectionExpression": "#pk, #sk, #l",
-        "ExpressionAttributeNames": names | {"#l": "l"},
+        "ProjectionExpression": "#pk, #sk, #l, #x",
+        "ExpressionAttributeNames": names | {"#l": "l", "#x": "x"},
         "ExpressionAttributeValues": values,
         "ConsistentRead": True,
     } | ({"ExclusiveStartKey": start} if start else {})
@@ -200,12 +211,18 @@ def _restamp(log: Log, item: Item, stamp: int | None) -> Plan[None]:
     record = sort.startswith(FIRST_RECORD)
     if record and "l" not in item:
         return  # a fence keeps its own
+    changed: dict[str, Attribute | None] = {
+        "expires_at": None if stamp is None else {"N": str(stamp)}
+    }
+    if record and stamp is not None and "x" not in item:
+        # It was to live for ever. Were the later ones eaten first, it would.
+        changed["x"] = {"N": str(stamp * SECOND)}
     try:
         yield Call(
             "UpdateItem",
             log.change(
                 sort,
-                {"expires_at": None if stamp is None else {"N": str(stamp)}},
+                changed,
                 # What was fenced or deleted meanwhile stays so.
                 "attribute_exists(#l)" if record else "attribute_exists(#pk)",
             ),
@@ -252,37 +269,32 @@ def _fence_one(log: Log, record: Record) -> Plan[None]:
     yield from discard_parts(log, record)
 
 
-def shorten(log: Log, part: Stretch, cut: Record, stamp: int | None) -> Plan[None]:
+def shorten(log: Log, part: Stretch, cut: Record) -> Plan[None]:
     """Rewrite a record of which ``cut`` left but the messages of ``part`` and those before."""
     record = part.record
     values = yield from bodies(log, Stretch(record, record.position, part.last))
-    kept = yield from keep(log, [dumps(value) for value in values], stamp)
+    kept = yield from keep(log, [dumps(value) for value in values], cut.stamp)
     shorter = replace(
         kept.within(record),
         messages=len(values),
         message_count=record.message_count - (record.messages - len(values)),
         rewritten=cut.position,
+        stamp=cut.stamp,
     )
-    yield from rewrite(log, record, shorter, stamp)
-
-
-def rewrite(log: Log, record: Record, changed: Record, stamp: int | None) -> Plan[bool]:
-    """Put ``changed`` in the place of ``record``, if that stands there still."""
     try:
-        yield Call("PutItem", rewriting(log, record, changed, stamp))
+        yield Call("PutItem", rewriting(log, record, shorter))
     except CallFailed as failed:
         if failed.code != CONDITION_FAILED:
             raise
-        return False
-    yield from discard_parts(log, record)
-    return True
+    else:
+        yield from discard_parts(log, record)
 
 
-def rewriting(log: Log, record: Record, changed: Record, stamp: int | None) -> dict[str, Any]:
+def rewriting(log: Log, record: Record, changed: Record) -> dict[str, Any]:
     """The parameters of a put that changes the record only if nobody else did."""
     same = "attribute_not_exists(#r)" if not record.rewritten else "#r = :r"
     return log.guarded_put(
-        encode_record(log.id, changed, stamp),
+        encode_record(log.id, changed),
         f"#k = :k AND {same}",
         k={"S": record.token},
         **({"r": {"N": str(record.rewritten)}} if record.rewritten else {}),

@@ -1,22 +1,8 @@
 """Conversations in a DynamoDB table, over a boto3 client that the caller made."""
 
-import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self, TypeVar
-
-from botocore import xform_name
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
-from botocore.exceptions import (
-    CredentialRetrievalError as NoCredentialsNow,
-)
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from recollect.conversations import Appended, Conversation, Listing, Page, Tail
 from recollect.json_values import Json
@@ -24,17 +10,14 @@ from recollect.messages import Message, now
 from recollect.messages import new_id as a_new_id
 from recollect.stores.contract import Store
 from recollect.stores.dynamodb import plans
-from recollect.stores.dynamodb.calls import Call, CallFailed, Plan, paced, patient, run
-from recollect.stores.dynamodb.errors import NO_CREDENTIALS, translated
+from recollect.stores.dynamodb.boto3_calls import Boto3Calls
+from recollect.stores.dynamodb.calls import PATIENCE, Plan, paced
 from recollect.stores.dynamodb.table import Table
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 T = TypeVar("T")
-
-PATIENCE = 20.0
-"""Seconds that a call is tried again for, while DynamoDB throttles or does not answer."""
 
 
 class DynamoDBStore(Store):
@@ -59,8 +42,7 @@ class DynamoDBStore(Store):
         patience: float = PATIENCE,
         clock: Callable[[], datetime] = now,
     ) -> None:
-        self._client = client
-        self._patience = patience
+        self._calls = Boto3Calls(client, patience=patience)
         self._table = Table.of(table, expire_after=expire_after, consistent=consistent, clock=clock)
 
     def create(
@@ -128,6 +110,14 @@ class DynamoDBStore(Store):
 
     def list(self, owner: str, *, limit: int = 20, cursor: str | None = None) -> Listing:
         return self._run(plans.list_owned(self._table, owner, limit=limit, cursor=cursor))
+
+    def scan(self, *, limit: int = 100, cursor: str | None = None) -> Listing:
+        return self._run(plans.scan(self._table, limit=limit, cursor=cursor))
+
+    def restore(
+        self, conversation: Conversation, messages: Sequence[Message], *, after: int
+    ) -> Conversation:
+        return self._run(plans.restore(self._table, conversation, messages, after=after))
 
     def update(
         self,
@@ -228,39 +218,4 @@ class DynamoDBStore(Store):
         self.close()
 
     def _run(self, plan: Plan[T]) -> T:
-        table = self._table
-        tried = patient(
-            plan, seconds=self._patience, monotonic=table.monotonic, random=table.random
-        )
-        try:
-            return run(tried, self._perform, time.sleep)
-        except CallFailed as failed:
-            raise translated(failed, table.name) from failed.__cause__
-
-    def _perform(self, call: Call) -> Any:
-        try:
-            return getattr(self._client, xform_name(call.operation))(**call.params)
-        except ClientError as error:
-            raise _answered(error) from error
-        except (NoCredentialsError, PartialCredentialsError, NoCredentialsNow) as error:
-            raise CallFailed(NO_CREDENTIALS) from error
-        except BotoCoreError as error:
-            # Only where no connection came about it is sure that nothing was done.
-            unknown = not isinstance(error, (EndpointConnectionError, ConnectTimeoutError))
-            raise CallFailed("NoAnswer", type(error).__name__, unknown=unknown) from error
-
-
-def _answered(error: ClientError) -> CallFailed:
-    reply: Any = error.response
-    status = reply.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    code = reply["Error"].get("Code", "")
-    return CallFailed(
-        "InternalServerError" if status >= 500 and not code.endswith("Exception") else code,
-        reply["Error"].get("Message", ""),
-        item=reply.get("Item"),
-        reasons=tuple(
-            (None if reason["Code"] == "None" else reason["Code"], reason.get("Item"))
-            for reason in reply.get("CancellationReasons", ())
-        ),
-        unknown=status >= 500,
-    )
+        return self._calls.run(plan, self._table)

@@ -118,7 +118,7 @@ class Table:
 
     def time(self) -> int:
         """Now, in ms since 1970."""
-        return milliseconds(self.clock() - _EPOCH)
+        return since_epoch(self.clock())
 
     def remembered(self, conversation_id: str) -> Standing | None:
         return self.memory.get(conversation_id, self.time(), self.monotonic())
@@ -135,6 +135,11 @@ def milliseconds(time: timedelta) -> int:
 def moment(time: int) -> datetime:
     """The time of so many ms since 1970."""
     return _EPOCH + timedelta(milliseconds=time)
+
+
+def since_epoch(time: datetime) -> int:
+    """A time as ms since 1970."""
+    return milliseconds(time - _EPOCH)
 
 
 def stamp_at(time: int) -> int:

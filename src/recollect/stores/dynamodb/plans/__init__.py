@@ -7,6 +7,8 @@ from recollect.stores.dynamodb.plans.appends import append
 from recollect.stores.dynamodb.plans.changes import pop, replace, truncate, update
 from recollect.stores.dynamodb.plans.ends import delete, delete_owner
 from recollect.stores.dynamodb.plans.reads import get, list_owned, page, tail
+from recollect.stores.dynamodb.plans.restoring import restore
+from recollect.stores.dynamodb.plans.scanning import scan
 from recollect.stores.dynamodb.plans.starts import create, fork
 from recollect.stores.dynamodb.plans.sweeping import Swept, sweep
 
@@ -22,6 +24,8 @@ __all__ = [
     "page",
     "pop",
     "replace",
+    "restore",
+    "scan",
     "sweep",
     "tail",
     "truncate",

@@ -19,13 +19,14 @@ from recollect.errors import (
 from recollect.messages import Message
 from recollect.stores.dynamodb import heads
 from recollect.stores.dynamodb.calls import Call, CallFailed, Plan
-from recollect.stores.dynamodb.log import CANCELLED, Log
+from recollect.stores.dynamodb.log import CANCELLED, Log, Torn
 from recollect.stores.dynamodb.plans.common import (
     afterwards,
+    extended,
     follow,
+    lives_for,
     lost,
     remember,
-    renewed_standing,
 )
 from recollect.stores.dynamodb.records import (
     LAYOUT,
@@ -34,7 +35,7 @@ from recollect.stores.dynamodb.records import (
     key,
     key_sort,
 )
-from recollect.stores.dynamodb.storage import Kept, keep
+from recollect.stores.dynamodb.storage import Kept, keep, stamp_for
 from recollect.stores.dynamodb.table import (
     FENCED,
     Standing,
@@ -62,9 +63,8 @@ def append(
     texts = encode_batch(messages)
     log, token = Log(table, conversation_id), table.new_token()
     standing = table.remembered(conversation_id)
-    sure = key_seen = (
-        False  # whether the standing was read within this call; whether the key is there
-    )
+    sure = False  # whether the standing was read within this call
+    key_seen = False
     kept: Kept | None = None
     times = 0
     while True:
@@ -83,11 +83,18 @@ def append(
         if refusal is not None:
             raise refusal
         if last is not None:
-            standing = yield from renewed_standing(log, standing, last)
-        since = table.time()
-        record = follow(table, standing, token, width=len(texts), owner=owner)
+            last = yield from extended(log, last)
         if kept is None:
-            kept = yield from keep(log, texts, record.floor)
+            kept = yield from keep(log, texts, stamp_for(table.time(), lives_for(table, last)))
+        since = table.time()
+        try:
+            record = follow(table, standing, last, token, width=len(texts), owner=owner)
+        except Torn:
+            standing = None
+            continue
+        if not kept.lasts(record):
+            kept = None
+            continue
         record = replace(
             kept.within(record),
             messages=len(texts),
@@ -95,7 +102,7 @@ def append(
         )
         beside = [_key(log, record, idempotency_key)] if idempotency_key is not None else []
         try:
-            rival = yield from log.put(record, standing, record.floor, *beside)
+            rival = yield from log.put(record, standing, *beside)
         except CallFailed as failed:
             if failed.code != CANCELLED:
                 raise
@@ -109,7 +116,7 @@ def append(
         yield from lost(table, times)
     remember(log, record, since=since)
     if not reply_follows or record.position == record.life:
-        yield from afterwards(heads.renew(log, record, record.floor))
+        yield from afterwards(heads.renew(log, record))
     return Appended(range(record.position, record.revision + 1), record.revision)
 
 
@@ -138,12 +145,15 @@ def _key(log: Log, record: Record, idempotency_key: str) -> dict[str, Any]:
     item |= {
         "v": {"N": str(LAYOUT)},
         "life": {"N": str(record.life)},
+        "created_at": {"N": str(record.created_at)},
         "position": {"N": str(record.position)},
         "messages": {"N": str(record.messages)},
         "expires_at": {"N": str(stamp_at(log.table.time() + FENCED))},
     }
-    condition = "attribute_not_exists(#pk) OR #life <> :life"
-    return {"Put": log.guarded_put(item, condition, life=item["life"])}
+    # A key of a former life, told by its creation too, is nothing to this one.
+    condition = "attribute_not_exists(#pk) OR #life <> :life OR #created_at <> :created_at"
+    put = log.guarded_put(item, condition, life=item["life"], created_at=item["created_at"])
+    return {"Put": put}
 
 
 def _done(log: Log, last: Record, owner: str | None, idempotency_key: str) -> Plan[Appended | None]:
@@ -159,7 +169,9 @@ def _done(log: Log, last: Record, owner: str | None, idempotency_key: str) -> Pl
         },
     )
     item = reply.get("Item")
-    if item is None or int(item["life"]["N"]) != last.life:
+    if item is None:
+        return None
+    if (int(item["life"]["N"]), int(item["created_at"]["N"])) != (last.life, last.created_at):
         return None
     first, messages = int(item["position"]["N"]), int(item["messages"]["N"])
     return Appended(range(first, first + messages), first + messages - 1)

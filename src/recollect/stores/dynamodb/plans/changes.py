@@ -24,18 +24,19 @@ from recollect.stores.dynamodb.log import CANCELLED, CONDITION_FAILED, Log
 from recollect.stores.dynamodb.plans.common import (
     afterwards,
     conversation,
+    extended,
     first_in,
     follow,
     living,
     lost,
     remember,
-    renewed_standing,
 )
 from recollect.stores.dynamodb.records import (
     HEAD,
     LAYOUT,
     Fence,
     Record,
+    decode_head,
 )
 from recollect.stores.dynamodb.storage import keep
 from recollect.stores.dynamodb.table import (
@@ -103,16 +104,16 @@ def _cut(
     left = yield from reading.back(log, last, 1, start=after, read=read)
     below = left[0].last if left else 0
     count = left[0].record.message_count - (left[0].record.last_seq - below) if left else 0
-    standing = yield from renewed_standing(log, standing, last)
+    last = yield from extended(log, last)
     cut = with_changes(
-        follow(log.table, standing, log.table.new_token()),
+        follow(log.table, standing, last, log.table.new_token()),
         after=below,
         message_count=count,
         dead=(*(gone for gone in last.dead if gone[0] <= below), (below + 1, last.revision)),
     )
-    if (yield from log.put(cut, standing, cut.floor)) is not None:
+    if (yield from log.put(cut, standing)) is not None:
         return None
-    yield from afterwards(heads.renew(log, cut, cut.floor))
+    yield from afterwards(heads.renew(log, cut))
     if (yield from afterwards(bury(log, cut))):
         remember(log, with_changes(cut, dead=()), since=since)
     return cut
@@ -124,7 +125,7 @@ def bury(log: Log, cut: Record) -> Plan[None]:
         yield from storage.fence(log, max(first, cut.life), last)
         left = yield from reading.back(log, cut, 1, start=first - 1)
         if left and left[0].last < left[0].record.last_seq:
-            yield from storage.shorten(log, left[0], cut, cut.floor)
+            yield from storage.shorten(log, left[0], cut)
 
 
 def replace(
@@ -152,18 +153,19 @@ def replace(
         texts = [dumps(value) for value in values]
         texts[seq - holder.position] = text
         description = yield from heads.described(log, last, standing.head)
-        standing = yield from renewed_standing(log, standing, last)
-        marker = follow(table, standing, table.new_token())
-        kept = yield from keep(log, texts, marker.floor)
+        last = yield from extended(log, last)
+        kept = yield from keep(log, texts, last.stamp)
+        marker = follow(table, standing, last, table.new_token())
         changed = with_changes(
             kept.within(holder),
             messages=len(texts),
             message_count=holder.message_count - (holder.messages - len(texts)),
             rewritten=marker.position,
+            stamp=marker.stamp,
         )
-        put = {"Put": storage.rewriting(log, holder, changed, marker.floor)}
+        put = {"Put": storage.rewriting(log, holder, changed)}
         try:
-            rival = yield from log.put(marker, standing, marker.floor, put)
+            rival = yield from log.put(marker, standing, put)
         except CallFailed as failed:
             if failed.code != CANCELLED:
                 raise
@@ -171,7 +173,7 @@ def replace(
         if rival is not None:
             return None
         remember(log, marker, since=since)
-        yield from afterwards(heads.renew(log, marker, marker.floor))
+        yield from afterwards(heads.renew(log, marker))
         yield from afterwards(storage.discard_parts(log, holder))
         return conversation(log, marker, description)
 
@@ -200,19 +202,21 @@ def update(
         if revision is not None and revision != last.revision:
             raise Conflict(conversation_id, expected=revision, revision=last.revision)
         head = standing.head
-        if head is None or head.life != last.life:
+        if head is None or not head.is_of(last):
             yield from heads.mend(log)
         if not (changed := heads.attributes(title, metadata)) and revision is None:
             break
         update = log.change(
             HEAD,
             changed or {"v": {"N": str(LAYOUT)}},
-            "#life = :life AND attribute_not_exists(#deleted)",
+            "#life = :life AND #created_at = :created_at AND attribute_not_exists(#deleted)",
             life={"N": str(last.life)},
+            created_at={"N": str(last.created_at)},
         )
         try:
             if revision is None:
-                yield Call("UpdateItem", update)
+                reply = yield Call("UpdateItem", update | {"ReturnValues": "ALL_NEW"})
+                head = decode_head(reply["Attributes"])
             else:
                 yield Call(
                     "TransactWriteItems",

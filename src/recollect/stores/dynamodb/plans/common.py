@@ -9,10 +9,11 @@ from recollect.conversations import (
 )
 from recollect.errors import (
     NotFound,
+    RecollectError,
     StoreUnavailable,
 )
 from recollect.stores.dynamodb import heads
-from recollect.stores.dynamodb.calls import Plan, Wait
+from recollect.stores.dynamodb.calls import CallFailed, Plan, Wait
 from recollect.stores.dynamodb.log import Log, Torn
 from recollect.stores.dynamodb.records import (
     Record,
@@ -74,19 +75,25 @@ def first_in(table: Table, once: Callable[[], Plan[T | None]]) -> Plan[T]:
 def follow(
     table: Table,
     standing: Standing,
+    last: Record | None,
     token: str,
     *,
     width: int = 1,
     owner: str | None = None,
     lifetime: int | None = None,
 ) -> Record:
-    """The record that goes behind ``standing``; ``owner`` and ``lifetime`` are for a new life."""
+    """The record that goes behind ``standing`` and goes on with the life of ``last``.
+
+    Where that is None a new life begins, with that owner and lifetime. Raises ``Torn`` where the
+    conversation has expired meanwhile.
+    """
     time = table.time()
-    last = standing.living(time)
+    if last is not None and not last.lives(time):
+        raise Torn
     own = lifetime if last is None else last.lifetime
-    lives_for = table.lifetime if own is None else own
-    expiry = None if lives_for is None else time + lives_for
-    floor = stamp_for(time, lives_for)
+    ahead = table.lifetime if own is None else own
+    expiry = None if ahead is None else time + ahead
+    stamp = stamp_for(time, ahead)
     record = Record(
         position=standing.next,
         width=width,
@@ -97,7 +104,8 @@ def follow(
         updated_at=time,
         lifetime=own,
         expiry=expiry,
-        floor=floor,
+        floor=stamp,
+        stamp=stamp,
     )
     if last is None:
         return record
@@ -108,17 +116,22 @@ def follow(
         created_at=last.created_at,
         # A clock that was set back must not let activity sink in the list.
         updated_at=max(time, last.updated_at),
-        floor=floor if last.floor is None else min(last.floor, floor or last.floor),
+        floor=None if stamp is None else min(last.floor or stamp, stamp),
+        stamp=None if stamp is None else max(last.stamp or stamp, stamp),
         after=last.last_seq,
         message_count=last.message_count,
         dead=last.dead,
     )
 
 
-def renewed_standing(log: Log, standing: Standing, last: Record) -> Plan[Standing]:
-    lives_for = log.table.lifetime if last.lifetime is None else last.lifetime
-    record = yield from renewed(log, last, lives_for)
-    return replace(standing, record=record)
+def lives_for(table: Table, last: Record | None) -> int | None:
+    """How long (ms) the conversation lives after an activity; a new one, where ``last`` is None."""
+    return table.lifetime if last is None or last.lifetime is None else last.lifetime
+
+
+def extended(log: Log, last: Record) -> Plan[Record]:
+    """``last``, once its conversation can live for another lifetime from now on."""
+    return (yield from renewed(log, last, lives_for(log.table, last)))
 
 
 def afterwards(plan: Plan[object]) -> Plan[bool]:
@@ -128,13 +141,13 @@ def afterwards(plan: Plan[object]) -> Plan[bool]:
     """
     try:
         yield from plan
-    except (StoreUnavailable, Torn):
+    except (CallFailed, RecollectError, Torn):
         return False
     return True
 
 
 def remember(log: Log, record: Record, *, since: int) -> None:
-    standing = Standing(record.revision + 1, record, last=record.position, stamp=record.floor)
+    standing = Standing(record.revision + 1, record, last=record.position, stamp=record.stamp)
     log.table.remember(log.id, standing, since=since)
 
 

@@ -71,7 +71,7 @@ def end(log: Log, owner: str | None, *, expired_too: bool = False) -> Plan[bool]
             closed=True,
         )
         # Without a stamp until all else is freed: what it closes must not come back to life.
-        rival = yield from log.put(closing, standing, None)
+        rival = yield from log.put(closing, standing)
         if rival is None:
             break
         times += 1

@@ -107,7 +107,7 @@ def list_owned(table: Table, owner: str, *, limit: int, cursor: str | None) -> P
     start = None if cursor is None else decode_cursor(cursor)
     # One more than is shown tells whether anything lies beyond.
     found = yield from owned_heads(table, owner, limit + 1, start)
-    conversations = [_summary(conversation_id, head) for conversation_id, head in found[:limit]]
+    conversations = [summary(conversation_id, head) for conversation_id, head in found[:limit]]
     if len(found) <= limit:
         return Listing(conversations, None)
     conversation_id, head = found[limit - 1]
@@ -151,7 +151,8 @@ def owned_heads(
     return found
 
 
-def _summary(conversation_id: str, head: Head) -> Conversation:
+def summary(conversation_id: str, head: Head) -> Conversation:
+    """The conversation as its head says it stands."""
     return Conversation(
         id=conversation_id,
         owner=head.owner,

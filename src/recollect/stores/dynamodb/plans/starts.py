@@ -24,6 +24,7 @@ from recollect.stores.dynamodb.plans.common import (
     afterwards,
     conversation,
     follow,
+    lives_for,
     living,
     lost,
     remember,
@@ -81,6 +82,7 @@ def _start(
                 follow(
                     log.table,
                     standing,
+                    None,
                     token,
                     width=max(messages, 1),
                     owner=owner,
@@ -91,13 +93,13 @@ def _start(
                 message_count=messages,
             )
         )
-        rival = yield from log.put(record, standing, record.floor)
+        rival = yield from log.put(record, standing)
         if rival is None:
             break
         times += 1
         yield from lost(log.table, times)
     remember(log, record, since=since)
-    yield from afterwards(heads.renew(log, record, record.floor))
+    yield from afterwards(heads.renew(log, record))
     return conversation(log, record, description)
 
 
@@ -118,8 +120,7 @@ def fork(
         found, _ = yield from target.end()
         if found.living(table.time()) is not None:
             raise AlreadyExists(new_id)
-        lives_for = table.lifetime if last.lifetime is None else last.lifetime
-        parts = Parts(target, stamp_for(table.time(), lives_for))
+        parts = Parts(target, stamp_for(table.time(), lives_for(table, last)))
         try:
             copied = yield from _copy(source, last, parts, at)
             kept = (yield from parts.kept()) if copied else Kept(None)

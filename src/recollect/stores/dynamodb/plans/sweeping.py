@@ -12,7 +12,7 @@ from recollect.stores.dynamodb.calls import Call, Item, Plan
 from recollect.stores.dynamodb.log import Log
 from recollect.stores.dynamodb.plans.changes import bury
 from recollect.stores.dynamodb.plans.common import afterwards
-from recollect.stores.dynamodb.plans.ends import free
+from recollect.stores.dynamodb.plans.ends import end, free
 from recollect.stores.dynamodb.records import conversation_of
 from recollect.stores.dynamodb.table import DAY, HOUR, Table, stamp_at
 
@@ -116,12 +116,16 @@ def _tidied(table: Table, seen: _Seen) -> Plan[int]:
             yield from free(log, last)
             freed += 1
         return freed
+    if standing.stamp is None and not last.lives(table.time()):
+        # Expired, with items that TTL does not know: a store was here that lets all live for ever.
+        yield from end(log, None, expired_too=True)
+        return freed + 1
     if seen.first_record is not None and seen.first_record < last.life:
         freed += yield from storage.fence(log, 1, last.life - 1)
     if last.lives(table.time()):
         if last.dead:
             yield from afterwards(bury(log, last))
-        if head is None or head.life != last.life or head.revision < last.revision:
+        if head is None or not head.is_of(last) or head.revision < last.revision:
             yield from heads.mend(log)
     return freed
 

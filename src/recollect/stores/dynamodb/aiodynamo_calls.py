@@ -1,0 +1,295 @@
+"""Calls over aiodynamo and aiohttp: awaited, without a thread a call."""
+
+import asyncio
+import json
+import os
+import ssl
+import urllib.request
+from binascii import a2b_base64, b2a_base64
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import aiohttp
+from aiodynamo.client import Client
+from aiodynamo.errors import AIODynamoError, InternalDynamoError, ServiceUnavailable, UnknownError
+from aiodynamo.http.types import Request, Response
+from aiodynamo.models import RetryConfig, RetryTimeout
+from botocore.exceptions import BotoCoreError, ClientError
+from yarl import URL
+
+from recollect.errors import StoreUnavailable
+from recollect.stores.dynamodb.boto3_calls import failure
+from recollect.stores.dynamodb.calls import Call, CallFailed, Plan, arun, patient
+from recollect.stores.dynamodb.clients import (
+    CONNECT_SECONDS,
+    READ_SECONDS,
+    Session,
+    make_client,
+    session_of,
+)
+from recollect.stores.dynamodb.credentials import Renewed
+from recollect.stores.dynamodb.errors import NO_CREDENTIALS, answered, translated
+from recollect.stores.dynamodb.table import Table
+
+T = TypeVar("T")
+
+CONNECTIONS = 256
+"""At once; further calls wait for one."""
+
+
+class AiodynamoCalls:
+    """Makes each call in the event loop that runs; connects with the first.
+
+    A call that fails for a while is tried again for ``patience`` seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: Session | None,
+        region: str | None,
+        endpoint: str | None,
+        patience: float,
+    ) -> None:
+        self._session = session
+        self._region = region
+        self._endpoint = endpoint
+        self._patience = patience
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connecting: asyncio.Task[Client] | None = None
+        self._client: Client | None = None
+        self._http: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    async def run(self, plan: Plan[T], table: Table) -> T:
+        """What the plan returns."""
+        tried = patient(
+            plan, seconds=self._patience, monotonic=table.monotonic, random=table.random
+        )
+        try:
+            return await arun(tried, self._perform, asyncio.sleep)
+        except CallFailed as failed:
+            raise translated(failed, table.name) from failed.__cause__
+
+    async def close(self) -> None:
+        self._closed = True
+        self._client = None
+        if self._connecting is not None and not self._connecting.done():
+            await asyncio.wait([self._connecting])
+        if self._http is not None:
+            await self._http.close()
+
+    async def _perform(self, call: Call) -> Any:
+        client = self._client
+        if client is None or self._loop is not asyncio.get_running_loop():
+            client = await self._connected()
+        try:
+            return decoded(
+                await client.send_request(action=call.operation, payload=encoded(call.params))
+            )
+        except CallFailed as failed:
+            if self._closed:
+                raise _closed(may_have_landed=failed.unknown) from failed
+            raise
+        except AIODynamoError as error:
+            raise _refusal(error) from error
+        except (BotoCoreError, ClientError) as error:
+            # Credentials could not be renewed, which is no operation of DynamoDB's.
+            raise failure(error, call.operation, tries_once=True) from error
+        except ValueError as error:
+            raise CallFailed("NoAnswer", "What came is no JSON.", unknown=True) from error
+
+    async def _connected(self) -> Client:
+        if self._closed:
+            raise _closed()
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None and not self._loop.is_closed():
+                raise RuntimeError("A store serves one event loop; make another for this one.")
+            left, self._loop, self._connecting, self._http = self._http, loop, None, None
+            if left is not None:  # of a loop that has ended: that of an asyncio.run before, say
+                await left.close()
+        if self._connecting is None:
+            self._connecting = loop.create_task(self._connect())
+        # One for all who wait, of whom some may be cancelled meanwhile.
+        return await asyncio.shield(self._connecting)
+
+    async def _connect(self) -> Client:
+        try:
+            found = await asyncio.to_thread(find, self._session, self._region, self._endpoint)
+        except BaseException:
+            self._connecting = None  # the next call tries it again
+            raise
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=found.trusted),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Accept-Encoding": "identity"},
+            proxy=found.proxy,
+            timeout=aiohttp.ClientTimeout(
+                sock_connect=CONNECT_SECONDS,
+                sock_read=min(READ_SECONDS, self._patience),
+                total=CONNECT_SECONDS + 2 * READ_SECONDS,  # it may come drop by drop
+            ),
+        )
+        client = Client(
+            Sender(self._http),
+            found.credentials,
+            found.region,
+            found.endpoint,
+            throttle_config=Once(),
+        )
+        if not self._closed:
+            self._client = client
+        return client
+
+
+# The way there ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All that a connection needs, and that takes reading files and maybe asking servers."""
+
+    region: str
+    endpoint: URL
+    credentials: Renewed
+    proxy: str | None
+    trusted: ssl.SSLContext | bool
+
+
+def find(given: Session | None, region: str | None, endpoint: str | None) -> Found:
+    session = session_of(given)
+    client = make_client(session, region=region, endpoint=endpoint)
+    client.close()  # it has found the address
+    credentials = session.get_credentials()
+    if credentials is None:
+        raise CallFailed(NO_CREDENTIALS)
+    url = URL(client.meta.endpoint_url)
+    proxies = {} if urllib.request.proxy_bypass(url.host or "") else urllib.request.getproxies()
+    bundle = os.environ.get("AWS_CA_BUNDLE")
+    return Found(
+        client.meta.region_name,
+        url,
+        Renewed(credentials),
+        proxies.get(url.scheme),
+        ssl.create_default_context(cafile=bundle) if bundle else True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Sends what aiodynamo has signed."""
+
+    session: aiohttp.ClientSession
+
+    async def __call__(self, request: Request) -> Response:
+        try:
+            async with self.session.post(
+                request.url, data=request.body, headers=request.headers, allow_redirects=False
+            ) as reply:
+                return Response(reply.status, await reply.read())
+        except (
+            aiohttp.ClientConnectorError,
+            aiohttp.ClientHttpProxyError,
+            aiohttp.ConnectionTimeoutError,
+        ) as error:
+            raise CallFailed("NoAnswer", type(error).__name__) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise CallFailed("NoAnswer", type(error).__name__, unknown=True) from error
+
+
+class Once(RetryConfig):
+    """No second attempt: a store makes these, and knows of each."""
+
+    def delays(self) -> Iterator[float]:
+        return iter(())
+
+    def attempts(self) -> AsyncIterator[None]:
+        return _Attempt()
+
+
+class _Attempt(AsyncIterator[None]):
+    # No generator: one that is left before its end costs its event loop a task to close it.
+    def __init__(self) -> None:
+        self._made = False
+
+    async def __anext__(self) -> None:
+        if self._made:
+            raise RetryTimeout
+        self._made = True
+
+
+# Answers ------------------------------------------------------------------------------------------
+
+
+def _refusal(error: AIODynamoError) -> CallFailed:
+    match error:
+        case InternalDynamoError():
+            return answered("InternalServerError", "", status=500, reply={})
+        case ServiceUnavailable():
+            return answered("ServiceUnavailable", "", status=503, reply={})
+        case UnknownError(status=status, body=body):
+            reply = _json(body)
+        case _:
+            status, reply = 400, error.args[0]
+    kind = reply.get("__type", f"HTTP {status}")
+    message = reply.get("message") or reply.get("Message") or ""
+    return answered(kind.rpartition("#")[2], message, status=status, reply=decoded(reply))
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        reply = json.loads(body)
+    except ValueError:
+        return {}  # not of DynamoDB, but of something on the way
+    return reply if isinstance(reply, dict) else {}
+
+
+def _closed(*, may_have_landed: bool = False) -> StoreUnavailable:
+    return StoreUnavailable(
+        "The DynamoDB store was closed; open it again.", may_have_landed=may_have_landed
+    )
+
+
+# Bytes, for which JSON has base64 -----------------------------------------------------------------
+
+
+def encoded(value: Any) -> Any:
+    """``value`` with all bytes in it as JSON has them."""
+    kind = type(value)
+    if kind is dict:
+        return {name: encoded(inner) for name, inner in value.items()}
+    if kind is list:
+        return [encoded(inner) for inner in value]
+    return b2a_base64(value, newline=False).decode() if kind is bytes else value
+
+
+def decoded(reply: dict[str, Any]) -> dict[str, Any]:
+    """``reply``, the attributes of all its items that hold bytes changed back."""
+    for item in reply.get("Items", ()):
+        _decode(item)
+    for name in ("Item", "Attributes", "LastEvaluatedKey"):
+        _decode(reply.get(name, {}))
+    for reason in reply.get("CancellationReasons", ()):
+        _decode(reason.get("Item", {}))
+    for requests in reply.get("UnprocessedItems", {}).values():
+        for request in requests:
+            _decode(request.get("PutRequest", {}).get("Item", {}))
+    return reply
+
+
+def _decode(attributes: dict[Any, Any]) -> None:
+    for attribute in attributes.values():
+        if "S" in attribute or "N" in attribute:
+            continue  # early: there are hundreds in a reply
+        for kind, value in attribute.items():
+            match kind:
+                case "B":
+                    attribute[kind] = a2b_base64(value)
+                case "BS":
+                    attribute[kind] = [a2b_base64(each) for each in value]
+                case "M":
+                    _decode(value)
+                case "L":
+                    _decode(dict(enumerate(value)))

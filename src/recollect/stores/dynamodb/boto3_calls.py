@@ -1,0 +1,100 @@
+"""Calls over a boto3 client, which block; and what botocore's errors say."""
+
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from botocore import xform_name
+from botocore.exceptions import (
+    BotoCoreError,
+    ChecksumError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    ParamValidationError,
+)
+from botocore.exceptions import (
+    ConnectionError as NoConnection,
+)
+from botocore.parsers import ResponseParserError
+
+from recollect.stores.dynamodb.calls import PATIENCE, Call, CallFailed, Plan, patient, run
+from recollect.stores.dynamodb.errors import NO_CREDENTIALS, answered, translated
+from recollect.stores.dynamodb.table import Table
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+T = TypeVar("T")
+
+_ON_THE_WAY = (
+    ChecksumError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoConnection,
+    ResponseParserError,
+)
+_NOT_SENT = (EndpointConnectionError, ConnectTimeoutError)
+
+
+class Boto3Calls:
+    """Makes each call with ``client``.
+
+    One that fails for a while is tried again for ``patience`` seconds.
+    """
+
+    def __init__(self, client: "DynamoDBClient", *, patience: float = PATIENCE) -> None:
+        self._client = client
+        self._patience = patience
+        config: Any = client.meta.config
+        self._tries_once = (config.retries or {}).get("total_max_attempts") == 1
+
+    def run(self, plan: Plan[T], table: Table) -> T:
+        """What the plan returns."""
+        tried = patient(
+            plan, seconds=self._patience, monotonic=table.monotonic, random=table.random
+        )
+        try:
+            return run(tried, self._perform, time.sleep)
+        except CallFailed as failed:
+            raise translated(failed, table.name) from failed.__cause__
+
+    def _perform(self, call: Call) -> Any:
+        try:
+            return getattr(self._client, xform_name(call.operation))(**call.params)
+        except ParamValidationError:
+            raise  # a fault of ours, no answer of theirs
+        except (BotoCoreError, ClientError, ResponseParserError) as error:
+            raise failure(error, call.operation, tries_once=self._tries_once) from error
+
+
+def failure(error: Exception, operation: str, *, tries_once: bool) -> CallFailed:
+    """What botocore's error says of a call of that operation.
+
+    ``tries_once`` says that botocore makes no tries of its own, of which the error tells nothing.
+    """
+    if isinstance(error, ClientError):
+        return _refusal(error, operation)
+    if isinstance(error, _ON_THE_WAY):
+        # Only where no connection came about it is sure that nothing was done.
+        unknown = not (tries_once and isinstance(error, _NOT_SENT))
+        return CallFailed("NoAnswer", type(error).__name__, unknown=unknown)
+    # What is left arises before anything is sent: a profile, a sign-in or a role that is missing.
+    return CallFailed(NO_CREDENTIALS, str(error))
+
+
+def _refusal(error: ClientError, operation: str) -> CallFailed:
+    reply: Any = error.response
+    about = reply.get("ResponseMetadata", {})
+    failed = answered(
+        reply["Error"].get("Code", ""),
+        reply["Error"].get("Message", ""),
+        status=about.get("HTTPStatusCode", 0),
+        reply=reply,
+        tries=1 + about.get("RetryAttempts", 0),
+    )
+    if error.operation_name == operation:
+        return failed
+    # It is the service that gives out credentials that refused.
+    return CallFailed("NoAnswer" if failed.unknown else NO_CREDENTIALS, str(error))

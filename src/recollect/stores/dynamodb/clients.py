@@ -1,0 +1,51 @@
+"""A boto3 client as a store wants it; region, address and credentials as botocore finds them."""
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, NoRegionError
+
+from recollect.errors import AccessRefused, InvalidArgument
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+Session: TypeAlias = boto3.Session | botocore.session.Session
+
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 10.0
+CONNECTIONS = 50
+
+
+def session_of(given: Session | None) -> boto3.Session:
+    """The session that was given, or that of ``boto3.client``."""
+    if isinstance(given, botocore.session.Session):
+        return boto3.Session(botocore_session=given)
+    return given or boto3.DEFAULT_SESSION or boto3.Session()
+
+
+def make_client(
+    session: boto3.Session, *, region: str | None, endpoint: str | None
+) -> "DynamoDBClient":
+    """A client that fails early and once: a store makes the further tries, and knows of each.
+
+    Raises ``InvalidArgument`` and ``AccessRefused``.
+    """
+    config = Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        max_pool_connections=CONNECTIONS,
+        retries={"mode": "standard", "total_max_attempts": 1},
+    )
+    try:
+        return session.client("dynamodb", region_name=region, endpoint_url=endpoint, config=config)
+    except NoRegionError as failed:
+        raise InvalidArgument(
+            "No AWS region is named; write region=eu-west-1, say, or set AWS_DEFAULT_REGION."
+        ) from failed
+    except ValueError as failed:
+        raise InvalidArgument(f"DynamoDB cannot be reached there: {failed}.") from failed
+    except BotoCoreError as failed:
+        raise AccessRefused(f"AWS cannot be called with this configuration: {failed}") from failed
