@@ -427,3 +427,24 @@ def test_what_a_version_with_other_rules_wrote_is_still_read() -> None:
     assert message.extra == {}
     # And it goes on to other conversations as it is.
     assert decode(encode(message), seq=3) == message
+
+
+def test_what_is_no_dict_is_refused_as_extra_beside_tool_calls_too() -> None:
+    with pytest.raises(InvalidMessage, match="extra is of type list"):
+        Message.assistant(extra=[1], tool_calls=[{"id": "call_1"}])  # type: ignore[arg-type]
+
+
+def test_tool_calls_that_are_null_are_none() -> None:
+    assert Message.assistant("Hi", extra={"tool_calls": None}).tool_calls == []
+
+
+@pytest.mark.parametrize("year", [1, 9999])
+def test_a_time_that_utc_does_not_have_is_refused(year: int) -> None:
+    zone = timezone(timedelta(hours=1 if year == 1 else -1))
+    edge = (
+        datetime(year, 1, 1, tzinfo=zone)
+        if year == 1
+        else datetime(year, 12, 31, 23, 59, tzinfo=zone)
+    )
+    with pytest.raises(InvalidMessage, match="created_at"):
+        Message.user("Hi", created_at=edge)

@@ -20,6 +20,7 @@ MESSAGE_BYTES = 16 * 1024 * 1024
 METADATA_BYTES = 16 * 1024
 """The largest ``metadata`` of a message, as JSON in UTF-8."""
 MESSAGE_ID_BYTES = 1_000
+_NOTHING: dict[str, Json] = {}
 
 
 def new_id() -> str:
@@ -88,12 +89,12 @@ class Message:
         content: Content = "",
         *,
         tool_calls: Sequence[dict[str, Json]] = (),
-        extra: dict[str, Json] | None = None,
+        extra: dict[str, Json] = _NOTHING,
         **fields: Any,
     ) -> "Message":
         """A reply; its text may be empty where it holds only tool calls."""
         more: dict[str, Json] = {"tool_calls": list(tool_calls)} if tool_calls else {}
-        return cls(role="assistant", content=content, extra=(extra or {}) | more, **fields)
+        return cls(role="assistant", content=content, extra=_joined(extra, more), **fields)
 
     @classmethod
     def system(cls, content: Content, **fields: Any) -> "Message":
@@ -105,17 +106,17 @@ class Message:
         content: Content,
         *,
         tool_call_id: str,
-        extra: dict[str, Json] | None = None,
+        extra: dict[str, Json] = _NOTHING,
         **fields: Any,
     ) -> "Message":
         """The result of the tool call with that id."""
         more: dict[str, Json] = {"tool_call_id": tool_call_id}
-        return cls(role="tool", content=content, extra=(extra or {}) | more, **fields)
+        return cls(role="tool", content=content, extra=_joined(extra, more), **fields)
 
     @property
     def tool_calls(self) -> list[dict[str, Json]]:
         """The tool calls of an assistant's message, as the framework made them."""
-        return cast(list[dict[str, Json]], self.extra.get("tool_calls", []))
+        return cast(list[dict[str, Json]], self.extra.get("tool_calls") or [])
 
     @property
     def tool_call_id(self) -> str | None:
@@ -224,7 +225,14 @@ def _checked_time(value: object) -> datetime:
             "created_at must be an aware datetime, such as datetime.now(UTC); "
             "a time without a zone means another moment on another machine."
         )
-    return to_milliseconds(value)
+    try:
+        return to_milliseconds(value)
+    except OverflowError:
+        raise InvalidMessage("created_at is before the year 1 or behind 9999 in UTC.") from None
+
+
+def _joined(extra: object, more: dict[str, Json]) -> dict[str, Json]:
+    return extra | more if isinstance(extra, dict) else cast(dict[str, Json], extra)
 
 
 __all__ = [

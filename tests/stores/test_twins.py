@@ -28,6 +28,7 @@ OTHERS = [AsyncStore, SQLiteStore, ThreadedStore]
 def test_the_contract_holds_all_of_the_designs_operations() -> None:
     assert set(OPERATIONS) == {
         *("create", "append", "get", "tail", "page", "list", "update"),
+        *("scan", "restore"),
         *("truncate", "pop", "clear", "replace", "fork"),
         *("delete", "delete_owner", "sweep", "close"),
     }
@@ -66,7 +67,7 @@ def test_async_operations_are_awaited(name: str) -> None:
 def test_all_but_the_first_and_messages_and_numbers_is_passed_by_name(name: str) -> None:
     parameters = list(inspect.signature(OPERATIONS[name]).parameters.values())[1:]
     bare = [each.name for each in parameters if each.kind is not inspect.Parameter.KEYWORD_ONLY]
-    assert bare[:1] in ([], ["conversation_id"], ["owner"])
+    assert bare[:1] in ([], ["conversation_id"], ["conversation"], ["owner"])
     assert bare[1:] in ([], ["messages"], ["n"], ["seq", "message"])
 
 

@@ -1,6 +1,7 @@
 """Any store, for async callers: whole operations in a worker thread."""
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -8,6 +9,7 @@ from functools import partial
 from typing import Any, Self, TypeVar
 
 from recollect.conversations import Appended, Conversation, Listing, Page, Tail
+from recollect.errors import StoreUnavailable
 from recollect.json_values import Json
 from recollect.messages import Message
 from recollect.stores.contract import AsyncStore, Store
@@ -24,7 +26,9 @@ class ThreadedStore(AsyncStore):
 
     def __init__(self, store: Store, *, threads: int = 1) -> None:
         self._store = store
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="recollect-store")
+        self._most = threads
+        self._closed = False
+        self._start()
 
     async def create(
         self,
@@ -150,6 +154,7 @@ class ThreadedStore(AsyncStore):
         return await self._run(self._store.sweep)
 
     async def close(self) -> None:
+        self._closed = True
         # Not in a thread of ours: after the first close there is none left to run in.
         await asyncio.to_thread(self._threads.shutdown)
         self._store.close()
@@ -160,6 +165,14 @@ class ThreadedStore(AsyncStore):
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
+    def _start(self) -> None:
+        self._process = os.getpid()
+        self._threads = ThreadPoolExecutor(self._most, thread_name_prefix="recollect-store")
+
     async def _run(self, operation: Callable[..., T], *args: Any, **options: Any) -> T:
+        if self._closed:
+            raise StoreUnavailable("The store was closed; open it again.")
+        if os.getpid() != self._process:
+            self._start()  # a child process has none of its parent's threads
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, partial(operation, *args, **options))
