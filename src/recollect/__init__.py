@@ -1,6 +1,7 @@
 """Durable, ordered memory for AI applications, on DynamoDB or one SQLite file."""
 
 from recollect.conversations import Appended, Conversation, Listing, Page, Tail
+from recollect.copying import Copied, Mismatch, Progress, acopy, copy
 from recollect.errors import (
     AlreadyExists,
     Conflict,
@@ -24,20 +25,25 @@ __all__ = [
     "AsyncStore",
     "Conflict",
     "Conversation",
+    "Copied",
     "InvalidArgument",
     "InvalidMessage",
     "Listing",
     "Message",
     "MessageTooLarge",
+    "Mismatch",
     "ModelUnavailable",
     "NotFound",
     "Page",
+    "Progress",
     "RecollectError",
     "Store",
     "StoreMismatch",
     "StoreUnavailable",
     "Tail",
     "UnknownModel",
+    "acopy",
+    "copy",
     "open_async_store",
     "open_store",
 ]

@@ -1,12 +1,12 @@
 """Conversations, and the small values that stores answer with."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from recollect.errors import InvalidArgument, MessageTooLarge
 from recollect.json_values import Json, checked_object, checked_text
-from recollect.messages import Message, encode
+from recollect.messages import Message, encode, to_milliseconds
 
 ID_BYTES = 2_000
 """The longest id of a conversation or an owner, in UTF-8 (DynamoDB takes 2,048 for a key)."""
@@ -23,6 +23,11 @@ LIMIT = 1_000
 """The most messages or conversations that one read answers with."""
 LAST_REVISION = 2**53 - 1
 """The highest revision and seq: all that JSON readers in other languages hold exactly."""
+NUMBERS_TAKEN = (
+    "that one has ended, and its numbers stay taken for a day or more; wait, or restore into "
+    "another store"
+)
+"""What to do about a ``Conflict`` with a former conversation of the same id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +76,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Some of an owner's conversations; ``cursor`` asks for those behind them, None at the end."""
+    """Some conversations; ``cursor`` asks for those behind them, None at the end."""
 
     conversations: list[Conversation]
     cursor: str | None
@@ -135,6 +140,57 @@ def encode_batch(messages: object) -> list[str]:
     return bodies
 
 
+def checked_restored(
+    conversation: object, messages: object, after: object
+) -> tuple[Conversation, list[str]]:
+    """The conversation as stores keep it, and the messages to be put back as JSON texts.
+
+    Raises ``InvalidArgument`` unless the messages bear the seqs from behind ``after`` on and the
+    revision has room for them, and raises as ``encode_batch``.
+    """
+    if not isinstance(conversation, Conversation):
+        raise InvalidArgument(
+            f"conversation is of type {type(conversation).__name__}; pass one that get, list or "
+            "scan of another store answered with."
+        )
+    check_names(conversation.id, conversation.owner)
+    check_title(conversation.title)
+    check_number(after, "after", least=0)
+    assert isinstance(after, int)
+    nothing = isinstance(messages, list | tuple) and not messages
+    bodies = [] if nothing else encode_batch(messages)
+    check_number(conversation.revision, "conversation.revision", least=after + max(len(bodies), 1))
+    if bodies:
+        assert isinstance(messages, Sequence)
+        for seq, message in enumerate(messages, after + 1):
+            if message.seq != seq:
+                raise InvalidArgument(
+                    f"messages[{seq - after - 1}] bears the seq {message.seq}, not {seq}; one call "
+                    "restores messages that follow each other without a gap, from after + 1 on."
+                )
+    created_at = _checked_time(conversation.created_at, "created_at")
+    expires_at = conversation.expires_at
+    return (
+        replace(
+            conversation,
+            title=conversation.title or None,
+            metadata=checked_metadata(conversation.metadata),
+            created_at=created_at,
+            updated_at=max(created_at, _checked_time(conversation.updated_at, "updated_at")),
+            expires_at=None if expires_at is None else _checked_time(expires_at, "expires_at"),
+        ),
+        bodies,
+    )
+
+
+def lifetime_of(conversation: Conversation) -> timedelta | None:
+    """How long it lives after each change of its messages, as its times tell."""
+    if conversation.expires_at is None:
+        return None
+    # A clock that was set back at the last change makes them tell too little.
+    return max(conversation.expires_at - conversation.updated_at, timedelta(seconds=1))
+
+
 def encode_one(value: object, name: str = "message") -> str:
     """The ``Message`` as the JSON text that stores keep; raises as ``encode_batch``."""
     if not isinstance(value, Message):
@@ -162,6 +218,14 @@ def check_lifetime(value: object, name: str = "expires_in") -> None:
         raise InvalidArgument(f"{name} is of type {type(value).__name__}; it must be a timedelta.")
     if not timedelta(seconds=1) <= value <= timedelta(days=36_500):
         raise InvalidArgument(f"{name} is {value}; it must be a second to 36,500 days.")
+
+
+def _checked_time(value: object, name: str) -> datetime:
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise InvalidArgument(
+            f"conversation.{name} must be an aware datetime, such as datetime.now(UTC)."
+        )
+    return to_milliseconds(value)
 
 
 def _check_key(value: object, name: str, limit: int) -> None:

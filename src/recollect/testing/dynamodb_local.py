@@ -252,8 +252,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def serve() -> None:
-    # Told to end by kill, it ends as by Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), DynamoDBLocal() as running:
         print(running.endpoint, flush=True)
         signal.pause()

@@ -31,7 +31,8 @@ POM = f"""\
   </dependencies>
 </project>
 """
-DEBIAN = {"java": "default-jre-headless", "mvn": "maven"}
+NEEDED = {"java": ("Java 17 or newer", "default-jre-headless"), "mvn": ("Maven", "maven")}
+"""What a program is to people, and in which package Debian has it."""
 
 
 class CannotRun(RuntimeError):
@@ -70,13 +71,13 @@ def install() -> Path:
 def programs(*names: str) -> list[str]:
     """The paths of these programs; a sentence that says what to install if one is missing."""
     paths = {name: shutil.which(name) for name in names}
-    missing = [name for name, path in paths.items() if path is None]
+    missing = [NEEDED[name] for name, path in paths.items() if path is None]
     if missing:
-        packages = " ".join(DEBIAN[name] for name in missing)
+        whats, packages = zip(*missing, strict=True)
         raise CannotRun(
-            f"DynamoDB Local needs {' and '.join(missing)} (Java 17 or newer): install "
-            f"{'them' if missing[1:] else 'it'} (Debian: apt-get install {packages}), or name "
-            "the endpoint of one that runs already in RECOLLECT_TEST_DYNAMODB."
+            f"DynamoDB Local needs {' and '.join(whats)}: install what is missing (Debian: apt-get "
+            f"install {' '.join(packages)}), or name the endpoint of one that runs already in "
+            "RECOLLECT_TEST_DYNAMODB."
         )
     return [path for path in paths.values() if path is not None]
 

@@ -33,8 +33,10 @@ class _Watched:
         self._before = before
         self._behind = behind
 
-    def __getattr__(self, operation: str) -> Callable[..., Any]:
+    def __getattr__(self, operation: str) -> Any:
         call = getattr(self._client, operation)
+        if operation not in self._client.meta.method_to_api_mapping:
+            return call
 
         def watched(**params: Any) -> Any:
             if self._before is not None:

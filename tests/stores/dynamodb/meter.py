@@ -3,14 +3,16 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Any
+
+from recollect.stores.dynamodb.records import UNIT, size_of
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 READS = frozenset({"GetItem", "BatchGetItem", "Query", "Scan"})
-LOCAL_TRANSACTIONS = 2
-"""DynamoDB Local reports a write of a transaction at 4 units where AWS charges 2."""
+PRICED, LEAST = "priced", "least"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,10 @@ class Cost:
 class Meter:
     """Measures what ``client`` does within ``measured``.
 
-    The units are asked for on the way, since the store does not ask for them.
+    The units are asked for on the way, since the store does not ask for them. But for transactions:
+    of those DynamoDB Local reports twice the price, and of parts that cost the same only one. They
+    are priced as AWS documents it, at 2 units for each KB of each part. A read that finds nothing
+    costs something too, which DynamoDB Local does not say.
     """
 
     def __init__(self, client: "DynamoDBClient") -> None:
@@ -72,20 +77,32 @@ class Meter:
         finally:
             self._costs.remove(cost)
 
-    def _ask(self, params: dict[str, Any], model: Any, **_: object) -> dict[str, Any] | None:
+    def _ask(
+        self, params: dict[str, Any], model: Any, context: dict[str, Any], **_: object
+    ) -> dict[str, Any] | None:
+        if model.name == "TransactWriteItems":
+            context[PRICED] = _price(params["TransactItems"])
+        if model.name in READS:
+            context[LEAST] = 1.0 if params.get("ConsistentRead") else 0.5
         if "ReturnConsumedCapacity" not in model.input_shape.members:
             return None
         return params | {"ReturnConsumedCapacity": "TOTAL"}
 
-    def _count(self, parsed: dict[str, Any], model: Any, **_: object) -> None:
+    def _count(
+        self, parsed: dict[str, Any], model: Any, context: dict[str, Any], **_: object
+    ) -> None:
         consumed = parsed.get("ConsumedCapacity", [])
         tables = consumed if isinstance(consumed, list) else [consumed]
         units = sum(table["CapacityUnits"] for table in tables)
-        if model.name.startswith("Transact"):
-            units /= LOCAL_TRANSACTIONS
+        units = context.get(PRICED, max(units, context.get(LEAST, 0)))
         request = Request(model.name, units, parsed.get("Error", {}).get("Code"))
         for cost in self._costs:
             cost.made.append(request)
+
+
+def _price(parts: list[dict[str, Any]]) -> float:
+    """Of parts that put items outside the index. What else a part may do is not priced here."""
+    return sum(2 * ceil(size_of(part["Put"]["Item"]) / UNIT) for part in parts)
 
 
 def _units(requests: Iterable[Request]) -> float:

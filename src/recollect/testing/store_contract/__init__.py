@@ -37,6 +37,7 @@ pytest.register_assert_rewrite(
             "keys",
             "listing",
             "lives",
+            "moving",
             "naming",
             "owning",
             "processes",

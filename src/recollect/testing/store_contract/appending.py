@@ -1,5 +1,7 @@
 """An append is all or none, behind what was there."""
 
+from datetime import timedelta
+
 import pytest
 
 from recollect.errors import Conflict, InvalidArgument, MessageTooLarge, NotFound
@@ -8,6 +10,8 @@ from recollect.stores.contract import Store
 from recollect.testing.store_contract.clock import Clock
 from recollect.testing.store_contract.terms import (
     begin,
+    list_all,
+    look,
     read_all,
     said,
     say,
@@ -139,3 +143,35 @@ class AppendingLaws:
             subject.append(it.id, [Message.user("x" * MESSAGE_BYTES)])
         [seq] = subject.append(it.id, say("two")).seqs
         assert [seq_of(message) for message in read_all(subject, it.id)] == [it.seqs[0], seq]
+
+    def test_an_append_that_a_reply_follows_is_read_at_once_and_listed_with_the_reply(
+        self, subject: Store, clock: Clock
+    ) -> None:
+        owner = new_id()
+        it = begin(subject, "hello", owner=owner)
+        clock.advance(timedelta(seconds=1))
+        begin(subject, "newer", owner=owner)
+        clock.advance(timedelta(seconds=1))
+        appended = subject.append(it.id, say("question"), reply_follows=True)
+        seen = see(subject, it.id)
+        assert said(seen.messages) == said(read_all(subject, it.id)) == ["hello", "question"]
+        assert seen.conversation == subject.get(it.id)
+        assert (seen.conversation.message_count, seen.conversation.revision) == (
+            2,
+            appended.revision,
+        )
+        subject.append(it.id, say("reply"), after=appended.revision)
+        assert list_all(subject, owner)[0] == subject.get(it.id)
+
+    def test_an_owner_is_deleted_with_what_a_reply_was_to_follow(
+        self, subject: Store, clock: Clock
+    ) -> None:
+        owner = new_id()
+        started = new_id()
+        subject.append(started, say("question"), owner=owner, reply_follows=True)
+        kept = begin(subject, "hello", owner=owner, expires_in=timedelta(hours=1))
+        clock.advance(timedelta(minutes=50))
+        subject.append(kept.id, say("question"), reply_follows=True)
+        clock.advance(timedelta(minutes=50))
+        assert subject.delete_owner(owner) == 2
+        assert [look(subject, started), look(subject, kept.id)] == [None, None]

@@ -14,6 +14,7 @@ from recollect.testing.store_contract.histories import HistoryLaws
 from recollect.testing.store_contract.keeping import KeepingLaws
 from recollect.testing.store_contract.keys import KeyLaws
 from recollect.testing.store_contract.listing import ListingLaws
+from recollect.testing.store_contract.moving import MovingLaws
 from recollect.testing.store_contract.naming import NamingLaws
 from recollect.testing.store_contract.owning import OwningLaws
 from recollect.testing.store_contract.reading import ReadingLaws
@@ -27,6 +28,7 @@ from recollect.testing.store_contract.starting import StartingLaws
 class Laws(
     HistoryLaws,
     RivalLaws,
+    MovingLaws,
     KeepingLaws,
     RefusingLaws,
     NamingLaws,

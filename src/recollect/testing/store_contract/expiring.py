@@ -222,6 +222,17 @@ class ExpiringLaws:
         assert None not in before
         assert ids_of(list_all(subject, owner)) == [living[0].id]
 
+    def test_a_sweep_frees_nothing_that_an_append_keeps_alive_whose_reply_follows(
+        self, subject: Store, clock: Clock
+    ) -> None:
+        it = begin(subject, "hello", owner=new_id(), expires_in=HOUR)
+        clock.advance(timedelta(minutes=50))
+        subject.append(it.id, say("question"), reply_follows=True)
+        clock.advance(timedelta(minutes=50))
+        with unchanged(subject, it.id):
+            subject.sweep()
+        assert said(see(subject, it.id).messages) == ["hello", "question"]
+
     def test_a_sweep_touches_neither_what_was_truncated_nor_what_remains(
         self, subject: Store, clock: Clock
     ) -> None:

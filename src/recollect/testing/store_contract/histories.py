@@ -73,8 +73,17 @@ class Histories(RuleBasedStateMachine):
         size=sizes,
         mark=maybe_marks,
         key=st.none() | st.integers(0, 2),
+        reply_follows=st.booleans(),
     )
-    def append(self, place: int, caller: int, size: int, mark: int | None, key: int | None) -> None:
+    def append(
+        self,
+        place: int,
+        caller: int,
+        size: int,
+        mark: int | None,
+        key: int | None,
+        reply_follows: bool,
+    ) -> None:
         conversation_id, owner, life = self.lives.find(place, caller)
         there = self.lives.living(conversation_id)
         after = there.mark(mark) if there and mark is not None else mark
@@ -93,7 +102,12 @@ class Histories(RuleBasedStateMachine):
         messages = [Message.user(f"{number}: {n}") for n in range(size)]
         with refusing(refusal):
             appended = self.store.append(
-                conversation_id, messages, owner=owner, after=after, idempotency_key=name
+                conversation_id,
+                messages,
+                owner=owner,
+                after=after,
+                idempotency_key=name,
+                reply_follows=reply_follows,
             )
             if answer:
                 assert appended == answer[0]
@@ -106,6 +120,7 @@ class Histories(RuleBasedStateMachine):
                 life.conversation = replace(life.conversation, revision=0)
             placed = [message.at(first + n) for n, message in enumerate(messages)]
             self.lives.change(life, [*life.messages, *placed], appended.revision)
+            life.listed_late = reply_follows
             if name:
                 life.answers[name] = (appended, self.clock())
 
@@ -145,10 +160,16 @@ class Histories(RuleBasedStateMachine):
     def list_an_owners(self, caller: int, limit: int) -> None:
         owner = self.lives.owners[caller]
         assert owner
-        listed = list_all(self.store, owner, limit=limit)
+        lives = self.lives.owned(owner)
+        late = {life.conversation.id for life in lives if life.listed_late}
+        listed = [
+            conversation
+            for conversation in list_all(self.store, owner, limit=limit)
+            if conversation.id not in late
+        ]
         times = [conversation.updated_at for conversation in listed]
         assert times == sorted(times, reverse=True)
-        assert by_id(listed) == by_id([life.conversation for life in self.lives.owned(owner)])
+        assert by_id(listed) == by_id([life.conversation for life in lives if not life.listed_late])
 
     @rule(
         place=places,

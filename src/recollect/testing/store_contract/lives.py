@@ -22,6 +22,8 @@ class Life:
     messages: list[Message] = field(default_factory=list)
     answers: dict[str, tuple[Appended, datetime]] = field(default_factory=dict)
     deleted_at: datetime | None = None
+    listed_late: bool = False
+    """A reply was to follow its last append: until another does, a list may not show it."""
 
     @property
     def ended_at(self) -> datetime | None:
@@ -107,6 +109,7 @@ class Lives:
         assert revision > life.conversation.revision
         now = self._clock()
         life.messages = messages
+        life.listed_late = False
         life.conversation = replace(
             life.conversation,
             message_count=len(messages),

@@ -126,6 +126,20 @@ def list_all(store: Store, owner: str, *, limit: int = LIMIT) -> list[Conversati
         cursor = listing.cursor
 
 
+def scan_all(store: Store, *, limit: int = LIMIT) -> list[Conversation]:
+    """Every conversation of the store, page by page."""
+    conversations: list[Conversation] = []
+    cursor: str | None = None
+    while True:
+        listing = store.scan(limit=limit, cursor=cursor)
+        assert len(listing.conversations) <= limit
+        conversations += listing.conversations
+        if listing.cursor is None:
+            return conversations
+        assert listing.conversations, "a page that is followed by another shows something"
+        cursor = listing.cursor
+
+
 def ids_of(conversations: Iterable[Conversation]) -> list[str]:
     return [conversation.id for conversation in conversations]
 

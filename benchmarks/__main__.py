@@ -1,0 +1,65 @@
+"""Measures, prints the ratios, and writes ``RESULTS.md`` unless only some were asked for."""
+
+import os
+import platform
+import sqlite3
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import benchmarks.sqlite  # noqa: F401  (registers its benchmarks)
+from benchmarks.measuring import BENCHMARKS, Measured
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+
+def main(words: Sequence[str]) -> None:
+    """Run the benchmarks whose names hold any of ``words``, or all."""
+    measured: list[Measured] = []
+    for each in BENCHMARKS:
+        if words and not any(word in each.name for word in words):
+            continue
+        print(f"{each.name} ...", file=sys.stderr)
+        with TemporaryDirectory() as folder:
+            measured += each.run(Path(folder))
+    results = table(measured)
+    print(results)
+    if not words:
+        RESULTS.write_text(f"{heading()}\n\n{results}\n", encoding="utf-8")
+
+
+def heading() -> str:
+    versions = [
+        f"Recollect {version('recollect')}",
+        f"Python {platform.python_version()}",
+        f"SQLite {sqlite3.sqlite_version}",
+        f"{platform.system()} {platform.machine()}",
+        f"{os.cpu_count()} CPUs",
+    ]
+    return f"""\
+# Benchmarks
+
+What Recollect takes as a multiple of the same work done by hand with `sqlite3` and `json`, in the
+same rows and as durable: 1.00 is as much, less is better. Medians of rounds that take turns; CPU is
+that of the whole process, wall is the time that passed, which is mostly the disk's. A message has
+1,000 characters. The long conversations are few and the short ones many, so that more of the long
+ones' pages lie in SQLite's cache.
+
+Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {", ".join(versions)}."""
+
+
+def table(measured: Sequence[Measured]) -> str:
+    width = max((len(f"{each.benchmark}, {each.ratio}") for each in measured), default=0)
+    lines = [f"| {'':{width}} |  CPU | wall |", f"|{'-' * (width + 2)}|-----:|-----:|"]
+    lines += [
+        f"| {f'{each.benchmark}, {each.ratio}':{width}} | {each.cpu:4.2f} | {each.wall:4.2f} |"
+        for each in measured
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

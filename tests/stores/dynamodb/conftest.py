@@ -1,0 +1,60 @@
+"""A client of DynamoDB Local, and tables in it."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from recollect.stores.dynamodb import DynamoDBStore
+from recollect.testing.dynamodb_local import DynamoDBLocal
+from tests.stores.dynamodb.tables import new_table
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+
+class SetClock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def advance(self, **by: float) -> None:
+        self.time += timedelta(**by)
+
+
+@pytest.fixture(scope="session")
+def client(dynamodb_local: DynamoDBLocal) -> Iterator["DynamoDBClient"]:
+    client = dynamodb_local.client()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def table(client: "DynamoDBClient") -> Iterator[str]:
+    """A table of the test's own."""
+    name = new_table(client)
+    yield name
+    client.delete_table(TableName=name)
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock()
+
+
+OpenStore = Callable[..., DynamoDBStore]
+
+
+@pytest.fixture
+def open_store(client: "DynamoDBClient", table: str, clock: SetClock) -> OpenStore:
+    """``open_store(**options)``: one more store over the test's table, that remembers nothing."""
+
+    def open(through: "DynamoDBClient" = client, **options: object) -> DynamoDBStore:
+        return DynamoDBStore(through, table, **({"clock": clock} | options))  # type: ignore[arg-type]
+
+    return open
