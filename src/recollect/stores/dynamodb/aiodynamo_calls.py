@@ -8,6 +8,7 @@ import urllib.request
 from binascii import a2b_base64, b2a_base64
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any, TypeVar
 
 import aiohttp
@@ -29,13 +30,15 @@ from recollect.stores.dynamodb.clients import (
     session_of,
 )
 from recollect.stores.dynamodb.credentials import Renewed
-from recollect.stores.dynamodb.errors import NO_CREDENTIALS, answered, translated
+from recollect.stores.dynamodb.errors import NO_CREDENTIALS, answered, translated, unanswered
 from recollect.stores.dynamodb.table import Table
 
 T = TypeVar("T")
 
 CONNECTIONS = 256
 """At once; further calls wait for one."""
+AT_ONCE = 1024 * 1024
+"""How many bytes are given to a connection without letting others have their turn."""
 
 
 class AiodynamoCalls:
@@ -98,7 +101,7 @@ class AiodynamoCalls:
             # Credentials could not be renewed, which is no operation of DynamoDB's.
             raise failure(error, call.operation, tries_once=True) from error
         except ValueError as error:
-            raise CallFailed("NoAnswer", "What came is no JSON.", unknown=True) from error
+            raise unanswered(error, connected=True) from error  # what came is no JSON
 
     async def _connected(self) -> Client:
         if self._closed:
@@ -184,9 +187,13 @@ class Sender:
     session: aiohttp.ClientSession
 
     async def __call__(self, request: Request) -> Response:
+        body = request.body or b""
         try:
             async with self.session.post(
-                request.url, data=request.body, headers=request.headers, allow_redirects=False
+                request.url,
+                data=body if len(body) <= AT_ONCE else BytesIO(body),
+                headers=request.headers,
+                allow_redirects=False,
             ) as reply:
                 return Response(reply.status, await reply.read())
         except (
@@ -194,9 +201,9 @@ class Sender:
             aiohttp.ClientHttpProxyError,
             aiohttp.ConnectionTimeoutError,
         ) as error:
-            raise CallFailed("NoAnswer", type(error).__name__) from error
+            raise unanswered(error, connected=False) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise CallFailed("NoAnswer", type(error).__name__, unknown=True) from error
+            raise unanswered(error, connected=True) from error
 
 
 class Once(RetryConfig):

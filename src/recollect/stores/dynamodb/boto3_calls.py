@@ -1,6 +1,7 @@
 """Calls over a boto3 client, which block; and what botocore's errors say."""
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore import xform_name
@@ -13,14 +14,28 @@ from botocore.exceptions import (
     HTTPClientError,
     IncompleteReadError,
     ParamValidationError,
+    ProxyConnectionError,
 )
 from botocore.exceptions import (
     ConnectionError as NoConnection,
 )
 from botocore.parsers import ResponseParserError
 
-from recollect.stores.dynamodb.calls import PATIENCE, Call, CallFailed, Plan, patient, run
-from recollect.stores.dynamodb.errors import NO_CREDENTIALS, answered, translated
+from recollect.stores.dynamodb.calls import (
+    NO_ANSWER,
+    PATIENCE,
+    Call,
+    CallFailed,
+    Plan,
+    patient,
+    run,
+)
+from recollect.stores.dynamodb.errors import (
+    NO_CREDENTIALS,
+    answered,
+    translated,
+    unanswered,
+)
 from recollect.stores.dynamodb.table import Table
 
 if TYPE_CHECKING:
@@ -35,7 +50,7 @@ _ON_THE_WAY = (
     NoConnection,
     ResponseParserError,
 )
-_NOT_SENT = (EndpointConnectionError, ConnectTimeoutError)
+_NOT_CONNECTED = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError)
 
 
 class Boto3Calls:
@@ -62,11 +77,23 @@ class Boto3Calls:
 
     def _perform(self, call: Call) -> Any:
         try:
-            return getattr(self._client, xform_name(call.operation))(**call.params)
+            reply = getattr(self._client, xform_name(call.operation))(**call.params)
+            _check_origin(reply)
+            return reply
         except ParamValidationError:
             raise  # a fault of ours, no answer of theirs
         except (BotoCoreError, ClientError, ResponseParserError) as error:
             raise failure(error, call.operation, tries_once=self._tries_once) from error
+
+
+def _check_origin(reply: Mapping[str, Any]) -> None:
+    """Raise ``ResponseParserError`` where it is not of DynamoDB's: a page of a proxy's, say.
+
+    botocore takes what is no JSON for a reply that says nothing, and so a write for done.
+    """
+    headers = reply.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    if "json" not in (kind := headers.get("content-type", "json")):
+        raise ResponseParserError(f"The reply is of type {kind}.")
 
 
 def failure(error: Exception, operation: str, *, tries_once: bool) -> CallFailed:
@@ -77,9 +104,8 @@ def failure(error: Exception, operation: str, *, tries_once: bool) -> CallFailed
     if isinstance(error, ClientError):
         return _refusal(error, operation)
     if isinstance(error, _ON_THE_WAY):
-        # Only where no connection came about it is sure that nothing was done.
-        unknown = not (tries_once and isinstance(error, _NOT_SENT))
-        return CallFailed("NoAnswer", type(error).__name__, unknown=unknown)
+        connected = not isinstance(error, _NOT_CONNECTED)
+        return unanswered(error, connected=connected, tries=1 if tries_once else 2)
     # What is left arises before anything is sent: a profile, a sign-in or a role that is missing.
     return CallFailed(NO_CREDENTIALS, str(error))
 
@@ -97,4 +123,4 @@ def _refusal(error: ClientError, operation: str) -> CallFailed:
     if error.operation_name == operation:
         return failed
     # It is the service that gives out credentials that refused.
-    return CallFailed("NoAnswer" if failed.unknown else NO_CREDENTIALS, str(error))
+    return CallFailed(NO_ANSWER if failed.unknown else NO_CREDENTIALS, str(error))

@@ -61,10 +61,11 @@ class CallFailed(Exception):
 T = TypeVar("T")
 Plan: TypeAlias = Generator[Call | Wait, Any, T]
 
+NO_ANSWER = "NoAnswer"
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
 TRANSIENT = frozenset(
     {
-        "NoAnswer",
+        NO_ANSWER,
         "InternalServerError",
         "ServiceUnavailable",
         "ProvisionedThroughputExceededException",
@@ -194,9 +195,9 @@ def _tried(
             # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter
             pause = random.uniform(0, longest)
             if monotonic() + pause > deadline:
+                why = (failed.code == NO_ANSWER and failed.message) or failed.code
                 raise StoreUnavailable(
-                    f"DynamoDB did not do {_operation(step)} in time ({failed.code}); "
-                    "try again later.",
+                    f"DynamoDB did not do {_operation(step)} in time ({why}); try again later.",
                     may_have_landed=unknown,
                 ) from failed
             yield Wait(pause)

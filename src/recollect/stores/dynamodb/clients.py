@@ -20,10 +20,11 @@ CONNECTIONS = 50
 
 
 def session_of(given: Session | None) -> boto3.Session:
-    """The session that was given, or that of ``boto3.client``."""
+    """The session that was given, or a new one."""
     if isinstance(given, botocore.session.Session):
         return boto3.Session(botocore_session=given)
-    return given or boto3.DEFAULT_SESSION or boto3.Session()
+    # Not boto3's default one: clients may not be made of it in two threads at a time.
+    return given or boto3.Session()
 
 
 def make_client(

@@ -1,6 +1,5 @@
 """What DynamoDB and the way to it answer, in our words; translated once, here."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from recollect.errors import (
     TableMismatch,
     TableMissing,
 )
-from recollect.stores.dynamodb.calls import CallFailed
+from recollect.stores.dynamodb.calls import NO_ANSWER, CallFailed
 
 NO_CREDENTIALS = "NoCredentials"
 """The ``code`` of a call that was not made for want of credentials."""
@@ -51,6 +50,14 @@ def answered(
     )
 
 
+def unanswered(error: Exception, *, connected: bool, tries: int = 1) -> CallFailed:
+    """The failure of a call that no answer came to, or not whole."""
+    what = "no answer" if connected else "no connection"
+    # Only of what was never sent it is sure that nothing was done.
+    unknown = connected or tries > 1
+    return CallFailed(NO_ANSWER, f"{what}, {type(error).__name__}", unknown=unknown)
+
+
 def translated(failed: CallFailed, table: str) -> RecollectError:
     """The error for a call whose failure no plan deals with."""
     if failed.code == "ResourceNotFoundException":
@@ -69,18 +76,15 @@ def translated(failed: CallFailed, table: str) -> RecollectError:
             "recollect.stores.dynamodb.policy.",
             may_have_landed=failed.unknown,
         )
-    if failed.code == "ValidationException" and _KEYS_DIFFER.search(failed.message):
+    if failed.code == "ValidationException":
+        # Our calls are sound, so it is the table that they do not fit.
         return TableMismatch(
             table,
-            [failed.message.rstrip(".")],
-            "Make another one with recollect.stores.dynamodb.create_table, and use that.",
+            [f"DynamoDB says, {failed.message.rstrip('.')}"],
+            f"recollect.stores.dynamodb.check_table(client, {table!r}) tells what mends it.",
         )
     return StoreUnavailable(
         f"DynamoDB refused a call of ours ({failed.code}); is {table!r} a table that "
         "recollect.stores.dynamodb.create_table made? check_table tells.",
         may_have_landed=failed.unknown,
     )
-
-
-_KEYS_DIFFER = re.compile(r"\b(schema|index|[Mm]issing the key|mismatch for (key|[Ii]ndex))\b")
-"""What DynamoDB says where a table has other keys, or not the index."""

@@ -141,14 +141,14 @@ def _write(table: Table, requests: list[dict[str, Any]]) -> Plan[None]:
 def stamp_for(time: int, lifetime: int | None) -> int | None:
     """When TTL may eat an item written at ``time`` of a conversation that lives so long (ms).
 
-    Two lifetimes ahead, so that activity rarely has to renew it, and a day and more behind the end,
-    so that positions stay taken for those who remember them.
+    Two and a half lifetimes ahead, so that activity renews it once a lifetime at most, and a day
+    and more behind the end, so that positions stay taken for those who remember them.
     """
     return None if lifetime is None else stamp_at(time + _ahead(lifetime))
 
 
 def _ahead(lifetime: int) -> int:
-    return max(2 * lifetime, lifetime + DAY + 2 * HOUR)
+    return max(5 * lifetime // 2, lifetime + DAY + 2 * HOUR)
 
 
 def renewed(log: Log, last: Record, lifetime: int | None) -> Plan[Record]:
@@ -166,7 +166,8 @@ def renewed(log: Log, last: Record, lifetime: int | None) -> Plan[Record]:
         # No stamp lies less than an hour behind the expiry, for clocks differ.
         if last.floor is not None and stamp_at(time + lifetime + HOUR) <= last.floor:
             return last
-        least = stamp_at(time + (lifetime + _ahead(lifetime)) // 2)
+        # So low that an item is renewed once a lifetime at most.
+        least = stamp_at(time + _ahead(lifetime) - lifetime)
     stamp = stamp_for(time, lifetime)
     for low, high in (("b#", "b$"), (FIRST_RECORD, HEAD)):
         start: Item | None = None
@@ -295,7 +296,7 @@ def rewriting(log: Log, record: Record, changed: Record) -> dict[str, Any]:
     same = "attribute_not_exists(#r)" if not record.rewritten else "#r = :r"
     return log.guarded_put(
         encode_record(log.id, changed),
-        f"#k = :k AND {same}",
+        f"#k = :k AND attribute_exists(#l) AND {same}",  # a fence bears the token too
         k={"S": record.token},
         **({"r": {"N": str(record.rewritten)}} if record.rewritten else {}),
     )

@@ -105,7 +105,7 @@ def delete_owner(
     table: Table, owner: str, *, progress: Callable[[int], None] | None = None
 ) -> Plan[int]:
     check_id(owner, "owner")
-    deleted = 0
+    deleted = before = 0
     cursor: tuple[int, str] | None = None
     while True:
         found = yield from owned_heads(table, owner, PAGE, cursor, expired_too=True)
@@ -113,7 +113,11 @@ def delete_owner(
             deleted += yield from end(Log(table, conversation_id), owner, expired_too=True)
         if progress is not None:
             progress(deleted)
-        if len(found) < PAGE:
+        if len(found) == PAGE:
+            last_id, last = found[-1]
+            cursor = (last.updated_at, last_id)
+        elif deleted == before:
             return deleted
-        last_id, last = found[-1]
-        cursor = (last.updated_at, last_id)
+        else:
+            # One that got a message meanwhile has moved to the front, behind the walk.
+            cursor, before = None, deleted

@@ -1,0 +1,49 @@
+"""A store over a client of its own."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from recollect.errors import StoreUnavailable
+from recollect.stores.dynamodb.boto3_calls import Boto3Calls
+from recollect.stores.dynamodb.calls import Plan
+from recollect.stores.dynamodb.clients import make_client, session_of
+from recollect.stores.dynamodb.store import DynamoDBStore
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+T = TypeVar("T")
+
+
+def open_store(
+    table: str, *, region: str | None, endpoint: str | None, **options: Any
+) -> DynamoDBStore:
+    """``options`` are those of ``DynamoDBStore``. Raises as ``make_client``."""
+    make = partial(make_client, session_of(None), region=region, endpoint=endpoint)
+    return WithItsClient(make, table, **options)
+
+
+class WithItsClient(DynamoDBStore):
+    """Closes its client with itself, and makes another in a forked child."""
+
+    def __init__(self, make: Callable[[], "DynamoDBClient"], table: str, **options: Any) -> None:
+        self._make = make
+        self._client = make()
+        self._process = os.getpid()
+        self._closed = False
+        super().__init__(self._client, table, **options)
+
+    def close(self) -> None:
+        self._closed = True
+        self._client.close()
+
+    def _run(self, plan: Plan[T]) -> T:
+        if self._closed:
+            raise StoreUnavailable("The DynamoDB store was closed; open it again.")
+        if self._process != os.getpid():  # whose connections are still the parent's
+            self._client = self._make()
+            self._calls = Boto3Calls(self._client)
+            self._process = os.getpid()
+        return super()._run(plan)

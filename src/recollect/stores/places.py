@@ -1,0 +1,78 @@
+"""Where a store can be: what a URL names, and how to open what is there."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from recollect.errors import InvalidArgument
+from recollect.stores.contract import AsyncStore, Store
+from recollect.stores.sqlite import SQLiteStore
+from recollect.stores.threads import ThreadedStore
+
+Clock = Callable[[], datetime]
+
+
+class Place(Protocol):
+    """``expire_after`` is for where the place itself does not say."""
+
+    def open(self, *, expire_after: timedelta | None, clock: Clock) -> Store: ...
+
+    def open_async(self, *, expire_after: timedelta | None, clock: Clock) -> AsyncStore: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SQLitePlace:
+    path: str
+    expire_after: timedelta | None = None
+
+    def open(self, *, expire_after: timedelta | None, clock: Clock) -> Store:
+        return SQLiteStore(self.path, expire_after=self.expire_after or expire_after, clock=clock)
+
+    def open_async(self, *, expire_after: timedelta | None, clock: Clock) -> AsyncStore:
+        # More threads than one, so that readers need not wait for writers.
+        return ThreadedStore(self.open(expire_after=expire_after, clock=clock), threads=8)
+
+
+@dataclass(frozen=True, slots=True)
+class DynamoDBPlace:
+    table: str
+    region: str | None = None
+    endpoint: str | None = None
+    expire_after: timedelta | None = None
+    consistent: bool = True
+
+    def open(self, *, expire_after: timedelta | None, clock: Clock) -> Store:
+        try:
+            from recollect.stores.dynamodb.opening import open_store
+        except ModuleNotFoundError as missing:
+            raise _not_installed(missing, "dynamodb") from missing
+        return open_store(
+            self.table,
+            region=self.region,
+            endpoint=self.endpoint,
+            expire_after=self.expire_after or expire_after,
+            consistent=self.consistent,
+            clock=clock,
+        )
+
+    def open_async(self, *, expire_after: timedelta | None, clock: Clock) -> AsyncStore:
+        try:
+            from recollect.stores.dynamodb.aio import AsyncDynamoDBStore
+        except ModuleNotFoundError as missing:
+            raise _not_installed(missing, "async") from missing
+        return AsyncDynamoDBStore(
+            self.table,
+            region=self.region,
+            endpoint=self.endpoint,
+            expire_after=self.expire_after or expire_after,
+            consistent=self.consistent,
+            clock=clock,
+        )
+
+
+def _not_installed(missing: ModuleNotFoundError, extra: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"A store in DynamoDB needs {missing.name}; install it with "
+        f"pip install 'recollect[{extra}]'."
+    )
