@@ -71,7 +71,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-WHERE = "write sqlite:///PATH, such as sqlite:///recollect.db."
+WHERE = "write sqlite:///PATH, such as sqlite:///recollect.db, or dynamodb://TABLE."
 SLASHES = (
     "names no file; write sqlite:///recollect.db (three slashes) for one in the working directory, "
     "sqlite:////var/lib/recollect.db (four) for any other."

@@ -1,13 +1,15 @@
 """A client of DynamoDB Local, and tables in it."""
 
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from recollect.stores.dynamodb import DynamoDBStore
-from recollect.testing.dynamodb_local import DynamoDBLocal
+from recollect.testing.dynamodb_local import KEY, DynamoDBLocal
 from tests.stores.dynamodb.tables import new_table
 
 if TYPE_CHECKING:
@@ -32,6 +34,19 @@ def client(dynamodb_local: DynamoDBLocal) -> Iterator["DynamoDBClient"]:
     client = dynamodb_local.client()
     yield client
     client.close()
+
+
+@pytest.fixture
+def aws_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No configuration of this machine's, and credentials that every server here takes."""
+    for name in [*os.environ]:
+        if name.upper().startswith("AWS_") or name.upper().endswith("_PROXY"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEY)
 
 
 @pytest.fixture

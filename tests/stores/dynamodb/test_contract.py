@@ -1,14 +1,15 @@
-"""DynamoDB keeps the contract: over boto3, over aiodynamo, and from two processes."""
+"""DynamoDB keeps the contract: over boto3, over aiodynamo, and from two processes.
 
-from collections.abc import Iterator
+Each test has a table of its own, which costs little: a sweep looks at the whole of it.
+"""
+
 from typing import TYPE_CHECKING
 
 import pytest
 
-from recollect.messages import new_id
 from recollect.stores.contract import AsyncStore, Store
-from recollect.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore, create_table
-from recollect.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
+from recollect.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore
+from recollect.testing.dynamodb_local import REGION, DynamoDBLocal
 from recollect.testing.store_contract import (
     AsyncStoreContract,
     Clock,
@@ -19,24 +20,9 @@ from recollect.testing.store_contract import (
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-EXAMPLES = 15
+EXAMPLES = 8
 
-
-@pytest.fixture(scope="module")
-def table(client: "DynamoDBClient") -> Iterator[str]:
-    """One for the whole module, as ``create_table`` makes it."""
-    name = f"contract-{new_id()}"
-    create_table(client, name)
-    yield name
-    client.delete_table(TableName=name)
-
-
-@pytest.fixture(autouse=True)
-def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of DynamoDB Local, by the way that any others come."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEY)
-    monkeypatch.setenv("NO_PROXY", "*")
+pytestmark = pytest.mark.usefixtures("aws_environment")
 
 
 class TestDynamoDB(StoreContract):

@@ -21,7 +21,7 @@ from yarl import URL
 
 from recollect.errors import StoreUnavailable
 from recollect.stores.dynamodb.boto3_calls import failure
-from recollect.stores.dynamodb.calls import Call, CallFailed, Plan, arun, patient
+from recollect.stores.dynamodb.calls import NO_ANSWER, Call, CallFailed, Plan, arun, patient
 from recollect.stores.dynamodb.clients import (
     CONNECT_SECONDS,
     READ_SECONDS,
@@ -71,7 +71,7 @@ class AiodynamoCalls:
             plan, seconds=self._patience, monotonic=table.monotonic, random=table.random
         )
         try:
-            return await arun(tried, self._perform, asyncio.sleep)
+            return await arun(tried, self.perform, asyncio.sleep)
         except CallFailed as failed:
             raise translated(failed, table.name) from failed.__cause__
 
@@ -83,7 +83,8 @@ class AiodynamoCalls:
         if self._http is not None:
             await self._http.close()
 
-    async def _perform(self, call: Call) -> Any:
+    async def perform(self, call: Call) -> Any:
+        """The reply. Raises ``CallFailed``."""
         client = self._client
         if client is None or self._loop is not asyncio.get_running_loop():
             client = await self._connected()
@@ -188,6 +189,8 @@ class Sender:
 
     async def __call__(self, request: Request) -> Response:
         body = request.body or b""
+        if self.session.closed:
+            raise CallFailed(NO_ANSWER, "no connection")
         try:
             async with self.session.post(
                 request.url,

@@ -71,11 +71,12 @@ class Boto3Calls:
             plan, seconds=self._patience, monotonic=table.monotonic, random=table.random
         )
         try:
-            return run(tried, self._perform, time.sleep)
+            return run(tried, self.perform, time.sleep)
         except CallFailed as failed:
             raise translated(failed, table.name) from failed.__cause__
 
-    def _perform(self, call: Call) -> Any:
+    def perform(self, call: Call) -> Any:
+        """The reply. Raises ``CallFailed``."""
         try:
             reply = getattr(self._client, xform_name(call.operation))(**call.params)
             _check_origin(reply)

@@ -47,6 +47,7 @@ def make_client(
             "No AWS region is named; write region=eu-west-1, say, or set AWS_DEFAULT_REGION."
         ) from failed
     except ValueError as failed:
-        raise InvalidArgument(f"DynamoDB cannot be reached there: {failed}.") from failed
+        why = str(failed).rstrip(".")
+        raise InvalidArgument(f"DynamoDB cannot be reached there: {why}.") from failed
     except BotoCoreError as failed:
         raise AccessRefused(f"AWS cannot be called with this configuration: {failed}") from failed

@@ -1,15 +1,27 @@
 """The table: making it, checking it, and who may use it."""
 
-import json
-import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from recollect.errors import StoreUnavailable, TableMismatch, TableMissing
+from recollect.errors import StoreUnavailable
 from recollect.messages import now
 from recollect.stores.dynamodb.boto3_calls import Boto3Calls
 from recollect.stores.dynamodb.calls import Call, CallFailed, Plan, Wait
+from recollect.stores.dynamodb.checking import (
+    INDEX_DEFINITION,
+    INDEX_KEYS,
+    KEYS,
+    TTL,
+    check,
+    described,
+    differences_of,
+    mismatch,
+    schema_of,
+    states_of,
+    ttl_differences,
+    ttl_of,
+    types_of,
+)
 from recollect.stores.dynamodb.table import INDEX, Table
 
 if TYPE_CHECKING:
@@ -17,12 +29,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-KEYS = {"pk": "S", "sk": "S"}
-INDEX_KEYS = {"owner": "S", "updated_at": "N"}
-"""Of items, heads with an owner have both, and so are alone in the index."""
-TTL = "expires_at"
 READY_SECONDS = 600.0
-"""How long it may take until the table can be used; seconds, but for a backfilled index."""
+"""How long it may take until the table can be used; most are ready within half a minute."""
 
 
 def create_table(
@@ -106,9 +114,6 @@ def _run(client: "DynamoDBClient", table: str, plan: Plan[None]) -> None:
     Boto3Calls(client).run(plan, place)
 
 
-# Making it ----------------------------------------------------------------------------------------
-
-
 def creation(
     table: str,
     *,
@@ -117,15 +122,15 @@ def creation(
     kms_key: str | None,
     tags: Mapping[str, str],
 ) -> Plan[None]:
-    if (yield from _described(table)) is None:
+    if (yield from described(table)) is None:
         try:
             yield Call("CreateTable", _definition(table, deletion_protection, kms_key, tags))
         except CallFailed as failed:
             if failed.code != "ResourceInUseException":  # another process was faster
                 raise
     found = yield from _settled(table)
-    if differences := _differences(table, found):
-        raise _mismatch(table, differences)
+    if differences := differences_of(table, found):
+        raise mismatch(table, differences)
     yield from _turn_ttl_on(table)
     if deletion_protection and not found.get("DeletionProtectionEnabled"):
         yield Call("UpdateTable", {"TableName": table, "DeletionProtectionEnabled": True})
@@ -139,8 +144,8 @@ def _definition(
 ) -> dict[str, Any]:
     definition: dict[str, Any] = {
         "TableName": table,
-        "KeySchema": _schema(KEYS),
-        "AttributeDefinitions": _types(KEYS | INDEX_KEYS),
+        "KeySchema": schema_of(KEYS),
+        "AttributeDefinitions": types_of(KEYS | INDEX_KEYS),
         "GlobalSecondaryIndexes": [INDEX_DEFINITION],
         "BillingMode": "PAY_PER_REQUEST",
         "DeletionProtectionEnabled": deletion_protection,
@@ -153,30 +158,12 @@ def _definition(
     return definition
 
 
-def _schema(keys: Mapping[str, str]) -> list[dict[str, str]]:
-    return [
-        {"AttributeName": name, "KeyType": kind}
-        for name, kind in zip(keys, ("HASH", "RANGE"), strict=True)
-    ]
-
-
-def _types(keys: Mapping[str, str]) -> list[dict[str, str]]:
-    return [{"AttributeName": name, "AttributeType": kind} for name, kind in keys.items()]
-
-
-INDEX_DEFINITION = {
-    "IndexName": INDEX,
-    "KeySchema": _schema(INDEX_KEYS),
-    "Projection": {"ProjectionType": "ALL"},
-}
-
-
 def _settled(table: str) -> Plan[dict[str, Any]]:
     """The description of the table, once nothing of it is being made or changed."""
 
     def once() -> Plan[dict[str, Any] | None]:
-        found = yield from _described(table)
-        busy = found is None or {"CREATING", "UPDATING"} & set(_states(found).values())
+        found = yield from described(table)
+        busy = found is None or {"CREATING", "UPDATING"} & set(states_of(found).values())
         return None if busy else found
 
     return (yield from _awaited(once, f"The DynamoDB table {table!r}"))
@@ -184,9 +171,9 @@ def _settled(table: str) -> Plan[dict[str, Any]]:
 
 def _turn_ttl_on(table: str) -> Plan[None]:
     def once() -> Plan[bool | None]:
-        state, attribute = yield from _ttl(table)
+        state, attribute = yield from ttl_of(table)
         if attribute not in (None, TTL):
-            raise _mismatch(table, _ttl_differences(table, state, attribute))
+            raise mismatch(table, ttl_differences(table, state, attribute))
         if state == "DISABLED":
             wanted = {"Enabled": True, "AttributeName": TTL}
             try:
@@ -197,7 +184,7 @@ def _turn_ttl_on(table: str) -> Plan[None]:
                 if failed.code != "ValidationException":
                     raise
                 # It is on, the answer to that being lost; or AWS allows no second change so soon.
-                if (yield from _ttl(table))[0] == "DISABLED":
+                if (yield from ttl_of(table))[0] == "DISABLED":
                     raise StoreUnavailable(
                         f"{what} cannot be turned on: {failed.message}"
                     ) from None
@@ -238,128 +225,3 @@ def _awaited(once: Callable[[], Plan[T | None]], what: str) -> Plan[T]:
             )
         yield Wait(pause)
         waited, pause = waited + pause, min(pause * 1.5, 5.0)
-
-
-# Checking it --------------------------------------------------------------------------------------
-
-
-def check(table: str) -> Plan[None]:
-    found = yield from _described(table)
-    if found is None:
-        raise TableMissing(table)
-    differences = _differences(table, found)
-    differences += _ttl_differences(table, *(yield from _ttl(table)))
-    if differences:
-        raise _mismatch(table, differences)
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """What is not as it must be, and what mends it."""
-
-    what: str
-    remedy: str
-
-
-def _mismatch(table: str, differences: Sequence[Difference]) -> TableMismatch:
-    remedies = dict.fromkeys(difference.remedy for difference in differences)
-    return TableMismatch(table, [difference.what for difference in differences], " ".join(remedies))
-
-
-def _described(table: str) -> Plan[dict[str, Any] | None]:
-    try:
-        found: dict[str, Any] = (yield Call("DescribeTable", {"TableName": table}))["Table"]
-    except CallFailed as failed:
-        if failed.code != "ResourceNotFoundException":
-            raise
-        return None
-    return found
-
-
-def _ttl(table: str) -> Plan[tuple[str, str | None]]:
-    """The state of its TTL, and on which attribute it is."""
-    reply = yield Call("DescribeTimeToLive", {"TableName": table})
-    found = reply["TimeToLiveDescription"]
-    return found["TimeToLiveStatus"], found.get("AttributeName")
-
-
-def _states(found: Mapping[str, Any]) -> dict[str, str]:
-    """Those of the table and of its index, where it has one."""
-    states = {"it": found["TableStatus"]}
-    if index := _index(found):
-        states[f"its index {INDEX}"] = index["IndexStatus"]
-    return states
-
-
-def _index(found: Mapping[str, Any]) -> dict[str, Any] | None:
-    named = {index["IndexName"]: index for index in found.get("GlobalSecondaryIndexes", ())}
-    return named.get(INDEX)
-
-
-def _differences(table: str, found: Mapping[str, Any]) -> list[Difference]:
-    types = {each["AttributeName"]: each["AttributeType"] for each in found["AttributeDefinitions"]}
-    if (keys := _keys(found, types)) != KEYS:
-        another = "Use another table, which create_table(client, NAME) makes."
-        return [Difference(f"its keys are {_words(keys)}, not {_words(KEYS)}", another)]
-    differences = [
-        Difference(f"{what} is {state.lower()}", "Call again when that is over.")
-        for what, state in _states(found).items()
-        if state not in ("ACTIVE", "UPDATING")
-    ]
-    index = _index(found)
-    make = _command(
-        "update-table",
-        table,
-        attribute_definitions=_types(INDEX_KEYS),
-        global_secondary_index_updates=[{"Create": INDEX_DEFINITION}],
-    )
-    if index is None:
-        differences.append(Difference(f"it has no index {INDEX}", f"Run: {make}"))
-    else:
-        delete = _command(
-            "update-table",
-            table,
-            global_secondary_index_updates=[{"Delete": {"IndexName": INDEX}}],
-        )
-        anew = f"Run: {delete} and, when that is done, {make}"
-        keys, projection = _keys(index, types), index["Projection"]["ProjectionType"]
-        if keys != INDEX_KEYS:
-            what = f"the keys of its index {INDEX} are {_words(keys)}, not {_words(INDEX_KEYS)}"
-            differences.append(Difference(what, anew))
-        if projection != "ALL":
-            what = f"its index {INDEX} holds {projection}, not ALL"
-            differences.append(Difference(what, anew))
-    return differences
-
-
-def _ttl_differences(table: str, state: str, attribute: str | None) -> list[Difference]:
-    if state in ("ENABLED", "ENABLING") and attribute == TTL:
-        return []
-    turn_on = f"Call recollect.stores.dynamodb.create_table(client, {table!r}), which turns TTL on."
-    if attribute in (None, TTL):
-        return [Difference(f"TTL is off, not on {TTL}", turn_on)]
-    turn_off = _command(
-        "update-time-to-live",
-        table,
-        time_to_live_specification={"Enabled": False, "AttributeName": attribute},
-    )
-    remedy = f"Run: {turn_off} and, an hour later: {turn_on}"
-    return [Difference(f"TTL is on {attribute}, not on {TTL}", remedy)]
-
-
-def _keys(found: Mapping[str, Any], types: Mapping[str, str]) -> dict[str, str]:
-    """Names and types, the partition key's first."""
-    ordered = sorted(found["KeySchema"], key=lambda key: key["KeyType"] != "HASH")
-    return {key["AttributeName"]: types[key["AttributeName"]] for key in ordered}
-
-
-def _words(keys: Mapping[str, str]) -> str:
-    return " and ".join(f"{name} ({kind})" for name, kind in keys.items())
-
-
-def _command(operation: str, table: str, **options: Any) -> str:
-    """The command of AWS's own tool that does it."""
-    words = ["aws", "dynamodb", operation, "--table-name", table]
-    for name, value in options.items():
-        words += [f"--{name.replace('_', '-')}", json.dumps(value)]
-    return shlex.join(words)

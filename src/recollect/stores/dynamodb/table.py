@@ -1,5 +1,6 @@
 """A table as the plans see it, and what they remember of its conversations."""
 
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from random import Random
 from threading import Lock
 
 from recollect.conversations import check_lifetime
+from recollect.errors import InvalidArgument
 from recollect.messages import new_id
 from recollect.stores.dynamodb.records import Head, Record
 
@@ -106,6 +108,11 @@ class Table:
     ) -> "Table":
         """The table of that name, by this process's clock and chance."""
         check_lifetime(expire_after, "expire_after")
+        if not _NAME.fullmatch(name):
+            raise InvalidArgument(
+                f"{name!r} is no table's name; it has 3 to 255 letters, digits, dots, dashes and "
+                "underscores, or is an ARN."
+            )
         return cls(
             name=name,
             lifetime=None if expire_after is None else milliseconds(expire_after),
@@ -147,4 +154,7 @@ def stamp_at(time: int) -> int:
     return -(-time // SECOND)
 
 
+_NAME = re.compile(
+    r"[\w.-]{3,255}" r"|arn:[\w-]+:dynamodb:[\w-]*:\d*:table/[\w.-]{3,255}", re.ASCII
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -116,8 +116,8 @@ def _tidied(table: Table, seen: _Seen) -> Plan[int]:
             yield from free(log, last)
             freed += 1
         return freed
-    if standing.stamp is None and not last.lives(table.time()):
-        # Expired, with items that TTL does not know: a store was here that lets all live for ever.
+    if not last.lives(table.time()):
+        # TTL would come to it in a lifetime or two.
         yield from end(log, None, expired_too=True)
         return freed + 1
     if seen.first_record is not None and seen.first_record < last.life:
