@@ -154,7 +154,5 @@ def stamp_at(time: int) -> int:
     return -(-time // SECOND)
 
 
-_NAME = re.compile(
-    r"[\w.-]{3,255}" r"|arn:[\w-]+:dynamodb:[\w-]*:\d*:table/[\w.-]{3,255}", re.ASCII
-)
+_NAME = re.compile(r"[\w.-]{3,255}|arn:[\w-]+:dynamodb:[\w-]*:\d*:table/[\w.-]{3,255}", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
