@@ -41,6 +41,7 @@ pytest.register_assert_rewrite(
             "naming",
             "owning",
             "processes",
+            "readers",
             "reading",
             "refusing",
             "removing",

@@ -44,7 +44,7 @@ class Laws(
 ):
     """Every law, of the store that the fixture ``subject`` gives."""
 
-    examples: ClassVar[int] = 40
+    examples: ClassVar[int] = 100
     """How many random histories of 40 operations are tried, and how many random messages."""
 
     @pytest.fixture

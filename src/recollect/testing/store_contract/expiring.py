@@ -210,12 +210,12 @@ class ExpiringLaws:
         owner = new_id()
         living = [
             begin(subject, "lasting", owner=owner),
-            begin(subject, "expiring later", expires_in=2 * HOUR),
+            begin(subject, "expiring later", expires_in=4 * HOUR),
             begin(subject),
         ]
         for _ in range(3):
             begin(subject, "old", owner=owner, expires_in=HOUR)
-        clock.advance(HOUR)
+        clock.advance(3 * HOUR)
         before = [look(subject, it.id) for it in living]
         assert subject.sweep() >= 3
         assert [look(subject, it.id) for it in living] == before

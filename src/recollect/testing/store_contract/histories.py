@@ -1,57 +1,39 @@
 """Any history of operations leaves what it would leave of plain lists."""
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    invariant,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import rule, run_state_machine_as_test
 
-from recollect.conversations import Conversation
 from recollect.errors import AlreadyExists, Conflict, NotFound, RecollectError
 from recollect.json_values import Json
 from recollect.messages import Message
 from recollect.stores.contract import Store
 from recollect.testing.store_contract.clock import Clock
 from recollect.testing.store_contract.effort import examples_of
-from recollect.testing.store_contract.lives import DAY, Life, Lives
-from recollect.testing.store_contract.terms import list_all, look, see, seq_of
+from recollect.testing.store_contract.readers import (
+    Readers,
+    callers,
+    lifetimes,
+    marks,
+    maybe_marks,
+    owners,
+    places,
+    refusing,
+    sizes,
+)
+from recollect.testing.store_contract.terms import see, seq_of
 
-HOUR = timedelta(hours=1)
 
-places = st.integers(0, 3)
-# Nobody is named more often than not, so that most operations do something.
-callers = st.sampled_from([0, 0, 0, 1, 2])
-owners = st.sampled_from([1, 2])
-marks = st.integers(0, 9)
-maybe_marks = st.none() | marks
-sizes = st.integers(1, 4)
-
-
-class Histories(RuleBasedStateMachine):
-    """Operations of several callers, one after the other, on a few conversations.
-
-    A rule asks ``Lives`` what should come of its operation, runs it, and compares; what it should
-    have left is compared after every rule, so that a refusal that changes something is caught too.
-    """
-
-    def __init__(self, store: Store, clock: Clock) -> None:
-        super().__init__()
-        self.store = store
-        self.clock = clock
-        self.lives = Lives(clock)
+class Histories(Readers):
+    """Operations of several callers, one after the other, on a few conversations."""
 
     @rule(
         place=places,
         caller=callers,
-        lifetime=st.sampled_from([None, HOUR, 30 * DAY]),
+        lifetime=lifetimes,
         title=st.sampled_from([None, "", "Plans"]),
     )
     def create(
@@ -91,7 +73,7 @@ class Histories(RuleBasedStateMachine):
         number = self.lives.starts[conversation_id] + (there is None)
         name = None if key is None else f"{number} {key}"
         answer = life.answers.get(name) if life and name else None
-        if answer and answer[1] + DAY <= self.clock():
+        if answer and answer[1] + timedelta(days=1) <= self.clock():
             answer = name = None
 
         refusal: type[RecollectError] | None = None
@@ -123,53 +105,6 @@ class Histories(RuleBasedStateMachine):
             life.listed_late = reply_follows
             if name:
                 life.answers[name] = (appended, self.clock())
-
-    @rule(place=places, caller=callers, n=sizes)
-    def read_the_tail(self, place: int, caller: int, n: int) -> None:
-        conversation_id, owner, life = self.lives.find(place, caller)
-        with self.needing(life):
-            tail = self.store.tail(conversation_id, n, owner=owner)
-            assert life
-            assert (tail.conversation, tail.messages) == (life.conversation, life.messages[-n:])
-            assert self.store.get(conversation_id, owner=owner) == life.conversation
-
-    @rule(place=places, caller=callers, limit=sizes, after=maybe_marks, before=maybe_marks)
-    def read_a_page(
-        self, place: int, caller: int, limit: int, after: int | None, before: int | None
-    ) -> None:
-        conversation_id, owner, life = self.lives.find(place, caller)
-        low = life.mark(after) if life and after is not None else after
-        high = life.mark(before) + 1 if life and before is not None else before
-        with self.needing(life):
-            page = self.store.page(
-                conversation_id, after=low, before=high, limit=limit, owner=owner
-            )
-            assert life
-            within = [
-                message
-                for message in life.messages
-                if (low is None or seq_of(message) > low)
-                and (high is None or seq_of(message) < high)
-            ]
-            if high is not None and low is None:
-                within.reverse()
-            assert page.messages == within[:limit]
-            assert (page.next is None) == (len(within) <= limit)
-
-    @rule(caller=owners, limit=st.sampled_from([1, 2, 20]))
-    def list_an_owners(self, caller: int, limit: int) -> None:
-        owner = self.lives.owners[caller]
-        assert owner
-        lives = self.lives.owned(owner)
-        late = {life.conversation.id for life in lives if life.listed_late}
-        listed = [
-            conversation
-            for conversation in list_all(self.store, owner, limit=limit)
-            if conversation.id not in late
-        ]
-        times = [conversation.updated_at for conversation in listed]
-        assert times == sorted(times, reverse=True)
-        assert by_id(listed) == by_id([life.conversation for life in lives if not life.listed_late])
 
     @rule(
         place=places,
@@ -249,7 +184,7 @@ class Histories(RuleBasedStateMachine):
     def fork(self, place: int, caller: int, mark: int | None, to: int | None) -> None:
         conversation_id, owner, life = self.lives.find(place, caller)
         at = life.mark(mark) if life and mark is not None else mark
-        new_id = None if to is None else self.lives.find(to, caller)[0]
+        new_id = None if to is None else self.lives.ids[to % len(self.lives.ids)]
         refusal: type[RecollectError] | None = None
         if life is None:
             refusal = NotFound
@@ -294,27 +229,6 @@ class Histories(RuleBasedStateMachine):
         for life in owned:
             self.lives.end(life)
 
-    @rule()
-    def sweep(self) -> None:
-        self.store.sweep()
-
-    @rule(
-        time=st.sampled_from(
-            [timedelta(milliseconds=1), HOUR / 2, HOUR, 23 * HOUR, 25 * HOUR, 30 * DAY]
-        )
-    )
-    def time_goes_on(self, time: timedelta) -> None:
-        self.clock.advance(time)
-
-    @invariant()
-    def everything_is_as_it_should_be(self) -> None:
-        for conversation_id in self.lives.ids:
-            life = self.lives.living(conversation_id)
-            assert look(self.store, conversation_id) == (life.seen if life else None)
-
-    def needing(self, life: Life | None) -> AbstractContextManager[Any]:
-        return refusing(None if life else NotFound)
-
 
 class HistoryLaws:
     """One law for all that callers who come one after the other can see."""
@@ -330,11 +244,3 @@ class HistoryLaws:
 
         with clock.stopped():
             run_state_machine_as_test(History, settings=examples_of(self.examples))
-
-
-def refusing(error: type[RecollectError] | None) -> AbstractContextManager[Any]:
-    return pytest.raises(error) if error else nullcontext()
-
-
-def by_id(conversations: list[Conversation]) -> list[Conversation]:
-    return sorted(conversations, key=lambda conversation: conversation.id)

@@ -66,7 +66,9 @@ class Lives:
 
     def find(self, place: int, caller: int) -> tuple[str, str | None, Life | None]:
         """A conversation's id, who asks for it, and what there is for them."""
-        conversation_id, owner = self.ids[place % len(self.ids)], self.owners[caller]
+        # Living ones come up twice, or else most operations would find nothing to work on.
+        candidates = [*filter(self.living, self.ids), *self.ids]
+        conversation_id, owner = candidates[place % len(candidates)], self.owners[caller]
         life = self.living(conversation_id)
         if life and owner not in (None, life.conversation.owner):
             life = None
