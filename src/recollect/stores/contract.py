@@ -214,7 +214,8 @@ class Store(Protocol):
         ...
 
     def sweep(self) -> int:
-        """Free what no reader can see any more: the expired, and leftovers of the deleted.
+        """Free what no reader can see any more: leftovers of the deleted, and what expired over an
+        hour ago (clocks differ).
 
         Answers how many entries it freed. Needed for the space alone: expiry and deletion hold
         for readers without it.

@@ -7,14 +7,8 @@ from datetime import datetime
 
 from recollect.messages import Message, encode, new_id
 from recollect.stores.dynamodb.calls import Item
-from recollect.stores.dynamodb.records import (
-    HEAD,
-    LAYOUT,
-    Record,
-    encode_record,
-    key,
-    listed,
-)
+from recollect.stores.dynamodb.packing import listed
+from recollect.stores.dynamodb.records import HEAD, LAYOUT, Record, encode_record, key
 from recollect.stores.dynamodb.table import milliseconds, moment, stamp_at
 
 

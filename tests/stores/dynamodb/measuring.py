@@ -247,10 +247,16 @@ def measure_operations(bench: Bench, operations: dict[str, Figures]) -> None:
         )
     )
     operations["`get`"] = figures(lambda: store.get(conversation_id, owner=OWNER))
-    for n in (20, 100):
-        operations[f"`tail` of {n} messages"] = figures(
-            partial(store.tail, conversation_id, n, owner=OWNER)
-        )
+    operations["`tail` of 100 messages"] = figures(
+        lambda: store.tail(conversation_id, 100, owner=OWNER)
+    )
+    operations["`tail` of 20 messages"] = figures(
+        lambda: store.tail(conversation_id, 20, owner=OWNER)
+    )
+    fork = store.fork(conversation_id).id
+    operations["... of a fork, whose messages lie together"] = figures(
+        lambda: store.tail(fork, 20, owner=OWNER)
+    )
     operations["`page` of 100 messages"] = figures(
         lambda: store.page(conversation_id, limit=100, owner=OWNER)
     )

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from recollect.messages import Message, new_id
-from recollect.stores.dynamodb.records import UNIT, size_of
+from recollect.stores.dynamodb.packing import UNIT
+from recollect.stores.dynamodb.records import size_of
 from recollect.testing.dynamodb_local import DynamoDBLocal
 from tests.stores.dynamodb.conftest import OpenStore
 from tests.stores.dynamodb.costs_page import PAGE, render
@@ -82,6 +83,11 @@ def test_a_list_of_20_is_one_request_of_at_most_2_units(measured: Measured) -> N
     requests, writes, reads = measured.operations["`list` of 20 conversations"]
     assert (requests, writes) == (1, 0)
     assert 0 < reads <= 2
+
+
+def test_a_fork_is_read_in_two_or_three_requests(measured: Measured) -> None:
+    requests, *_ = measured.operations["... of a fork, whose messages lie together"]
+    assert requests <= 3
 
 
 def test_clear_truncate_and_pop_are_one_write_until_every_reader_sees_them(

@@ -89,14 +89,16 @@ def _index(found: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def differences_of(table: str, found: Mapping[str, Any]) -> list[Difference]:
     types = {each["AttributeName"]: each["AttributeType"] for each in found["AttributeDefinitions"]}
-    if (keys := _keys(found, types)) != KEYS:
+    if (keys := _keys(found, types)) != _words(KEYS):
         another = "Use another table, which create_table(client, NAME) makes."
-        return [Difference(f"its keys are {_words(keys)}, not {_words(KEYS)}", another)]
+        return [Difference(f"its keys are {keys}, not {_words(KEYS)}", another)]
     differences = [
         Difference(f"{what} is {state.lower()}", "Call again when that is over.")
         for what, state in states_of(found).items()
         if state not in ("ACTIVE", "UPDATING")
     ]
+    if differences:  # until then the rest need not be true
+        return differences
     index = _index(found)
     make = _command(
         "update-table",
@@ -114,8 +116,8 @@ def differences_of(table: str, found: Mapping[str, Any]) -> list[Difference]:
         )
         anew = f"Run: {delete} and, when that is done, {make}"
         keys, projection = _keys(index, types), index["Projection"]["ProjectionType"]
-        if keys != INDEX_KEYS:
-            what = f"the keys of its index {INDEX} are {_words(keys)}, not {_words(INDEX_KEYS)}"
+        if keys != _words(INDEX_KEYS):
+            what = f"the keys of its index {INDEX} are {keys}, not {_words(INDEX_KEYS)}"
             differences.append(Difference(what, anew))
         if projection != "ALL":
             what = f"its index {INDEX} holds {projection}, not ALL"
@@ -138,10 +140,9 @@ def ttl_differences(table: str, state: str, attribute: str | None) -> list[Diffe
     return [Difference(f"TTL is on {attribute}, not on {TTL}", remedy)]
 
 
-def _keys(found: Mapping[str, Any], types: Mapping[str, str]) -> dict[str, str]:
-    """Names and types, the partition key's first."""
-    ordered = sorted(found["KeySchema"], key=lambda key: key["KeyType"] != "HASH")
-    return {key["AttributeName"]: types[key["AttributeName"]] for key in ordered}
+def _keys(found: Mapping[str, Any], types: Mapping[str, str]) -> str:
+    names = [key["AttributeName"] for key in found["KeySchema"]]  # the partition key's first
+    return _words({name: types[name] for name in names})
 
 
 def _words(keys: Mapping[str, str]) -> str:

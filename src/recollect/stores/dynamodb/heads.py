@@ -41,28 +41,26 @@ def renew(log: Log, last: Record) -> Plan[None]:
     """Have the head say how the conversation stands with ``last``, unless it is further already."""
     # Only a life's first record makes a head: a writer that slept for days must not bring the head
     # of a deleted conversation back.
-    first = last if last.position == last.life else None
-    if not (yield from _renew(log, last, first)):
+    opening = decode_opening(last) if last.position == last.life else None
+    if not (yield from _renew(log, last, opening)):
         yield from mend(log)
 
 
 def mend(log: Log) -> Plan[None]:
     """Renew the head from the log, and make it where it is missing or of a former life."""
     standing, _ = yield from log.end()
-    last, head = standing.living(log.table.time()), standing.head
-    if last is None:
+    last, head = standing.record, standing.head
+    if last is None or last.closed:
         return
-    first = None
+    opening = None
     if head is None or not head.is_of(last):
-        first = last if last.position == last.life else (yield from log.record_at(last.life))
-        if first is None:
-            return
-    yield from _renew(log, last, first)
+        opening = yield from _opening(log, last)
+    yield from _renew(log, last, opening)
 
 
 def close(log: Log, closing: Record, stamp: dict[str, Attribute | None]) -> Plan[None]:
     """Mark the head of a conversation that ended with ``closing``; no list shows it any more."""
-    gone = ("owner", "title", "metadata", "updated_at", "message_count", "expiry")
+    gone = ("owner", "title", "metadata", "edit", "updated_at", "message_count", "expiry")
     changed: dict[str, Attribute | None] = {
         "v": {"N": str(LAYOUT)},
         "life": {"N": str(closing.life)},
@@ -71,7 +69,27 @@ def close(log: Log, closing: Record, stamp: dict[str, Attribute | None]) -> Plan
         "deleted": {"BOOL": True},
         **dict.fromkeys(gone),
     }
-    yield from _unless_further(log, changed | stamp, _NEWER_OR_NONE, closing)
+    yield from _changed(log, changed | stamp, _NEWER_OR_NONE, closing)
+
+
+def edit(
+    log: Log, last: Record, head: Head | None, changed: dict[str, Attribute | None], token: str
+) -> dict[str, Any]:
+    """The parameters of an update that changes the head of the life of ``last`` so.
+
+    Only as it was seen, and it leaves its token there: so a try that arrives late undoes nobody's
+    change, and one whose answer was lost is known again.
+    """
+    seen = {} if head is None or head.edit is None else {"edit": {"S": head.edit}}
+    return log.change(
+        HEAD,
+        changed | {"edit": {"S": token}},
+        "#life = :life AND #created_at = :created_at AND attribute_not_exists(#deleted) AND "
+        + ("#edit = :edit" if seen else "attribute_not_exists(#edit)"),
+        life={"N": str(last.life)},
+        created_at={"N": str(last.created_at)},
+        **seen,
+    )
 
 
 def drop(log: Log, head: Head) -> Plan[None]:
@@ -94,6 +112,10 @@ def described(log: Log, last: Record, head: Head | None) -> Plan[Description]:
         yield from mend(log)
     if head is not None and head.is_of(last):
         return head.title, head.metadata
+    return (yield from _opening(log, last))
+
+
+def _opening(log: Log, last: Record) -> Plan[Description]:
     first = last if last.position == last.life else (yield from log.record_at(last.life))
     return decode_opening(first)
 
@@ -101,9 +123,14 @@ def described(log: Log, last: Record, head: Head | None) -> Plan[Description]:
 # ``:name_`` is the value that an update sets the attribute to.
 _NEWER = "#revision < :revision_ AND #life = :life_ AND #created_at = :created_at_"
 _NEWER_OR_NONE = "attribute_not_exists(#pk) OR #revision < :revision_ OR #created_at < :created_at_"
+_OF_ANOTHER = (
+    "attribute_not_exists(#pk) OR #created_at < :created_at_ OR "
+    "#revision < :revision_ AND (#life <> :life_ OR #created_at <> :created_at_)"
+)
 
 
-def _renew(log: Log, last: Record, first: Record | None) -> Plan[bool]:
+def _renew(log: Log, last: Record, opening: Description | None) -> Plan[bool]:
+    """Whether the head is of this life then; with an ``opening`` it is made where it was not."""
     changed: dict[str, Attribute | None] = {
         "v": {"N": str(LAYOUT)},
         "life": {"N": str(last.life)},
@@ -115,25 +142,29 @@ def _renew(log: Log, last: Record, first: Record | None) -> Plan[bool]:
         "expiry": _number(last.expiry),
         "expires_at": _number(last.stamp),
     }
-    if first is not None:
-        title, metadata = decode_opening(first)
-        changed |= attributes(title or "", metadata) | {"deleted": None}
-    return (
-        yield from _unless_further(log, changed, _NEWER if first is None else _NEWER_OR_NONE, last)
-    )
+    if opening is not None:
+        title, metadata = opening
+        made = attributes(title or "", metadata) | {"deleted": None, "edit": None}
+        ours = yield from _changed(log, changed | made, _OF_ANOTHER, last)
+        if not ours:
+            return ours is None
+        # Somebody made it meanwhile, and its title may have been changed since.
+    return (yield from _changed(log, changed, _NEWER, last)) is not False
 
 
-def _unless_further(
+def _changed(
     log: Log, changed: dict[str, Attribute | None], condition: str, last: Record
-) -> Plan[bool]:
-    """Whether the head is that of this life then."""
+) -> Plan[bool | None]:
+    """Change the head under that condition; None says that it was, else whether the one that is
+    there is of the life of ``last``.
+    """
     try:
         yield Call("UpdateItem", log.change(HEAD, changed, condition))
     except CallFailed as failed:
         if failed.code != CONDITION_FAILED:
             raise
         return failed.item is not None and decode_head(failed.item).is_of(last)
-    return True
+    return None
 
 
 def _number(value: int | None) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """One conversation's log: read its end, and put records behind it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recollect.stores.dynamodb.calls import Attribute, Call, CallFailed, Item, Plan
@@ -42,19 +42,7 @@ class Log:
         if items and items[0]["sk"]["S"] == HEAD:
             head = decode_head(items.pop(0))
         records = [decode_record(item) for item in items]
-        if not records:
-            return Standing(1, None, head=head), records
-        last = records[0]
-        return (
-            Standing(
-                next=last.revision + 1,
-                record=last if isinstance(last, Record) else None,
-                last=last.position,
-                stamp=last.stamp,
-                head=head,
-            ),
-            records,
-        )
+        return Standing(records[0] if records else None, head), records
 
     def query(self, low: str, high: str, *, limit: int, forward: bool) -> Plan[list[Item]]:
         """At most ``limit`` items with a sort key between the two, those included."""
@@ -105,7 +93,7 @@ class Log:
         the record is not in, ``CallFailed`` is thrown, their reasons standing behind the first.
         """
         put = self.guarded_put(encode_record(self.id, record), "attribute_not_exists(#pk)")
-        guards = self._guards(behind)
+        guards = self._freed(record, behind.last, beside) or self._guards(behind.last)
         if not beside and not guards:
             try:
                 yield Call("PutItem", put)
@@ -126,7 +114,7 @@ class Log:
                     return rival
             if not any(code for code, _ in others[: len(beside)]):
                 # TTL ate what the record was to follow: how the log stands must be read again.
-                return Fence(behind.last, 1, "")
+                return Fence(record.position - 1, 1, "")
             raise
         return None
 
@@ -173,23 +161,39 @@ class Log:
             params["ExpressionAttributeValues"] = {f":{name}": v for name, v in values.items()}
         return params
 
-    def _guards(self, behind: Standing) -> list[dict[str, Any]]:
+    def _guards(self, last: Record | Fence | None) -> list[dict[str, Any]]:
         """What must hold besides, where TTL may eat the log's end at any moment.
 
         Of two that start the conversation anew, one having seen the end and the other not, both
-        would find their position free.
+        would find their position free. By its token: another may stand there by then.
         """
-        if behind.stamp is None or behind.stamp > stamp_at(self.table.time() + 2 * HOUR):
+        if last is None or last.stamp is None:
             return []
-        return [self._check(behind.last, "attribute_exists(#pk)")]
+        if last.stamp > stamp_at(self.table.time() + 2 * HOUR):
+            return []
+        return [self.check(last.position, "#k = :k", k={"S": last.token})]
+
+    def _freed(
+        self, record: Record, last: Record | Fence | None, beside: Sequence[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """What takes the stamp away from the last record of a life that goes on for ever."""
+        if not isinstance(last, Record) or last.expiry is None or record.expiry is not None:
+            return []
+        if record.closed or record.life == record.position:
+            return []
+        sort = record_sort(last.position)
+        if any(part["Put"]["Item"]["sk"]["S"] == sort for part in beside):
+            return []  # it is written without one
+        return [{"Update": self.change(sort, {"expires_at": None}, "#k = :k", k={"S": last.token})}]
 
     def nothing_at(self, position: int) -> dict[str, Any]:
         """A part of a transaction that fails unless the position is free."""
-        return self._check(position, "attribute_not_exists(#pk)")
+        return self.check(position, "attribute_not_exists(#pk)")
 
-    def _check(self, position: int, condition: str) -> dict[str, Any]:
-        sort = record_sort(position)
-        return {"ConditionCheck": self._conditional(condition, {}) | {"Key": key(self.id, sort)}}
+    def check(self, position: int, condition: str, **values: Attribute) -> dict[str, Any]:
+        """A part of a transaction that fails unless that holds of the record there."""
+        where = {"Key": key(self.id, record_sort(position))}
+        return {"ConditionCheck": self.guarded(condition, **values) | where}
 
 
 def _in_the_way(item: Item | None, record: Record) -> Record | Fence | None:

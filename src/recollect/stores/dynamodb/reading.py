@@ -15,14 +15,8 @@ from recollect.conversations import LAST_REVISION
 from recollect.messages import Message, decode_body
 from recollect.stores.dynamodb.calls import Plan
 from recollect.stores.dynamodb.log import Log, Torn
-from recollect.stores.dynamodb.records import (
-    Fence,
-    Record,
-    decode_record,
-    opened,
-    part_sort,
-    record_sort,
-)
+from recollect.stores.dynamodb.packing import opened
+from recollect.stores.dynamodb.records import Fence, Record, decode_record, part_sort, record_sort
 
 MOST_RECORDS = 1_000  # of one query
 

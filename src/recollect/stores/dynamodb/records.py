@@ -6,31 +6,19 @@ it follows, and how the conversation stands with it; so the last record says how
 """
 
 import json
-import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import Any
 
 from recollect.errors import StoreMismatch
 from recollect.json_values import Json, dumps
 from recollect.stores.dynamodb.calls import Item
+from recollect.stores.dynamodb.packing import packed, unpacked
 
 LAYOUT = 1
-UNIT = 1024
-"""Bytes of an item that one write unit pays for (AWS: read/write capacity mode)."""
 DIGITS = 16
 
 HEAD = "~head"  # sorts behind every record, so that one query finds both
 FIRST_RECORD, LAST_RECORD = "m#", "m$"
-INLINE_BYTES = 64 * 1024
-"""How large a body may be within its record; a larger one lies in parts beside it."""
-CHUNK_CHARACTERS = 64 * 1024
-"""About how much text of whole messages is compressed together, to be read together."""
-PART_BYTES = 380 * 1024
-"""How much of a chunk one item takes; DynamoDB's limit is 400 KB with keys and names."""
-OPENED_BYTES = 256 * 1024 * 1024
-"""More than any body opens to; what claims more is damaged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +120,8 @@ class Head:
     revision: int
     expiry: int | None
     deleted: bool = False
+    edit: str | None = None
+    """The token of the update that last set title or metadata."""
 
     def is_of(self, record: Record) -> bool:
         """Whether it is the head of that life of the conversation.
@@ -273,60 +263,6 @@ def _number(item: Item, name: str, default: Any) -> Any:
     return int(item[name]["N"]) if name in item else default
 
 
-# Bodies -------------------------------------------------------------------------------------------
-
-
-def packed(text: str, *, beside: int) -> dict[str, Any]:
-    """The text as an attribute, compressed where that saves a whole unit of an item that has
-    ``beside`` bytes already.
-    """
-    plain = text.encode()
-    short = zlib.compress(plain)
-    if ceil((beside + len(short)) / UNIT) < ceil((beside + len(plain)) / UNIT):
-        return {"B": short}
-    return {"S": text}
-
-
-def unpacked(attribute: dict[str, Any]) -> str:
-    if "S" in attribute:
-        text: str = attribute["S"]
-        return text
-    return opened(attribute["B"])
-
-
-def opened(data: bytes) -> str:
-    """The text that ``data`` was compressed from. Bounded: 48 KB can open to 50 MB."""
-    inflator = zlib.decompressobj()
-    try:
-        plain = inflator.decompress(bytes(data), OPENED_BYTES)
-    except zlib.error as failed:
-        raise StoreMismatch("An item of the table is damaged: its body cannot be read.") from failed
-    if not inflator.eof:
-        raise StoreMismatch("An item of the table is damaged: its body does not end.")
-    return plain.decode()
-
-
-def listed(bodies: Sequence[str]) -> str:
-    """Messages, each as JSON, as one JSON list."""
-    return f"[{','.join(bodies)}]"
-
-
-def chunked(bodies: Sequence[str]) -> list[tuple[int, list[bytes]]]:
-    """The messages in chunks: how many each holds, and its bytes in stretches that fit an item."""
-    chunks: list[tuple[int, list[bytes]]] = []
-    start = 0
-    while start < len(bodies):
-        end, size = start, 0
-        while end < len(bodies) and (end == start or size + len(bodies[end]) <= CHUNK_CHARACTERS):
-            size += len(bodies[end])
-            end += 1
-        data = zlib.compress(listed(bodies[start:end]).encode())
-        parts = [data[n : n + PART_BYTES] for n in range(0, len(data), PART_BYTES)]
-        chunks.append((end - start, parts))
-        start = end
-    return chunks
-
-
 def size_of(item: Item) -> int:
     """The item's size as DynamoDB counts it, within a byte an attribute (AWS: item sizes)."""
     size = 0
@@ -361,4 +297,5 @@ def decode_head(item: Item) -> Head:
         revision=_number(item, "revision", 0),
         expiry=_number(item, "expiry", None),
         deleted="deleted" in item,
+        edit=item["edit"]["S"] if "edit" in item else None,
     )

@@ -1,34 +1,35 @@
-"""What costs only storage: bodies in parts, fences in place of the dead, the stamps of TTL."""
+"""What costs only storage: bodies in parts, and fences in place of the dead."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from recollect.errors import StoreUnavailable
 from recollect.json_values import dumps
-from recollect.stores.dynamodb.calls import Attribute, Call, CallFailed, Item, Plan, Wait
+from recollect.stores.dynamodb.calls import Call, CallFailed, Plan, Wait
 from recollect.stores.dynamodb.log import CONDITION_FAILED, Log
+from recollect.stores.dynamodb.packing import listed, packed
 from recollect.stores.dynamodb.reading import Stretch, bodies
 from recollect.stores.dynamodb.records import (
-    FIRST_RECORD,
-    HEAD,
-    INLINE_BYTES,
     LAYOUT,
     Chunk,
     Record,
-    chunked,
     decode_record,
     encode_fence,
     encode_record,
     key,
-    listed,
-    packed,
     part_sort,
-    partition,
     record_sort,
 )
-from recollect.stores.dynamodb.table import DAY, FENCED, HOUR, SECOND, Table, stamp_at
+from recollect.stores.dynamodb.table import FENCED, Table, stamp_at
 
+INLINE_BYTES = 64 * 1024
+"""How large a body may be within its record; a larger one lies in parts beside it."""
+CHUNK_CHARACTERS = 64 * 1024
+"""About how much text of whole messages is compressed together, to be read together."""
+PART_BYTES = 380 * 1024
+"""How much of a chunk one item takes; DynamoDB's limit is 400 KB with keys and names."""
 BATCH_ITEMS = 25  # of one BatchWriteItem (AWS)
 BATCH_BYTES = 8 * 1024 * 1024  # of the 16 MB that one takes
 PAGE = 100
@@ -82,33 +83,46 @@ class Parts:
         self._log = log
         self._stamp = stamp
         self._token = log.table.new_token()
+        self._texts: list[str] = []
+        self._characters = 0
         self._chunks: list[Chunk] = []
         self._items = 0
         self._waiting: list[dict[str, Any]] = []
         self._bytes = 0
 
     def add(self, texts: Sequence[str]) -> Plan[None]:
-        for messages, stretches in chunked(texts):
-            self._chunks.append(Chunk(messages=messages, items=len(stretches)))
-            for stretch in stretches:
-                if len(self._waiting) == BATCH_ITEMS or self._bytes + len(stretch) > BATCH_BYTES:
-                    yield from self._flush()
-                item = key(self._log.id, part_sort(self._token, self._items))
-                item |= {"v": {"N": str(LAYOUT)}, "b": {"B": stretch}}
-                if self._stamp is not None:
-                    item["expires_at"] = {"N": str(self._stamp)}
-                self._waiting.append({"PutRequest": {"Item": item}})
-                self._items += 1
-                self._bytes += len(stretch)
+        for text in texts:
+            if self._texts and self._characters + len(text) > CHUNK_CHARACTERS:
+                yield from self._end_chunk()
+            self._texts.append(text)
+            self._characters += len(text)
 
     def kept(self) -> Plan[Kept]:
+        if self._texts:
+            yield from self._end_chunk()
         yield from self._flush()
         return Kept(None, self._token, tuple(self._chunks), self._stamp)
 
     def discard(self) -> Plan[None]:
         """Delete what was written; no record has named it."""
-        self._waiting = []
+        self._texts, self._waiting = [], []
         yield from delete_parts(self._log, self._token, self._items)
+
+    def _end_chunk(self) -> Plan[None]:
+        texts, self._texts, self._characters = self._texts, [], 0
+        data = zlib.compress(listed(texts).encode())
+        stretches = [data[n : n + PART_BYTES] for n in range(0, len(data), PART_BYTES)]
+        self._chunks.append(Chunk(messages=len(texts), items=len(stretches)))
+        for stretch in stretches:
+            if len(self._waiting) == BATCH_ITEMS or self._bytes + len(stretch) > BATCH_BYTES:
+                yield from self._flush()
+            item = key(self._log.id, part_sort(self._token, self._items))
+            item |= {"v": {"N": str(LAYOUT)}, "b": {"B": stretch}}
+            if self._stamp is not None:
+                item["expires_at"] = {"N": str(self._stamp)}
+            self._waiting.append({"PutRequest": {"Item": item}})
+            self._items += 1
+            self._bytes += len(stretch)
 
     def _flush(self) -> Plan[None]:
         waiting, self._waiting, self._bytes = self._waiting, [], 0
@@ -135,104 +149,6 @@ def _write(table: Table, requests: list[dict[str, Any]]) -> Plan[None]:
         raise StoreUnavailable("DynamoDB did not take all parts of a long message; try again.")
 
 
-# Stamps -------------------------------------------------------------------------------------------
-
-
-def stamp_for(time: int, lifetime: int | None) -> int | None:
-    """When TTL may eat an item written at ``time`` of a conversation that lives so long (ms).
-
-    Two and a half lifetimes ahead, so that activity renews it once a lifetime at most, and a day
-    and more behind the end, so that positions stay taken for those who remember them.
-    """
-    return None if lifetime is None else stamp_at(time + _ahead(lifetime))
-
-
-def _ahead(lifetime: int) -> int:
-    return max(5 * lifetime // 2, lifetime + DAY + 2 * HOUR)
-
-
-def renewed(log: Log, last: Record, lifetime: int | None) -> Plan[Record]:
-    """``last`` with a floor that lets the conversation live for ``lifetime`` from now on.
-
-    All items whose stamps lie too low are given later ones first: at no moment may an item of a
-    conversation that lives be eaten. Where nothing must be renewed there is no call.
-    """
-    time = log.table.time()
-    if lifetime is None:
-        if last.floor is None:
-            return last
-        least = None
-    else:
-        # No stamp lies less than an hour behind the expiry, for clocks differ.
-        if last.floor is not None and stamp_at(time + lifetime + HOUR) <= last.floor:
-            return last
-        # So low that an item is renewed once a lifetime at most.
-        least = stamp_at(time + _ahead(lifetime) - lifetime)
-    stamp = stamp_for(time, lifetime)
-    for low, high in (("b#", "b$"), (FIRST_RECORD, HEAD)):
-        start: Item | None = None
-        while True:
-            reply = yield Call("Query", _stamped_below(log, low, high, least, start))
-            for item in reply["Items"]:
-                yield from _restamp(log, item, stamp)
-            start = reply.get("LastEvaluatedKey")
-            if start is None:
-                break
-    if stamp is not None:
-        stamp = max(stamp, last.stamp or 0)
-    return replace(last, floor=least, stamp=stamp)
-
-
-def _stamped_below(
-    log: Log, low: str, high: str, least: int | None, start: Item | None
-) -> dict[str, Any]:
-    names = {"#pk": "pk", "#sk": "sk", "#expires_at": "expires_at"}
-    values: dict[str, Any] = {
-        ":pk": {"S": partition(log.id)},
-        ":low": {"S": low},
-        ":high": {"S": high},
-    }
-    below = "attribute_exists(#expires_at)"
-    if least is not None:
-        below = "attribute_not_exists(#expires_at) OR #expires_at < :least"
-        values[":least"] = {"N": str(least)}
-    return {
-        "TableName": log.table.name,
-        "KeyConditionExpression": "#pk = :pk AND #sk BETWEEN :low AND :high",
-        "FilterExpression": below,
-        "ProjectionExpression": "#pk, #sk, #l, #x",
-        "ExpressionAttributeNames": names | {"#l": "l", "#x": "x"},
-        "ExpressionAttributeValues": values,
-        "ConsistentRead": True,
-    } | ({"ExclusiveStartKey": start} if start else {})
-
-
-def _restamp(log: Log, item: Item, stamp: int | None) -> Plan[None]:
-    sort = item["sk"]["S"]
-    record = sort.startswith(FIRST_RECORD)
-    if record and "l" not in item:
-        return  # a fence keeps its own
-    changed: dict[str, Attribute | None] = {
-        "expires_at": None if stamp is None else {"N": str(stamp)}
-    }
-    if record and stamp is not None and "x" not in item:
-        # It was to live for ever. Were the later ones eaten first, it would.
-        changed["x"] = {"N": str(stamp * SECOND)}
-    try:
-        yield Call(
-            "UpdateItem",
-            log.change(
-                sort,
-                changed,
-                # What was fenced or deleted meanwhile stays so.
-                "attribute_exists(#l)" if record else "attribute_exists(#pk)",
-            ),
-        )
-    except CallFailed as failed:
-        if failed.code != CONDITION_FAILED:
-            raise
-
-
 # Fences -------------------------------------------------------------------------------------------
 
 
@@ -257,6 +173,8 @@ def fence(log: Log, first: int, last: int) -> Plan[int]:
 
 
 def _fence_one(log: Log, record: Record) -> Plan[None]:
+    # Its parts first: a record that is there still names them to whoever finishes this.
+    yield from discard_parts(log, record)
     stamp = stamp_at(log.table.time() + FENCED)
     try:
         yield Call(
@@ -267,20 +185,21 @@ def _fence_one(log: Log, record: Record) -> Plan[None]:
     except CallFailed as failed:
         if failed.code != CONDITION_FAILED:
             raise
-    yield from discard_parts(log, record)
 
 
 def shorten(log: Log, part: Stretch, cut: Record) -> Plan[None]:
     """Rewrite a record of which ``cut`` left but the messages of ``part`` and those before."""
     record = part.record
     values = yield from bodies(log, Stretch(record, record.position, part.last))
-    kept = yield from keep(log, [dumps(value) for value in values], cut.stamp)
+    # It may have been given a later stamp since the cut.
+    stamp = None if cut.stamp is None else max(cut.stamp, record.stamp or 0)
+    kept = yield from keep(log, [dumps(value) for value in values], stamp)
     shorter = replace(
         kept.within(record),
         messages=len(values),
         message_count=record.message_count - (record.messages - len(values)),
         rewritten=cut.position,
-        stamp=cut.stamp,
+        stamp=stamp,
     )
     try:
         yield Call("PutItem", rewriting(log, record, shorter))
@@ -293,12 +212,17 @@ def shorten(log: Log, part: Stretch, cut: Record) -> Plan[None]:
 
 def rewriting(log: Log, record: Record, changed: Record) -> dict[str, Any]:
     """The parameters of a put that changes the record only if nobody else did."""
-    same = "attribute_not_exists(#r)" if not record.rewritten else "#r = :r"
+    seen = {"r": record.rewritten or None, "expires_at": record.stamp}
+    conditions = [
+        f"attribute_not_exists(#{name})" if value is None else f"#{name} = :{name}"
+        for name, value in seen.items()
+    ]
     return log.guarded_put(
         encode_record(log.id, changed),
-        f"#k = :k AND attribute_exists(#l) AND {same}",  # a fence bears the token too
+        # A fence bears the token too.
+        " AND ".join(["#k = :k", "attribute_exists(#l)", *conditions]),
         k={"S": record.token},
-        **({"r": {"N": str(record.rewritten)}} if record.rewritten else {}),
+        **{name: {"N": str(value)} for name, value in seen.items() if value is not None},
     )
 
 

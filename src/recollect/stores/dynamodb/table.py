@@ -12,7 +12,7 @@ from threading import Lock
 from recollect.conversations import check_lifetime
 from recollect.errors import InvalidArgument
 from recollect.messages import new_id
-from recollect.stores.dynamodb.records import Head, Record
+from recollect.stores.dynamodb.records import Fence, Head, Record
 
 INDEX = "by_owner"
 SECOND, HOUR, DAY = 1_000, 3_600_000, 86_400_000
@@ -25,22 +25,25 @@ REMEMBERED_CONVERSATIONS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a log stood when it was read: the next free position, and its last record.
+    """How a log stood when it was read: what its last item was, and its head."""
 
-    ``record`` is None where there is none, or the last item is a fence. ``last`` is the position of
-    that item (0: there is none), and ``stamp`` when TTL may eat it, in seconds since 1970; None:
-    never.
-    """
-
-    next: int
-    record: Record | None
-    last: int = 0
-    stamp: int | None = None
+    last: Record | Fence | None = None
     head: Head | None = None
+
+    @property
+    def next(self) -> int:
+        """The next free position."""
+        return 1 if self.last is None else self.last.revision + 1
+
+    @property
+    def record(self) -> Record | None:
+        """The last record, where it is no fence."""
+        return self.last if isinstance(self.last, Record) else None
 
     def living(self, time: int) -> Record | None:
         """The last record, where it is that of a conversation which exists for readers."""
-        return self.record if self.record is not None and self.record.lives(time) else None
+        record = self.record
+        return record if record is not None and record.lives(time) else None
 
 
 class Memory:
@@ -63,7 +66,7 @@ class Memory:
             self._standings.move_to_end(conversation_id)
         standing, then, monotonic_then = found
         fresh = 0 <= time - then < REMEMBERED and monotonic - monotonic_then < REMEMBERED / SECOND
-        if not fresh or standing.record is None or not standing.record.lives(time):
+        if not fresh or standing.living(time) is None:
             self.forget(conversation_id)
             return None
         return standing

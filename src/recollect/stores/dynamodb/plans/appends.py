@@ -17,25 +17,24 @@ from recollect.errors import (
     RecollectError,
 )
 from recollect.messages import Message
-from recollect.stores.dynamodb import heads
 from recollect.stores.dynamodb.calls import Call, CallFailed, Plan
 from recollect.stores.dynamodb.log import CANCELLED, Log, Torn
 from recollect.stores.dynamodb.plans.common import (
-    afterwards,
     extended,
     follow,
     lives_for,
     lost,
     remember,
+    settle,
+    stamp_of_parts,
 )
 from recollect.stores.dynamodb.records import (
     LAYOUT,
-    Fence,
     Record,
     key,
     key_sort,
 )
-from recollect.stores.dynamodb.storage import Kept, keep, stamp_for
+from recollect.stores.dynamodb.storage import Kept, keep
 from recollect.stores.dynamodb.table import (
     FENCED,
     Standing,
@@ -77,17 +76,21 @@ def append(
             standing = None
             continue
         if idempotency_key is not None and last and (refusal or key_seen):
-            done = yield from _done(log, last, owner, idempotency_key)
+            try:
+                done = yield from _done(log, last, owner, idempotency_key)
+            except Torn:
+                standing = None
+                continue
             if done is not None:
                 return done
         if refusal is not None:
             raise refusal
-        if last is not None:
-            last = yield from extended(log, last)
-        if kept is None:
-            kept = yield from keep(log, texts, stamp_for(table.time(), lives_for(table, last)))
-        since = table.time()
         try:
+            if last is not None:
+                last = yield from extended(log, last)
+            if kept is None:
+                kept = yield from keep(log, texts, stamp_of_parts(table, last))
+            since = table.time()
             record = follow(table, standing, last, token, width=len(texts), owner=owner)
         except Torn:
             standing = None
@@ -112,11 +115,13 @@ def append(
             break
         times += 1
         sure = False
-        standing = _behind(rival) if times % STEPS else None
+        # Past a fence nothing is known of the conversation.
+        standing = Standing(rival) if times % STEPS and isinstance(rival, Record) else None
         yield from lost(table, times)
-    remember(log, record, since=since)
-    if not reply_follows or record.position == record.life:
-        yield from afterwards(heads.renew(log, record))
+    if reply_follows and record.position != record.life:
+        remember(log, record, since=since)
+    else:
+        yield from settle(log, record, lives_for(table, record), since=since)
     return Appended(range(record.position, record.revision + 1), record.revision)
 
 
@@ -131,12 +136,6 @@ def _refusal(
     if after is not None and after != last.revision:
         return Conflict(log.id, expected=after, revision=last.revision)
     return None
-
-
-def _behind(rival: Record | Fence) -> Standing | None:
-    if isinstance(rival, Fence):
-        return None
-    return Standing(rival.revision + 1, rival, last=rival.position)
 
 
 def _key(log: Log, record: Record, idempotency_key: str) -> dict[str, Any]:
@@ -157,7 +156,10 @@ def _key(log: Log, record: Record, idempotency_key: str) -> dict[str, Any]:
 
 
 def _done(log: Log, last: Record, owner: str | None, idempotency_key: str) -> Plan[Appended | None]:
-    """What the append with that key answered in this life of the owner's conversation."""
+    """What the append with that key answered in this life of the owner's conversation.
+
+    Raises ``Torn`` where another life has begun since.
+    """
     if owner not in (None, last.owner):
         return None
     reply = yield Call(
@@ -171,7 +173,10 @@ def _done(log: Log, last: Record, owner: str | None, idempotency_key: str) -> Pl
     item = reply.get("Item")
     if item is None:
         return None
-    if (int(item["life"]["N"]), int(item["created_at"]["N"])) != (last.life, last.created_at):
+    life, created_at = int(item["life"]["N"]), int(item["created_at"]["N"])
+    if created_at > last.created_at:
+        raise Torn
+    if (life, created_at) != (last.life, last.created_at):
         return None
     first, messages = int(item["position"]["N"]), int(item["messages"]["N"])
     return Appended(range(first, first + messages), first + messages - 1)

@@ -15,6 +15,7 @@ from recollect.conversations import (
 from recollect.errors import (
     Conflict,
     NotFound,
+    StoreUnavailable,
 )
 from recollect.json_values import Json, dumps
 from recollect.messages import Message
@@ -27,13 +28,13 @@ from recollect.stores.dynamodb.plans.common import (
     extended,
     first_in,
     follow,
+    lives_for,
     living,
     lost,
     remember,
+    settle,
 )
 from recollect.stores.dynamodb.records import (
-    HEAD,
-    LAYOUT,
     Fence,
     Record,
     decode_head,
@@ -113,14 +114,17 @@ def _cut(
     )
     if (yield from log.put(cut, standing)) is not None:
         return None
-    yield from afterwards(heads.renew(log, cut))
-    if (yield from afterwards(bury(log, cut))):
-        remember(log, with_changes(cut, dead=()), since=since)
+    settled = yield from settle(log, cut, lives_for(log.table, cut), since=since)
+    if settled is not None and (yield from afterwards(bury(log, settled))):
+        remember(log, with_changes(settled, dead=()), since=since)
     return cut
 
 
 def bury(log: Log, cut: Record) -> Plan[None]:
-    """Free what ``cut``, and cuts before it that were not finished, left dead."""
+    """Free what ``cut``, and cuts before it that were not finished, left dead.
+
+    The conversation must have its head: one that is missing is made of a record that may be dead.
+    """
     for first, last in cut.dead:
         yield from storage.fence(log, max(first, cut.life), last)
         left = yield from reading.back(log, cut, 1, start=first - 1)
@@ -154,8 +158,8 @@ def replace(
         texts[seq - holder.position] = text
         description = yield from heads.described(log, last, standing.head)
         last = yield from extended(log, last)
-        kept = yield from keep(log, texts, last.stamp)
         marker = follow(table, standing, last, table.new_token())
+        kept = yield from keep(log, texts, marker.stamp)
         changed = with_changes(
             kept.within(holder),
             messages=len(texts),
@@ -172,8 +176,7 @@ def replace(
             return None  # the record was rewritten or fenced meanwhile
         if rival is not None:
             return None
-        remember(log, marker, since=since)
-        yield from afterwards(heads.renew(log, marker))
+        yield from settle(log, marker, lives_for(table, marker), since=since)
         yield from afterwards(storage.discard_parts(log, holder))
         return conversation(log, marker, description)
 
@@ -194,7 +197,8 @@ def update(
     metadata = None if metadata is None else checked_metadata(metadata)
     if revision is not None:
         check_number(revision, "revision", least=0)
-    log = Log(table, conversation_id)
+    log, token = Log(table, conversation_id), table.new_token()
+    changed = heads.attributes(title, metadata)
     times = 0
     while True:
         standing, _ = yield from log.end()
@@ -202,21 +206,16 @@ def update(
         if revision is not None and revision != last.revision:
             raise Conflict(conversation_id, expected=revision, revision=last.revision)
         head = standing.head
+        description = yield from heads.described(log, last, head)
         if head is None or not head.is_of(last):
             yield from heads.mend(log)
-        if not (changed := heads.attributes(title, metadata)) and revision is None:
+            head = None
+        if not changed and revision is None:
             break
-        update = log.change(
-            HEAD,
-            changed or {"v": {"N": str(LAYOUT)}},
-            "#life = :life AND #created_at = :created_at AND attribute_not_exists(#deleted)",
-            life={"N": str(last.life)},
-            created_at={"N": str(last.created_at)},
-        )
+        update = heads.edit(log, last, head, changed, token)
         try:
             if revision is None:
-                reply = yield Call("UpdateItem", update | {"ReturnValues": "ALL_NEW"})
-                head = decode_head(reply["Attributes"])
+                yield Call("UpdateItem", update)
             else:
                 yield Call(
                     "TransactWriteItems",
@@ -226,14 +225,24 @@ def update(
         except CallFailed as failed:
             if failed.code not in (CONDITION_FAILED, CANCELLED):
                 raise
+            found = failed.item or (failed.reasons[0][1] if failed.reasons else None)
+            if found is not None and decode_head(found).edit == token:
+                break  # of a try whose answer was lost
+            if failed.unknown and changed:
+                # If it was in, others went on from it.
+                raise StoreUnavailable(
+                    "An answer was lost, and the conversation has changed since; read it, and "
+                    "update it again if it needs that.",
+                    may_have_landed=True,
+                ) from failed
         times += 1
         yield from lost(table, times)
-    description = yield from heads.described(log, last, head)
+    was_title, was_metadata = description
     return conversation(
         log,
         last,
         (
-            description[0] if title is None else title or None,
-            description[1] if metadata is None else metadata,
+            was_title if title is None else title or None,
+            was_metadata if metadata is None else metadata,
         ),
     )

@@ -12,13 +12,13 @@ from recollect.errors import (
     RecollectError,
     StoreUnavailable,
 )
-from recollect.stores.dynamodb import heads
+from recollect.stores.dynamodb import heads, stamps
 from recollect.stores.dynamodb.calls import CallFailed, Plan, Wait
 from recollect.stores.dynamodb.log import Log, Torn
 from recollect.stores.dynamodb.records import (
     Record,
 )
-from recollect.stores.dynamodb.storage import renewed, stamp_for
+from recollect.stores.dynamodb.stamps import renewed, stamp_for
 from recollect.stores.dynamodb.table import (
     Standing,
     Table,
@@ -27,6 +27,8 @@ from recollect.stores.dynamodb.table import (
 
 T = TypeVar("T")
 
+LEFT_UNDONE = (CallFailed, RecollectError, Torn)
+"""What may be raised by work that others finish."""
 TORN = 100  # times that a reading is begun again
 
 
@@ -90,6 +92,9 @@ def follow(
     time = table.time()
     if last is not None and not last.lives(time):
         raise Torn
+    # Lives are told by their creation, and clocks differ.
+    former = standing.record
+    created = time if former is None else max(time, former.created_at + 1)
     own = lifetime if last is None else last.lifetime
     ahead = table.lifetime if own is None else own
     expiry = None if ahead is None else time + ahead
@@ -100,8 +105,8 @@ def follow(
         token=token,
         life=standing.next,
         owner=owner,
-        created_at=time,
-        updated_at=time,
+        created_at=created,
+        updated_at=created,
         lifetime=own,
         expiry=expiry,
         floor=stamp,
@@ -109,6 +114,9 @@ def follow(
     )
     if last is None:
         return record
+    floor = stamp if last.floor is None or stamp is None else min(last.floor, stamp)
+    if last.floor is None or last.stamp is None:
+        stamp = None  # others have none yet, and get theirs first: ``settle``
     return replace(
         record,
         life=last.life,
@@ -116,7 +124,7 @@ def follow(
         created_at=last.created_at,
         # A clock that was set back must not let activity sink in the list.
         updated_at=max(time, last.updated_at),
-        floor=None if stamp is None else min(last.floor or stamp, stamp),
+        floor=floor,
         stamp=None if stamp is None else max(last.stamp or stamp, stamp),
         after=last.last_seq,
         message_count=last.message_count,
@@ -127,6 +135,13 @@ def follow(
 def lives_for(table: Table, last: Record | None) -> int | None:
     """How long (ms) the conversation lives after an activity; a new one, where ``last`` is None."""
     return table.lifetime if last is None or last.lifetime is None else last.lifetime
+
+
+def stamp_of_parts(table: Table, last: Record | None) -> int | None:
+    """That of the parts of a record which is to go behind ``last``."""
+    if last is not None and last.stamp is None:
+        return None
+    return stamp_for(table.time(), lives_for(table, last))
 
 
 def extended(log: Log, last: Record) -> Plan[Record]:
@@ -141,14 +156,26 @@ def afterwards(plan: Plan[object]) -> Plan[bool]:
     """
     try:
         yield from plan
-    except (CallFailed, RecollectError, Torn):
+    except LEFT_UNDONE:
         return False
     return True
 
 
+def settle(log: Log, record: Record, lifetime: int | None, *, since: int) -> Plan[Record | None]:
+    """Do what a record that is in leaves to do. As that made it; None where it was not done."""
+    remember(log, record, since=since)
+    try:
+        yield from heads.renew(log, record)
+        settled = yield from stamps.settled(log, record, lifetime)
+    except LEFT_UNDONE:
+        return None
+    if settled is not record:
+        remember(log, settled, since=since)
+    return settled
+
+
 def remember(log: Log, record: Record, *, since: int) -> None:
-    standing = Standing(record.revision + 1, record, last=record.position, stamp=record.stamp)
-    log.table.remember(log.id, standing, since=since)
+    log.table.remember(log.id, Standing(record), since=since)
 
 
 def lost(table: Table, times: int) -> Plan[None]:

@@ -120,16 +120,19 @@ def owned_heads(
     limit: int,
     start: tuple[int, str] | None,
     *,
+    forward: bool = False,
     expired_too: bool = False,
 ) -> Plan[list[tuple[str, Head]]]:
-    """At most ``limit`` conversations of ``owner`` behind ``start``, newest activity first."""
+    """At most ``limit`` conversations of ``owner`` behind ``start``, newest activity first, or
+    oldest where ``forward``.
+    """
     params: dict[str, Any] = {
         "TableName": table.name,
         "IndexName": INDEX,
         "KeyConditionExpression": "#owner = :owner",
         "ExpressionAttributeNames": {"#owner": "owner"},
         "ExpressionAttributeValues": {":owner": {"S": owner}},
-        "ScanIndexForward": False,
+        "ScanIndexForward": forward,
     }
     if start is not None:
         updated_at, conversation_id = start

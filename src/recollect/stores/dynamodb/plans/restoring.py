@@ -19,16 +19,16 @@ from recollect.stores.dynamodb import heads
 from recollect.stores.dynamodb.calls import Plan
 from recollect.stores.dynamodb.log import Log, Torn
 from recollect.stores.dynamodb.plans.common import (
-    afterwards,
     conversation,
     follow,
     lost,
-    remember,
+    settle,
 )
 from recollect.stores.dynamodb.records import (
     Record,
 )
-from recollect.stores.dynamodb.storage import Kept, keep, renewed
+from recollect.stores.dynamodb.stamps import renewed
+from recollect.stores.dynamodb.storage import Kept, keep
 from recollect.stores.dynamodb.table import (
     Standing,
     Table,
@@ -63,11 +63,11 @@ def restore(
         if expiry is not None:
             lives_for = max(lives_for or 0, expiry - time)
         description: heads.Description = (given.title, given.metadata)
-        if last is not None:
-            description = yield from heads.described(log, last, standing.head)
-            last = yield from renewed(log, last, lives_for)
-            last = replace(last, lifetime=lives_for)
         try:
+            if last is not None:
+                description = yield from heads.described(log, last, standing.head)
+                last = yield from renewed(log, last, lives_for)
+                last = replace(last, lifetime=lives_for)
             record = follow(
                 table,
                 standing,
@@ -102,8 +102,7 @@ def restore(
             break
         times += 1
         yield from lost(table, times)
-    remember(log, record, since=since)
-    yield from afterwards(heads.renew(log, record))
+    yield from settle(log, record, lives_for, since=since)
     return conversation(log, record, description)
 
 

@@ -33,7 +33,8 @@ from recollect.stores.dynamodb.plans.common import (
 from recollect.stores.dynamodb.records import (
     Record,
 )
-from recollect.stores.dynamodb.storage import Kept, Parts, stamp_for
+from recollect.stores.dynamodb.stamps import stamp_for
+from recollect.stores.dynamodb.storage import Kept, Parts
 from recollect.stores.dynamodb.table import (
     Table,
     milliseconds,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from recollect.errors import InvalidArgument
@@ -13,11 +14,12 @@ from recollect.stores.dynamodb.log import Log
 from recollect.stores.dynamodb.plans.changes import bury
 from recollect.stores.dynamodb.plans.common import afterwards
 from recollect.stores.dynamodb.plans.ends import end, free
-from recollect.stores.dynamodb.records import conversation_of
+from recollect.stores.dynamodb.records import Record, check_layout, conversation_of
 from recollect.stores.dynamodb.table import DAY, HOUR, Table, stamp_at
 
-TTL_LATE = HOUR
-"""How far (ms) a stamp must lie back until it is acted upon here, for clocks differ."""
+LATE = HOUR
+"""How far (ms) an end or a stamp must lie back until it is acted upon here, for clocks differ."""
+LOOKED_AT = ("pk", "sk", "v", "l", "y", "expires_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,8 @@ def sweep(
     params: dict[str, Any] = {
         "TableName": table.name,
         "ConsistentRead": True,
-        "ProjectionExpression": "#pk, #sk, #l, #y, #expires_at",
-        "ExpressionAttributeNames": {f"#{n}": n for n in ("pk", "sk", "l", "y", "expires_at")},
+        "ProjectionExpression": ", ".join(f"#{name}" for name in LOOKED_AT),
+        "ExpressionAttributeNames": {f"#{name}": name for name in LOOKED_AT},
     }
     if cursor is not None:
         params["ExclusiveStartKey"] = _start(cursor)
@@ -82,9 +84,10 @@ class _Seen:
     first_record: int | None = None
 
     def add(self, item: Item, time: int) -> None:
+        check_layout(item)
         sort = item["sk"]["S"]
         stamp = int(item["expires_at"]["N"]) if "expires_at" in item else None
-        if stamp is not None and stamp < stamp_at(time - TTL_LATE):
+        if stamp is not None and stamp < stamp_at(time - LATE):
             self.overdue.append(sort)
         elif sort.startswith("b#"):
             token, _, n = sort.removeprefix("b#").rpartition("#")
@@ -100,34 +103,38 @@ def _tidied(table: Table, seen: _Seen) -> Plan[int]:
     log = Log(table, conversation_of(seen.pk))
     freed = 0
     for sort in seen.overdue:
-        freed += yield from storage.eat(log, sort, stamp_at(table.time() - TTL_LATE))
+        freed += yield from storage.eat(log, sort, stamp_at(table.time() - LATE))
     for token, items in seen.parts.items():
         yield from storage.delete_parts(log, token, items)
         freed += items
     standing, _ = yield from log.end()
     last, head = standing.record, standing.head
     if last is None:
-        if head is not None and not standing.last and not head.deleted:
+        if head is not None and standing.last is None and not head.deleted:
             yield from heads.drop(log, head)
             freed += 1
         return freed
     if last.closed:
-        if standing.stamp is None:
+        if last.stamp is None:
             yield from free(log, last)
             freed += 1
         return freed
-    if not last.lives(table.time()):
-        # TTL would come to it in a lifetime or two.
-        yield from end(log, None, expired_too=True)
+    if _is_over(table, last):
+        # TTL would come to it in a lifetime or two. It may live again by now.
+        yield from end(log, None, partial(_is_over, table))
         return freed + 1
     if seen.first_record is not None and seen.first_record < last.life:
         freed += yield from storage.fence(log, 1, last.life - 1)
     if last.lives(table.time()):
-        if last.dead:
-            yield from afterwards(bury(log, last))
         if head is None or not head.is_of(last) or head.revision < last.revision:
             yield from heads.mend(log)
+        if last.dead:
+            yield from afterwards(bury(log, last))
     return freed
+
+
+def _is_over(table: Table, last: Record) -> bool:
+    return not last.lives(table.time() - LATE)
 
 
 def _age(token: str, time: int) -> int:
