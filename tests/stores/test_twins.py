@@ -8,6 +8,7 @@ import pytest
 
 from recollect import open_async_store, open_store
 from recollect.stores.contract import AsyncStore, Store
+from recollect.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore
 from recollect.stores.sqlite import SQLiteStore
 from recollect.stores.threads import ThreadedStore
 
@@ -22,7 +23,10 @@ def methods(store: type) -> dict[str, Callable[..., Any]]:
 
 
 OPERATIONS = methods(Store)
-OTHERS = [AsyncStore, SQLiteStore, ThreadedStore]
+DYNAMODB = [DynamoDBStore, AsyncDynamoDBStore]
+SAID_ANEW = ("delete_owner", "sweep", "close")
+"""Of DynamoDB's: the first two take more, and the client is the caller's to close."""
+OTHERS = [AsyncStore, SQLiteStore, ThreadedStore, *DYNAMODB]
 
 
 def test_the_contract_holds_all_of_the_designs_operations() -> None:
@@ -43,7 +47,22 @@ def test_every_store_has_the_same_operations_and_no_others(other: type) -> None:
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_signatures_agree(other: type, name: str) -> None:
     # Parameters with their kinds, defaults and types, and what is answered.
-    assert inspect.signature(methods(other)[name]) == inspect.signature(OPERATIONS[name])
+    ours, theirs = inspect.signature(methods(other)[name]), inspect.signature(OPERATIONS[name])
+    assert ours.return_annotation == theirs.return_annotation
+    assert [ours.parameters.get(each) for each in theirs.parameters] == [
+        *theirs.parameters.values()
+    ]
+    further = [ours.parameters[each] for each in ours.parameters if each not in theirs.parameters]
+    assert not further or other in DYNAMODB
+    assert all(
+        each.kind is each.KEYWORD_ONLY and each.default is not each.empty for each in further
+    )
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_both_of_dynamodb_take_the_same(name: str) -> None:
+    one, other = (inspect.signature(methods(store)[name]) for store in DYNAMODB)
+    assert one == other
 
 
 @pytest.mark.parametrize("other", OTHERS)
@@ -51,16 +70,23 @@ def test_signatures_agree(other: type, name: str) -> None:
 def test_help_says_the_same(other: type, name: str) -> None:
     promise = inspect.getdoc(OPERATIONS[name])
     assert promise
-    assert inspect.getdoc(methods(other)[name]) == promise
+    if other not in DYNAMODB or name not in SAID_ANEW:
+        assert inspect.getdoc(methods(other)[name]) == promise
+
+
+@pytest.mark.parametrize("name", SAID_ANEW[:2])
+def test_both_of_dynamodb_say_the_same(name: str) -> None:
+    one, other = (inspect.getdoc(methods(store)[name]) for store in DYNAMODB)
+    assert one == other
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_async_operations_are_awaited(name: str) -> None:
     awaited = [
         inspect.iscoroutinefunction(methods(store)[name])
-        for store in (Store, SQLiteStore, AsyncStore, ThreadedStore)
+        for store in (Store, SQLiteStore, DynamoDBStore, AsyncStore, ThreadedStore)
     ]
-    assert awaited == [False, False, True, True]
+    assert awaited == [False, False, False, True, True]
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

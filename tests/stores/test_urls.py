@@ -1,14 +1,29 @@
 """One URL names a store."""
 
-from collections.abc import Callable
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from recollect import InvalidArgument, Message, StoreUnavailable, open_async_store, open_store
+from recollect import (
+    InvalidArgument,
+    Message,
+    NotFound,
+    StoreUnavailable,
+    open_async_store,
+    open_store,
+)
+from recollect.messages import new_id
+from recollect.stores.dynamodb import DynamoDBStore, create_table
+from recollect.stores.dynamodb.calls import Call
 from recollect.stores.urls import check_url, duration
+from recollect.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
 
 HELLO = [Message.user("hello")]
 
@@ -72,6 +87,11 @@ def anyio_backend() -> str:
 
 
 WHERE = "write sqlite:///PATH, such as sqlite:///recollect.db, or dynamodb://TABLE."
+TABLE = (
+    "names no table; write dynamodb://TABLE with 3 to 255 letters, digits, dots, dashes and "
+    "underscores."
+)
+KNOWN = "region, endpoint, expire_after and consistent are known."
 SLASHES = (
     "names no file; write sqlite:///recollect.db (three slashes) for one in the working directory, "
     "sqlite:////var/lib/recollect.db (four) for any other."
@@ -96,6 +116,40 @@ SLASHES = (
             "The store 'sqlite:///a.db?mode=ro' has 'mode'; only expire_after is known.",
         ),
         ("sqlite:///a?a=1", "The store 'sqlite:///a?a=1' has 'a'; only expire_after is known."),
+        ("dynamodb:", f"The store 'dynamodb:' {TABLE}"),
+        ("dynamodb://", f"The store 'dynamodb://' {TABLE}"),
+        ("dynamodb:///trips", f"The store 'dynamodb:///trips' {TABLE}"),
+        ("dynamodb://ab", f"The store 'dynamodb://ab' {TABLE}"),
+        ("dynamodb://tr%69ps", f"The store 'dynamodb://tr%69ps' {TABLE}"),
+        ("dynamodb://bob@trips", f"The store 'dynamodb://bob@trips' {TABLE}"),
+        ("dynamodb://trips:80", f"The store 'dynamodb://trips:80' {TABLE}"),
+        ("dynamodb://trips/items", f"The store 'dynamodb://trips/items' {TABLE}"),
+        ("dynamodb://trips#items", f"The store 'dynamodb://trips#items' {TABLE}"),
+        (
+            "dynamodb://trips?a=1",
+            f"The store 'dynamodb://trips?a=1' has 'a'; {KNOWN}",
+        ),
+        (
+            "dynamodb://trips?region=",
+            "'' is no AWS region; write one such as eu-west-1.",
+        ),
+        (
+            "dynamodb://trips?region=Ireland",
+            "'Ireland' is no AWS region; write one such as eu-west-1.",
+        ),
+        (
+            "dynamodb://trips?endpoint=127.0.0.1:8000",
+            "The endpoint '127.0.0.1:8000' is no address; write one such as http://127.0.0.1:8000.",
+        ),
+        (
+            "dynamodb://trips?endpoint=http:///",
+            "The endpoint 'http:///' is no address; write one such as http://127.0.0.1:8000.",
+        ),
+        ("dynamodb://trips?consistent=yes", "'yes' is neither true nor false."),
+        (
+            "dynamodb://trips?expire_after=0s",
+            "The time '0s' is 0:00:00; it must be a second to 36,500 days.",
+        ),
         (
             "sqlite:///a.db?expire_after=month",
             "'month' is no time; write a number and s, m, h, d or w: 30d.",
@@ -162,6 +216,186 @@ async def test_an_async_store_takes_the_lifetime_too() -> None:
     async with open_async_store("sqlite:///:memory:", expire_after=hour) as store:
         made = await store.create()
         assert made.expires_at == made.updated_at + hour
+
+
+# DynamoDB -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def there(monkeypatch: pytest.MonkeyPatch, dynamodb_local: DynamoDBLocal) -> Iterator[str]:
+    """A URL of a table in DynamoDB Local, for which the environment has credentials."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "*")
+    table = f"Trips_by.url-{new_id()}"
+    client = dynamodb_local.client()
+    create_table(client, table)
+    yield f"dynamodb://{table}?region={REGION}&endpoint={dynamodb_local.endpoint}"
+    client.delete_table(TableName=table)
+    client.close()
+
+
+@pytest.mark.anyio
+async def test_a_table_is_the_same_for_sync_and_async_code(there: str) -> None:
+    with open_store(there) as store:
+        appended = store.append("greeting", HELLO)
+        async with open_async_store(there) as same:
+            assert (await same.get("greeting")).revision == appended.revision
+
+
+@pytest.mark.anyio
+async def test_a_table_has_the_lifetime_of_its_url(there: str) -> None:
+    hour = timedelta(hours=1)
+    with open_store(f"{there}&expire_after=1h") as store:
+        made = store.create()
+        assert made.expires_at == made.updated_at + hour
+    async with open_async_store(there, expire_after=hour) as async_store:
+        made = await async_store.create()
+        assert made.expires_at == made.updated_at + hour
+
+
+@pytest.mark.parametrize(("query", "halved"), [("", 1), ("&consistent=false", 2)])
+def test_reads_that_may_miss_the_latest_writes_are_asked_for_in_the_url(
+    there: str, query: str, halved: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def note(call: Call) -> dict[str, Any]:
+        asked.append(call.params["ConsistentRead"])
+        return {"Items": []}
+
+    with open_store(f"{there}{query}") as store:
+        monkeypatch.setattr(store._calls, "perform", note)  # type: ignore[attr-defined]
+        with pytest.raises(NotFound):
+            store.tail("greeting", 1)
+    assert asked == [halved == 1]
+
+
+def test_a_store_closes_the_client_that_it_made(there: str) -> None:
+    store = open_store(there)
+    store.append("greeting", HELLO)
+    store.close()
+    store.close()
+    with pytest.raises(StoreUnavailable, match=r"was closed; open it again\.$"):
+        store.get("greeting")
+
+
+def test_a_store_leaves_the_client_open_that_it_was_given(
+    there: str, dynamodb_local: DynamoDBLocal
+) -> None:
+    client = dynamodb_local.client()
+    table = there.removeprefix("dynamodb://").partition("?")[0]
+    for _ in range(2):
+        with DynamoDBStore(client, table) as store:
+            store.append("greeting", HELLO)
+    assert client.scan(TableName=table)["Count"] > 0
+    client.close()
+
+
+FORKS = """
+import os, sys
+from recollect import Message, open_store
+
+store = open_store(sys.argv[1])
+store.append("talk", [Message.user("parent")])
+child = os.fork()
+if not child:
+    for n in range(20):
+        store.append("talk", [Message.user("child")])
+    os._exit(0)
+for n in range(20):
+    store.append("talk", [Message.user("parent")])
+assert os.waitpid(child, 0)[1] == 0
+texts = [message.text for message in store.tail("talk", 100).messages]
+print(texts.count("parent"), texts.count("child"))
+store.close()
+"""
+
+
+def test_a_store_may_be_used_in_a_forked_child(there: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS, there],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.split() == ["21", "20"], done.stderr
+
+
+@pytest.mark.anyio
+async def test_without_a_region_it_is_said_where_to_write_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    sentence = "No AWS region is named; write region=eu-west-1, say, or set AWS_DEFAULT_REGION."
+    with pytest.raises(InvalidArgument) as refused:
+        open_store("dynamodb://trips")
+    assert str(refused.value) == sentence
+    async with open_async_store("dynamodb://trips") as store:
+        with pytest.raises(InvalidArgument) as refused:
+            await store.get("greeting")
+    assert str(refused.value) == sentence
+
+
+ABSENT = """
+import sys
+sys.modules[sys.argv[2]] = None  # as if it were not installed
+from recollect import InvalidArgument, open_async_store, open_store
+try:
+    {"sync": open_store, "async": open_async_store}[sys.argv[1]]("dynamodb://trips?region=eu-west-1")
+except InvalidArgument as refused:
+    print(refused)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "extra"),
+    [
+        ("sync", "boto3", "dynamodb"),
+        ("sync", "botocore", "dynamodb"),
+        ("async", "boto3", "async"),
+        ("async", "aiodynamo", "async"),
+        ("async", "aiohttp", "async"),
+        ("sync", "aiohttp", None),
+    ],
+)
+def test_what_is_not_installed_is_named_with_how_to_install_it(
+    kind: str, module: str, extra: str | None
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ABSENT, kind, module],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == ""
+    if extra is None:
+        assert done.stdout == ""
+    else:
+        assert re.fullmatch(
+            rf"A store in DynamoDB needs {module}[\w.]*; install it with "
+            rf"pip install 'recollect\[{extra}\]'\.\n",
+            done.stdout,
+        )
+
+
+def test_checking_the_url_of_a_table_needs_nothing_that_is_optional() -> None:
+    code = (
+        "import sys; from recollect.stores.urls import check_url; "
+        "check_url('dynamodb://trips?region=eu-west-1&expire_after=30d&consistent=true"
+        "&endpoint=http://127.0.0.1:8000'); print('botocore' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+# Times --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ Each test has a table of its own, which costs little: a sweep looks at the whole
 
 from typing import TYPE_CHECKING
 
+import boto3
 import pytest
 
 from recollect.stores.contract import AsyncStore, Store
 from recollect.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore
-from recollect.testing.dynamodb_local import REGION, DynamoDBLocal
+from recollect.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
 from recollect.testing.store_contract import (
     AsyncStoreContract,
     Clock,
@@ -25,6 +26,12 @@ EXAMPLES = 8
 pytestmark = pytest.mark.usefixtures("aws_environment")
 
 
+@pytest.fixture(scope="module")
+def session() -> boto3.Session:
+    """One for all tests: each reads botocore's large files anew."""
+    return boto3.Session(aws_access_key_id=KEY, aws_secret_access_key=KEY)
+
+
 class TestDynamoDB(StoreContract):
     examples = EXAMPLES
 
@@ -37,9 +44,11 @@ class TestDynamoDBAsync(AsyncStoreContract):
     examples = EXAMPLES
 
     @pytest.fixture
-    def store(self, dynamodb_local: DynamoDBLocal, table: str, clock: Clock) -> AsyncStore:
+    def store(
+        self, dynamodb_local: DynamoDBLocal, session: boto3.Session, table: str, clock: Clock
+    ) -> AsyncStore:
         return AsyncDynamoDBStore(
-            table, region=REGION, endpoint=dynamodb_local.endpoint, clock=clock
+            table, region=REGION, endpoint=dynamodb_local.endpoint, session=session, clock=clock
         )
 
 

@@ -1,0 +1,122 @@
+"""What goes in comes back equal and of the same types, from DynamoDB as from SQLite."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recollect.conversations import METADATA_BYTES
+from recollect.json_values import DEEPEST, Json
+from recollect.messages import Message, new_id
+from recollect.stores.contract import Store
+from recollect.stores.sqlite import SQLiteStore
+from recollect.testing.store_contract.effort import examples_of
+from recollect.testing.store_contract.keeping import (
+    WIDEST,
+    deep,
+    messages,
+    same,
+    same_message,
+    texts,
+    up_to,
+)
+from recollect.testing.store_contract.terms import read_all
+from tests.stores.dynamodb.conftest import OpenStore
+
+EXAMPLES = 40
+
+
+@contextmanager
+def both(open_store: OpenStore) -> Iterator[list[Store]]:
+    with ExitStack() as ends:
+        yield [ends.enter_context(SQLiteStore(":memory:")), open_store()]
+
+
+def test_messages_come_back_from_both_as_they_went_in(open_store: OpenStore) -> None:
+    with both(open_store) as stores:
+
+        @examples_of(EXAMPLES)
+        @given(st.lists(messages, min_size=1, max_size=6), st.booleans())
+        def come_back(sent: list[Message], one_by_one: bool) -> None:
+            conversation_id = new_id()
+            for store in stores:
+                for batch in [[message] for message in sent] if one_by_one else [sent]:
+                    store.append(conversation_id, batch)
+                copy = store.fork(conversation_id).id
+                for read in (
+                    store.tail(conversation_id, 10).messages,
+                    read_all(store, conversation_id),
+                    read_all(store, copy),
+                ):
+                    assert len(read) == len(sent)
+                    assert all(map(same_message, read, sent))
+
+        come_back()
+
+
+def test_what_is_said_of_a_conversation_comes_back_from_both_as_it_went_in(
+    open_store: OpenStore,
+) -> None:
+    with both(open_store) as stores:
+
+        @examples_of(EXAMPLES)
+        @given(texts, up_to(METADATA_BYTES), up_to(METADATA_BYTES), texts.filter(bool))
+        def come_back(
+            title: str, first: dict[str, Json], second: dict[str, Json], owner: str
+        ) -> None:
+            conversation_id = new_id()
+            owner += conversation_id
+            for store in stores:
+                store.create(conversation_id, owner=owner, title=title, metadata=first)
+                for metadata in (first, second):
+                    store.update(conversation_id, metadata=metadata)
+                    [listed] = store.list(owner).conversations
+                    assert listed == store.get(conversation_id)
+                    assert same(listed.metadata, metadata)
+                    assert listed.title == (title or None)
+                    assert listed.owner == owner
+
+        come_back()
+
+
+VALUES: dict[str, Json] = {
+    "an int of 39 digits": 10**38 + 1,
+    "the widest int": [WIDEST, -WIDEST],
+    "an int that a float cannot hold": 2**53 + 1,
+    "a float that is a whole number": [1.0, -1.0, 1e22],
+    "the least float": [5e-324, -5e-324],
+    "the greatest float": [1.7976931348623157e308, -1.7976931348623157e308],
+    "a float of 17 digits": 0.1 + 0.2,
+    "zeros": [0, 0.0, -0.0, False],
+    "ones": [1, 1.0, True, "1"],
+    "nothing": [None, "", [], {}],
+    "nothing by name": {"": "", "a": None, "b": [], "c": {}},
+    "the deepest": deep(DEEPEST - 3),
+    "unicode": "\0\x7f\u00e9e\u0301\u2028\ufeff\uffff\N{GRINNING FACE}\U0010ffff",
+    "names": {
+        "\0": 1,
+        "\u00e9": 2,
+        "e\u0301": 3,
+        "\N{GRINNING FACE}": 4,
+        "#pk": 5,
+        "S": {"N": "6"},
+    },
+    "escapes": '\\ " / \b \f \n \r \t \\u0041 \\ud800',
+}
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
+def test_a_value_comes_back_from_both_as_it_went_in(open_store: OpenStore, value: Json) -> None:
+    fields: dict[str, Json] = {"value": value}
+    message = Message(role="user", content=[{"value": value}], metadata=fields, extra=fields)
+    # Beside something long it is compressed, and beside something longer it lies in parts.
+    for beside in ("", "a" * 5_000, "".join(map(chr, range(0x4E00, 0x9E00))) * 4):
+        batch = [Message.user(beside), message]
+        with both(open_store) as stores:
+            for store in stores:
+                conversation_id = store.create(metadata=fields).id
+                store.append(conversation_id, batch)
+                assert all(map(same_message, store.tail(conversation_id, 9).messages, batch))
+                assert same(store.get(conversation_id).metadata, fields)
