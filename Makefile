@@ -1,13 +1,14 @@
 # All of it works from a clean clone; what is missing is installed first, or named. The longer
 # parts are scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench docs constraints clean
+.PHONY: help serve test check format bench simulate docs constraints clean
 # Python's packages are compiled when they are first used; without that each of the many processes
 # that the tests start compiles them again.
 unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 CODE := src tests $(wildcard benchmarks) conftest.py
 ARGS ?=
+SECONDS ?= 60
 
 help:  ## List these commands (more arguments: make test ARGS="-k browser")
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +43,11 @@ bench:  ## Run the benchmarks
 	@echo "Running the benchmarks."
 	@scripts/environment development
 	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+simulate:  ## Try simulated schedules of the DynamoDB store for so long (SECONDS=600, or SEED=7)
+	@echo "Simulating."
+	@scripts/environment development
+	@exec $(BIN)/python -m recollect.testing.simulation $(if $(SEED),--seed $(SEED),--seconds $(SECONDS)) $(ARGS)
 
 docs:  ## Build the documentation into site/
 	@echo "Building the documentation into site/."
