@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import benchmarks.dynamodb
 import benchmarks.sqlite  # noqa: F401  (registers its benchmarks)
 from benchmarks.measuring import BENCHMARKS, Measured
 
@@ -36,28 +37,33 @@ def heading() -> str:
         f"Recollect {version('recollect')}",
         f"Python {platform.python_version()}",
         f"SQLite {sqlite3.sqlite_version}",
+        *(f"{name} {version(name)}" for name in ("boto3", "aiodynamo", "aiohttp")),
         f"{platform.system()} {platform.machine()}",
         f"{os.cpu_count()} CPUs",
     ]
     return f"""\
 # Benchmarks
 
-What Recollect takes as a multiple of the same work done by hand with `sqlite3` and `json`, in the
-same rows and as durable: 1.00 is as much, less is better. Medians of rounds that take turns; CPU is
-that of the whole process, wall is the time that passed, which is mostly the disk's. A message has
-1,000 characters. The long conversations are few and the short ones many, so that more of the long
-ones' pages lie in SQLite's cache.
+What Recollect takes as a multiple of the same work done by hand: 1.00 is as much, less is better.
+Medians of rounds that take turns; CPU is that of the whole process, wall is the time that passed. A
+message has 1,000 characters.
+
+SQLite is against `sqlite3` and `json`, in the same rows and as durable; its wall time is mostly the
+disk's. The long conversations are few and the short ones many, so that more of the long ones' pages
+lie in SQLite's cache.
+
+DynamoDB is against `boto3`, `json` and `zlib`, in the same requests, on DynamoDB Local: a process
+of its own, whose CPU time does not count, and whose answers are most of the wall time. Turns at
+once are 200 tasks, each a turn of a conversation of its own, against 50 threads: the throughput is
+1 / wall of theirs. The messages are English prose.
 
 Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {", ".join(versions)}."""
 
 
 def table(measured: Sequence[Measured]) -> str:
-    width = max((len(f"{each.benchmark}, {each.ratio}") for each in measured), default=0)
-    lines = [f"| {'':{width}} |  CPU | wall |", f"|{'-' * (width + 2)}|-----:|-----:|"]
-    lines += [
-        f"| {f'{each.benchmark}, {each.ratio}':{width}} | {each.cpu:4.2f} | {each.wall:4.2f} |"
-        for each in measured
-    ]
+    width = max((len(each.name) for each in measured), default=0)
+    lines = [f"| {'':{width}} |   CPU |  wall |", f"|{'-' * (width + 2)}|------:|------:|"]
+    lines += [f"| {each.name:{width}} | {each.cpu:>5} | {each.wall:>5} |" for each in measured]
     return "\n".join(lines)
 
 

@@ -1,7 +1,8 @@
 """Durable, ordered memory for AI applications, on DynamoDB or one SQLite file."""
 
+from typing import TYPE_CHECKING
+
 from recollect.conversations import Appended, Conversation, Listing, Page, Tail
-from recollect.copying import Copied, Mismatch, Progress, acopy, copy
 from recollect.errors import (
     AlreadyExists,
     Conflict,
@@ -18,6 +19,9 @@ from recollect.errors import (
 from recollect.messages import Message
 from recollect.stores.contract import AsyncStore, Store
 from recollect.stores.urls import open_async_store, open_store
+
+if TYPE_CHECKING:
+    from recollect.copying import Copied, Mismatch, Progress, acopy, copy
 
 __all__ = [
     "AlreadyExists",
@@ -47,3 +51,12 @@ __all__ = [
     "open_async_store",
     "open_store",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # With the first use: few programs move data, and all pay for what is imported.
+    if name in ("Copied", "Mismatch", "Progress", "acopy", "copy"):
+        from recollect import copying
+
+        return getattr(copying, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,9 +16,12 @@ LONGEST_INTEGER_BITS = 2_000
 # process stores, every other must be able to read.
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
 def dumps(value: object) -> str:
     """``value`` as compact JSON text."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _encode(value)
 
 
 def checked_text(value: object, part: str, *, error: type[InvalidArgument]) -> str:

@@ -30,7 +30,8 @@ def new_id() -> str:
 
 def now() -> datetime:
     """The time in UTC, to the millisecond: what is stored is what was seen."""
-    return to_milliseconds(datetime.now(UTC))
+    time = datetime.now(UTC)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
 
 def to_milliseconds(time: datetime) -> datetime:
@@ -134,13 +135,7 @@ class Message:
     def at(self, seq: int) -> "Message":
         """The same message at that place."""
         return _trusted(
-            role=self.role,
-            content=self.content,
-            id=self.id,
-            created_at=self.created_at,
-            metadata=self.metadata,
-            extra=self.extra,
-            seq=seq,
+            self.role, self.content, self.id, self.created_at, self.metadata, self.extra, seq
         )
 
 
@@ -178,20 +173,35 @@ def decode(text: str, *, seq: int) -> Message:
 def decode_body(body: dict[str, Any], *, seq: int) -> Message:
     """The message of which ``body`` is the JSON value."""
     return _trusted(
-        role=body["role"],
-        content=body["content"],
-        id=body["id"],
-        created_at=datetime.fromisoformat(body["created_at"]),
-        metadata=body.get("metadata", {}),
-        extra=body.get("extra", {}),
-        seq=seq,
+        body["role"],
+        body["content"],
+        body["id"],
+        datetime.fromisoformat(body["created_at"]),
+        body.get("metadata") or {},
+        body.get("extra") or {},
+        seq,
     )
 
 
-def _trusted(**values: Any) -> Message:
+def _trusted(
+    role: str,
+    content: Content,
+    id: str,
+    created_at: datetime,
+    metadata: dict[str, Json],
+    extra: dict[str, Json],
+    seq: int,
+) -> Message:
+    """The message without its checks, which were made before it was stored."""
     message = object.__new__(Message)
-    for name, value in values.items():
-        object.__setattr__(message, name, value)
+    put = object.__setattr__
+    put(message, "role", role)
+    put(message, "content", content)
+    put(message, "id", id)
+    put(message, "created_at", created_at)
+    put(message, "metadata", metadata)
+    put(message, "extra", extra)
+    put(message, "seq", seq)
     return message
 
 

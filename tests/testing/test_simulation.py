@@ -5,7 +5,6 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -134,8 +133,8 @@ def after_is_taken_on_trust(broken: Plans) -> None:
     def append(place: table.Table, id: str, messages: Any, *, after: Any, **given: Any) -> Any:
         remembered = place.remembered(id)
         if after and remembered and remembered.record:
-            trusted = replace(remembered.record, position=after, width=1, messages=0)
-            place.remember(id, replace(remembered, last=trusted), since=place.time())
+            trusted = remembered.record._replace(position=after, width=1, messages=0)
+            place.remember(id, remembered._replace(last=trusted), since=place.time())
         return (yield from original(place, id, messages, after=after, **given))
 
     broken.replace(original, append)

@@ -7,8 +7,6 @@ from typing import Protocol
 
 from recollect.errors import InvalidArgument
 from recollect.stores.contract import AsyncStore, Store
-from recollect.stores.sqlite import SQLiteStore
-from recollect.stores.threads import ThreadedStore
 
 Clock = Callable[[], datetime]
 
@@ -26,10 +24,15 @@ class SQLitePlace:
     path: str
     expire_after: timedelta | None = None
 
+    # Only now: whoever uses another place needs neither sqlite3 nor asyncio.
     def open(self, *, expire_after: timedelta | None, clock: Clock) -> Store:
+        from recollect.stores.sqlite import SQLiteStore
+
         return SQLiteStore(self.path, expire_after=self.expire_after or expire_after, clock=clock)
 
     def open_async(self, *, expire_after: timedelta | None, clock: Clock) -> AsyncStore:
+        from recollect.stores.threads import ThreadedStore
+
         # More threads than one, so that readers need not wait for writers.
         return ThreadedStore(self.open(expire_after=expire_after, clock=clock), threads=8)
 

@@ -2,19 +2,24 @@
 
 from typing import TYPE_CHECKING
 
-from recollect.stores.dynamodb.provisioning import check_table, create_table, policy
 from recollect.stores.dynamodb.store import DynamoDBStore
 
 if TYPE_CHECKING:
     from recollect.stores.dynamodb.aio import AsyncDynamoDBStore
+    from recollect.stores.dynamodb.provisioning import check_table, create_table, policy
 
 __all__ = ["AsyncDynamoDBStore", "DynamoDBStore", "check_table", "create_table", "policy"]
 
 
 def __getattr__(name: str) -> object:
-    # With the first use: it needs aiodynamo and aiohttp, which the others do without.
+    # With the first use: it needs aiodynamo and aiohttp, which the others do without; and few
+    # processes make or check tables.
     if name == "AsyncDynamoDBStore":
         from recollect.stores.dynamodb.aio import AsyncDynamoDBStore
 
         return AsyncDynamoDBStore
+    if name in ("check_table", "create_table", "policy"):
+        from recollect.stores.dynamodb import provisioning
+
+        return getattr(provisioning, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

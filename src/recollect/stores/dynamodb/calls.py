@@ -6,9 +6,8 @@ by a boto3 client, by an async one, or by a simulation that interleaves many.
 """
 
 from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass
 from random import Random
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from recollect.errors import InvalidArgument, StoreUnavailable
 
@@ -17,16 +16,14 @@ Item: TypeAlias = dict[str, Attribute]
 """An item as DynamoDB's own JSON has it, such as ``{"pk": {"S": "c#1"}}``; ``B`` holds bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A request: the operation by DynamoDB's name for it, such as ``PutItem``."""
 
     operation: str
     params: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(NamedTuple):
     """A pause before the next call."""
 
     seconds: float

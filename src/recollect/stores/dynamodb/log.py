@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from recollect.stores.dynamodb.calls import Attribute, Call, CallFailed, Item, Plan
@@ -154,7 +155,7 @@ class Log:
             "TableName": self.table.name,
             "ConditionExpression": text,
             # Every name goes this way: many words are reserved, and more may be.
-            "ExpressionAttributeNames": {f"#{name}": name for name in re.findall(r"#(\w+)", text)},
+            "ExpressionAttributeNames": dict(_names_in(text)),
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
         if values:
@@ -194,6 +195,12 @@ class Log:
         """A part of a transaction that fails unless that holds of the record there."""
         where = {"Key": key(self.id, record_sort(position))}
         return {"ConditionCheck": self.guarded(condition, **values) | where}
+
+
+@cache
+def _names_in(text: str) -> dict[str, str]:
+    """The names that an expression of ours mentions; there are few of these."""
+    return {f"#{name}": name for name in re.findall(r"#(\w+)", text)}
 
 
 def _in_the_way(item: Item | None, record: Record) -> Record | Fence | None:

@@ -8,8 +8,7 @@ record; else it is ``Torn``, and whoever walks reads the end again.
 import json
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from recollect.conversations import LAST_REVISION
 from recollect.messages import Message, decode_body
@@ -21,8 +20,7 @@ from recollect.stores.dynamodb.records import Fence, Record, decode_record, part
 MOST_RECORDS = 1_000  # of one query
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
+class Stretch(NamedTuple):
     """The messages of ``record`` from seq ``first`` to seq ``last``."""
 
     record: Record

@@ -6,8 +6,7 @@ it follows, and how the conversation stands with it; so the last record says how
 """
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from recollect.errors import StoreMismatch
 from recollect.json_values import Json, dumps
@@ -21,29 +20,28 @@ HEAD = "~head"  # sorts behind every record, so that one query finds both
 FIRST_RECORD, LAST_RECORD = "m#", "m$"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Messages that are compressed together: how many they are, and in how many items."""
 
     messages: int
     items: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(NamedTuple):
     """What one write did to a conversation, and how the conversation stands with it.
 
     Times are ms since 1970; ``floor`` is in seconds, as DynamoDB's TTL is.
     """
 
     position: int
-    width: int = 1
     token: str
     life: int
     """Where this life of the conversation began: the position of its first record."""
     owner: str | None
     created_at: int
     updated_at: int
+    width: int = 1
+    """How many positions it takes."""
     lifetime: int | None = None
     expiry: int | None = None
     floor: int | None = None
@@ -92,8 +90,7 @@ class Record:
         return seq
 
 
-@dataclass(frozen=True, slots=True)
-class Fence:
+class Fence(NamedTuple):
     """What is left of a dead record: its place stays taken for a day."""
 
     position: int
@@ -106,8 +103,7 @@ class Fence:
         return self.position + self.width - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(NamedTuple):
     """The summary that lists show; the log is the truth."""
 
     life: int
@@ -160,21 +156,20 @@ def key(conversation_id: str, sort: str) -> Item:
 
 # Records ------------------------------------------------------------------------------------------
 
-_NUMBERS = {
-    "position": None,
-    "width": "w",
-    "life": "l",
-    "created_at": "c",
-    "updated_at": "u",
-    "lifetime": "t",
-    "expiry": "x",
-    "floor": "f",
-    "after": "a",
-    "messages": "n",
-    "message_count": "q",
-    "rewritten": "r",
-}
-_DEFAULTS = {"width": 1, "after": 0, "messages": 0, "message_count": 0, "rewritten": 0}
+_NUMBERS = (
+    ("width", "w", 1),
+    ("life", "l", None),
+    ("created_at", "c", None),
+    ("updated_at", "u", None),
+    ("lifetime", "t", None),
+    ("expiry", "x", None),
+    ("floor", "f", None),
+    ("after", "a", 0),
+    ("messages", "n", 0),
+    ("message_count", "q", 0),
+    ("rewritten", "r", 0),
+)
+"""Of a record that are numbers: the name in the item, and what is left out there."""
 
 
 def encode_record(conversation_id: str, record: Record) -> Item:
@@ -182,9 +177,9 @@ def encode_record(conversation_id: str, record: Record) -> Item:
     item = key(conversation_id, record_sort(record.position))
     item["v"] = {"N": str(LAYOUT)}
     item["k"] = {"S": record.token}
-    for field, name in _NUMBERS.items():
+    for field, name, default in _NUMBERS:
         value = getattr(record, field)
-        if name is not None and value is not None and value != _DEFAULTS.get(field):
+        if value is not None and value != default:
             item[name] = {"N": str(value)}
     if record.owner is not None:
         item["o"] = {"S": record.owner}
@@ -218,27 +213,28 @@ def decode_record(item: Item) -> Record | Fence:
     check_layout(item)
     position = int(item["sk"]["S"].removeprefix("m#"))
     token = item["k"]["S"]
-    stamp = _number(item, "expires_at", None)
+    numbers = {name: int(value["N"]) for name, value in item.items() if "N" in value}
+    number = numbers.get
     if "l" not in item:
-        return Fence(position, _number(item, "w", 1), token, stamp)
+        return Fence(position, number("w", 1), token, number("expires_at"))
     return Record(
         position=position,
-        width=_number(item, "w", 1),
         token=token,
-        life=_number(item, "l", 0),
+        life=numbers["l"],
         owner=item["o"]["S"] if "o" in item else None,
-        created_at=_number(item, "c", 0),
-        updated_at=_number(item, "u", 0),
-        lifetime=_number(item, "t", None),
-        expiry=_number(item, "x", None),
-        floor=_number(item, "f", None),
-        after=_number(item, "a", 0),
-        messages=_number(item, "n", 0),
-        message_count=_number(item, "q", 0),
+        created_at=numbers["c"],
+        updated_at=numbers["u"],
+        width=number("w", 1),
+        lifetime=number("t"),
+        expiry=number("x"),
+        floor=number("f"),
+        after=number("a", 0),
+        messages=number("n", 0),
+        message_count=number("q", 0),
         dead=tuple((first, last) for first, last in json.loads(item["d"]["S"]))
         if "d" in item
         else (),
-        rewritten=_number(item, "r", 0),
+        rewritten=number("r", 0),
         closed="z" in item,
         opening=item["i"]["S"] if "i" in item else None,
         body=unpacked(item["b"]) if "b" in item else None,
@@ -246,7 +242,7 @@ def decode_record(item: Item) -> Record | Fence:
         chunks=tuple(Chunk(messages=m, items=n) for m, n in json.loads(item["p"]["S"]))
         if "p" in item
         else (),
-        stamp=stamp,
+        stamp=number("expires_at"),
     )
 
 
@@ -267,16 +263,15 @@ def size_of(item: Item) -> int:
     """The item's size as DynamoDB counts it, within a byte an attribute (AWS: item sizes)."""
     size = 0
     for name, attribute in item.items():
-        ((kind, value),) = attribute.items()
         size += len(name)
-        match kind:
-            case "S":
-                size += len(value) if value.isascii() else len(value.encode())
-            case "B":
-                size += len(value)
-            case "N":
+        for kind, value in attribute.items():
+            if kind == "N":
                 size += len(value) // 2 + 2
-            case _:
+            elif kind == "S":
+                size += len(value) if value.isascii() else len(value.encode())
+            elif kind == "B":
+                size += len(value)
+            else:
                 size += 1
     return size
 

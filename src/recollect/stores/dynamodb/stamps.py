@@ -65,8 +65,7 @@ def renewed(log: Log, last: Record, lifetime: int | None) -> Plan[Record]:
         {":least": {"N": str(least)}},
     )
     yield from _restamp_all(log, last, later)
-    return replace(
-        last,
+    return last._replace(
         floor=least - HOUR // SECOND,  # parts were stamped some time before their record
         stamp=None if last.stamp is None else max(stamp, last.stamp),
     )
@@ -91,10 +90,10 @@ def settled(log: Log, record: Record, lifetime: int | None) -> Plan[Record]:
         log, record, encode_record(log.id, record), replace(first, while_=last)
     )
     if found is None:
-        return replace(record, stamp=stamp)
+        return record._replace(stamp=stamp)
     if "expires_at" not in found:
         raise Torn
-    return replace(record, stamp=int(found["expires_at"]["N"]))
+    return record._replace(stamp=int(found["expires_at"]["N"]))
 
 
 def _without(log: Log, last: Record) -> Plan[Record]:
@@ -110,7 +109,7 @@ def _without(log: Log, last: Record) -> Plan[Record]:
     yield from _restamp_all(log, last, away, but=record_sort(last.position))
     for part in _parts_of(encode_record(log.id, last)):
         yield from _change(log, part, {"expires_at": None}, "attribute_exists(#pk)", {}, ())
-    return replace(last, floor=None)
+    return last._replace(floor=None)
 
 
 @dataclass(frozen=True, slots=True)

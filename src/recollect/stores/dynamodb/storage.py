@@ -2,8 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from recollect.errors import StoreUnavailable
 from recollect.json_values import dumps
@@ -39,8 +38,7 @@ TRIES = 12
 # Bodies -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """Where the messages of one record lie: within it, or in parts."""
 
     body: str | None
@@ -57,7 +55,7 @@ class Kept:
         floor = record.floor
         if floor is not None and self.stamp is not None:
             floor = min(floor, self.stamp)
-        return replace(record, body=self.body, parts=self.parts, chunks=self.chunks, floor=floor)
+        return record._replace(body=self.body, parts=self.parts, chunks=self.chunks, floor=floor)
 
 
 def keep(log: Log, texts: Sequence[str], stamp: int | None) -> Plan[Kept]:
@@ -194,8 +192,7 @@ def shorten(log: Log, part: Stretch, cut: Record) -> Plan[None]:
     # It may have been given a later stamp since the cut.
     stamp = None if cut.stamp is None else max(cut.stamp, record.stamp or 0)
     kept = yield from keep(log, [dumps(value) for value in values], stamp)
-    shorter = replace(
-        kept.within(record),
+    shorter = kept.within(record)._replace(
         messages=len(values),
         message_count=record.message_count - (record.messages - len(values)),
         rewritten=cut.position,

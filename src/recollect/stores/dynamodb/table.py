@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
 from threading import Lock
+from typing import NamedTuple
 
 from recollect.conversations import check_lifetime
 from recollect.errors import InvalidArgument
@@ -23,8 +24,7 @@ REMEMBERED = HOUR
 REMEMBERED_CONVERSATIONS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """How a log stood when it was read: what its last item was, and its head."""
 
     last: Record | Fence | None = None
@@ -149,7 +149,8 @@ def moment(time: int) -> datetime:
 
 def since_epoch(time: datetime) -> int:
     """A time as ms since 1970."""
-    return milliseconds(time - _EPOCH)
+    since = time - _EPOCH
+    return since.days * DAY + since.seconds * SECOND + since.microseconds // 1_000
 
 
 def stamp_at(time: int) -> int:

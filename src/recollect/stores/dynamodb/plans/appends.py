@@ -1,7 +1,6 @@
 """The plan that appends."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from recollect.conversations import (
@@ -98,8 +97,7 @@ def append(
         if not kept.lasts(record):
             kept = None
             continue
-        record = replace(
-            kept.within(record),
+        record = kept.within(record)._replace(
             messages=len(texts),
             message_count=record.message_count + len(texts),
         )

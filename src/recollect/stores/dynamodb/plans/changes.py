@@ -1,7 +1,6 @@
 """Plans that take messages away, or change what is there."""
 
 from collections.abc import Sequence
-from dataclasses import replace as with_changes
 
 from recollect.conversations import (
     LIMIT,
@@ -106,8 +105,7 @@ def _cut(
     below = left[0].last if left else 0
     count = left[0].record.message_count - (left[0].record.last_seq - below) if left else 0
     last = yield from extended(log, last)
-    cut = with_changes(
-        follow(log.table, standing, last, log.table.new_token()),
+    cut = follow(log.table, standing, last, log.table.new_token())._replace(
         after=below,
         message_count=count,
         dead=(*(gone for gone in last.dead if gone[0] <= below), (below + 1, last.revision)),
@@ -116,7 +114,7 @@ def _cut(
         return None
     settled = yield from settle(log, cut, lives_for(log.table, cut), since=since)
     if settled is not None and (yield from afterwards(bury(log, settled))):
-        remember(log, with_changes(settled, dead=()), since=since)
+        remember(log, settled._replace(dead=()), since=since)
     return cut
 
 
@@ -160,8 +158,7 @@ def replace(
         last = yield from extended(log, last)
         marker = follow(table, standing, last, table.new_token())
         kept = yield from keep(log, texts, marker.stamp)
-        changed = with_changes(
-            kept.within(holder),
+        changed = kept.within(holder)._replace(
             messages=len(texts),
             message_count=holder.message_count - (holder.messages - len(texts)),
             rewritten=marker.position,

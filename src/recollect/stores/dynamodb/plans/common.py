@@ -1,7 +1,6 @@
 """What every plan has in common."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeVar
 
 from recollect.conversations import (
@@ -117,8 +116,7 @@ def follow(
     floor = stamp if last.floor is None or stamp is None else min(last.floor, stamp)
     if last.floor is None or last.stamp is None:
         stamp = None  # others have none yet, and get theirs first: ``settle``
-    return replace(
-        record,
+    return record._replace(
         life=last.life,
         owner=last.owner,
         created_at=last.created_at,

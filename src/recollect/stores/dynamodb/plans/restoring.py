@@ -1,7 +1,6 @@
 """The plan that puts messages back where they were in another store."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from recollect.conversations import (
     NUMBERS_TAKEN,
@@ -67,7 +66,7 @@ def restore(
             if last is not None:
                 description = yield from heads.described(log, last, standing.head)
                 last = yield from renewed(log, last, lives_for)
-                last = replace(last, lifetime=lives_for)
+                last = last._replace(lifetime=lives_for)
             record = follow(
                 table,
                 standing,
@@ -81,8 +80,7 @@ def restore(
             continue
         if kept is None:
             kept = (yield from keep(log, texts, record.stamp)) if texts else Kept(None)
-        record = replace(
-            kept.within(record),
+        record = kept.within(record)._replace(
             messages=len(texts),
             message_count=record.message_count + len(texts),
             updated_at=since_epoch(given.updated_at),
@@ -90,13 +88,12 @@ def restore(
             expiry=record.expiry if expiry is None else expiry,
         )
         if last is None:
-            record = replace(
-                record,
+            record = record._replace(
                 created_at=since_epoch(given.created_at),
                 opening=heads.encode_opening(*description),
             )
         else:
-            record = replace(record, updated_at=max(record.updated_at, last.updated_at))
+            record = record._replace(updated_at=max(record.updated_at, last.updated_at))
         rival = yield from log.put(record, standing)
         if rival is None:
             break

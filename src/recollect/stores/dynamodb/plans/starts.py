@@ -1,6 +1,5 @@
 """Plans that start a conversation: empty, or as a copy."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 from recollect.conversations import (
@@ -79,16 +78,15 @@ def _start(
         if standing.living(log.table.time()) is not None:
             raise AlreadyExists(log.id)
         record = kept.within(
-            replace(
-                follow(
-                    log.table,
-                    standing,
-                    None,
-                    token,
-                    width=max(messages, 1),
-                    owner=owner,
-                    lifetime=lifetime,
-                ),
+            follow(
+                log.table,
+                standing,
+                None,
+                token,
+                width=max(messages, 1),
+                owner=owner,
+                lifetime=lifetime,
+            )._replace(
                 opening=heads.encode_opening(*description),
                 messages=messages,
                 message_count=messages,
