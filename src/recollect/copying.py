@@ -1,9 +1,9 @@
 """Moving data: what one store holds, copied to another of any kind, and compared there."""
 
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
+from typing import ParamSpec, TypeAlias, TypeVar, cast
 
 from recollect.conversations import LIMIT, Conversation
 from recollect.errors import (
@@ -11,9 +11,9 @@ from recollect.errors import (
     Conflict,
     InvalidArgument,
     NotFound,
-    RecollectError,
 )
 from recollect.messages import Message, encode
+from recollect.steps import Steps, arun, run
 from recollect.stores.contract import AsyncStore, Store
 
 FIRST_PAGE = 16
@@ -73,19 +73,7 @@ def copy(
     arrived. It brings what came to the source meanwhile, too. ``progress`` is told after every
     stretch of messages, of some megabytes at most, and after every conversation.
     """
-    plan = _everything(source, target, owner, progress)
-    reply: Any = None
-    failed: RecollectError | None = None
-    while True:
-        try:
-            call = plan.throw(failed) if failed else plan.send(reply)
-        except StopIteration as end:
-            return cast(Copied, end.value)
-        reply, failed = None, None
-        try:
-            reply = call()
-        except RecollectError as error:
-            failed = error
+    return run(_everything(source, target, owner, progress))
 
 
 async def acopy(
@@ -97,19 +85,7 @@ async def acopy(
 ) -> Copied:
     """As ``copy``, for async stores."""
     # The same names and signatures: only who calls must know which of them are awaited.
-    plan = _everything(cast(Store, source), cast(Store, target), owner, progress)
-    reply: Any = None
-    failed: RecollectError | None = None
-    while True:
-        try:
-            call = plan.throw(failed) if failed else plan.send(reply)
-        except StopIteration as end:
-            return cast(Copied, end.value)
-        reply, failed = None, None
-        try:
-            reply = await cast(Callable[[], Awaitable[Any]], call)()
-        except RecollectError as error:
-            failed = error
+    return await arun(_everything(cast(Store, source), cast(Store, target), owner, progress))
 
 
 # What follows only says which operations come one after the other: it yields them, not yet called,
@@ -117,7 +93,6 @@ async def acopy(
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Steps: TypeAlias = Generator[Callable[[], Any], Any, T]
 
 
 class _Differs(Exception):
@@ -284,15 +259,15 @@ def _restore(one: _One, original: Conversation, after: int) -> Steps[None]:
         ends = [_seq(following[0]) - 1 for following in runs[1:]]
         if runs:
             ends.append(original.revision if page.next is None else _seq(runs[-1][-1]))
-        for run, end in zip(runs, ends, strict=True):
-            first = _seq(run[0])
+        for messages, end in zip(runs, ends, strict=True):
+            first = _seq(messages[0])
             if first > standing + 1:
                 gap = replace(original, revision=first - 1)
                 yield from _ask(one.target.restore, gap, (), after=standing)
             stretch = replace(original, revision=end)
-            yield from _ask(one.target.restore, stretch, run, after=first - 1)
+            yield from _ask(one.target.restore, stretch, messages, after=first - 1)
             standing = end
-            one.tally.copied.messages += len(run)
+            one.tally.copied.messages += len(messages)
             one.tally.tell(one.id)
         seq = page.next
     if standing < original.revision:
