@@ -201,7 +201,9 @@ def _tried(
             longest = min(longest * 2, LONGEST_WAIT)
 
 
-READS = frozenset({"GetItem", "Query", "Scan", "DescribeTable", "DescribeTimeToLive"})
+READS = frozenset(
+    {"GetItem", "BatchGetItem", "Query", "Scan", "DescribeTable", "DescribeTimeToLive"}
+)
 
 
 def _is_transient(failed: CallFailed) -> bool:
