@@ -1,6 +1,5 @@
 """Messages: frozen values that can be stored from the moment they are made."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,7 +8,7 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 import uuid_utils
 
 from recollect.errors import InvalidMessage, MessageTooLarge
-from recollect.json_values import Json, checked_json, checked_object, checked_text, dumps
+from recollect.json_values import Json, checked_json, checked_object, checked_text, dumps, loads
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 Content: TypeAlias = str | list[str | dict[str, Json]]
@@ -167,7 +166,7 @@ def decode(text: str, *, seq: int) -> Message:
     What was stored is read back as it is: a rule that a later version adds to ``Message`` must not
     make yesterday's conversations unreadable.
     """
-    return decode_body(json.loads(text), seq=seq)
+    return decode_body(loads(text), seq=seq)
 
 
 def decode_body(body: dict[str, Any], *, seq: int) -> Message:

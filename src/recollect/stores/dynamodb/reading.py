@@ -5,12 +5,12 @@ from a last record, and finds the chain whole, has seen the conversation as it s
 record; else it is ``Torn``, and whoever walks reads the end again.
 """
 
-import json
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from recollect.conversations import LAST_REVISION
+from recollect.json_values import loads
 from recollect.messages import Message, decode_body
 from recollect.stores.dynamodb.calls import Plan
 from recollect.stores.dynamodb.log import Log, Torn
@@ -128,7 +128,7 @@ def bodies(log: Log, part: Stretch) -> Plan[list[dict[str, Any]]]:
     record = part.record
     low, high = part.first - record.position, part.last - record.position + 1
     if record.body is not None:
-        return list(json.loads(record.body)[low:high])
+        return list(loads(record.body)[low:high])
     values: list[dict[str, Any]] = []
     start = item = 0
     for chunk in record.chunks:
@@ -143,7 +143,7 @@ def bodies(log: Log, part: Stretch) -> Plan[list[dict[str, Any]]]:
             if len(items) < chunk.items:
                 raise Torn
             text = opened(b"".join(bytes(item["b"]["B"]) for item in items))
-            values += json.loads(text)[max(low - start, 0) : high - start]
+            values += loads(text)[max(low - start, 0) : high - start]
         start, item = end, item + chunk.items
     return values
 

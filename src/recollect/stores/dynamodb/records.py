@@ -210,10 +210,11 @@ def encode_fence(conversation_id: str, fence: Record | Fence, stamp: int) -> Ite
 
 
 def decode_record(item: Item) -> Record | Fence:
-    check_layout(item)
-    position = int(item["sk"]["S"].removeprefix("m#"))
-    token = item["k"]["S"]
     numbers = {name: int(value["N"]) for name, value in item.items() if "N" in value}
+    if numbers["v"] > LAYOUT:
+        check_layout(item)
+    position = int(item["sk"]["S"][len(FIRST_RECORD) :])
+    token = item["k"]["S"]
     number = numbers.get
     if "l" not in item:
         return Fence(position, number("w", 1), token, number("expires_at"))
