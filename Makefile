@@ -42,6 +42,7 @@ format:  ## Bring the code into form
 bench:  ## Run the benchmarks
 	@echo "Running the benchmarks."
 	@scripts/environment development
+	@scripts/bench-programs
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 simulate:  ## Try simulated schedules of the DynamoDB store for so long (SECONDS=600, or SEED=7)

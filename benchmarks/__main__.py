@@ -1,4 +1,4 @@
-"""Measures, prints the ratios, and writes ``RESULTS.md`` unless only some were asked for."""
+"""Measures, prints the results, and writes ``RESULTS.md`` unless only some were asked for."""
 
 import os
 import platform
@@ -12,24 +12,35 @@ from tempfile import TemporaryDirectory
 
 import benchmarks.dynamodb
 import benchmarks.sqlite  # noqa: F401  (registers its benchmarks)
+from benchmarks import langchain
+from benchmarks.markdown import table
 from benchmarks.measuring import BENCHMARKS, Measured
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+PACKAGES = ("boto3", "aiodynamo", "aiohttp", "langchain-core")
 
 
 def main(words: Sequence[str]) -> None:
     """Run the benchmarks whose names hold any of ``words``, or all."""
+
+    def wanted(name: str) -> bool:
+        if words and not any(word in name for word in words):
+            return False
+        print(f"{name} ...", file=sys.stderr)
+        return True
+
+    sections = [langchain.section()] if wanted(langchain.NAME) else []
     measured: list[Measured] = []
     for each in BENCHMARKS:
-        if words and not any(word in each.name for word in words):
-            continue
-        print(f"{each.name} ...", file=sys.stderr)
-        with TemporaryDirectory() as folder:
-            measured += each.run(Path(folder))
-    results = table(measured)
-    print(results)
+        if wanted(each.name):
+            with TemporaryDirectory() as folder:
+                measured += each.run(Path(folder))
+    if measured:
+        rows = [(each.name, each.cpu, each.wall) for each in measured]
+        sections.insert(0, table(["", "CPU", "wall"], rows))
+    print("\n\n".join(sections))
     if not words:
-        RESULTS.write_text(f"{heading()}\n\n{results}\n", encoding="utf-8")
+        RESULTS.write_text("\n\n".join([heading(), *sections]) + "\n", encoding="utf-8")
 
 
 def heading() -> str:
@@ -37,7 +48,7 @@ def heading() -> str:
         f"Recollect {version('recollect')}",
         f"Python {platform.python_version()}",
         f"SQLite {sqlite3.sqlite_version}",
-        *(f"{name} {version(name)}" for name in ("boto3", "aiodynamo", "aiohttp")),
+        *(f"{name} {version(name)}" for name in PACKAGES),
         f"{platform.system()} {platform.machine()}",
         f"{os.cpu_count()} CPUs",
     ]
@@ -58,13 +69,6 @@ once are 200 tasks, each a turn of a conversation of its own, against 50 threads
 1 / wall of theirs. The messages are English prose.
 
 Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {", ".join(versions)}."""
-
-
-def table(measured: Sequence[Measured]) -> str:
-    width = max((len(each.name) for each in measured), default=0)
-    lines = [f"| {'':{width}} |   CPU |  wall |", f"|{'-' * (width + 2)}|------:|------:|"]
-    lines += [f"| {each.name:{width}} | {each.cpu:>5} | {each.wall:>5} |" for each in measured]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -92,21 +92,20 @@ def test_fifty_kills_lose_double_and_split_nothing_that_was_acknowledged(tmp_pat
 
 def killed_writer(url: str, writer: int, *, after: int, delay: float) -> list[Acknowledged]:
     """What a writer had acknowledged when it was killed, ``delay`` behind its ``after``-th."""
-    process = subprocess.Popen(
-        [sys.executable, __file__, url, str(writer)], stdout=subprocess.PIPE, text=True
-    )
-    stuck = Timer(SECONDS, process.kill)
-    stuck.start()
-    try:
+    command = [sys.executable, __file__, url, str(writer)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(1 + after)]
-        time.sleep(delay)
-        assert process.poll() is None, "the writer ended by itself"
-    finally:
-        stuck.cancel()
-        process.kill()
-        rest, _ = process.communicate(timeout=SECONDS)
-    lines += rest.splitlines(keepends=True)
+        stuck = Timer(SECONDS, process.kill)
+        stuck.start()
+        try:
+            lines = [process.stdout.readline() for _ in range(1 + after)]
+            time.sleep(delay)
+            assert process.poll() is None, "the writer ended by itself"
+        finally:
+            stuck.cancel()
+            process.kill()
+        # From the same stream: what that has read ahead, communicate() would not see.
+        lines += process.stdout
     assert lines[0] == "ready\n"
     # A line without its end was being written when the process died: nobody was told.
     return [acknowledgement(line) for line in lines[1:] if line.endswith("\n")]
