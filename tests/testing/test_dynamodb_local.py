@@ -106,7 +106,15 @@ def test_a_killed_parent_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("no_endpoint_given")
+@pytest.fixture
+def control_c() -> Iterator[None]:
+    """Heard by programs that are started now; a shell has those it starts with ``&`` ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("no_endpoint_given", "control_c")
 def test_by_hand_it_prints_its_endpoint_and_serves_until_control_c() -> None:
     with parent(BY_HAND) as by_hand:
         assert by_hand.stdout
