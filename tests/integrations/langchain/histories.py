@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 from botocore.exceptions import ReadTimeoutError
+from langchain_core.chat_history import BaseChatMessageHistory
 
 from recollect.integrations.langchain import DynamoDBChatMessageHistory
 from recollect.integrations.langchain.connections import shared_client
 from recollect.messages import new_id
 from recollect.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
-from tests.integrations.langchain.old_class import OldHistory
+from tests.integrations.langchain.old_class import old_history
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -42,9 +43,17 @@ class Histories:
         }
         return DynamoDBChatMessageHistory(**(given | options))
 
-    def old(self, session_id: str = "1", **options: Any) -> OldHistory:
-        resource = self.session.resource("dynamodb", endpoint_url=self.endpoint)
-        return OldHistory(resource.Table(self.table), self.key(session_id), **options)
+    def old(self, session_id: str = "1", **options: Any) -> BaseChatMessageHistory:
+        """The old class's. It takes floats only when it is told to."""
+        given: dict[str, Any] = {
+            "table_name": self.table,
+            "session_id": session_id,
+            "key": self.key(session_id),
+            "boto3_session": self.session,
+            "endpoint_url": self.endpoint,
+            "coerce_float_to_decimal": True,
+        }
+        return old_history(**(given | options))
 
     def key(self, session_id: str = "1") -> dict[str, str]:
         if len(self.names) == 1:
