@@ -77,7 +77,7 @@ class State(NamedTuple):
     """With no life: what further revisions must be above, until a day after ``ended``."""
     ended: int = 0
     former: int = 0
-    """When the life before began, at the latest: a new one begins later, however clocks differ."""
+    """When the life before began, at the latest; no new one begins before that."""
     shown: tuple[Shown, ...] = (Shown(None, 0),)
     """How lists may show it, oldest first."""
 
@@ -147,7 +147,7 @@ def begun(
     lives = default if lifetime is None else lifetime
     low, high = moment.low, moment.high
     former = state.former if state.life is None else state.life.created[1]
-    created = (low, max(high, former + 1))
+    created = (low, max(high, former))
     return Life(
         number,
         owner,

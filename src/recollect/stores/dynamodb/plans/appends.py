@@ -172,7 +172,7 @@ def _done(log: Log, last: Record, owner: str | None, idempotency_key: str) -> Pl
     if item is None:
         return None
     life, created_at = int(item["life"]["N"]), int(item["created_at"]["N"])
-    if created_at > last.created_at:
+    if (created_at, life) > (last.created_at, last.life):
         raise Torn
     if (life, created_at) != (last.life, last.created_at):
         return None

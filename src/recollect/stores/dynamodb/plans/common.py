@@ -91,9 +91,9 @@ def follow(
     time = table.time()
     if last is not None and not last.lives(time):
         raise Torn
-    # Lives are told by their creation, and clocks differ.
+    # Of two lives the later one is created later, or at a higher position; and clocks differ.
     former = standing.record
-    created = time if former is None else max(time, former.created_at + 1)
+    created = time if former is None else max(time, former.created_at)
     own = lifetime if last is None else last.lifetime
     ahead = table.lifetime if own is None else own
     expiry = None if ahead is None else time + ahead
