@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 PATIENCE = 0.5
+ENOUGH = 20.0
+"""For what recovers, on however slow a machine."""
 DEADLINE = 5.0
 """Well over what it takes, well under the time-outs that nobody set."""
 HELLO = [Message.user("hello")]
@@ -45,10 +47,12 @@ pytestmark = pytest.mark.usefixtures("aws_environment")
 
 @pytest.fixture(params=["boto3", "aiodynamo"])
 def open_at(request: pytest.FixtureRequest) -> Iterator[OpenAt]:
-    """``open_at(endpoint)``: a store there, over the one or the other."""
+    """``open_at(endpoint)``: a store there, over the one or the other, that soon gives up."""
     with ExitStack() as ends:
 
-        def over_boto3(endpoint: str, table: str = "conversations") -> Store:
+        def over_boto3(
+            endpoint: str, table: str = "conversations", *, patience: float = PATIENCE
+        ) -> Store:
             client = boto3.Session().client(
                 "dynamodb",
                 region_name=REGION,
@@ -60,10 +64,12 @@ def open_at(request: pytest.FixtureRequest) -> Iterator[OpenAt]:
                 ),
             )
             ends.callback(client.close)
-            return DynamoDBStore(client, table, patience=PATIENCE)
+            return DynamoDBStore(client, table, patience=patience)
 
-        def over_aiodynamo(endpoint: str, table: str = "conversations") -> Store:
-            store = AsyncDynamoDBStore(table, region=REGION, endpoint=endpoint, patience=PATIENCE)
+        def over_aiodynamo(
+            endpoint: str, table: str = "conversations", *, patience: float = PATIENCE
+        ) -> Store:
+            store = AsyncDynamoDBStore(table, region=REGION, endpoint=endpoint, patience=patience)
             portal = ends.enter_context(start_blocking_portal("asyncio"))
             ends.enter_context(portal.wrap_async_context_manager(store))
             return cast(Store, Blocking(store, portal))
@@ -252,7 +258,7 @@ def test_what_recovers_in_time_is_noticed_by_nobody(open_at: OpenAt) -> None:
         Reply(502, b"<p>Bad gateway</p>"),
     ]
     with Answering(lambda *_: troubles.pop() if troubles else Reply.of(Items=[])) as server:
-        store = open_at(server.endpoint)
+        store = open_at(server.endpoint, patience=ENOUGH)
         with refused(NotFound, "There is no conversation 'trip'."):
             store.get("trip")
     assert server.seen == ["Query"] * 5
@@ -272,7 +278,7 @@ def test_a_write_whose_answer_was_lost_is_in_once(
         return reply
 
     with Answering(once_lost) as server:
-        store = open_at(server.endpoint, table)
+        store = open_at(server.endpoint, table, patience=ENOUGH)
         appended = store.append("trip", HELLO)
         assert store.get("trip").message_count == 1
         assert store.tail("trip", 5).messages == HELLO
