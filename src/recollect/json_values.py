@@ -27,8 +27,11 @@ def dumps(value: object) -> str:
 
 
 def loads(text: str) -> Any:
-    """The value that ``dumps`` made ``text`` of; nothing else is in front of it or behind it."""
-    return _decode(text)[0]
+    """The value that ``dumps`` made ``text`` of. Raises ``ValueError`` where there is more."""
+    value, end = _decode(text)
+    if end != len(text):
+        raise ValueError(f"There is something behind the JSON value, from character {end} on.")
+    return value
 
 
 def checked_text(value: object, part: str, *, error: type[InvalidArgument]) -> str:

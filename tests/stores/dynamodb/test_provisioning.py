@@ -295,7 +295,9 @@ def make(
     kinds = ("HASH", "RANGE")
 
     def schema(keys: Keys) -> Any:
-        return [{"AttributeName": n, "KeyType": kind} for (n, _), kind in zip(keys, kinds)]  # noqa: B905
+        return [
+            {"AttributeName": n, "KeyType": kind} for (n, _), kind in zip(keys, kinds, strict=False)
+        ]
 
     more: Any = {}
     if index:

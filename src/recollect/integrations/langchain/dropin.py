@@ -240,8 +240,11 @@ def _check_text(value: object, what: str) -> None:
 def _check_number(value: object, what: str, least: int, most: int | None = None) -> None:
     if value is None:
         return
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):  # type: ignore[operator]
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or not least <= value <= (most or value)
+    ):
         until = "" if most is None else f" to {most:,}"
         raise InvalidArgument(
             f"{what} is {value!r}; it must be a whole number from {least:,}{until}."

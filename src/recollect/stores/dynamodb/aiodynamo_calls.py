@@ -5,7 +5,6 @@ import json
 import os
 import ssl
 import urllib.request
-from binascii import a2b_base64, b2a_base64
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from yarl import URL
 
 from recollect.errors import StoreUnavailable
+from recollect.stores.dynamodb.base64_bytes import decoded, encoded
 from recollect.stores.dynamodb.boto3_calls import failure
 from recollect.stores.dynamodb.calls import NO_ANSWER, Call, CallFailed, Plan, arun, patient
 from recollect.stores.dynamodb.clients import (
@@ -260,46 +260,3 @@ def _closed(*, may_have_landed: bool = False) -> StoreUnavailable:
     return StoreUnavailable(
         "The DynamoDB store was closed; open it again.", may_have_landed=may_have_landed
     )
-
-
-# Bytes, for which JSON has base64 -----------------------------------------------------------------
-
-
-def encoded(value: Any) -> Any:
-    """``value`` with all bytes in it as JSON has them."""
-    kind = type(value)
-    if kind is dict:
-        return {name: encoded(inner) for name, inner in value.items()}
-    if kind is list:
-        return [encoded(inner) for inner in value]
-    return b2a_base64(value, newline=False).decode() if kind is bytes else value
-
-
-def decoded(reply: dict[str, Any]) -> dict[str, Any]:
-    """``reply``, the attributes of all its items that hold bytes changed back."""
-    for item in reply.get("Items", ()):
-        _decode(item)
-    for name in ("Item", "Attributes", "LastEvaluatedKey"):
-        _decode(reply.get(name, {}))
-    for reason in reply.get("CancellationReasons", ()):
-        _decode(reason.get("Item", {}))
-    for requests in reply.get("UnprocessedItems", {}).values():
-        for request in requests:
-            _decode(request.get("PutRequest", {}).get("Item", {}))
-    return reply
-
-
-def _decode(attributes: dict[Any, Any]) -> None:
-    for attribute in attributes.values():
-        if "S" in attribute or "N" in attribute:
-            continue  # early: there are hundreds in a reply
-        for kind, value in attribute.items():
-            match kind:
-                case "B":
-                    attribute[kind] = a2b_base64(value)
-                case "BS":
-                    attribute[kind] = [a2b_base64(each) for each in value]
-                case "M":
-                    _decode(value)
-                case "L":
-                    _decode(dict(enumerate(value)))

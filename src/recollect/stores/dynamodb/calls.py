@@ -131,27 +131,20 @@ def patient(
     token, so that a plan recognises its own. Where a call goes on failing for ``seconds``, the plan
     is thrown ``StoreUnavailable``; a failed condition it is thrown at once.
     """
-    reply: Any = None
-    failed: Exception | None = None
-    while True:
-        try:
-            step = plan.throw(failed) if failed else plan.send(reply)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        reply, failed = None, None
-        try:
-            reply = yield from _tried(step, monotonic() + seconds, monotonic, random)
-        except (CallFailed, StoreUnavailable) as error:
-            failed = error
+    return through(plan, lambda step: _tried(step, monotonic() + seconds, monotonic, random))
 
 
 def paced(plan: Plan[T], units_per_second: float | None) -> Plan[T]:
     """``plan``, made to pause so that it takes no more capacity units a second than that."""
     if units_per_second is None:
-        return (yield from plan)
+        return plan
     if not units_per_second > 0:
         raise InvalidArgument("units_per_second must be over 0.")
+    return through(plan, lambda step: _slowly(step, units_per_second))
+
+
+def through(plan: Plan[T], take: Callable[[Call | Wait], Plan[Any]]) -> Plan[T]:
+    """``plan``, with each of its steps taken as ``take`` says, by further steps."""
     reply: Any = None
     failed: Exception | None = None
     while True:
@@ -161,19 +154,24 @@ def paced(plan: Plan[T], units_per_second: float | None) -> Plan[T]:
             result: T = end.value
             return result
         reply, failed = None, None
-        if isinstance(step, Wait):
-            yield step
-            continue
         try:
-            reply = yield Call(step.operation, step.params | {"ReturnConsumedCapacity": "TOTAL"})
+            reply = yield from take(step)
         except (CallFailed, StoreUnavailable) as error:
             failed = error
-            units = 1.0
-        else:
-            consumed = reply.get("ConsumedCapacity", [])
-            tables = consumed if isinstance(consumed, list) else [consumed]
-            units = sum(table["CapacityUnits"] for table in tables)
-        yield Wait(units / units_per_second)
+
+
+def _slowly(step: Call | Wait, units_per_second: float) -> Plan[Any]:
+    if isinstance(step, Wait):
+        return (yield step)
+    try:
+        reply = yield Call(step.operation, step.params | {"ReturnConsumedCapacity": "TOTAL"})
+    except (CallFailed, StoreUnavailable):
+        yield Wait(1 / units_per_second)
+        raise
+    consumed = reply.get("ConsumedCapacity", [])
+    tables = consumed if isinstance(consumed, list) else [consumed]
+    yield Wait(sum(table["CapacityUnits"] for table in tables) / units_per_second)
+    return reply
 
 
 def _tried(

@@ -1,11 +1,40 @@
 """How large items are, and how many capacity units reading and writing them takes."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 from recollect.stores.dynamodb.calls import Item
+from recollect.testing.simulation.expressions import Unknown
 
 WRITE_UNIT, READ_UNIT = 1024, 4096
 ITEM_BYTES = 400 * 1024
+
+
+@dataclass(slots=True)
+class Units:
+    """Capacity units that a call takes of the table, and of its index."""
+
+    table: float = 0.0
+    index: float = 0.0
+
+    def add(self, other: "Units", times: int = 1) -> None:
+        self.table += times * other.table
+        self.index += times * other.index
+
+    def told(self, how: str, *, table: str, index: str) -> dict[str, Any]:
+        """As a reply tells them, where it is asked to tell them so."""
+        told: dict[str, Any] = {"TableName": table, "CapacityUnits": self.table + self.index}
+        match how:
+            case "TOTAL":
+                pass
+            case "INDEXES":
+                told["Table"] = {"CapacityUnits": self.table}
+                if self.index:
+                    told["GlobalSecondaryIndexes"] = {index: {"CapacityUnits": self.index}}
+            case _:
+                raise Unknown(f"ReturnConsumedCapacity {how}")
+        return told
 
 
 def item_size(item: Item) -> int:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from recollect.errors import StoreUnavailable
-from recollect.stores.dynamodb.calls import Call, CallFailed, Plan, Wait
+from recollect.stores.dynamodb.calls import Call, Plan, Wait, through
 from recollect.stores.dynamodb.table import Table, moment
 from recollect.testing.simulation.course import Course
 from recollect.testing.simulation.history import Operation
@@ -71,17 +71,12 @@ class Client:
 
 def watched(plan: Plan[Any], operation: Operation) -> Plan[Any]:
     """``plan``; the operation is told where a call of it was given up on."""
-    reply: Any = None
-    failed: Exception | None = None
-    while True:
+
+    def take(step: Call | Wait) -> Plan[Any]:
         try:
-            step = plan.throw(failed) if failed else plan.send(reply)
-        except StopIteration as end:
-            return end.value
-        reply, failed = None, None
-        try:
-            reply = yield step
-        except StoreUnavailable as error:
-            operation.gave_up, failed = True, error
-        except CallFailed as error:
-            failed = error
+            return (yield step)
+        except StoreUnavailable:
+            operation.gave_up = True
+            raise
+
+    return through(plan, take)

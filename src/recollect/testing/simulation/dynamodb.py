@@ -5,14 +5,19 @@ DynamoDB Local. What it does not know it refuses with ``Unknown`` instead of gue
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from recollect.stores.dynamodb.calls import Call, CallFailed, Item
 from recollect.stores.dynamodb.table import INDEX
 from recollect.testing.simulation import expressions
-from recollect.testing.simulation.capacity import index_units, item_size, read_units, write_units
-from recollect.testing.simulation.expressions import Condition, Unknown
+from recollect.testing.simulation.capacity import (
+    Units,
+    index_units,
+    item_size,
+    read_units,
+    write_units,
+)
+from recollect.testing.simulation.expressions import Unknown
 from recollect.testing.simulation.items import Index, Items, Key
 from recollect.testing.simulation.parameters import (
     CONDITIONAL,
@@ -21,41 +26,20 @@ from recollect.testing.simulation.parameters import (
     Shown,
     check_known,
     checked_size,
-    condition,
     holds,
     invalid,
     key_alone,
     key_of,
-    placeholders,
     shown_on_failure,
 )
+from recollect.testing.simulation.queries import of_index, of_partition
+from recollect.testing.simulation.writes import PREPARE, Write
 
 Reply: TypeAlias = dict[str, Any]
 
 PAGE_BYTES = 1024 * 1024
 BATCH_ITEMS = 25
 TRANSACTION_ITEMS = 100
-
-
-class Write(NamedTuple):
-    """A write that was checked and is to be done."""
-
-    key: Key
-    condition: Condition | None
-    new: Callable[[Item | None], Item | None]
-    """The item that comes in the place of the one that is there."""
-
-
-@dataclass(slots=True)
-class Units:
-    """Capacity units that a call takes of the table, and of its index."""
-
-    table: float = 0.0
-    index: float = 0.0
-
-    def add(self, other: "Units", times: int = 1) -> None:
-        self.table += times * other.table
-        self.index += times * other.index
 
 
 class SimulatedTable:
@@ -121,52 +105,10 @@ class SimulatedTable:
         wanted = expressions.key_condition(params["KeyConditionExpression"])
         shown = Shown(params, wanted)
         if "IndexName" in params:
-            return self._query_index(params, wanted, shown)
-        names, values = placeholders(params)
-        name, value = wanted.partition
-        if names[name] != "pk":
-            raise invalid("Query condition missed key schema element: pk")
-        pk, least, most = values[value]["S"], None, None
-        if wanted.between is not None:
-            name, low, high = wanted.between
-            if names[name] != "sk":
-                raise invalid("Query condition missed key schema element: sk")
-            least, most = values[low]["S"], values[high]["S"]
-            if least > most:
-                raise invalid("The BETWEEN operator requires upper bound >= lower bound")
-        forward = params.get("ScanIndexForward", True)
-        end = most if forward else least
-        behind = None
-        if "ExclusiveStartKey" in params:
-            start, behind = key_alone(params["ExclusiveStartKey"])
-            beyond = (least and behind < least) or (most and behind > most) or behind == end
-            if start != pk or beyond:
-                raise invalid("The provided starting key does not match the key predicate")
-        found = self._items.within(pk, least, most, behind=behind, forward=forward)
+            found = of_index(self._items, self._index, params, wanted)
+            return self._page(params, found, shown, index=True)
+        found, end = of_partition(self._items, params, wanted)
         return self._page(params, found, shown, end=end)
-
-    def _query_index(self, params: Params, wanted: expressions.KeyCondition, shown: Shown) -> Reply:
-        index = self._index
-        names, values = placeholders(params)
-        name, value = wanted.partition
-        if params["IndexName"] != index.name:
-            raise invalid(f"The table does not have the index {params['IndexName']}")
-        if wanted.between is not None or names[name] != index.partition:
-            raise Unknown("a query of the index by more than its partition key")
-        if params.get("ConsistentRead"):
-            raise invalid("Consistent reads are not supported on global secondary indexes")
-        found = self._items.indexed(values[value]["S"])
-        forward = params.get("ScanIndexForward", True)
-        start = params.get("ExclusiveStartKey")
-        if start is not None:
-            if start.keys() != {"pk", "sk", index.partition, index.sort}:
-                raise invalid("The provided starting key is invalid")
-            if start[index.partition] != values[value]:
-                raise invalid("The provided starting key is outside query boundaries")
-            place = index.place(start)
-            found = [item for item in found if (index.place(item) > place) is forward]
-            found = [item for item in found if index.place(item) != place]
-        return self._page(params, found if forward else found[::-1], shown, index=True)
 
     def _scan(self, params: Params) -> Reply:
         self._check_table(params)
@@ -217,15 +159,15 @@ class SimulatedTable:
 
     def _put_item(self, params: Params) -> Reply:
         check_known(params, "Item", *CONDITIONAL)
-        return self._write(params, self._put(params))
+        return self._write(params, self._prepared("Put", params))
 
     def _update_item(self, params: Params) -> Reply:
         check_known(params, "Key", "UpdateExpression", "ReturnValues", *CONDITIONAL)
-        return self._write(params, self._update(params))
+        return self._write(params, self._prepared("Update", params))
 
     def _delete_item(self, params: Params) -> Reply:
         check_known(params, "Key", *CONDITIONAL)
-        return self._write(params, self._delete(params))
+        return self._write(params, self._prepared("Delete", params))
 
     def _write(self, params: Params, write: Write) -> Reply:
         old = self._items.get(write.key)
@@ -253,9 +195,8 @@ class SimulatedTable:
         parts: list[tuple[Params, Write]] = []
         for part in params["TransactItems"]:
             ((kind, within),) = part.items()
-            names, prepare = _PARTS[kind]
-            check_known(within, *names, *CONDITIONAL)
-            parts.append((within, prepare(self, within)))
+            check_known(within, *PREPARE[kind].parameters, *CONDITIONAL)
+            parts.append((within, self._prepared(kind, within)))
         if len({write.key for _, write in parts}) < len(parts):
             raise invalid("Transaction request cannot include multiple operations on one item")
         reasons: list[tuple[str | None, Item | None]] = []
@@ -282,9 +223,9 @@ class SimulatedTable:
         for request in requests:
             match request:
                 case {"PutRequest": {"Item": _} as put}:
-                    writes.append(self._put({"TableName": name, **put}))
+                    writes.append(self._prepared("Put", {"TableName": name, **put}))
                 case {"DeleteRequest": {"Key": _} as delete}:
-                    writes.append(self._delete({"TableName": name, **delete}))
+                    writes.append(self._prepared("Delete", {"TableName": name, **delete}))
                 case _:
                     raise Unknown(f"the request {request}")
         if len({write.key for write in writes}) < len(writes):
@@ -298,44 +239,9 @@ class SimulatedTable:
         unprocessed = {self.name: refused} if refused else {}
         return {"UnprocessedItems": unprocessed} | self._consumed_by_all(params, changes)
 
-    def _put(self, params: Params) -> Write:
+    def _prepared(self, kind: str, params: Params) -> Write:
         self._check_table(params)
-        item = params["Item"]
-        self._check_item(item)
-        return Write(key_of(item), condition(params), lambda _: item)
-
-    def _update(self, params: Params) -> Write:
-        self._check_table(params)
-        key = key_alone(params["Key"])
-        update = expressions.update(params["UpdateExpression"])
-        test = condition(params, update)
-        names, values = placeholders(params)
-        changed = [names[name] for name, _ in update.sets] + [names[n] for n in update.removes]
-        if len(set(changed)) < len(changed):
-            raise invalid("Two document paths overlap with each other")
-        if "pk" in changed or "sk" in changed:
-            raise invalid("Cannot update attribute pk or sk: it is part of the key")
-
-        def new(old: Item | None) -> Item:
-            item = dict(params["Key"] if old is None else old)
-            for name, value in update.sets:
-                item[names[name]] = values[value]
-            for name in update.removes:
-                item.pop(names[name], None)
-            self._check_item(item)
-            return item
-
-        return Write(key, test, new)
-
-    def _delete(self, params: Params) -> Write:
-        self._check_table(params)
-        return Write(key_alone(params["Key"]), condition(params), lambda _: None)
-
-    def _check(self, params: Params) -> Write:
-        self._check_table(params)
-        if "ConditionExpression" not in params:
-            raise invalid("A ConditionCheck needs a ConditionExpression")
-        return Write(key_alone(params["Key"]), condition(params), lambda old: old)
+        return PREPARE[kind].write(params, self._check_item)
 
     def _check_item(self, item: Item) -> None:
         self._largest = max(self._largest, checked_size(item, self._index))
@@ -377,18 +283,8 @@ class SimulatedTable:
         return {"ConsumedCapacity": [self._consumed(params, units)["ConsumedCapacity"]]}
 
     def _consumed(self, params: Params, units: Units) -> Reply:
-        told: Reply = {"TableName": self.name, "CapacityUnits": units.table + units.index}
-        match params["ReturnConsumedCapacity"]:
-            case "TOTAL":
-                pass
-            case "INDEXES":
-                told["Table"] = {"CapacityUnits": units.table}
-                if units.index:
-                    of_index = {self._index.name: {"CapacityUnits": units.index}}
-                    told["GlobalSecondaryIndexes"] = of_index
-            case other:
-                raise Unknown(f"ReturnConsumedCapacity {other}")
-        return {"ConsumedCapacity": told}
+        how = params["ReturnConsumedCapacity"]
+        return {"ConsumedCapacity": units.told(how, table=self.name, index=self._index.name)}
 
 
 _OPERATIONS: dict[str, Callable[[SimulatedTable, Params], Reply]] = {
@@ -400,12 +296,6 @@ _OPERATIONS: dict[str, Callable[[SimulatedTable, Params], Reply]] = {
     "Scan": SimulatedTable._scan,
     "TransactWriteItems": SimulatedTable._transact_write_items,
     "BatchWriteItem": SimulatedTable._batch_write_item,
-}
-_PARTS: dict[str, tuple[tuple[str, ...], Callable[[SimulatedTable, Params], Write]]] = {
-    "Put": (("Item",), SimulatedTable._put),
-    "Update": (("Key", "UpdateExpression"), SimulatedTable._update),
-    "Delete": (("Key",), SimulatedTable._delete),
-    "ConditionCheck": (("Key",), SimulatedTable._check),
 }
 
 

@@ -5,7 +5,7 @@ unknown until somebody reads them: a number that is zero or less, ``-n``, stands
 on. Times are ms since 1970, and where only a range is known, a pair.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple, TypeAlias
 
@@ -121,13 +121,19 @@ def floor(state: State, moment: Moment) -> Number:
     return number if moment.high < ended + DAY else 0
 
 
-def live(life: Life, moment: Moment, default: int | None, **changes: object) -> Life:
+def live(life: Life, moment: Moment, default: int | None) -> Life:
     """The life after activity."""
     lifetime = default if life.lifetime is None else life.lifetime
     low, high = moment.low, moment.high
     expiry = None if lifetime is None else (low + lifetime, high + lifetime)
     updated = (max(low, life.updated[0]), max(high, life.updated[1]))
-    return life._replace(updated=updated, expiry=expiry, **changes)  # type: ignore[arg-type]
+    return life._replace(updated=updated, expiry=expiry)
+
+
+def left_with(life: Life, moment: Moment, default: int | None, messages: Iterable[Place]) -> Life:
+    """The life after what left it these messages."""
+    changed = live(life, moment, default)
+    return changed._replace(messages=tuple(messages), revision=beyond(life.revision))
 
 
 def begun(

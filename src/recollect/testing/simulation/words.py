@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from recollect.conversations import Appended, Conversation, Listing, Page, Tail
-from recollect.errors import RecollectError, StoreUnavailable
+from recollect.errors import RecollectError, StoreMismatch, StoreUnavailable
 from recollect.messages import Message
 from recollect.stores.dynamodb.calls import Call, CallFailed, Item
 from recollect.stores.dynamodb.packing import opened
@@ -129,7 +129,7 @@ def _body(attribute: dict[str, Any]) -> str:
     try:
         text = attribute["S"] if "S" in attribute else opened(attribute["B"])
         return f"[{' '.join(_short(message['content']) for message in json.loads(text))}]"
-    except Exception:  # a part is some stretch of bytes
+    except (StoreMismatch, ValueError):  # a part is some stretch of bytes
         return ""
 
 
