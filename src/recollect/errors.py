@@ -83,12 +83,61 @@ class StoreMismatch(RecollectError):
     """What lies at this place is no Recollect store, or one that this version cannot use."""
 
 
-class ModelUnavailable(RecollectError):
-    """The model did not answer; the user's message is kept, and the next turn works."""
+class ModelError(RecollectError):
+    """A model gave no reply, or not all of it; the user's message is kept, the next turn works.
+
+    ``retryable`` says whether the same call may succeed later.
+    """
+
+    retryable = True
+
+
+class ModelUnavailable(ModelError):
+    """The model is down, is not ready, or broke off; trying again later may help."""
+
+
+class ModelThrottled(ModelError):
+    """Too many calls or tokens for the account's quota; trying again after a while helps.
+
+    ``retry_after`` is in seconds, None where the model's service did not say.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ModelTimeout(ModelError):
+    """The model took too long; trying again may help."""
+
+
+class ModelRefused(ModelError):
+    """The model's service refuses the call: a right is missing, or the call is not valid.
+
+    Trying again does not help before something is changed, and the message says what.
+    """
+
+    retryable = False
 
 
 class UnknownModel(InvalidArgument):
-    """No model goes by that name here."""
+    """No model goes by that name here, or what it needs is not installed."""
+
+
+class TurnInProgress(RecollectError):
+    """Another turn of the conversation is running; wait ``retry_after`` seconds at most."""
+
+    def __init__(self, conversation_id: str, *, retry_after: float) -> None:
+        super().__init__(
+            f"A turn of conversation {conversation_id!r} is in progress; wait until it has ended, "
+            f"{retry_after:.0f} seconds at most, or stop it."
+        )
+        self.conversation_id = conversation_id
+        self.retry_after = retry_after
+
+
+class KeyReused(InvalidArgument):
+    """The idempotency key was used for another message, or its answer has been removed since."""
 
 
 class TableMissing(StoreMismatch):
