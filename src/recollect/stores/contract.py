@@ -44,6 +44,7 @@ class Store(Protocol):
         owner: str | None = None,
         after: int | None = None,
         idempotency_key: str | None = None,
+        truncate_after: int | None = None,
         reply_follows: bool = False,
     ) -> Appended:
         """Add ``messages`` behind the last one, all of them or none.
@@ -55,6 +56,9 @@ class Store(Protocol):
 
         The same ``idempotency_key`` on the same conversation appends once, and answers the same
         for at least 24 hours, whatever else was passed or has happened to the messages since.
+
+        With ``truncate_after`` every message whose seq is over it is removed in the same write: a
+        reader sees the old ones or the new ones, never neither and never both.
 
         ``reply_follows`` says that another append is about to follow, so that ``list`` may show
         this one only with that: a store that pays for every write then saves one.
@@ -174,11 +178,18 @@ class Store(Protocol):
         ...
 
     def replace(
-        self, conversation_id: str, seq: int, message: Message, *, owner: str | None = None
+        self,
+        conversation_id: str,
+        seq: int,
+        message: Message,
+        *,
+        revision: int | None = None,
+        owner: str | None = None,
     ) -> Conversation:
         """Put ``message`` in the place of the one at ``seq``; the revision moves up.
 
-        Raises ``NotFound`` where no message is there, and ``MessageTooLarge``.
+        With ``revision``, raises ``Conflict`` unless the conversation stands exactly there. Raises
+        ``NotFound`` where no message is there, and ``MessageTooLarge``.
         """
         ...
 
@@ -255,6 +266,7 @@ class AsyncStore(Protocol):
         owner: str | None = None,
         after: int | None = None,
         idempotency_key: str | None = None,
+        truncate_after: int | None = None,
         reply_follows: bool = False,
     ) -> Appended: ...
 
@@ -301,7 +313,13 @@ class AsyncStore(Protocol):
     async def clear(self, conversation_id: str, *, owner: str | None = None) -> Conversation: ...
 
     async def replace(
-        self, conversation_id: str, seq: int, message: Message, *, owner: str | None = None
+        self,
+        conversation_id: str,
+        seq: int,
+        message: Message,
+        *,
+        revision: int | None = None,
+        owner: str | None = None,
     ) -> Conversation: ...
 
     async def fork(

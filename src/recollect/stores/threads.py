@@ -56,6 +56,7 @@ class ThreadedStore(AsyncStore):
         owner: str | None = None,
         after: int | None = None,
         idempotency_key: str | None = None,
+        truncate_after: int | None = None,
         reply_follows: bool = False,
     ) -> Appended:
         return await self._run(
@@ -65,6 +66,7 @@ class ThreadedStore(AsyncStore):
             owner=owner,
             after=after,
             idempotency_key=idempotency_key,
+            truncate_after=truncate_after,
             reply_follows=reply_follows,
         )
 
@@ -130,9 +132,17 @@ class ThreadedStore(AsyncStore):
         return await self._run(self._store.clear, conversation_id, owner=owner)
 
     async def replace(
-        self, conversation_id: str, seq: int, message: Message, *, owner: str | None = None
+        self,
+        conversation_id: str,
+        seq: int,
+        message: Message,
+        *,
+        revision: int | None = None,
+        owner: str | None = None,
     ) -> Conversation:
-        return await self._run(self._store.replace, conversation_id, seq, message, owner=owner)
+        return await self._run(
+            self._store.replace, conversation_id, seq, message, revision=revision, owner=owner
+        )
 
     async def fork(
         self,

@@ -73,6 +73,7 @@ class AsyncDynamoDBStore(AsyncStore):
         owner: str | None = None,
         after: int | None = None,
         idempotency_key: str | None = None,
+        truncate_after: int | None = None,
         reply_follows: bool = False,
     ) -> Appended:
         return await self._run(
@@ -83,6 +84,7 @@ class AsyncDynamoDBStore(AsyncStore):
                 owner=owner,
                 after=after,
                 idempotency_key=idempotency_key,
+                truncate_after=truncate_after,
                 reply_follows=reply_follows,
             )
         )
@@ -155,10 +157,18 @@ class AsyncDynamoDBStore(AsyncStore):
         return await self._run(plans.truncate(self._table, conversation_id, after=0, owner=owner))
 
     async def replace(
-        self, conversation_id: str, seq: int, message: Message, *, owner: str | None = None
+        self,
+        conversation_id: str,
+        seq: int,
+        message: Message,
+        *,
+        revision: int | None = None,
+        owner: str | None = None,
     ) -> Conversation:
         return await self._run(
-            plans.replace(self._table, conversation_id, seq, message, owner=owner)
+            plans.replace(
+                self._table, conversation_id, seq, message, revision=revision, owner=owner
+            )
         )
 
     async def fork(

@@ -100,12 +100,15 @@ class SQLiteStore(Store):
         owner: str | None = None,
         after: int | None = None,
         idempotency_key: str | None = None,
+        truncate_after: int | None = None,
         reply_follows: bool = False,
     ) -> Appended:
         check_names(conversation_id, owner)
         check_idempotency_key(idempotency_key)
         if after is not None:
             check_number(after, "after", least=0)
+        if truncate_after is not None:
+            check_number(truncate_after, "truncate_after", least=0)
         bodies = encode_batch(messages)
         with self._writing() as rows:
             row = rows.find(conversation_id)
@@ -120,6 +123,8 @@ class SQLiteStore(Store):
                     if done is not None:
                         return done
                 check_stands_at(row, after)
+                if truncate_after is not None:
+                    row = rows.cut(row, after=truncate_after)
             appended = rows.add(row, bodies)
             if idempotency_key is not None:
                 rows.remember(row, idempotency_key, appended)
@@ -262,13 +267,22 @@ class SQLiteStore(Store):
         return self.truncate(conversation_id, after=0, owner=owner)
 
     def replace(
-        self, conversation_id: str, seq: int, message: Message, *, owner: str | None = None
+        self,
+        conversation_id: str,
+        seq: int,
+        message: Message,
+        *,
+        revision: int | None = None,
+        owner: str | None = None,
     ) -> Conversation:
         check_names(conversation_id, owner)
         check_number(seq, "seq", least=1)
+        if revision is not None:
+            check_number(revision, "revision", least=0)
         body = encode_one(message)
         with self._writing() as rows:
             row = rows.living(conversation_id, owner)
+            check_stands_at(row, revision)
             return conversation(rows.put(row, seq, body))
 
     def fork(

@@ -113,6 +113,9 @@ def arguments(
             given["idempotency_key"] = (
                 random.choice(taste.keys) if taste.keys and random.random() < 0.4 else None
             )
+            given["truncate_after"] = (
+                known.seq(conversation, random) if random.random() < 0.15 else None
+            )
             given["reply_follows"] = random.random() < 0.2
         case "tail":
             given["n"] = random.choice((1, 2, 3, 100))
@@ -133,6 +136,9 @@ def arguments(
         case "replace":
             given["seq"] = max(known.seq(conversation, random), 1)
             given["text"] = known.text(random, taste.longs)
+            given["revision"] = (
+                known.revision(conversation, random) if random.random() < 0.3 else None
+            )
         case "fork":
             given["at"] = known.seq(conversation, random) if random.random() < 0.5 else None
             given["new_id"] = random.choice((*taste.everywhere, "c"))
@@ -168,6 +174,7 @@ _PLANS: dict[str, Callable[[Table, str, dict[str, Any]], Plan[Any]]] = {
         owner=given["owner"],
         after=given["after"],
         idempotency_key=given["idempotency_key"],
+        truncate_after=given["truncate_after"],
         reply_follows=given["reply_follows"],
     ),
     "get": lambda table, conversation, given: plans.get(table, conversation, **given),
@@ -181,7 +188,12 @@ _PLANS: dict[str, Callable[[Table, str, dict[str, Any]], Plan[Any]]] = {
         table, conversation, given["n"], owner=given["owner"]
     ),
     "replace": lambda table, conversation, given: plans.replace(
-        table, conversation, given["seq"], message(given["text"]), owner=given["owner"]
+        table,
+        conversation,
+        given["seq"],
+        message(given["text"]),
+        revision=given["revision"],
+        owner=given["owner"],
     ),
     "fork": lambda table, conversation, given: plans.fork(table, conversation, **given),
     "delete": lambda table, conversation, given: plans.delete(table, conversation, **given),

@@ -105,6 +105,53 @@ class AppendingLaws:
             with unchanged(subject, it.id), pytest.raises(Conflict):
                 subject.append(it.id, say("refused"), after=before)
 
+    def test_an_append_that_truncates_goes_in_the_place_of_what_it_removes(
+        self, subject: Store, clock: Clock
+    ) -> None:
+        it = begin(subject, "one", "two", "three")
+        with clock.stopped():
+            appended = subject.append(
+                it.id, say("2", "3", "4"), after=it.revision, truncate_after=it.seqs[0]
+            )
+            moment = clock()
+        seen = see(subject, it.id)
+        assert said(seen.messages) == said(read_all(subject, it.id)) == ["one", "2", "3", "4"]
+        assert seen.seqs == [it.seqs[0], *appended.seqs]
+        assert appended.seqs[0] > it.revision
+        assert seen.conversation.revision == appended.revision
+        assert (seen.conversation.message_count, seen.conversation.updated_at) == (4, moment)
+        assert subject.append(it.id, say("5")).seqs[0] > appended.revision
+        assert said(subject.pop(it.id, 3)) == ["3", "4", "5"]
+        assert said(read_all(subject, it.id)) == ["one", "2"]
+
+    def test_an_append_that_truncates_removes_any_number_of_messages(self, subject: Store) -> None:
+        it = begin(subject, "one", "two", "three")
+        subject.append(it.id, say("four"), truncate_after=it.seqs[-1])
+        assert said(read_all(subject, it.id)) == ["one", "two", "three", "four"]
+        subject.append(it.id, say("new"), truncate_after=0)
+        assert said(read_all(subject, it.id)) == ["new"]
+        started = new_id()
+        subject.append(started, say("new"), truncate_after=7)
+        assert said(read_all(subject, started)) == ["new"]
+
+    def test_an_append_that_truncates_within_a_batch_leaves_its_beginning(
+        self, subject: Store
+    ) -> None:
+        it = begin(subject, "one")
+        batch = subject.append(it.id, say(*map(str, range(300))))
+        subject.append(it.id, say("new"), truncate_after=batch.seqs[99], reply_follows=True)
+        assert said(read_all(subject, it.id)) == ["one", *map(str, range(100)), "new"]
+
+    def test_a_refused_append_truncates_nothing(self, subject: Store) -> None:
+        it = begin(subject, "one", "two", owner=new_id())
+        with unchanged(subject, it.id):
+            with pytest.raises(Conflict):
+                subject.append(it.id, say("no"), after=it.revision + 1, truncate_after=0)
+            with pytest.raises(NotFound):
+                subject.append(it.id, say("no"), owner=new_id(), truncate_after=0)
+            with pytest.raises(MessageTooLarge):
+                subject.append(it.id, [Message.user("x" * MESSAGE_BYTES)], truncate_after=0)
+
     def test_after_is_refused_where_there_is_no_conversation(self, subject: Store) -> None:
         conversation_id = new_id()
         for after in (1, 7, 2**53 - 1):

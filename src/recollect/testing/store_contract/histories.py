@@ -55,6 +55,7 @@ class Histories(Readers):
         size=sizes,
         mark=maybe_marks,
         key=st.none() | st.integers(0, 2),
+        cut=st.none() | st.none() | marks,
         reply_follows=st.booleans(),
     )
     def append(
@@ -64,6 +65,7 @@ class Histories(Readers):
         size: int,
         mark: int | None,
         key: int | None,
+        cut: int | None,
         reply_follows: bool,
     ) -> None:
         conversation_id, owner, life = self.lives.find(place, caller)
@@ -82,6 +84,7 @@ class Histories(Readers):
         elif life and not answer and after not in (None, life.conversation.revision):
             refusal = Conflict
         messages = [Message.user(f"{number}: {n}") for n in range(size)]
+        truncate_after = life.mark(cut) if life and cut is not None else cut
         with refusing(refusal):
             appended = self.store.append(
                 conversation_id,
@@ -89,6 +92,7 @@ class Histories(Readers):
                 owner=owner,
                 after=after,
                 idempotency_key=name,
+                truncate_after=truncate_after,
                 reply_follows=reply_follows,
             )
             if answer:
@@ -101,7 +105,12 @@ class Histories(Readers):
                 life = self.lives.begin(conversation_id, first, owner=owner)
                 life.conversation = replace(life.conversation, revision=0)
             placed = [message.at(first + n) for n, message in enumerate(messages)]
-            self.lives.change(life, [*life.messages, *placed], appended.revision)
+            kept = [
+                message
+                for message in life.messages
+                if truncate_after is None or seq_of(message) <= truncate_after
+            ]
+            self.lives.change(life, [*kept, *placed], appended.revision)
             life.listed_late = reply_follows
             if name:
                 life.answers[name] = (appended, self.clock())

@@ -100,6 +100,14 @@ class KeyLaws:
         subject.append(it.id, say("two"), after=it.revision, idempotency_key=KEY)
         assert said(read_all(subject, it.id)) == ["one", "two"]
 
+    def test_a_key_that_has_been_used_truncates_nothing(self, subject: Store) -> None:
+        it = begin(subject, "one")
+        first = subject.append(it.id, say("two"), idempotency_key=KEY, truncate_after=0)
+        subject.append(it.id, say("three"))
+        with unchanged(subject, it.id):
+            again = subject.append(it.id, say("two"), idempotency_key=KEY, truncate_after=0)
+        assert again == first
+
     def test_a_key_tells_a_stranger_nothing(self, subject: Store) -> None:
         it = begin(subject, owner=new_id())
         subject.append(it.id, say("one"), idempotency_key=KEY)

@@ -64,6 +64,10 @@ BAD: dict[str, tuple[list[Any], Call]] = {
         NO_REVISIONS,
         lambda store, where, bad: store.append(where, say("refused"), after=bad),
     ),
+    "append(truncate_after)": (
+        NO_REVISIONS,
+        lambda store, where, bad: store.append(where, say("refused"), truncate_after=bad),
+    ),
     "tail(n)": (NO_LIMITS, lambda store, where, bad: store.tail(where, bad)),
     "page(limit)": (NO_LIMITS, lambda store, where, bad: store.page(where, limit=bad)),
     "page(after)": (NO_REVISIONS, lambda store, where, bad: store.page(where, after=bad)),
@@ -85,6 +89,10 @@ BAD: dict[str, tuple[list[Any], Call]] = {
         lambda store, where, bad: store.replace(where, bad, Message.user("refused")),
     ),
     "replace(message)": (NO_MESSAGE, lambda store, where, bad: store.replace(where, 1, bad)),
+    "replace(revision)": (
+        NO_REVISIONS,
+        lambda store, where, bad: store.replace(where, 1, Message.user("refused"), revision=bad),
+    ),
     "fork(at)": (NO_REVISIONS, lambda store, where, bad: store.fork(where, at=bad)),
     "create(title)": (NO_TITLES, lambda store, where, bad: store.create(where, title=bad)),
     "create(metadata)": (NO_METADATA, lambda store, where, bad: store.create(where, metadata=bad)),

@@ -4,11 +4,19 @@ from collections.abc import Callable
 
 import pytest
 
-from recollect.errors import MessageTooLarge, NotFound
+from recollect.errors import Conflict, MessageTooLarge, NotFound
 from recollect.messages import MESSAGE_BYTES, Message
 from recollect.stores.contract import Store
 from recollect.testing.store_contract.clock import Clock
-from recollect.testing.store_contract.terms import Begun, begin, said, say, see, unchanged
+from recollect.testing.store_contract.terms import (
+    Begun,
+    begin,
+    read_all,
+    said,
+    say,
+    see,
+    unchanged,
+)
 
 REMOVALS: dict[str, Callable[[Store, Begun], object]] = {
     "truncate": lambda store, it: store.truncate(it.id, after=it.seqs[0]),
@@ -115,6 +123,17 @@ class RemovingLaws:
         assert answer.revision > it.revision
         assert answer.message_count == 3
         assert subject.append(it.id, say("4")).seqs[0] > answer.revision
+
+    def test_a_guarded_replacement_is_in_where_the_conversation_stands_there(
+        self, subject: Store
+    ) -> None:
+        it = begin(subject, "1", "2")
+        answer = subject.replace(it.id, it.seqs[0], Message.user("3"), revision=it.revision)
+        for revision in (0, it.revision, answer.revision + 1):
+            with unchanged(subject, it.id), pytest.raises(Conflict) as caught:
+                subject.replace(it.id, it.seqs[1], Message.user("refused"), revision=revision)
+            assert (caught.value.expected, caught.value.revision) == (revision, answer.revision)
+        assert said(read_all(subject, it.id)) == ["3", "2"]
 
     def test_a_message_can_be_replaced_again_and_by_one_of_any_size(self, subject: Store) -> None:
         it = begin(subject, "1", "2", "3")

@@ -36,6 +36,9 @@ CHANGES: dict[str, Callable[[Store, Begun], object]] = {
     "truncate": lambda store, it: store.truncate(it.id, after=it.seqs[-1]),
     "pop": lambda store, it: store.pop(it.id, 3),
     "clear": lambda store, it: store.clear(it.id),
+    "append and truncate": lambda store, it: store.append(
+        it.id, [Message.user(new_id())], truncate_after=it.seqs[-1]
+    ),
     "replace": lambda store, it: store.replace(it.id, it.seqs[0], Message.user(new_id())),
     "delete": lambda store, it: store.delete(it.id),
 }

@@ -27,6 +27,7 @@ from recollect.stores.dynamodb.plans.common import (
     settle,
     stamp_of_parts,
 )
+from recollect.stores.dynamodb.plans.cutting import Cut, cut, cut_off
 from recollect.stores.dynamodb.records import (
     LAYOUT,
     Record,
@@ -52,12 +53,15 @@ def append(
     owner: str | None,
     after: int | None,
     idempotency_key: str | None,
+    truncate_after: int | None = None,
     reply_follows: bool = False,
 ) -> Plan[Appended]:
     check_names(conversation_id, owner)
     check_idempotency_key(idempotency_key)
     if after is not None:
         check_number(after, "after", least=0)
+    if truncate_after is not None:
+        check_number(truncate_after, "truncate_after", least=0)
     texts = encode_batch(messages)
     log, token = Log(table, conversation_id), table.new_token()
     standing = table.remembered(conversation_id)
@@ -84,7 +88,10 @@ def append(
                 return done
         if refusal is not None:
             raise refusal
+        gone: Cut | None = None
         try:
+            if last is not None and truncate_after is not None and truncate_after < last.last_seq:
+                gone = yield from cut(log, last, truncate_after)
             if last is not None:
                 last = yield from extended(log, last)
             if kept is None:
@@ -97,6 +104,8 @@ def append(
         if not kept.lasts(record):
             kept = None
             continue
+        if gone is not None:
+            record = gone.by(record)
         record = kept.within(record)._replace(
             messages=len(texts),
             message_count=record.message_count + len(texts),
@@ -116,7 +125,9 @@ def append(
         # Past a fence nothing is known of the conversation.
         standing = Standing(rival) if times % STEPS and isinstance(rival, Record) else None
         yield from lost(table, times)
-    if reply_follows and record.position != record.life:
+    if gone is not None:
+        yield from cut_off(log, record, since=since)
+    elif reply_follows and record.position != record.life:
         remember(log, record, since=since)
     else:
         yield from settle(log, record, lives_for(table, record), since=since)

@@ -30,9 +30,9 @@ from recollect.stores.dynamodb.plans.common import (
     lives_for,
     living,
     lost,
-    remember,
     settle,
 )
+from recollect.stores.dynamodb.plans.cutting import cut, cut_off
 from recollect.stores.dynamodb.records import (
     Fence,
     Record,
@@ -58,10 +58,10 @@ def truncate(
         last = living(log, standing, owner)
         description = yield from heads.described(log, last, standing.head)
         if after < last.last_seq:
-            cut = yield from _cut(log, standing, last, after, read, since)
-            if cut is None:
+            shorter = yield from _cut(log, standing, last, after, read, since)
+            if shorter is None:
                 return None
-            last = cut
+            last = shorter
         return conversation(log, last, description)
 
     return (yield from first_in(table, once))
@@ -101,43 +101,31 @@ def _cut(
 
     None: a rival was first, and nothing is done.
     """
-    left = yield from reading.back(log, last, 1, start=after, read=read)
-    below = left[0].last if left else 0
-    count = left[0].record.message_count - (left[0].record.last_seq - below) if left else 0
+    gone = yield from cut(log, last, after, read)
     last = yield from extended(log, last)
-    cut = follow(log.table, standing, last, log.table.new_token())._replace(
-        after=below,
-        message_count=count,
-        dead=(*(gone for gone in last.dead if gone[0] <= below), (below + 1, last.revision)),
-    )
-    if (yield from log.put(cut, standing)) is not None:
+    record = gone.by(follow(log.table, standing, last, log.table.new_token()))
+    if (yield from log.put(record, standing)) is not None:
         return None
-    settled = yield from settle(log, cut, lives_for(log.table, cut), since=since)
-    if settled is not None and (yield from afterwards(bury(log, settled))):
-        remember(log, settled._replace(dead=()), since=since)
-    return cut
-
-
-def bury(log: Log, cut: Record) -> Plan[None]:
-    """Free what ``cut``, and cuts before it that were not finished, left dead.
-
-    The conversation must have its head: one that is missing is made of a record that may be dead.
-    """
-    for first, last in cut.dead:
-        yield from storage.fence(log, max(first, cut.life), last)
-        left = yield from reading.back(log, cut, 1, start=first - 1)
-        if left and left[0].last < left[0].record.last_seq:
-            yield from storage.shorten(log, left[0], cut)
+    yield from cut_off(log, record, since=since)
+    return record
 
 
 def replace(
-    table: Table, conversation_id: str, seq: int, message: Message, *, owner: str | None
+    table: Table,
+    conversation_id: str,
+    seq: int,
+    message: Message,
+    *,
+    revision: int | None,
+    owner: str | None,
 ) -> Plan[Conversation]:
     """The record that holds the message is rewritten, in one transaction with a record that says
     that the messages changed.
     """
     check_names(conversation_id, owner)
     check_number(seq, "seq", least=1)
+    if revision is not None:
+        check_number(revision, "revision", least=0)
     text = encode_one(message)
     log = Log(table, conversation_id)
 
@@ -145,6 +133,8 @@ def replace(
         since = table.time()
         standing, read = yield from log.end()
         last = living(log, standing, owner)
+        if revision is not None and revision != last.revision:
+            raise Conflict(conversation_id, expected=revision, revision=last.revision)
         found = yield from reading.back(log, last, 1, start=seq, read=read)
         if not found or found[0].last != seq:
             raise NotFound(log.id, seq=seq)

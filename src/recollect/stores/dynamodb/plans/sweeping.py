@@ -11,8 +11,8 @@ from recollect.json_values import dumps
 from recollect.stores.dynamodb import heads, storage
 from recollect.stores.dynamodb.calls import Call, Item, Plan
 from recollect.stores.dynamodb.log import Log
-from recollect.stores.dynamodb.plans.changes import bury
 from recollect.stores.dynamodb.plans.common import afterwards
+from recollect.stores.dynamodb.plans.cutting import bury
 from recollect.stores.dynamodb.plans.ends import end, free
 from recollect.stores.dynamodb.records import Record, check_layout, conversation_of
 from recollect.stores.dynamodb.table import DAY, HOUR, Table, stamp_at

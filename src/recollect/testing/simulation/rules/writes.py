@@ -84,7 +84,13 @@ def append(state: State, op: Operation, moment: Moment) -> Iterator[State]:
                 continue
             life = life._replace(revision=after)
         changed = live(life, moment, op.default)
-        yield from _appended(state, changed, op, moment, texts, key)
+        cut = given["truncate_after"]
+        if cut is None:
+            yield from _appended(state, changed, op, moment, texts, key)
+            continue
+        for many in behind(life.messages, cut):
+            left = changed._replace(messages=life.messages[:many])
+            yield from _appended(state, left, op, moment, texts, key)
 
 
 def _appended(
@@ -170,10 +176,20 @@ def pop(state: State, op: Operation, moment: Moment) -> Iterator[State]:
 
 def replace(state: State, op: Operation, moment: Moment) -> Iterator[State]:
     wanted, text = op.arguments["seq"], op.arguments["text"]
+    expected = op.arguments["revision"]
     for life in changing(state, op, moment):
         if life is None:
             yield state
             continue
+        if expected is not None:
+            if isinstance(op.answer, Conflict):
+                found = op.answer.revision
+                if found != expected and known(life.revision, found):
+                    yield refined(state, life._replace(revision=found))
+                continue
+            if not known(life.revision, expected):
+                continue
+            life = life._replace(revision=expected)
         if isinstance(op.answer, NotFound):
             if all(seq != wanted for seq, _ in life.messages):
                 yield state
