@@ -1,14 +1,20 @@
 """The offline model: honest, the same each time, and it makes memory visible."""
 
-from time import thread_time
+import asyncio
+from contextlib import aclosing, closing
+from time import perf_counter, thread_time
+from typing import Any
 
 import pytest
 
+from recollect.errors import ModelRefused
 from recollect.messages import Message
-from recollect.models.contract import Finished
+from recollect.models.contract import Finished, OpenedModel, Usage
 from recollect.models.offline import HELP, HONEST, OfflineModel, answer
 
 pytestmark = pytest.mark.anyio
+
+HELLO = [Message.user("Hello")]
 
 
 @pytest.fixture
@@ -140,11 +146,96 @@ async def test_it_ends_with_what_the_reply_took() -> None:
     assert isinstance(finished, Finished)
     assert finished.stop_reason == "end_turn"
     # The words of all that it was shown: 4 of the user's, 7 of the reply's and 3 again.
-    assert finished.usage.input_tokens == 4 + 7 + 3
-    assert finished.usage.output_tokens == len(pieces)
+    assert finished.usage == Usage(input_tokens=4 + 7 + 3, output_tokens=len(pieces))
 
 
 async def test_it_listens_to_the_user_alone() -> None:
     # What it said itself introduces nobody, and is no message of the user's.
     pieces = await streamed(OfflineModel(), conversation("It rains.", "What is my name?"))
     assert "You have not told me your name yet." in "".join(map(str, pieces))
+
+
+async def test_both_forms_say_the_same() -> None:
+    model: OpenedModel = OfflineModel()
+    messages = conversation("Hi, I am Bob", "What is my name?")
+    assert [*model.stream_sync(messages)] == [piece async for piece in model.stream(messages)]
+    await model.close()
+    await model.close()
+
+
+async def test_its_pace_is_so_many_seconds_a_piece_in_both_forms() -> None:
+    model = OfflineModel(pace=0.02)
+    pieces = len([*OfflineModel().stream_sync(HELLO)]) - 1
+    began = perf_counter()
+    for _ in model.stream_sync(HELLO):
+        pass
+    between = perf_counter()
+    async for _ in model.stream(HELLO):
+        pass
+    assert between - began >= pieces * 0.02
+    assert perf_counter() - between >= pieces * 0.02 * 0.9  # an event loop's clock is coarser
+
+
+async def test_closing_the_reply_ends_it() -> None:
+    model = OfflineModel()
+    async with aclosing(model.stream(HELLO)) as reply:
+        assert await anext(reply) == "Hello!"
+    with pytest.raises(StopAsyncIteration):
+        await anext(reply)
+    with closing(model.stream_sync(HELLO)) as streaming:
+        assert next(streaming) == "Hello!"
+    assert [*streaming] == []
+
+
+async def test_others_are_answered_while_it_speaks() -> None:
+    replies = [OfflineModel(pace=0.01).stream(HELLO) for _ in range(2)]
+    order: list[int] = []
+
+    async def listen(n: int) -> None:
+        async for _ in replies[n]:
+            order.append(n)  # noqa: PERF401 - in the order that they come
+
+    await asyncio.gather(listen(0), listen(1))
+    assert order != sorted(order)
+
+
+def said_by_it(*messages: Message) -> str:
+    *pieces, finished = OfflineModel().stream_sync(messages)
+    assert isinstance(finished, Finished)
+    return "".join(map(str, pieces))
+
+
+CALL: dict[str, Any] = {"id": "1", "name": "weather", "args": {}, "type": "tool_call"}
+
+
+def test_it_answers_what_a_window_gives_a_model() -> None:
+    reply = said_by_it(
+        Message.system("You are helpful. My name is System."),
+        Message.user("Hi, I am Bob\n\nWhat is the weather?"),  # two that were joined
+        Message.assistant("", tool_calls=[CALL]),
+        Message.tool("My name is Tool.", tool_call_id="1"),
+        Message.assistant("It rains."),
+        Message.user([{"type": "text", "text": "What is "}, {"type": "image"}, "my name?"]),
+    )
+    assert reply == "Your name is Bob. You told me so in this conversation."
+
+
+def test_it_answers_the_user_behind_a_tools_result_too() -> None:
+    reply = said_by_it(
+        Message.user("What is the weather?"),
+        Message.assistant("", tool_calls=[CALL]),
+        Message.tool("Rain.", tool_call_id="1"),
+    )
+    assert HONEST in reply
+
+
+def test_what_it_was_sent_without_words_is_answered_too() -> None:
+    picture = Message.user([{"type": "image", "source": {}}])
+    assert HONEST in said_by_it(picture)
+    assert "number 2" in said_by_it(picture, Message.assistant("Hello!"), picture)
+
+
+def test_it_has_nothing_to_answer_where_the_user_said_nothing() -> None:
+    for messages in ([], [Message.system("Be brief.")]):
+        with pytest.raises(ModelRefused):
+            next(OfflineModel().stream_sync(messages))

@@ -4,10 +4,11 @@ from datetime import timedelta
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from recollect.chat import LEASE
 from recollect.errors import InvalidArgument
-from recollect.models import open_model
+from recollect.models import check_model
 from recollect.stores.urls import check_url, duration
 
 PREFIX = "RECOLLECT_"
@@ -19,8 +20,16 @@ def _store(url: str) -> str:
 
 
 def _model(name: str) -> str:
-    open_model(name)
+    check_model(name)
     return name
+
+
+def _names(value: object) -> object:
+    return (
+        [name.strip() for name in value.split(",") if name.strip()]
+        if isinstance(value, str)
+        else value
+    )
 
 
 def _duration(value: object) -> object:
@@ -44,6 +53,12 @@ class Settings(BaseSettings):
     model: Annotated[str, AfterValidator(_model), Field(description="The model's name.")] = (
         "offline"
     )
+    models: Annotated[
+        list[Annotated[str, AfterValidator(_model)]],
+        NoDecode,
+        BeforeValidator(_names),
+        Field(description="Further models that a request may ask for, with commas between."),
+    ] = []
     system_prompt: Annotated[
         str | None, Field(description="What the model is told before every conversation.")
     ] = None
@@ -54,6 +69,16 @@ class Settings(BaseSettings):
         timedelta | None,
         BeforeValidator(_duration),
         Field(description="How long a conversation lives after its last activity, such as 30d."),
+    ] = None
+    lease: Annotated[
+        timedelta,
+        BeforeValidator(_duration),
+        Field(description="How long a turn that died with its server holds its conversation."),
+    ] = LEASE
+    time_limit: Annotated[
+        timedelta | None,
+        BeforeValidator(_duration),
+        Field(description="How long a turn may take, such as 2m; then what was said is kept."),
     ] = None
     offline_pace: Annotated[
         float,

@@ -17,6 +17,7 @@ import pytest
 from tests.http.bad_input import table
 from tests.http.client import answer_of, refused
 from tests.http.conversation_contract import ConversationContract
+from tests.http.key_contract import KeyContract
 from tests.http.owner_contract import OwnerContract
 from tests.http.page_contract import PageContract
 from tests.http.refusal_contract import RefusalContract
@@ -50,7 +51,7 @@ NOT_ALLOWED = [
 ]
 
 
-class HTTPContract(ConversationContract, PageContract, OwnerContract, RefusalContract):
+class HTTPContract(ConversationContract, PageContract, OwnerContract, RefusalContract, KeyContract):
     """What every Recollect server answers, whatever it is built on; streams apart."""
 
     @pytest.mark.parametrize("accept", ["*/*", "application/json", ""])

@@ -121,6 +121,33 @@ class StreamingContract:
         assert place is not None
         assert shown(client, place)["user_id"].startswith("anonymous-")
 
+    def test_a_stream_that_is_asked_for_again_says_the_same(self, client: httpx.Client) -> None:
+        headers = {"Idempotency-Key": str(uuid4())}
+        body = {"message": "Hi, I am Bob", "user_id": someone()}
+        told = []
+        for _ in range(2):
+            with client.stream("POST", "/chat/stream", json=body, headers=headers) as response:
+                told.append(whole(events(response)))
+        assert told[0] == told[1]
+
+    # One turn at a time -------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("path", ["/chat", "/chat/stream"])
+    def test_while_a_reply_is_written_another_turn_is_refused(
+        self, slow: httpx.Client, path: str
+    ) -> None:
+        user = someone()
+        with streamed(slow, message="Hi, I am Bob", user_id=user) as response:
+            stream = events(response)
+            place = next(stream)[1]["conversation_id"]
+            body = {"message": MARKER, "user_id": user, "conversation_id": place}
+            answer = slow.post(path, json=body)
+            assert refused(answer, 409)["code"] == "turn_in_progress"
+            assert 1 <= int(answer.headers["Retry-After"]) <= 60
+            *_, (last, _) = stream
+            assert last == "done"
+        assert [role for role, _ in talk(shown(slow, place))] == ["user", "assistant"]
+
     # Refused before the stream starts -----------------------------------------------------------
 
     @pytest.mark.parametrize("body", MALFORMED)

@@ -4,6 +4,8 @@ import asyncio
 import ipaddress
 import signal
 import socket
+from contextlib import AsyncExitStack
+from functools import partial
 
 import typer
 import uvicorn
@@ -11,9 +13,10 @@ import uvicorn
 from recollect.chat import Chat
 from recollect.errors import InvalidArgument
 from recollect.http.fastapi import create_app
-from recollect.models import open_model
+from recollect.models import Models, open_model
 from recollect.settings import Settings, read_settings
 from recollect.stores.urls import open_async_store
+from recollect.windows import last
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 SECONDS_TO_END = 3
@@ -36,17 +39,25 @@ def serve(*, allow_unauthenticated: bool) -> None:
 
 async def _serve(settings: Settings, listener: socket.socket, *, loopback: bool) -> None:
     store = open_async_store(settings.store, expire_after=settings.expire_after)
-    async with store:
+    models = Models(
+        [settings.model, *settings.models],
+        open=partial(open_model, offline_pace=settings.offline_pace),
+    )
+    async with AsyncExitStack() as ends:
+        await ends.enter_async_context(store)
+        ends.push_async_callback(models.close)
         chat = Chat(
             store,
-            open_model(settings.model, offline_pace=settings.offline_pace),
-            window=settings.window,
+            models.get(),
+            window=last(settings.window),
             system_prompt=settings.system_prompt,
+            lease=settings.lease,
+            time_limit=settings.time_limit,
         )
         hosts = LOOPBACK_NAMES | {settings.host.lower()} if loopback else None
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(chat, hosts=hosts),
+                create_app(chat, models, hosts=hosts),
                 log_level="warning",
                 timeout_graceful_shutdown=SECONDS_TO_END,
             )

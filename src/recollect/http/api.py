@@ -1,12 +1,14 @@
 """The HTTP contract without a framework: what requests hold, what answers and errors look like."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from recollect.chat import Reply
 from recollect.conversations import (
     TITLE_CHARACTERS,
     Conversation,
@@ -14,25 +16,34 @@ from recollect.conversations import (
     Page,
     Tail,
     check_id,
+    check_idempotency_key,
     check_number,
 )
 from recollect.errors import (
     AlreadyExists,
     Conflict,
     InvalidArgument,
+    KeyReused,
     MessageTooLarge,
+    ModelRefused,
+    ModelThrottled,
+    ModelTimeout,
     ModelUnavailable,
     NotFound,
     RecollectError,
     StoreUnavailable,
+    TurnInProgress,
     UnknownModel,
 )
 from recollect.messages import Message
+from recollect.models.contract import Finished
 
 MESSAGE_CHARACTERS = 32_000
 """The longest message and system prompt that are taken."""
 BODY_BYTES = 256 * 1024
 """The longest body that is read."""
+RETRY_SECONDS = 5.0
+"""When to try again, where nothing says how long it will take."""
 LIMIT = 100
 """The most conversations or messages that one answer holds."""
 
@@ -51,14 +62,25 @@ DELETED = {"message": "Conversation deleted successfully"}
 class Refused(Exception):
     """A request that is answered with an error: a status, a code, and a sentence for people."""
 
-    def __init__(self, status: int, code: str, sentence: str) -> None:
+    def __init__(
+        self, status: int, code: str, sentence: str, *, retry_after: float | None = None
+    ) -> None:
         super().__init__(sentence)
         self.status = status
         self.code = code
+        self._retry_after = retry_after
 
     @property
     def body(self) -> dict[str, str]:
         return {"error": str(self), "code": self.code}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """``Retry-After`` (RFC 9110) where trying again later helps."""
+        seconds = self._retry_after
+        if seconds is None and self.status in (429, 503, 504):
+            seconds = RETRY_SECONDS
+        return {} if seconds is None else {"Retry-After": str(max(math.ceil(seconds), 1))}
 
 
 def _id(value: str) -> str:
@@ -180,7 +202,41 @@ def _sentence(failed: ValidationError) -> str:
     return f"The field {field} must be text."
 
 
+def idempotency_key(given: Sequence[str]) -> str | None:
+    """The value of the header ``Idempotency-Key``. Raises ``Refused``."""
+    if len(given) > 1:
+        raise Refused(400, "invalid_request", "The header Idempotency-Key is given twice.")
+    try:
+        check_idempotency_key(given[0] if given else None)
+    except InvalidArgument as wrong:
+        raise Refused(
+            422, "invalid_request", f"The header Idempotency-Key is wrong: {wrong}"
+        ) from None
+    return given[0] if given else None
+
+
 # Answers ------------------------------------------------------------------------------------------
+
+
+BROKEN_OFF = ("stopped", "failed", "timed_out")
+"""How a reply ended that is not all that the model had to say."""
+
+
+def replied(reply: Reply) -> dict[str, Any]:
+    """The reply as a whole; ``stop_reason`` is there where it was cut short."""
+    body: dict[str, Any] = {"response": reply.text, "conversation_id": reply.conversation_id}
+    if reply.finished.stop_reason != "end_turn":
+        body["stop_reason"] = reply.finished.stop_reason
+    return body
+
+
+def done(finished: Finished) -> dict[str, Any]:
+    """How a reply ended that was streamed."""
+    usage = finished.usage
+    return {
+        "stop_reason": finished.stop_reason,
+        "usage": None if usage is None else usage.counts,
+    }
 
 
 def shown_tail(tail: Tail) -> dict[str, Any]:
@@ -231,7 +287,7 @@ def _message(message: Message) -> dict[str, Any]:
         "id": message.id,
         "seq": message.seq,
     }
-    if (reason := message.extra.get("stop_reason")) in ("stopped", "failed"):
+    if (reason := message.extra.get("stop_reason")) in BROKEN_OFF:
         body["stop_reason"] = reason
     return body
 
@@ -253,9 +309,23 @@ _RULES: dict[type[RecollectError], _Rule] = {
     Conflict: _Rule(409, "conflict", "Somebody else was first; look again and retry."),
     MessageTooLarge: _Rule(413, "too_large", "The message is too large."),
     UnknownModel: _Rule(400, "unknown_model"),
+    KeyReused: _Rule(422, "idempotency_key_reused"),
     InvalidArgument: _Rule(422, "invalid_request"),
     StoreUnavailable: _Rule(
         503, "store_unavailable", "The conversations cannot be reached; try again later."
+    ),
+    TurnInProgress: _Rule(
+        409, "turn_in_progress", "A reply in this conversation is still being written."
+    ),
+    ModelThrottled: _Rule(
+        429, "model_throttled", "The model has too much to do; try again in a moment."
+    ),
+    ModelTimeout: _Rule(504, "model_timeout", "The model took too long; try again."),
+    ModelRefused: _Rule(
+        502,
+        "model_refused",
+        "The model does not take this conversation as it stands; whoever runs this server must "
+        "look at how the model is set up.",
     ),
     ModelUnavailable: _Rule(
         503, "model_unavailable", "The model does not answer; try again later."
@@ -270,5 +340,10 @@ def refusal(error: Exception) -> Refused:
         return error
     for kind, rule in _RULES.items():
         if isinstance(error, kind):
-            return Refused(rule.status, rule.code, rule.sentence or str(error))
+            return Refused(
+                rule.status,
+                rule.code,
+                rule.sentence or str(error),
+                retry_after=getattr(error, "retry_after", None),
+            )
     return UNKNOWN

@@ -8,7 +8,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from recollect.chat import Event, Started
-from recollect.http.api import refusal
+from recollect.http.api import done, refusal
 from recollect.http.guard import log_unknown
 from recollect.json_values import dumps
 from recollect.models.contract import Finished
@@ -60,7 +60,7 @@ def _encode(event: Event) -> str:
         case Started():
             return _event("start", asdict(event))
         case Finished():
-            return _event("done", asdict(event))
+            return _event("done", done(event))
         case str():
             return _event("piece", {"text": event})
 

@@ -1,6 +1,6 @@
 """The chatbot API on FastAPI."""
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from recollect.chat import Chat, whole
+from recollect.chat import Chat, Event, whole
 from recollect.conversations import LAST_REVISION
 from recollect.errors import NotFound, RecollectError
 from recollect.http import api
@@ -20,6 +20,7 @@ from recollect.http.api import ChatRequest, CreateRequest, Refused
 from recollect.http.events import EventStream
 from recollect.http.guard import Guard, log_unknown, refused
 from recollect.http.turns import turn
+from recollect.models import Models
 
 PAGE = Path(__file__).parent / "page"
 
@@ -37,8 +38,10 @@ class _ConversationId(Convertor[str]):
 register_url_convertor("conversation_id", _ConversationId())
 
 
-def create_app(chat: Chat, *, hosts: Collection[str] | None = None) -> FastAPI:
-    """The API and its page over ``chat``, whose store the caller opens and closes.
+def create_app(chat: Chat, models: Models, *, hosts: Collection[str] | None = None) -> FastAPI:
+    """The API and its page over ``chat``; its store and ``models`` the caller opens and closes.
+
+    A request may ask for one of ``models`` and for no other; the first answers where none is named.
 
     Whoever can reach it can read and write every conversation: serve it on loopback, or behind
     what signs users in. ``hosts`` are the host names it answers to; None is any.
@@ -70,15 +73,18 @@ def create_app(chat: Chat, *, hosts: Collection[str] | None = None) -> FastAPI:
             await store.get("health")
         return api.HEALTHY
 
+    async def _turn(request: Request) -> AsyncGenerator[Event, None]:
+        key = api.idempotency_key(request.headers.getlist("idempotency-key"))
+        return turn(chat, models, await _parsed(ChatRequest, request), idempotency_key=key)
+
     @app.post("/chat", openapi_extra=_takes(ChatRequest))
     async def answer(request: Request) -> dict[str, Any]:
-        async with aclosing(turn(chat, await _parsed(ChatRequest, request))) as events:
-            reply = await whole(events)
-        return {"response": reply.text, "conversation_id": reply.conversation_id}
+        async with aclosing(await _turn(request)) as events:
+            return api.replied(await whole(events))
 
     @app.post("/chat/stream", openapi_extra=_takes(ChatRequest))
     async def stream(request: Request) -> Response:
-        events = turn(chat, await _parsed(ChatRequest, request))
+        events = await _turn(request)
         # The first is awaited here, so that what is refused still gets its status.
         return EventStream(await anext(events), events)
 

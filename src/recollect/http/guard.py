@@ -72,8 +72,7 @@ class Guard:
 
 def refused(refusal: Refused) -> JSONResponse:
     """The answer to a request that is refused."""
-    headers = {"Retry-After": "5"} if refusal.status == 503 else None
-    return JSONResponse(refusal.body, refusal.status, headers)
+    return JSONResponse(refusal.body, refusal.status, refusal.headers)
 
 
 def log_unknown(error: Exception, where: str) -> None:

@@ -1,32 +1,53 @@
 """Which turn a chat request asks for."""
 
 from collections.abc import AsyncGenerator
+from uuid import NAMESPACE_URL, uuid5
 
 from recollect.chat import Chat, Event
-from recollect.errors import NotFound, UnknownModel
+from recollect.errors import NotFound
 from recollect.http.api import ChatRequest, Refused
 from recollect.messages import new_id
+from recollect.models import Models
 
 
-async def turn(chat: Chat, request: ChatRequest) -> AsyncGenerator[Event, None]:
+async def turn(
+    chat: Chat, models: Models, request: ChatRequest, *, idempotency_key: str | None = None
+) -> AsyncGenerator[Event, None]:
     """The turn, its events as ``Chat`` streams them.
 
     Where nobody is named there is nobody to keep it for: a one-off answer, unless history is
-    asked for. Raises ``Refused`` where a conversation that is not there would start for nobody.
+    asked for. Raises ``Refused`` where a conversation that is not there would start for nobody, or
+    where a key comes with a one-off answer: nothing of it is kept that a second one could get.
     """
-    if request.model_id not in (None, chat.model.id):
-        raise UnknownModel(f"There is no such model here; there is: {chat.model.id}.")
+    model = models.get(request.model_id)
     owner, conversation_id = request.user_id, request.conversation_id
     named = owner is not None or conversation_id is not None
     kept = named if request.save_history is None else request.save_history
     if kept and not named:
-        owner = f"anonymous-{new_id()}"
-    events = (chat.stream if kept else chat.stream_unkept)(
-        request.message,
-        conversation_id=conversation_id,
-        owner=owner,
-        system_prompt=request.system_prompt,
-    )
+        owner = f"anonymous-{_id_for(idempotency_key)}"
+    if kept:
+        events = chat.stream(
+            request.message,
+            conversation_id=conversation_id,
+            owner=owner,
+            system_prompt=request.system_prompt,
+            model=model,
+            idempotency_key=idempotency_key,
+        )
+    elif idempotency_key is not None:
+        raise Refused(
+            422,
+            "nothing_kept",
+            "An Idempotency-Key needs a reply that is kept; name a user_id or a conversation_id.",
+        )
+    else:
+        events = chat.stream_unkept(
+            request.message,
+            conversation_id=conversation_id,
+            owner=owner,
+            system_prompt=request.system_prompt,
+            model=model,
+        )
     try:
         async for event in events:
             yield event
@@ -40,3 +61,10 @@ async def turn(chat: Chat, request: ChatRequest) -> AsyncGenerator[Event, None]:
         raise
     finally:
         await events.aclose()
+
+
+def _id_for(idempotency_key: str | None) -> str:
+    """An id that nobody has, or for one key always the same."""
+    if idempotency_key is None:
+        return new_id()
+    return str(uuid5(NAMESPACE_URL, f"recollect:anonymous:{idempotency_key}"))

@@ -21,6 +21,18 @@ class Usage:
     cached_tokens: int = 0
     cache_write_tokens: int = 0
 
+    @property
+    def counts(self) -> dict[str, Json]:
+        """The counts by their names; those of caches only where there was one."""
+        counts: dict[str, Json] = {
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+        }
+        if self.cached_tokens or self.cache_write_tokens:
+            counts["cached_tokens"] = self.cached_tokens
+            counts["cache_write_tokens"] = self.cache_write_tokens
+        return counts
+
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
             self.input_tokens + other.input_tokens,

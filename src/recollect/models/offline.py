@@ -2,8 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections.abc import AsyncGenerator, Generator, Sequence
 
+from recollect.errors import ModelRefused
 from recollect.messages import Message
 from recollect.models.contract import Finished, Piece, Usage
 
@@ -33,7 +35,11 @@ _QUESTIONS = {
 
 
 class OfflineModel:
-    """Answers from the conversation alone, the same each time; ``pace`` is seconds a piece."""
+    """Answers from the conversation alone, the same each time; ``pace`` is seconds a piece.
+
+    Pieces are words, and so are tokens. It reads the text of the user's messages, and calls no
+    tools.
+    """
 
     id = "offline"
 
@@ -43,13 +49,34 @@ class OfflineModel:
     async def stream(
         self, messages: Sequence[Message], *, system_prompt: str | None = None
     ) -> AsyncGenerator[Piece | Finished, None]:
-        reply = answer([message.text for message in messages if message.role == "user"])
-        pieces = re.findall(r"\s*\S+", reply)
+        pieces, finished = _reply(messages)
         for piece in pieces:
             await asyncio.sleep(self._pace)
             yield piece
-        words = sum(len(message.text.split()) for message in messages)
-        yield Finished("end_turn", Usage(input_tokens=words, output_tokens=len(pieces)))
+        yield finished
+
+    def stream_sync(
+        self, messages: Sequence[Message], *, system_prompt: str | None = None
+    ) -> Generator[Piece | Finished, None, None]:
+        pieces, finished = _reply(messages)
+        for piece in pieces:
+            time.sleep(self._pace)
+            yield piece
+        yield finished
+
+    async def close(self) -> None:
+        """Nothing: it holds nothing."""
+
+
+def _reply(messages: Sequence[Message]) -> tuple[list[Piece], Finished]:
+    said = [message.text for message in messages if message.role == "user"]
+    if not said:
+        raise ModelRefused(
+            "The offline model answers the user's messages, and it was given none; add one."
+        )
+    pieces = re.findall(r"\s*\S+", answer(said))
+    words = sum(len(message.text.split()) for message in messages)
+    return pieces, Finished("end_turn", Usage(input_tokens=words, output_tokens=len(pieces)))
 
 
 def answer(said: Sequence[str]) -> str:

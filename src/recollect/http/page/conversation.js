@@ -5,7 +5,15 @@ import { readConversation, talk } from "./server.js";
 
 const AT_ONCE = 50;
 const NAMES = { user: "You", assistant: "Recollect", tool: "Tool", system: "Instructions" };
-const ENDINGS = { stopped: "Stopped", max_tokens: "Cut off at the length limit" };
+const ENDINGS = {
+  stopped: "Stopped",
+  failed: "Broke off",
+  timed_out: "Cut off: it took too long",
+  max_tokens: "Cut off at the length limit",
+  model_context_window_exceeded: "Cut off: the conversation is too long for the model",
+  guardrail_intervened: "Ended by the operator's guardrail",
+  content_filtered: "Ended by the model's content filter",
+};
 
 /**
  * A conversation and its element. It outlives a look at another one, so that a reply goes on being

@@ -12,22 +12,22 @@ if TYPE_CHECKING:
         owned_session_factory,
         session_factory,
     )
-    from recollect.integrations.langchain.messages import from_recollect, to_recollect
     from recollect.integrations.langchain.migration import copy_langchain_table
     from recollect.integrations.langchain.offline import OfflineChatModel
+    from recollect.langchain_messages import from_recollect, to_recollect
 
 # Loaded when they are asked for: the drop-in needs boto3, which others need not have.
 _MODULES = {
-    "ChatMessageHistory": "history",
-    "DynamoDBChatMessageHistory": "dropin",
-    "MessagePage": "history",
-    "OWNED_SESSION": "history",
-    "OfflineChatModel": "offline",
-    "copy_langchain_table": "migration",
-    "from_recollect": "messages",
-    "owned_session_factory": "history",
-    "session_factory": "history",
-    "to_recollect": "messages",
+    "ChatMessageHistory": ".history",
+    "DynamoDBChatMessageHistory": ".dropin",
+    "MessagePage": ".history",
+    "OWNED_SESSION": ".history",
+    "OfflineChatModel": ".offline",
+    "copy_langchain_table": ".migration",
+    "from_recollect": "recollect.langchain_messages",
+    "owned_session_factory": ".history",
+    "session_factory": ".history",
+    "to_recollect": "recollect.langchain_messages",
 }
 _EXTRAS = {"boto3": "dynamodb", "botocore": "dynamodb", "langchain_core": "langchain"}
 
@@ -36,7 +36,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        module = import_module(f"{__name__}.{_MODULES[name]}")
+        module = import_module(_MODULES[name], __name__)
     except ModuleNotFoundError as missing:
         package = (missing.name or "").partition(".")[0]
         if package not in _EXTRAS:

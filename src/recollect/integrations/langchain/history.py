@@ -12,7 +12,7 @@ from langchain_core.runnables import ConfigurableFieldSpec
 
 from recollect.conversations import LIMIT, Conversation, Tail, check_id, check_number
 from recollect.errors import InvalidArgument, NotFound
-from recollect.integrations.langchain.messages import from_recollect, to_recollect
+from recollect.langchain_messages import from_recollect, to_recollect
 from recollect.messages import Message
 from recollect.steps import Steps, arun, run
 from recollect.stores.contract import AsyncStore, Store

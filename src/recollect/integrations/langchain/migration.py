@@ -19,7 +19,6 @@ from recollect.errors import (
 from recollect.integrations.langchain.appending import not_a_history
 from recollect.integrations.langchain.checkpoints import Checkpoint, Problem, Report
 from recollect.integrations.langchain.connections import complete, shared_client
-from recollect.integrations.langchain.messages import to_recollect
 from recollect.integrations.langchain.reading import read
 from recollect.integrations.langchain.refusals import HistoryTableMissing, refusal
 from recollect.integrations.langchain.segments import (
@@ -31,6 +30,7 @@ from recollect.integrations.langchain.segments import (
 )
 from recollect.integrations.langchain.stored import from_stored
 from recollect.integrations.langchain.values import decode
+from recollect.langchain_messages import to_recollect
 from recollect.messages import Message, encode, now, to_milliseconds
 from recollect.stores.contract import Store
 from recollect.stores.dynamodb.calls import Attribute, Call, CallFailed, Item, Plan, paced

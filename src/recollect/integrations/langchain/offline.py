@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from recollect.errors import InvalidArgument
-from recollect.integrations.langchain.messages import to_recollect
+from recollect.langchain_messages import to_recollect
 from recollect.models.contract import Finished, Piece
 from recollect.models.offline import OfflineModel
 
@@ -92,18 +92,9 @@ def _reply(messages: Sequence[BaseMessage]) -> tuple[list[Piece], Finished]:
             "add a HumanMessage."
         )
 
-    async def streamed() -> list[Piece | Finished]:
-        return [piece async for piece in OfflineModel().stream(prompt)]
-
-    streaming = streamed()
-    while True:
-        try:
-            # Without a pace it awaits nothing but sleep(0), which needs no event loop: a sync
-            # caller may have none, and one in a notebook has one that is running already.
-            streaming.send(None)
-        except StopIteration as end:
-            *text, last = end.value
-            return text, last
+    *text, last = OfflineModel().stream_sync(prompt)
+    assert isinstance(last, Finished)
+    return [piece for piece in text if isinstance(piece, Piece)], last
 
 
 def _whole(text: Sequence[Piece], last: Finished) -> ChatResult:
@@ -112,6 +103,7 @@ def _whole(text: Sequence[Piece], last: Finished) -> ChatResult:
 
 
 def _metadata(last: Finished) -> dict[str, Any]:
+    assert last.usage is not None
     read, written = last.usage.input_tokens, last.usage.output_tokens
     return {
         "response_metadata": {"model_name": OfflineModel.id, "stop_reason": last.stop_reason},

@@ -17,6 +17,7 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call
 
 from recollect.json_values import Json
 from recollect.messages import Message
+from recollect.tool_calls import parts
 
 _UNKNOWN = "This is no tool call in a form that is known here."
 
@@ -41,7 +42,12 @@ def from_plain(message: Message) -> BaseMessage:
             return HumanMessage(**fields)
         case "tool":
             id = message.extra.get("tool_call_id")
-            return ToolMessage(**fields, tool_call_id=id if isinstance(id, str) else "")
+            failed = message.extra.get("status") == "error"
+            return ToolMessage(
+                **fields,
+                tool_call_id=id if isinstance(id, str) else "",
+                status="error" if failed else "success",
+            )
         case "assistant":
             calls, invalid = _tool_calls(message.extra.get("tool_calls"))
             return AIMessage(
@@ -58,39 +64,13 @@ def _tool_calls(stored: Any) -> tuple[list[ToolCall], list[InvalidToolCall]]:
     calls: list[ToolCall] = []
     invalid: list[InvalidToolCall] = []
     for call in stored if isinstance(stored, list) else []:
-        id, name, arguments = _parts(call)
-        if isinstance(name, str) and isinstance(arguments, dict):
-            calls.append(tool_call(name=name, args=copied(arguments), id=id))
+        id, name, args = parts(call)
+        if name is not None and args is not None:
+            calls.append(tool_call(name=name, args=copied(args), id=id))
         else:
             text = json.dumps(call, ensure_ascii=False)
             invalid.append(invalid_tool_call(name=name, args=text, id=id, error=_UNKNOWN))
     return calls, invalid
-
-
-def _parts(call: Any) -> tuple[str | None, str | None, dict[str, Any] | None]:
-    """Id, name and arguments of a tool call, as far as it says them."""
-    match call:
-        case {"toolUse": {"name": _} as inner}:
-            call = inner
-        case {"function": {"name": _} as inner}:
-            call = inner | {"id": call.get("id")}
-        case {}:
-            pass
-        case _:
-            call = {}
-    id = call.get("id", call.get("toolUseId"))
-    name = call.get("name")
-    arguments = call.get("args", call.get("input", call.get("arguments")))
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except (ValueError, RecursionError):
-            arguments = None
-    return (
-        id if isinstance(id, str) else None,
-        name if isinstance(name, str) else None,
-        arguments if isinstance(arguments, dict) else None,
-    )
 
 
 def _usage(stored: Json) -> dict[str, int] | None:

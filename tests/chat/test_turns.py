@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, closing, contextmanager
 from datetime import UTC
 from pathlib import Path
@@ -13,104 +13,25 @@ import pytest
 from recollect.chat import Chat, Event, Started, whole
 from recollect.errors import InvalidMessage, ModelUnavailable, NotFound, StoreUnavailable
 from recollect.messages import Message
-from recollect.models.contract import Finished, Piece, Usage
+from recollect.models.contract import Finished, Usage
 from recollect.stores.contract import AsyncStore
 from recollect.stores.sqlite import SQLiteStore
 from recollect.stores.threads import ThreadedStore
-from recollect.stores.urls import open_async_store
+from recollect.windows import last
+from tests.chat.talking import (
+    DONE,
+    OVERLOADED,
+    Caller,
+    Echo,
+    Scripted,
+    Waits,
+    begin,
+    kept,
+    reply_to,
+    talk,
+)
 
 pytestmark = pytest.mark.anyio
-
-DONE = Finished("end_turn", Usage(input_tokens=3, output_tokens=5))
-OVERLOADED = ModelUnavailable("The model is overloaded.")
-
-
-class Waits:
-    """Where a model waits until it is let go on; ``reached`` once it does."""
-
-    def __init__(self) -> None:
-        self.reached = asyncio.Event()
-        self.over = asyncio.Event()
-
-
-class Scripted:
-    """A model that follows its script in every turn: says texts, raises errors, waits."""
-
-    id = "scripted"
-
-    def __init__(self, *script: Piece | Finished | Exception | Waits) -> None:
-        self._script = script
-        self.asked: list[list[tuple[str, str]]] = []
-        self.prompts: list[str | None] = []
-        self.calls_ended = 0
-
-    async def stream(
-        self, messages: Sequence[Message], *, system_prompt: str | None = None
-    ) -> AsyncGenerator[Piece | Finished, None]:
-        self.asked.append(talk(messages))
-        self.prompts.append(system_prompt)
-        try:
-            for step in self._script:
-                match step:
-                    case Waits():
-                        step.reached.set()
-                        await step.over.wait()
-                    case Exception():
-                        raise step
-                    case _:
-                        yield step
-        finally:
-            self.calls_ended += 1
-
-
-class Echo(Scripted):
-    """A model that says what it was told last."""
-
-    async def stream(
-        self, messages: Sequence[Message], *, system_prompt: str | None = None
-    ) -> AsyncGenerator[Piece | Finished, None]:
-        self.asked.append(talk(messages))
-        await asyncio.sleep(0)
-        yield f"You said: {messages[-1].text}"
-        yield DONE
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "recollect.db"
-
-
-@pytest.fixture
-async def store(path: Path) -> AsyncIterator[AsyncStore]:
-    async with open_async_store(f"sqlite:///{path}") as store:
-        yield store
-
-
-def talk(messages: Sequence[Message]) -> list[tuple[str, str]]:
-    return [(message.role, message.text) for message in messages]
-
-
-async def kept(store: AsyncStore, conversation_id: str = "talk") -> list[tuple[str, str]]:
-    return talk((await store.page(conversation_id, limit=1_000)).messages)
-
-
-async def reply_to(store: AsyncStore, conversation_id: str = "talk") -> Message:
-    """The last message, which is the model's."""
-    [message] = (await store.tail(conversation_id, 1)).messages
-    assert message.role == "assistant"
-    return message
-
-
-async def begin(store: AsyncStore, *texts: str, owner: str | None = "bob") -> str:
-    await store.create("talk", owner=owner)
-    if texts:
-        await store.append("talk", [Message.user(text) for text in texts])
-    return "talk"
 
 
 async def until_the_second_piece(events: AsyncGenerator[Event, None]) -> None:
@@ -147,6 +68,7 @@ async def test_a_reply_says_which_model_made_it_how_it_ended_and_what_it_took(
         "model": "scripted",
         "stop_reason": "max_tokens",
         "usage": {"input_tokens": 30, "output_tokens": 50},
+        "spent": {"input_tokens": 30, "output_tokens": 50},
     }
     assert reply.created_at.tzinfo is UTC
 
@@ -189,7 +111,6 @@ async def test_what_cannot_be_stored_is_refused_and_starts_nothing(store: AsyncS
         ("x" * 60, "x" * 60),
         ("Plans " * 10 + "for May", "Plans " * 9 + "Plans…"),
         ("x" * 61, "x" * 60 + "…"),
-        (" \n ", None),
     ],
 )
 async def test_a_conversation_is_named_after_its_first_message(
@@ -223,7 +144,7 @@ async def test_the_model_sees_the_last_messages_and_the_user_first(
     store: AsyncStore, window: int
 ) -> None:
     model = Echo()
-    chat = Chat(store, model, window=window)
+    chat = Chat(store, model, window=last(window))
     for number in range(4):
         await whole(chat.stream(f"{number}", conversation_id="talk", owner="bob"))
     every = await kept(store)
@@ -279,11 +200,11 @@ async def test_a_model_that_fails_at_once_leaves_the_question_and_the_next_turn_
 
     model = Echo()
     await whole(Chat(store, model).stream("Again", conversation_id="talk", owner="bob"))
-    assert model.asked == [[("user", "Hi"), ("user", "Again")]]
+    assert model.asked == [[("user", "Hi\n\nAgain")]]
     assert await kept(store) == [
         ("user", "Hi"),
         ("user", "Again"),
-        ("assistant", "You said: Again"),
+        ("assistant", "You said: Hi\n\nAgain"),
     ]
 
 
@@ -297,7 +218,7 @@ async def test_of_a_reply_that_fails_what_was_said_is_kept(
     with pytest.raises(type(error), match=str(error)):
         await whole(Chat(store, model).stream("Hi", conversation_id="talk", owner="bob"))
     assert await kept(store) == [("user", "Hi"), ("assistant", "Well, I ")]
-    assert (await reply_to(store)).extra == {"model": "scripted", "stop_reason": "failed"}
+    assert (await reply_to(store)).extra["stop_reason"] == "failed"
 
 
 async def test_a_model_that_just_ends_has_failed(store: AsyncStore) -> None:
@@ -316,7 +237,7 @@ async def test_a_caller_who_stops_keeps_what_was_said(store: AsyncStore) -> None
     ) as events:
         await until_the_second_piece(events)
     assert await kept(store) == [("user", "Hi"), ("assistant", "Well, ")]
-    assert (await reply_to(store)).extra == {"model": "scripted", "stop_reason": "stopped"}
+    assert (await reply_to(store)).extra["stop_reason"] == "stopped"
     assert model.calls_ended == 1
 
 
@@ -329,21 +250,20 @@ async def test_a_caller_who_stops_before_the_first_piece_keeps_the_question(
     ) as events:
         assert await anext(events) == Started("talk")
     assert await kept(store) == [("user", "Hi")]
-    assert model.asked == []
 
 
 async def test_a_turn_that_is_cancelled_keeps_what_was_said(store: AsyncStore) -> None:
     waits = Waits()
     model = Scripted("Well, ", waits, DONE)
     chat = Chat(store, model)
-    turn = asyncio.create_task(whole(chat.stream("Hi", conversation_id="talk", owner="bob")))
-    await waits.reached.wait()
-    turn.cancel()
+    caller = Caller(chat.stream("Hi", conversation_id="talk", owner="bob"))
+    await caller.until("Well, ")
+    caller.task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await turn
+        await caller.task
     await chat.close()
     assert await kept(store) == [("user", "Hi"), ("assistant", "Well, ")]
-    assert (await reply_to(store)).extra == {"model": "scripted", "stop_reason": "stopped"}
+    assert (await reply_to(store)).extra["stop_reason"] == "stopped"
     assert model.calls_ended == 1
 
 
@@ -357,42 +277,43 @@ def another_writer(path: Path) -> Iterator[None]:
 
 
 async def test_a_turn_that_is_cancelled_while_it_keeps_the_reply_keeps_it_all_the_same(
-    store: AsyncStore, path: Path
+    sqlite: AsyncStore, path: Path
 ) -> None:
     waits = Waits()
-    chat = Chat(store, Scripted("Well, ", waits, DONE))
-    turn = asyncio.create_task(whole(chat.stream("Hi", conversation_id="talk", owner="bob")))
-    await waits.reached.wait()
+    chat = Chat(sqlite, Scripted("Well, ", waits, DONE))
+    caller = Caller(chat.stream("Hi", conversation_id="talk", owner="bob"))
+    await caller.until("Well, ")
     with another_writer(path):
         for _ in range(3):
-            turn.cancel()
+            caller.task.cancel()
             for _ in range(50):
                 await asyncio.sleep(0)
-        assert turn.cancelled()
+        assert caller.task.cancelled()
         with SQLiteStore(path) as reader:
             assert talk(reader.page("talk").messages) == [("user", "Hi")]
     await chat.close()
-    assert await kept(store) == [("user", "Hi"), ("assistant", "Well, ")]
-    assert (await reply_to(store)).extra["stop_reason"] == "stopped"
+    assert await kept(sqlite) == [("user", "Hi"), ("assistant", "Well, ")]
+    assert (await reply_to(sqlite)).extra["stop_reason"] == "stopped"
 
 
 async def test_a_reply_that_was_complete_is_kept_as_such_though_the_turn_is_cancelled(
-    store: AsyncStore, path: Path
+    sqlite: AsyncStore, path: Path
 ) -> None:
     waits = Waits()
-    chat = Chat(store, Scripted("Well, ", waits, "yes.", DONE))
-    turn = asyncio.create_task(whole(chat.stream("Hi", conversation_id="talk", owner="bob")))
-    await waits.reached.wait()
+    chat = Chat(sqlite, Scripted("Well, ", waits, "yes.", DONE))
+    caller = Caller(chat.stream("Hi", conversation_id="talk", owner="bob"))
+    await caller.until("Well, ")
     with another_writer(path):
         waits.over.set()
+        await caller.until("yes.")
         for _ in range(50):
             await asyncio.sleep(0)
-        turn.cancel()
+        caller.task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await turn
+            await caller.task
     await chat.close()
-    assert await kept(store) == [("user", "Hi"), ("assistant", "Well, yes.")]
-    assert (await reply_to(store)).extra["stop_reason"] == "end_turn"
+    assert await kept(sqlite) == [("user", "Hi"), ("assistant", "Well, yes.")]
+    assert (await reply_to(sqlite)).extra["stop_reason"] == "end_turn"
 
 
 async def test_a_turn_in_a_cancelled_scope_keeps_what_was_said(store: AsyncStore) -> None:
@@ -400,8 +321,10 @@ async def test_a_turn_in_a_cancelled_scope_keeps_what_was_said(store: AsyncStore
     waits = Waits()
     chat = Chat(store, Scripted("Well, ", waits, DONE))
     async with anyio.create_task_group() as group:
-        group.start_soon(whole, chat.stream("Hi", conversation_id="talk", owner="bob"))
-        await waits.reached.wait()
+        events = chat.stream("Hi", conversation_id="talk", owner="bob")
+        await until_the_second_piece(events)
+        group.start_soon(whole, events)
+        await asyncio.sleep(0)
         group.cancel_scope.cancel()
     await chat.close()
     assert await kept(store) == [("user", "Hi"), ("assistant", "Well, ")]
@@ -415,19 +338,19 @@ async def test_closing_a_chat_without_turns_does_not_wait(store: AsyncStore) -> 
 
 
 async def test_a_reply_that_cannot_be_kept_is_no_finished_turn(
-    store: AsyncStore, path: Path
+    sqlite: AsyncStore, path: Path
 ) -> None:
-    await begin(store)
+    await begin(sqlite)
     waits = Waits()
     async with ThreadedStore(SQLiteStore(path, timeout=0.1)) as impatient:
         chat = Chat(impatient, Scripted("Well, ", waits, DONE))
-        turn = asyncio.create_task(whole(chat.stream("Hi", conversation_id="talk")))
-        await waits.reached.wait()
+        caller = Caller(chat.stream("Hi", conversation_id="talk"))
+        await caller.until("Well, ")
         with another_writer(path):
             waits.over.set()
             with pytest.raises(StoreUnavailable, match="stayed locked"):
-                await turn
-    assert await kept(store) == [("user", "Hi")]
+                await caller.task
+    assert await kept(sqlite) == [("user", "Hi")]
 
 
 # What happens to the conversation meanwhile
@@ -471,43 +394,25 @@ async def test_a_reply_lands_behind_what_others_wrote_meanwhile(store: AsyncStor
     ]
 
 
-async def test_a_conversation_cleared_meanwhile_gets_the_reply(store: AsyncStore) -> None:
+async def test_a_conversation_cleared_meanwhile_stays_empty(store: AsyncStore) -> None:
     chat = Chat(store, Scripted("Well, ", "yes.", DONE))
     events = chat.stream("Hi", conversation_id="talk", owner="bob")
     await until_the_second_piece(events)
     await store.clear("talk")
     assert [event async for event in events] == ["yes.", DONE]
-    assert await kept(store) == [("assistant", "Well, yes.")]
+    assert await kept(store) == []
 
 
-async def test_turns_at_the_same_time_lose_nothing(store: AsyncStore) -> None:
-    chat = Chat(store, Echo())
-    await begin(store)
-    replies = await asyncio.gather(
-        *(whole(chat.stream(f"{number}", conversation_id="talk")) for number in range(20))
-    )
-    assert [reply.text for reply in replies] == [f"You said: {number}" for number in range(20)]
-    messages = await kept(store)
-    assert sorted(messages) == sorted(
-        [("user", f"{number}") for number in range(20)]
-        + [("assistant", reply.text) for reply in replies]
-    )
-    for number in range(20):
-        question, reply = ("user", f"{number}"), ("assistant", f"You said: {number}")
-        assert messages.index(question) < messages.index(reply)
-
-
-async def test_turns_that_start_one_conversation_at_the_same_time_meet_in_it(
+async def test_turns_of_several_conversations_at_the_same_time_lose_nothing(
     store: AsyncStore,
 ) -> None:
     chat = Chat(store, Echo())
     replies = await asyncio.gather(
-        *(whole(chat.stream(f"{n}", conversation_id="talk", owner="bob")) for n in range(10))
+        *(chat.send(f"{n}", conversation_id=f"talk {n}", owner="bob") for n in range(20))
     )
-    assert {reply.conversation_id for reply in replies} == {"talk"}
-    assert len(await kept(store)) == 20
-    assert (await store.get("talk")).title in {f"{n}" for n in range(10)}
-    assert len((await store.list("bob")).conversations) == 1
+    assert [reply.text for reply in replies] == [f"You said: {n}" for n in range(20)]
+    for n in range(20):
+        assert await kept(store, f"talk {n}") == [("user", f"{n}"), ("assistant", f"You said: {n}")]
 
 
 async def test_of_owners_who_start_one_conversation_at_the_same_time_one_gets_it(
@@ -516,7 +421,7 @@ async def test_of_owners_who_start_one_conversation_at_the_same_time_one_gets_it
     chat = Chat(store, Echo())
     owners = [f"owner {n}" for n in range(10)]
     replies = await asyncio.gather(
-        *(whole(chat.stream(owner, conversation_id="talk", owner=owner)) for owner in owners),
+        *(chat.send(owner, conversation_id="talk", owner=owner) for owner in owners),
         return_exceptions=True,
     )
     refused = [reply for reply in replies if isinstance(reply, NotFound)]
@@ -545,7 +450,7 @@ async def test_a_turn_that_is_not_kept_sees_the_conversation_and_leaves_it(
     chat = Chat(store, model)
     reply = await whole(chat.stream_unkept("Who am I?", conversation_id="talk", owner="bob"))
     assert (reply.conversation_id, reply.text) == ("talk", "Bob")
-    assert model.asked == [[("user", "I am Bob"), ("user", "Who am I?")]]
+    assert model.asked == [[("user", "I am Bob\n\nWho am I?")]]
     assert await store.tail("talk", 10) == before
 
 

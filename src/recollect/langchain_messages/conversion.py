@@ -15,8 +15,8 @@ from langchain_core.messages import (
 )
 
 from recollect.errors import InvalidMessage
-from recollect.integrations.langchain.plain import copied, from_plain
 from recollect.json_values import Json, checked_json
+from recollect.langchain_messages.plain import copied, from_plain
 from recollect.messages import MESSAGE_ID_BYTES, ROLES, Message, Role, new_id
 
 KEY: Final = "langchain"

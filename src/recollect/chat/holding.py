@@ -1,0 +1,138 @@
+"""How a turn holds its conversation: by its question, which says so, and until when."""
+
+from collections.abc import Callable
+from functools import partial
+
+from recollect.chat import marks
+from recollect.chat.beginnings import AnyStore, Beginning, Steps
+from recollect.chat.events import Reply
+from recollect.chat.terms import Terms
+from recollect.conversations import Page
+from recollect.errors import Conflict, NotFound, RecollectError
+from recollect.messages import Message
+from recollect.models.contract import Usage
+
+
+class Over(Exception):
+    """The question is no longer there: nothing is to be kept of its turn."""
+
+
+class Holding:
+    """The conversation of one turn, and the question that the turn holds it by."""
+
+    def __init__(
+        self, store: AnyStore, terms: Terms, *, owner: str | None, key: marks.Key | None
+    ) -> None:
+        self._store = store
+        self._terms = terms
+        self._owner = owner
+        self._key = key
+        self.id = ""
+        self.seq = 0
+        self.question = Message.user("")
+        self._revision = 0
+        self._spent: Usage | None = None
+
+    def begin(self, begun: Beginning) -> Steps[None]:
+        """Store the question with the turn's lease, or have the one that is there bear it.
+
+        Raises ``Conflict`` or ``NotFound`` where the conversation has changed since it was read.
+        """
+        self.id, self._spent = begun.conversation.id, begun.spent
+        revision = begun.conversation.revision
+        *before, question = begun.question
+        if begun.at is not None:
+            self.question = marks.held(question, self._lease_end())
+            changed = yield partial(
+                self._store.replace,
+                self.id,
+                begun.at,
+                self.question,
+                revision=revision,
+                owner=self._owner,
+            )
+            self.seq, self._revision = begun.at, changed.revision
+            return
+        self.question = marks.held(question, self._lease_end(), self._key)
+        appended = yield partial(
+            self._store.append,
+            self.id,
+            [*before, self.question],
+            owner=self._owner,
+            after=revision,
+            idempotency_key=None if self._key is None else self._key.text,
+            truncate_after=begun.truncate_after,
+            reply_follows=True,
+        )
+        self.seq, self._revision = appended.seqs[-1], appended.revision
+
+    def renew(self) -> Steps[bool]:
+        """Hold the conversation for longer; False where the turn was stopped meanwhile.
+
+        Raises ``Over``. Where the store cannot be reached it is tried again later.
+        """
+        until = self._lease_end()
+        try:
+            return (yield from self._mark(partial(marks.renewed, until=until)))
+        except RecollectError:
+            return True
+
+    def release(self, how: str) -> Steps[None]:
+        """Hold the conversation no longer; there is no reply."""
+        try:
+            yield from self._mark(partial(marks.ended, how=how))
+        except (RecollectError, Over):
+            return  # the lease ends by itself
+
+    def keep(self, reply: Reply, model: str) -> Steps[bool]:
+        """Store the reply behind its question; False where that is no longer there."""
+        message = marks.answer(
+            self.question, reply.text, reply.finished, model=model, spent=self._spent
+        )
+        while True:
+            try:
+                yield partial(self._store.append, self.id, [message], after=self._revision)
+            except NotFound:
+                return False
+            except Conflict as conflict:
+                if (yield from self._standing()) is None:
+                    return False
+                self._revision = conflict.revision
+            else:
+                return True
+
+    def _mark(self, mark: Callable[[Message], Message]) -> Steps[bool]:
+        """Mark the question; False where its turn is not the one that runs. Raises ``Over``."""
+        while True:
+            marked = mark(self.question)
+            try:
+                changed = yield partial(
+                    self._store.replace, self.id, self.seq, marked, revision=self._revision
+                )
+            except NotFound:
+                raise Over from None
+            except Conflict as conflict:
+                now = yield from self._standing()
+                if now is None:
+                    raise Over from None
+                if not marks.runs(self.question, now):
+                    return False
+                # As others may have left it.
+                self.question, self._revision = now, conflict.revision
+            else:
+                self.question, self._revision = marked, changed.revision
+                return True
+
+    def _standing(self) -> Steps[Message | None]:
+        """The question as it stands now; None where it is no longer there."""
+        try:
+            page: Page = yield partial(self._store.page, self.id, after=self.seq - 1, limit=1)
+        except NotFound:
+            return None
+        for message in page.messages:
+            if (message.seq, message.id) == (self.seq, self.question.id):
+                return message
+        return None
+
+    def _lease_end(self) -> int:
+        return self._terms.clock() + round(self._terms.lease.total_seconds() * 1000)
