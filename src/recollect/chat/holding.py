@@ -53,7 +53,8 @@ class Holding:
             )
             self.seq, self._revision = begun.at, changed.revision
             return
-        self.question = marks.held(question, self._lease_end(), self._key)
+        gone = None if begun.truncate_after is None else begun.spent
+        self.question = marks.held(question, self._lease_end(), self._key, gone)
         appended = yield partial(
             self._store.append,
             self.id,

@@ -2,7 +2,8 @@
 
 A question's ``extra["turn"]`` says which id the ``reply`` to it has or will have; that its turn
 holds the conversation ``until`` then (ms since 1970), or how it ``ended`` without a reply; and with
-which idempotency ``key`` it was asked, and what for (``of``, a digest). A reply's ``extra`` says
+which idempotency ``key`` it was asked, and what for (``of``, a digest); and what replies had ``spent``
+that went as it came. A reply's ``extra`` says
 which ``model`` made it, its ``stop_reason`` and ``usage``, and what all replies have ``spent`` with
 it. All of it is brief: with a thousand characters beside it, it is to fit one write unit.
 """
@@ -30,9 +31,16 @@ def digest(messages: Sequence[Message], *more: str | None) -> str:
     return hashlib.sha256(dumps([*_asked(messages), *more]).encode()).hexdigest()[:24]
 
 
-def held(question: Message, until: int, key: Key | None = None) -> Message:
-    """``question`` as that of a turn which holds its conversation until then."""
-    more = {} if key is None else {"key": key.text, "of": key.digest}
+def held(
+    question: Message, until: int, key: Key | None = None, spent: Usage | None = None
+) -> Message:
+    """``question`` as that of a turn which holds its conversation until then.
+
+    ``spent`` is what replies took that are removed as it is stored.
+    """
+    more: dict[str, Json] = {} if key is None else {"key": key.text, "of": key.digest}
+    if spent is not None:
+        more["spent"] = spent.counts
     return _marked(question, until=until, reply=new_id(), **more)
 
 
@@ -99,7 +107,10 @@ def finished(reply: Message) -> Finished:
 
 def spent(messages: Sequence[Message]) -> Usage | None:
     """What all replies took up to the last of ``messages`` that says so."""
-    sums = (_usage(message.extra.get("spent")) for message in reversed(messages))
+    sums = (
+        _usage(message.extra.get("spent") or _mark(message).get("spent"))
+        for message in reversed(messages)
+    )
     return next(filter(None, sums), None)
 
 
