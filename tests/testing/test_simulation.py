@@ -12,7 +12,7 @@ import pytest
 from recollect.stores.dynamodb import heads, log, plans, reading, storage, table
 from recollect.stores.dynamodb.calls import Call, Plan
 from recollect.stores.dynamodb.log import Log
-from recollect.stores.dynamodb.plans import appends, common
+from recollect.stores.dynamodb.plans import appends, changes, common, cutting
 from recollect.stores.dynamodb.records import Record, key, record_sort
 from recollect.testing.simulation import play, script, simulate
 from recollect.testing.simulation.__main__ import main
@@ -165,6 +165,14 @@ def a_title_is_set_upon_any_other(broken: Plans) -> None:
     )
 
 
+def what_is_cut_off_is_not_told_to_be_dead(broken: Plans) -> None:
+    broken.rewrite(cutting.cut, "(*before, (below + 1, last.revision))", "before")
+
+
+def a_replacement_looks_at_no_revision(broken: Plans) -> None:
+    broken.rewrite(changes.replace, "revision != last.revision", "False")
+
+
 FAULTS: list[tuple[Callable[[Plans], None], int]] = [
     (a_rival_is_taken_for_us, 0),
     (we_are_taken_for_a_rival, 0),
@@ -178,6 +186,8 @@ FAULTS: list[tuple[Callable[[Plans], None], int]] = [
     (a_remembered_word_refuses, 0),
     (whether_it_lives_is_asked_twice, 2_700),
     (a_title_is_set_upon_any_other, 0),
+    (what_is_cut_off_is_not_told_to_be_dead, 0),
+    (a_replacement_looks_at_no_revision, 0),
 ]
 """Each with the schedule to start at: some show in one of some thousands only."""
 
