@@ -43,6 +43,10 @@ def openai(arguments: str) -> dict[str, Json]:
     return {"id": "call_1", "function": {"name": "clock", "arguments": arguments}}
 
 
+def test_no_text_of_arguments_calls_with_none() -> None:
+    assert normal(openai("")) == {"id": "call_1", "name": "clock", "args": {}, "type": "tool_call"}
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -65,7 +69,6 @@ def openai(arguments: str) -> dict[str, Json]:
         {"toolUse": {"toolUseId": "call_1", "input": {}}},
         {"function": "clock", "id": "call_1"},
         {"function": {"name": "clock", "arguments": "{}"}},
-        openai(""),
         openai("[]"),
         openai("{"),
         openai('{"a": NaN}'),

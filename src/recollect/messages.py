@@ -116,12 +116,14 @@ class Message:
     @property
     def tool_calls(self) -> list[dict[str, Json]]:
         """The tool calls of an assistant's message, as the framework made them."""
-        return cast(list[dict[str, Json]], self.extra.get("tool_calls") or [])
+        calls = self.extra.get("tool_calls")
+        return cast(list[dict[str, Json]], calls) if isinstance(calls, list) else []
 
     @property
     def tool_call_id(self) -> str | None:
         """Which tool call a tool's message answers."""
-        return cast(str | None, self.extra.get("tool_call_id"))
+        id = self.extra.get("tool_call_id")
+        return id if isinstance(id, str) else None
 
     @property
     def text(self) -> str:

@@ -108,13 +108,12 @@ class Driver:
             if isinstance(left, GeneratorExit):
                 await asyncio.shield(ending)
             raise
-        except BaseException:
+        except Exception:
             await driven.ear.hush()
             raise
         finally:
             if conversation_id and self._running.get(conversation_id) is driven.ear:
                 del self._running[conversation_id]
-        await driven.ear.hush()
 
     def stop(self, conversation_id: str) -> bool:
         """Stop the turn that runs here in the conversation; whether there is one."""

@@ -167,8 +167,7 @@ def _without_tools(content: Content) -> Content:
 
 
 def _calls(message: Message) -> Calls:
-    stored = message.tool_calls  # what another writer left there may be no list
-    found: list[Json] = [*stored] if isinstance(stored, list) else []
+    found: list[Json] = [*message.tool_calls]
     if isinstance(message.content, list):
         found += [block for block in message.content if tool_calls.is_call(block)]
     calls: Calls = {}
@@ -194,7 +193,7 @@ def _results(message: Message) -> list[tuple[str, Message]]:
         )
         found.append((result.call_id, made))
     id = message.tool_call_id
-    if message.role == "tool" and isinstance(id, str) and id:
+    if message.role == "tool" and id:
         own = _without_tools(content)
         if len(own) == len(content):
             found.append((id, message))
