@@ -9,6 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from recollect.errors import ModelError
 from recollect.http.api import Refused, refusal
 
 logger = logging.getLogger("recollect.http")
@@ -76,7 +77,13 @@ def refused(refusal: Refused) -> JSONResponse:
 
 
 def log_unknown(error: Exception, where: str) -> None:
-    """Log what kind of error it was and where, without its text: that may hold a message."""
+    """Log what kind of error it was and where, without its text: that may hold a message.
+
+    A model's error has a text of ours, which holds none, and says what to do.
+    """
+    if isinstance(error, ModelError):
+        logger.warning("%s: %s: %s", where, type(error).__name__, error)
+        return
     if refusal(error).status < 500:
         return
     chain: BaseException | None = error

@@ -263,7 +263,7 @@ def test_consistency_is_asked_for_unless_it_is_renounced(hash_only: Histories) -
         (HumanMessage("\ud800"), "content holds a lone surrogate"),
         (HumanMessage("x", additional_kwargs={"at": object()}), "at is of type object"),
     ],
-    ids=str,
+    ids=["removal", "text", "key", "surrogate", "object"],
 )
 def test_what_cannot_be_stored_is_named_and_nothing_is_written(
     hash_only: Histories, requests: list[str], message: Any, why: str
