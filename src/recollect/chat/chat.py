@@ -4,20 +4,20 @@ from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
 
 from recollect.chat import marks
+from recollect.chat.any_chat import AnyChat
 from recollect.chat.driving import Driver
 from recollect.chat.events import Event, Reply, whole
 from recollect.chat.hooks import Hook
-from recollect.chat.requests import Requests
 from recollect.chat.stopping import free
-from recollect.chat.terms import LEASE, Terms
+from recollect.chat.terms import LEASE
 from recollect.messages import Message
 from recollect.models.contract import Model, Usage
 from recollect.steps import arun
 from recollect.stores.contract import AsyncStore
-from recollect.windows import Window, last
+from recollect.windows import Window
 
 
-class Chat:
+class Chat(AnyChat[AsyncStore, Model, AsyncGenerator[Event, None]]):
     """Turns over any store and any model.
 
     A turn yields ``Started`` once the user's message is stored, then the pieces of the reply, then
@@ -49,53 +49,17 @@ class Chat:
         time_limit: timedelta | None = None,
         hooks: Sequence[Hook] = (),
     ) -> None:
-        self.store = store
-        self.model = model
-        self._terms = Terms(
-            window=window or last(20),
+        self._driver = Driver()
+        super().__init__(
+            store,
+            model,
+            self._driver,
+            window=window,
             system_prompt=system_prompt,
             lease=lease,
             time_limit=time_limit,
             hooks=hooks,
         )
-        self._requests = Requests(store, self._terms)
-        self._driver = Driver()
-
-    def stream(
-        self,
-        messages: str | Message | Sequence[Message],
-        *,
-        conversation_id: str | None = None,
-        owner: str | None = None,
-        system_prompt: str | None = None,
-        title: str | None = None,
-        model: Model | None = None,
-        idempotency_key: str | None = None,
-    ) -> AsyncGenerator[Event, None]:
-        """A turn in the conversation, which starts for ``owner`` where there is none.
-
-        ``messages`` are a text, or messages of the user or of tools. Without an owner the
-        conversation must exist. One that starts is named ``title``, or after its first message.
-        ``system_prompt`` and ``model`` are for this turn, instead of the chat's.
-
-        The same ``idempotency_key`` on the same conversation answers with the reply that is stored,
-        for a day at least, and asks no model; without a ``conversation_id`` it starts one
-        conversation. Where that turn had no reply, or one that failed, it is tried again.
-
-        Raises ``NotFound``, also where it is somebody else's, ``TurnInProgress``, ``KeyReused``
-        where the key was used for another message, the model's errors and the store's.
-        """
-        model = model or self.model
-        turn = self._requests.send(
-            messages,
-            conversation_id=conversation_id,
-            owner=owner,
-            system_prompt=system_prompt,
-            title=title,
-            model=model.id,
-            idempotency_key=idempotency_key,
-        )
-        return self._driver.events(turn, model)
 
     async def send(
         self,
@@ -120,70 +84,6 @@ class Chat:
                 idempotency_key=idempotency_key,
             )
         )
-
-    def regenerate(
-        self,
-        conversation_id: str,
-        *,
-        owner: str | None = None,
-        system_prompt: str | None = None,
-        model: Model | None = None,
-    ) -> AsyncGenerator[Event, None]:
-        """Another reply to the last message, in the place of those that it had; as ``stream``.
-
-        Raises ``InvalidArgument`` where there is no message to reply to.
-        """
-        model = model or self.model
-        turn = self._requests.regenerate(
-            conversation_id, owner=owner, system_prompt=system_prompt, model=model.id
-        )
-        return self._driver.events(turn, model)
-
-    def edit(
-        self,
-        conversation_id: str,
-        seq: int,
-        message: str | Message,
-        *,
-        owner: str | None = None,
-        system_prompt: str | None = None,
-        model: Model | None = None,
-    ) -> AsyncGenerator[Event, None]:
-        """``message`` in the place of the user's at ``seq`` and of all behind it; as ``stream``.
-
-        Raises ``NotFound`` where there is no such message, and ``InvalidArgument`` where it is not
-        the user's.
-        """
-        model = model or self.model
-        turn = self._requests.edit(
-            conversation_id,
-            seq,
-            message,
-            owner=owner,
-            system_prompt=system_prompt,
-            model=model.id,
-        )
-        return self._driver.events(turn, model)
-
-    def stream_unkept(
-        self,
-        messages: str | Message | Sequence[Message],
-        *,
-        conversation_id: str | None = None,
-        owner: str | None = None,
-        system_prompt: str | None = None,
-        model: Model | None = None,
-    ) -> AsyncGenerator[Event, None]:
-        """A reply that nothing is stored of, in view of the conversation if one is named.
-
-        Without an owner it must exist. Raises ``NotFound``, also where it is somebody else's. Hooks
-        are not called.
-        """
-        model = model or self.model
-        turn = self._requests.send_unkept(
-            messages, conversation_id=conversation_id, owner=owner, system_prompt=system_prompt
-        )
-        return self._driver.events(turn, model, stoppable=False)
 
     async def stop(self, conversation_id: str, *, owner: str | None = None) -> bool:
         """End the turn that runs in the conversation; whether there was one. Raises ``NotFound``.

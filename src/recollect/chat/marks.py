@@ -1,11 +1,11 @@
 """What turns write into the messages they keep, so that other turns can read it there.
 
 A question's ``extra["turn"]`` says which id the ``reply`` to it has or will have; that its turn
-holds the conversation ``until`` then (ms since 1970), or how it ``ended`` without a reply; and with
-which idempotency ``key`` it was asked, and what for (``of``, a digest); and what replies had ``spent``
-that went as it came. A reply's ``extra`` says
-which ``model`` made it, its ``stop_reason`` and ``usage``, and what all replies have ``spent`` with
-it. All of it is brief: with a thousand characters beside it, it is to fit one write unit.
+holds the conversation ``until`` then (ms since 1970), or how it ``ended`` without a reply; with
+which idempotency ``key`` it was asked, and what for (``of``, a digest); and what replies had
+``spent`` that were removed as it was stored. A reply's ``extra`` says which ``model`` made it, its
+``stop_reason`` and ``usage``, and what all replies have ``spent`` with it. All of it is brief: with
+a thousand characters beside it, it is to fit one write unit.
 """
 
 import hashlib

@@ -4,21 +4,21 @@ from collections.abc import Generator, Sequence
 from datetime import timedelta
 
 from recollect.chat import marks
+from recollect.chat.any_chat import AnyChat
 from recollect.chat.chat import Chat
 from recollect.chat.driving_sync import SyncDriver
 from recollect.chat.events import Event, Reply, whole_sync
 from recollect.chat.hooks import Hook
-from recollect.chat.requests import Requests
 from recollect.chat.stopping import free
-from recollect.chat.terms import LEASE, Terms
+from recollect.chat.terms import LEASE
 from recollect.messages import Message
 from recollect.models.contract import SyncModel, Usage
 from recollect.steps import run
 from recollect.stores.contract import Store
-from recollect.windows import Window, last
+from recollect.windows import Window
 
 
-class SyncChat:
+class SyncChat(AnyChat[Store, SyncModel, Generator[Event, None, None]]):
     """The turns of ``Chat``, over a sync store and model; each method is its namesake there.
 
     The model is heard in a thread of its own, one a turn. A caller that goes away is one that
@@ -36,40 +36,17 @@ class SyncChat:
         time_limit: timedelta | None = None,
         hooks: Sequence[Hook] = (),
     ) -> None:
-        self.store = store
-        self.model = model
-        self._terms = Terms(
-            window=window or last(20),
+        self._driver = SyncDriver()
+        super().__init__(
+            store,
+            model,
+            self._driver,
+            window=window,
             system_prompt=system_prompt,
             lease=lease,
             time_limit=time_limit,
             hooks=hooks,
         )
-        self._requests = Requests(store, self._terms)
-        self._driver = SyncDriver()
-
-    def stream(
-        self,
-        messages: str | Message | Sequence[Message],
-        *,
-        conversation_id: str | None = None,
-        owner: str | None = None,
-        system_prompt: str | None = None,
-        title: str | None = None,
-        model: SyncModel | None = None,
-        idempotency_key: str | None = None,
-    ) -> Generator[Event, None, None]:
-        model = model or self.model
-        turn = self._requests.send(
-            messages,
-            conversation_id=conversation_id,
-            owner=owner,
-            system_prompt=system_prompt,
-            title=title,
-            model=model.id,
-            idempotency_key=idempotency_key,
-        )
-        return self._driver.events(turn, model)
 
     def send(
         self,
@@ -93,56 +70,6 @@ class SyncChat:
                 idempotency_key=idempotency_key,
             )
         )
-
-    def regenerate(
-        self,
-        conversation_id: str,
-        *,
-        owner: str | None = None,
-        system_prompt: str | None = None,
-        model: SyncModel | None = None,
-    ) -> Generator[Event, None, None]:
-        model = model or self.model
-        turn = self._requests.regenerate(
-            conversation_id, owner=owner, system_prompt=system_prompt, model=model.id
-        )
-        return self._driver.events(turn, model)
-
-    def edit(
-        self,
-        conversation_id: str,
-        seq: int,
-        message: str | Message,
-        *,
-        owner: str | None = None,
-        system_prompt: str | None = None,
-        model: SyncModel | None = None,
-    ) -> Generator[Event, None, None]:
-        model = model or self.model
-        turn = self._requests.edit(
-            conversation_id,
-            seq,
-            message,
-            owner=owner,
-            system_prompt=system_prompt,
-            model=model.id,
-        )
-        return self._driver.events(turn, model)
-
-    def stream_unkept(
-        self,
-        messages: str | Message | Sequence[Message],
-        *,
-        conversation_id: str | None = None,
-        owner: str | None = None,
-        system_prompt: str | None = None,
-        model: SyncModel | None = None,
-    ) -> Generator[Event, None, None]:
-        model = model or self.model
-        turn = self._requests.send_unkept(
-            messages, conversation_id=conversation_id, owner=owner, system_prompt=system_prompt
-        )
-        return self._driver.events(turn, model, stoppable=False)
 
     def stop(self, conversation_id: str, *, owner: str | None = None) -> bool:
         self.store.get(conversation_id, owner=owner)
