@@ -14,6 +14,8 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import NoCredentialsError
 
+from recollect.discretion import keep_messages_out_of_logs
+
 Session: TypeAlias = boto3.Session | botocore.session.Session
 
 BEARER = "AWS_BEARER_TOKEN_BEDROCK"
@@ -55,6 +57,7 @@ class Access:
         timeout: float,
         connect_timeout: float,
     ) -> None:
+        keep_messages_out_of_logs()
         self._session = session
         self._region = region
         self._endpoint = endpoint

@@ -18,6 +18,7 @@ from aiodynamo.models import RetryConfig, RetryTimeout
 from botocore.exceptions import BotoCoreError, ClientError
 from yarl import URL
 
+from recollect.discretion import keep_messages_out_of_logs
 from recollect.errors import StoreUnavailable
 from recollect.stores.dynamodb.base64_bytes import decoded, encoded
 from recollect.stores.dynamodb.boto3_calls import failure
@@ -55,6 +56,7 @@ class AiodynamoCalls:
         endpoint: str | None,
         patience: float,
     ) -> None:
+        keep_messages_out_of_logs()
         self._session = session
         self._region = region
         self._endpoint = endpoint

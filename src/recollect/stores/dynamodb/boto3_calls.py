@@ -21,6 +21,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
+from recollect.discretion import keep_messages_out_of_logs
 from recollect.stores.dynamodb.calls import (
     NO_ANSWER,
     PATIENCE,
@@ -60,6 +61,7 @@ class Boto3Calls:
     """
 
     def __init__(self, client: "DynamoDBClient", *, patience: float = PATIENCE) -> None:
+        keep_messages_out_of_logs()
         self._client = client
         self._patience = patience
         config: Any = client.meta.config

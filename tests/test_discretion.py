@@ -1,0 +1,85 @@
+"""A program that logs everything writes down nothing that was said, whatever libraries carry it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from recollect.testing.bedrock_server import BedrockServer, Fails, Says, Throttles
+from recollect.testing.dynamodb_local import REGION, DynamoDBLocal
+from tests.stores.dynamodb.tables import new_table
+
+SAID = ("quetzal-7431", "axolotl-99", "capybara-5", "narwhal-12", "a-key-of-mine")
+"""By the user, the model, the system prompt, the service in an error, and in the header."""
+
+PROGRAM = """
+import asyncio, logging, sys
+logging.basicConfig(level=logging.DEBUG)
+from recollect import RecollectError, open_async_store, open_store
+from recollect.chat import Chat, SyncChat
+from recollect.models.bedrock import BedrockModel
+
+url, said, prompt, key = sys.argv[1:]
+model = BedrockModel("amazon.nova-lite-v1:0", patience=0.5)
+
+with open_store(url) as store:
+    chat = SyncChat(store, model, system_prompt=prompt)
+    place = chat.send(said, owner="bob", idempotency_key=key).conversation_id
+    list(chat.regenerate(place))
+    for _ in range(2):
+        try:
+            chat.send(said, conversation_id=place)
+        except RecollectError as error:
+            logging.error("it failed: %s", error)
+
+async def main():
+    async with open_async_store(url) as store:
+        chat = Chat(store, model, system_prompt=prompt)
+        await chat.send(said, owner="bob")
+        for _ in range(2):
+            try:
+                await chat.send(said, conversation_id=place)
+            except RecollectError as error:
+                logging.error("it failed: %s", error)
+    await model.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def table(dynamodb_local: DynamoDBLocal) -> Iterator[str]:
+    client = dynamodb_local.client()
+    yield new_table(client)
+    client.close()
+
+
+def test_nothing_that_was_said_is_in_any_line_of_a_log_at_any_level(
+    dynamodb_local: DynamoDBLocal, table: str, tmp_path: Path
+) -> None:
+    said, reply, prompt, told, key = SAID
+    with BedrockServer() as bedrock:
+        bedrock.script(
+            Says(reply), Says(reply), Fails("ValidationException", told), Throttles(), Says(reply)
+        )
+        url = f"dynamodb://{table}?region={REGION}&endpoint={dynamodb_local.endpoint}"
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("AWS_")
+        }
+        environment |= bedrock.environment
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, url, said, prompt, key],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr[-3_000:]
+    assert "DEBUG" in done.stderr, "nothing was logged at all"
+    for word in (*SAID, bedrock.environment["AWS_SECRET_ACCESS_KEY"]):
+        assert word not in done.stderr
