@@ -22,7 +22,7 @@ test:  ## Run all tests, against DynamoDB Local and in Chromium too
 	@echo "Setting up and running all tests."
 	@scripts/environment development
 	@scripts/test-programs
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope $(ARGS)
 
 check:  ## Check form, lint, types, the direction of imports and names that no file may hold
 	@echo "Checking form, lint, types, the direction of imports and names that no file may hold."

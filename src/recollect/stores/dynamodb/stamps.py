@@ -178,8 +178,9 @@ def _restamp(log: Log, last: Record, item: Item, restamping: _Restamping) -> Pla
             )
         changed = dict(stamped)
         if sort != HEAD and stamp is not None and "x" not in item:
-            # It was to live for ever. Were the later ones eaten first, it would.
-            changed["x"] = {"N": str(stamp * SECOND)}
+            # It was to live for ever. Were the later ones eaten first, it would; and for a clock
+            # that is behind the one of TTL it would come back to life if it ended with its stamp.
+            changed["x"] = {"N": str(stamp * SECOND - HOUR)}
         # What has another stamp or other parts by now is looked at again; a fence stays as it is.
         seen = of_this_life | {name: item[name] for name in ("r", "expires_at") if name in item}
         conditions = [f"#{name} = :{name}" for name in seen] + [
