@@ -8,8 +8,8 @@ import pytest
 from tests.http.client import (
     answer_of,
     connected,
-    eventually,
     events,
+    eventually,
     said,
     shown,
     someone,

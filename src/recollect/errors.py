@@ -137,7 +137,7 @@ class TurnInProgress(RecollectError):
 
 
 class KeyReused(InvalidArgument):
-    """The idempotency key was used for another message, or its answer has been removed since."""
+    """The idempotency key was used for another message, or what came of it cannot be had again."""
 
 
 class TableMissing(StoreMismatch):

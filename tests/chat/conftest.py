@@ -2,13 +2,23 @@
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from recollect.stores.contract import AsyncStore, Store
 from recollect.stores.urls import open_async_store, open_store
 from recollect.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
-from tests.stores.dynamodb.tables import new_table
+from tests.stores.dynamodb.tables import empty, new_table
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+
+class Table(NamedTuple):
+    client: "DynamoDBClient"
+    name: str
+    endpoint: str
 
 
 @pytest.fixture
@@ -21,6 +31,13 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "recollect.db"
 
 
+@pytest.fixture(scope="session")
+def table(dynamodb_local: DynamoDBLocal) -> Iterator["Table"]:
+    client = dynamodb_local.client()
+    yield Table(client, new_table(client), dynamodb_local.endpoint)
+    client.close()
+
+
 @pytest.fixture(params=["sqlite", "dynamodb"])
 def url(
     request: pytest.FixtureRequest, path: Path, monkeypatch: pytest.MonkeyPatch
@@ -29,14 +46,12 @@ def url(
     if request.param == "sqlite":
         yield f"sqlite:///{path}"
         return
-    local: DynamoDBLocal = request.getfixturevalue("dynamodb_local")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEY)
-    client = local.client()
-    table = new_table(client)
-    yield f"dynamodb://{table}?region={REGION}&endpoint={local.endpoint}"
-    client.delete_table(TableName=table)
-    client.close()
+    table: Table = request.getfixturevalue("table")
+    yield f"dynamodb://{table.name}?region={REGION}&endpoint={table.endpoint}"
+    # A new table for each test would cost more than most of them.
+    empty(table.client, table.name)
 
 
 @pytest.fixture

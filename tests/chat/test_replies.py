@@ -94,23 +94,8 @@ async def test_what_a_reply_took_counts_though_the_one_made_anew_fails(store: As
     assert await Chat(store, Echo()).usage("talk") == Usage(33, 55)
 
 
-async def test_what_others_took_counts_when_an_older_message_is_tried_again(
-    store: AsyncStore,
-) -> None:
-    async def send(model: Scripted, text: str, key: str) -> None:
-        await Chat(store, model).send(
-            text, conversation_id="talk", owner="bob", idempotency_key=key
-        )
-
-    with pytest.raises(ModelUnavailable):
-        await send(Scripted(OVERLOADED), "Hi", "key 1")
-    await send(took(3, 5), "Ho", "key 2")
-    await send(took(30, 50), "Hi", "key 1")
-    assert await Chat(store, Echo()).usage("talk") == Usage(33, 55)
-
-
-async def test_nobody_sees_what_somebody_elses_replies_took(store: AsyncStore) -> None:
-    chat = Chat(store, took(3, 5))
+async def test_nobody_sees_what_somebody_elses_replies_took(sqlite: AsyncStore) -> None:
+    chat = Chat(sqlite, took(3, 5))
     await chat.send("Hi", conversation_id="talk", owner="bob")
     with pytest.raises(NotFound):
         await chat.usage("talk", owner="eve")
@@ -165,12 +150,14 @@ async def test_a_reply_that_calls_tools_is_kept_with_the_calls_and_goes_on_with_
     ]
 
 
-async def test_results_that_come_one_by_one_are_seen_together(store: AsyncStore) -> None:
+async def test_results_that_come_one_by_one_are_seen_together(sqlite: AsyncStore) -> None:
     wants = Scripted(Finished("tool_use", tool_calls=calls("Bern", "Rome")))
-    await Chat(store, wants).send("Weather?", conversation_id="talk", owner="bob")
-    await add(store, Message.tool("cold", tool_call_id="Bern"))
+    await Chat(sqlite, wants).send("Weather?", conversation_id="talk", owner="bob")
+    await add(sqlite, Message.tool("cold", tool_call_id="Bern"))
     model = Sees("Rome.", DONE)
-    await Chat(store, model).send(Message.tool("warm", tool_call_id="Rome"), conversation_id="talk")
+    await Chat(sqlite, model).send(
+        Message.tool("warm", tool_call_id="Rome"), conversation_id="talk"
+    )
     assert [(each.role, each.text) for each in model.messages] == [
         ("user", "Weather?"),
         ("assistant", ""),
@@ -179,13 +166,13 @@ async def test_results_that_come_one_by_one_are_seen_together(store: AsyncStore)
     ]
 
 
-async def test_a_call_that_nobody_answers_is_not_shown_to_the_model(store: AsyncStore) -> None:
+async def test_a_call_that_nobody_answers_is_not_shown_to_the_model(sqlite: AsyncStore) -> None:
     wants = Scripted("I look.", Finished("tool_use", tool_calls=calls("Bern")))
-    await Chat(store, wants).send("Weather?", conversation_id="talk", owner="bob")
+    await Chat(sqlite, wants).send("Weather?", conversation_id="talk", owner="bob")
     model = Sees("Well.", DONE)
-    await Chat(store, model).send("Never mind", conversation_id="talk")
+    await Chat(sqlite, model).send("Never mind", conversation_id="talk")
     assert all(not each.tool_calls for each in model.messages)
-    assert (await store.page("talk")).messages[1].tool_calls == list(calls("Bern"))
+    assert (await sqlite.page("talk")).messages[1].tool_calls == list(calls("Bern"))
 
 
 @pytest.mark.parametrize(
@@ -200,12 +187,12 @@ async def test_what_asks_for_no_reply_is_refused(sqlite: AsyncStore, messages: o
     assert (await sqlite.list("bob")).conversations == []
 
 
-async def test_several_messages_of_the_user_are_one_turn(store: AsyncStore) -> None:
+async def test_several_messages_of_the_user_are_one_turn(sqlite: AsyncStore) -> None:
     model = Echo()
-    await Chat(store, model).send(
+    await Chat(sqlite, model).send(
         [Message.user("Hi"), Message.user("Ho")], conversation_id="talk", owner="bob"
     )
-    assert await kept(store) == [("user", "Hi"), ("user", "Ho"), ("assistant", model_said(model))]
+    assert await kept(sqlite) == [("user", "Hi"), ("user", "Ho"), ("assistant", model_said(model))]
 
 
 def model_said(model: Scripted) -> str:
@@ -247,8 +234,8 @@ async def test_the_time_of_a_turn_ends_while_its_model_is_silent(sqlite: AsyncSt
     assert caller.seen == [Started("talk"), "Well, ", Finished("timed_out")]
 
 
-async def test_a_turn_in_time_is_not_touched_by_its_limit(store: AsyncStore) -> None:
-    chat = Chat(store, Echo(), time_limit=timedelta(minutes=1))
+async def test_a_turn_in_time_is_not_touched_by_its_limit(sqlite: AsyncStore) -> None:
+    chat = Chat(sqlite, Echo(), time_limit=timedelta(minutes=1))
     assert (await chat.send("Hi", conversation_id="talk", owner="bob")).finished == DONE
 
 

@@ -78,10 +78,14 @@ class AnyChat(Generic[S, M, E]):
 
         The same ``idempotency_key`` on the same conversation answers with the reply that is stored,
         for a day at least, and asks no model; without a ``conversation_id`` it starts one
-        conversation. Where that turn had no reply, or one that failed, it is tried again.
+        conversation. Where that turn had no reply, or one that failed, it is tried again, unless
+        the conversation has gone on since.
+
+        Take each event within the lease: it is renewed while you wait for the next one.
 
         Raises ``NotFound``, also where it is somebody else's, ``TurnInProgress``, ``KeyReused``
-        where the key was used for another message, the model's errors and the store's.
+        where the key was used for another message or cannot be tried again, the model's errors
+        and the store's.
         """
         model = model or self.model
         turn = self._requests.send(

@@ -27,6 +27,9 @@ from recollect.models.contract import Finished, Model, Piece
 
 logger = logging.getLogger("recollect.chat")
 
+SECONDS_TO_END = 1.0
+"""How long a model may take to end its call once nobody listens any more."""
+
 
 class Ear:
     """Hears a model, which goes on while the turn does something else."""
@@ -59,9 +62,10 @@ class Ear:
         self._heard.put_nowait(STOPPED)
 
     async def hush(self) -> None:
+        """End the call, where it can be ended; a model that takes no notice is left alone."""
         if self._call is not None and not self._call.done():
             self._call.cancel()
-            await asyncio.wait({self._call})
+            await asyncio.wait({self._call}, timeout=SECONDS_TO_END)
 
     async def _listen(self, asked: Ask, heard: asyncio.Queue[Heard]) -> None:
         try:

@@ -58,6 +58,17 @@ def keys_of(client: "DynamoDBClient", table: str) -> list[tuple[str, str]]:
     return [place(item) for item in items_of(client, table)]
 
 
+def empty(client: "DynamoDBClient", table: str) -> None:
+    """Delete every item."""
+    waiting: list[Any] = [
+        {"DeleteRequest": {"Key": {"pk": item["pk"], "sk": item["sk"]}}}
+        for item in items_of(client, table)
+    ]
+    while waiting:
+        reply = client.batch_write_item(RequestItems={table: waiting[:BATCH]})
+        waiting = [*reply["UnprocessedItems"].get(table, []), *waiting[BATCH:]]
+
+
 def place(item: Item) -> tuple[str, str]:
     return item["pk"]["S"], item["sk"]["S"]
 

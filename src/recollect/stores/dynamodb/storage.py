@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from recollect.errors import StoreUnavailable
 from recollect.json_values import dumps
 from recollect.stores.dynamodb.calls import Call, CallFailed, Plan, Wait
-from recollect.stores.dynamodb.log import CONDITION_FAILED, Log
+from recollect.stores.dynamodb.log import CONDITION_FAILED, Log, Torn
 from recollect.stores.dynamodb.packing import listed, packed
 from recollect.stores.dynamodb.reading import Stretch, bodies
 from recollect.stores.dynamodb.records import (
@@ -186,7 +186,10 @@ def _fence_one(log: Log, record: Record) -> Plan[None]:
 
 
 def shorten(log: Log, part: Stretch, cut: Record) -> Plan[None]:
-    """Rewrite a record of which ``cut`` left but the messages of ``part`` and those before."""
+    """Rewrite a record of which ``cut`` left but the messages of ``part`` and those before.
+
+    Raises ``Torn`` where another has rewritten it meanwhile, and maybe left more.
+    """
     record = part.record
     values = yield from bodies(log, Stretch(record, record.position, part.last))
     # It may have been given a later stamp since the cut.
@@ -203,8 +206,8 @@ def shorten(log: Log, part: Stretch, cut: Record) -> Plan[None]:
     except CallFailed as failed:
         if failed.code != CONDITION_FAILED:
             raise
-    else:
-        yield from discard_parts(log, record)
+        raise Torn from failed
+    yield from discard_parts(log, record)
 
 
 def rewriting(log: Log, record: Record, changed: Record) -> dict[str, Any]:
