@@ -17,7 +17,7 @@ from recollect.errors import (
     ModelUnavailable,
 )
 from recollect.messages import Message
-from recollect.models.bedrock import BedrockModel
+from recollect.models.bedrock import BedrockModel, Guardrail
 from recollect.models.contract import Finished, OpenedModel, Usage
 from recollect.testing.bedrock_server import (
     BedrockServer,
@@ -58,6 +58,25 @@ def test_a_reply_comes_in_pieces_and_then_its_end(
     assert finished.usage.output_tokens == 3
     assert finished.latency_ms is not None
     assert finished.tool_calls == []
+
+
+@pytest.mark.parametrize("uses_tool", [False, True])
+def test_a_model_that_does_not_stream_says_the_same_in_one_piece(
+    server: BedrockServer, transport: Transport, uses_tool: bool
+) -> None:
+    answer = Says(["Hello, ", "Bob!"], stop_reason="max_tokens")
+    if uses_tool:
+        answer = Says(["One ", "moment."], uses=[Use("weather", {"place": "Bergen"}, id="1")])
+    tools = [TOOL] if uses_tool else []
+    told = []
+    for streaming in (True, False):
+        server.script(answer)
+        one = model(server, tools=tools, streaming=streaming, guardrail=Guardrail("g1", "1"))
+        pieces, finished = ask(transport, one)
+        assert streaming or len(pieces) == 1
+        told.append(("".join(pieces), finished.stop_reason, finished.usage, finished.tool_calls))
+    assert told[0] == told[1]
+    assert [request.operation for request in server.requests] == ["ConverseStream", "Converse"]
 
 
 def test_it_is_a_model_in_both_forms(server: BedrockServer) -> None:

@@ -36,9 +36,10 @@ class Ear:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._heard: asyncio.Queue[Heard] = asyncio.Queue()
+        self._heard: asyncio.Queue[Heard | None] = asyncio.Queue()
         self._call: asyncio.Task[None] | None = None
         self._stopped = False
+        self._alarm: asyncio.TimerHandle | None = None
 
     def ask(self, asked: Ask) -> None:
         self._heard = asyncio.Queue()
@@ -47,15 +48,14 @@ class Ear:
         self._call = asyncio.create_task(self._listen(asked, self._heard))
 
     async def hear(self, seconds: float | None) -> Piece | Finished | Signal | None:
-        """What comes next; None where nothing did for so long. Raises what the model raises."""
-        if not self._heard.empty():
-            return said(self._heard.get_nowait())
-        try:
-            async with asyncio.timeout(seconds):
-                heard = await self._heard.get()
-        except TimeoutError:
-            return None
-        return said(heard)
+        """What comes next; None where nothing did for so long, or less.
+
+        Raises what the model raises.
+        """
+        if self._heard.empty() and seconds is not None:
+            self._ring_in(seconds)
+        heard = await self._heard.get()
+        return None if heard is None else said(heard)
 
     def stop(self) -> None:
         self._stopped = True
@@ -63,11 +63,27 @@ class Ear:
 
     async def hush(self) -> None:
         """End the call, where it can be ended; a model that takes no notice is left alone."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
         if self._call is not None and not self._call.done():
             self._call.cancel()
             await asyncio.wait({self._call}, timeout=SECONDS_TO_END)
 
-    async def _listen(self, asked: Ask, heard: asyncio.Queue[Heard]) -> None:
+    def _ring_in(self, seconds: float) -> None:
+        # One alarm for many pieces: it may ring early, and the turn looks at the clock again.
+        loop = asyncio.get_running_loop()
+        when = loop.time() + seconds
+        if self._alarm is None or self._alarm.when() > when:
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm = loop.call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._heard.put_nowait(None)
+
+    async def _listen(self, asked: Ask, heard: asyncio.Queue[Heard | None]) -> None:
         try:
             reply = self._model.stream(asked.messages, system_prompt=asked.system_prompt)
             async with aclosing(reply) as pieces:

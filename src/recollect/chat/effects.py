@@ -25,7 +25,9 @@ class Hush:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Answered with what the model says next, ``STOPPED``, or None where that takes longer.
+    """Answered with what the model says next, ``STOPPED``, or None where it is silent for a while.
+
+    That is at most so many seconds.
 
     Thrown is what the model raises.
     """

@@ -5,6 +5,7 @@ import json
 from asyncio import AbstractEventLoop
 from collections.abc import AsyncGenerator, Awaitable
 from io import BytesIO
+from typing import Any
 from urllib.parse import quote
 
 import aiohttp
@@ -15,7 +16,7 @@ from recollect.models.bedrock.access import Access, Found
 from recollect.models.bedrock.botocore_errors import RAISED, failure, not_made
 from recollect.models.bedrock.errors import Failure, seconds, translated
 from recollect.models.bedrock.frames import Frames
-from recollect.models.bedrock.replies import Event
+from recollect.models.bedrock.replies import Event, events_of
 from recollect.models.bedrock.requests import encoded
 from recollect.models.bedrock.sentences import BROKEN_OFF, SILENT, UNREACHABLE
 from recollect.models.bedrock.settings import Block
@@ -26,7 +27,7 @@ AT_ONCE = 1024 * 1024
 LONGEST_REFUSAL = 64 * 1024
 _HEADERS = {
     "Content-Type": "application/json",
-    "Accept": "application/vnd.amazon.eventstream",
+    "Accept": "application/vnd.amazon.eventstream, application/json",
     "Accept-Encoding": "identity",
 }
 
@@ -35,10 +36,17 @@ class AiohttpTransport:
     """Sends requests to one model, in whichever event loop runs; connects with the first."""
 
     def __init__(
-        self, access: Access, model_id: str, *, timeout: float, connect_timeout: float
+        self,
+        access: Access,
+        model_id: str,
+        *,
+        streaming: bool,
+        timeout: float,
+        connect_timeout: float,
     ) -> None:
         self._access = access
         self._model_id = model_id
+        self._streaming = streaming
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=connect_timeout, sock_read=timeout
         )
@@ -50,6 +58,10 @@ class AiohttpTransport:
         reply = await self._sent(connection, encoded(body))
         frames = Frames()
         try:
+            if not self._streaming:
+                for told in events_of(await _answer(reply)):
+                    yield told
+                return
             async for data in reply.content.iter_any():
                 for event in frames.add(data):
                     if isinstance(event, Failure):
@@ -70,7 +82,8 @@ class AiohttpTransport:
                 await connecting.result().close()
 
     async def _sent(self, connection: "_Connection", body: bytes) -> aiohttp.ClientResponse:
-        url = f"{connection.endpoint}/model/{quote(self._model_id, safe='')}/converse-stream"
+        operation = "converse-stream" if self._streaming else "converse"
+        url = f"{connection.endpoint}/model/{quote(self._model_id, safe='')}/{operation}"
         try:
             headers = await connection.signer.headers(url, body, _HEADERS)
             reply = await connection.http.post(
@@ -144,6 +157,15 @@ async def _sessions(
 
 async def _done(closing: Awaitable[None]) -> None:
     await closing
+
+
+async def _answer(reply: aiohttp.ClientResponse) -> dict[str, Any]:
+    """What came as a whole; nothing that is read of it where it is no JSON object."""
+    try:
+        answer = json.loads(await reply.content.read())
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
 
 
 def _failure(error: Exception) -> Failure:

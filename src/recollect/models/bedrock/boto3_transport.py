@@ -5,21 +5,25 @@ from collections.abc import Generator
 from recollect.models.bedrock.access import Access, Client
 from recollect.models.bedrock.botocore_errors import RAISED, failure, not_made
 from recollect.models.bedrock.errors import translated
-from recollect.models.bedrock.replies import Event
+from recollect.models.bedrock.replies import Event, events_of
 from recollect.models.bedrock.settings import Block
 
 
 class Boto3Transport:
     """Sends requests to one model."""
 
-    def __init__(self, access: Access, model_id: str) -> None:
+    def __init__(self, access: Access, model_id: str, *, streaming: bool) -> None:
         self._access = access
         self._model_id = model_id
+        self._streaming = streaming
 
     def events(self, body: Block) -> Generator[Event, None, None]:
         """The reply's events. Closing the generator closes the connection, as leaving it does."""
         client = self._client()
         try:
+            if not self._streaming:
+                yield from events_of(client.converse(modelId=self._model_id, **body))
+                return
             stream = client.converse_stream(modelId=self._model_id, **body)["stream"]
             try:
                 yield from stream

@@ -37,9 +37,10 @@ class BedrockModel:
     is ``auto``, ``any``, a tool's name, or Bedrock's own. ``cache`` is for models with prompt
     caching, and pays where a window grows; one that slides begins anew each time.
 
-    ``timeout`` is how many seconds the model may be silent. A call that fails for a while is tried
-    again for ``patience`` seconds, as long as nothing of the reply has come. Raises
-    ``UnknownModel`` where boto3 is missing, or aiohttp with the first async call.
+    Without ``streaming`` the reply comes as one piece, from Converse. ``timeout`` is how many
+    seconds the model may be silent. A call that fails for a while is tried again for ``patience``
+    seconds, as long as nothing of the reply has come. Raises ``UnknownModel`` where boto3 is
+    missing, or aiohttp with the first async call.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class BedrockModel:
         cache: bool = False,
         tools: Sequence[Mapping[str, Any]] = (),
         tool_choice: str | Mapping[str, Any] | None = None,
+        streaming: bool = True,
         timeout: float = TIMEOUT,
         connect_timeout: float = CONNECT_TIMEOUT,
         patience: float = PATIENCE,
@@ -75,6 +77,7 @@ class BedrockModel:
             cache=cache,
             tools=definitions,
             tool_choice=tools_.choice(tool_choice, definitions),
+            streaming=streaming,
         )
         self._model_id = model_id
         self._timeout = timeout
@@ -92,7 +95,7 @@ class BedrockModel:
             timeout=timeout,
             connect_timeout=connect_timeout,
         )
-        self._boto3 = Boto3Transport(self._access, model_id)
+        self._boto3 = Boto3Transport(self._access, model_id, streaming=streaming)
         self._aiohttp: AiohttpTransport | None = None
 
     @property
@@ -163,6 +166,7 @@ class BedrockModel:
             self._aiohttp = AiohttpTransport(
                 self._access,
                 self._model_id,
+                streaming=self._settings.streaming,
                 timeout=self._timeout,
                 connect_timeout=self._connect_timeout,
             )

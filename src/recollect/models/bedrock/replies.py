@@ -1,10 +1,10 @@
-"""From the events of a ConverseStream reply to its text and its end. Pure.
+"""From the events of a reply to its text and its end. Pure.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStreamOutput.html
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -12,6 +12,8 @@ from recollect.errors import InvalidArgument, ModelUnavailable
 from recollect.json_values import Json, checked_object
 from recollect.messages import MESSAGE_BYTES
 from recollect.models.contract import Finished, Usage
+
+_GARBLED = "The model's reply came garbled; trying again may help."
 
 Event: TypeAlias = Mapping[str, Any]
 """An event's name and what it holds, such as ``{"messageStop": {"stopReason": "end_turn"}}``."""
@@ -49,9 +51,7 @@ class Reply:
         try:
             return self._read(event)
         except (AttributeError, KeyError, TypeError) as failed:
-            raise ModelUnavailable(
-                "The model's reply came garbled; trying again may help."
-            ) from failed
+            raise ModelUnavailable(_GARBLED) from failed
 
     def finished(self) -> Finished:
         """How it ended. Raises ``ModelUnavailable`` where it did not, but broke off."""
@@ -106,6 +106,28 @@ class Reply:
                 usage["inputTokens"] + read + written, usage["outputTokens"], read, written
             )
         self._latency_ms = about.get("metrics", {}).get("latencyMs")
+
+
+def events_of(answer: Mapping[str, Any]) -> Iterator[Event]:
+    """The events that a reply would have come in which came as a whole, from Converse.
+
+    Raises ``ModelUnavailable``.
+    """
+    try:
+        for place, block in enumerate(answer["output"]["message"]["content"]):
+            match block:
+                case {"text": str()}:
+                    yield {"contentBlockDelta": {"contentBlockIndex": place, "delta": block}}
+                case {"toolUse": {"input": given, **use}}:
+                    written = {"toolUse": {"input": json.dumps(given)}}
+                    yield {
+                        "contentBlockStart": {"contentBlockIndex": place, "start": {"toolUse": use}}
+                    }
+                    yield {"contentBlockDelta": {"contentBlockIndex": place, "delta": written}}
+        yield {"messageStop": {"stopReason": answer["stopReason"]}}
+    except (KeyError, TypeError) as failed:
+        raise ModelUnavailable(_GARBLED) from failed
+    yield {"metadata": answer}
 
 
 def _arguments(call: _Call) -> dict[str, Json] | None:

@@ -1,4 +1,4 @@
-"""From messages to the body of a ConverseStream request. Pure.
+"""From messages to the body of a Converse or ConverseStream request. Pure.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
 """
@@ -30,18 +30,19 @@ def request(messages: Sequence[Message], system_prompt: str | None, settings: Se
     if inference := _inference(settings):
         body["inferenceConfig"] = inference
     if definitions:
-        config: Block = {"tools": definitions}
+        body["toolConfig"] = {"tools": definitions}
         if settings.tool_choice:
-            config["toolChoice"] = settings.tool_choice
-        body["toolConfig"] = config
+            body["toolConfig"]["toolChoice"] = settings.tool_choice
     if settings.additional_fields:
         body["additionalModelRequestFields"] = dict(settings.additional_fields)
     if guardrail := settings.guardrail:
-        body["guardrailConfig"] = {
+        config = {
             "guardrailIdentifier": guardrail.id,
             "guardrailVersion": guardrail.version,
-            "streamProcessingMode": guardrail.mode,
         }
+        if settings.streaming:
+            config["streamProcessingMode"] = guardrail.mode
+        body["guardrailConfig"] = config
     return body
 
 

@@ -36,3 +36,4 @@ class Settings:
     cache: bool = False
     tools: Sequence[Block] = ()
     tool_choice: Block | None = None
+    streaming: bool = True
