@@ -195,8 +195,9 @@ def _of_deletion(operation: Operation, moment: Moment, conversations: Sequence[s
                 yield after.carrying(number, (after.carries(number) or 0) + count)
 
         def again(world: World, place: int = place) -> Iterator[World]:
-            for state, count in rules.owner_deleted(world.states[place], operation, moment):
-                if count:
+            before = world.states[place]
+            for state, count in rules.owner_deleted(before, operation, moment):
+                if state is not before:
                     after = world.having(place, state)
                     yield after.carrying(number, (after.carries(number) or 0) + count)
 
