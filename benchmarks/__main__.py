@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import benchmarks.dynamodb
 import benchmarks.sqlite  # noqa: F401  (registers its benchmarks)
-from benchmarks import langchain
+from benchmarks import langchain, turns
 from benchmarks.markdown import table
 from benchmarks.measuring import BENCHMARKS, Measured
 
@@ -29,7 +29,7 @@ def main(words: Sequence[str]) -> None:
         print(f"{name} ...", file=sys.stderr)
         return True
 
-    sections = [langchain.section()] if wanted(langchain.NAME) else []
+    sections = [each.section() for each in (turns, langchain) if wanted(each.NAME)]
     measured: list[Measured] = []
     for each in BENCHMARKS:
         if wanted(each.name):
