@@ -16,7 +16,7 @@ MODULES = sorted(
 OPTIONAL = {
     *("boto3", "botocore", "aiohttp", "aiodynamo"),
     *("fastapi", "starlette", "uvicorn", "chalice", "pydantic", "pydantic_settings"),
-    *("pydantic_core", "typer", "click", "anyio", "httpx"),
+    *("pydantic_core", "typer", "click", "anyio", "httpx", "joserfc", "cryptography"),
     *("langchain", "langchain_core", "langgraph", "langsmith"),
     *("pytest", "hypothesis"),
 }

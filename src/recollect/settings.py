@@ -1,7 +1,7 @@
 """The settings of the server: ``RECOLLECT_*`` variables, read here and nowhere else."""
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -86,14 +86,43 @@ class Settings(BaseSettings):
             ge=0, le=60, allow_inf_nan=False, description="Seconds a piece of the offline model."
         ),
     ] = 0.02
+    auth: Annotated[
+        Literal["none", "jwt"],
+        Field(description="How users sign in: with JSON Web Tokens, or not at all."),
+    ] = "none"
+    jwt_issuer: Annotated[
+        str | None, Field(description="Who issues the tokens, exactly as they say it (iss).")
+    ] = None
+    jwt_audience: Annotated[
+        list[str],
+        NoDecode,
+        BeforeValidator(_names),
+        Field(description="Whom the tokens are for (aud), with commas between."),
+    ] = []
+    jwt_jwks_url: Annotated[
+        str | None, Field(description="Where the issuer publishes its keys (a JWK Set).")
+    ] = None
 
 
 def read_settings() -> Settings:
     """The settings of this process. Raises ``InvalidArgument`` that names the wrong variable."""
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as failed:
         error = failed.errors(include_url=False)[0]
         name = f"{PREFIX}{error['loc'][0]}".upper()
         reason = error["msg"].removeprefix("Value error, ").rstrip(".")
         raise InvalidArgument(f"{name} is wrong: {reason}.") from None
+    _check_sign_in(settings)
+    return settings
+
+
+def _check_sign_in(settings: Settings) -> None:
+    for name in ("jwt_issuer", "jwt_audience", "jwt_jwks_url"):
+        variable = f"{PREFIX}{name}".upper()
+        given = bool(getattr(settings, name))
+        if settings.auth == "jwt" and not given and name != "jwt_jwks_url":
+            raise InvalidArgument(f"{variable} is missing, and RECOLLECT_AUTH is jwt.")
+        if settings.auth == "none" and given:
+            # Whoever sets it believes that users sign in.
+            raise InvalidArgument(f"{variable} is set, and RECOLLECT_AUTH is not jwt.")

@@ -8,7 +8,8 @@ A server turns them on in a test file of this folder::
             return "http://127.0.0.1:8000"
 
 It must run the ``offline`` model, without pauses. Every test brings users of its own, so that one
-server does for all of them.
+server does for all of them. A server behind a gateway takes ``CommonContract``, and of the others
+those whose requests the gateway hands on.
 """
 
 import httpx
@@ -17,10 +18,10 @@ import pytest
 from tests.http.bad_input import table
 from tests.http.client import answer_of, refused
 from tests.http.conversation_contract import ConversationContract
-from tests.http.key_contract import KeyContract
+from tests.http.key_contract import KeyContract, TwoKeysContract
 from tests.http.owner_contract import OwnerContract
 from tests.http.page_contract import PageContract
-from tests.http.refusal_contract import RefusalContract
+from tests.http.refusal_contract import BytesContract, RefusalContract
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 
@@ -29,13 +30,12 @@ UNKNOWN = table(
         "get": ("GET", "/nowhere"),
         "post": ("POST", "/nowhere"),
         "delete": ("DELETE", "/nowhere"),
-        "under a route": ("GET", "/chat/nowhere"),
-        "under another": ("GET", "/health/nowhere"),
         "what crawlers try": ("GET", "/.env"),
         "not UTF-8": ("GET", "/%FF"),
         "in capitals": ("GET", "/CHAT"),
     }
 )
+UNDER_A_ROUTE = ["/chat/nowhere", "/health/nowhere", "/nowhere/at/all"]
 NOT_ALLOWED = [
     ("POST", "/"),
     ("POST", "/health"),
@@ -51,20 +51,15 @@ NOT_ALLOWED = [
 ]
 
 
-class HTTPContract(ConversationContract, PageContract, OwnerContract, RefusalContract, KeyContract):
+class CommonContract(
+    ConversationContract, PageContract, OwnerContract, RefusalContract, KeyContract
+):
     """What every Recollect server answers, whatever it is built on; streams apart."""
 
     @pytest.mark.parametrize("accept", ["*/*", "application/json", ""])
     def test_the_root_welcomes_programs(self, client: httpx.Client, accept: str) -> None:
         answer = answer_of(client.get("/", headers={"Accept": accept}))
         assert answer["message"] == "Welcome to the Recollect chatbot API"
-
-    def test_the_root_gives_browsers_a_page(self, client: httpx.Client) -> None:
-        response = client.get("/", headers=BROWSER)
-        assert response.status_code == 200
-        kind = response.headers["Content-Type"].lower().replace(" ", "")
-        assert kind == "text/html;charset=utf-8"
-        assert response.text.lstrip().lower().startswith("<!doctype html>")
 
     def test_health(self, client: httpx.Client) -> None:
         assert answer_of(client.get("/health")) == {"status": "healthy"}
@@ -85,3 +80,28 @@ class HTTPContract(ConversationContract, PageContract, OwnerContract, RefusalCon
         self, client: httpx.Client, route: tuple[str, str]
     ) -> None:
         refused(client.request(*route), 405)
+
+
+class BrowserContract:
+    """For servers that have the page."""
+
+    def test_the_root_gives_browsers_a_page(self, client: httpx.Client) -> None:
+        response = client.get("/", headers=BROWSER)
+        assert response.status_code == 200
+        kind = response.headers["Content-Type"].lower().replace(" ", "")
+        assert kind == "text/html;charset=utf-8"
+        assert response.text.lstrip().lower().startswith("<!doctype html>")
+
+
+class AddressContract:
+    """For servers that are asked for every address there is."""
+
+    @pytest.mark.parametrize("path", UNDER_A_ROUTE)
+    def test_there_is_nothing_under_a_route(self, client: httpx.Client, path: str) -> None:
+        refused(client.get(path), 404)
+
+
+class HTTPContract(
+    CommonContract, BrowserContract, AddressContract, TwoKeysContract, BytesContract
+):
+    """What a server answers that is a program of its own, with nothing in front that it needs."""

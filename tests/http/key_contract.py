@@ -91,6 +91,10 @@ class KeyContract:
         refused(keyed(client, key, message=MARKER, user_id=user), 422)
         assert ids(listed(client, user)) == []
 
+
+class TwoKeysContract:
+    """For servers that are handed every header, and not one of each name."""
+
     def test_two_keys_are_refused(self, client: httpx.Client) -> None:
         headers = [("Idempotency-Key", "one"), ("Idempotency-Key", "two")]
         body = {"message": MARKER, "user_id": someone()}

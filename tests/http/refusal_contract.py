@@ -12,7 +12,8 @@ from tests.http.bad_input import (
     BAD_CONVERSATION,
     BODIES,
     BODY_BYTES,
-    MALFORMED,
+    NOT_JSON,
+    NOT_UTF8,
     QUERIES,
     STRANGE,
     TEXT,
@@ -37,7 +38,7 @@ every_post_route = pytest.mark.parametrize("path", ["/chat", "/conversations"])
 
 class RefusalContract:
     @every_post_route
-    @pytest.mark.parametrize("body", MALFORMED)
+    @pytest.mark.parametrize("body", NOT_JSON)
     def test_a_malformed_body_is_refused(
         self, client: httpx.Client, path: str, body: bytes
     ) -> None:
@@ -119,3 +120,14 @@ class RefusalContract:
     def test_no_path_breaks_it(self, client: httpx.Client, place: str, query: str) -> None:
         for method in ("GET", "DELETE"):
             survived(client.request(method, f"{at(place)}?{query}"))
+
+
+class BytesContract:
+    """For servers that are handed a body as it was sent."""
+
+    @every_post_route
+    @pytest.mark.parametrize("body", NOT_UTF8)
+    def test_a_body_that_is_not_utf_8_is_refused(
+        self, client: httpx.Client, path: str, body: bytes
+    ) -> None:
+        refused(client.post(path, content=body, headers=JSON), 400, 422)

@@ -6,6 +6,7 @@ import signal
 import socket
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 
 import typer
 import uvicorn
@@ -13,10 +14,14 @@ import uvicorn
 from recollect.chat import Chat
 from recollect.errors import InvalidArgument
 from recollect.http.fastapi import create_app
+from recollect.http.opening import open_sign_in
 from recollect.models import Models, open_model
 from recollect.settings import Settings, read_settings
 from recollect.stores.urls import open_async_store
 from recollect.windows import last
+
+if TYPE_CHECKING:  # its library comes with an extra
+    from recollect.http.auth import SignIn
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 SECONDS_TO_END = 3
@@ -26,18 +31,21 @@ SECONDS_TO_END = 3
 def serve(*, allow_unauthenticated: bool) -> None:
     """Serve until a signal ends it. Raises ``RecollectError``, whose text says what is wrong."""
     settings = read_settings()
+    sign_in = open_sign_in(settings)
     loopback = _is_loopback(settings.host)
-    if not (loopback or allow_unauthenticated):
+    if not (loopback or sign_in or allow_unauthenticated):
         raise InvalidArgument(
             f"RECOLLECT_HOST is {settings.host!r}, which is no loopback address, and nobody signs "
-            "in here: whoever reaches it could read every conversation. Use 127.0.0.1, or add "
-            "--allow-unauthenticated."
+            "in here: whoever reaches it could read every conversation. Use 127.0.0.1, let users "
+            "sign in with RECOLLECT_AUTH, or add --allow-unauthenticated."
         )
     with _listening(settings) as listener:
-        asyncio.run(_serve(settings, listener, loopback=loopback))
+        asyncio.run(_serve(settings, listener, sign_in, loopback=loopback))
 
 
-async def _serve(settings: Settings, listener: socket.socket, *, loopback: bool) -> None:
+async def _serve(
+    settings: Settings, listener: socket.socket, sign_in: "SignIn | None", *, loopback: bool
+) -> None:
     store = open_async_store(settings.store, expire_after=settings.expire_after)
     models = Models(
         [settings.model, *settings.models],
@@ -57,7 +65,7 @@ async def _serve(settings: Settings, listener: socket.socket, *, loopback: bool)
         hosts = LOOPBACK_NAMES | {settings.host.lower()} if loopback else None
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(chat, models, hosts=hosts),
+                create_app(chat, models, hosts=hosts, sign_in=sign_in),
                 log_level="warning",
                 timeout_graceful_shutdown=SECONDS_TO_END,
             )

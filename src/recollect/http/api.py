@@ -47,6 +47,9 @@ RETRY_SECONDS = 5.0
 LIMIT = 100
 """The most conversations or messages that one answer holds."""
 
+OPEN = frozenset({"/", "/health", "/openapi.json"})
+"""The paths that nobody signs in for; the files of the page are such too."""
+
 WELCOME = {
     "message": "Welcome to the Recollect chatbot API",
     "documentation": "/openapi.json",
@@ -59,16 +62,28 @@ DELETED = {"message": "Conversation deleted successfully"}
 # Requests -----------------------------------------------------------------------------------------
 
 
+def is_open(path: str) -> bool:
+    """Whether a path, percent-decoded, holds nothing that one must sign in for."""
+    return path in OPEN or path.startswith("/page/")
+
+
 class Refused(Exception):
     """A request that is answered with an error: a status, a code, and a sentence for people."""
 
     def __init__(
-        self, status: int, code: str, sentence: str, *, retry_after: float | None = None
+        self,
+        status: int,
+        code: str,
+        sentence: str,
+        *,
+        retry_after: float | None = None,
+        challenge: str | None = None,
     ) -> None:
         super().__init__(sentence)
         self.status = status
         self.code = code
         self._retry_after = retry_after
+        self._challenge = challenge
 
     @property
     def body(self) -> dict[str, str]:
@@ -76,11 +91,15 @@ class Refused(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """``Retry-After`` (RFC 9110) where trying again later helps."""
+        """``Retry-After`` where trying again later helps, and ``WWW-Authenticate`` where signing in
+        does (RFC 9110)."""
+        headers = {} if self._challenge is None else {"WWW-Authenticate": self._challenge}
         seconds = self._retry_after
         if seconds is None and self.status in (429, 503, 504):
             seconds = RETRY_SECONDS
-        return {} if seconds is None else {"Retry-After": str(max(math.ceil(seconds), 1))}
+        if seconds is not None:
+            headers["Retry-After"] = str(max(math.ceil(seconds), 1))
+        return headers
 
 
 def _id(value: str) -> str:
@@ -120,8 +139,13 @@ class CreateRequest(_Request):
 R = TypeVar("R", bound=_Request)
 
 
-def parsed(kind: type[R], body: bytes, content_type: str | None) -> R:
-    """The request in ``body``. Raises ``Refused``; its sentence repeats nothing of the body."""
+def parsed(
+    kind: type[R], body: bytes, content_type: str | None, *, signed_in: str | None = None
+) -> R:
+    """The request in ``body``. Raises ``Refused``; its sentence repeats nothing of the body.
+
+    Where a user is ``signed_in``, the request is theirs, and may name nobody else.
+    """
     # A page of another site may send a form or plain text without asking first, but not this.
     if (content_type or "").partition(";")[0].strip().lower() != "application/json":
         raise Refused(400, "not_json", "Send JSON, with the header Content-Type: application/json.")
@@ -133,28 +157,47 @@ def parsed(kind: type[R], body: bytes, content_type: str | None) -> R:
         raise Refused(400, "not_json", "The body is not valid JSON in UTF-8.") from None
     if not isinstance(value, dict):
         raise Refused(400, "not_an_object", "The body must be a JSON object.")
+    if value.get("user_id") is None and signed_in is not None:
+        value["user_id"] = signed_in
     try:
-        return kind.model_validate(value)
+        request = kind.model_validate(value)
     except ValidationError as failed:
         raise Refused(422, "invalid_request", _sentence(failed)) from None
+    _check_user(value.get("user_id"), signed_in)
+    return request
 
 
 def query(
-    parameters: Sequence[tuple[str, str]], known: Sequence[str], required: Sequence[str] = ()
+    parameters: Sequence[tuple[str, str]],
+    known: Sequence[str],
+    required: Sequence[str] = (),
+    *,
+    signed_in: str | None = None,
 ) -> dict[str, str]:
-    """The known parameters of a query. Raises ``Refused`` where one is missing or comes twice."""
+    """The known parameters of a query. Raises ``Refused`` where one is missing or comes twice.
+
+    Where a user is ``signed_in``, they are the ``user_id``, and nobody else may be named.
+    """
     found: dict[str, str] = {}
     for name, value in parameters:
         if name in found:
             raise Refused(400, "invalid_request", f"The parameter {name} is given twice.")
         if name in known:
             found[name] = value
+    if signed_in is not None:
+        found.setdefault("user_id", signed_in)
     for name in required:
         if name not in found:
             raise Refused(400, "invalid_request", f"The parameter {name} is missing.")
     if "user_id" in found:
         check_id(found["user_id"], "user_id")
+    _check_user(found.get("user_id"), signed_in)
     return found
+
+
+def _check_user(named: object, signed_in: str | None) -> None:
+    if signed_in not in (None, named):
+        raise Refused(403, "wrong_user", "The user_id is not you, who signed in; leave it out.")
 
 
 def number(

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from recollect.chat import Event, Started
 from recollect.http.api import done, refusal
-from recollect.http.guard import log_unknown
+from recollect.http.trouble import log_unknown
 from recollect.json_values import dumps
 from recollect.models.contract import Finished
 

@@ -1,12 +1,13 @@
 """The chatbot API on FastAPI."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
@@ -18,9 +19,13 @@ from recollect.errors import NotFound, RecollectError
 from recollect.http import api
 from recollect.http.api import ChatRequest, CreateRequest, Refused
 from recollect.http.events import EventStream
-from recollect.http.guard import Guard, log_unknown, refused
+from recollect.http.guard import Guard, refused
+from recollect.http.trouble import log_unknown
 from recollect.http.turns import turn
 from recollect.models import Models
+
+if TYPE_CHECKING:  # its library comes with an extra
+    from recollect.http.auth import SignIn
 
 PAGE = Path(__file__).parent / "page"
 
@@ -38,13 +43,20 @@ class _ConversationId(Convertor[str]):
 register_url_convertor("conversation_id", _ConversationId())
 
 
-def create_app(chat: Chat, models: Models, *, hosts: Collection[str] | None = None) -> FastAPI:
+def create_app(
+    chat: Chat,
+    models: Models,
+    *,
+    hosts: Collection[str] | None = None,
+    sign_in: "SignIn | None" = None,
+) -> FastAPI:
     """The API and its page over ``chat``; its store and ``models`` the caller opens and closes.
 
     A request may ask for one of ``models`` and for no other; the first answers where none is named.
 
-    Whoever can reach it can read and write every conversation: serve it on loopback, or behind
-    what signs users in. ``hosts`` are the host names it answers to; None is any.
+    With ``sign_in`` users reach their own conversations and no other. Without it whoever can reach
+    it can read and write every conversation: serve it on loopback, or behind what signs users in.
+    ``hosts`` are the host names it answers to; None is any.
     """
 
     @asynccontextmanager
@@ -52,10 +64,17 @@ def create_app(chat: Chat, models: Models, *, hosts: Collection[str] | None = No
         yield
         await chat.close()
 
+    # Guard checks the tokens, of all requests alike; this only documents them.
+    tokens = [Depends(HTTPBearer(auto_error=False))] if sign_in is not None else []
     app = FastAPI(
-        title="Recollect", lifespan=lifespan, redirect_slashes=False, redoc_url=None, docs_url=None
+        title="Recollect",
+        lifespan=lifespan,
+        dependencies=tokens,
+        redirect_slashes=False,
+        redoc_url=None,
+        docs_url=None,
     )
-    app.add_middleware(Guard, hosts=hosts)
+    app.add_middleware(Guard, hosts=hosts, sign_in=sign_in)
     app.add_exception_handler(RecollectError, _refuse)
     app.add_exception_handler(Refused, _refuse)
     app.add_exception_handler(HTTPException, _refuse_route)
@@ -88,7 +107,7 @@ def create_app(chat: Chat, models: Models, *, hosts: Collection[str] | None = No
         # The first is awaited here, so that what is refused still gets its status.
         return EventStream(await anext(events), events)
 
-    @app.post("/conversations", openapi_extra=_takes(CreateRequest))
+    @app.post("/conversations", openapi_extra=_takes(CreateRequest, signed_in=sign_in is not None))
     async def create(request: Request) -> dict[str, str]:
         asked = await _parsed(CreateRequest, request)
         created = await store.create(owner=asked.user_id, title=asked.title)
@@ -96,9 +115,7 @@ def create_app(chat: Chat, models: Models, *, hosts: Collection[str] | None = No
 
     @app.get("/conversations")
     async def conversations(request: Request) -> dict[str, Any]:
-        query = api.query(
-            request.query_params.multi_items(), ["user_id", "limit", "cursor"], ["user_id"]
-        )
+        query = _query(request, ["user_id", "limit", "cursor"], ["user_id"])
         limit = api.number(query, "limit", most=api.LIMIT, default=20)
         return api.listed(
             await store.list(query["user_id"], limit=limit, cursor=query.get("cursor"))
@@ -106,7 +123,7 @@ def create_app(chat: Chat, models: Models, *, hosts: Collection[str] | None = No
 
     @app.get("/conversations/{conversation_id:conversation_id}")
     async def conversation(request: Request, conversation_id: str) -> dict[str, Any]:
-        query = api.query(request.query_params.multi_items(), ["user_id", "limit", "before"])
+        query = _query(request, ["user_id", "limit", "before"])
         owner = query.get("user_id")
         limit = api.number(query, "limit", most=api.LIMIT, default=api.LIMIT)
         if "before" not in query:
@@ -118,7 +135,7 @@ def create_app(chat: Chat, models: Models, *, hosts: Collection[str] | None = No
 
     @app.delete("/conversations/{conversation_id:conversation_id}")
     async def delete(request: Request, conversation_id: str) -> dict[str, str]:
-        query = api.query(request.query_params.multi_items(), ["user_id"])
+        query = _query(request, ["user_id"])
         await store.delete(conversation_id, owner=query.get("user_id"))
         return api.DELETED
 
@@ -132,12 +149,20 @@ async def _parsed(kind: type[api.R], request: Request) -> api.R:
         body += chunk
         if len(body) > api.BODY_BYTES:
             raise api.too_large()
-    return api.parsed(kind, bytes(body), request.headers.get("content-type"))
+    kind_of_body = request.headers.get("content-type")
+    return api.parsed(kind, bytes(body), kind_of_body, signed_in=request.state.user)
 
 
-def _takes(kind: type[BaseModel]) -> dict[str, Any]:
+def _query(request: Request, known: list[str], required: Sequence[str] = ()) -> dict[str, str]:
+    given = request.query_params.multi_items()
+    return api.query(given, known, required, signed_in=request.state.user)
+
+
+def _takes(kind: type[BaseModel], *, signed_in: bool = False) -> dict[str, Any]:
     # The body is read and checked by api.parsed, for all frameworks alike; this only documents it.
     schema = kind.model_json_schema()
+    if signed_in:
+        schema["required"] = [name for name in schema["required"] if name != "user_id"]
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 

@@ -1,26 +1,19 @@
-"""What holds for every request: errors in one shape, safe headers, no stranger's host name."""
+"""What holds for every request: errors in one shape, safe headers, no stranger's host name, and
+who sent it."""
 
 import asyncio
-import logging
-import traceback
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from recollect.errors import ModelError
-from recollect.http.api import Refused, refusal
+from recollect.http.api import Refused, is_open, refusal
+from recollect.http.trouble import SECURITY_HEADERS, log_unknown
 
-logger = logging.getLogger("recollect.http")
-
-SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' data:; connect-src 'self'; form-action 'none'; base-uri 'none'; "
-    "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+if TYPE_CHECKING:  # its library comes with an extra
+    from recollect.http.auth import SignIn
 
 ENDING = Refused(503, "server_ending", "The server is about to end; try again in a moment.")
 
@@ -30,11 +23,21 @@ class Guard:
 
     A server on loopback answers to its own names only: else any page in the user's browser could
     have its own name resolve to 127.0.0.1 and read along (DNS rebinding).
+
+    With ``sign_in`` nothing of a request is looked at before it is known who sent it. The routes
+    find the user in ``request.state.user``, which is None without.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        hosts: Collection[str] | None = None,
+        sign_in: "SignIn | None" = None,
+    ) -> None:
         self._app = app
         self._hosts = hosts
+        self._sign_in = sign_in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -52,7 +55,9 @@ class Guard:
             await send(message)
 
         try:
-            self._check_host(Headers(scope=scope))
+            headers = Headers(scope=scope)
+            self._check_host(headers)
+            scope.setdefault("state", {})["user"] = await self._user(scope, headers)
             await self._app(scope, receive, sent)
         except asyncio.CancelledError:  # the server ends, and takes no notice of it any more
             if not started:
@@ -70,29 +75,14 @@ class Guard:
         if name.lower() not in self._hosts:
             raise Refused(400, "unknown_host", "This server does not answer to that host name.")
 
+    async def _user(self, scope: Scope, headers: Headers) -> str | None:
+        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        if self._sign_in is None or is_open(path):
+            return None
+        # Two of them are none.
+        return await self._sign_in.auser(", ".join(headers.getlist("authorization")) or None)
+
 
 def refused(refusal: Refused) -> JSONResponse:
     """The answer to a request that is refused."""
     return JSONResponse(refusal.body, refusal.status, refusal.headers)
-
-
-def log_unknown(error: Exception, where: str) -> None:
-    """Log what kind of error it was and where, without its text: that may hold a message.
-
-    A model's error has a text of ours, which holds none, and says what to do.
-    """
-    if isinstance(error, ModelError):
-        logger.warning("%s: %s: %s", where, type(error).__name__, error)
-        return
-    if refusal(error).status < 500:
-        return
-    chain: BaseException | None = error
-    kinds = []
-    while chain is not None:
-        kinds.append(type(chain).__name__)
-        chain = chain.__cause__
-    frames = [
-        f"{frame.filename}:{frame.lineno} in {frame.name}"
-        for frame in traceback.extract_tb(error.__traceback__)
-    ]
-    logger.error("%s failed: %s\n  %s", where, " from ".join(kinds), "\n  ".join(frames))

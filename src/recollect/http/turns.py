@@ -1,13 +1,17 @@
 """Which turn a chat request asks for."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
+from typing import Any, TypeVar
 from uuid import NAMESPACE_URL, uuid5
 
-from recollect.chat import Chat, Event
+from recollect.chat import Chat, Event, SyncChat
+from recollect.chat.any_chat import AnyChat
 from recollect.errors import NotFound
 from recollect.http.api import ChatRequest, Refused
 from recollect.messages import new_id
 from recollect.models import Models
+
+Events = TypeVar("Events")
 
 
 async def turn(
@@ -19,6 +23,37 @@ async def turn(
     asked for. Raises ``Refused`` where a conversation that is not there would start for nobody, or
     where a key comes with a one-off answer: nothing of it is kept that a second one could get.
     """
+    events: AsyncGenerator[Event, None] = _events(chat, models, request, idempotency_key)
+    try:
+        async for event in events:
+            yield event
+    except NotFound as missing:
+        if request.user_id is None:
+            raise _unknown() from missing
+        raise
+    finally:
+        await events.aclose()
+
+
+def turn_sync(
+    chat: SyncChat, models: Models, request: ChatRequest, *, idempotency_key: str | None = None
+) -> Generator[Event, None, None]:
+    """As ``turn``, of a ``SyncChat``."""
+    events: Generator[Event, None, None] = _events(chat, models, request, idempotency_key)
+    try:
+        yield from events
+    except NotFound as missing:
+        if request.user_id is None:
+            raise _unknown() from missing
+        raise
+
+
+def _events(
+    chat: AnyChat[Any, Any, Events],
+    models: Models,
+    request: ChatRequest,
+    idempotency_key: str | None,
+) -> Events:
     model = models.get(request.model_id)
     owner, conversation_id = request.user_id, request.conversation_id
     named = owner is not None or conversation_id is not None
@@ -26,7 +61,7 @@ async def turn(
     if kept and not named:
         owner = f"anonymous-{_id_for(idempotency_key)}"
     if kept:
-        events = chat.stream(
+        return chat.stream(
             request.message,
             conversation_id=conversation_id,
             owner=owner,
@@ -34,33 +69,25 @@ async def turn(
             model=model,
             idempotency_key=idempotency_key,
         )
-    elif idempotency_key is not None:
+    if idempotency_key is not None:
         raise Refused(
             422,
             "nothing_kept",
             "An Idempotency-Key needs a reply that is kept; name a user_id or a conversation_id.",
         )
-    else:
-        events = chat.stream_unkept(
-            request.message,
-            conversation_id=conversation_id,
-            owner=owner,
-            system_prompt=request.system_prompt,
-            model=model,
-        )
-    try:
-        async for event in events:
-            yield event
-    except NotFound as missing:
-        if request.user_id is None:
-            raise Refused(
-                400,
-                "unknown_conversation",
-                "There is no such conversation; name a user_id to start it.",
-            ) from missing
-        raise
-    finally:
-        await events.aclose()
+    return chat.stream_unkept(
+        request.message,
+        conversation_id=conversation_id,
+        owner=owner,
+        system_prompt=request.system_prompt,
+        model=model,
+    )
+
+
+def _unknown() -> Refused:
+    return Refused(
+        400, "unknown_conversation", "There is no such conversation; name a user_id to start it."
+    )
 
 
 def _id_for(idempotency_key: str | None) -> str:

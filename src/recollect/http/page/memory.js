@@ -1,17 +1,39 @@
-// What this browser keeps: the user's id and, in each tab, what is typed and not yet sent.
+// What this browser keeps: the user's id and, in each tab, what is typed and not yet sent, and the
+// token that they signed in with.
 
 const USER = "recollect.user";
+const TOKEN = "recollect.token";
 const lasting = storage("localStorage");
 const ofThisTab = storage("sessionStorage");
 
-/** The user this browser speaks for; it makes one up at the first visit. */
+/** The user this browser speaks for: who signed in, or one that it makes up at the first visit. */
 export function knownUser() {
-  return lasting.getItem(USER) ?? rememberUser(newUser());
+  return subjectOf(knownToken()) ?? lasting.getItem(USER) ?? rememberUser(newUser());
 }
 
 export function rememberUser(user) {
   lasting.setItem(USER, user);
   return user;
+}
+
+/** The token of who signed in; null where nobody did. */
+export function knownToken() {
+  return ofThisTab.getItem(TOKEN);
+}
+
+export function rememberToken(token) {
+  ofThisTab.setItem(TOKEN, token);
+}
+
+/** Whom a token is about, for the page alone: the server checks it. Null where it does not say. */
+function subjectOf(token) {
+  try {
+    const claims = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
+    const bytes = Uint8Array.from(atob(claims), (letter) => letter.charCodeAt(0));
+    return JSON.parse(new TextDecoder().decode(bytes)).sub ?? null;
+  } catch {
+    return null;
+  }
 }
 
 /** What is typed in a conversation and not yet sent. */

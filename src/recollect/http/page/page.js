@@ -3,9 +3,16 @@
 import { Conversation } from "./conversation.js";
 import { Drawer } from "./drawer.js";
 import { make } from "./elements.js";
-import { draftOf, keepDraft, knownUser, rememberUser } from "./memory.js";
+import {
+  draftOf,
+  keepDraft,
+  knownToken,
+  knownUser,
+  rememberToken,
+  rememberUser,
+} from "./memory.js";
 import { EndInView, Notice, Voice } from "./reading.js";
-import { deleteConversation } from "./server.js";
+import { deleteConversation, onSignIn } from "./server.js";
 import { Sidebar, UNTITLED, addressOf } from "./sidebar.js";
 
 const $ = (id) => document.getElementById(id);
@@ -298,6 +305,7 @@ async function remove(id) {
 // Who the user is.
 
 $("change-who").addEventListener("click", () => {
+  if (knownToken()) return signIn("Another token makes you somebody else here.");
   $("who-box").value = user;
   $("who-dialog").showModal();
   $("who-box").select();
@@ -310,12 +318,42 @@ $("who-form").addEventListener("submit", (event) => {
   $("who-dialog").close();
   drawer.close();
   settle();
-  if (name === user) return;
-  user = rememberUser(name);
+  if (name !== user) become(rememberUser(name));
+});
+
+function become(name) {
+  user = name;
   showList();
   // An address that was not for the one may be for the other.
   if (shown.id === null) showAddressed();
   else go(null);
+}
+
+// Signing in, where the server wants it.
+
+onSignIn(signIn);
+
+function signIn(reason) {
+  $("token-reason").textContent = reason;
+  if (!$("token-dialog").open) $("token-dialog").showModal();
+}
+
+$("token-no").addEventListener("click", () => $("token-dialog").close());
+$("token-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const wasNobody = knownToken() === null;
+  const typed = box.value;
+  rememberToken($("token-box").value.trim().replace(/^Bearer\s+/i, ""));
+  $("token-box").value = "";
+  $("token-dialog").close();
+  drawer.close();
+  settle();
+  const name = knownUser();
+  if (!wasNobody && name !== user) return become(name);
+  user = name;
+  showList();
+  if (wasNobody || !shown.isLoaded) showAddressed();
+  if (wasNobody && typed) write(typed);
 });
 
 async function showList() {

@@ -1,5 +1,14 @@
 // The server's API, and its answers in words for people.
 
+import { knownToken } from "./memory.js";
+
+let askToSignIn = () => {};
+
+/** Call `ask` with a sentence whenever the server wants to know who one is. */
+export function onSignIn(ask) {
+  askToSignIn = ask;
+}
+
 /** What the server refused or could not do; `message` is a sentence to be shown as it is. */
 export class Refused extends Error {
   constructor(sentence, code, status = 0) {
@@ -88,6 +97,8 @@ async function ask(path, { method = "GET", query = {}, body, signal } = {}) {
   const search = given.length ? `?${new URLSearchParams(given)}` : "";
   const headers = { Accept: "application/json" };
   if (body) headers["Content-Type"] = "application/json";
+  const token = knownToken();
+  if (token) headers.Authorization = `Bearer ${token}`;
   let response;
   try {
     response = await fetch(path + search, {
@@ -101,8 +112,10 @@ async function ask(path, { method = "GET", query = {}, body, signal } = {}) {
     if (signal?.aborted) throw error;
     throw new Refused("The server cannot be reached. Try again in a moment.", "unreachable");
   }
-  if (!response.ok) throw await refusal(response);
-  return response;
+  if (response.ok) return response;
+  const refused = await refusal(response);
+  if (refused.status === 401) askToSignIn(refused.message);
+  throw refused;
 }
 
 async function refusal(response) {

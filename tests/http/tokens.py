@@ -1,0 +1,111 @@
+"""An issuer of tokens for tests: its keys, a server that publishes them, tokens of every kind."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+from joserfc import jwt
+from joserfc.jwk import ECKey, Key, OctKey, RSAKey
+from joserfc.jws import JWSRegistry
+
+ISSUER = "https://issuer.example"
+AUDIENCE = "recollect-tests"
+
+
+@cache
+def rsa(id: str = "rsa") -> RSAKey:
+    return RSAKey.generate_key(2048, {"kid": id, "use": "sig"})
+
+
+@cache
+def elliptic(id: str = "elliptic", curve: str = "P-256") -> ECKey:
+    return ECKey.generate_key(curve, {"kid": id, "use": "sig"})
+
+
+def published(*keys: Key) -> bytes:
+    """The JWK Set of these keys."""
+    return json.dumps({"keys": [key.as_dict(private=False) for key in keys]}).encode()
+
+
+def claims(subject: object = "bob", /, **changed: Any) -> dict[str, Any]:
+    """What a good token says, and ``changed``; what is changed to ``...`` is left out."""
+    now = int(time.time())
+    said = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "iat": now, "exp": now + 3600}
+    return {name: value for name, value in (said | changed).items() if value is not ...}
+
+
+def token(said: dict[str, Any] | None = None, /, key: Key | None = None, **header: object) -> str:
+    """A token that says ``said``, signed with ``key``."""
+    key = key or rsa()
+    algorithm = {"RSA": "RS256", "EC": "ES256", "oct": "HS256"}[key.key_type]
+    named = {"alg": algorithm, "kid": key.kid} | header
+    present = {name: value for name, value in named.items() if value is not None}
+    registry = JWSRegistry(algorithms=[str(named["alg"])], strict_check_header=False)
+    return jwt.encode(present, claims() if said is None else said, key, registry=registry)
+
+
+def bearer(text: str) -> str:
+    return f"Bearer {text}"
+
+
+def headers(subject: str, **changed: Any) -> dict[str, str]:
+    """What a user sends who is signed in."""
+    return {"Authorization": bearer(token(claims(subject, **changed)))}
+
+
+SECRET = OctKey.import_key("a secret of thirty-two bytes ....")
+
+
+class KeyServer:
+    """Publishes ``answer``, at ``url``; ``asked`` counts how often."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}/keys.json"
+        self.answer: bytes | Callable[[BaseHTTPRequestHandler], None] = published(rsa(), elliptic())
+        self.asked = 0
+
+    def respond(self, request: BaseHTTPRequestHandler) -> None:
+        self.asked += 1
+        if callable(self.answer):
+            self.answer(request)
+            return
+        request.send_response(200)
+        request.send_header("Content-Type", "application/json")
+        request.end_headers()
+        request.wfile.write(self.answer)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """With these a server takes the tokens."""
+        return {
+            "RECOLLECT_AUTH": "jwt",
+            "RECOLLECT_JWT_ISSUER": ISSUER,
+            "RECOLLECT_JWT_AUDIENCE": f"another, {AUDIENCE}",
+            "RECOLLECT_JWT_JWKS_URL": self.url,
+        }
+
+
+@contextmanager
+def key_server() -> Iterator[KeyServer]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            with suppress(ConnectionError):  # the client had enough
+                keys.respond(self)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        keys = KeyServer(server.server_port)
+        thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield keys
+        finally:
+            server.shutdown()
+            thread.join()
