@@ -1,7 +1,7 @@
 # All of it works from a clean clone; what is missing is installed first, or named. The longer
 # parts are scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench simulate docs constraints clean
+.PHONY: help serve serverless-local test check format bench simulate docs constraints clean
 # Python's packages are compiled when they are first used; without that each of the many processes
 # that the tests start compiles them again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -11,12 +11,19 @@ ARGS ?=
 SECONDS ?= 60
 
 help:  ## List these commands (more arguments: make test ARGS="-k browser")
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve:  ## Run the chatbot; it prints its address
 	@echo "Setting up and running the chatbot. Ctrl-C ends it."
 	@scripts/environment server
 	@exec $(BIN)/recollect serve $(ARGS)
+
+serverless-local:  ## Run the serverless chatbot here, by chalice local (port: RECOLLECT_PORT)
+	@echo "Setting up and running the serverless chatbot. Ctrl-C ends it."
+	@scripts/environment server
+	@$(BIN)/python -c 'import boto3, chalice' 2>/dev/null || \
+		$(BIN)/uv pip install --quiet --python .venv -c constraints.txt -e '.[server,chalice,dynamodb]'
+	@cd serverless && exec ../$(BIN)/chalice local --stage local --port $${RECOLLECT_PORT:-8000} $(ARGS)
 
 test:  ## Run all tests, against DynamoDB Local and in Chromium too
 	@echo "Setting up and running all tests."

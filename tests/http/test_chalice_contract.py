@@ -1,0 +1,74 @@
+"""The Chalice server keeps the HTTP contract: by ``chalice local`` and by events of API Gateway."""
+
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+from chalice.app import Chalice
+
+from tests.http.contract import AddressContract, CommonContract
+from tests.http.key_contract import TwoKeysContract
+from tests.http.refusal_contract import BytesContract
+from tests.serverless.chalice_local import ChaliceLocal
+from tests.serverless.gateway import Gateway, deployed
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaliceLocal]:
+    server = ChaliceLocal(tmp_path_factory.mktemp("chalice"), RECOLLECT_OFFLINE_PACE="0")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Chalice]]:
+    store = f"sqlite:///{tmp_path_factory.mktemp('events') / 'recollect.db'}"
+    with deployed(RECOLLECT_STORE=store, RECOLLECT_OFFLINE_PACE="0") as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def plain(make: Callable[[], Chalice]) -> Gateway:
+    return Gateway(make)
+
+
+@pytest.fixture(scope="module")
+def in_base64(make: Callable[[], Chalice]) -> Gateway:
+    return Gateway(make, in_base64=True)
+
+
+@pytest.fixture(scope="module")
+def of_a_stage(make: Callable[[], Chalice]) -> Gateway:
+    return Gateway(make, stage="prod")
+
+
+class TestChaliceLocal(CommonContract, BytesContract):
+    """It asks for no address under a route, and hands on one header of each name."""
+
+    @pytest.fixture
+    def url(self, local: ChaliceLocal) -> str:
+        return local.url
+
+
+class TestPlainEvents(CommonContract, AddressContract, TwoKeysContract):
+    """API Gateway mends what is not UTF-8 in a body that it hands on as text."""
+
+    @pytest.fixture
+    def client(self, plain: Gateway) -> Iterator[httpx.Client]:
+        with plain.client() as client:
+            yield client
+
+
+class TestEventsInBase64(CommonContract, AddressContract, TwoKeysContract, BytesContract):
+    @pytest.fixture
+    def client(self, in_base64: Gateway) -> Iterator[httpx.Client]:
+        with in_base64.client() as client:
+            yield client
+
+
+class TestEventsOfAStage(CommonContract, AddressContract, TwoKeysContract):
+    @pytest.fixture
+    def client(self, of_a_stage: Gateway) -> Iterator[httpx.Client]:
+        with of_a_stage.client() as client:
+            yield client
