@@ -16,6 +16,7 @@ from recollect.errors import (
     NotFound,
     StoreMismatch,
 )
+from recollect.integrations.arriving import bring, standing, unordered
 from recollect.integrations.langchain.appending import not_a_history
 from recollect.integrations.langchain.checkpoints import Checkpoint, Problem, Report
 from recollect.integrations.langchain.connections import complete, shared_client
@@ -31,7 +32,7 @@ from recollect.integrations.langchain.segments import (
 from recollect.integrations.langchain.stored import from_stored
 from recollect.integrations.langchain.values import decode
 from recollect.langchain_messages import to_recollect
-from recollect.messages import Message, encode, now, to_milliseconds
+from recollect.messages import Message, now, to_milliseconds
 from recollect.stores.contract import Store
 from recollect.stores.dynamodb.calls import Attribute, Call, CallFailed, Item, Plan, paced
 
@@ -43,9 +44,6 @@ Key = Mapping[str, Any]
 
 RIGHTS = "dynamodb:DescribeTable, Scan, GetItem and BatchGetItem"
 MOST_SEGMENTS = 64
-PAGE = 100
-STRETCH_MESSAGES = 1_000
-STRETCH_CHARACTERS = 4 * 1024 * 1024
 
 
 def joined(key: Key) -> str:
@@ -219,63 +217,22 @@ class _Copying:
     ) -> None:
         """Put into the store what is missing there. Raises ``StoreMismatch`` if it has another."""
         time = conversation.updated_at
-        placed = [
-            replace(message, created_at=time).at(seq) for seq, message in enumerate(messages, 1)
-        ]
-        standing = self._arrived(conversation, placed)
-        if not placed and standing is None:
-            self.store.restore(conversation, (), after=0)
-        standing = standing or 0
-        while standing < len(placed):
-            stretch: list[Message] = []
-            size = 0
-            for message in placed[standing : standing + STRETCH_MESSAGES]:
-                size += len(encode(message))
-                if stretch and size > STRETCH_CHARACTERS:
-                    break
-                stretch.append(message)
-            end = standing + len(stretch)
-            self.store.restore(replace(conversation, revision=end), stretch, after=standing)
-            report.messages += len(stretch)
-            standing = end
-
-    def _arrived(self, conversation: Conversation, placed: Sequence[Message]) -> int | None:
-        """How many of the messages the store has, and nothing else before the last of these."""
-        try:
-            there = self.store.get(conversation.id)
-        except NotFound:
-            return None
-        if there.owner != conversation.owner:
-            raise StoreMismatch("The store has a conversation of that id with another owner.")
-        after = 0
-        while after < min(there.revision, len(placed)):
-            found = self.store.page(conversation.id, after=after, limit=PAGE).messages
-            ours = placed[after : after + len(found)]
-            if not found or list(map(_said, found[: len(ours)])) != list(map(_said, ours)):
-                raise StoreMismatch(
-                    f"The store has another conversation of that id: it differs behind message "
-                    f"{after}."
-                )
-            after += len(ours)
-        return after
+        dated = [replace(message, created_at=time) for message in messages]
+        there = standing(self.store, conversation, dated, _same)
+        for count in bring(self.store, conversation, there):
+            report.messages += count
 
 
-def _said(message: Message) -> tuple[Any, ...]:
+def _same(there: Message, ours: Message) -> bool:
+    return _said(there) == _said(ours)
+
+
+def _said(message: Message) -> tuple[str | None, str]:
     """What does not depend on when it was copied; by text, for ``==`` takes 1 for 1.0."""
     own = message.extra.get("langchain")
     unnamed = isinstance(own, dict) and "id" in own  # then Recollect's id is a new one each time
     id = None if unnamed else message.id
-    return message.seq, id, repr((message.role, message.content, _sorted(message.extra)))
-
-
-def _sorted(value: Any) -> Any:
-    # DynamoDB keeps no order within a map.
-    match value:
-        case dict():
-            return sorted((name, _sorted(each)) for name, each in value.items())
-        case list():
-            return [_sorted(each) for each in value]
-    return value
+    return id, repr(unordered([message.role, message.content, message.extra]))
 
 
 def _key_names(table: str) -> Plan[list[str]]:
