@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from recollect.chat import Chat, Event, whole
-from recollect.conversations import LAST_REVISION
+from recollect.conversations import IDEMPOTENCY_KEY_BYTES, LAST_REVISION
 from recollect.errors import NotFound, RecollectError
 from recollect.http import api
 from recollect.http.api import ChatRequest, CreateRequest, Refused
@@ -39,6 +39,18 @@ class _ConversationId(Convertor[str]):
     def to_string(self, value: str) -> str:
         return value
 
+
+KEYED = {
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "description": "The same key and body are answered with the reply that is stored.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_BYTES},
+        }
+    ]
+}
+"""What requests for a turn take beside their bodies."""
 
 register_url_convertor("conversation_id", _ConversationId())
 
@@ -96,12 +108,12 @@ def create_app(
         key = api.idempotency_key(request.headers.getlist("idempotency-key"))
         return turn(chat, models, await _parsed(ChatRequest, request), idempotency_key=key)
 
-    @app.post("/chat", openapi_extra=_takes(ChatRequest))
+    @app.post("/chat", openapi_extra=_takes(ChatRequest) | KEYED)
     async def answer(request: Request) -> dict[str, Any]:
         async with aclosing(await _turn(request)) as events:
             return api.replied(await whole(events))
 
-    @app.post("/chat/stream", openapi_extra=_takes(ChatRequest))
+    @app.post("/chat/stream", openapi_extra=_takes(ChatRequest) | KEYED)
     async def stream(request: Request) -> Response:
         events = await _turn(request)
         # The first is awaited here, so that what is refused still gets its status.
