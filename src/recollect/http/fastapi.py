@@ -98,7 +98,8 @@ def create_app(
             return FileResponse(PAGE / "index.html", headers={"Vary": "Accept"})
         return JSONResponse(api.WELCOME, headers={"Vary": "Accept"})
 
-    @app.api_route("/health", methods=["GET", "HEAD"])
+    @app.head("/health", include_in_schema=False)
+    @app.get("/health")
     async def health() -> dict[str, str]:
         with suppress(NotFound):
             await store.get("health")
