@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import benchmarks.dynamodb
+import benchmarks.serverless
 import benchmarks.sqlite  # noqa: F401  (registers its benchmarks)
 from benchmarks import langchain, turns
 from benchmarks.markdown import table
