@@ -1,7 +1,7 @@
 # All of it works from a clean clone; what is missing is installed first, or named. The longer
 # parts are scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help serve serverless-local test check format bench simulate docs constraints clean
+.PHONY: help serve serverless serverless-local test check format bench simulate docs constraints clean
 # Python's packages are compiled when they are first used; without that each of the many processes
 # that the tests start compiles them again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -18,12 +18,19 @@ serve:  ## Run the chatbot; it prints its address
 	@scripts/environment server
 	@exec $(BIN)/recollect serve $(ARGS)
 
+serverless:  ## Make serverless/ ready for chalice package, chalice deploy and aws cloudformation
+	@echo "Making serverless/ ready to be packaged and deployed."
+	@scripts/environment server
+	@$(BIN)/python -c 'import boto3, chalice' 2>/dev/null || \
+		$(BIN)/uv pip install --quiet --python .venv -c constraints.txt -e '.[server,chalice,dynamodb]'
+	@scripts/serverless
+
 serverless-local:  ## Run the serverless chatbot here, by chalice local (port: RECOLLECT_PORT)
 	@echo "Setting up and running the serverless chatbot. Ctrl-C ends it."
 	@scripts/environment server
 	@$(BIN)/python -c 'import boto3, chalice' 2>/dev/null || \
 		$(BIN)/uv pip install --quiet --python .venv -c constraints.txt -e '.[server,chalice,dynamodb]'
-	@cd serverless && exec ../$(BIN)/chalice local --stage local --port $${RECOLLECT_PORT:-8000} $(ARGS)
+	@cd serverless && exec ../$(BIN)/chalice local --stage local --no-autoreload --port $${RECOLLECT_PORT:-8000} $(ARGS)
 
 test:  ## Run all tests, against DynamoDB Local and in Chromium too
 	@echo "Setting up and running all tests."
@@ -70,5 +77,6 @@ constraints:  ## Write constraints.txt anew from pyproject.toml (newest versions
 
 clean:  ## Remove .venv, caches and built files, and no conversations
 	@echo "Removing .venv, caches and built files."
-	@rm -rf .venv .cache .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist site
+	@rm -rf .venv .cache .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist site \
+		serverless/vendor serverless/streaming/package serverless/.chalice/deployments
 	@find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
