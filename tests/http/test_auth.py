@@ -48,7 +48,10 @@ from tests.http.tokens import (
 )
 
 SignInWith = Callable[..., JWTSignIn]
-NOW = int(time.time())
+
+
+def now() -> int:
+    return int(time.time())
 
 
 def sign_in(audience: str | list[str] = AUDIENCE, **options: Any) -> JWTSignIn:
@@ -81,10 +84,10 @@ GOOD = table(
         "with a header that nobody knows": lambda: token(nonce="x", x5t="y"),
         "for several": lambda: token(claims(aud=["another", AUDIENCE])),
         "without a time of issue": lambda: token(claims(iat=...)),
-        "of now": lambda: token(claims(nbf=NOW)),
-        "of a clock that is fast": lambda: token(claims(nbf=NOW + 30, iat=NOW + 30)),
-        "of a clock that is slow": lambda: token(claims(exp=NOW - LEEWAY_SECONDS + 20)),
-        "times with fractions": lambda: token(claims(exp=NOW + 60.5)),
+        "of now": lambda: token(claims(nbf=now())),
+        "of a clock that is fast": lambda: token(claims(nbf=now() + 30, iat=now() + 30)),
+        "of a clock that is slow": lambda: token(claims(exp=now() - LEEWAY_SECONDS + 20)),
+        "times with fractions": lambda: token(claims(exp=now() + 60.5)),
         "Cognito's access token": lambda: token(
             claims(aud=..., token_use="access", client_id=AUDIENCE)
         ),
@@ -228,8 +231,8 @@ BAD = table(
         "with true for its end": lambda: token(claims(exp=True)),
         "ending at NaN": lambda: token(claims(exp=float("nan"))),
         "ending never": lambda: token(claims(exp=float("inf"))),
-        "of tomorrow": lambda: token(claims(nbf=NOW + 86_400)),
-        "issued tomorrow": lambda: token(claims(iat=NOW + 86_400)),
+        "of tomorrow": lambda: token(claims(nbf=now() + 86_400)),
+        "issued tomorrow": lambda: token(claims(iat=now() + 86_400)),
         "of no subject": lambda: token(claims(...)),
         "of an empty subject": lambda: token(claims("")),
         "of a subject that is null": lambda: token(claims(None)),
@@ -259,7 +262,7 @@ def test_a_token_that_is_not_good_signs_nobody_in(made: Callable[[], str]) -> No
 
 
 def test_a_token_that_has_expired_says_so() -> None:
-    old = token(claims(exp=NOW - LEEWAY_SECONDS - 1))
+    old = token(claims(exp=now() - LEEWAY_SECONDS - 1))
     error = refused(lambda: sign_in().user(bearer(old)))
     assert (error.status, error.code) == (401, "invalid_token")
     assert "expired" in str(error)
@@ -269,7 +272,7 @@ def test_a_token_that_has_expired_says_so() -> None:
 def test_a_token_expires_while_its_keys_are_known() -> None:
     clock = Clock()
     signed = sign_in(clock=clock)
-    short = bearer(token(claims(exp=NOW + 600)))
+    short = bearer(token(claims(exp=now() + 600)))
     assert signed.user(short) == "bob"
     clock.now += 600 + LEEWAY_SECONDS + 1
     assert refused(lambda: signed.user(short)).status == 401
@@ -342,7 +345,7 @@ def test_an_issuers_keys_are_where_most_publish_them() -> None:
 
 class Clock:
     def __init__(self) -> None:
-        self.now = float(NOW)
+        self.now = float(now())
 
     def __call__(self) -> float:
         return self.now
@@ -371,7 +374,7 @@ class Issuer:
         return self.sign_in.user(self.signed(key))
 
     def signed(self, key: Any = None) -> str:
-        return bearer(token(claims(exp=NOW + 10 * 86_400), key=key or rsa()))
+        return bearer(token(claims(exp=now() + 10 * 86_400), key=key or rsa()))
 
 
 @pytest.fixture
