@@ -20,7 +20,6 @@ from joserfc.jwk import Key
 from recollect.errors import InvalidArgument
 from recollect.http import auth as auth_module
 from recollect.http import keys as keys_module
-from recollect.http.api import Refused
 from recollect.http.auth import LEEWAY_SECONDS, TOKEN_BYTES, JWTSignIn
 from recollect.http.keys import (
     FRESH_SECONDS,
@@ -31,6 +30,7 @@ from recollect.http.keys import (
     fetch,
     parse,
 )
+from recollect.http.refusals import Refused
 from tests.http.bad_input import KEY_BYTES, table
 from tests.http.client import MARKER, eventually
 from tests.http.tokens import (

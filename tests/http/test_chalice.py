@@ -17,8 +17,9 @@ from recollect import Message
 from recollect.chat import SyncChat
 from recollect.errors import InvalidArgument, StoreUnavailable
 from recollect.http import trouble
-from recollect.http.api import LIMIT, MESSAGE_CHARACTERS, Refused
+from recollect.http.api import LIMIT, MESSAGE_CHARACTERS
 from recollect.http.chalice import Chats, register
+from recollect.http.refusals import Refused
 from recollect.models import Models, open_model
 from recollect.stores.contract import Store
 from recollect.stores.sqlite import SQLiteStore

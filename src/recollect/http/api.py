@@ -1,105 +1,34 @@
-"""The HTTP contract without a framework: what requests hold, what answers and errors look like."""
+"""What requests hold, without a framework; ``answers`` and ``refusals`` are what they get."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from recollect.chat import Reply
 from recollect.conversations import (
     TITLE_CHARACTERS,
-    Conversation,
-    Listing,
-    Page,
-    Tail,
     check_id,
     check_idempotency_key,
     check_number,
 )
-from recollect.errors import (
-    AlreadyExists,
-    Conflict,
-    InvalidArgument,
-    KeyReused,
-    MessageTooLarge,
-    ModelRefused,
-    ModelThrottled,
-    ModelTimeout,
-    ModelUnavailable,
-    NotFound,
-    RecollectError,
-    StoreUnavailable,
-    TurnInProgress,
-    UnknownModel,
-)
-from recollect.messages import Message
-from recollect.models.contract import Finished
+from recollect.errors import InvalidArgument
+from recollect.http.refusals import Refused
 
 MESSAGE_CHARACTERS = 32_000
 """The longest message and system prompt that are taken."""
 BODY_BYTES = 256 * 1024
 """The longest body that is read."""
-RETRY_SECONDS = 5.0
-"""When to try again, where nothing says how long it will take."""
 LIMIT = 100
 """The most conversations or messages that one answer holds."""
 
 OPEN = frozenset({"/", "/health", "/openapi.json"})
 """The paths that nobody signs in for; the files of the page are such too."""
 
-WELCOME = {
-    "message": "Welcome to the Recollect chatbot API",
-    "documentation": "/openapi.json",
-    "health": "/health",
-}
-HEALTHY = {"status": "healthy"}
-DELETED = {"message": "Conversation deleted successfully"}
-
-
-# Requests -----------------------------------------------------------------------------------------
-
 
 def is_open(path: str) -> bool:
     """Whether a path, percent-decoded, holds nothing that one must sign in for."""
     return path in OPEN or path.startswith("/page/")
-
-
-class Refused(Exception):
-    """A request that is answered with an error: a status, a code, and a sentence for people."""
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        sentence: str,
-        *,
-        retry_after: float | None = None,
-        challenge: str | None = None,
-    ) -> None:
-        super().__init__(sentence)
-        self.status = status
-        self.code = code
-        self._retry_after = retry_after
-        self._challenge = challenge
-
-    @property
-    def body(self) -> dict[str, str]:
-        return {"error": str(self), "code": self.code}
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """``Retry-After`` where trying again later helps, and ``WWW-Authenticate`` where signing in
-        does (RFC 9110)."""
-        headers = {} if self._challenge is None else {"WWW-Authenticate": self._challenge}
-        seconds = self._retry_after
-        if seconds is None and self.status in (429, 503, 504):
-            seconds = RETRY_SECONDS
-        if seconds is not None:
-            headers["Retry-After"] = str(max(math.ceil(seconds), 1))
-        return headers
 
 
 def _id(value: str) -> str:
@@ -256,137 +185,3 @@ def idempotency_key(given: Sequence[str]) -> str | None:
             422, "invalid_request", f"The header Idempotency-Key is wrong: {wrong}"
         ) from None
     return given[0] if given else None
-
-
-# Answers ------------------------------------------------------------------------------------------
-
-
-BROKEN_OFF = ("stopped", "failed", "timed_out")
-"""How a reply ended that is not all that the model had to say."""
-
-
-def replied(reply: Reply) -> dict[str, Any]:
-    """The reply as a whole; ``stop_reason`` is there where it was cut short."""
-    body: dict[str, Any] = {"response": reply.text, "conversation_id": reply.conversation_id}
-    if reply.finished.stop_reason != "end_turn":
-        body["stop_reason"] = reply.finished.stop_reason
-    return body
-
-
-def done(finished: Finished) -> dict[str, Any]:
-    """How a reply ended that was streamed."""
-    usage = finished.usage
-    return {
-        "stop_reason": finished.stop_reason,
-        "usage": None if usage is None else usage.counts,
-    }
-
-
-def shown_tail(tail: Tail) -> dict[str, Any]:
-    """A conversation with its last messages."""
-    newest_first = tail.messages[::-1]
-    more = len(newest_first) < tail.conversation.message_count
-    return shown(tail.conversation, Page(newest_first, newest_first[-1].seq if more else None))
-
-
-def shown(conversation: Conversation, page: Page) -> dict[str, Any]:
-    """A conversation with the messages of ``page``, a page that was read newest first."""
-    body: dict[str, Any] = {
-        "conversation_id": conversation.id,
-        "user_id": conversation.owner,
-        "title": conversation.title,
-        "created_at": conversation.created_at.isoformat(timespec="milliseconds"),
-        "updated_at": conversation.updated_at.isoformat(timespec="milliseconds"),
-        "messages": [_message(message) for message in reversed(page.messages)],
-        "metadata": {"message_count": conversation.message_count},
-    }
-    # Only where there are earlier ones: pass it as ``before``.
-    if page.next is not None:
-        body["next"] = page.next
-    return {"conversation": body}
-
-
-def listed(listing: Listing) -> dict[str, Any]:
-    return {
-        "conversations": [
-            {
-                "conversation_id": conversation.id,
-                "title": conversation.title,
-                "created_at": conversation.created_at.isoformat(timespec="milliseconds"),
-                "updated_at": conversation.updated_at.isoformat(timespec="milliseconds"),
-                "message_count": conversation.message_count,
-            }
-            for conversation in listing.conversations
-        ],
-        "cursor": listing.cursor,
-    }
-
-
-def _message(message: Message) -> dict[str, Any]:
-    body = {
-        "role": message.role,
-        "content": message.content,
-        "timestamp": message.created_at.isoformat(timespec="milliseconds"),
-        "id": message.id,
-        "seq": message.seq,
-    }
-    if (reason := message.extra.get("stop_reason")) in BROKEN_OFF:
-        body["stop_reason"] = reason
-    return body
-
-
-# Errors -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    status: int
-    code: str
-    sentence: str | None = None
-
-
-# The first that fits. Without a sentence the error's own is shown, which holds nothing secret.
-_RULES: dict[type[RecollectError], _Rule] = {
-    NotFound: _Rule(404, "not_found", "There is no such conversation."),
-    AlreadyExists: _Rule(409, "already_exists", "There is such a conversation already."),
-    Conflict: _Rule(409, "conflict", "Somebody else was first; look again and retry."),
-    MessageTooLarge: _Rule(413, "too_large", "The message is too large."),
-    UnknownModel: _Rule(400, "unknown_model"),
-    KeyReused: _Rule(422, "idempotency_key_reused"),
-    InvalidArgument: _Rule(422, "invalid_request"),
-    StoreUnavailable: _Rule(
-        503, "store_unavailable", "The conversations cannot be reached; try again later."
-    ),
-    TurnInProgress: _Rule(
-        409, "turn_in_progress", "A reply in this conversation is still being written."
-    ),
-    ModelThrottled: _Rule(
-        429, "model_throttled", "The model has too much to do; try again in a moment."
-    ),
-    ModelTimeout: _Rule(504, "model_timeout", "The model took too long; try again."),
-    ModelRefused: _Rule(
-        502,
-        "model_refused",
-        "The model does not take this conversation as it stands; whoever runs this server must "
-        "look at how the model is set up.",
-    ),
-    ModelUnavailable: _Rule(
-        503, "model_unavailable", "The model does not answer; try again later."
-    ),
-}
-UNKNOWN = Refused(500, "internal_error", "Something went wrong here; try again later.")
-
-
-def refusal(error: Exception) -> Refused:
-    """What a client is told of ``error``; of one that we do not know, nothing."""
-    if isinstance(error, Refused):
-        return error
-    for kind, rule in _RULES.items():
-        if isinstance(error, kind):
-            return Refused(
-                rule.status,
-                rule.code,
-                rule.sentence or str(error),
-                retry_after=getattr(error, "retry_after", None),
-            )
-    return UNKNOWN

@@ -17,9 +17,9 @@ from joserfc.jws import JWSRegistry
 
 from recollect.conversations import check_id
 from recollect.errors import InvalidArgument
-from recollect.http.api import Refused
 from recollect.http.keys import ALGORITHMS, FETCH_SECONDS, Key, Keys, NoKeys
 from recollect.http.keys import fetch as fetch_keys
+from recollect.http.refusals import Refused
 
 TOKEN_BYTES = 8 * 1024
 """The longest token that is looked at."""

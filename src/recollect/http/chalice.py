@@ -15,8 +15,9 @@ from chalice.app import Authorizer, Chalice, CORSConfig, Request, Response
 from recollect.chat import SyncChat, whole_sync
 from recollect.conversations import LAST_REVISION, Page, Tail, check_id
 from recollect.errors import InvalidArgument, NotFound, RecollectError, StoreUnavailable
-from recollect.http import api
-from recollect.http.api import ChatRequest, CreateRequest, Refused
+from recollect.http import answers, api
+from recollect.http.api import ChatRequest, CreateRequest
+from recollect.http.refusals import Refused, refusal
 from recollect.http.trouble import SECURITY_HEADERS, log_unknown
 from recollect.http.turns import turn_sync
 from recollect.json_values import dumps
@@ -82,13 +83,13 @@ def register(
     # With CORS Chalice has OPTIONS answered by API Gateway itself.
     methods = list(METHODS if cors else (*METHODS, "OPTIONS"))
 
-    def add(path: str, answers: _Answers) -> None:
+    def add(path: str, by_method: _Answers) -> None:
         is_open = api.is_open(path)
 
         def view(**captured: str) -> Response:
             request = app.current_request
             assert request is not None
-            return serving.response(request, answers, is_open=is_open)
+            return serving.response(request, by_method, is_open=is_open)
 
         app.route(
             path,
@@ -187,40 +188,42 @@ class _Serving:
         self._chats: Chats | None = None
         self._opening = Lock()
 
-    def response(self, request: Request, answers: _Answers, *, is_open: bool = False) -> Response:
+    def response(self, request: Request, by_method: _Answers, *, is_open: bool = False) -> Response:
         """The answer to ``request``; errors are in the API's shape."""
         status = 200
         headers: dict[str, str | list[str]] = {"Content-Type": "application/json"}
         headers |= SECURITY_HEADERS
         try:
             asked = _Asked(request, None if is_open else self._user(request))
-            body = _answer_to(request.method, answers)(asked)
+            body = _answer_to(request.method, by_method)(asked)
         except Exception as error:  # the last that sees it: its text must reach no log or client
             log_unknown(error, f"{request.method} {request.path!r}")
-            refusal = api.refusal(error)
-            status, body = refusal.status, refusal.body
-            headers |= refusal.headers
+            refused = refusal(error)
+            status, body = refused.status, refused.body
+            headers |= refused.headers
             if status == 405:
-                headers["Allow"] = ", ".join(answers)
+                headers["Allow"] = ", ".join(by_method)
         # A body behind the answer to HEAD would be taken for the start of the next answer.
         return Response("" if request.method == "HEAD" else dumps(body), headers, status)
 
     # The routes ---------------------------------------------------------------------------------
 
     def welcome(self, asked: _Asked) -> object:
-        return {name: text for name, text in api.WELCOME.items() if name != "documentation"}
+        return {name: text for name, text in answers.WELCOME.items() if name != "documentation"}
 
     def health(self, asked: _Asked) -> object:
         with suppress(NotFound):
             self._chat(asked).store.get("health")
-        return api.HEALTHY
+        return answers.HEALTHY
 
     def answer(self, asked: _Asked) -> object:
         began = time.monotonic()
         key = api.idempotency_key(asked.headers("idempotency-key"))
         request = asked.parsed(ChatRequest)
         chat = self._chat(asked, began)
-        return api.replied(whole_sync(turn_sync(chat, self._models, request, idempotency_key=key)))
+        return answers.replied(
+            whole_sync(turn_sync(chat, self._models, request, idempotency_key=key))
+        )
 
     def stream(self, asked: _Asked) -> object:
         raise Refused(
@@ -236,7 +239,7 @@ class _Serving:
         query = asked.query(["user_id", "limit", "cursor"], ["user_id"])
         limit = api.number(query, "limit", most=api.LIMIT, default=20)
         store = self._chat(asked).store
-        return api.listed(store.list(query["user_id"], limit=limit, cursor=query.get("cursor")))
+        return answers.listed(store.list(query["user_id"], limit=limit, cursor=query.get("cursor")))
 
     def conversation(self, asked: _Asked) -> object:
         query = asked.query(["user_id", "limit", "before"])
@@ -248,7 +251,7 @@ class _Serving:
         before = api.number(query, "before", most=LAST_REVISION)
         found = store.get(id, owner=owner)
         page = store.page(id, before=before, limit=limit, owner=owner)
-        while _is_too_long(shown := api.shown(found, page)) and len(page.messages) > 1:
+        while _is_too_long(shown := answers.shown(found, page)) and len(page.messages) > 1:
             kept = page.messages[: len(page.messages) // 2]
             page = Page(kept, kept[-1].seq)
         return shown
@@ -256,7 +259,7 @@ class _Serving:
     def delete(self, asked: _Asked) -> object:
         owner = asked.query(["user_id"]).get("user_id")
         self._chat(asked).store.delete(asked.conversation_id, owner=owner)
-        return api.DELETED
+        return answers.DELETED
 
     def nowhere(self, asked: _Asked) -> object:
         raise Refused(404, "no_such_route", "There is nothing at this address.")
@@ -301,10 +304,10 @@ class _Serving:
             return self._chats
 
 
-def _answer_to(method: str, answers: _Answers) -> _Answer:
-    if method not in answers:
+def _answer_to(method: str, by_method: _Answers) -> _Answer:
+    if method not in by_method:
         raise Refused(405, "method_not_allowed", "This address takes another method.")
-    return answers[method]
+    return by_method[method]
 
 
 def _headers(request: Request, name: str) -> list[str]:
@@ -318,7 +321,7 @@ def _headers(request: Request, name: str) -> list[str]:
 
 def _fitting(tail: Tail) -> dict[str, Any]:
     """The conversation with as many of its last messages as an answer holds."""
-    while _is_too_long(shown := api.shown_tail(tail)) and len(tail.messages) > 1:
+    while _is_too_long(shown := answers.shown_tail(tail)) and len(tail.messages) > 1:
         tail = Tail(tail.conversation, tail.messages[len(tail.messages) // 2 :])
     return shown
 

@@ -8,7 +8,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from recollect.chat import Event, Started
-from recollect.http.api import done, refusal
+from recollect.http.answers import done
+from recollect.http.refusals import refusal
 from recollect.http.trouble import log_unknown
 from recollect.json_values import dumps
 from recollect.models.contract import Finished

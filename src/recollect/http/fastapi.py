@@ -16,10 +16,11 @@ from starlette.staticfiles import StaticFiles
 from recollect.chat import Chat, Event, whole
 from recollect.conversations import IDEMPOTENCY_KEY_BYTES, LAST_REVISION
 from recollect.errors import NotFound, RecollectError
-from recollect.http import api
-from recollect.http.api import ChatRequest, CreateRequest, Refused
+from recollect.http import answers, api
+from recollect.http.api import ChatRequest, CreateRequest
 from recollect.http.events import EventStream
 from recollect.http.guard import Guard, refused
+from recollect.http.refusals import Refused, refusal
 from recollect.http.trouble import log_unknown
 from recollect.http.turns import turn
 from recollect.models import Models
@@ -96,14 +97,14 @@ def create_app(
     async def welcome(request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
             return FileResponse(PAGE / "index.html", headers={"Vary": "Accept"})
-        return JSONResponse(api.WELCOME, headers={"Vary": "Accept"})
+        return JSONResponse(answers.WELCOME, headers={"Vary": "Accept"})
 
     @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> dict[str, str]:
         with suppress(NotFound):
             await store.get("health")
-        return api.HEALTHY
+        return answers.HEALTHY
 
     async def _turn(request: Request) -> AsyncGenerator[Event, None]:
         key = api.idempotency_key(request.headers.getlist("idempotency-key"))
@@ -112,7 +113,7 @@ def create_app(
     @app.post("/chat", openapi_extra=_takes(ChatRequest) | KEYED)
     async def answer(request: Request) -> dict[str, Any]:
         async with aclosing(await _turn(request)) as events:
-            return api.replied(await whole(events))
+            return answers.replied(await whole(events))
 
     @app.post("/chat/stream", openapi_extra=_takes(ChatRequest) | KEYED)
     async def stream(request: Request) -> Response:
@@ -130,7 +131,7 @@ def create_app(
     async def conversations(request: Request) -> dict[str, Any]:
         query = _query(request, ["user_id", "limit", "cursor"], ["user_id"])
         limit = api.number(query, "limit", most=api.LIMIT, default=20)
-        return api.listed(
+        return answers.listed(
             await store.list(query["user_id"], limit=limit, cursor=query.get("cursor"))
         )
 
@@ -140,17 +141,17 @@ def create_app(
         owner = query.get("user_id")
         limit = api.number(query, "limit", most=api.LIMIT, default=api.LIMIT)
         if "before" not in query:
-            return api.shown_tail(await store.tail(conversation_id, limit, owner=owner))
+            return answers.shown_tail(await store.tail(conversation_id, limit, owner=owner))
         before = api.number(query, "before", most=LAST_REVISION)
         found = await store.get(conversation_id, owner=owner)
         page = await store.page(conversation_id, before=before, limit=limit, owner=owner)
-        return api.shown(found, page)
+        return answers.shown(found, page)
 
     @app.delete("/conversations/{conversation_id:conversation_id}")
     async def delete(request: Request, conversation_id: str) -> dict[str, str]:
         query = _query(request, ["user_id"])
         await store.delete(conversation_id, owner=query.get("user_id"))
-        return api.DELETED
+        return answers.DELETED
 
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     return app
@@ -181,7 +182,7 @@ def _takes(kind: type[BaseModel], *, signed_in: bool = False) -> dict[str, Any]:
 
 async def _refuse(request: Request, error: Exception) -> Response:
     log_unknown(error, f"{request.method} {request.url.path!r}")
-    return refused(api.refusal(error))
+    return refused(refusal(error))
 
 
 async def _refuse_route(request: Request, error: Exception) -> Response:

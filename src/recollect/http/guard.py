@@ -9,7 +9,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from recollect.http.api import Refused, is_open, refusal
+from recollect.http.api import is_open
+from recollect.http.refusals import Refused, refusal
 from recollect.http.trouble import SECURITY_HEADERS, log_unknown
 
 if TYPE_CHECKING:  # its library comes with an extra

@@ -4,7 +4,7 @@ import logging
 import traceback
 
 from recollect.errors import ModelError
-from recollect.http.api import Refused, refusal
+from recollect.http.refusals import Refused, refusal
 
 logger = logging.getLogger("recollect.http")
 

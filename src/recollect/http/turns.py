@@ -7,7 +7,8 @@ from uuid import NAMESPACE_URL, uuid5
 from recollect.chat import Chat, Event, SyncChat
 from recollect.chat.any_chat import AnyChat
 from recollect.errors import NotFound
-from recollect.http.api import ChatRequest, Refused
+from recollect.http.api import ChatRequest
+from recollect.http.refusals import Refused
 from recollect.messages import new_id
 from recollect.models import Models
 
