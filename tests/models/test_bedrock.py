@@ -252,6 +252,17 @@ def test_each_fault_has_its_error_which_repeats_nothing(
     assert not [record for record in caplog.records if record.name.startswith("recollect")]
 
 
+@pytest.mark.parametrize(("fault", "kind"), FAULTS[:-1], ids=repr)
+def test_each_fault_has_the_same_error_where_the_reply_does_not_stream(
+    server: BedrockServer, transport: Transport, fault: Any, kind: type[ModelError]
+) -> None:
+    server.script(fault)
+    with pytest.raises(ModelError) as raised:
+        ask(transport, model(server, timeout=0.3, streaming=False), SECRET)
+    assert type(raised.value) is kind
+    assert SECRET not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("options", "advice"),
     [

@@ -9,9 +9,10 @@ from recollect.errors import (
     ModelTimeout,
     ModelUnavailable,
 )
-from recollect.models.bedrock.errors import Failure, seconds, translated
+from recollect.models.bedrock.errors import Failure, translated
 from recollect.models.bedrock.retries import TRIES, Tries
 from recollect.models.bedrock.sentences import BY_CODE, KNOWN
+from recollect.models.headers import retry_after
 
 MODEL = "anthropic.claude-sonnet-4-5-20250929-v1:0"
 SECRET = "my PIN is 1234"
@@ -139,7 +140,7 @@ def test_every_sentence_can_be_said() -> None:
     ("header", "waited"), [(None, None), ("3", 3.0), ("0.5", 0.5), ("soon", None), ("-1", None)]
 )
 def test_a_wait_that_the_service_asks_for_is_told(header: str | None, waited: float | None) -> None:
-    error = translated(Failure("ThrottlingException", retry_after=seconds(header)), MODEL)
+    error = translated(Failure("ThrottlingException", retry_after=retry_after(header)), MODEL)
     assert isinstance(error, ModelThrottled)
     assert error.retry_after == waited
 

@@ -14,13 +14,14 @@ from yarl import URL
 
 from recollect.models.bedrock.access import Access, Found
 from recollect.models.bedrock.botocore_errors import RAISED, failure, not_made
-from recollect.models.bedrock.errors import Failure, seconds, translated
+from recollect.models.bedrock.errors import Failure, translated
 from recollect.models.bedrock.frames import Frames
 from recollect.models.bedrock.replies import Event, events_of
 from recollect.models.bedrock.requests import encoded
 from recollect.models.bedrock.sentences import BROKEN_OFF, SILENT, UNREACHABLE
 from recollect.models.bedrock.settings import Block
 from recollect.models.bedrock.signing import Signer
+from recollect.models.headers import retry_after
 
 AT_ONCE = 1024 * 1024
 """How many bytes are given to a connection without letting others have their turn."""
@@ -193,4 +194,4 @@ async def _refusal(reply: aiohttp.ClientResponse) -> Failure:
     named = reply.headers.get("x-amzn-ErrorType") or answer.get("__type") or answer.get("code")
     code = str(named or "").partition(":")[0].rpartition("#")[2]
     said = answer.get("message") or answer.get("Message") or ""
-    return Failure(code, str(said), reply.status, seconds(reply.headers.get("Retry-After")))
+    return Failure(code, str(said), reply.status, retry_after(reply.headers.get("Retry-After")))

@@ -19,7 +19,7 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as StreamTimeout
 
-from recollect.models.bedrock.errors import Failure, seconds
+from recollect.models.bedrock.errors import Failure
 from recollect.models.bedrock.sentences import (
     BROKEN_OFF,
     GARBLED,
@@ -31,8 +31,9 @@ from recollect.models.bedrock.sentences import (
     UNREACHABLE,
     WRONG_ADDRESS,
 )
+from recollect.models.headers import retry_after
 
-OPERATION = "ConverseStream"
+OPERATIONS = ("Converse", "ConverseStream")
 RAISED = (
     BotoCoreError,
     ClientError,
@@ -75,11 +76,11 @@ def _answered(error: ClientError) -> Failure:
     about = error.response.get("ResponseMetadata", {})
     status = about.get("HTTPStatusCode", 0)
     answer = error.response.get("Error", {})
-    if error.operation_name != OPERATION and status < 500:
+    if error.operation_name not in OPERATIONS and status < 500:
         return Failure(NO_CREDENTIALS)  # it is the service that gives out credentials that refused
     return Failure(
         answer.get("Code", ""),
         answer.get("Message", ""),
         status,
-        seconds(about.get("HTTPHeaders", {}).get("retry-after")),
+        retry_after(about.get("HTTPHeaders", {}).get("retry-after")),
     )

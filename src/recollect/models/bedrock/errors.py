@@ -34,11 +34,6 @@ def translated(failure: Failure, model_id: str) -> ModelError:
     return kind(message)
 
 
-def seconds(header: str | None) -> float | None:
-    """What a Retry-After header says, where it says it in seconds."""
-    return float(header) if header and re.fullmatch(r"\d{1,6}(\.\d{1,6})?", header) else None
-
-
 def _named(failure: Failure) -> str:
     """The code, if it is one: what stands between us and Bedrock may send anything."""
     if re.fullmatch("[A-Za-z][A-Za-z0-9]{0,63}", failure.code):

@@ -3,8 +3,7 @@
 Each provider has error classes of its own, none of which is imported here.
 """
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +15,7 @@ from recollect.errors import (
     ModelUnavailable,
     RecollectError,
 )
+from recollect.models.headers import retry_after
 
 _ADVICE = {
     401: "see that its key is there and valid",
@@ -104,11 +104,7 @@ def _says(names: str, *words: str) -> bool:
 
 def _retry_after(error: BaseException) -> float | None:
     headers = getattr(getattr(error, "response", None), "headers", None)
-    try:
-        seconds = float(headers.get("retry-after"))  # type: ignore[union-attr]
-    except Exception:
-        return None  # not said, or as a date
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+    return retry_after(headers.get("retry-after")) if isinstance(headers, Mapping) else None
 
 
 def _held(error: BaseException, name: str) -> Any:
