@@ -661,10 +661,18 @@ def test_a_system_message_that_does_not_fit_is_left_out_before_the_question_is()
     assert within_tokens(130)(talk) == [talk[2], *talk[:2], talk[3]]
 
 
-def test_a_window_of_your_own_is_given_the_last_messages_it_reads() -> None:
-    window = Window(lambda messages: [*messages[::2]], 4)
+def test_a_window_of_your_own_is_given_the_last_messages_it_reads_and_made_valid() -> None:
+    given: list[list[Message]] = []
+
+    def every_second(messages: Sequence[Message]) -> list[Message]:
+        given.append([*messages])
+        return [*messages[::2]]
+
     talk = [user(f"{n}") for n in range(9)]
-    assert window(talk) == [talk[5], talk[7]]
+    seen = Window(every_second, 4)(talk)
+    assert given == [talk[5:]]
+    assert seen == valid_for_models([talk[5], talk[7]])
+    assert [message.text for message in seen] == ["5\n\n7"]
 
 
 @pytest.mark.parametrize(

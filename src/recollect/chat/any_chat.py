@@ -8,7 +8,7 @@ from recollect.chat.beginnings import AnyStore
 from recollect.chat.effects import Turn
 from recollect.chat.hooks import Hook
 from recollect.chat.requests import Requests
-from recollect.chat.terms import Terms
+from recollect.chat.terms import LEASE, Terms
 from recollect.messages import Message
 from recollect.windows import Window, last
 
@@ -35,21 +35,21 @@ class Drives(Protocol[M_contra, E]):
 class AnyChat(Generic[S, M, E]):
     """Turns over stores ``S`` and models ``M``; each is a generator ``E`` of its events."""
 
+    _driver: Drives[M, E]
+
     def __init__(
         self,
         store: S,
         model: M,
-        driver: Drives[M, E],
         *,
-        window: Window | None,
-        system_prompt: str | None,
-        lease: timedelta,
-        time_limit: timedelta | None,
-        hooks: Sequence[Hook],
+        window: Window | None = None,
+        system_prompt: str | None = None,
+        lease: timedelta = LEASE,
+        time_limit: timedelta | None = None,
+        hooks: Sequence[Hook] = (),
     ) -> None:
         self.store = store
         self.model = model
-        self._drives = driver
         self._terms = Terms(
             window=window or last(20),
             system_prompt=system_prompt,
@@ -58,6 +58,10 @@ class AnyChat(Generic[S, M, E]):
             hooks=hooks,
         )
         self._requests = Requests(store, self._terms)
+        self._driver = self._new_driver()
+
+    def _new_driver(self) -> Drives[M, E]:
+        raise NotImplementedError
 
     def stream(
         self,
@@ -97,7 +101,7 @@ class AnyChat(Generic[S, M, E]):
             model=model.id,
             idempotency_key=idempotency_key,
         )
-        return self._drives.events(turn, model)
+        return self._driver.events(turn, model)
 
     def regenerate(
         self,
@@ -115,7 +119,7 @@ class AnyChat(Generic[S, M, E]):
         turn = self._requests.regenerate(
             conversation_id, owner=owner, system_prompt=system_prompt, model=model.id
         )
-        return self._drives.events(turn, model)
+        return self._driver.events(turn, model)
 
     def edit(
         self,
@@ -141,7 +145,7 @@ class AnyChat(Generic[S, M, E]):
             system_prompt=system_prompt,
             model=model.id,
         )
-        return self._drives.events(turn, model)
+        return self._driver.events(turn, model)
 
     def stream_unkept(
         self,
@@ -161,4 +165,4 @@ class AnyChat(Generic[S, M, E]):
         turn = self._requests.send_unkept(
             messages, conversation_id=conversation_id, owner=owner, system_prompt=system_prompt
         )
-        return self._drives.events(turn, model, stoppable=False)
+        return self._driver.events(turn, model, stoppable=False)

@@ -1,20 +1,16 @@
 """Turns for async callers."""
 
 from collections.abc import AsyncGenerator, Sequence
-from datetime import timedelta
 
 from recollect.chat import marks
 from recollect.chat.any_chat import AnyChat
 from recollect.chat.driving import Driver
 from recollect.chat.events import Event, Reply, whole
-from recollect.chat.hooks import Hook
 from recollect.chat.stopping import free
-from recollect.chat.terms import LEASE
 from recollect.messages import Message
 from recollect.models.contract import Model, Usage
 from recollect.steps import arun
 from recollect.stores.contract import AsyncStore
-from recollect.windows import Window
 
 
 class Chat(AnyChat[AsyncStore, Model, AsyncGenerator[Event, None]]):
@@ -38,28 +34,10 @@ class Chat(AnyChat[AsyncStore, Model, AsyncGenerator[Event, None]]):
     The model sees what ``window`` chooses of the last messages. ``hooks`` are called in order.
     """
 
-    def __init__(
-        self,
-        store: AsyncStore,
-        model: Model,
-        *,
-        window: Window | None = None,
-        system_prompt: str | None = None,
-        lease: timedelta = LEASE,
-        time_limit: timedelta | None = None,
-        hooks: Sequence[Hook] = (),
-    ) -> None:
-        self._driver = Driver()
-        super().__init__(
-            store,
-            model,
-            self._driver,
-            window=window,
-            system_prompt=system_prompt,
-            lease=lease,
-            time_limit=time_limit,
-            hooks=hooks,
-        )
+    _driver: Driver
+
+    def _new_driver(self) -> Driver:
+        return Driver()
 
     async def send(
         self,

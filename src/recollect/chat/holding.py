@@ -13,8 +13,8 @@ from recollect.messages import Message
 from recollect.models.contract import Usage
 
 
-class Over(Exception):
-    """The question is no longer there: nothing is to be kept of its turn."""
+class _Gone(Exception):
+    """The question is no longer there."""
 
 
 class Holding:
@@ -68,13 +68,16 @@ class Holding:
         self.seq, self._revision = appended.seqs[-1], appended.revision
 
     def renew(self) -> Steps[bool]:
-        """Hold the conversation for longer; False where the turn was stopped meanwhile.
+        """Hold the conversation for longer; False where the turn was stopped meanwhile, or the
+        question is gone.
 
-        Raises ``Over``. Where the store cannot be reached it is tried again later.
+        Where the store cannot be reached it is tried again later.
         """
         until = self._lease_end()
         try:
             return (yield from self._mark(partial(marks.renewed, until=until)))
+        except _Gone:
+            return False
         except RecollectError:
             return True
 
@@ -82,7 +85,7 @@ class Holding:
         """Hold the conversation no longer; there is no reply."""
         try:
             yield from self._mark(partial(marks.ended, how=how))
-        except (RecollectError, Over):
+        except (RecollectError, _Gone):
             return  # the lease ends by itself
 
     def keep(self, reply: Reply, model: str) -> Steps[bool]:
@@ -103,7 +106,7 @@ class Holding:
                 return True
 
     def _mark(self, mark: Callable[[Message], Message]) -> Steps[bool]:
-        """Mark the question; False where its turn is not the one that runs. Raises ``Over``."""
+        """Mark the question; False where its turn is not the one that runs. Raises ``_Gone``."""
         while True:
             marked = mark(self.question)
             try:
@@ -111,11 +114,11 @@ class Holding:
                     self._store.replace, self.id, self.seq, marked, revision=self._revision
                 )
             except NotFound:
-                raise Over from None
+                raise _Gone from None
             except Conflict as conflict:
                 now = yield from self._standing()
                 if now is None:
-                    raise Over from None
+                    raise _Gone from None
                 if not marks.runs(self.question, now):
                     return False
                 # As others may have left it.

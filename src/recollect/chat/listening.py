@@ -9,7 +9,6 @@ from recollect.chat.events import Started
 from recollect.chat.terms import Asked, Terms
 from recollect.errors import ModelTimeout
 from recollect.models.contract import Finished
-from recollect.windows import valid_for_models
 
 RENEWALS = 3
 """How often a turn says within its lease that it still runs, so that one may fail."""
@@ -74,7 +73,7 @@ def unkept(store: AnyStore, terms: Terms, asked: Asked) -> Turn:
     timing = Timing(terms)
     tail = yield from seen(store, terms, asked)
     earlier = tail.messages if tail else []
-    window = valid_for_models(terms.window([*earlier, *asked.messages]))
+    window = terms.seen_by_model(earlier, asked.messages)
     yield Ask(window, terms.prompt(asked.system_prompt))
     yield Started(tail.conversation.id if tail else None)
     finished = yield from listen([], timing, _nothing_held)

@@ -1,21 +1,17 @@
 """Turns for callers without an event loop."""
 
 from collections.abc import Generator, Sequence
-from datetime import timedelta
 
 from recollect.chat import marks
 from recollect.chat.any_chat import AnyChat
 from recollect.chat.chat import Chat
 from recollect.chat.driving_sync import SyncDriver
 from recollect.chat.events import Event, Reply, whole_sync
-from recollect.chat.hooks import Hook
 from recollect.chat.stopping import free
-from recollect.chat.terms import LEASE
 from recollect.messages import Message
 from recollect.models.contract import SyncModel, Usage
 from recollect.steps import run
 from recollect.stores.contract import Store
-from recollect.windows import Window
 
 
 class SyncChat(AnyChat[Store, SyncModel, Generator[Event, None, None]]):
@@ -25,28 +21,10 @@ class SyncChat(AnyChat[Store, SyncModel, Generator[Event, None, None]]):
     closes the generator, or is interrupted from the keyboard.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        model: SyncModel,
-        *,
-        window: Window | None = None,
-        system_prompt: str | None = None,
-        lease: timedelta = LEASE,
-        time_limit: timedelta | None = None,
-        hooks: Sequence[Hook] = (),
-    ) -> None:
-        self._driver = SyncDriver()
-        super().__init__(
-            store,
-            model,
-            self._driver,
-            window=window,
-            system_prompt=system_prompt,
-            lease=lease,
-            time_limit=time_limit,
-            hooks=hooks,
-        )
+    _driver: SyncDriver
+
+    def _new_driver(self) -> SyncDriver:
+        return SyncDriver()
 
     def send(
         self,

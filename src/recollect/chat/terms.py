@@ -8,9 +8,9 @@ from uuid import NAMESPACE_URL, uuid5
 
 from recollect.chat.hooks import Hook
 from recollect.conversations import check_idempotency_key
-from recollect.errors import InvalidArgument
+from recollect.errors import InvalidArgument, InvalidMessage
 from recollect.messages import Message
-from recollect.windows import Window, last
+from recollect.windows import Window, last, valid_for_models
 
 LEASE = timedelta(seconds=30)
 """How long a turn holds its conversation before it must say that it still runs."""
@@ -46,6 +46,21 @@ class Terms:
     def reads(self) -> int:
         """How many messages are read: a turn is seen though others wrote a few behind it."""
         return max(self.window.reads - 1, 4)
+
+    def seen_by_model(
+        self, earlier: Sequence[Message], question: Sequence[Message]
+    ) -> list[Message]:
+        """The window of a turn that asks ``question``.
+
+        Raises ``InvalidArgument`` where there is nothing in it for a model to answer.
+        """
+        window = self.window([*earlier, *question])
+        if not window or window[-1].role == "assistant":
+            raise InvalidArgument(
+                "There is nothing for the model to answer: a tool's result needs the call that it "
+                "answers within the window, right before it."
+            )
+        return window
 
     def prompt(self, asked: str | None) -> str | None:
         """The system prompt of a turn that asked for its own, or for none."""
@@ -97,11 +112,13 @@ def asked(
 def question(messages: object) -> list[Message]:
     """The messages that ask for a reply. Raises ``InvalidArgument``."""
     if isinstance(messages, str):
-        return [Message.user(messages)]
+        messages = Message.user(messages)
     given = [messages] if isinstance(messages, Message) else messages
     if not isinstance(given, Sequence) or not given:
         raise InvalidArgument(_ASKED)
     for message in given:
         if not isinstance(message, Message) or message.role not in ROLES:
             raise InvalidArgument(_ASKED)
+    if all(message.role == "user" for message in given) and not valid_for_models(given):
+        raise InvalidMessage("The message is blank; write something.")
     return list(given)

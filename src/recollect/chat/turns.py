@@ -19,7 +19,7 @@ from recollect.chat.beginnings import (
 )
 from recollect.chat.effects import Ask, CallerGone, Hush, Turn
 from recollect.chat.events import Reply, Started
-from recollect.chat.holding import Holding, Over
+from recollect.chat.holding import Holding
 from recollect.chat.listening import Timing, listen
 from recollect.chat.terms import Terms
 from recollect.conversations import Page, Tail
@@ -75,10 +75,6 @@ class KeptTurn:
             finished = yield from listen(said, timing, self._held.renew)
         except CallerGone as gone:
             finished, failure = Finished("stopped"), gone
-        except Over:
-            yield Hush()
-            yield Finished("stopped")
-            return
         except Exception as error:
             finished, failure = Finished("failed"), error
         yield Hush()
@@ -148,7 +144,7 @@ class KeptTurn:
         return page.messages
 
     def _ask(self, begun: Beginning) -> Steps[None]:
-        window = valid_for_models(self._terms.window([*begun.earlier, *begun.question]))
+        window = self._terms.seen_by_model(begun.earlier, begun.question)
         for hook in self._terms.hooks:
             window = valid_for_models((yield partial(hook.before_model, window)))
         yield Ask(window, self._terms.prompt(self._system_prompt))

@@ -17,9 +17,9 @@ from recollect.windows.validity import valid_for_models
 class Window:
     """Which part of a conversation a model sees.
 
-    ``window(messages)`` is what ``choose`` makes of the last ``reads`` (1 to 1,000) of them: the
-    same whether it is given the whole conversation or what one read of the store gives. A window of
-    your own is ``Window(choose, reads)``; let ``choose`` end with ``valid_for_models``.
+    ``window(messages)`` is what ``choose`` makes of the last ``reads`` (1 to 1,000) of them, as
+    ``valid_for_models`` makes it: the same whether it is given the whole conversation or what one
+    read of the store gives. A window of your own is ``Window(choose, reads)``.
     """
 
     choose: Callable[[Sequence[Message]], list[Message]]
@@ -30,13 +30,13 @@ class Window:
         check_number(self.reads, "reads", least=1, most=LIMIT)
 
     def __call__(self, messages: Sequence[Message]) -> list[Message]:
-        return self.choose(messages[-self.reads :])
+        return valid_for_models(self.choose(messages[-self.reads :]))
 
 
 def last(n: int) -> Window:
     """The last ``n`` messages (1 to 1,000), as ``valid_for_models`` makes them."""
     check_number(n, "n", least=1, most=LIMIT)
-    return Window(valid_for_models, n)
+    return Window(list, n)
 
 
 def within_tokens(
