@@ -15,7 +15,7 @@ MODULES = sorted(
 )
 OPTIONAL = {
     *("boto3", "botocore", "aiohttp", "aiodynamo"),
-    *("fastapi", "starlette", "uvicorn", "chalice", "pydantic", "pydantic_settings"),
+    *("fastapi", "starlette", "uvicorn", "chalice", "pydantic", "msgspec"),
     *("pydantic_core", "typer", "click", "anyio", "httpx", "joserfc", "cryptography"),
     *("langchain", "langchain_core", "langgraph", "langsmith"),
     *("pytest", "hypothesis"),

@@ -1,10 +1,12 @@
 """The settings of the server: ``RECOLLECT_*`` variables, read here and nowhere else."""
 
+import os
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from msgspec import Meta, Struct, ValidationError, convert
+from msgspec.structs import FieldInfo, fields
 
 from recollect.chat import LEASE
 from recollect.errors import InvalidArgument
@@ -24,97 +26,102 @@ def _model(name: str) -> str:
     return name
 
 
-def _names(value: object) -> object:
-    return (
-        [name.strip() for name in value.split(",") if name.strip()]
-        if isinstance(value, str)
-        else value
-    )
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _duration(value: object) -> object:
-    return duration(value) if isinstance(value, str) else value
+def _models(text: str) -> list[str]:
+    return [_model(name) for name in _names(text)]
 
 
-class Settings(BaseSettings):
-    """Defaults run with nothing configured."""
+class Settings(Struct, frozen=True, kw_only=True):
+    """Defaults run with nothing configured.
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX)
+    The description of a field says what it must be, in errors too; a function beside it reads the
+    text of its variable.
+    """
 
     host: Annotated[
-        str, Field(description="The address to listen at; without sign-in a loopback one.")
+        str, Meta(description="the address to listen at; without sign-in a loopback one")
     ] = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535, description="The port; 0 takes any free one.")] = (
-        8000
-    )
-    store: Annotated[str, AfterValidator(_store), Field(description="The URL of the store.")] = (
-        "sqlite:///recollect.db"
-    )
-    model: Annotated[str, AfterValidator(_model), Field(description="The model's name.")] = (
-        "offline"
-    )
+    port: Annotated[
+        int, Meta(ge=0, le=65535, description="a port, 0 to 65535; 0 takes any that is free")
+    ] = 8000
+    store: Annotated[str, _store, Meta(description="the URL of a store")] = "sqlite:///recollect.db"
+    model: Annotated[str, _model, Meta(description="the name of a model")] = "offline"
     models: Annotated[
-        list[Annotated[str, AfterValidator(_model)]],
-        NoDecode,
-        BeforeValidator(_names),
-        Field(description="Further models that a request may ask for, with commas between."),
+        list[str],
+        _models,
+        Meta(description="further models that a request may ask for, with commas between"),
     ] = []
     system_prompt: Annotated[
-        str | None, Field(description="What the model is told before every conversation.")
+        str | None, Meta(description="what the model is told before every conversation")
     ] = None
     window: Annotated[
-        int, Field(ge=1, le=1000, description="How many of the last messages the model sees.")
+        int,
+        Meta(
+            ge=1,
+            le=1000,
+            description="a number of messages, 1 to 1,000: so many of the last the model sees",
+        ),
     ] = 20
     expire_after: Annotated[
         timedelta | None,
-        BeforeValidator(_duration),
-        Field(description="How long a conversation lives after its last activity, such as 30d."),
+        duration,
+        Meta(description="how long a conversation lives after its last activity, such as 30d"),
     ] = None
     lease: Annotated[
         timedelta,
-        BeforeValidator(_duration),
-        Field(description="How long a turn that died with its server holds its conversation."),
+        duration,
+        Meta(description="how long a turn that died with its server holds its conversation"),
     ] = LEASE
     time_limit: Annotated[
         timedelta | None,
-        BeforeValidator(_duration),
-        Field(description="How long a turn may take, such as 2m; then what was said is kept."),
+        duration,
+        Meta(description="how long a turn may take, such as 2m; then what was said is kept"),
     ] = None
     offline_pace: Annotated[
         float,
-        Field(
-            ge=0, le=60, allow_inf_nan=False, description="Seconds a piece of the offline model."
+        Meta(
+            ge=0, le=60, description="the seconds that the offline model takes for a piece, 0 to 60"
         ),
     ] = 0.02
     auth: Annotated[
         Literal["none", "jwt"],
-        Field(description="How users sign in: with JSON Web Tokens, or not at all."),
+        Meta(description="jwt, for users to sign in with JSON Web Tokens, or none"),
     ] = "none"
     jwt_issuer: Annotated[
-        str | None, Field(description="Who issues the tokens, exactly as they say it (iss).")
+        str | None, Meta(description="who issues the tokens, exactly as they say it (iss)")
     ] = None
     jwt_audience: Annotated[
-        list[str],
-        NoDecode,
-        BeforeValidator(_names),
-        Field(description="Whom the tokens are for (aud), with commas between."),
+        list[str], _names, Meta(description="whom the tokens are for (aud), with commas between")
     ] = []
     jwt_jwks_url: Annotated[
-        str | None, Field(description="Where the issuer publishes its keys (a JWK Set).")
+        str | None, Meta(description="where the issuer publishes its keys (a JWK Set)")
     ] = None
 
 
-def read_settings() -> Settings:
+def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """The settings of this process. Raises ``InvalidArgument`` that names the wrong variable."""
-    try:
-        settings = Settings()
-    except ValidationError as failed:
-        error = failed.errors(include_url=False)[0]
-        name = f"{PREFIX}{error['loc'][0]}".upper()
-        reason = error["msg"].removeprefix("Value error, ").rstrip(".")
-        raise InvalidArgument(f"{name} is wrong: {reason}.") from None
+    given = {}
+    for field in fields(Settings):
+        name = f"{PREFIX}{field.name}".upper()
+        if name in environment:
+            given[field.name] = _read(field, name, environment[name])
+    settings = Settings(**given)
     _check_sign_in(settings)
     return settings
+
+
+def _read(field: FieldInfo, name: str, text: str) -> Any:
+    *readers, meta = field.type.__metadata__
+    read = next(filter(callable, readers), str)
+    try:
+        return convert(read(text), field.type, strict=False)
+    except InvalidArgument as wrong:
+        raise InvalidArgument(f"{name} is wrong: {wrong}") from None
+    except ValidationError:
+        raise InvalidArgument(f"{name} must be {meta.description}.") from None
 
 
 def _check_sign_in(settings: Settings) -> None:

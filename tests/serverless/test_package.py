@@ -43,9 +43,8 @@ Fields = dict[str, Any]
 
 MEGABYTE = 1024 * 1024
 ABOUT = {
-    *("app.py", "chalice", "recollect", "uuid_utils", "pydantic", "pydantic_core", "__pycache__"),
-    *("pydantic_settings", "dotenv", "annotated_types", "typing_extensions.py"),
-    *("typing_inspection", "joserfc", "cryptography", "cffi", "_cffi_backend", "pycparser"),
+    *("app.py", "chalice", "recollect", "uuid_utils", "msgspec"),
+    *("joserfc", "cryptography", "cffi", "_cffi_backend", "pycparser"),
 }
 """What a package may hold at its top."""
 

@@ -1,16 +1,19 @@
 """Turns for async callers."""
 
 from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING
 
 from recollect.chat import marks
 from recollect.chat.any_chat import AnyChat
-from recollect.chat.driving import Driver
 from recollect.chat.events import Event, Reply, whole
 from recollect.chat.stopping import free
 from recollect.messages import Message
 from recollect.models.contract import Model, Usage
 from recollect.steps import arun
 from recollect.stores.contract import AsyncStore
+
+if TYPE_CHECKING:
+    from recollect.chat.driving import Driver
 
 
 class Chat(AnyChat[AsyncStore, Model, AsyncGenerator[Event, None]]):
@@ -34,9 +37,12 @@ class Chat(AnyChat[AsyncStore, Model, AsyncGenerator[Event, None]]):
     The model sees what ``window`` chooses of the last messages. ``hooks`` are called in order.
     """
 
-    _driver: Driver
+    _driver: "Driver"
 
-    def _new_driver(self) -> Driver:
+    def _new_driver(self) -> "Driver":
+        # With the first use: programs without an event loop need not wait for asyncio's import.
+        from recollect.chat.driving import Driver
+
         return Driver()
 
     async def send(

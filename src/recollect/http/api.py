@@ -4,9 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from msgspec import Meta, Struct, ValidationError, convert
+from msgspec.structs import fields as fields_of
 
 from recollect.conversations import (
+    ID_BYTES,
     TITLE_CHARACTERS,
     check_id,
     check_idempotency_key,
@@ -14,6 +16,7 @@ from recollect.conversations import (
 )
 from recollect.errors import InvalidArgument
 from recollect.http.refusals import Refused
+from recollect.json_values import checked_text
 
 MESSAGE_CHARACTERS = 32_000
 """The longest message and system prompt that are taken."""
@@ -31,41 +34,49 @@ def is_open(path: str) -> bool:
     return path in OPEN or path.startswith("/page/")
 
 
-def _id(value: str) -> str:
-    check_id(value, "It")
-    return value
+Id = Annotated[str, Meta(min_length=1, max_length=ID_BYTES)]
+Text = Annotated[str, Meta(max_length=MESSAGE_CHARACTERS)]
+Title = Annotated[str, Meta(max_length=TITLE_CHARACTERS)]
+
+_ID = Meta(description=f"text of 1 to {ID_BYTES:,} bytes in UTF-8")
+_TEXT = Meta(description=f"text of at most {MESSAGE_CHARACTERS:,} characters")
 
 
-def _spoken(value: str) -> str:
-    if not value.strip():
-        raise InvalidArgument("It is blank; write something.")
-    return value
+class Request(Struct, frozen=True, kw_only=True):
+    """The description of a field says what it must be, in errors too."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if name in ("user_id", "conversation_id") and value is not None:
+                check_id(value, name)
+            elif isinstance(value, str):
+                checked_text(value, name, error=InvalidArgument)
 
 
-Id = Annotated[str, AfterValidator(_id)]
-Text = Annotated[str, Field(max_length=MESSAGE_CHARACTERS)]
+class ChatRequest(Request, frozen=True, kw_only=True):
+    message: Annotated[
+        Text,
+        Meta(
+            pattern=r"\S",
+            description=f"text of 1 to {MESSAGE_CHARACTERS:,} characters that is not blank",
+        ),
+    ]
+    conversation_id: Annotated[Id | None, _ID] = None
+    user_id: Annotated[Id | None, _ID] = None
+    model_id: Annotated[str | None, Meta(description="text that names a model")] = None
+    system_prompt: Annotated[Text | None, _TEXT] = None
+    save_history: Annotated[bool | None, Meta(description="true or false")] = None
 
 
-class _Request(BaseModel):
-    # Strict: a number is no text, and "false" is not False.
-    model_config = ConfigDict(strict=True)
+class CreateRequest(Request, frozen=True, kw_only=True):
+    user_id: Annotated[Id, _ID]
+    title: Annotated[
+        Title | None, Meta(description=f"text of at most {TITLE_CHARACTERS:,} characters")
+    ] = None
 
 
-class ChatRequest(_Request):
-    message: Annotated[Text, AfterValidator(_spoken)]
-    conversation_id: Id | None = None
-    user_id: Id | None = None
-    model_id: str | None = None
-    system_prompt: Text | None = None
-    save_history: bool | None = None
-
-
-class CreateRequest(_Request):
-    user_id: Id
-    title: Annotated[str, Field(max_length=TITLE_CHARACTERS)] | None = None
-
-
-R = TypeVar("R", bound=_Request)
+R = TypeVar("R", bound=Request)
 
 
 def parsed(
@@ -88,11 +99,9 @@ def parsed(
         raise Refused(400, "not_an_object", "The body must be a JSON object.")
     if value.get("user_id") is None and signed_in is not None:
         value["user_id"] = signed_in
-    try:
-        request = kind.model_validate(value)
-    except ValidationError as failed:
-        raise Refused(422, "invalid_request", _sentence(failed)) from None
-    _check_user(value.get("user_id"), signed_in)
+    fields = _checked(kind, value)
+    request = kind(**fields)
+    _check_user(fields.get("user_id"), signed_in)
     return request
 
 
@@ -159,19 +168,19 @@ def _no_constant(name: str) -> None:
     raise ValueError  # NaN and Infinity are Python's, not JSON's
 
 
-def _sentence(failed: ValidationError) -> str:
-    error = failed.errors(include_url=False, include_input=False)[0]
-    field = ".".join(str(part) for part in error["loc"])
-    match error["type"]:
-        case "missing":
-            return f"The field {field} is missing."
-        case "string_too_long":
-            return f"The field {field} may have at most {error['ctx']['max_length']:,} characters."
-        case "value_error":
-            return f"The field {field} is wrong: {error['ctx']['error']}"
-        case "bool_type":
-            return f"The field {field} must be true or false."
-    return f"The field {field} must be text."
+def _checked(kind: type[Request], value: Mapping[str, object]) -> dict[str, Any]:
+    """The fields of a request that are in ``value``. Raises ``Refused``."""
+    given = {}
+    for field in fields_of(kind):
+        if field.name not in value and not field.required:
+            continue
+        try:
+            given[field.name] = convert(value.get(field.name), field.type)
+        except ValidationError:
+            expected = field.type.__metadata__[-1].description
+            sentence = f"The field {field.name} must be {expected}."
+            raise Refused(422, "invalid_request", sentence) from None
+    return given
 
 
 def idempotency_key(given: Sequence[str]) -> str | None:

@@ -1,6 +1,5 @@
 """Who sent a request: the subject of the token that comes with it."""
 
-import asyncio
 import base64
 import json
 import re
@@ -177,4 +176,7 @@ def _invalid(sentence: str = "The token is not valid here; sign in again.") -> R
 
 
 async def _end_of(fetching: "Future[None]") -> None:
-    await asyncio.wait({asyncio.wrap_future(fetching)}, timeout=FETCH_SECONDS)
+    # With the first use: programs without an event loop need not wait for its import.
+    from asyncio import wait, wrap_future
+
+    await wait({wrap_future(fetching)}, timeout=FETCH_SECONDS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel
+from msgspec.json import schema_components
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
@@ -172,9 +172,9 @@ def _query(request: Request, known: list[str], required: Sequence[str] = ()) -> 
     return api.query(given, known, required, signed_in=request.state.user)
 
 
-def _takes(kind: type[BaseModel], *, signed_in: bool = False) -> dict[str, Any]:
+def _takes(kind: type[api.Request], *, signed_in: bool = False) -> dict[str, Any]:
     # The body is read and checked by api.parsed, for all frameworks alike; this only documents it.
-    schema = kind.model_json_schema()
+    schema = schema_components([kind])[1][kind.__name__]
     if signed_in:
         schema["required"] = [name for name in schema["required"] if name != "user_id"]
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

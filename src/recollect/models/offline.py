@@ -1,6 +1,5 @@
 """A demonstration that needs nothing: it makes memory visible, and is no language model."""
 
-import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator, Generator, Sequence
@@ -49,9 +48,12 @@ class OfflineModel:
     async def stream(
         self, messages: Sequence[Message], *, system_prompt: str | None = None
     ) -> AsyncGenerator[Piece | Finished, None]:
+        # With the first use: programs without an event loop need not wait for its import.
+        from asyncio import sleep
+
         pieces, finished = _reply(messages)
         for piece in pieces:
-            await asyncio.sleep(self._pace)
+            await sleep(self._pace)
             yield piece
         yield finished
 

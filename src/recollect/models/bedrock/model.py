@@ -1,6 +1,5 @@
 """A model of Amazon Bedrock's, async and sync."""
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
@@ -105,6 +104,9 @@ class BedrockModel:
     async def stream(
         self, messages: Sequence[Message], *, system_prompt: str | None = None
     ) -> AsyncGenerator[Piece | Finished, None]:
+        # With the first use: programs without an event loop need not wait for its import.
+        from asyncio import sleep
+
         body = request(messages, system_prompt, self._settings)
         transport = self._async_transport()
         tries = self._tries()
@@ -119,7 +121,7 @@ class BedrockModel:
                 finished = reply.finished()
             except ModelError as failed:
                 if not reply.whole:
-                    await asyncio.sleep(_pause(failed, tries, seen=seen))
+                    await sleep(_pause(failed, tries, seen=seen))
                     continue
                 finished = reply.finished()
             yield finished
