@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from chalice.app import Chalice
+from chalice.app import Chalice, CognitoUserPoolAuthorizer
 
 from recollect.chat import SyncChat
 from recollect.http.chalice import TIME_LIMIT, Chats, register
@@ -32,10 +32,12 @@ def open_chats() -> Chats:
     )
 
 
+pool = settings.cognito_user_pool
 register(
     app,
     open_chats,
     models,
     sign_in=open_sign_in(settings),
+    authorizer=CognitoUserPoolAuthorizer("users", provider_arns=[pool]) if pool else None,
     time_limit=settings.time_limit or TIME_LIMIT,
 )

@@ -1,6 +1,7 @@
 """The settings of the server: ``RECOLLECT_*`` variables, read here and nowhere else."""
 
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
@@ -14,6 +15,9 @@ from recollect.models import check_model
 from recollect.stores.urls import check_url, duration
 
 PREFIX = "RECOLLECT_"
+_USER_POOL = re.compile(
+    r"arn:aws[a-z-]*:cognito-idp:([a-z0-9-]+):\d{12}:userpool/(\1_[A-Za-z0-9]+)"
+)
 
 
 def _store(url: str) -> str:
@@ -32,6 +36,15 @@ def _names(text: str) -> list[str]:
 
 def _models(text: str) -> list[str]:
     return [_model(name) for name in _names(text)]
+
+
+def _user_pool(arn: str) -> str:
+    if not _USER_POOL.fullmatch(arn):
+        raise InvalidArgument(
+            f"{arn!r} is no ARN of a user pool; it looks like "
+            "arn:aws:cognito-idp:eu-west-1:123456789012:userpool/eu-west-1_aBcDeFgHi."
+        )
+    return arn
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -99,6 +112,20 @@ class Settings(Struct, frozen=True, kw_only=True):
     jwt_jwks_url: Annotated[
         str | None, Meta(description="where the issuer publishes its keys (a JWK Set)")
     ] = None
+    cognito_user_pool: Annotated[
+        str | None,
+        _user_pool,
+        Meta(description="the ARN of the Amazon Cognito user pool that issues the tokens"),
+    ] = None
+
+    @property
+    def issuer(self) -> str | None:
+        """Who issues the tokens; a user pool's own name is that of its address."""
+        if self.jwt_issuer or self.cognito_user_pool is None:
+            return self.jwt_issuer
+        pool = _USER_POOL.fullmatch(self.cognito_user_pool)
+        assert pool is not None
+        return f"https://cognito-idp.{pool[1]}.amazonaws.com/{pool[2]}"
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -125,11 +152,17 @@ def _read(field: FieldInfo, name: str, text: str) -> Any:
 
 
 def _check_sign_in(settings: Settings) -> None:
-    for name in ("jwt_issuer", "jwt_audience", "jwt_jwks_url"):
-        variable = f"{PREFIX}{name}".upper()
-        given = bool(getattr(settings, name))
-        if settings.auth == "jwt" and not given and name != "jwt_jwks_url":
-            raise InvalidArgument(f"{variable} is missing, and RECOLLECT_AUTH is jwt.")
-        if settings.auth == "none" and given:
+    if settings.auth == "jwt":
+        for name, given in (
+            ("jwt_issuer", settings.issuer),
+            ("jwt_audience", settings.jwt_audience),
+        ):
+            if not given:
+                variable = f"{PREFIX}{name}".upper()
+                raise InvalidArgument(f"{variable} is missing, and RECOLLECT_AUTH is jwt.")
+        return
+    for name in ("jwt_issuer", "jwt_audience", "jwt_jwks_url", "cognito_user_pool"):
+        if getattr(settings, name):
             # Whoever sets it believes that users sign in.
+            variable = f"{PREFIX}{name}".upper()
             raise InvalidArgument(f"{variable} is set, and RECOLLECT_AUTH is not jwt.")

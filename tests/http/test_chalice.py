@@ -330,8 +330,9 @@ POOL = CognitoUserPoolAuthorizer("pool", provider_arns=["arn:aws:cognito-idp:eu-
 
 
 def signed_in(store: Store, kind: str, user: str | None) -> httpx.Client:
-    if kind == "tokens":
-        client = reached(served(store, sign_in=Names()))
+    if kind != "cognito":
+        app = served(store, sign_in=Names(), authorizer=POOL if kind == "both" else None)
+        client = reached(app)
         if user is not None:
             client.headers["Authorization"] = f"Name {user}"
         return client
@@ -339,7 +340,7 @@ def signed_in(store: Store, kind: str, user: str | None) -> httpx.Client:
     return reached(served(store, authorizer=POOL), claims=claims)
 
 
-every_kind = pytest.mark.parametrize("kind", ["tokens", "cognito"])
+every_kind = pytest.mark.parametrize("kind", ["tokens", "cognito", "both"])
 
 
 @every_kind
@@ -380,6 +381,14 @@ def test_a_user_reaches_their_own_conversations_and_no_other(store: Store, kind:
         ):
             refused(attempt, 403)
         assert ids(listed(alice, "alice")) == ids(mine)
+
+
+def test_what_a_gateway_claims_is_not_believed_where_tokens_are_checked(store: Store) -> None:
+    """chalice local takes claims from tokens that nobody has signed."""
+    with reached(served(store, sign_in=Names(), authorizer=POOL), claims={"sub": "eve"}) as client:
+        refused(client.get("/conversations"), 401)
+        client.headers["Authorization"] = "Name bob"
+        assert shown(client, said(client, "Hi")["conversation_id"])["user_id"] == "bob"
 
 
 def test_two_headers_sign_nobody_in(store: Store) -> None:

@@ -16,7 +16,7 @@ from recollect.errors import InvalidArgument
 from recollect.http.fastapi import create_app
 from recollect.http.opening import open_sign_in
 from recollect.models import Models
-from recollect.settings import Settings
+from recollect.settings import Settings, read_settings
 from recollect.stores.urls import open_async_store
 from tests.http.bad_input import table
 from tests.http.client import (
@@ -346,6 +346,8 @@ ALL = {
     "RECOLLECT_JWT_ISSUER": ISSUER,
     "RECOLLECT_JWT_AUDIENCE": AUDIENCE,
 }
+POOL = "arn:aws:cognito-idp:eu-west-1:123456789012:userpool/eu-west-1_aBcDeFgHi"
+NAMELESS = {"RECOLLECT_JWT_ISSUER": "", "RECOLLECT_JWT_AUDIENCE": ""}
 
 
 @pytest.mark.parametrize(
@@ -357,6 +359,12 @@ ALL = {
         ("RECOLLECT_JWT_ISSUER", {"RECOLLECT_JWT_ISSUER": "http://issuer.example"}),
         ("RECOLLECT_JWT_AUDIENCE", {"RECOLLECT_JWT_AUDIENCE": " , "}),
         ("RECOLLECT_JWT_JWKS_URL", {"RECOLLECT_JWT_JWKS_URL": "http://issuer.example/keys"}),
+        ("RECOLLECT_COGNITO_USER_POOL", {"RECOLLECT_COGNITO_USER_POOL": "eu-west-1_aBcDeFgHi"}),
+        (
+            "RECOLLECT_COGNITO_USER_POOL",
+            {"RECOLLECT_COGNITO_USER_POOL": POOL.replace("eu-west-1:", "us-east-1:")},
+        ),
+        ("RECOLLECT_JWT_AUDIENCE", {"RECOLLECT_COGNITO_USER_POOL": POOL} | NAMELESS),
         # Whoever sets these believes that users sign in.
         ("RECOLLECT_JWT_ISSUER", {"RECOLLECT_AUTH": "none"}),
         ("RECOLLECT_AUTH", {"RECOLLECT_AUTH": ""}),
@@ -367,6 +375,20 @@ def test_a_wrong_setting_of_sign_in_ends_it_with_a_sentence_that_names_it(
 ) -> None:
     assert wrong in ended(tmp_path, **(ALL | changed))
     assert list(tmp_path.iterdir()) == [], "it looked at its settings only after it had begun"
+
+
+def test_a_user_pool_issues_under_the_name_of_its_address_unless_told_otherwise() -> None:
+    given = {"RECOLLECT_AUTH": "jwt", "RECOLLECT_JWT_AUDIENCE": "app"}
+    pool = read_settings(given | {"RECOLLECT_COGNITO_USER_POOL": POOL})
+    assert pool.issuer == "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_aBcDeFgHi"
+    other = read_settings(ALL | {"RECOLLECT_COGNITO_USER_POOL": POOL})
+    assert other.issuer == ISSUER
+
+
+@pytest.mark.parametrize("left", ["RECOLLECT_JWT_AUDIENCE", "RECOLLECT_COGNITO_USER_POOL"])
+def test_what_is_set_for_sign_in_without_it_is_named(left: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"{left} is set, and RECOLLECT_AUTH is not jwt"):
+        read_settings({left: POOL})
 
 
 def test_any_address_is_served_where_users_sign_in(tmp_path: Path) -> None:

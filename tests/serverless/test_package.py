@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import platform
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -209,6 +210,34 @@ def test_errors_throttles_and_duration_are_watched_and_logs_end(
     function = template["Resources"]["APIHandler"]["Properties"]["FunctionName"]["Fn::Sub"]
     assert name == f"/aws/lambda/{function}"
     assert template["Mappings"]["LogDays"][stage]["Days"] <= 90
+
+
+def test_with_a_user_pool_api_gateway_turns_away_who_has_not_signed_in(
+    project: Path, tmp_path: Path
+) -> None:
+    pool = "arn:aws:cognito-idp:eu-west-1:123456789012:userpool/eu-west-1_aBcDeFgHi"
+    configured = tmp_path / "serverless"
+    shutil.copytree(project, configured, ignore=shutil.ignore_patterns("vendor"))
+    path = configured / ".chalice" / "config.json"
+    config = json.loads(path.read_text())
+    config["stages"]["prod"]["environment_variables"] |= {
+        "RECOLLECT_AUTH": "jwt",
+        "RECOLLECT_JWT_AUDIENCE": "1example23456789",
+        "RECOLLECT_COGNITO_USER_POOL": pool,
+    }
+    path.write_text(json.dumps(config))
+    options = ["--stage", "prod", "--merge-template", "resources.json"]
+    chalice(configured, "package", *options, str(tmp_path / "made"))
+    lint(tmp_path / "made" / "sam.json")
+    template = template_in(tmp_path / "made")
+    definition = template["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]
+    authorizer = definition["securityDefinitions"]["users"]["x-amazon-apigateway-authorizer"]
+    assert authorizer == {"type": "cognito_user_pools", "providerARNs": [pool]}
+    for address, methods in definition["paths"].items():
+        for operation in methods.values():
+            asked = operation.get("security")
+            assert asked == (None if address in ("/", "/health") else [{"users": []}]), address
+    assert variables_of(template)["RECOLLECT_COGNITO_USER_POOL"] == pool
 
 
 # The table that it makes --------------------------------------------------------------------------

@@ -3,20 +3,20 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
-from urllib.parse import unquote
 
 from chalice.app import Authorizer, Chalice, CORSConfig, Request, Response
 
 from recollect.chat import SyncChat, whole_sync
-from recollect.conversations import LAST_REVISION, Page, Tail, check_id
-from recollect.errors import InvalidArgument, NotFound, RecollectError, StoreUnavailable
+from recollect.conversations import LAST_REVISION, Page, Tail
+from recollect.errors import NotFound, RecollectError, StoreUnavailable
 from recollect.http import answers, api
 from recollect.http.api import ChatRequest, CreateRequest
+from recollect.http.gateway import Asked, claimed_user, header_values
 from recollect.http.refusals import Refused, refusal
 from recollect.http.trouble import SECURITY_HEADERS, log_unknown
 from recollect.http.turns import turn_sync
@@ -64,11 +64,11 @@ def register(
     ``time_limit`` and within the time that is left to the function: what was said by then is kept.
 
     With ``sign_in``, or an ``authorizer`` of Amazon Cognito, which API Gateway asks, users reach
-    their own conversations and no other. Without either whoever can reach it can read and write
-    every conversation. ``allow_origin`` is the site whose pages may call it.
+    their own conversations and no other. With both API Gateway turns others away, and tokens are
+    checked here again, which is the only check under ``chalice local``. Without either whoever can
+    reach it can read and write every conversation. ``allow_origin`` is the site whose pages may
+    call it.
     """
-    if sign_in is not None and authorizer is not None:
-        raise InvalidArgument("Pass sign_in or an authorizer: two that sign in are one too many.")
     cors = None
     if allow_origin is not None:
         cors = CORSConfig(
@@ -125,46 +125,7 @@ class NotOpened(Exception):
     """What is served cannot be opened: it is the server's own affair, and no client's."""
 
 
-class _Asked:
-    """One request, as API Gateway and ``chalice local`` hand it on."""
-
-    def __init__(self, request: Request, user: str | None) -> None:
-        self._request = request
-        self._user = user
-
-    def parsed(self, kind: type[api.R]) -> api.R:
-        body = self._request.raw_body
-        content_type = self._request.headers.get("content-type")
-        assert isinstance(body, bytes)
-        return api.parsed(kind, body, content_type, signed_in=self._user)
-
-    def query(self, known: Sequence[str], required: Sequence[str] = ()) -> dict[str, str]:
-        given = self._request.query_params
-        pairs = []
-        if given is not None:  # as it is where there are no parameters
-            pairs = [(name, value) for name in given for value in given.getlist(name)]
-        return api.query(pairs, known, required, signed_in=self._user)
-
-    def headers(self, name: str) -> list[str]:
-        return _headers(self._request, name)
-
-    @property
-    def conversation_id(self) -> str:
-        # Both leave it as it stood in the address.
-        encoded = (self._request.uri_params or {})["conversation_id"]
-        try:
-            return unquote(encoded, errors="strict")
-        except UnicodeDecodeError:
-            raise NotFound("An id is UTF-8.") from None
-
-    @property
-    def seconds_left(self) -> float | None:
-        """How long the function may still run, where that is known."""
-        remaining = getattr(self._request.lambda_context, "get_remaining_time_in_millis", None)
-        return None if remaining is None else remaining() / 1000
-
-
-_Answer: TypeAlias = Callable[[_Asked], object]
+_Answer: TypeAlias = Callable[[Asked], object]
 _Answers: TypeAlias = Mapping[str, _Answer]
 
 
@@ -194,7 +155,7 @@ class _Serving:
         headers: dict[str, str | list[str]] = {"Content-Type": "application/json"}
         headers |= SECURITY_HEADERS
         try:
-            asked = _Asked(request, None if is_open else self._user(request))
+            asked = Asked(request, None if is_open else self._user(request))
             body = _answer_to(request.method, by_method)(asked)
         except Exception as error:  # the last that sees it: its text must reach no log or client
             log_unknown(error, f"{request.method} {request.path!r}")
@@ -208,15 +169,15 @@ class _Serving:
 
     # The routes ---------------------------------------------------------------------------------
 
-    def welcome(self, asked: _Asked) -> object:
+    def welcome(self, asked: Asked) -> object:
         return {name: text for name, text in answers.WELCOME.items() if name != "documentation"}
 
-    def health(self, asked: _Asked) -> object:
+    def health(self, asked: Asked) -> object:
         with suppress(NotFound):
             self._chat(asked).store.get("health")
         return answers.HEALTHY
 
-    def answer(self, asked: _Asked) -> object:
+    def answer(self, asked: Asked) -> object:
         began = time.monotonic()
         key = api.idempotency_key(asked.headers("idempotency-key"))
         request = asked.parsed(ChatRequest)
@@ -225,23 +186,23 @@ class _Serving:
             whole_sync(turn_sync(chat, self._models, request, idempotency_key=key))
         )
 
-    def stream(self, asked: _Asked) -> object:
+    def stream(self, asked: Asked) -> object:
         raise Refused(
             501, "no_streaming", "This server sends replies as a whole; send the same to /chat."
         )
 
-    def create(self, asked: _Asked) -> object:
+    def create(self, asked: Asked) -> object:
         request = asked.parsed(CreateRequest)
         created = self._chat(asked).store.create(owner=request.user_id, title=request.title)
         return {"conversation_id": created.id}
 
-    def conversations(self, asked: _Asked) -> object:
+    def conversations(self, asked: Asked) -> object:
         query = asked.query(["user_id", "limit", "cursor"], ["user_id"])
         limit = api.number(query, "limit", most=api.LIMIT, default=20)
         store = self._chat(asked).store
         return answers.listed(store.list(query["user_id"], limit=limit, cursor=query.get("cursor")))
 
-    def conversation(self, asked: _Asked) -> object:
+    def conversation(self, asked: Asked) -> object:
         query = asked.query(["user_id", "limit", "before"])
         owner = query.get("user_id")
         limit = api.number(query, "limit", most=api.LIMIT, default=api.LIMIT)
@@ -256,31 +217,23 @@ class _Serving:
             page = Page(kept, kept[-1].seq)
         return shown
 
-    def delete(self, asked: _Asked) -> object:
+    def delete(self, asked: Asked) -> object:
         owner = asked.query(["user_id"]).get("user_id")
         self._chat(asked).store.delete(asked.conversation_id, owner=owner)
         return answers.DELETED
 
-    def nowhere(self, asked: _Asked) -> object:
+    def nowhere(self, asked: Asked) -> object:
         raise Refused(404, "no_such_route", "There is nothing at this address.")
 
     # What they have in common -------------------------------------------------------------------
 
     def _user(self, request: Request) -> str | None:
-        if self._has_authorizer:
-            claims = (request.context.get("authorizer") or {}).get("claims") or {}
-            user = claims.get("sub")
-            try:
-                check_id(user, "sub")
-            except InvalidArgument:
-                raise Refused(401, "not_signed_in", "Sign in first.", challenge="Bearer") from None
-            return str(user)
-        if self._sign_in is None:
-            return None
-        # Two of them are none.
-        return self._sign_in.user(", ".join(_headers(request, "authorization")) or None)
+        if self._sign_in is not None:
+            # Two of them are none.
+            return self._sign_in.user(", ".join(header_values(request, "authorization")) or None)
+        return claimed_user(request) if self._has_authorizer else None
 
-    def _chat(self, asked: _Asked, began: float | None = None) -> SyncChat:
+    def _chat(self, asked: Asked, began: float | None = None) -> SyncChat:
         """A chat whose turns end in the time that is left of a request that ``began`` then."""
         chats = self._opened()
         left = self._time_limit.total_seconds()
@@ -308,15 +261,6 @@ def _answer_to(method: str, by_method: _Answers) -> _Answer:
     if method not in by_method:
         raise Refused(405, "method_not_allowed", "This address takes another method.")
     return by_method[method]
-
-
-def _headers(request: Request, name: str) -> list[str]:
-    """All values of a header; ``chalice local`` knows of one only."""
-    every: Mapping[str, list[str]] = request.to_original_event().get("multiValueHeaders") or {}
-    values = [value for given, values in every.items() if given.lower() == name for value in values]
-    if not values and name in request.headers:
-        values = [request.headers[name]]
-    return values
 
 
 def _fitting(tail: Tail) -> dict[str, Any]:

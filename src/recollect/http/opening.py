@@ -22,7 +22,7 @@ def open_sign_in(settings: Settings) -> "SignIn | None":
         ) from None
     try:
         return JWTSignIn(
-            issuer=settings.jwt_issuer or "",
+            issuer=settings.issuer or "",
             audience=settings.jwt_audience,
             jwks_url=settings.jwt_jwks_url,
         )
