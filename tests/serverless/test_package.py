@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 from zipfile import ZipFile
 
 import boto3
@@ -110,7 +111,7 @@ def test_a_policy_is_what_the_store_and_bedrock_say_for_that_stage(
     stage: str, config: Fields
 ) -> None:
     variables = config["stages"][stage]["environment_variables"]
-    table = variables["RECOLLECT_STORE"].removeprefix("dynamodb://")
+    table = urlsplit(variables["RECOLLECT_STORE"]).netloc
     wanted = [
         each
         for each in dynamodb_policy(f"arn:aws:dynamodb:*:*:table/{table}")["Statement"]
@@ -159,7 +160,7 @@ def test_the_function_has_the_settings_and_the_policy_of_its_stage(
 ) -> None:
     function = template["Resources"]["APIHandler"]["Properties"]
     assert variables_of(template).items() >= {
-        ("RECOLLECT_STORE", f"dynamodb://recollect-{stage}"),
+        ("RECOLLECT_STORE", f"dynamodb://recollect-{stage}?patience=2s"),
         ("RECOLLECT_EXPIRE_AFTER", "30d"),
     }
     assert function["Timeout"] <= 29  # API Gateway waits no longer
@@ -177,7 +178,7 @@ def test_the_table_is_the_one_of_the_configuration_and_prod_keeps_it(
     table = table_of(template, stage)
     assert table == table_of(RESOURCES, stage)
     properties = table["Properties"]
-    assert variables_of(template)["RECOLLECT_STORE"] == f"dynamodb://{properties['TableName']}"
+    assert urlsplit(variables_of(template)["RECOLLECT_STORE"]).netloc == properties["TableName"]
     assert properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
     lasting = stage == "prod"
     assert properties["DeletionProtectionEnabled"] is lasting
@@ -411,7 +412,8 @@ def test_deploying_again_changes_what_is_there_and_deleting_leaves_nothing(
 def assert_deployed(functions: Any, roles: Any, policy: Mapping[str, Any]) -> None:
     (function,) = functions.list_functions()["Functions"]
     assert function["FunctionName"] == "recollect-prod"
-    assert function["Environment"]["Variables"]["RECOLLECT_STORE"] == "dynamodb://recollect-prod"
+    store = function["Environment"]["Variables"]["RECOLLECT_STORE"]
+    assert store == "dynamodb://recollect-prod?patience=2s"
     assert function["TracingConfig"]["Mode"] == "Active"
     concurrency = functions.get_function_concurrency(FunctionName="recollect-prod")
     assert concurrency["ReservedConcurrentExecutions"] > 0

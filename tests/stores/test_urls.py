@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from urllib.parse import quote
 
@@ -24,6 +25,7 @@ from recollect.stores.dynamodb import DynamoDBStore, create_table
 from recollect.stores.dynamodb.calls import Call
 from recollect.stores.urls import check_url, duration
 from recollect.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
+from tests.stores.dynamodb.answering import Answering, Reply
 
 HELLO = [Message.user("hello")]
 
@@ -91,7 +93,7 @@ TABLE = (
     "names no table; write dynamodb://TABLE with 3 to 255 letters, digits, dots, dashes and "
     "underscores."
 )
-KNOWN = "region, endpoint, expire_after and consistent are known."
+KNOWN = "region, endpoint, expire_after, consistent and patience are known."
 SLASHES = (
     "names no file; write sqlite:///recollect.db (three slashes) for one in the working directory, "
     "sqlite:////var/lib/recollect.db (four) for any other."
@@ -269,6 +271,21 @@ def test_reads_that_may_miss_the_latest_writes_are_asked_for_in_the_url(
         with pytest.raises(NotFound):
             store.tail("greeting", 1)
     assert asked == [halved == 1]
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("there")
+async def test_a_url_says_for_how_long_a_call_is_tried_again() -> None:
+    began = monotonic()
+    with Answering(lambda *_: Reply.error("ThrottlingException")) as server:
+        url = f"dynamodb://conversations?region={REGION}&endpoint={server.endpoint}&patience=1s"
+        with open_store(url) as store, pytest.raises(StoreUnavailable, match="in time"):
+            store.get("trip")
+        async with open_async_store(url) as async_store:
+            with pytest.raises(StoreUnavailable, match="in time"):
+                await async_store.get("trip")
+    assert len(server.seen) > 2
+    assert monotonic() - began < 15, "20 seconds each, unless it is told otherwise"
 
 
 def test_a_store_closes_the_client_that_it_made(there: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from recollect.errors import InvalidArgument
 from recollect.stores.contract import AsyncStore, Store
@@ -44,34 +44,33 @@ class DynamoDBPlace:
     endpoint: str | None = None
     expire_after: timedelta | None = None
     consistent: bool = True
+    patience: timedelta | None = None
 
     def open(self, *, expire_after: timedelta | None, clock: Clock) -> Store:
         try:
             from recollect.stores.dynamodb.opening import open_store
         except ModuleNotFoundError as missing:
             raise _not_installed(missing, "dynamodb") from missing
-        return open_store(
-            self.table,
-            region=self.region,
-            endpoint=self.endpoint,
-            expire_after=self.expire_after or expire_after,
-            consistent=self.consistent,
-            clock=clock,
-        )
+        return open_store(self.table, **self._options(expire_after, clock))
 
     def open_async(self, *, expire_after: timedelta | None, clock: Clock) -> AsyncStore:
         try:
             from recollect.stores.dynamodb.aio import AsyncDynamoDBStore
         except ModuleNotFoundError as missing:
             raise _not_installed(missing, "async") from missing
-        return AsyncDynamoDBStore(
-            self.table,
-            region=self.region,
-            endpoint=self.endpoint,
-            expire_after=self.expire_after or expire_after,
-            consistent=self.consistent,
-            clock=clock,
-        )
+        return AsyncDynamoDBStore(self.table, **self._options(expire_after, clock))
+
+    def _options(self, expire_after: timedelta | None, clock: Clock) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "region": self.region,
+            "endpoint": self.endpoint,
+            "expire_after": self.expire_after or expire_after,
+            "consistent": self.consistent,
+            "clock": clock,
+        }
+        if self.patience is not None:
+            options["patience"] = self.patience.total_seconds()
+        return options
 
 
 def _not_installed(missing: ModuleNotFoundError, extra: str) -> InvalidArgument:

@@ -25,7 +25,8 @@ def open_store(
 
     ``dynamodb://conversations`` is a table of that name. ``?region=eu-west-1`` and
     ``?endpoint=http://127.0.0.1:8000`` say where; credentials, and a region that is not said, come
-    from the usual AWS chain. ``?consistent=false`` halves the price of reads.
+    from the usual AWS chain. ``?consistent=false`` halves the price of reads. ``?patience=3s`` is
+    how long a call is tried again for, instead of 20 seconds.
 
     ``?expire_after=30d`` (s, m, h, d or w) is how long a conversation lives after its last
     activity; the argument ``expire_after`` is for URLs that do not say. Raises
@@ -74,6 +75,7 @@ def _place(url: str) -> Place:
                 endpoint=_endpoint,
                 expire_after=duration,
                 consistent=_true_or_false,
+                patience=duration,
             )
             return DynamoDBPlace(table, **options)
     raise InvalidArgument(

@@ -8,6 +8,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, NoRegionError
 
 from recollect.errors import AccessRefused, InvalidArgument
+from recollect.stores.dynamodb.calls import PATIENCE
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -28,15 +29,21 @@ def session_of(given: Session | None) -> boto3.Session:
 
 
 def make_client(
-    session: boto3.Session, *, region: str | None, endpoint: str | None
+    session: boto3.Session,
+    *,
+    region: str | None,
+    endpoint: str | None,
+    patience: float = PATIENCE,
 ) -> "DynamoDBClient":
     """A client that fails early and once: a store makes the further tries, and knows of each.
+
+    It waits no longer than ``patience`` seconds for one reply.
 
     Raises ``InvalidArgument`` and ``AccessRefused``.
     """
     config = Config(
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
+        connect_timeout=min(CONNECT_SECONDS, patience),
+        read_timeout=min(READ_SECONDS, patience),
         max_pool_connections=CONNECTIONS,
         retries={"mode": "standard", "total_max_attempts": 1},
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from recollect.errors import StoreUnavailable
 from recollect.stores.dynamodb.boto3_calls import Boto3Calls
-from recollect.stores.dynamodb.calls import Plan
+from recollect.stores.dynamodb.calls import PATIENCE, Plan
 from recollect.stores.dynamodb.clients import make_client, session_of
 from recollect.stores.dynamodb.store import DynamoDBStore
 
@@ -18,22 +18,31 @@ T = TypeVar("T")
 
 
 def open_store(
-    table: str, *, region: str | None, endpoint: str | None, **options: Any
+    table: str,
+    *,
+    region: str | None,
+    endpoint: str | None,
+    patience: float = PATIENCE,
+    **options: Any,
 ) -> DynamoDBStore:
     """``options`` are those of ``DynamoDBStore``. Raises as ``make_client``."""
-    make = partial(make_client, session_of(None), region=region, endpoint=endpoint)
-    return WithItsClient(make, table, **options)
+    session = session_of(None)
+    make = partial(make_client, session, region=region, endpoint=endpoint, patience=patience)
+    return WithItsClient(make, table, patience=patience, **options)
 
 
 class WithItsClient(DynamoDBStore):
     """Closes its client with itself, and makes another in a forked child."""
 
-    def __init__(self, make: Callable[[], "DynamoDBClient"], table: str, **options: Any) -> None:
+    def __init__(
+        self, make: Callable[[], "DynamoDBClient"], table: str, *, patience: float, **options: Any
+    ) -> None:
         self._make = make
+        self._patience = patience
         self._client = make()
         self._process = os.getpid()
         self._closed = False
-        super().__init__(self._client, table, **options)
+        super().__init__(self._client, table, patience=patience, **options)
 
     def close(self) -> None:
         self._closed = True
@@ -44,6 +53,6 @@ class WithItsClient(DynamoDBStore):
             raise StoreUnavailable("The DynamoDB store was closed; open it again.")
         if self._process != os.getpid():  # whose connections are still the parent's
             self._client = self._make()
-            self._calls = Boto3Calls(self._client)
+            self._calls = Boto3Calls(self._client, patience=self._patience)
             self._process = os.getpid()
         return super()._run(plan)
