@@ -39,5 +39,6 @@ register(
     models,
     sign_in=open_sign_in(settings),
     authorizer=CognitoUserPoolAuthorizer("users", provider_arns=[pool]) if pool else None,
+    allow_origin=settings.allow_origin,
     time_limit=settings.time_limit or TIME_LIMIT,
 )

@@ -57,6 +57,8 @@ def ended(folder: Path, *arguments: str, **variables: str) -> str:
         ("RECOLLECT_STORE", "sqlite://"),
         ("RECOLLECT_STORE", "sqlite:///recollect.db?expire_after=soon"),
         ("RECOLLECT_MODEL", "telepathy"),
+        ("RECOLLECT_ALLOW_ORIGIN", "chat.example"),
+        ("RECOLLECT_ALLOW_ORIGIN", "https://chat.example/page"),
         ("RECOLLECT_HOST", "not a host"),
         ("RECOLLECT_OFFLINE_PACE", "slowly"),
         ("RECOLLECT_OFFLINE_PACE", "-1"),

@@ -38,6 +38,15 @@ def _models(text: str) -> list[str]:
     return [_model(name) for name in _names(text)]
 
 
+def _origin(site: str) -> str:
+    if not re.fullmatch(r"\*|https?://[^/\s,?#]+", site):
+        raise InvalidArgument(
+            f"{site!r} is no origin; write one such as https://chat.example, without a path, or * "
+            "for any site."
+        )
+    return site
+
+
 def _user_pool(arn: str) -> str:
     if not _USER_POOL.fullmatch(arn):
         raise InvalidArgument(
@@ -67,6 +76,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         _models,
         Meta(description="further models that a request may ask for, with commas between"),
     ] = []
+    allow_origin: Annotated[
+        str | None,
+        _origin,
+        Meta(description="the site whose pages may call the API, such as https://chat.example"),
+    ] = None
     system_prompt: Annotated[
         str | None, Meta(description="what the model is told before every conversation")
     ] = None

@@ -7,6 +7,7 @@ import pytest
 from chalice.app import Chalice
 
 from tests.http.contract import AddressContract, CommonContract
+from tests.http.cors_contract import SITE, CORSContract, NoCORSContract
 from tests.http.key_contract import TwoKeysContract
 from tests.http.refusal_contract import BytesContract
 from tests.serverless.chalice_local import ChaliceLocal
@@ -16,6 +17,15 @@ from tests.serverless.gateway import Gateway, deployed
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaliceLocal]:
     server = ChaliceLocal(tmp_path_factory.mktemp("chalice"), RECOLLECT_OFFLINE_PACE="0")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def of_a_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaliceLocal]:
+    variables = {"RECOLLECT_OFFLINE_PACE": "0", "RECOLLECT_ALLOW_ORIGIN": SITE}
+    server = ChaliceLocal(tmp_path_factory.mktemp("cors"), **variables)
     server.start()
     yield server
     server.kill()
@@ -72,3 +82,15 @@ class TestEventsOfAStage(CommonContract, AddressContract, TwoKeysContract):
     def client(self, of_a_stage: Gateway) -> Iterator[httpx.Client]:
         with of_a_stage.client() as client:
             yield client
+
+
+class TestNoCORS(NoCORSContract):
+    @pytest.fixture
+    def url(self, local: ChaliceLocal) -> str:
+        return local.url
+
+
+class TestCORS(CORSContract):
+    @pytest.fixture
+    def url(self, of_a_site: ChaliceLocal) -> str:
+        return of_a_site.url

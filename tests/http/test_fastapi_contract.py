@@ -9,6 +9,7 @@ import pytest
 from tests.http.bad_input import BODY_BYTES
 from tests.http.client import JSON, MARKER, refused, said, someone
 from tests.http.contract import HTTPContract
+from tests.http.cors_contract import SITE, CORSContract, NoCORSContract
 from tests.http.streaming_contract import StreamingContract
 from tests.serving import Server, StartServer
 
@@ -39,6 +40,21 @@ class TestHTTPContract(HTTPContract):
 
 class TestStreamingContract(StreamingContract):
     pass
+
+
+class TestNoCORS(NoCORSContract):
+    pass
+
+
+@pytest.fixture(scope="module")
+def of_a_site(start_server: StartServer) -> Server:
+    return start_server(RECOLLECT_OFFLINE_PACE="0", RECOLLECT_ALLOW_ORIGIN=SITE)
+
+
+class TestCORS(CORSContract):
+    @pytest.fixture
+    def url(self, of_a_site: Server) -> str:
+        return of_a_site.url
 
 
 @pytest.mark.parametrize("path", ["/chat", "/chat/stream", "/conversations"])

@@ -65,7 +65,13 @@ async def _serve(
         hosts = LOOPBACK_NAMES | {settings.host.lower()} if loopback else None
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(chat, models, hosts=hosts, sign_in=sign_in),
+                create_app(
+                    chat,
+                    models,
+                    hosts=hosts,
+                    sign_in=sign_in,
+                    allow_origin=settings.allow_origin,
+                ),
                 log_level="warning",
                 timeout_graceful_shutdown=SECONDS_TO_END,
             )

@@ -25,6 +25,12 @@ BODY_BYTES = 256 * 1024
 LIMIT = 100
 """The most conversations or messages that one answer holds."""
 
+SENT_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key")
+"""What pages of another site may send, where they may call at all (CORS)."""
+SEEN_HEADERS = ("Retry-After", "WWW-Authenticate")
+"""What they may read of an answer."""
+PREFLIGHT_SECONDS = 600
+
 OPEN = frozenset({"/", "/health", "/openapi.json"})
 """The paths that nobody signs in for; the files of the page are such too."""
 

@@ -73,9 +73,9 @@ def register(
     if allow_origin is not None:
         cors = CORSConfig(
             allow_origin,
-            allow_headers=["Idempotency-Key"],
-            expose_headers=["Retry-After", "WWW-Authenticate"],
-            max_age=600,
+            allow_headers=list(api.SENT_HEADERS),
+            expose_headers=list(api.SEEN_HEADERS),
+            max_age=api.PREFLIGHT_SECONDS,
         )
     serving = _Serving(
         open, models, sign_in=sign_in, has_authorizer=authorizer is not None, time_limit=time_limit

@@ -11,6 +11,7 @@ from fastapi.security import HTTPBearer
 from msgspec.json import schema_components
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
 from recollect.chat import Chat, Event, whole
@@ -62,6 +63,7 @@ def create_app(
     *,
     hosts: Collection[str] | None = None,
     sign_in: "SignIn | None" = None,
+    allow_origin: str | None = None,
 ) -> FastAPI:
     """The API and its page over ``chat``; its store and ``models`` the caller opens and closes.
 
@@ -69,7 +71,8 @@ def create_app(
 
     With ``sign_in`` users reach their own conversations and no other. Without it whoever can reach
     it can read and write every conversation: serve it on loopback, or behind what signs users in.
-    ``hosts`` are the host names it answers to; None is any.
+    ``hosts`` are the host names it answers to; None is any. ``allow_origin`` is the site whose
+    pages may call it.
     """
 
     @asynccontextmanager
@@ -88,6 +91,15 @@ def create_app(
         docs_url=None,
     )
     app.add_middleware(Guard, hosts=hosts, sign_in=sign_in)
+    if allow_origin is not None:  # around the guard: its refusals are for those pages too
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=[allow_origin],
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=api.SENT_HEADERS,
+            expose_headers=api.SEEN_HEADERS,
+            max_age=api.PREFLIGHT_SECONDS,
+        )
     app.add_exception_handler(RecollectError, _refuse)
     app.add_exception_handler(Refused, _refuse)
     app.add_exception_handler(HTTPException, _refuse_route)
