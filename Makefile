@@ -6,7 +6,7 @@
 # that the tests start compiles them again.
 unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
-CODE := src tests $(wildcard benchmarks) conftest.py
+CODE := src tests $(wildcard benchmarks) conftest.py serverless/app.py serverless/chalicelib
 ARGS ?=
 SECONDS ?= 60
 

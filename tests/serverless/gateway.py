@@ -6,6 +6,7 @@ query decoded, every header, and a body as text or in base64.
 
 import base64
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -171,4 +172,6 @@ def deployed(**environment: str) -> Iterator[Callable[[], Chalice]]:
         patch.setenv("AWS_EXECUTION_ENV", "AWS_Lambda_python3.12")  # Chalice adds to it
         for name, value in environment.items():
             patch.setenv(name, value)
+        patch.syspath_prepend(SERVERLESS)
+        patch.delitem(sys.modules, "chalicelib.chatbot", raising=False)  # it knows the other store
         yield lambda: run_path(str(SERVERLESS / "app.py"))["app"]

@@ -65,8 +65,11 @@ def test_it_loads_nothing_that_it_does_not_use(tmp_path: Path, code: str) -> Non
 def test_on_aws_it_loads_boto3_and_nothing_for_async_code(tmp_path: Path) -> None:
     code = """
 import app
+from chalicelib import chatbot
+from recollect.settings import read_settings
 try:
-    app.open_chats()
+    settings = read_settings()
+    chatbot.open_chats(settings, chatbot.open_models(settings))
 except Exception as error:  # nothing answers there
     print(type(error).__name__)
 import boto3

@@ -45,7 +45,7 @@ Fields = dict[str, Any]
 
 MEGABYTE = 1024 * 1024
 ABOUT = {
-    *("app.py", "chalice", "recollect", "uuid_utils", "msgspec"),
+    *("app.py", "chalicelib", "chalice", "recollect", "uuid_utils", "msgspec"),
     *("joserfc", "cryptography", "cffi", "_cffi_backend", "pycparser"),
 }
 """What a package may hold at its top."""

@@ -1,0 +1,1 @@
+"""What the function has of its own: Chalice packages this folder with app.py."""

@@ -1,0 +1,50 @@
+"""The chatbot of this function: what ``recollect serve`` reads from ``RECOLLECT_*`` holds here too.
+
+Hooks, tools, another window and the like are for ``open_chats``.
+"""
+
+from functools import partial
+
+from chalice.app import Chalice, CognitoUserPoolAuthorizer
+
+from recollect.chat import SyncChat
+from recollect.http.chalice import TIME_LIMIT, Chats, register
+from recollect.http.opening import open_sign_in
+from recollect.models import Models, open_model
+from recollect.settings import Settings, read_settings
+from recollect.stores.urls import open_store
+from recollect.windows import last
+
+
+def serve(app: Chalice) -> None:
+    """Add the API's routes to ``app``; nothing is opened before a request needs it."""
+    settings = read_settings()
+    models = open_models(settings)
+    pool = settings.cognito_user_pool
+    register(
+        app,
+        partial(open_chats, settings, models),
+        models,
+        sign_in=open_sign_in(settings),
+        authorizer=CognitoUserPoolAuthorizer("users", provider_arns=[pool]) if pool else None,
+        allow_origin=settings.allow_origin,
+        time_limit=settings.time_limit or TIME_LIMIT,
+    )
+
+
+def open_models(settings: Settings) -> Models:
+    return Models(
+        [settings.model, *settings.models],
+        open=partial(open_model, offline_pace=settings.offline_pace),
+    )
+
+
+def open_chats(settings: Settings, models: Models) -> Chats:
+    return partial(
+        SyncChat,
+        open_store(settings.store, expire_after=settings.expire_after),
+        models.get(),
+        window=last(settings.window),
+        system_prompt=settings.system_prompt,
+        lease=settings.lease,
+    )

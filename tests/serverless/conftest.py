@@ -1,0 +1,41 @@
+"""The project in serverless/ on what AWS has: DynamoDB, and a Bedrock that takes nothing amiss."""
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from recollect.stores.dynamodb import create_table
+from recollect.testing.bedrock_server import BedrockServer
+from recollect.testing.dynamodb_local import REGION, DynamoDBLocal
+from tests.serverless.gateway import Gateway, deployed
+
+
+@pytest.fixture(scope="module")
+def bedrock_server() -> Iterator[BedrockServer]:
+    with BedrockServer() as server:
+        yield server
+
+
+@pytest.fixture
+def bedrock(bedrock_server: BedrockServer) -> BedrockServer:
+    bedrock_server.reset()
+    return bedrock_server
+
+
+@pytest.fixture(scope="module")
+def on_aws(bedrock_server: BedrockServer, dynamodb_local: DynamoDBLocal) -> Iterator[Gateway]:
+    """The function behind API Gateway; its models see the last four messages."""
+    table = f"serverless-{uuid4()}"
+    client = dynamodb_local.client()
+    create_table(client, table)
+    client.close()
+    variables = {
+        "RECOLLECT_STORE": f"dynamodb://{table}?region={REGION}&endpoint={dynamodb_local.endpoint}",
+        "RECOLLECT_MODEL": "bedrock:amazon.nova-lite-v1:0",
+        "RECOLLECT_EXPIRE_AFTER": "30d",
+        "RECOLLECT_WINDOW": "4",
+        **bedrock_server.environment,
+    }
+    with deployed(**variables) as make:
+        yield Gateway(make, stage="prod")
