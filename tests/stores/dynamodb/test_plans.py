@@ -1,6 +1,7 @@
 """What plans make of DynamoDB's answers, told by literal ones: no server is asked."""
 
 from datetime import timedelta
+from random import Random
 from typing import Any
 
 import pytest
@@ -241,6 +242,64 @@ def test_a_transaction_in_the_way_of_another_is_tried_again(by_hand: ByHand, rea
     assert driven.call == transaction
     driven.answer()
     assert driven.result.revision == 4
+
+
+# Parts
+
+
+def at_the_parts(by_hand: ByHand) -> Driven[Appended]:
+    """The plan of a first message that is too long for a record, about to write its parts."""
+    driven = Driven(append(by_hand, Random(1).randbytes(80_000).hex(), owner="bob"))
+    driven.answer(found())
+    assert driven.operation == "BatchWriteItem"
+    return driven
+
+
+def tokens_of_parts(driven: Driven[Appended]) -> set[str]:
+    requests = driven.call.params["RequestItems"]["conversations"]
+    return {request["PutRequest"]["Item"]["sk"]["S"].split("#")[1] for request in requests}
+
+
+def test_parts_with_a_stamp_that_may_still_arrive_are_written_under_another_token() -> None:
+    """The late one could bring back a stamp that was taken away meanwhile, for TTL to eat it."""
+    by_hand = ByHand(expire_after=timedelta(days=30))
+    driven = at_the_parts(by_hand)
+    tokens = []
+    for _ in range(2):
+        tokens.append(tokens_of_parts(driven))
+        driven.fail("NoAnswer", unknown=True)
+    assert driven.operation == "BatchWriteItem"
+    tokens.append(tokens_of_parts(driven))
+    assert len(set.union(*tokens)) == 3
+    driven.answer()
+    (named,) = tokens[-1]
+    assert driven.call.params["Item"]["y"] == {"S": named}
+
+
+def test_it_is_given_up_in_the_end_and_nothing_has_landed() -> None:
+    driven = at_the_parts(ByHand(expire_after=timedelta(days=30)))
+    for _ in range(2):
+        driven.fail("NoAnswer", unknown=True)
+    with pytest.raises(StoreUnavailable, match="long message") as refused:
+        driven.fail("NoAnswer", unknown=True)
+    assert not refused.value.may_have_landed
+
+
+@pytest.mark.parametrize("expire_after", [None, timedelta(days=30)])
+def test_parts_that_never_arrived_are_sent_again(expire_after: timedelta | None) -> None:
+    driven = at_the_parts(ByHand(expire_after=expire_after))
+    sent = driven.call
+    driven.fail("ThrottlingException")
+    driven.answer()
+    assert driven.call == sent
+
+
+def test_parts_without_a_stamp_may_arrive_twice() -> None:
+    driven = at_the_parts(ByHand())
+    sent = driven.call
+    driven.fail("NoAnswer", unknown=True)
+    driven.answer()
+    assert driven.call == sent
 
 
 GAVE_UP = [

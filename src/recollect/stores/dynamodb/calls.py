@@ -17,10 +17,15 @@ Item: TypeAlias = dict[str, Attribute]
 
 
 class Call(NamedTuple):
-    """A request: the operation by DynamoDB's name for it, such as ``PutItem``."""
+    """A request: the operation by DynamoDB's name for it, such as ``PutItem``.
+
+    ``once`` says that it must not be sent again where an earlier try may still arrive; the plan is
+    thrown that failure.
+    """
 
     operation: str
     params: dict[str, Any]
+    once: bool = False
 
 
 class Wait(NamedTuple):
@@ -127,9 +132,10 @@ def patient(
 ) -> Plan[T]:
     """``plan``, each of its calls tried again while it fails for a while, with full jitter.
 
-    Trying again is right for every call of a plan: those that write are conditional and bear a
-    token, so that a plan recognises its own. Where a call goes on failing for ``seconds``, the plan
-    is thrown ``StoreUnavailable``; a failed condition it is thrown at once.
+    Trying again is right for every call of a plan that is not to be sent ``once``: those that write
+    are conditional and bear a token, so that a plan recognises its own. Where a call goes on
+    failing for ``seconds``, the plan is thrown ``StoreUnavailable``; a failed condition it is
+    thrown at once.
     """
     return through(plan, lambda step: _tried(step, monotonic() + seconds, monotonic, random))
 
@@ -164,7 +170,7 @@ def _slowly(step: Call | Wait, units_per_second: float) -> Plan[Any]:
     if isinstance(step, Wait):
         return (yield step)
     try:
-        reply = yield Call(step.operation, step.params | {"ReturnConsumedCapacity": "TOTAL"})
+        reply = yield step._replace(params=step.params | {"ReturnConsumedCapacity": "TOTAL"})
     except (CallFailed, StoreUnavailable):
         yield Wait(1 / units_per_second)
         raise
@@ -185,7 +191,7 @@ def _tried(
         except CallFailed as failed:
             # What an earlier try may have done is as unknown as what this one may have.
             unknown = failed.unknown = _writes(step) and (failed.unknown or unknown)
-            if not _is_transient(failed):
+            if not _is_transient(failed) or (isinstance(step, Call) and step.once and unknown):
                 raise
             # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter
             pause = random.uniform(0, longest)

@@ -33,6 +33,8 @@ BATCH_ITEMS = 25  # of one BatchWriteItem (AWS)
 BATCH_BYTES = 8 * 1024 * 1024  # of the 16 MB that one takes
 PAGE = 100
 TRIES = 12
+TOKENS = 3
+"""How often parts are written whose arrival is unknown, each time under another token."""
 
 
 # Bodies -------------------------------------------------------------------------------------------
@@ -69,13 +71,22 @@ def keep(log: Log, texts: Sequence[str], stamp: int | None) -> Plan[Kept]:
         or len(next(iter(packed(text, beside=0).values()))) <= INLINE_BYTES
     ):
         return Kept(text)
-    parts = Parts(log, stamp)
-    yield from parts.add(texts)
-    return (yield from parts.kept())
+    for _ in range(TOKENS):
+        parts = Parts(log, stamp)
+        try:
+            yield from parts.add(texts)
+            return (yield from parts.kept())
+        except Torn:
+            continue
+    raise StoreUnavailable("DynamoDB did not take a long message in time; try again later.")
 
 
 class Parts:
-    """Writes messages to parts, chunk by chunk, in bounded memory."""
+    """Writes messages to parts, chunk by chunk, in bounded memory.
+
+    Raises ``Torn`` where parts with a stamp may still arrive: long after they were taken for
+    written they could bring back a stamp that was taken away since, for TTL to eat them.
+    """
 
     def __init__(self, log: Log, stamp: int | None) -> None:
         self._log = log
@@ -124,7 +135,12 @@ class Parts:
 
     def _flush(self) -> Plan[None]:
         waiting, self._waiting, self._bytes = self._waiting, [], 0
-        yield from _write(self._log.table, waiting)
+        try:
+            yield from _write(self._log.table, waiting, once=self._stamp is not None)
+        except CallFailed as failed:
+            if not failed.unknown:
+                raise
+            raise Torn from failed
 
 
 def delete_parts(log: Log, token: str, items: int) -> Plan[None]:
@@ -135,13 +151,13 @@ def delete_parts(log: Log, token: str, items: int) -> Plan[None]:
         yield from _write(log.table, requests[start : start + BATCH_ITEMS])
 
 
-def _write(table: Table, requests: list[dict[str, Any]]) -> Plan[None]:
+def _write(table: Table, requests: list[dict[str, Any]], *, once: bool = False) -> Plan[None]:
     for tried in range(TRIES):
         if not requests:
             return
         if tried:
             yield Wait(table.random.uniform(0, min(0.05 * 2**tried, 2.0)))
-        reply = yield Call("BatchWriteItem", {"RequestItems": {table.name: requests}})
+        reply = yield Call("BatchWriteItem", {"RequestItems": {table.name: requests}}, once)
         requests = reply.get("UnprocessedItems", {}).get(table.name, [])
     if requests:
         raise StoreUnavailable("DynamoDB did not take all parts of a long message; try again.")
