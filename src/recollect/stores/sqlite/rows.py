@@ -1,14 +1,13 @@
 """The rows of a file within one transaction, at one moment."""
 
-import json
 import sqlite3
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 
 from recollect.conversations import LAST_REVISION, NUMBERS_TAKEN, Appended, Conversation
 from recollect.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
 from recollect.messages import Message, decode
-from recollect.stores.cursors import decode_cursor, encode_cursor
+from recollect.stores.cursors import decode_cursor
+from recollect.stores.sqlite.values import conversation
 
 DAY = 24 * 60 * 60 * 1000
 """How long the revisions of an ended conversation, and idempotency keys, are kept: in ms."""
@@ -283,45 +282,7 @@ class Rows:
         return freed
 
 
-def cursor_at(row: sqlite3.Row) -> str:
-    """The cursor for what lies behind the row in its owner's list."""
-    return encode_cursor(row["updated_at"], row["id"])
-
-
-def scan_cursor_at(row: sqlite3.Row) -> str:
-    """The cursor for what lies behind the row in a scan; without an id, unlike a list's."""
-    return encode_cursor(row["number"], "")
-
-
 def check_stands_at(row: sqlite3.Row, revision: int | None) -> None:
     """Raise ``Conflict`` unless the conversation stands at ``revision``, where one is given."""
     if revision is not None and row["revision"] != revision:
         raise Conflict(row["id"], expected=revision, revision=row["revision"])
-
-
-def conversation(row: sqlite3.Row) -> Conversation:
-    """The row as callers see it."""
-    return Conversation(
-        id=row["id"],
-        owner=row["owner"],
-        title=row["title"],
-        metadata=json.loads(row["metadata"]),
-        created_at=_moment(row["created_at"]),
-        updated_at=_moment(row["updated_at"]),
-        message_count=row["message_count"],
-        revision=row["revision"],
-        expires_at=None if row["expires_at"] is None else _moment(row["expires_at"]),
-    )
-
-
-def milliseconds(time: datetime | timedelta) -> int:
-    """A moment as ms since 1970, or a stretch of time as ms."""
-    since = time - _EPOCH if isinstance(time, datetime) else time
-    return since // timedelta(milliseconds=1)
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _moment(time: int) -> datetime:
-    return _EPOCH + timedelta(milliseconds=time)

@@ -32,14 +32,8 @@ from recollect.messages import Message, now
 from recollect.messages import new_id as a_new_id
 from recollect.stores.contract import Store
 from recollect.stores.sqlite.connection import MEMORY, Connection
-from recollect.stores.sqlite.rows import (
-    Rows,
-    check_stands_at,
-    conversation,
-    cursor_at,
-    milliseconds,
-    scan_cursor_at,
-)
+from recollect.stores.sqlite.rows import Rows, check_stands_at
+from recollect.stores.sqlite.values import conversation, cursor_at, milliseconds, scan_cursor_at
 
 
 class SQLiteStore(Store):

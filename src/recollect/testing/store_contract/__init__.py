@@ -46,6 +46,7 @@ pytest.register_assert_rewrite(
             "refusing",
             "removing",
             "rivals",
+            "scanning",
             "starting",
             "terms",
         )

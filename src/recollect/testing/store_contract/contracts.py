@@ -21,6 +21,7 @@ from recollect.testing.store_contract.reading import ReadingLaws
 from recollect.testing.store_contract.refusing import RefusingLaws
 from recollect.testing.store_contract.removing import RemovingLaws
 from recollect.testing.store_contract.rivals import RivalLaws
+from recollect.testing.store_contract.scanning import ScanningLaws
 from recollect.testing.store_contract.starting import StartingLaws
 
 
@@ -29,6 +30,7 @@ class Laws(
     HistoryLaws,
     RivalLaws,
     MovingLaws,
+    ScanningLaws,
     KeepingLaws,
     RefusingLaws,
     NamingLaws,

@@ -1,20 +1,20 @@
-"""Moving data: what one store holds, copied to another of any kind, and compared there."""
+"""One conversation, brought over and compared.
+
+This only says which operations come one after the other: it yields them, not yet called, and is
+sent their answers, or thrown their errors.
+"""
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import ParamSpec, TypeAlias, TypeVar, cast
+from typing import ParamSpec, TypeVar
 
-from recollect.conversations import LIMIT, Conversation
-from recollect.errors import (
-    AlreadyExists,
-    Conflict,
-    InvalidArgument,
-    NotFound,
-)
+from recollect.conversations import Conversation
+from recollect.copying.tally import Tally
+from recollect.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
 from recollect.messages import Message, encode
-from recollect.steps import Steps, arun, run
-from recollect.stores.contract import AsyncStore, Store
+from recollect.steps import Steps
+from recollect.stores.contract import Store
 
 FIRST_PAGE = 16
 PAGE_MESSAGES = 256
@@ -23,144 +23,34 @@ PAGE_CHARACTERS = 4 * 1024 * 1024
 TRIES = 5
 """How often a conversation is begun again that changed while it was copied."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How far a copy is: conversations it is through with, messages it has brought over."""
-
-    conversations: int
-    messages: int
-    conversation_id: str
-    """The one it is at."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """A conversation that does not stand in the target as it does in the source, and why."""
-
-    conversation_id: str
-    why: str
-
-
-@dataclass(slots=True)
-class Copied:
-    """What a copy did.
-
-    ``conversations`` is how many stand in the target as in the source, be it from this run or from
-    one before; ``messages`` how many this run brought over. What is in ``mismatches`` needs
-    somebody to look at it.
-    """
-
-    conversations: int = 0
-    messages: int = 0
-    mismatches: list[Mismatch] = field(default_factory=list)
-
-
-Tell: TypeAlias = Callable[[Progress], object]
-
-
-def copy(
-    source: Store, target: Store, *, owner: str | None = None, progress: Tell | None = None
-) -> Copied:
-    """Copy every conversation of ``source``, or all of ``owner``'s, to ``target``.
-
-    Ids, seqs, times, owners, titles, metadata and revisions are kept, so that what a client
-    remembers of a conversation is as good afterwards as before. Each conversation is read back and
-    compared once it has arrived. One that the target holds in another form is left alone and
-    named in the answer.
-
-    Nothing is changed in the source. Whatever ends it, call it again: it goes on behind what has
-    arrived. It brings what came to the source meanwhile, too. ``progress`` is told after every
-    stretch of messages, of some megabytes at most, and after every conversation.
-    """
-    return run(_everything(source, target, owner, progress))
-
-
-async def acopy(
-    source: AsyncStore,
-    target: AsyncStore,
-    *,
-    owner: str | None = None,
-    progress: Tell | None = None,
-) -> Copied:
-    """As ``copy``, for async stores."""
-    # The same names and signatures: only who calls must know which of them are awaited.
-    return await arun(_everything(cast(Store, source), cast(Store, target), owner, progress))
-
-
-# What follows only says which operations come one after the other: it yields them, not yet called,
-# and is sent their answers, or thrown their errors. -----------------------------------------------
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _Differs(Exception):
+class Differs(Exception):
     """The target holds something else; the text says what."""
 
 
-def _ask(operation: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> Steps[T]:
+def ask(operation: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> Steps[T]:
     answer: T = yield partial(operation, *arguments, **options)
     return answer
 
 
-def _everything(
-    source: Store, target: Store, owner: str | None, progress: Tell | None
-) -> Steps[Copied]:
-    tally = _Tally(progress)
-    cursor: str | None = None
-    while True:
-        if owner is None:
-            listing = yield from _ask(source.scan, limit=LIMIT, cursor=cursor)
-        else:
-            listing = yield from _ask(source.list, owner, limit=LIMIT, cursor=cursor)
-        for listed in listing.conversations:
-            one = _One(source, target, listed.id, owner, tally)
-            try:
-                tally.copied.conversations += yield from _settled(one)
-            except _Differs as why:
-                tally.copied.mismatches.append(Mismatch(listed.id, str(why)))
-            tally.through += 1
-            tally.tell(listed.id)
-        cursor = listing.cursor
-        if cursor is None:
-            return tally.copied
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What was done so far, for whoever wants to be told."""
-
-    progress: Tell | None
-    copied: Copied = field(default_factory=Copied)
-    through: int = 0
-
-    def tell(self, conversation_id: str) -> None:
-        if self.progress is not None:
-            self.progress(
-                Progress(
-                    conversations=self.through,
-                    messages=self.copied.messages,
-                    conversation_id=conversation_id,
-                )
-            )
-
-
 @dataclass(frozen=True, slots=True)
-class _One:
+class One:
     """One conversation, here and there."""
 
     source: Store
     target: Store
     id: str
     owner: str | None
-    tally: _Tally
+    tally: Tally
 
     def original(self) -> Steps[Conversation | None]:
-        return (yield from _found(_ask(self.source.get, self.id, owner=self.owner)))
+        return (yield from _found(ask(self.source.get, self.id, owner=self.owner)))
 
     def arrived(self) -> Steps[Conversation | None]:
-        return (yield from _found(_ask(self.target.get, self.id)))
+        return (yield from _found(ask(self.target.get, self.id)))
 
 
 def _found(asking: Steps[T]) -> Steps[T | None]:
@@ -170,10 +60,10 @@ def _found(asking: Steps[T]) -> Steps[T | None]:
         return None
 
 
-def _settled(one: _One) -> Steps[bool]:
+def settled(one: One) -> Steps[bool]:
     """Bring the conversation over, until neither side changes meanwhile.
 
-    False: it ended in the source. Raises ``_Differs``.
+    False: it ended in the source. Raises ``Differs``.
     """
     why = ""
     for _ in range(TRIES):
@@ -184,30 +74,30 @@ def _settled(one: _One) -> Steps[bool]:
         try:
             yield from _bring(one, original, there)
             return True
-        except (_Differs, Conflict, AlreadyExists, NotFound) as failed:
+        except (Differs, Conflict, AlreadyExists, NotFound) as failed:
             why = str(failed)
         except InvalidArgument as refused:
-            raise _Differs(str(refused)) from refused
+            raise Differs(str(refused)) from refused
         if (yield from one.original()) == original and (yield from one.arrived()) == there:
             break
-    raise _Differs(why)
+    raise Differs(why)
 
 
-def _bring(one: _One, original: Conversation, there: Conversation | None) -> Steps[None]:
+def _bring(one: One, original: Conversation, there: Conversation | None) -> Steps[None]:
     """Bring what is missing there of the conversation as it stood, and compare all of it."""
     revision = 0
     if there is not None:
         revision = there.revision
         _check_same(original, there, ("owner", "created_at"))
         if revision > original.revision:
-            raise _Differs(
+            raise Differs(
                 f"in the target it is at revision {revision}, ahead of the source's "
                 f"{original.revision}"
             )
         yield from _compare(one, after=0, until=revision)
         described = (original.title, original.metadata)
         if (there.title, there.metadata) != described:
-            yield from _ask(
+            yield from ask(
                 one.target.update,
                 one.id,
                 title=original.title or "",
@@ -220,7 +110,7 @@ def _bring(one: _One, original: Conversation, there: Conversation | None) -> Ste
     # Last: what moved meanwhile is seen here.
     now, there = (yield from one.original()), (yield from one.arrived())
     if now is None or there is None:
-        raise _Differs("it was deleted while it was copied")
+        raise Differs("it was deleted while it was copied")
     _check_same(now, there, _KEPT if now.expires_at is None else (*_KEPT, "expires_at"))
 
 
@@ -232,10 +122,10 @@ def _check_same(original: Conversation, there: Conversation, names: Sequence[str
         ours, theirs = getattr(original, name), getattr(there, name)
         if ours != theirs:
             # No titles and no names of users: this may end in a log.
-            raise _Differs(f"its {name} differs in the target")
+            raise Differs(f"its {name} differs in the target")
 
 
-def _restore(one: _One, original: Conversation, after: int) -> Steps[None]:
+def _restore(one: One, original: Conversation, after: int) -> Steps[None]:
     """Put what lies behind ``after`` into the target, page by page.
 
     A page of the source is of one moment; what changes in between, the comparison finds.
@@ -244,7 +134,7 @@ def _restore(one: _One, original: Conversation, after: int) -> Steps[None]:
     seq: int | None = after
     standing = after
     while seq is not None:
-        page = yield from _ask(
+        page = yield from ask(
             one.source.page,
             one.id,
             after=seq,
@@ -263,15 +153,15 @@ def _restore(one: _One, original: Conversation, after: int) -> Steps[None]:
             first = _seq(messages[0])
             if first > standing + 1:
                 gap = replace(original, revision=first - 1)
-                yield from _ask(one.target.restore, gap, (), after=standing)
+                yield from ask(one.target.restore, gap, (), after=standing)
             stretch = replace(original, revision=end)
-            yield from _ask(one.target.restore, stretch, messages, after=first - 1)
+            yield from ask(one.target.restore, stretch, messages, after=first - 1)
             standing = end
             one.tally.copied.messages += len(messages)
             one.tally.tell(one.id)
         seq = page.next
     if standing < original.revision:
-        yield from _ask(one.target.restore, original, (), after=standing)
+        yield from ask(one.target.restore, original, (), after=standing)
 
 
 def _runs(messages: Sequence[Message], sizes: Sequence[int]) -> Generator[list[Message]]:
@@ -289,27 +179,25 @@ def _runs(messages: Sequence[Message], sizes: Sequence[int]) -> Generator[list[M
         yield run
 
 
-def _compare(one: _One, *, after: int, until: int) -> Steps[None]:
-    """Raise ``_Differs`` unless both hold the same messages behind ``after`` up to ``until``."""
+def _compare(one: One, *, after: int, until: int) -> Steps[None]:
+    """Raise ``Differs`` unless both hold the same messages behind ``after`` up to ``until``."""
     limit = FIRST_PAGE
     while True:
-        ours = yield from _ask(
+        ours = yield from ask(
             one.source.page, one.id, after=after, before=until + 1, limit=limit, owner=one.owner
         )
-        theirs = yield from _ask(
-            one.target.page, one.id, after=after, before=until + 1, limit=limit
-        )
+        theirs = yield from ask(one.target.page, one.id, after=after, before=until + 1, limit=limit)
         # As they are kept: == takes 1 for 1.0, and leaves the seq out.
         here = [(_seq(message), encode(message)) for message in ours.messages]
         there = [(_seq(message), encode(message)) for message in theirs.messages]
         common = min(len(here), len(there))
         for mine, other in zip(here, there, strict=False):
             if mine != other:
-                raise _Differs(f"message {min(mine[0], other[0])} differs in the target")
+                raise Differs(f"message {min(mine[0], other[0])} differs in the target")
         if len(here) > common and theirs.next is None:
-            raise _Differs(f"message {here[common][0]} is missing in the target")
+            raise Differs(f"message {here[common][0]} is missing in the target")
         if len(there) > common and ours.next is None:
-            raise _Differs(f"message {there[common][0]} of the target is not in the source")
+            raise Differs(f"message {there[common][0]} of the target is not in the source")
         if ours.next is None and theirs.next is None:
             return
         if common:
