@@ -210,6 +210,12 @@ def check_number(value: object, name: str, *, least: int, most: int = LAST_REVIS
         raise InvalidArgument(f"{name} must be {least:,} to {most:,}.")
 
 
+def check_place(value: object, name: str) -> None:
+    """Raise ``InvalidArgument`` unless ``value`` is a seq or a revision, 0 for none, or None."""
+    if value is not None:
+        check_number(value, name, least=0)
+
+
 def check_lifetime(value: object, name: str = "expires_in") -> None:
     """Raise ``InvalidArgument`` unless ``value`` is a time of a second to 100 years, or None."""
     if value is None:

@@ -19,6 +19,7 @@ from recollect.conversations import (
     check_lifetime,
     check_names,
     check_number,
+    check_place,
     check_title,
     checked_metadata,
     checked_restored,
@@ -99,10 +100,8 @@ class SQLiteStore(Store):
     ) -> Appended:
         check_names(conversation_id, owner)
         check_idempotency_key(idempotency_key)
-        if after is not None:
-            check_number(after, "after", least=0)
-        if truncate_after is not None:
-            check_number(truncate_after, "truncate_after", least=0)
+        check_place(after, "after")
+        check_place(truncate_after, "truncate_after")
         bodies = encode_batch(messages)
         with self._writing() as rows:
             row = rows.find(conversation_id)
@@ -147,9 +146,8 @@ class SQLiteStore(Store):
     ) -> Page:
         check_names(conversation_id, owner)
         check_number(limit, "limit", least=1, most=LIMIT)
-        for name, seq in (("after", after), ("before", before)):
-            if seq is not None:
-                check_number(seq, name, least=0)
+        check_place(after, "after")
+        check_place(before, "before")
         with self._reading() as rows:
             found = rows.stretch(
                 rows.living(conversation_id, owner),
@@ -224,8 +222,7 @@ class SQLiteStore(Store):
         check_names(conversation_id, owner)
         check_title(title)
         metadata_text = None if metadata is None else dumps(checked_metadata(metadata))
-        if revision is not None:
-            check_number(revision, "revision", least=0)
+        check_place(revision, "revision")
         with self._writing() as rows:
             row = rows.living(conversation_id, owner)
             check_stands_at(row, revision)
@@ -271,8 +268,7 @@ class SQLiteStore(Store):
     ) -> Conversation:
         check_names(conversation_id, owner)
         check_number(seq, "seq", least=1)
-        if revision is not None:
-            check_number(revision, "revision", least=0)
+        check_place(revision, "revision")
         body = encode_one(message)
         with self._writing() as rows:
             row = rows.living(conversation_id, owner)
@@ -290,8 +286,7 @@ class SQLiteStore(Store):
         check_names(conversation_id, owner)
         new_id = a_new_id() if new_id is None else new_id
         check_id(new_id, "new_id")
-        if at is not None:
-            check_number(at, "at", least=0)
+        check_place(at, "at")
         with self._writing() as rows:
             source = rows.living(conversation_id, owner)
             started = rows.start(

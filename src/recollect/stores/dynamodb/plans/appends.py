@@ -7,7 +7,7 @@ from recollect.conversations import (
     Appended,
     check_idempotency_key,
     check_names,
-    check_number,
+    check_place,
     encode_batch,
 )
 from recollect.errors import (
@@ -58,10 +58,8 @@ def append(
 ) -> Plan[Appended]:
     check_names(conversation_id, owner)
     check_idempotency_key(idempotency_key)
-    if after is not None:
-        check_number(after, "after", least=0)
-    if truncate_after is not None:
-        check_number(truncate_after, "truncate_after", least=0)
+    check_place(after, "after")
+    check_place(truncate_after, "truncate_after")
     texts = encode_batch(messages)
     log, token = Log(table, conversation_id), table.new_token()
     standing = table.remembered(conversation_id)

@@ -7,6 +7,7 @@ from recollect.conversations import (
     Conversation,
     check_names,
     check_number,
+    check_place,
     check_title,
     checked_metadata,
     encode_one,
@@ -124,8 +125,7 @@ def replace(
     """
     check_names(conversation_id, owner)
     check_number(seq, "seq", least=1)
-    if revision is not None:
-        check_number(revision, "revision", least=0)
+    check_place(revision, "revision")
     text = encode_one(message)
     log = Log(table, conversation_id)
 
@@ -182,8 +182,7 @@ def update(
     check_names(conversation_id, owner)
     check_title(title)
     metadata = None if metadata is None else checked_metadata(metadata)
-    if revision is not None:
-        check_number(revision, "revision", least=0)
+    check_place(revision, "revision")
     log, token = Log(table, conversation_id), table.new_token()
     changed = heads.attributes(title, metadata)
     times = 0

@@ -12,6 +12,7 @@ from recollect.conversations import (
     check_id,
     check_names,
     check_number,
+    check_place,
 )
 from recollect.stores.cursors import decode_cursor, encode_cursor
 from recollect.stores.dynamodb import heads, reading
@@ -72,9 +73,8 @@ def page(
 ) -> Plan[Page]:
     check_names(conversation_id, owner)
     check_number(limit, "limit", least=1, most=LIMIT)
-    for name, seq in (("after", after), ("before", before)):
-        if seq is not None:
-            check_number(seq, name, least=0)
+    check_place(after, "after")
+    check_place(before, "before")
     log = Log(table, conversation_id, consistent=table.consistent)
 
     def once() -> Plan[Page]:

@@ -8,7 +8,7 @@ from recollect.conversations import (
     check_id,
     check_lifetime,
     check_names,
-    check_number,
+    check_place,
     check_title,
     checked_metadata,
 )
@@ -108,8 +108,7 @@ def fork(
     """The messages are written to parts that nobody sees, and one record then shows them all."""
     check_names(conversation_id, owner)
     check_id(new_id, "new_id")
-    if at is not None:
-        check_number(at, "at", least=0)
+    check_place(at, "at")
     source, target = Log(table, conversation_id), Log(table, new_id)
 
     def once() -> Plan[Conversation]:
