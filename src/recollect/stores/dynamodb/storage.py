@@ -208,14 +208,12 @@ def shorten(log: Log, part: Stretch, cut: Record) -> Plan[None]:
     """
     record = part.record
     values = yield from bodies(log, Stretch(record, record.position, part.last))
-    # It may have been given a later stamp since the cut.
-    stamp = None if cut.stamp is None else max(cut.stamp, record.stamp or 0)
-    kept = yield from keep(log, [dumps(value) for value in values], stamp)
+    # Its own stamp, not the cut's: all may have lost theirs since, or been given later ones.
+    kept = yield from keep(log, [dumps(value) for value in values], record.stamp)
     shorter = kept.within(record)._replace(
         messages=len(values),
         message_count=record.message_count - (record.messages - len(values)),
         rewritten=cut.position,
-        stamp=stamp,
     )
     try:
         yield Call("PutItem", rewriting(log, record, shorter))
