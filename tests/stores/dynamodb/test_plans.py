@@ -244,6 +244,22 @@ def test_a_transaction_in_the_way_of_another_is_tried_again(by_hand: ByHand, rea
     assert driven.result.revision == 4
 
 
+def test_what_a_key_answers_waits_for_a_look_at_the_record_that_it_came_with() -> None:
+    """That may have let the conversation expire, by a clock that is behind."""
+    by_hand = ByHand()
+    first = at_the_put(by_hand, append(by_hand, key="request-7"))
+    record, key = (each["Put"]["Item"] for each in first.call.params["TransactItems"])
+    again = Driven(append(by_hand, key="request-7", after=0))
+    again.answer(found(by_hand.item(3)))
+    assert again.operation == "GetItem"
+    again.answer({"Item": key})
+    assert again.operation == "Query"
+    again.answer(found(record))
+    assert again.operation == "GetItem"
+    again.answer({"Item": key})
+    assert again.result == Appended(range(4, 5), 4)
+
+
 # Parts
 
 

@@ -165,7 +165,8 @@ def _key(log: Log, record: Record, idempotency_key: str) -> dict[str, Any]:
 def _done(log: Log, last: Record, owner: str | None, idempotency_key: str) -> Plan[Appended | None]:
     """What the append with that key answered in this life of the owner's conversation.
 
-    Raises ``Torn`` where another life has begun since.
+    Raises ``Torn`` where another life has begun since, or the record came in behind ``last``: that
+    one says whether the conversation lives.
     """
     if owner not in (None, last.owner):
         return None
@@ -186,4 +187,6 @@ def _done(log: Log, last: Record, owner: str | None, idempotency_key: str) -> Pl
     if (life, created_at) != (last.life, last.created_at):
         return None
     first, messages = int(item["position"]["N"]), int(item["messages"]["N"])
+    if first > last.revision:
+        raise Torn
     return Appended(range(first, first + messages), first + messages - 1)
