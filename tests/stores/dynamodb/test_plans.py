@@ -260,6 +260,31 @@ def test_what_a_key_answers_waits_for_a_look_at_the_record_that_it_came_with() -
     assert again.result == Appended(range(4, 5), 4)
 
 
+def test_a_title_that_was_freed_while_it_was_looked_for_is_not_taken_for_none() -> None:
+    """The head that bears it was not there yet, and now another process ends the conversation."""
+    by_hand = ByHand()
+    fence = encode_fence("trip", by_hand.record(1), 1)
+    driven = Driven(by_hand.patiently(plans.get(by_hand.table, "trip", owner=None)))
+    driven.answer(found(by_hand.item(2)))
+    assert driven.operation == "GetItem"
+    driven.answer({"Item": fence})
+    assert driven.operation == "Query"
+    driven.answer(found(by_hand.item(3, messages=0, closed=True)))
+    assert driven.wait < LONGEST_WAIT, "it is read anew"
+    driven.answer()
+    with pytest.raises(NotFound):
+        driven.answer(found(by_hand.item(3, messages=0, closed=True)))
+
+
+def test_a_head_that_is_lost_for_good_leaves_the_conversation_readable() -> None:
+    by_hand = ByHand()
+    driven = Driven(by_hand.patiently(plans.get(by_hand.table, "trip", owner=None)))
+    driven.answer(found(by_hand.item(2)))
+    driven.answer({"Item": encode_fence("trip", by_hand.record(1), 1)})
+    driven.answer(found(by_hand.item(2)))
+    assert (driven.result.title, driven.result.message_count) == (None, 2)
+
+
 # Parts
 
 

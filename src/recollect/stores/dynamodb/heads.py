@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 from recollect.json_values import Json, dumps
 from recollect.stores.dynamodb.calls import Attribute, Call, CallFailed, Plan
-from recollect.stores.dynamodb.log import CONDITION_FAILED, Log
+from recollect.stores.dynamodb.log import CONDITION_FAILED, Log, Torn
 from recollect.stores.dynamodb.records import HEAD, LAYOUT, Head, Record, decode_head, key
 
 MENDED_AFTER = 60_000
@@ -47,7 +47,10 @@ def renew(log: Log, last: Record) -> Plan[None]:
 
 
 def mend(log: Log) -> Plan[None]:
-    """Renew the head from the log, and make it where it is missing or of a former life."""
+    """Renew the head from the log, and make it where it is missing or of a former life.
+
+    Raises ``Torn`` where the conversation goes on meanwhile.
+    """
     standing, _ = yield from log.end()
     last, head = standing.record, standing.head
     if last is None or last.closed:
@@ -105,7 +108,8 @@ def drop(log: Log, head: Head) -> Plan[None]:
 def described(log: Log, last: Record, head: Head | None) -> Plan[Description]:
     """Title and metadata of the conversation whose last record is ``last``.
 
-    A head that its writer did not come to renew is mended on the way.
+    A head that its writer did not come to renew is mended on the way. Raises ``Torn`` where the
+    conversation went on meanwhile.
     """
     stale = head is None or not head.is_of(last) or head.revision < last.revision
     if stale and last.updated_at + MENDED_AFTER < log.table.time():
@@ -116,7 +120,15 @@ def described(log: Log, last: Record, head: Head | None) -> Plan[Description]:
 
 
 def _opening(log: Log, last: Record) -> Plan[Description]:
-    first = last if last.position == last.life else (yield from log.record_at(last.life))
+    if last.position == last.life:
+        return decode_opening(last)
+    first = yield from log.record_at(last.life)
+    if first is None:
+        # It is freed once there is a head that says the same, or another end.
+        standing, _ = yield from log.end()
+        now, head = standing.record, standing.head
+        if now is None or now.token != last.token or (head is not None and head.is_of(last)):
+            raise Torn
     return decode_opening(first)
 
 

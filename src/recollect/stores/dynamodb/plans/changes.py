@@ -21,7 +21,7 @@ from recollect.json_values import Json, dumps
 from recollect.messages import Message
 from recollect.stores.dynamodb import heads, reading, storage
 from recollect.stores.dynamodb.calls import Call, CallFailed, Plan
-from recollect.stores.dynamodb.log import CANCELLED, CONDITION_FAILED, Log
+from recollect.stores.dynamodb.log import CANCELLED, CONDITION_FAILED, Log, Torn
 from recollect.stores.dynamodb.plans.common import (
     afterwards,
     conversation,
@@ -192,10 +192,13 @@ def update(
         if revision is not None and revision != last.revision:
             raise Conflict(conversation_id, expected=revision, revision=last.revision)
         head = standing.head
-        description = yield from heads.described(log, last, head)
-        if head is None or not head.is_of(last):
-            yield from heads.mend(log)
-            head = None
+        try:
+            description = yield from heads.described(log, last, head)
+            if head is None or not head.is_of(last):
+                yield from heads.mend(log)
+                head = None
+        except Torn:
+            continue
         if not changed and revision is None:
             break
         update = heads.edit(log, last, head, changed, token)

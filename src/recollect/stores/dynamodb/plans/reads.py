@@ -40,10 +40,14 @@ from recollect.stores.dynamodb.table import (
 def get(table: Table, conversation_id: str, *, owner: str | None) -> Plan[Conversation]:
     check_names(conversation_id, owner)
     log = Log(table, conversation_id, consistent=table.consistent)
-    standing, _ = yield from log.end()
-    last = living(log, standing, owner)
-    description = yield from heads.described(log, last, standing.head)
-    return conversation(log, last, description)
+
+    def once() -> Plan[Conversation]:
+        standing, _ = yield from log.end()
+        last = living(log, standing, owner)
+        description = yield from heads.described(log, last, standing.head)
+        return conversation(log, last, description)
+
+    return (yield from untorn(table, once))
 
 
 def tail(table: Table, conversation_id: str, n: int, *, owner: str | None) -> Plan[Tail]:

@@ -10,7 +10,7 @@ from recollect.errors import InvalidArgument
 from recollect.json_values import dumps
 from recollect.stores.dynamodb import heads, storage
 from recollect.stores.dynamodb.calls import Call, Item, Plan
-from recollect.stores.dynamodb.log import Log
+from recollect.stores.dynamodb.log import Log, Torn
 from recollect.stores.dynamodb.plans.common import afterwards
 from recollect.stores.dynamodb.plans.cutting import bury
 from recollect.stores.dynamodb.plans.ends import end, free
@@ -127,7 +127,10 @@ def _tidied(table: Table, seen: _Seen) -> Plan[int]:
         freed += yield from storage.fence(log, 1, last.life - 1)
     if last.lives(table.time()):
         if head is None or not head.is_of(last) or head.revision < last.revision:
-            yield from heads.mend(log)
+            try:
+                yield from heads.mend(log)
+            except Torn:
+                return freed  # whoever goes on with it mends it
         if last.dead:
             yield from afterwards(bury(log, last))
     return freed
