@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from recollect.chat import marks
 from recollect.chat.effects import Effect
 from recollect.chat.terms import Asked, Terms
-from recollect.conversations import Conversation, Tail
+from recollect.conversations import Conversation, Tail, encode_batch
 from recollect.errors import AlreadyExists, InvalidArgument, KeyReused, NotFound, TurnInProgress
 from recollect.messages import Message
 from recollect.models.contract import Usage
@@ -56,7 +56,7 @@ def sending(store: AnyStore, terms: Terms, asked: Asked, key: marks.Key | None) 
             found = asked_before(terms, conversation.id, key, question, behind)
             if found is not None:
                 return found
-            if n != marks.last_asked(messages):
+            if n != marks.last_asked(messages) or any(map(marks.is_whole_reply, behind)):
                 raise gone_on()
             return Beginning(conversation, before, [question], at=question.seq, spent=spent)
         check_free(terms, tail)
@@ -196,6 +196,9 @@ def _opened(store: AnyStore, terms: Terms, asked: Asked) -> Steps[Tail]:
             if title and conversation.title is None and not conversation.message_count:
                 yield lambda: store.update(conversation.id, title=title, owner=owner)
             return tail
+    # What would be refused starts nothing.
+    terms.seen_by_model([], asked.messages)
+    encode_batch(asked.messages)
     try:
         started = yield lambda: store.create(conversation_id, owner=owner, title=title)
     except AlreadyExists:

@@ -19,6 +19,7 @@ from recollect.chat.effects import (
     Operation,
     Signal,
     Turn,
+    failed,
     said,
 )
 from recollect.chat.events import UNFINISHED, Event, Started
@@ -29,6 +30,10 @@ logger = logging.getLogger("recollect.chat")
 
 SECONDS_TO_END = 1.0
 """How long a model may take to end its call once nobody listens any more."""
+LOOPS_TO_CLOSE = 10
+"""A generator that was dropped is closed in the next loop of the event loop, and one within it in
+the one after that.
+"""
 
 
 class Ear:
@@ -43,8 +48,6 @@ class Ear:
 
     def ask(self, asked: Ask) -> None:
         self._heard = asyncio.Queue()
-        if self._stopped:
-            self.stop()
         self._call = asyncio.create_task(self._listen(asked, self._heard))
 
     async def hear(self, seconds: float | None) -> Piece | Finished | Signal | None:
@@ -54,11 +57,11 @@ class Ear:
         """
         if self._heard.empty() and seconds is not None:
             self._ring_in(seconds)
-        heard = await self._heard.get()
+        heard = STOPPED if self._stopped else await self._heard.get()
         return None if heard is None else said(heard)
 
     def stop(self) -> None:
-        self._stopped = True
+        self._stopped = True  # before all that was heard and not handed on yet
         self._heard.put_nowait(STOPPED)
 
     async def hush(self) -> None:
@@ -89,12 +92,10 @@ class Ear:
             async with aclosing(reply) as pieces:
                 async for piece in pieces:
                     heard.put_nowait(piece)
-        except Exception as error:
-            heard.put_nowait(Failed(error))
-        except asyncio.CancelledError:
-            # Where that was not ``hush``, somebody waits.
-            heard.put_nowait(Failed(ModelUnavailable("The call to the model was cancelled.")))
-            raise
+        except BaseException as error:
+            heard.put_nowait(failed(error))  # where it was not ``hush``, somebody waits
+            if not isinstance(error, Exception):
+                raise
         else:
             heard.put_nowait(Failed(ModelUnavailable(UNFINISHED)))
 
@@ -104,6 +105,7 @@ class Driver:
 
     def __init__(self) -> None:
         self._running: dict[str, Ear] = {}
+        self._open = 0
         self._endings: set[asyncio.Task[None]] = set()
 
     async def events(
@@ -115,6 +117,7 @@ class Driver:
         """
         driven = _Driven(turn, Ear(model))
         conversation_id: str | None = None
+        self._open += 1
         try:
             while (event := await driven.event()) is not None:
                 if stoppable and isinstance(event, Started) and event.conversation_id:
@@ -132,6 +135,7 @@ class Driver:
             await driven.ear.hush()
             raise
         finally:
+            self._open -= 1
             if conversation_id and self._running.get(conversation_id) is driven.ear:
                 del self._running[conversation_id]
 
@@ -144,6 +148,10 @@ class Driver:
 
     async def close(self) -> None:
         """Wait until the turns that callers have left are at their ends."""
+        for _ in range(LOOPS_TO_CLOSE):
+            if not self._open:
+                break
+            await asyncio.sleep(0)
         while self._endings:
             await asyncio.wait(self._endings)
 

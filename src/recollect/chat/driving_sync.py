@@ -1,5 +1,6 @@
 """Drives turns for callers without an event loop."""
 
+import inspect
 import logging
 import threading
 from collections.abc import Generator
@@ -19,6 +20,7 @@ from recollect.chat.effects import (
     Operation,
     Signal,
     Turn,
+    failed,
     said,
 )
 from recollect.chat.events import UNFINISHED, Event, Started
@@ -39,14 +41,14 @@ class SyncEar:
 
     def ask(self, asked: Ask) -> None:
         self._heard, self._over = SimpleQueue(), threading.Event()
-        if self._stopped:
-            self.stop()
         threading.Thread(
             target=self._listen, args=(asked, self._heard, self._over), daemon=True
         ).start()
 
     def hear(self, seconds: float | None) -> Piece | Finished | Signal | None:
         """What comes next; None where nothing did for so long. Raises what the model raises."""
+        if self._stopped:
+            return STOPPED
         try:
             heard = self._heard.get(timeout=None if seconds is None else max(seconds, 0))
         except Empty:
@@ -54,7 +56,7 @@ class SyncEar:
         return said(heard)
 
     def stop(self) -> None:
-        self._stopped = True
+        self._stopped = True  # before all that was heard and not handed on yet
         self._heard.put(STOPPED)
 
     def hush(self) -> None:
@@ -69,8 +71,8 @@ class SyncEar:
                     if over.is_set():
                         return
                     heard.put(piece)
-        except Exception as error:
-            heard.put(Failed(error))
+        except BaseException as error:  # whatever it is, somebody waits
+            heard.put(failed(error))
         else:
             heard.put(Failed(ModelUnavailable(UNFINISHED)))
 
@@ -90,6 +92,7 @@ class SyncDriver:
         """
         course, ear = Course(turn), SyncEar(model)
         conversation_id: str | None = None
+        under_way: Operation | None = None
         try:
             while (effect := course.next()) is not None:
                 match effect:
@@ -105,9 +108,11 @@ class SyncDriver:
                     case Listen():
                         _answered(course, partial(ear.hear, effect.seconds))
                     case operation:
+                        under_way = operation
                         _answered(course, operation)
+                        under_way = None
         except (GeneratorExit, KeyboardInterrupt):
-            _end(course)
+            _end(course, under_way)
             raise
         finally:
             ear.hush()
@@ -124,14 +129,24 @@ class SyncDriver:
 
 def _answered(course: Course, operation: Operation) -> None:
     try:
-        course.answer(operation())
+        answer = operation()
+        if inspect.iscoroutine(answer):
+            answer.close()
+            raise TypeError("The hooks of a SyncChat are not async; use a Chat.")
+        course.answer(answer)
     except Exception as error:
         course.throw(error)
 
 
-def _end(course: Course) -> None:
-    """Drive the turn to its end for nobody: what was said is kept, nothing else begins."""
-    course.throw(CallerGone())
+def _end(course: Course, under_way: Operation | None) -> None:
+    """Drive the turn to its end for nobody: what was said is kept, nothing else begins.
+
+    An operation that was ``under_way`` is done again: nobody knows what came of it.
+    """
+    if under_way is not None:
+        _answered(course, under_way)
+    else:
+        course.throw(CallerGone())
     try:
         while (effect := course.next()) is not None:
             match effect:

@@ -6,8 +6,9 @@ from enum import Enum
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from recollect.chat.events import Event
+from recollect.errors import ModelUnavailable
 from recollect.messages import Message
-from recollect.models.contract import Finished, Piece
+from recollect.models.contract import Finished, Piece, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,23 @@ Heard: TypeAlias = Piece | Finished | Signal | Failed
 
 
 def said(heard: Heard) -> Piece | Finished | Signal:
-    """What was heard; raises what the model raised."""
-    if isinstance(heard, Failed):
-        raise heard.error
-    return heard
+    """What was heard; raises what the model raised, and ``TypeError`` where it is no reply."""
+    match heard:
+        case Failed(error):
+            raise error
+        case str() | Signal() | Finished(usage=None | Usage()):
+            return heard
+    raise TypeError(
+        "A model yields pieces of text and then Finished, with a Usage or None; this one yielded "
+        f"an object of type {type(heard).__name__}."
+    )
+
+
+def failed(error: BaseException) -> Failed:
+    """What the turn is told of ``error``: of one that is to end a program, that the call ended."""
+    if isinstance(error, Exception):
+        return Failed(error)
+    return Failed(ModelUnavailable("The call to the model was cut off."))
 
 
 class Course:

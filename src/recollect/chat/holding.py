@@ -7,7 +7,7 @@ from recollect.chat import marks
 from recollect.chat.beginnings import AnyStore, Beginning, Steps
 from recollect.chat.events import Reply
 from recollect.chat.terms import Terms
-from recollect.conversations import Page
+from recollect.conversations import Page, Tail
 from recollect.errors import Conflict, NotFound, RecollectError
 from recollect.messages import Message
 from recollect.models.contract import Usage
@@ -89,19 +89,26 @@ class Holding:
             return  # the lease ends by itself
 
     def keep(self, reply: Reply, model: str) -> Steps[bool]:
-        """Store the reply behind its question; False where that is no longer there."""
-        message = marks.answer(
-            self.question, reply.text, reply.finished, model=model, spent=self._spent
-        )
+        """Store the reply behind its question; False where that is no longer there, or is asked
+        anew by another turn.
+        """
         while True:
+            message = marks.answer(
+                self.question, reply.text, reply.finished, model=model, spent=self._spent
+            )
             try:
                 yield partial(self._store.append, self.id, [message], after=self._revision)
             except NotFound:
                 return False
             except Conflict as conflict:
-                if (yield from self._standing()) is None:
+                now = yield from self._standing()
+                if now is None or not marks.are_of_one_turn(self.question, now):
                     return False
                 self._revision = conflict.revision
+                last = yield from self._last()
+                if marks.reply_to(self.question, last) is not None:
+                    return True  # by a try whose outcome nobody heard of
+                self._spent = marks.spent(last) or self._spent
             else:
                 return True
 
@@ -137,6 +144,13 @@ class Holding:
             if (message.seq, message.id) == (self.seq, self.question.id):
                 return message
         return None
+
+    def _last(self) -> Steps[list[Message]]:
+        try:
+            tail: Tail = yield partial(self._store.tail, self.id, self._terms.reads)
+        except NotFound:
+            return []
+        return tail.messages
 
     def _lease_end(self) -> int:
         return self._terms.clock() + round(self._terms.lease.total_seconds() * 1000)

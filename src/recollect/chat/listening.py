@@ -63,7 +63,7 @@ def listen(said: list[str], timing: Timing, renew: Renew) -> Steps[Finished]:
             return Finished("stopped")
         if isinstance(heard, Finished):
             return heard
-        if heard is not None:
+        if heard:
             said.append(heard)
             yield heard
 

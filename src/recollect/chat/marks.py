@@ -56,8 +56,20 @@ def ended(question: Message, how: str) -> Message:
 
 def runs(question: Message, now: Message) -> bool:
     """Whether the turn of ``question``, which stands as ``now``, is still the one that runs."""
-    mark = _mark(now)
-    return "ended" not in mark and mark.get("reply") == _mark(question).get("reply")
+    return "ended" not in _mark(now) and are_of_one_turn(question, now)
+
+
+def are_of_one_turn(question: Message, other: Message) -> bool:
+    """Whether both are the question of the same turn: one that is asked anew is of another."""
+    return _mark(question).get("reply") == _mark(other).get("reply")
+
+
+def unmarked(message: Message) -> Message:
+    """``message`` as it was before a turn marked it: who sends one that was read asks anew."""
+    if not _mark(message):
+        return message
+    extra = {name: value for name, value in message.extra.items() if name != "turn"}
+    return replace(message, extra=extra)
 
 
 def _marked(question: Message, **how: Json) -> Message:
@@ -118,6 +130,11 @@ def reply_to(question: Message, behind: Sequence[Message]) -> Message | None:
     """The reply to ``question`` among the messages behind it."""
     id = _mark(question).get("reply")
     return next((message for message in behind if message.id == id), None)
+
+
+def is_whole_reply(message: Message) -> bool:
+    """Whether it is a reply, of whomever, and not what was said of one that failed."""
+    return message.role == "assistant" and message.extra.get("stop_reason") != "failed"
 
 
 def last_asked(messages: Sequence[Message]) -> int | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import NAMESPACE_URL, uuid5
 
+from recollect.chat import marks
 from recollect.chat.hooks import Hook
 from recollect.conversations import check_idempotency_key
 from recollect.errors import InvalidArgument, InvalidMessage
@@ -39,8 +40,12 @@ class Terms:
     def __post_init__(self) -> None:
         for name in ("lease", "time_limit"):
             given = getattr(self, name)
-            if given is not None and given <= timedelta():
-                raise InvalidArgument(f"{name} must be longer than nothing.")
+            if given is None and name == "time_limit":
+                continue
+            if not isinstance(given, timedelta) or given <= timedelta():
+                raise InvalidArgument(f"{name} must be a timedelta that is longer than nothing.")
+        if not isinstance(self.window, Window):
+            raise InvalidArgument("window must be a Window, such as last(20).")
 
     @property
     def reads(self) -> int:
@@ -54,17 +59,21 @@ class Terms:
 
         Raises ``InvalidArgument`` where there is nothing in it for a model to answer.
         """
-        window = self.window([*earlier, *question])
-        if not window or window[-1].role == "assistant":
-            raise InvalidArgument(
-                "There is nothing for the model to answer: a tool's result needs the call that it "
-                "answers within the window, right before it."
-            )
-        return window
+        return answerable(self.window([*earlier, *question]))
 
     def prompt(self, asked: str | None) -> str | None:
         """The system prompt of a turn that asked for its own, or for none."""
         return self.system_prompt if asked is None else asked
+
+
+def answerable(window: list[Message]) -> list[Message]:
+    """``window``; raises ``InvalidArgument`` where there is nothing in it for a model to answer."""
+    if not window or window[-1].role not in ROLES:
+        raise InvalidArgument(
+            "There is nothing for the model to answer: a tool's result needs the call that it "
+            "answers within the window, right before it."
+        )
+    return window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,4 +130,4 @@ def question(messages: object) -> list[Message]:
             raise InvalidArgument(_ASKED)
     if all(message.role == "user" for message in given) and not valid_for_models(given):
         raise InvalidMessage("The message is blank; write something.")
-    return list(given)
+    return [marks.unmarked(message) for message in given]

@@ -21,7 +21,7 @@ from recollect.chat.effects import Ask, CallerGone, Hush, Turn
 from recollect.chat.events import Reply, Started
 from recollect.chat.holding import Holding
 from recollect.chat.listening import Timing, listen
-from recollect.chat.terms import Terms
+from recollect.chat.terms import Terms, answerable
 from recollect.conversations import Page, Tail
 from recollect.errors import Conflict, InvalidArgument, KeyReused, NotFound, RecollectError
 from recollect.messages import Message
@@ -104,7 +104,9 @@ class KeptTurn:
             begun = yield from self._begin()
             if isinstance(begun, Replay):
                 return begun
-            if not self._asks_late:
+            if self._asks_late:
+                self._terms.seen_by_model(begun.earlier, begun.question)
+            else:
                 yield from self._ask(begun)
             try:
                 yield from self._held.begin(begun)
@@ -124,7 +126,7 @@ class KeptTurn:
         if n is None:
             raise KeyReused("The reply to the message with this idempotency key has been removed.")
         question, behind = messages[n], messages[n + 1 :]
-        if question.id == self._held.question.id:
+        if marks.are_of_one_turn(question, self._held.question):
             return begun
         found = asked_before(self._terms, self._held.id, key, question, behind)
         if found is None:
@@ -146,7 +148,7 @@ class KeptTurn:
     def _ask(self, begun: Beginning) -> Steps[None]:
         window = self._terms.seen_by_model(begun.earlier, begun.question)
         for hook in self._terms.hooks:
-            window = valid_for_models((yield partial(hook.before_model, window)))
+            window = answerable(valid_for_models((yield partial(hook.before_model, window))))
         yield Ask(window, self._terms.prompt(self._system_prompt))
 
     def _keep(self, reply: Reply) -> Steps[None]:

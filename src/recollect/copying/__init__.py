@@ -4,7 +4,7 @@ from typing import cast
 
 from recollect.conversations import LIMIT
 from recollect.copying.one import Differs, One, ask, settled
-from recollect.copying.tally import Copied, Mismatch, Progress, Tally, Tell
+from recollect.copying.tally import Copied, Mismatch, NotTold, Progress, Tally, Tell
 from recollect.steps import Steps, arun, run
 from recollect.stores.contract import AsyncStore, Store
 
@@ -25,7 +25,10 @@ def copy(
     arrived. It brings what came to the source meanwhile, too. ``progress`` is told after every
     stretch of messages, of some megabytes at most, and after every conversation.
     """
-    return run(_everything(source, target, owner, progress))
+    try:
+        return run(_everything(source, target, owner, progress))
+    except NotTold as failed:
+        raise failed.error from None
 
 
 async def acopy(
@@ -37,7 +40,10 @@ async def acopy(
 ) -> Copied:
     """As ``copy``, for async stores."""
     # The same names and signatures: only who calls must know which of them are awaited.
-    return await arun(_everything(cast(Store, source), cast(Store, target), owner, progress))
+    try:
+        return await arun(_everything(cast(Store, source), cast(Store, target), owner, progress))
+    except NotTold as failed:
+        raise failed.error from None
 
 
 def _everything(

@@ -40,6 +40,14 @@ class Copied:
 Tell: TypeAlias = Callable[[Progress], object]
 
 
+class NotTold(Exception):
+    """Whoever is told of the progress raised an error, which says nothing of a conversation."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
 @dataclass(slots=True)
 class Tally:
     """What was done so far, for whoever wants to be told."""
@@ -49,11 +57,15 @@ class Tally:
     through: int = 0
 
     def tell(self, conversation_id: str) -> None:
-        if self.progress is not None:
-            self.progress(
-                Progress(
-                    conversations=self.through,
-                    messages=self.copied.messages,
-                    conversation_id=conversation_id,
-                )
-            )
+        """Raises ``NotTold`` from what the caller's function raised."""
+        if self.progress is None:
+            return
+        now = Progress(
+            conversations=self.through,
+            messages=self.copied.messages,
+            conversation_id=conversation_id,
+        )
+        try:
+            self.progress(now)
+        except Exception as error:
+            raise NotTold(error) from error

@@ -1,0 +1,320 @@
+"""What a turn promises, where a model, a caller or another process does what nobody expects."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncGenerator, Generator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recollect.chat import Chat, SyncChat, whole_sync
+from recollect.errors import (
+    InvalidArgument,
+    KeyReused,
+    MessageTooLarge,
+    ModelTimeout,
+    ModelUnavailable,
+    TurnInProgress,
+)
+from recollect.messages import Message
+from recollect.models.contract import Finished, Piece, Usage
+from recollect.stores.contract import Store
+from recollect.stores.urls import open_async_store, open_store
+from recollect.windows import last
+
+DONE = Finished("end_turn", Usage(10, 10))
+
+
+class Says:
+    """A model that yields ``items``; a float is a pause."""
+
+    id = "says"
+
+    def __init__(self, *items: Any) -> None:
+        self.items = items
+        self.asked = 0
+
+    def stream_sync(
+        self, messages: Sequence[Message], *, system_prompt: str | None = None
+    ) -> Generator[Piece | Finished, None, None]:
+        self.asked += 1
+        for item in self.items:
+            if isinstance(item, float):
+                time.sleep(item)
+            elif isinstance(item, BaseException):
+                raise item
+            else:
+                yield item
+
+    async def stream(
+        self, messages: Sequence[Message], *, system_prompt: str | None = None
+    ) -> AsyncGenerator[Piece | Finished, None]:
+        self.asked += 1
+        for item in self.items:
+            await asyncio.sleep(item if isinstance(item, float) else 0)
+            if isinstance(item, BaseException):
+                raise item
+            if not isinstance(item, float):
+                yield item
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(f"sqlite:///{tmp_path / 'r.db'}")
+
+
+def texts(store: Store, id: str = "talk") -> list[str]:
+    return [message.text for message in store.tail(id, 50).messages]
+
+
+# Keys ---------------------------------------------------------------------------------------------
+
+
+def test_the_same_message_with_its_key_is_answered_once_however_far_back(store: Store) -> None:
+    model, question = Says("reply", DONE), Message.user("Q")
+    chat = SyncChat(store, model, window=last(2))
+    first = chat.send(question, conversation_id="talk", owner="bob", idempotency_key="k")
+    for n in range(3):
+        chat.send(f"x{n}", conversation_id="talk")
+    before = texts(store)
+    again = chat.send(question, conversation_id="talk", owner="bob", idempotency_key="k")
+    assert again == first
+    assert (model.asked, texts(store)) == (4, before)
+
+
+@pytest.mark.anyio
+async def test_one_message_object_sent_thrice_at_once_is_answered_once(tmp_path: Path) -> None:
+    async with open_async_store(f"sqlite:///{tmp_path / 'r.db'}") as store:
+        made = await store.create(owner="bob")
+        chat, question = Chat(store, Says("reply", 0.05, DONE)), Message.user("Q")
+        sends = [
+            chat.send(question, conversation_id=made.id, owner="bob", idempotency_key="k")
+            for _ in range(3)
+        ]
+        outcomes = await asyncio.gather(*sends, return_exceptions=True)
+        assert {type(each).__name__ for each in outcomes} <= {"Reply", "TurnInProgress"}
+        kept = (await store.tail(made.id, 9)).messages
+        assert [message.text for message in kept] == ["Q", "reply"]
+
+
+def test_a_failed_turn_is_not_tried_again_behind_a_reply_of_others(store: Store) -> None:
+    def ask(*items: Any) -> None:
+        SyncChat(store, Says(*items)).send(
+            "q", conversation_id="talk", owner="bob", idempotency_key="k"
+        )
+
+    with pytest.raises(ModelUnavailable):
+        ask(ModelUnavailable("down"))
+    store.append("talk", [Message.user("theirs"), Message.assistant("answered by others")])
+    with pytest.raises(KeyReused):
+        ask("late", DONE)
+
+
+def test_a_message_that_was_read_is_asked_anew(store: Store) -> None:
+    chat = SyncChat(store, Says("one", DONE))
+    chat.send("Q one", conversation_id="talk", owner="bob", idempotency_key="k")
+    read = store.tail("talk", 5).messages[0]
+    assert read.seq is not None
+    whole_sync(chat.edit("talk", read.seq, replace(read, content="Q two")))
+    with pytest.raises(KeyReused):
+        chat.send("Q one", conversation_id="talk", idempotency_key="k")
+    other = SyncChat(store, Says("ok", Finished("end_turn")))
+    other.send(store.tail("talk", 5).messages[0], conversation_id="other", owner="bob")
+    assert other.usage("other") == Usage(0, 0)
+
+
+# Models -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [SystemExit("x"), asyncio.CancelledError(), KeyboardInterrupt()])
+def test_a_model_that_would_end_the_program_ends_its_turn(store: Store, end: BaseException) -> None:
+    raised: list[BaseException] = []
+
+    def send() -> None:
+        try:
+            SyncChat(store, Says("a", end)).send("q", conversation_id="talk", owner="bob")
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert [type(error) for error in raised] == [ModelUnavailable]
+    assert texts(store) == ["q", "a"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [b"x", 7, {"text": "x"}, print, Finished("end_turn", {"input_tokens": 1})],  # type: ignore[arg-type]
+)
+def test_what_is_no_piece_ends_the_turn_and_the_next_one_works(
+    store: Store, odd: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(TypeError, match="pieces of text"):
+        SyncChat(store, Says("hello ", odd, DONE)).send("q", conversation_id="talk", owner="bob")
+    assert texts(store) == ["q", "hello "]
+    SyncChat(store, Says("ok", DONE)).send("q2", conversation_id="talk")
+    assert capsys.readouterr().out == ""
+
+
+def test_an_empty_piece_is_none(store: Store) -> None:
+    chat = SyncChat(store, Says("", 1.0, DONE), time_limit=timedelta(seconds=0.2))
+    with pytest.raises(ModelTimeout):
+        chat.send("q", conversation_id="talk", owner="bob")
+    assert texts(store) == ["q"]
+
+
+# Callers ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_close_waits_for_turns_that_were_left_by_break(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'r.db'}"
+    async with open_async_store(url) as store:
+        chat = Chat(store, Says(*(f"p{n} " for n in range(100)), DONE))
+        async for event in chat.stream("q", conversation_id="talk", owner="bob"):
+            if event == "p3 ":
+                break
+        await chat.close()
+    async with open_async_store(url) as store:
+        kept = (await store.tail("talk", 5)).messages
+        assert [message.text for message in kept] == ["q", "p0 p1 p2 p3 "]
+        await Chat(store, Says("ok", DONE)).send("q2", conversation_id="talk")
+
+
+@pytest.mark.anyio
+async def test_a_stop_comes_before_what_was_heard_and_not_taken(tmp_path: Path) -> None:
+    async with open_async_store(f"sqlite:///{tmp_path / 'r.db'}") as store:
+        chat = Chat(store, Says(*(f"p{n} " for n in range(6)), DONE))
+        events = chat.stream("q", conversation_id="talk", owner="bob")
+        await anext(events)
+        assert await anext(events) == "p0 "
+        await asyncio.sleep(0.1)
+        assert await chat.stop("talk")
+        assert [event async for event in events] == [Finished("stopped")]
+        assert [m.text for m in (await store.tail("talk", 5)).messages] == ["q", "p0 "]
+
+
+class Interrupted:
+    """A store whose appends are interrupted from the keyboard once: before or after they land."""
+
+    def __init__(self, store: Store, number: int, *, lands: bool) -> None:
+        self._store, self._number, self._lands, self._seen = store, number, lands, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def append(self, *arguments: Any, **options: Any) -> Any:
+        self._seen += 1
+        if self._seen != self._number:
+            return self._store.append(*arguments, **options)
+        if self._lands:
+            self._store.append(*arguments, **options)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("lands", [False, True])
+def test_what_was_said_is_kept_once_if_its_write_is_interrupted(store: Store, lands: bool) -> None:
+    interrupted: Any = Interrupted(store, 2, lands=lands)
+    with pytest.raises(KeyboardInterrupt):
+        SyncChat(interrupted, Says("hello", DONE)).send("q", conversation_id="talk", owner="bob")
+    assert texts(store) == ["q", "hello"]
+    SyncChat(store, Says("ok", DONE)).send("q2", conversation_id="talk")
+
+
+def test_async_hooks_of_a_sync_chat_are_refused(store: Store) -> None:
+    class Hook:
+        async def before_model(self, window: list[Message]) -> list[Message]:
+            return window
+
+        async def after_reply(self, reply: object) -> None:
+            pass
+
+    with pytest.raises(TypeError, match="not async"):
+        SyncChat(store, Says("x", DONE), hooks=[Hook()]).send("q", owner="bob")
+
+
+def test_a_hook_that_leaves_nothing_to_answer_ends_the_turn(store: Store) -> None:
+    class Hook:
+        def before_model(self, window: list[Message]) -> list[Message]:
+            return [Message.system("be brief")]
+
+        def after_reply(self, reply: object) -> None:
+            pass
+
+    model = Says("x", DONE)
+    with pytest.raises(InvalidArgument, match="nothing for the model"):
+        SyncChat(store, model, hooks=[Hook()]).send("q", conversation_id="talk", owner="bob")
+    assert model.asked == 0
+
+
+# Beginnings ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+def test_a_first_message_that_is_refused_starts_nothing(store: Store, key: str | None) -> None:
+    chat = SyncChat(store, Says("x", DONE))
+    with pytest.raises(InvalidArgument):
+        chat.send([Message.tool("x", tool_call_id="c")], owner="bob", idempotency_key=key)
+    with pytest.raises(MessageTooLarge):
+        chat.send("x" * (17 << 20), owner="bob", idempotency_key=key)
+    assert store.list("bob").conversations == []
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"lease": 30}, {"lease": None}, {"time_limit": 30}, {"window": 20}], ids=str
+)
+def test_wrong_terms_are_refused_at_once(store: Store, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument, match=next(iter(wrong))):
+        SyncChat(store, Says("x", DONE), **wrong)
+
+
+# Two processes ------------------------------------------------------------------------------------
+
+
+def test_what_a_stopped_turn_took_is_added_to_what_others_took_since(store: Store) -> None:
+    here = SyncChat(store, Says("part", 0.4, "x", DONE), lease=timedelta(seconds=0.9))
+    there = SyncChat(store, Says("ok", DONE))
+    there.send("one", conversation_id="talk", owner="bob")
+    events = here.stream("two", conversation_id="talk")
+    next(events)
+    assert next(events) == "part"
+    assert there.stop("talk")
+    there.send("three", conversation_id="talk")
+    for _ in events:
+        pass
+    there.send("four", conversation_id="talk")
+    assert there.usage("talk") == Usage(30, 30)
+
+
+def test_a_question_that_is_asked_anew_gets_no_part_of_the_reply_that_was_stopped(
+    store: Store,
+) -> None:
+    here = SyncChat(store, Says("part", 0.4, "x", DONE), lease=timedelta(seconds=0.9))
+    there = SyncChat(store, Says("ok", DONE))
+    events = here.stream("q", conversation_id="talk", owner="bob")
+    next(events)
+    assert next(events) == "part"
+    assert there.stop("talk")
+    there.send("q", conversation_id="talk")
+    for _ in events:
+        pass
+    assert texts(store) == ["q", "ok"]
+    with pytest.raises(StopIteration):
+        next(events)
+
+
+def test_two_turns_at_once_are_still_one_and_a_refusal(store: Store) -> None:
+    chat = SyncChat(store, Says("x", DONE))
+    events = chat.stream("q", conversation_id="talk", owner="bob")
+    next(events)
+    with pytest.raises(TurnInProgress):
+        SyncChat(store, Says("x", DONE)).send("q2", conversation_id="talk")
+    events.close()
