@@ -5,11 +5,15 @@ holds the files equal to what it writes. It is no part of the function.
 """
 
 import json
+import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from recollect.http.api import SEEN_HEADERS
+from recollect.http.chalice import TIME_LIMIT
 from recollect.models.bedrock import arns
 from recollect.models.bedrock import policy as bedrock_policy
 from recollect.stores.dynamodb import policy as dynamodb_policy
@@ -52,7 +56,10 @@ def _variables(config: Json, stage: str) -> dict[str, str]:
 
 
 def _table(config: Json, stage: str) -> str:
-    return urlsplit(_variables(config, stage)["RECOLLECT_STORE"]).netloc
+    url = _variables(config, stage).get("RECOLLECT_STORE", "")
+    if not url.startswith("dynamodb://"):
+        raise SystemExit(f"The stage {stage} needs a RECOLLECT_STORE such as dynamodb://TABLE.")
+    return urlsplit(url).netloc
 
 
 # Rights ---------------------------------------------------------------------------------------
@@ -145,11 +152,16 @@ def _log_days(stage: str) -> int:
 
 
 def _condition(stage: str) -> str:
-    return f"Is{stage.capitalize()}"
+    return f"Is{_title(stage)}"
 
 
 def _logical_name(stage: str) -> str:
-    return f"Conversations{stage.capitalize()}"
+    return f"Conversations{_title(stage)}"
+
+
+def _title(stage: str) -> str:
+    """As CloudFormation takes it in names: letters and digits alone."""
+    return "".join(part[:1].upper() + part[1:] for part in re.split(r"[^A-Za-z0-9]+", stage))
 
 
 def _table_resource(config: Json, stage: str) -> Json:
@@ -183,7 +195,13 @@ def _gateway_responses() -> Json:
             "ResponseTemplates": {
                 "application/json": json.dumps({"error": sentence, "code": code})
             },
-            "ResponseParameters": {"Headers": {"Access-Control-Allow-Origin": "'*'"} | named},
+            "ResponseParameters": {
+                "Headers": {
+                    "Access-Control-Allow-Origin": "'*'",
+                    "Access-Control-Expose-Headers": f"'{', '.join(SEEN_HEADERS)}'",
+                }
+                | named
+            },
         }
 
     signed_out = response(401, "not_signed_in", "Sign in first.", WWW_Authenticate="Bearer")
@@ -199,14 +217,18 @@ def _gateway_responses() -> Json:
         ),
         "REQUEST_TOO_LARGE": response(413, "too_large", "The request is too large."),
         "THROTTLED": response(
-            429, "too_many_requests", "There is too much to do; try again in a moment."
+            429,
+            "too_many_requests",
+            "There is too much to do; try again in a moment.",
+            Retry_After="1",
         ),
         "INTEGRATION_TIMEOUT": response(504, "timed_out", "It took too long; try again."),
     }
 
 
 def _alarms(config: Json) -> Json:
-    milliseconds = 1000 * int(config["lambda_timeout"])
+    # What takes longest and ends well is a turn that was cut off.
+    milliseconds = int(TIME_LIMIT / timedelta(milliseconds=1))
 
     def alarm(what: str, namespace: str, dimensions: Json, **rule: Any) -> Json:
         actions = {"Fn::If": ["HasAlarmTopic", [{"Ref": "AlarmTopic"}], {"Ref": "AWS::NoValue"}]}
@@ -244,12 +266,12 @@ def _alarms(config: Json) -> Json:
             **once,
         ),
         "DurationAlarm": alarm(
-            "One request of twenty takes nearly all the time that it may.",
+            "One request of twenty takes nearly all the time that it may, or is cut off.",
             "AWS/Lambda",
             function,
             MetricName="Duration",
             ExtendedStatistic="p95",
-            Threshold=milliseconds * 9 // 10,
+            Threshold=milliseconds - 1000,
             EvaluationPeriods=3,
         ),
         # The function answers most failures itself, so that they are no errors of its own.

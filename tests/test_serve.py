@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from recollect.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
 from tests.http.client import (
     connected,
     eventually,
@@ -40,6 +41,20 @@ def ended(folder: Path, *arguments: str, **variables: str) -> str:
     return line
 
 
+def test_a_table_in_no_region_ends_it_with_a_sentence(tmp_path: Path) -> None:
+    nowhere = {"AWS_CONFIG_FILE": "none", "AWS_EC2_METADATA_DISABLED": "true"}
+    url = "dynamodb://conversations?endpoint=http://127.0.0.1:9"
+    assert "No AWS region" in ended(tmp_path, RECOLLECT_STORE=url, **nowhere)
+
+
+def test_a_table_that_is_not_there_ends_it_with_a_sentence(
+    tmp_path: Path, dynamodb_local: DynamoDBLocal
+) -> None:
+    credentials = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": KEY}
+    url = f"dynamodb://nowhere?region={REGION}&endpoint={dynamodb_local.endpoint}"
+    assert "create_table" in ended(tmp_path, RECOLLECT_STORE=url, **credentials)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -59,6 +74,11 @@ def ended(folder: Path, *arguments: str, **variables: str) -> str:
         ("RECOLLECT_MODEL", "telepathy"),
         ("RECOLLECT_ALLOW_ORIGIN", "chat.example"),
         ("RECOLLECT_ALLOW_ORIGIN", "https://chat.example/page"),
+        ("RECOLLECT_ALLOW_ORIGIN", "https://Chat.example"),
+        ("RECOLLECT_ALLOW_ORIGIN", "https://chat.example:443"),
+        ("RECOLLECT_ALLOW_ORIGIN", "https://例.example"),
+        ("RECOLLECT_SYSTEM_PROMPT", "\udcff"),
+        ("RECOLLECT_PORT", "\udcff"),
         ("RECOLLECT_HOST", "not a host"),
         ("RECOLLECT_OFFLINE_PACE", "slowly"),
         ("RECOLLECT_OFFLINE_PACE", "-1"),

@@ -15,8 +15,9 @@ from recollect.models import check_model
 from recollect.stores.urls import check_url, duration
 
 PREFIX = "RECOLLECT_"
+_ORIGIN = re.compile(r"\*|https?://[a-z0-9-]+(\.[a-z0-9-]+)*(:[1-9]\d{0,4})?", re.ASCII)
 _USER_POOL = re.compile(
-    r"arn:aws[a-z-]*:cognito-idp:([a-z0-9-]+):\d{12}:userpool/(\1_[A-Za-z0-9]+)"
+    r"arn:aws(?:-us-gov)?:cognito-idp:([a-z0-9-]+):\d{12}:userpool/(\1_[A-Za-z0-9]+)"
 )
 
 
@@ -39,10 +40,12 @@ def _models(text: str) -> list[str]:
 
 
 def _origin(site: str) -> str:
-    if not re.fullmatch(r"\*|https?://[^/\s,?#]+", site):
+    default = ":443" if site.startswith("https:") else ":80"
+    if not _ORIGIN.fullmatch(site) or site.endswith(default):
         raise InvalidArgument(
-            f"{site!r} is no origin; write one such as https://chat.example, without a path, or * "
-            "for any site."
+            f"{site!r} is no origin as browsers send it; write one such as https://chat.example, "
+            "in small letters and punycode, without a path and without the usual port, or * for "
+            "any site."
         )
     return site
 
@@ -135,7 +138,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     @property
     def issuer(self) -> str | None:
         """Who issues the tokens; a user pool's own name is that of its address."""
-        if self.jwt_issuer or self.cognito_user_pool is None:
+        if self.cognito_user_pool is None:
             return self.jwt_issuer
         pool = _USER_POOL.fullmatch(self.cognito_user_pool)
         assert pool is not None
@@ -147,8 +150,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     given = {}
     for field in fields(Settings):
         name = f"{PREFIX}{field.name}".upper()
-        if name in environment:
-            given[field.name] = _read(field, name, environment[name])
+        if text := environment.get(name):  # an empty one is as if it were not there
+            given[field.name] = _read(field, name, text)
     settings = Settings(**given)
     _check_sign_in(settings)
     return settings
@@ -158,9 +161,12 @@ def _read(field: FieldInfo, name: str, text: str) -> Any:
     *readers, meta = field.type.__metadata__
     read = next(filter(callable, readers), str)
     try:
+        text.encode()
         return convert(read(text), field.type, strict=False)
     except InvalidArgument as wrong:
         raise InvalidArgument(f"{name} is wrong: {wrong}") from None
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{name} is wrong: It is not UTF-8.") from None
     except ValidationError:
         raise InvalidArgument(f"{name} must be {meta.description}.") from None
 
@@ -174,6 +180,11 @@ def _check_sign_in(settings: Settings) -> None:
             if not given:
                 variable = f"{PREFIX}{name}".upper()
                 raise InvalidArgument(f"{variable} is missing, and RECOLLECT_AUTH is jwt.")
+        if settings.jwt_issuer not in (None, settings.issuer):
+            raise InvalidArgument(
+                "RECOLLECT_JWT_ISSUER is not the issuer of RECOLLECT_COGNITO_USER_POOL; leave one "
+                "of them out."
+            )
         return
     for name in ("jwt_issuer", "jwt_audience", "jwt_jwks_url", "cognito_user_pool"):
         if getattr(settings, name):

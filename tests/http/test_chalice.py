@@ -391,6 +391,18 @@ def test_what_a_gateway_claims_is_not_believed_where_tokens_are_checked(store: S
         assert shown(client, said(client, "Hi")["conversation_id"])["user_id"] == "bob"
 
 
+@pytest.mark.parametrize("claims", [{}, {"sub": ""}, {"sub": 7}, {"sub": None}])
+def test_claims_of_an_authorizer_that_nobody_told_of_are_who_sent_it(
+    store: Store, claims: Fields
+) -> None:
+    """Else, where API Gateway alone has the setting, all its users could name any user."""
+    with reached(served(store), claims={"sub": "bob"}) as client:
+        assert shown(client, said(client, "Hi")["conversation_id"])["user_id"] == "bob"
+        refused(client.get("/conversations", params={"user_id": "alice"}), 403)
+    with reached(served(store), claims=claims) as client:
+        refused(client.get("/conversations", params={"user_id": "alice"}), 401)
+
+
 def test_two_headers_sign_nobody_in(store: Store) -> None:
     with reached(served(store, sign_in=Names())) as client:
         headers = [("Authorization", "Basic eve"), ("Authorization", "Name alice")]

@@ -360,6 +360,7 @@ NAMELESS = {"RECOLLECT_JWT_ISSUER": "", "RECOLLECT_JWT_AUDIENCE": ""}
         ("RECOLLECT_JWT_AUDIENCE", {"RECOLLECT_JWT_AUDIENCE": " , "}),
         ("RECOLLECT_JWT_JWKS_URL", {"RECOLLECT_JWT_JWKS_URL": "http://issuer.example/keys"}),
         ("RECOLLECT_COGNITO_USER_POOL", {"RECOLLECT_COGNITO_USER_POOL": "eu-west-1_aBcDeFgHi"}),
+        ("RECOLLECT_JWT_ISSUER", {"RECOLLECT_COGNITO_USER_POOL": POOL}),
         (
             "RECOLLECT_COGNITO_USER_POOL",
             {"RECOLLECT_COGNITO_USER_POOL": POOL.replace("eu-west-1:", "us-east-1:")},
@@ -377,12 +378,12 @@ def test_a_wrong_setting_of_sign_in_ends_it_with_a_sentence_that_names_it(
     assert list(tmp_path.iterdir()) == [], "it looked at its settings only after it had begun"
 
 
-def test_a_user_pool_issues_under_the_name_of_its_address_unless_told_otherwise() -> None:
+def test_a_user_pool_issues_under_the_name_of_its_address() -> None:
     given = {"RECOLLECT_AUTH": "jwt", "RECOLLECT_JWT_AUDIENCE": "app"}
     pool = read_settings(given | {"RECOLLECT_COGNITO_USER_POOL": POOL})
     assert pool.issuer == "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_aBcDeFgHi"
-    other = read_settings(ALL | {"RECOLLECT_COGNITO_USER_POOL": POOL})
-    assert other.issuer == ISSUER
+    with pytest.raises(InvalidArgument, match="leave one of them out"):
+        read_settings(ALL | {"RECOLLECT_COGNITO_USER_POOL": POOL})
 
 
 @pytest.mark.parametrize("left", ["RECOLLECT_JWT_AUDIENCE", "RECOLLECT_COGNITO_USER_POOL"])

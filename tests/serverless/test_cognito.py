@@ -101,6 +101,12 @@ def test_each_token_is_checked_under_chalice_local_too(pool: Pool, tmp_path: Pat
     """Chalice itself reads the claims of a token there without asking who has signed it."""
     with key_server() as issuer:
         settings = issuer.settings | {"RECOLLECT_COGNITO_USER_POOL": pool.arn}
+        del settings["RECOLLECT_JWT_ISSUER"]  # which is the pool
+        name = f"https://cognito-idp.{REGION}.amazonaws.com/{pool.id}"
+
+        def issued(user: str, **changed: Any) -> dict[str, Any]:
+            return claims(user, iss=name, **changed)
+
         server = ChaliceLocal(tmp_path, RECOLLECT_OFFLINE_PACE="0", **settings)
         server.start()
         try:
@@ -108,15 +114,15 @@ def test_each_token_is_checked_under_chalice_local_too(pool: Pool, tmp_path: Pat
                 answer_of(client.get("/health"))
                 refused(client.get("/conversations"), 401)
                 for wrong in (
-                    token(claims("alice"), key=rsa("of somebody else")),
-                    token(claims("alice", exp=1)),
+                    token(issued("alice"), key=rsa("of somebody else")),
+                    token(issued("alice", exp=1)),
                 ):
                     client.headers["Authorization"] = bearer(wrong)
                     refused(client.get("/conversations"), 401)
-                client.headers["Authorization"] = bearer(token(claims("alice")))
+                client.headers["Authorization"] = bearer(token(issued("alice")))
                 place = said(client, "Hi")["conversation_id"]
                 assert shown(client, place)["user_id"] == "alice"
-                client.headers["Authorization"] = bearer(token(claims("eve")))
+                client.headers["Authorization"] = bearer(token(issued("eve")))
                 refused(client.get(f"/conversations/{place}"), 404)
         finally:
             server.kill()

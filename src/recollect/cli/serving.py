@@ -12,11 +12,12 @@ import typer
 import uvicorn
 
 from recollect.chat import Chat
-from recollect.errors import InvalidArgument
+from recollect.errors import InvalidArgument, RecollectError, StoreMismatch
 from recollect.http.fastapi import create_app
 from recollect.http.opening import open_sign_in
 from recollect.models import Models, open_model
 from recollect.settings import Settings, read_settings
+from recollect.stores.contract import AsyncStore
 from recollect.stores.urls import open_async_store
 from recollect.windows import last
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # its library comes with an extra
     from recollect.http.auth import SignIn
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+SECONDS_TO_CHECK = 3
 SECONDS_TO_END = 3
 """How long replies that are under way may go on once the server is told to end."""
 
@@ -53,6 +55,7 @@ async def _serve(
     )
     async with AsyncExitStack() as ends:
         await ends.enter_async_context(store)
+        await _check(store)
         ends.push_async_callback(models.close)
         chat = Chat(
             store,
@@ -87,6 +90,20 @@ async def _serve(
         if cut_off:
             await asyncio.wait(cut_off, timeout=SECONDS_TO_END)
         await chat.close()
+
+
+async def _check(store: AsyncStore) -> None:
+    """Raise what is wrong with the place of the store, of which users would hear only that it is.
+
+    What may pass, such as a table that does not answer, is left to them.
+    """
+    try:
+        async with asyncio.timeout(SECONDS_TO_CHECK):
+            await store.get("health")
+    except (InvalidArgument, StoreMismatch):
+        raise
+    except (RecollectError, TimeoutError):
+        pass
 
 
 def _listening(settings: Settings) -> socket.socket:

@@ -27,8 +27,9 @@ LIMIT = 100
 
 SENT_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key")
 """What pages of another site may send, where they may call at all (CORS)."""
-SEEN_HEADERS = ("Retry-After", "WWW-Authenticate")
-"""What they may read of an answer."""
+SEEN_HEADERS = ("Retry-After", "WWW-Authenticate", "x-amzn-Remapped-WWW-Authenticate")
+"""What they may read of an answer; API Gateway gives a function's WWW-Authenticate the last name.
+"""
 PREFLIGHT_SECONDS = 600
 
 OPEN = frozenset({"/", "/health", "/openapi.json"})

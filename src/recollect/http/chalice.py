@@ -16,7 +16,7 @@ from recollect.conversations import LAST_REVISION, Page, Tail
 from recollect.errors import NotFound, RecollectError, StoreUnavailable
 from recollect.http import answers, api
 from recollect.http.api import ChatRequest, CreateRequest
-from recollect.http.gateway import Asked, claimed_user, header_values
+from recollect.http.gateway import Asked, claimed_user, claims_of, header_values
 from recollect.http.refusals import Refused, refusal
 from recollect.http.trouble import SECURITY_HEADERS, log_unknown
 from recollect.http.turns import turn_sync
@@ -231,7 +231,10 @@ class _Serving:
         if self._sign_in is not None:
             # Two of them are none.
             return self._sign_in.user(", ".join(header_values(request, "authorization")) or None)
-        return claimed_user(request) if self._has_authorizer else None
+        # One that we were not told of is one too: a stage whose settings API Gateway has alone.
+        if self._has_authorizer or claims_of(request) is not None:
+            return claimed_user(request)
+        return None
 
     def _chat(self, asked: Asked, began: float | None = None) -> SyncChat:
         """A chat whose turns end in the time that is left of a request that ``began`` then."""

@@ -20,10 +20,17 @@ def header_values(request: Request, name: str) -> list[str]:
     return values
 
 
+def claims_of(request: Request) -> Mapping[str, object] | None:
+    """What an authorizer of Amazon Cognito says of who sent it; None where none was asked."""
+    match request.context.get("authorizer"):
+        case {"claims": Mapping() as claims}:
+            return claims
+    return None
+
+
 def claimed_user(request: Request) -> str:
     """The user that an authorizer of Amazon Cognito let through. Raises ``Refused``."""
-    claims = (request.context.get("authorizer") or {}).get("claims") or {}
-    user = claims.get("sub")
+    user = (claims_of(request) or {}).get("sub")
     try:
         check_id(user, "sub")
     except InvalidArgument:
@@ -39,7 +46,10 @@ class Asked:
         self._user = user
 
     def parsed(self, kind: type[api.R]) -> api.R:
-        body = self._request.raw_body
+        try:
+            body = self._request.raw_body
+        except ValueError:
+            body = b""  # half of a surrogate pair, or no base64: API Gateway sends neither
         content_type = self._request.headers.get("content-type")
         assert isinstance(body, bytes)
         return api.parsed(kind, body, content_type, signed_in=self._user)

@@ -78,6 +78,8 @@ def check_key_url(url: str) -> None:
         host = None
     if not host or not url.isascii() or any(blank in url for blank in " \t\r\n"):
         raise InvalidArgument("the address of the keys is no URL.")
+    if parts.username is not None:
+        raise InvalidArgument("the address of the keys must hold no password.")
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
         raise InvalidArgument("the address of the keys must start with https://.")
 
@@ -173,7 +175,9 @@ class Keys:
                 raise ValueError("no key")
         except Exception as error:
             logger.warning(
-                "The keys of sign-in cannot be had from %s: %s", self._url, _reason(error)
+                "The keys of sign-in cannot be had from %s: %s",
+                self._url.partition("?")[0],
+                _reason(error),
             )
         else:
             with self._lock:

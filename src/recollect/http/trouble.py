@@ -3,7 +3,7 @@
 import logging
 import traceback
 
-from recollect.errors import ModelError
+from recollect.errors import AccessRefused, ModelError, TableMissing
 from recollect.http.refusals import Refused, refusal
 
 logger = logging.getLogger("recollect.http")
@@ -20,9 +20,10 @@ SECURITY_HEADERS = {
 def log_unknown(error: Exception, where: str) -> None:
     """Log what kind of error it was and where, without its text: that may hold a message.
 
-    A model's error has a text of ours, which holds none, and says what to do.
+    A model's error, and those of a table that is missing and of rights, have a text of ours, which
+    holds none, and says what to do.
     """
-    if isinstance(error, ModelError):
+    if isinstance(error, ModelError | AccessRefused | TableMissing):
         logger.warning("%s: %s: %s", where, type(error).__name__, error)
         return
     if isinstance(error, Refused) or refusal(error).status < 500:

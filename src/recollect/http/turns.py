@@ -6,11 +6,11 @@ from uuid import NAMESPACE_URL, uuid5
 
 from recollect.chat import Chat, Event, SyncChat
 from recollect.chat.any_chat import AnyChat
-from recollect.errors import NotFound
+from recollect.errors import ModelRefused, NotFound, UnknownModel
 from recollect.http.api import ChatRequest
 from recollect.http.refusals import Refused
 from recollect.messages import new_id
-from recollect.models import Models
+from recollect.models import Models, OpenedModel
 
 Events = TypeVar("Events")
 
@@ -55,7 +55,7 @@ def _events(
     request: ChatRequest,
     idempotency_key: str | None,
 ) -> Events:
-    model = models.get(request.model_id)
+    model = _model(models, request.model_id)
     owner, conversation_id = request.user_id, request.conversation_id
     named = owner is not None or conversation_id is not None
     kept = named if request.save_history is None else request.save_history
@@ -83,6 +83,16 @@ def _events(
         system_prompt=request.system_prompt,
         model=model,
     )
+
+
+def _model(models: Models, model_id: str | None) -> OpenedModel:
+    try:
+        return models.get(model_id)
+    except UnknownModel as wrong:
+        if model_id is not None and model_id not in models:
+            raise
+        # It may be asked for: why it cannot be opened is the affair of whoever runs this.
+        raise ModelRefused(str(wrong)) from wrong
 
 
 def _unknown() -> Refused:
