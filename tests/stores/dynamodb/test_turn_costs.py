@@ -71,6 +71,17 @@ def test_a_turn_is_one_read_and_5_write_units_in_4_requests_whatever_came_before
             assert cost.reads <= 5, number
 
 
+def test_the_turn_that_starts_a_conversation_reads_nothing(dynamodb_local: DynamoDBLocal) -> None:
+    client = dynamodb_local.client()
+    meter = Meter(client)
+    chat = SyncChat(DynamoDBStore(client, new_table(client)), Speaks())
+    with meter.measured() as cost:
+        chat.send(prose(0), owner=OWNER)
+    assert cost.operations == ["PutItem", "UpdateItem", "PutItem", "PutItem", "UpdateItem"]
+    assert (cost.reads, cost.writes) == (0, 8)
+    client.close()
+
+
 def test_an_idempotency_key_costs_its_transaction_and_a_look(talk: Talk) -> None:
     cost = talk.turn(idempotency_key=new_id())
     assert cost.operations == ["Query", "TransactWriteItems", "Query", "PutItem", "UpdateItem"]

@@ -57,7 +57,7 @@ class AsyncDynamoDBStore(AsyncStore):
         return await self._run(
             plans.create(
                 self._table,
-                a_new_id() if conversation_id is None else conversation_id,
+                conversation_id,
                 owner=owner,
                 title=title,
                 metadata=metadata,

@@ -16,6 +16,7 @@ from recollect.errors import (
     AlreadyExists,
 )
 from recollect.json_values import Json, dumps
+from recollect.messages import new_id as a_new_id
 from recollect.stores.dynamodb import heads, reading
 from recollect.stores.dynamodb.calls import Plan
 from recollect.stores.dynamodb.log import Log, Torn
@@ -35,6 +36,7 @@ from recollect.stores.dynamodb.records import (
 from recollect.stores.dynamodb.stamps import stamp_for
 from recollect.stores.dynamodb.storage import Kept, Parts
 from recollect.stores.dynamodb.table import (
+    Standing,
     Table,
     milliseconds,
 )
@@ -42,23 +44,24 @@ from recollect.stores.dynamodb.table import (
 
 def create(
     table: Table,
-    conversation_id: str,
+    conversation_id: str | None,
     *,
     owner: str | None,
     title: str | None,
     metadata: dict[str, Json] | None,
     expires_in: timedelta | None,
 ) -> Plan[Conversation]:
+    # Where nobody can have had an id, nothing is read first.
+    standing = Standing() if conversation_id is None else None
+    conversation_id = a_new_id() if conversation_id is None else conversation_id
     check_names(conversation_id, owner)
     check_title(title)
     check_lifetime(expires_in)
     description = (title or None, checked_metadata(metadata))
     lifetime = None if expires_in is None else milliseconds(expires_in)
     token = table.new_token()
-    kept = Kept(None)
-    return (
-        yield from _start(Log(table, conversation_id), token, owner, description, lifetime, kept, 0)
-    )
+    log, kept = Log(table, conversation_id), Kept(None)
+    return (yield from _start(log, token, owner, description, lifetime, kept, 0, standing))
 
 
 def _start(
@@ -69,12 +72,14 @@ def _start(
     lifetime: int | None,
     kept: Kept,
     messages: int,
+    standing: Standing | None = None,
 ) -> Plan[Conversation]:
     """A new conversation with these messages, in one record. Raises ``AlreadyExists``."""
     times = 0
     while True:
         since = log.table.time()
-        standing, _ = yield from log.end()
+        if standing is None:
+            standing, _ = yield from log.end()
         if standing.living(log.table.time()) is not None:
             raise AlreadyExists(log.id)
         record = kept.within(
@@ -95,6 +100,7 @@ def _start(
         rival = yield from log.put(record, standing)
         if rival is None:
             break
+        standing = None
         times += 1
         yield from lost(log.table, times)
     remember(log, record, since=since)
