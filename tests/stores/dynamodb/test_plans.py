@@ -8,8 +8,9 @@ import pytest
 
 from recollect.conversations import Appended
 from recollect.errors import Conflict, NotFound, StoreUnavailable
-from recollect.stores.dynamodb import plans
+from recollect.stores.dynamodb import plans, reading, storage
 from recollect.stores.dynamodb.calls import FIRST_WAIT, LONGEST_WAIT, Call, CallFailed, Plan, run
+from recollect.stores.dynamodb.log import Log
 from recollect.stores.dynamodb.records import Fence, encode_fence
 from recollect.testing.store_contract.terms import said as texts_of
 from recollect.testing.store_contract.terms import say
@@ -283,6 +284,21 @@ def test_a_head_that_is_lost_for_good_leaves_the_conversation_readable() -> None
     driven.answer({"Item": encode_fence("trip", by_hand.record(1), 1)})
     driven.answer(found(by_hand.item(2)))
     assert (driven.result.title, driven.result.message_count) == (None, 2)
+
+
+@pytest.mark.parametrize("stamp", [None, 1_900_000_000])
+def test_what_a_cut_leaves_of_a_record_keeps_its_own_stamp(stamp: int | None) -> None:
+    """The cut's may be from before another process had the conversation live for ever."""
+    by_hand = ByHand()
+    record = by_hand.record(
+        1, width=2, messages=2, message_count=2, body=said("1", "2"), stamp=stamp
+    )
+    cut = by_hand.record(3, stamp=1_800_000_000)
+    plan = storage.shorten(Log(by_hand.table, "trip"), reading.Stretch(record, 1, 1), cut)
+    driven = Driven(by_hand.patiently(plan))
+    assert driven.operation == "PutItem"
+    kept = driven.call.params["Item"].get("expires_at")
+    assert kept == (None if stamp is None else {"N": str(stamp)})
 
 
 # Parts
