@@ -123,7 +123,12 @@ def _region(text: str) -> str:
 
 
 def _endpoint(text: str) -> str:
-    if not re.match(r"https?://[^/]", text):
+    try:
+        parts = urlsplit(text)
+        named = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none, say
+        named = False
+    if not named:
         raise InvalidArgument(
             f"The endpoint {text!r} is no address; write one such as http://127.0.0.1:8000."
         )
