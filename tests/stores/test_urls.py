@@ -144,9 +144,12 @@ SLASHES = (
             "The endpoint '127.0.0.1:8000' is no address; write one such as http://127.0.0.1:8000.",
         ),
         (
-            "dynamodb://trips?endpoint=http://127.0.0.1:99999",
-            "The endpoint 'http://127.0.0.1:99999' is no address; write one such as "
-            "http://127.0.0.1:8000.",
+            "dynamodb://trips?endpoint=http://[::1",
+            "The endpoint 'http://[::1' is no address; write one such as http://127.0.0.1:8000.",
+        ),
+        (
+            "dynamodb://trips?endpoint=http://a:99999",
+            "The endpoint 'http://a:99999' is no address; write one such as http://127.0.0.1:8000.",
         ),
         (
             "dynamodb://trips?endpoint=http:///",
