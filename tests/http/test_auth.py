@@ -307,6 +307,7 @@ def test_nothing_of_a_token_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         "https://",
         "https:///keys.json",
         "https://issuer.example:port/",
+        "https://user:password@issuer.example/",
         "https://issuer.example/a b",
         "https://[::1/",
     ],

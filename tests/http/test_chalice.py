@@ -15,12 +15,19 @@ from chalice.app import Chalice, CognitoUserPoolAuthorizer
 
 from recollect import Message
 from recollect.chat import SyncChat
-from recollect.errors import InvalidArgument, StoreUnavailable
+from recollect.errors import (
+    AccessRefused,
+    InvalidArgument,
+    StoreUnavailable,
+    TableMissing,
+    UnknownModel,
+)
 from recollect.http import trouble
 from recollect.http.api import LIMIT, MESSAGE_CHARACTERS
 from recollect.http.chalice import Chats, register
 from recollect.http.refusals import Refused
-from recollect.models import Models, open_model
+from recollect.models import Models, OpenedModel, open_model
+from recollect.models.offline import OfflineModel
 from recollect.stores.contract import Store
 from recollect.stores.sqlite import SQLiteStore
 from tests.http.client import (
@@ -85,6 +92,48 @@ def served(
 
 def reached(app: Chalice, **gateway: Any) -> httpx.Client:
     return Gateway(lambda: app, **gateway).client()
+
+
+# What is wrong on this side ---------------------------------------------------------------------
+
+
+def test_a_model_that_cannot_be_opened_is_told_to_the_log_and_not_to_the_client(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    def open(name: str) -> OpenedModel:
+        if name == "offline":
+            return OfflineModel()
+        raise UnknownModel("It needs langchain; pip install it.")
+
+    allowed = Models(["offline", "openai:gpt-5"], open=open)
+    app = Chalice("chatbot", configure_logs=False)
+    register(app, lambda: partial(SyncChat, store, allowed.get()), allowed)
+    body = {"message": MARKER, "user_id": "bob", "model_id": "openai:gpt-5"}
+    with reached(app) as client:
+        answer = client.post("/chat", json=body)
+        assert refused(answer, 502)["code"] == "model_refused"
+        refused(client.post("/chat", json=body | {"model_id": "telepathy"}), 400)
+    assert "langchain" not in answer.text
+    assert "pip install it" in caplog.text
+    assert MARKER not in caplog.text
+
+
+@pytest.mark.parametrize("error", [TableMissing("chats"), AccessRefused("Set AWS_PROFILE.")])
+def test_what_is_wrong_with_the_table_is_told_to_the_log_and_not_to_the_client(
+    store: Store,
+    error: Exception,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def get(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(store, "get", get)
+    with reached(served(store)) as client:
+        answer = client.get("/health")
+    refused(answer, 500)
+    assert str(error) in caplog.text
+    assert str(error) not in answer.text
 
 
 # Time -------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ import boto3
 import httpx
 import pytest
 
+from recollect.http.chalice import TIME_LIMIT
 from recollect.models.bedrock import arns
 from recollect.models.bedrock import policy as bedrock_policy
 from recollect.stores.dynamodb import check_table
@@ -206,6 +208,9 @@ def test_errors_throttles_and_duration_are_watched_and_logs_end(
     alarms = of_type(template, "CloudWatch::Alarm").values()
     watched = {each["Properties"]["MetricName"] for each in alarms}
     assert {"Errors", "Throttles", "Duration", "5XXError"} <= watched
+    (slow,) = [each for each in alarms if each["Properties"]["MetricName"] == "Duration"]
+    # A turn that is cut off takes that long, and rings.
+    assert slow["Properties"]["Threshold"] < TIME_LIMIT / timedelta(milliseconds=1)
     (group,) = of_type(template, "Logs::LogGroup").values()
     name = group["Properties"]["LogGroupName"]["Fn::Sub"]
     function = template["Resources"]["APIHandler"]["Properties"]["FunctionName"]["Fn::Sub"]
