@@ -7,6 +7,9 @@
 unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 CODE := src tests $(wildcard benchmarks) conftest.py serverless/app.py serverless/chalicelib
+# What the serverless chatbot needs beside the server.
+CHALICE := $(BIN)/python -c 'import boto3, chalice' 2>/dev/null || \
+	$(BIN)/uv pip install --quiet --python .venv -c constraints.txt -e '.[server,chalice,dynamodb]'
 ARGS ?=
 SECONDS ?= 60
 
@@ -21,15 +24,13 @@ serve:  ## Run the chatbot; it prints its address
 serverless:  ## Make serverless/ ready for chalice package, chalice deploy and aws cloudformation
 	@echo "Making serverless/ ready to be packaged and deployed."
 	@scripts/environment server
-	@$(BIN)/python -c 'import boto3, chalice' 2>/dev/null || \
-		$(BIN)/uv pip install --quiet --python .venv -c constraints.txt -e '.[server,chalice,dynamodb]'
+	@$(CHALICE)
 	@scripts/serverless
 
 serverless-local:  ## Run the serverless chatbot here, by chalice local (port: RECOLLECT_PORT)
 	@echo "Setting up and running the serverless chatbot. Ctrl-C ends it."
 	@scripts/environment server
-	@$(BIN)/python -c 'import boto3, chalice' 2>/dev/null || \
-		$(BIN)/uv pip install --quiet --python .venv -c constraints.txt -e '.[server,chalice,dynamodb]'
+	@$(CHALICE)
 	@cd serverless && exec ../$(BIN)/chalice local --stage local --no-autoreload --port $${RECOLLECT_PORT:-8000} $(ARGS)
 
 test:  ## Run all tests, against DynamoDB Local and in Chromium too

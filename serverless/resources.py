@@ -222,7 +222,9 @@ def _gateway_responses() -> Json:
             "There is too much to do; try again in a moment.",
             Retry_After="1",
         ),
-        "INTEGRATION_TIMEOUT": response(504, "timed_out", "It took too long; try again."),
+        "INTEGRATION_TIMEOUT": response(
+            504, "timed_out", "It took too long; try again.", Retry_After="5"
+        ),
     }
 
 

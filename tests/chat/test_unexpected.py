@@ -221,6 +221,36 @@ class Interrupted:
 
 
 @pytest.mark.parametrize("lands", [False, True])
+def test_a_question_whose_write_is_interrupted_holds_nothing(store: Store, lands: bool) -> None:
+    store.create("talk", owner="bob")
+    interrupted: Any = Interrupted(store, 1, lands=lands)
+    with pytest.raises(KeyboardInterrupt):
+        SyncChat(interrupted, Says("hello", DONE)).send("q", conversation_id="talk")
+    assert texts(store) == (["q"] if lands else [])
+    SyncChat(store, Says("ok", DONE)).send("q", conversation_id="talk")
+    assert texts(store) == ["q", "ok"]
+
+
+def test_a_hook_that_is_interrupted_is_not_called_again(store: Store) -> None:
+    class Hook:
+        calls = 0
+
+        def before_model(self, window: list[Message]) -> list[Message]:
+            return window
+
+        def after_reply(self, reply: object) -> None:
+            self.calls += 1
+            raise KeyboardInterrupt
+
+    hook = Hook()
+    with pytest.raises(KeyboardInterrupt):
+        SyncChat(store, Says("hello", DONE), hooks=[hook]).send(
+            "q", conversation_id="talk", owner="bob"
+        )
+    assert (hook.calls, texts(store)) == (1, ["q", "hello"])
+
+
+@pytest.mark.parametrize("lands", [False, True])
 def test_what_was_said_is_kept_once_if_its_write_is_interrupted(store: Store, lands: bool) -> None:
     interrupted: Any = Interrupted(store, 2, lands=lands)
     with pytest.raises(KeyboardInterrupt):

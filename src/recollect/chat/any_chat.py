@@ -1,5 +1,6 @@
 """What async and sync chats have in common: the turns that they are asked for."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Generic, Protocol, TypeVar
@@ -32,7 +33,7 @@ class Drives(Protocol[M_contra, E]):
     def events(self, turn: Turn, model: M_contra, *, stoppable: bool = True) -> E: ...
 
 
-class AnyChat(Generic[S, M, E]):
+class AnyChat(ABC, Generic[S, M, E]):
     """Turns over stores ``S`` and models ``M``; each is a generator ``E`` of its events."""
 
     _driver: Drives[M, E]
@@ -60,8 +61,8 @@ class AnyChat(Generic[S, M, E]):
         self._requests = Requests(store, self._terms)
         self._driver = self._new_driver()
 
-    def _new_driver(self) -> Drives[M, E]:
-        raise NotImplementedError
+    @abstractmethod
+    def _new_driver(self) -> Drives[M, E]: ...
 
     def stream(
         self,

@@ -92,7 +92,6 @@ class SyncDriver:
         """
         course, ear = Course(turn), SyncEar(model)
         conversation_id: str | None = None
-        under_way: Operation | None = None
         try:
             while (effect := course.next()) is not None:
                 match effect:
@@ -108,11 +107,9 @@ class SyncDriver:
                     case Listen():
                         _answered(course, partial(ear.hear, effect.seconds))
                     case operation:
-                        under_way = operation
                         _answered(course, operation)
-                        under_way = None
         except (GeneratorExit, KeyboardInterrupt):
-            _end(course, under_way)
+            _end(course)
             raise
         finally:
             ear.hush()
@@ -138,15 +135,9 @@ def _answered(course: Course, operation: Operation) -> None:
         course.throw(error)
 
 
-def _end(course: Course, under_way: Operation | None) -> None:
-    """Drive the turn to its end for nobody: what was said is kept, nothing else begins.
-
-    An operation that was ``under_way`` is done again: nobody knows what came of it.
-    """
-    if under_way is not None:
-        _answered(course, under_way)
-    else:
-        course.throw(CallerGone())
+def _end(course: Course) -> None:
+    """Drive the turn to its end for nobody: what was said is kept, nothing else begins."""
+    course.throw(CallerGone())
     try:
         while (effect := course.next()) is not None:
             match effect:

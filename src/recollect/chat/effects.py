@@ -51,7 +51,10 @@ Turn: TypeAlias = Generator[Effect, Any, None]
 
 
 class CallerGone(Exception):
-    """Thrown into a turn where nobody waits for the rest any more."""
+    """Thrown into a turn where nobody waits for the rest any more.
+
+    In the place of an operation's answer it says that nobody knows what came of that.
+    """
 
 
 class Failed(NamedTuple):

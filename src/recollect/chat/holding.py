@@ -5,6 +5,7 @@ from functools import partial
 
 from recollect.chat import marks
 from recollect.chat.beginnings import AnyStore, Beginning, Steps
+from recollect.chat.effects import CallerGone
 from recollect.chat.events import Reply
 from recollect.chat.terms import Terms
 from recollect.conversations import Page, Tail
@@ -81,6 +82,13 @@ class Holding:
         except RecollectError:
             return True
 
+    def abandon(self) -> Steps[None]:
+        """Hold the conversation no longer, where nobody knows whether ``begin`` came to hold it."""
+        for message in (yield from self._last()) if self.id else []:
+            if message.seq and message.id == self.question.id:
+                self.seq = message.seq
+                yield from self.release("stopped")
+
     def release(self, how: str) -> Steps[None]:
         """Hold the conversation no longer; there is no reply."""
         try:
@@ -100,6 +108,8 @@ class Holding:
                 yield partial(self._store.append, self.id, [message], after=self._revision)
             except NotFound:
                 return False
+            except CallerGone:
+                continue  # it may be in: then there is a conflict, and it is found
             except Conflict as conflict:
                 now = yield from self._standing()
                 if now is None or not marks.are_of_one_turn(self.question, now):
@@ -107,7 +117,7 @@ class Holding:
                 self._revision = conflict.revision
                 last = yield from self._last()
                 if marks.reply_to(self.question, last) is not None:
-                    return True  # by a try whose outcome nobody heard of
+                    return True
                 self._spent = marks.spent(last) or self._spent
             else:
                 return True

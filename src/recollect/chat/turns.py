@@ -62,7 +62,11 @@ class KeptTurn:
 
     def steps(self) -> Turn:
         timing = Timing(self._terms)
-        begun = yield from self._hold()
+        try:
+            begun = yield from self._hold()
+        except CallerGone:
+            yield from self._held.abandon()
+            raise
         if isinstance(begun, Replay):
             yield from _replayed(begun)
             return

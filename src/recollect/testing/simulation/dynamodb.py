@@ -18,7 +18,7 @@ from recollect.testing.simulation.capacity import (
     write_units,
 )
 from recollect.testing.simulation.expressions import Unknown
-from recollect.testing.simulation.items import Index, Items, Key
+from recollect.testing.simulation.items import Index, Items, Key, is_overdue
 from recollect.testing.simulation.parameters import (
     CONDITIONAL,
     READING,
@@ -78,12 +78,12 @@ class SimulatedTable:
 
     def overdue(self, time: int) -> list[Key]:
         """The items that TTL may delete at that time (seconds since 1970)."""
-        return [key_of(item) for item in self.items() if _is_overdue(item, time)]
+        return [key_of(item) for item in self.items() if is_overdue(item, time)]
 
     def reap(self, key: Key, time: int) -> None:
         """Delete the item as TTL does, if it may."""
         item = self._items.get(key)
-        if item is not None and _is_overdue(item, time):
+        if item is not None and is_overdue(item, time):
             self._items.delete(key)
 
     # Reads ---------------------------------------------------------------------------------------
@@ -297,7 +297,3 @@ _OPERATIONS: dict[str, Callable[[SimulatedTable, Params], Reply]] = {
     "TransactWriteItems": SimulatedTable._transact_write_items,
     "BatchWriteItem": SimulatedTable._batch_write_item,
 }
-
-
-def _is_overdue(item: Item, time: int) -> bool:
-    return "expires_at" in item and int(item["expires_at"]["N"]) < time

@@ -98,3 +98,7 @@ class Items:
 
 def _hashed(pk: str) -> tuple[int, str]:
     return crc32(pk.encode()), pk
+
+
+def is_overdue(item: Item, time: int) -> bool:
+    return "expires_at" in item and int(item["expires_at"]["N"]) < time
