@@ -19,7 +19,7 @@ help:  ## List these commands (more arguments: make test ARGS="-k browser")
 serve:  ## Run the chatbot; it prints its address
 	@echo "Setting up and running the chatbot. Ctrl-C ends it."
 	@scripts/environment server
-	@exec $(BIN)/recollect serve $(ARGS)
+	@exec $(BIN)/chatledger serve $(ARGS)
 
 serverless:  ## Make serverless/ ready for chalice package, chalice deploy and aws cloudformation
 	@echo "Making serverless/ ready to be packaged and deployed."
@@ -27,11 +27,11 @@ serverless:  ## Make serverless/ ready for chalice package, chalice deploy and a
 	@$(CHALICE)
 	@scripts/serverless
 
-serverless-local:  ## Run the serverless chatbot here, by chalice local (port: RECOLLECT_PORT)
+serverless-local:  ## Run the serverless chatbot here, by chalice local (port: CHATLEDGER_PORT)
 	@echo "Setting up and running the serverless chatbot. Ctrl-C ends it."
 	@scripts/environment server
 	@$(CHALICE)
-	@cd serverless && exec ../$(BIN)/chalice local --stage local --no-autoreload --port $${RECOLLECT_PORT:-8000} $(ARGS)
+	@cd serverless && exec ../$(BIN)/chalice local --stage local --no-autoreload --port $${CHATLEDGER_PORT:-8000} $(ARGS)
 
 test:  ## Run all tests, against DynamoDB Local and in Chromium too
 	@echo "Setting up and running all tests."
@@ -63,7 +63,7 @@ bench:  ## Run the benchmarks
 simulate:  ## Try simulated schedules of the DynamoDB store for so long (SECONDS=600, or SEED=7)
 	@echo "Simulating."
 	@scripts/environment development
-	@exec $(BIN)/python -m recollect.testing.simulation $(if $(SEED),--seed $(SEED),--seconds $(SECONDS)) $(ARGS)
+	@exec $(BIN)/python -m chatledger.testing.simulation $(if $(SEED),--seed $(SEED),--seconds $(SECONDS)) $(ARGS)
 
 docs:  ## Build the documentation into site/
 	@echo "Building the documentation into site/."

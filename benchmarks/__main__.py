@@ -46,7 +46,7 @@ def main(words: Sequence[str]) -> None:
 
 def heading() -> str:
     versions = [
-        f"Recollect {version('recollect')}",
+        f"Chatledger {version('chatledger')}",
         f"Python {platform.python_version()}",
         f"SQLite {sqlite3.sqlite_version}",
         *(f"{name} {version(name)}" for name in PACKAGES),
@@ -56,7 +56,7 @@ def heading() -> str:
     return f"""\
 # Benchmarks
 
-What Recollect takes as a multiple of the same work done by hand: 1.00 is as much, less is better.
+What Chatledger takes as a multiple of the same work done by hand: 1.00 is as much, less is better.
 Medians of rounds that take turns; CPU is that of the whole process, wall is the time that passed. A
 message has 1,000 characters.
 

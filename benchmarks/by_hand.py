@@ -1,6 +1,6 @@
-"""The same work without Recollect: sqlite3 and json, and no checks at all.
+"""The same work without Chatledger: sqlite3 and json, and no checks at all.
 
-It keeps the rows, the transactions and the durability of Recollect's file, and so what a careful
+It keeps the rows, the transactions and the durability of Chatledger's file, and so what a careful
 programmer would write for one application.
 """
 

@@ -22,9 +22,9 @@ from botocore.config import Config
 
 from benchmarks.dynamodb_by_hand import ByHand
 from benchmarks.measuring import Milliseconds, Ratio, Taken, Work, benchmark
-from recollect import Message
-from recollect.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore, create_table
-from recollect.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
+from chatledger import Message
+from chatledger.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore, create_table
+from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
 from tests.stores.dynamodb.prose import prose
 
 if TYPE_CHECKING:
@@ -253,6 +253,6 @@ IMPORT = """
 from time import perf_counter, process_time
 import boto3
 cpu, wall = process_time(), perf_counter()
-import recollect.stores.dynamodb
+import chatledger.stores.dynamodb
 print(process_time() - cpu, perf_counter() - wall)
 """

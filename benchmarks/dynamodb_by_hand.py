@@ -1,7 +1,7 @@
-"""The same requests without Recollect: boto3, json and zlib, and no checks at all.
+"""The same requests without Chatledger: boto3, json and zlib, and no checks at all.
 
 They ask for the same under the same conditions, of items of the same size, and remember where a
-conversation ends, as Recollect does; and so what a careful programmer would write for one
+conversation ends, as Chatledger does; and so what a careful programmer would write for one
 application. Messages are dicts, and times text.
 """
 

@@ -26,9 +26,9 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from benchmarks.dynamodb import text
 from benchmarks.markdown import table
 from benchmarks.metering import Cost, Meter
-from recollect.integrations.langchain import ChatMessageHistory, DynamoDBChatMessageHistory
-from recollect.stores.dynamodb import DynamoDBStore, create_table
-from recollect.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
+from chatledger.langchain import ChatMessageHistory, DynamoDBChatMessageHistory
+from chatledger.stores.dynamodb import DynamoDBStore, create_table
+from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
 
 NAME = "LangChain"
 COMMUNITY = Path(__file__).parents[1] / ".cache" / "langchain-community"

@@ -6,7 +6,7 @@ from typing import Any
 
 import boto3
 
-from recollect.integrations.langchain.values import size_of
+from chatledger.langchain.values import size_of
 
 READS = frozenset({"GetItem", "BatchGetItem", "Query", "Scan"})
 KB = 1024

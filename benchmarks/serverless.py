@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.measuring import Figure, Ratio, Taken, benchmark
-from recollect.stores.dynamodb import create_table
-from recollect.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
+from chatledger.stores.dynamodb import create_table
+from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
 
 SERVERLESS = Path(__file__).parents[1] / "serverless"
 
@@ -65,8 +65,8 @@ def container(folder: Path) -> Iterator[Sequence[Figure]]:
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": KEY,
             "AWS_DEFAULT_REGION": REGION,
-            "RECOLLECT_STORE": f"dynamodb://conversations?endpoint={local.endpoint}",
-            "RECOLLECT_OFFLINE_PACE": "0",
+            "CHATLEDGER_STORE": f"dynamodb://conversations?endpoint={local.endpoint}",
+            "CHATLEDGER_OFFLINE_PACE": "0",
         }
         bare = BARE.format(endpoint=local.endpoint, table="conversations")
 

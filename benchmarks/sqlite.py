@@ -12,8 +12,8 @@ from pathlib import Path
 
 from benchmarks.by_hand import ByHand
 from benchmarks.measuring import Ratio, Work, benchmark
-from recollect import Message
-from recollect.stores.sqlite import SQLiteStore
+from chatledger import Message
+from chatledger.stores.sqlite import SQLiteStore
 
 SHORT, LONG = 100, 10_000
 MESSAGES = 40_000

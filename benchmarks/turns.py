@@ -25,13 +25,13 @@ from benchmarks.markdown import table
 from benchmarks.measuring import Benchmark, Figure, Measured, Milliseconds, Ratio, Taken, Work
 from benchmarks.turns_by_hand import WINDOW, DynamoDBHistory, History, SQLiteHistory, asked, turn
 from benchmarks.turns_model import DELAY, LENGTH, PIECES, PROMPT, SLOW, served
-from recollect import AsyncStore, Message, Store, open_async_store
-from recollect.chat import Chat, SyncChat
-from recollect.models.bedrock import BedrockModel
-from recollect.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore, create_table
-from recollect.stores.sqlite import SQLiteStore
-from recollect.testing.bedrock_server import ACCESS_KEY, REGION, SECRET_KEY
-from recollect.testing.dynamodb_local import DynamoDBLocal
+from chatledger import AsyncStore, Message, Store, open_async_store
+from chatledger.chat import Chat, SyncChat
+from chatledger.models.bedrock import BedrockModel
+from chatledger.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore, create_table
+from chatledger.stores.sqlite import SQLiteStore
+from chatledger.testing.bedrock_server import ACCESS_KEY, REGION, SECRET_KEY
+from chatledger.testing.dynamodb_local import DynamoDBLocal
 
 NAME = "Turns"
 OWNER = "bob"

@@ -1,4 +1,4 @@
-"""A turn without Recollect, as tutorials write it: boto3, and a put around the model's reply.
+"""A turn without Chatledger, as tutorials write it: boto3, and a put around the model's reply.
 
 It saves the user's message, reads the last 20, asks the model, and saves the reply. Nothing else:
 what was said is lost where the model fails or the caller goes away, turns at the same moment mix,

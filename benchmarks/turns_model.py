@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 
-from recollect.testing.bedrock_server import BedrockServer, Request, Says
+from chatledger.testing.bedrock_server import BedrockServer, Request, Says
 from tests.stores.dynamodb.prose import prose
 
 PROMPT, SLOW = "amazon.nova-micro-v1:0", "amazon.nova-lite-v1:0"

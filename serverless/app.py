@@ -4,5 +4,5 @@ from chalice.app import Chalice
 from chalicelib.chatbot import serve
 
 # Chalice would set up the logger of that name, which is ours too, and silence its warnings.
-app = Chalice(app_name="recollect", configure_logs=False)
+app = Chalice(app_name="chatledger", configure_logs=False)
 serve(app)

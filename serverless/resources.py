@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from recollect.http.api import SEEN_HEADERS
-from recollect.http.chalice import TIME_LIMIT
-from recollect.models.bedrock import arns
-from recollect.models.bedrock import policy as bedrock_policy
-from recollect.stores.dynamodb import policy as dynamodb_policy
-from recollect.stores.dynamodb.checking import (
+from chatledger.http.api import SEEN_HEADERS
+from chatledger.http.chalice import TIME_LIMIT
+from chatledger.models.bedrock import arns
+from chatledger.models.bedrock import policy as bedrock_policy
+from chatledger.stores.dynamodb import policy as dynamodb_policy
+from chatledger.stores.dynamodb.checking import (
     INDEX_DEFINITION,
     INDEX_KEYS,
     KEYS,
@@ -56,9 +56,9 @@ def _variables(config: Json, stage: str) -> dict[str, str]:
 
 
 def _table(config: Json, stage: str) -> str:
-    url = _variables(config, stage).get("RECOLLECT_STORE", "")
+    url = _variables(config, stage).get("CHATLEDGER_STORE", "")
     if not url.startswith("dynamodb://"):
-        raise SystemExit(f"The stage {stage} needs a RECOLLECT_STORE such as dynamodb://TABLE.")
+        raise SystemExit(f"The stage {stage} needs a CHATLEDGER_STORE such as dynamodb://TABLE.")
     return urlsplit(url).netloc
 
 
@@ -69,23 +69,23 @@ def policy(config: Json, stage: str) -> Json:
     """What the function of ``stage`` may do."""
     variables = _variables(config, stage)
     table = dynamodb_policy(f"arn:aws:dynamodb:*:*:table/{_table(config, stage)}")
-    statements = [each for each in table["Statement"] if each["Sid"] != "RecollectCreates"]
+    statements = [each for each in table["Statement"] if each["Sid"] != "ChatledgerCreates"]
     if models := list(_bedrock_models(variables)):
         wanted = [arn for model in models for arn in arns(model)]
         statements += bedrock_policy(wanted)["Statement"]
     group = f"arn:aws:logs:*:*:log-group:/aws/lambda/{_function(config, stage)}"
     actions = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"]
-    statements.append(_allow("RecollectLogs", actions, [group, f"{group}:*"]))
+    statements.append(_allow("ChatledgerLogs", actions, [group, f"{group}:*"]))
     if config["stages"][stage].get("xray", config.get("xray")):
         actions = ["xray:PutTelemetryRecords", "xray:PutTraceSegments"]
-        statements.append(_allow("RecollectTraces", actions, "*"))  # X-Ray knows no other resource
+        statements.append(_allow("ChatledgerTraces", actions, "*"))  # X-Ray knows no other resource
     return {"Version": "2012-10-17", "Statement": statements}
 
 
 def _bedrock_models(variables: dict[str, str]) -> Iterator[str]:
     names = [
-        variables.get("RECOLLECT_MODEL", ""),
-        *variables.get("RECOLLECT_MODELS", "").split(","),
+        variables.get("CHATLEDGER_MODEL", ""),
+        *variables.get("CHATLEDGER_MODELS", "").split(","),
     ]
     for name in names:
         provider, _, model = name.strip().partition(":")

@@ -7,7 +7,7 @@ import pytest
 
 from tests.serving import Server, StartServer
 
-pytest_plugins = ["recollect.testing.dynamodb_local", "tests.browser", "tests.no_skips"]
+pytest_plugins = ["chatledger.testing.dynamodb_local", "tests.browser", "tests.no_skips"]
 
 # These assert, and are no test files: without this a failure would not say what it saw.
 pytest.register_assert_rewrite("tests.http")
@@ -15,7 +15,7 @@ pytest.register_assert_rewrite("tests.http")
 
 @pytest.fixture(scope="module")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
-    """``start_server(RECOLLECT_WINDOW="2")``: one more server, on a port and file of its own."""
+    """``start_server(CHATLEDGER_WINDOW="2")``: one more server, on a port and file of its own."""
     with ExitStack() as ends:
 
         def start(**environment: str) -> Server:

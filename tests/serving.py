@@ -1,4 +1,4 @@
-"""A real ``recollect serve`` for tests: a process on loopback, over a file that outlives it."""
+"""A real ``chatledger serve`` for tests: a process on loopback, over a file that outlives it."""
 
 import os
 import re
@@ -22,17 +22,17 @@ END = 15.0
 
 
 class Server:
-    """``environment`` is what it finds there; no ``RECOLLECT_*`` variable of ours reaches it."""
+    """``environment`` is what it finds there; no ``CHATLEDGER_*`` variable of ours reaches it."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
         self.port = free_port()
-        self._given = {"RECOLLECT_STORE": f"sqlite:///{folder / 'recollect.db'}"} | environment
+        self._given = {"CHATLEDGER_STORE": f"sqlite:///{folder / 'chatledger.db'}"} | environment
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"http://{self._given.get('RECOLLECT_HOST', '127.0.0.1')}:{self.port}"
+        return f"http://{self._given.get('CHATLEDGER_HOST', '127.0.0.1')}:{self.port}"
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -77,7 +77,7 @@ class Server:
             self._process = subprocess.Popen(
                 SERVE,
                 cwd=self.folder,
-                env=environment(**self._given, RECOLLECT_PORT=str(self.port)),
+                env=environment(**self._given, CHATLEDGER_PORT=str(self.port)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -104,7 +104,7 @@ class StartServer(Protocol):
     def __call__(self, **environment: str) -> Server: ...
 
 
-SERVE = [sys.executable, "-m", "recollect", "serve"]
+SERVE = [sys.executable, "-m", "chatledger", "serve"]
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def announced(folder: Path, **variables: str) -> Iterator[tuple[subprocess.Popen
 
 def environment(**given: str) -> dict[str, str]:
     """Ours without what would configure a server, and ``given``."""
-    ours = {name: value for name, value in os.environ.items() if "RECOLLECT" not in name}
+    ours = {name: value for name, value in os.environ.items() if "CHATLEDGER" not in name}
     return ours | given
 
 

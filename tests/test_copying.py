@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from recollect import (
+from chatledger import (
     Copied,
     Message,
     Progress,
@@ -17,12 +17,12 @@ from recollect import (
     acopy,
     copy,
 )
-from recollect.stores.dynamodb import DynamoDBStore
-from recollect.stores.sqlite import SQLiteStore
-from recollect.stores.threads import ThreadedStore
-from recollect.testing.dynamodb_local import DynamoDBLocal
-from recollect.testing.store_contract.clock import Clock
-from recollect.testing.store_contract.terms import look, read_all, say, scan_all
+from chatledger.stores.dynamodb import DynamoDBStore
+from chatledger.stores.sqlite import SQLiteStore
+from chatledger.stores.threads import ThreadedStore
+from chatledger.testing.dynamodb_local import DynamoDBLocal
+from chatledger.testing.store_contract.clock import Clock
+from chatledger.testing.store_contract.terms import look, read_all, say, scan_all
 from tests.stores.dynamodb.tables import new_table
 
 OPENERS = ("SQLite", "DynamoDB")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from recollect.testing.bedrock_server import BedrockServer, Fails, Says, Throttles
-from recollect.testing.dynamodb_local import REGION, DynamoDBLocal
+from chatledger.testing.bedrock_server import BedrockServer, Fails, Says, Throttles
+from chatledger.testing.dynamodb_local import REGION, DynamoDBLocal
 from tests.stores.dynamodb.tables import new_table
 
 SAID = ("quetzal-7431", "axolotl-99", "capybara-5", "narwhal-12", "a-key-of-mine")
@@ -18,9 +18,9 @@ SAID = ("quetzal-7431", "axolotl-99", "capybara-5", "narwhal-12", "a-key-of-mine
 PROGRAM = """
 import asyncio, logging, sys
 logging.basicConfig(level=logging.DEBUG)
-from recollect import RecollectError, open_async_store, open_store
-from recollect.chat import Chat, SyncChat
-from recollect.models.bedrock import BedrockModel
+from chatledger import ChatledgerError, open_async_store, open_store
+from chatledger.chat import Chat, SyncChat
+from chatledger.models.bedrock import BedrockModel
 
 url, said, prompt, key = sys.argv[1:]
 model = BedrockModel("amazon.nova-lite-v1:0", patience=0.5)
@@ -32,7 +32,7 @@ with open_store(url) as store:
     for _ in range(2):
         try:
             chat.send(said, conversation_id=place)
-        except RecollectError as error:
+        except ChatledgerError as error:
             logging.error("it failed: %s", error)
 
 async def main():
@@ -42,7 +42,7 @@ async def main():
         for _ in range(2):
             try:
                 await chat.send(said, conversation_id=place)
-            except RecollectError as error:
+            except ChatledgerError as error:
                 logging.error("it failed: %s", error)
     await model.close()
 

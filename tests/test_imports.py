@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import recollect
+import chatledger
 
-SOURCE = Path(recollect.__file__).parent
+SOURCE = Path(chatledger.__file__).parent
 MODULES = sorted(
     ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
     for path in SOURCE.rglob("*.py")
@@ -38,28 +38,28 @@ def run(code: str, folder: Path, *arguments: str) -> "subprocess.CompletedProces
 @pytest.mark.parametrize(
     "code",
     [
-        "import recollect",
+        "import chatledger",
         """
-from recollect import Message, open_store
-with open_store("sqlite:///recollect.db?expire_after=30d") as store:
+from chatledger import Message, open_store
+with open_store("sqlite:///chatledger.db?expire_after=30d") as store:
     store.append("greeting", [Message.user("hello")], owner="bob")
     assert store.tail("greeting", 1, owner="bob").messages[0].text == "hello"
     assert store.list("bob").conversations
 """,
         """
 import asyncio
-from recollect import Message, open_async_store
+from chatledger import Message, open_async_store
 async def use():
-    async with open_async_store("sqlite:///recollect.db") as store:
+    async with open_async_store("sqlite:///chatledger.db") as store:
         await store.append("greeting", [Message.user("hello")])
         assert (await store.tail("greeting", 1)).messages[0].text == "hello"
 asyncio.run(use())
 """,
         """
 import asyncio
-from recollect import open_async_store
-from recollect.chat import Chat, whole
-from recollect.models import open_model
+from chatledger import open_async_store
+from chatledger.chat import Chat, whole
+from chatledger.models import open_model
 async def talk():
     async with open_async_store("sqlite:///:memory:") as store:
         reply = await whole(Chat(store, open_model("offline")).stream("Hi", owner="bob"))
@@ -67,13 +67,13 @@ async def talk():
 asyncio.run(talk())
 """,
     ],
-    ids=["import recollect", "a SQLite store", "an async SQLite store", "a turn"],
+    ids=["import chatledger", "a SQLite store", "an async SQLite store", "a turn"],
 )
 def test_the_core_loads_no_optional_dependency(tmp_path: Path, code: str) -> None:
     done = run(code + LOADED, tmp_path)
     assert done.stderr == ""
     loaded = set(done.stdout.split())
-    assert "recollect" in loaded
+    assert "chatledger" in loaded
     assert loaded & OPTIONAL == set()
 
 
@@ -83,7 +83,7 @@ import importlib, os, sys, traceback
 modules = sys.argv[1:]
 for module in modules:  # what others wrote is loaded once, here
     importlib.import_module(module)
-for name in [name for name in sys.modules if name.partition(".")[0] == "recollect"]:
+for name in [name for name in sys.modules if name.partition(".")[0] == "chatledger"]:
     del sys.modules[name]
 for module in modules:
     if not os.fork():
@@ -97,13 +97,13 @@ for module in modules:
 
 
 def test_each_module_can_be_imported_by_itself(tmp_path: Path) -> None:
-    assert {"recollect", "recollect.stores.sqlite", "recollect.testing"} <= set(MODULES)
+    assert {"chatledger", "chatledger.stores.sqlite", "chatledger.testing"} <= set(MODULES)
     errors = run(EACH_BY_ITSELF, tmp_path, *MODULES).stderr
     assert not errors, errors
 
 
 def test_all_that_is_public_is_there_once_and_in_order() -> None:
-    names = recollect.__all__
+    names = chatledger.__all__
     assert names == sorted(set(names))
     for name in names:
-        assert getattr(recollect, name).__module__.startswith("recollect.")
+        assert getattr(chatledger, name).__module__.startswith("chatledger.")

@@ -67,7 +67,7 @@ def test_what_was_said_is_known_after_the_server_was_killed(
 def test_a_server_killed_in_the_middle_of_a_reply_keeps_what_the_user_said(
     start_server: StartServer,
 ) -> None:
-    server = start_server(RECOLLECT_OFFLINE_PACE="0.2", RECOLLECT_LEASE="2s")
+    server = start_server(CHATLEDGER_OFFLINE_PACE="0.2", CHATLEDGER_LEASE="2s")
     with (
         connected(server.url) as client,
         streamed(client, message="Hi, I am Bob", user_id="bob") as response,

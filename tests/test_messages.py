@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recollect.errors import InvalidMessage, MessageTooLarge
-from recollect.messages import (
+from chatledger.errors import InvalidMessage, MessageTooLarge
+from chatledger.messages import (
     MESSAGE_BYTES,
     METADATA_BYTES,
     Message,

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from recollect.errors import ModelRefused
-from recollect.messages import Message
-from recollect.models.contract import Finished, OpenedModel, Usage
-from recollect.models.offline import HELP, HONEST, OfflineModel, answer
+from chatledger.errors import ModelRefused
+from chatledger.messages import Message
+from chatledger.models.contract import Finished, OpenedModel, Usage
+from chatledger.models.offline import HELP, HONEST, OfflineModel, answer
 
 pytestmark = pytest.mark.anyio
 
@@ -121,7 +121,7 @@ def test_a_long_message_is_answered_at_once(word: str) -> None:
 
 def conversation(*said: str) -> list[Message]:
     messages = [Message.user(text) for text in said]
-    replies = [Message.assistant("I am Recollect. My name is Offline.")] * len(said)
+    replies = [Message.assistant("I am Chatledger. My name is Offline.")] * len(said)
     return [message for pair in zip(messages, replies, strict=True) for message in pair][:-1]
 
 

@@ -1,4 +1,4 @@
-"""How ``recollect serve`` ends: at once, cleanly, and with what was said by then in its file."""
+"""How ``chatledger serve`` ends: at once, cleanly, and with what was said by then in its file."""
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -35,13 +35,13 @@ def test_it_ends_cleanly_on_control_c(start_server: StartServer) -> None:
 
 def test_it_ends_cleanly_from_the_moment_that_it_prints_its_address(tmp_path: Path) -> None:
     for _ in range(6):
-        with announced(tmp_path, RECOLLECT_PORT="0") as (process, _):
+        with announced(tmp_path, CHATLEDGER_PORT="0") as (process, _):
             process.terminate()
             assert process.wait(END) == 0
 
 
 def test_a_stream_cut_off_by_its_end_is_kept_as_far_as_it_came(start_server: StartServer) -> None:
-    server = start_server(RECOLLECT_OFFLINE_PACE="0.5")
+    server = start_server(CHATLEDGER_OFFLINE_PACE="0.5")
     with (
         connected(server.url) as client,
         streamed(client, message="Hi, I am Bob", user_id="bob") as response,
@@ -63,7 +63,7 @@ def test_a_stream_cut_off_by_its_end_is_kept_as_far_as_it_came(start_server: Sta
 
 
 def test_a_reply_cut_off_by_its_end_is_an_error_like_any_other(start_server: StartServer) -> None:
-    server = start_server(RECOLLECT_OFFLINE_PACE="5")
+    server = start_server(CHATLEDGER_OFFLINE_PACE="5")
     place = str(uuid4())
     body = {"message": f"Hi, I am {MARKER}", "user_id": "bob", "conversation_id": place}
     with connected(server.url) as client, ThreadPoolExecutor(1) as thread:
@@ -79,7 +79,7 @@ def test_a_reply_cut_off_by_its_end_is_an_error_like_any_other(start_server: Sta
 def test_a_reply_that_takes_its_time_does_not_keep_it_from_ending(
     start_server: StartServer,
 ) -> None:
-    server = start_server(RECOLLECT_OFFLINE_PACE="5")
+    server = start_server(CHATLEDGER_OFFLINE_PACE="5")
     with (
         connected(server.url) as client,
         streamed(client, message="Hi, I am Bob", user_id="bob") as response,

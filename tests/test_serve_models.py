@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from recollect.testing.bedrock_server import (
+from chatledger.testing.bedrock_server import (
     BedrockServer,
     BreaksOff,
     Fails,
@@ -45,9 +45,9 @@ def bedrock() -> Iterator[BedrockServer]:
 def bedrock_chatbot(start_server: StartServer, bedrock: BedrockServer) -> Server:
 
     return start_server(
-        RECOLLECT_MODEL=HAIKU,
-        RECOLLECT_MODELS=f"{NOVA}, offline",
-        RECOLLECT_SYSTEM_PROMPT="Be brief.",
+        CHATLEDGER_MODEL=HAIKU,
+        CHATLEDGER_MODELS=f"{NOVA}, offline",
+        CHATLEDGER_SYSTEM_PROMPT="Be brief.",
         **bedrock.environment,
     )
 

@@ -20,7 +20,7 @@ from tests.serving import Server, StartServer
 
 def file_of(server: Server) -> closing[sqlite3.Connection]:
     """The server's file, to make trouble in."""
-    return closing(sqlite3.connect(server.folder / "recollect.db", isolation_level=None))
+    return closing(sqlite3.connect(server.folder / "chatledger.db", isolation_level=None))
 
 
 def test_it_says_so_while_the_store_does_not_answer(start_server: StartServer) -> None:
@@ -45,7 +45,7 @@ def test_it_says_so_while_the_store_does_not_answer(start_server: StartServer) -
 
 
 def test_a_stream_that_cannot_be_kept_says_so(start_server: StartServer) -> None:
-    server = start_server(RECOLLECT_OFFLINE_PACE="0.1")
+    server = start_server(CHATLEDGER_OFFLINE_PACE="0.1")
     with (
         connected(server.url) as client,
         file_of(server) as db,

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recollect import Message
-from recollect.json_values import Json
-from recollect.testing.store_contract.effort import examples_of
-from recollect.testing.store_contract.keeping import objects, values
-from recollect.tool_calls import Call, Result, is_call, is_result, normal, parts, result
+from chatledger import Message
+from chatledger.json_values import Json
+from chatledger.testing.store_contract.effort import examples_of
+from chatledger.testing.store_contract.keeping import objects, values
+from chatledger.tool_calls import Call, Result, is_call, is_result, normal, parts, result
 
 CALL: dict[str, Json] = {"id": "call_1", "name": "clock", "args": {"zone": 1}, "type": "tool_call"}
 

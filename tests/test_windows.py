@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recollect import InvalidArgument, Message
-from recollect.json_values import Json
-from recollect.messages import decode_body
-from recollect.testing.store_contract.effort import examples_of
-from recollect.testing.store_contract.keeping import objects, values
-from recollect.windows import (
+from chatledger import InvalidArgument, Message
+from chatledger.json_values import Json
+from chatledger.messages import decode_body
+from chatledger.testing.store_contract.effort import examples_of
+from chatledger.testing.store_contract.keeping import objects, values
+from chatledger.windows import (
     Window,
     approximate_tokens,
     last,

@@ -1,4 +1,4 @@
-"""The chatbot of this function: what ``recollect serve`` reads from ``RECOLLECT_*`` holds here too.
+"""The chatbot of this function: what ``chatledger serve`` reads from ``CHATLEDGER_*`` holds here too.
 
 Hooks, tools, another window and the like are for ``open_chats``.
 """
@@ -7,13 +7,13 @@ from functools import partial
 
 from chalice.app import Chalice, CognitoUserPoolAuthorizer
 
-from recollect.chat import SyncChat
-from recollect.http.chalice import TIME_LIMIT, Chats, register
-from recollect.http.opening import open_sign_in
-from recollect.models import Models, open_model
-from recollect.settings import Settings, read_settings
-from recollect.stores.urls import open_store
-from recollect.windows import last
+from chatledger.chat import SyncChat
+from chatledger.http.chalice import TIME_LIMIT, Chats, register
+from chatledger.http.opening import open_sign_in
+from chatledger.models import Models, open_model
+from chatledger.settings import Settings, read_settings
+from chatledger.stores.urls import open_store
+from chatledger.windows import last
 
 
 def serve(app: Chalice) -> None:

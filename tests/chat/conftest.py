@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from recollect.stores.contract import AsyncStore, Store
-from recollect.stores.urls import open_async_store, open_store
-from recollect.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
+from chatledger.stores.contract import AsyncStore, Store
+from chatledger.stores.urls import open_async_store, open_store
+from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
 from tests.stores.dynamodb.tables import empty, new_table
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "recollect.db"
+    return tmp_path / "chatledger.db"
 
 
 @pytest.fixture(scope="session")

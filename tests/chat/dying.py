@@ -3,8 +3,8 @@
 import asyncio
 import sys
 
-from recollect.chat import Chat
-from recollect.stores.urls import open_async_store
+from chatledger.chat import Chat
+from chatledger.stores.urls import open_async_store
 from tests.chat.talking import DONE, Scripted, Waits
 
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
-from recollect.chat import Chat, Event, Started, SyncChat
-from recollect.chat.effects import Ask, Course, Turn
-from recollect.chat.requests import Requests
-from recollect.errors import ModelUnavailable, RecollectError, StoreUnavailable
-from recollect.messages import Message
-from recollect.models.contract import Finished, Piece, Usage
-from recollect.stores.contract import AsyncStore, Store
+from chatledger.chat import Chat, Event, Started, SyncChat
+from chatledger.chat.effects import Ask, Course, Turn
+from chatledger.chat.requests import Requests
+from chatledger.errors import ModelUnavailable, ChatledgerError, StoreUnavailable
+from chatledger.messages import Message
+from chatledger.models.contract import Finished, Piece, Usage
+from chatledger.stores.contract import AsyncStore, Store
 
 DONE = Finished("end_turn", Usage(input_tokens=3, output_tokens=5))
 OVERLOADED = ModelUnavailable("The model is overloaded.")
@@ -291,7 +291,7 @@ async def drive_until_started(turn: Turn) -> None:
         assert callable(effect)
         try:
             course.answer(await effect())
-        except RecollectError as error:
+        except ChatledgerError as error:
             course.throw(error)
 
 

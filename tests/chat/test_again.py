@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import pytest
 
-from recollect.chat import Chat, Started
-from recollect.errors import ModelTimeout, ModelUnavailable
-from recollect.messages import Message
-from recollect.models.contract import Finished
-from recollect.stores.contract import AsyncStore
+from chatledger.chat import Chat, Started
+from chatledger.errors import ModelTimeout, ModelUnavailable
+from chatledger.messages import Message
+from chatledger.models.contract import Finished
+from chatledger.stores.contract import AsyncStore
 from tests.chat.talking import (
     DONE,
     OVERLOADED,

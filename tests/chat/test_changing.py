@@ -7,17 +7,17 @@ from datetime import timedelta
 
 import pytest
 
-from recollect.chat import Chat, Reply, Started
-from recollect.errors import (
+from chatledger.chat import Chat, Reply, Started
+from chatledger.errors import (
     InvalidArgument,
     ModelUnavailable,
     NotFound,
     StoreUnavailable,
     TurnInProgress,
 )
-from recollect.messages import Message
-from recollect.models.contract import Finished
-from recollect.stores.contract import AsyncStore
+from chatledger.messages import Message
+from chatledger.models.contract import Finished
+from chatledger.stores.contract import AsyncStore
 from tests.chat.talking import (
     DONE,
     OVERLOADED,

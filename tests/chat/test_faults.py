@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
-from recollect.chat import Chat, Event, Started
-from recollect.errors import (
+from chatledger.chat import Chat, Event, Started
+from chatledger.errors import (
     ModelRefused,
     ModelThrottled,
     ModelTimeout,
@@ -18,10 +18,10 @@ from recollect.errors import (
     StoreUnavailable,
     TurnInProgress,
 )
-from recollect.messages import Message, now
-from recollect.models.contract import Finished
-from recollect.stores.contract import AsyncStore
-from recollect.stores.urls import open_async_store
+from chatledger.messages import Message, now
+from chatledger.models.contract import Finished
+from chatledger.stores.contract import AsyncStore
+from chatledger.stores.urls import open_async_store
 from tests.chat.talking import (
     DONE,
     Caller,

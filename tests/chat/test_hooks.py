@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from recollect.chat import Chat, Hook, Reply, Started
-from recollect.errors import InvalidArgument, ModelUnavailable
-from recollect.messages import Message
-from recollect.models.contract import Finished
-from recollect.stores.contract import AsyncStore
-from recollect.windows import last
+from chatledger.chat import Chat, Hook, Reply, Started
+from chatledger.errors import InvalidArgument, ModelUnavailable
+from chatledger.messages import Message
+from chatledger.models.contract import Finished
+from chatledger.stores.contract import AsyncStore
+from chatledger.windows import last
 from tests.chat.talking import (
     DONE,
     OVERLOADED,
@@ -188,7 +188,7 @@ async def test_what_a_hook_raises_behind_the_reply_is_logged_by_its_kind_and_cha
     assert await events_of(events) == [Started("talk"), "You said: Hi", DONE]
     assert await kept(store) == [("user", "Hi"), ("assistant", "You said: Hi")]
     assert len(behind.replies) == 1
-    [record] = [each for each in caplog.records if each.name.startswith("recollect.chat")]
+    [record] = [each for each in caplog.records if each.name.startswith("chatledger.chat")]
     assert "Blocked" in record.getMessage()
     assert "secret" not in caplog.text
     assert record.exc_info is None

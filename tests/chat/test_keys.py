@@ -7,12 +7,12 @@ from datetime import timedelta
 
 import pytest
 
-from recollect.chat import Chat, Reply, Started
-from recollect.errors import InvalidArgument, KeyReused, ModelUnavailable, TurnInProgress
-from recollect.messages import Message
-from recollect.models.contract import Finished, Usage
-from recollect.stores.contract import AsyncStore
-from recollect.stores.urls import open_async_store
+from chatledger.chat import Chat, Reply, Started
+from chatledger.errors import InvalidArgument, KeyReused, ModelUnavailable, TurnInProgress
+from chatledger.messages import Message
+from chatledger.models.contract import Finished, Usage
+from chatledger.stores.contract import AsyncStore
+from chatledger.stores.urls import open_async_store
 from tests.chat.talking import (
     DONE,
     OVERLOADED,

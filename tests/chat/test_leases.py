@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from recollect.chat import Chat, Started
-from recollect.errors import ModelTimeout, ModelUnavailable, TurnInProgress
-from recollect.messages import Message
-from recollect.models.contract import Finished
-from recollect.stores.contract import AsyncStore
-from recollect.stores.urls import open_async_store
-from recollect.windows import last
+from chatledger.chat import Chat, Started
+from chatledger.errors import ModelTimeout, ModelUnavailable, TurnInProgress
+from chatledger.messages import Message
+from chatledger.models.contract import Finished
+from chatledger.stores.contract import AsyncStore
+from chatledger.stores.urls import open_async_store
+from chatledger.windows import last
 from tests.chat.talking import (
     DONE,
     OVERLOADED,

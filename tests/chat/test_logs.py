@@ -8,10 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from recollect.chat import Chat, Event, Reply, Started, SyncChat
-from recollect.errors import ModelUnavailable, RecollectError, StoreUnavailable
-from recollect.messages import Message
-from recollect.stores.contract import AsyncStore, Store
+from chatledger.chat import Chat, Event, Reply, Started, SyncChat
+from chatledger.errors import ModelUnavailable, ChatledgerError, StoreUnavailable
+from chatledger.messages import Message
+from chatledger.stores.contract import AsyncStore, Store
 from tests.chat.talking import (
     DONE,
     Caller,
@@ -67,7 +67,7 @@ def asked(chat: Chat, n: object, *, key: bool = False) -> AsyncGenerator[Event, 
 
 
 async def ends(events: AsyncGenerator[Event, None]) -> None:
-    with suppress(RecollectError, ValueError, RuntimeError):
+    with suppress(ChatledgerError, ValueError, RuntimeError):
         await events_of(events)
 
 
@@ -75,7 +75,7 @@ async def test_no_turn_logs_what_was_said(
     store: AsyncStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    logging.getLogger("recollect").setLevel(logging.DEBUG)
+    logging.getLogger("chatledger").setLevel(logging.DEBUG)
     reply, error = MARKS["reply"], ModelUnavailable(MARKS["error"])
     bug = RuntimeError(MARKS["error"])
 
@@ -126,7 +126,7 @@ async def test_no_turn_logs_what_was_said(
             watched.before(operation, n, fails)
             failing = timed(chatting(watched.store, reply, error), time)
             events = asked(failing, f"{operation} {n} {left}")
-            with suppress(RecollectError):
+            with suppress(ChatledgerError):
                 async with aclosing(events):
                     if left:
                         assert isinstance(await anext(events), Started)
@@ -167,7 +167,7 @@ def test_no_sync_turn_logs_what_was_said(
 
 def assert_silent(caplog: pytest.LogCaptureFixture) -> None:
     formatter = logging.Formatter()
-    ours = [each for each in caplog.records if each.name.split(".")[0] == "recollect"]
+    ours = [each for each in caplog.records if each.name.split(".")[0] == "chatledger"]
     lines = [formatter.format(each) + repr(each.__dict__) for each in ours]
     assert [(line, mark) for line in lines for mark in MARKS.values() if mark in line] == []
     # Else nothing was logged, and this test shows nothing.

@@ -2,10 +2,10 @@
 
 import pytest
 
-from recollect.chat import Chat
-from recollect.errors import InvalidArgument, InvalidMessage
-from recollect.messages import Message
-from recollect.stores.contract import AsyncStore
+from chatledger.chat import Chat
+from chatledger.errors import InvalidArgument, InvalidMessage
+from chatledger.messages import Message
+from chatledger.stores.contract import AsyncStore
 from tests.chat.talking import Echo, begin, kept
 
 pytestmark = pytest.mark.anyio

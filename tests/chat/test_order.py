@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from recollect.chat import Chat, Event, Started
-from recollect.models.contract import Finished
-from recollect.stores.contract import AsyncStore
+from chatledger.chat import Chat, Event, Started
+from chatledger.models.contract import Finished
+from chatledger.stores.contract import AsyncStore
 from tests.chat.talking import (
     DONE,
     Caller,

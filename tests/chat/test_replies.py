@@ -7,12 +7,12 @@ from datetime import timedelta
 
 import pytest
 
-from recollect.chat import Chat, Started
-from recollect.errors import InvalidArgument, ModelTimeout, ModelUnavailable, NotFound
-from recollect.json_values import Json
-from recollect.messages import Message
-from recollect.models.contract import Finished, Usage
-from recollect.stores.contract import AsyncStore
+from chatledger.chat import Chat, Started
+from chatledger.errors import InvalidArgument, ModelTimeout, ModelUnavailable, NotFound
+from chatledger.json_values import Json
+from chatledger.messages import Message
+from chatledger.models.contract import Finished, Usage
+from chatledger.stores.contract import AsyncStore
 from tests.chat.talking import (
     DONE,
     OVERLOADED,

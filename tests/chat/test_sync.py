@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from recollect.chat import Chat, Event, Reply, Started, SyncChat, whole_sync
-from recollect.errors import (
+from chatledger.chat import Chat, Event, Reply, Started, SyncChat, whole_sync
+from chatledger.errors import (
     InvalidArgument,
     KeyReused,
     ModelTimeout,
@@ -19,10 +19,10 @@ from recollect.errors import (
     NotFound,
     TurnInProgress,
 )
-from recollect.messages import Message
-from recollect.models.contract import Finished, Usage
-from recollect.stores.contract import Store
-from recollect.stores.urls import open_store
+from chatledger.messages import Message
+from chatledger.models.contract import Finished, Usage
+from chatledger.stores.contract import Store
+from chatledger.stores.urls import open_store
 from tests.chat.talking import (
     DONE,
     OVERLOADED,
@@ -431,7 +431,7 @@ def said(annotation: object) -> str:
     words = str(annotation)
     for theirs, ours in (
         ("collections.abc.AsyncGenerator", "collections.abc.Generator"),
-        ("recollect.models.contract.SyncModel", "recollect.models.contract.Model"),
+        ("chatledger.models.contract.SyncModel", "chatledger.models.contract.Model"),
         ("Finished, None]", "Finished, None, None]"),
     ):
         words = words.replace(theirs, ours)

@@ -10,14 +10,14 @@ from pathlib import Path
 import anyio
 import pytest
 
-from recollect.chat import Chat, Event, Started, whole
-from recollect.errors import InvalidMessage, ModelUnavailable, NotFound, StoreUnavailable
-from recollect.messages import Message
-from recollect.models.contract import Finished, Usage
-from recollect.stores.contract import AsyncStore
-from recollect.stores.sqlite import SQLiteStore
-from recollect.stores.threads import ThreadedStore
-from recollect.windows import last
+from chatledger.chat import Chat, Event, Started, whole
+from chatledger.errors import InvalidMessage, ModelUnavailable, NotFound, StoreUnavailable
+from chatledger.messages import Message
+from chatledger.models.contract import Finished, Usage
+from chatledger.stores.contract import AsyncStore
+from chatledger.stores.sqlite import SQLiteStore
+from chatledger.stores.threads import ThreadedStore
+from chatledger.windows import last
 from tests.chat.talking import (
     DONE,
     OVERLOADED,

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from recollect.chat import Chat, SyncChat, whole_sync
-from recollect.errors import (
+from chatledger.chat import Chat, SyncChat, whole_sync
+from chatledger.errors import (
     InvalidArgument,
     KeyReused,
     MessageTooLarge,
@@ -20,11 +20,11 @@ from recollect.errors import (
     ModelUnavailable,
     TurnInProgress,
 )
-from recollect.messages import Message
-from recollect.models.contract import Finished, Piece, Usage
-from recollect.stores.contract import Store
-from recollect.stores.urls import open_async_store, open_store
-from recollect.windows import last
+from chatledger.messages import Message
+from chatledger.models.contract import Finished, Piece, Usage
+from chatledger.stores.contract import Store
+from chatledger.stores.urls import open_async_store, open_store
+from chatledger.windows import last
 
 DONE = Finished("end_turn", Usage(10, 10))
 

@@ -1,4 +1,4 @@
-"""Made ``dynamodb-layout-1.json`` with the first version of Recollect that had a DynamoDB store:
+"""Made ``dynamodb-layout-1.json`` with the first version of Chatledger that had a DynamoDB store:
 ``python -m tests.data.make_dynamodb_layout_1 FILE``.
 
 The file is not to be made again: it is what a user of that version has, and every later one must
@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from recollect import Message
-from recollect.stores.dynamodb import DynamoDBStore
-from recollect.testing.dynamodb_local import DynamoDBLocal
+from chatledger import Message
+from chatledger.stores.dynamodb import DynamoDBStore
+from chatledger.testing.dynamodb_local import DynamoDBLocal
 from tests.stores.dynamodb.clients import Died, dying_at
 from tests.stores.dynamodb.tables import items_of, new_table
 

@@ -1,4 +1,4 @@
-"""Made ``layout-1.db``, with the first version of Recollect: ``python make_layout_1.py FILE``.
+"""Made ``layout-1.db``, with the first version of Chatledger: ``python make_layout_1.py FILE``.
 
 The file is not to be made again: it is what a user of that version has, and every later one must
 read it. A new layout gets a script and a file of its own.
@@ -10,8 +10,8 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from recollect import Message
-from recollect.stores.sqlite import SQLiteStore
+from chatledger import Message
+from chatledger.stores.sqlite import SQLiteStore
 
 MADE = datetime(2026, 5, 1, 12, 0, 0, 250_000, UTC)
 

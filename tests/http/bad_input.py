@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from recollect.http.api import MESSAGE_CHARACTERS
+from chatledger.http.api import MESSAGE_CHARACTERS
 from tests.http.client import MARKER, Fields
 
 BODY_BYTES = 256 * 1024

@@ -54,12 +54,12 @@ NOT_ALLOWED = [
 class CommonContract(
     ConversationContract, PageContract, OwnerContract, RefusalContract, KeyContract
 ):
-    """What every Recollect server answers, whatever it is built on; streams apart."""
+    """What every Chatledger server answers, whatever it is built on; streams apart."""
 
     @pytest.mark.parametrize("accept", ["*/*", "application/json", ""])
     def test_the_root_welcomes_programs(self, client: httpx.Client, accept: str) -> None:
         answer = answer_of(client.get("/", headers={"Accept": accept}))
-        assert answer["message"] == "Welcome to the Recollect chatbot API"
+        assert answer["message"] == "Welcome to the Chatledger chatbot API"
 
     def test_health(self, client: httpx.Client) -> None:
         assert answer_of(client.get("/health")) == {"status": "healthy"}

@@ -8,7 +8,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from recollect.http.api import MESSAGE_CHARACTERS
+from chatledger.http.api import MESSAGE_CHARACTERS
 from tests.http.bad_input import KEY_BYTES, ODD_IDS, TITLE_CHARACTERS, table
 from tests.http.client import (
     JSON,

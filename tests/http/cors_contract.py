@@ -6,7 +6,7 @@ import pytest
 from tests.http.client import MARKER, answer_of, refused, someone
 
 SITE = "https://chat.example"
-"""That whose pages may call the servers under test: ``RECOLLECT_ALLOW_ORIGIN``."""
+"""That whose pages may call the servers under test: ``CHATLEDGER_ALLOW_ORIGIN``."""
 
 
 def listed(header: str) -> set[str]:

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from joserfc import jws
 from joserfc.jwk import Key
 
-from recollect.errors import InvalidArgument
-from recollect.http import auth as auth_module
-from recollect.http import keys as keys_module
-from recollect.http.auth import LEEWAY_SECONDS, TOKEN_BYTES, JWTSignIn
-from recollect.http.keys import (
+from chatledger.errors import InvalidArgument
+from chatledger.http import auth as auth_module
+from chatledger.http import keys as keys_module
+from chatledger.http.auth import LEEWAY_SECONDS, TOKEN_BYTES, JWTSignIn
+from chatledger.http.keys import (
     FRESH_SECONDS,
     LASTING_SECONDS,
     PAUSE_SECONDS,
@@ -30,7 +30,7 @@ from recollect.http.keys import (
     fetch,
     parse,
 )
-from recollect.http.refusals import Refused
+from chatledger.http.refusals import Refused
 from tests.http.bad_input import KEY_BYTES, table
 from tests.http.client import MARKER, eventually
 from tests.http.tokens import (

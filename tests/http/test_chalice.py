@@ -13,23 +13,23 @@ import httpx
 import pytest
 from chalice.app import Chalice, CognitoUserPoolAuthorizer
 
-from recollect import Message
-from recollect.chat import SyncChat
-from recollect.errors import (
+from chatledger import Message
+from chatledger.chat import SyncChat
+from chatledger.errors import (
     AccessRefused,
     InvalidArgument,
     StoreUnavailable,
     TableMissing,
     UnknownModel,
 )
-from recollect.http import trouble
-from recollect.http.api import LIMIT, MESSAGE_CHARACTERS
-from recollect.http.chalice import Chats, register
-from recollect.http.refusals import Refused
-from recollect.models import Models, OpenedModel, open_model
-from recollect.models.offline import OfflineModel
-from recollect.stores.contract import Store
-from recollect.stores.sqlite import SQLiteStore
+from chatledger.http import trouble
+from chatledger.http.api import LIMIT, MESSAGE_CHARACTERS
+from chatledger.http.chalice import Chats, register
+from chatledger.http.refusals import Refused
+from chatledger.models import Models, OpenedModel, open_model
+from chatledger.models.offline import OfflineModel
+from chatledger.stores.contract import Store
+from chatledger.stores.sqlite import SQLiteStore
 from tests.http.client import (
     MARKER,
     Fields,
@@ -68,7 +68,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    with SQLiteStore(tmp_path / "recollect.db") as store:
+    with SQLiteStore(tmp_path / "chatledger.db") as store:
         yield store
 
 
@@ -227,7 +227,7 @@ def test_what_could_not_be_opened_is_tried_again_with_the_next_request(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     failures: list[Exception] = [
-        InvalidArgument("RECOLLECT_STORE names no table"),
+        InvalidArgument("CHATLEDGER_STORE names no table"),
         StoreUnavailable("elsewhere.example does not answer"),
     ]
 
@@ -239,7 +239,7 @@ def test_what_could_not_be_opened_is_tried_again_with_the_next_request(
     with reached(served(store, open=open)) as client:
         error = refused(client.get("/health"), 500)
         assert error["code"] == "internal_error"
-        assert "RECOLLECT_STORE names no table" in caplog.text  # to whoever runs it
+        assert "CHATLEDGER_STORE names no table" in caplog.text  # to whoever runs it
         assert refused(client.get("/health"), 503)["code"] == "store_unavailable"
         answer_of(client.get("/health"))
 

@@ -16,7 +16,7 @@ from tests.serverless.gateway import Gateway, deployed
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaliceLocal]:
-    server = ChaliceLocal(tmp_path_factory.mktemp("chalice"), RECOLLECT_OFFLINE_PACE="0")
+    server = ChaliceLocal(tmp_path_factory.mktemp("chalice"), CHATLEDGER_OFFLINE_PACE="0")
     server.start()
     yield server
     server.kill()
@@ -24,7 +24,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaliceLocal]:
 
 @pytest.fixture(scope="module")
 def of_a_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaliceLocal]:
-    variables = {"RECOLLECT_OFFLINE_PACE": "0", "RECOLLECT_ALLOW_ORIGIN": SITE}
+    variables = {"CHATLEDGER_OFFLINE_PACE": "0", "CHATLEDGER_ALLOW_ORIGIN": SITE}
     server = ChaliceLocal(tmp_path_factory.mktemp("cors"), **variables)
     server.start()
     yield server
@@ -33,8 +33,8 @@ def of_a_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaliceLocal
 
 @pytest.fixture(scope="module")
 def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Chalice]]:
-    store = f"sqlite:///{tmp_path_factory.mktemp('events') / 'recollect.db'}"
-    with deployed(RECOLLECT_STORE=store, RECOLLECT_OFFLINE_PACE="0") as make:
+    store = f"sqlite:///{tmp_path_factory.mktemp('events') / 'chatledger.db'}"
+    with deployed(CHATLEDGER_STORE=store, CHATLEDGER_OFFLINE_PACE="0") as make:
         yield make
 
 

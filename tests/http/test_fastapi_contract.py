@@ -16,12 +16,12 @@ from tests.serving import Server, StartServer
 
 @pytest.fixture(scope="module")
 def quick(start_server: StartServer) -> Server:
-    return start_server(RECOLLECT_OFFLINE_PACE="0")
+    return start_server(CHATLEDGER_OFFLINE_PACE="0")
 
 
 @pytest.fixture(scope="module")
 def slow_server(start_server: StartServer) -> Server:
-    return start_server(RECOLLECT_OFFLINE_PACE="0.2")
+    return start_server(CHATLEDGER_OFFLINE_PACE="0.2")
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ class TestNoCORS(NoCORSContract):
 
 @pytest.fixture(scope="module")
 def of_a_site(start_server: StartServer) -> Server:
-    return start_server(RECOLLECT_OFFLINE_PACE="0", RECOLLECT_ALLOW_ORIGIN=SITE)
+    return start_server(CHATLEDGER_OFFLINE_PACE="0", CHATLEDGER_ALLOW_ORIGIN=SITE)
 
 
 class TestCORS(CORSContract):

@@ -19,12 +19,12 @@ LONG_QUESTION = "Hi, I am Bob and I would like to hear all that you can do"
 
 @pytest.fixture(scope="module")
 def server(start_server: StartServer) -> Server:
-    return start_server(RECOLLECT_OFFLINE_PACE=AT_ONCE)
+    return start_server(CHATLEDGER_OFFLINE_PACE=AT_ONCE)
 
 
 @pytest.fixture(scope="module")
 def slow_server(start_server: StartServer) -> Server:
-    return start_server(RECOLLECT_OFFLINE_PACE=SLOWLY)
+    return start_server(CHATLEDGER_OFFLINE_PACE=SLOWLY)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_what_was_said_is_there_after_a_reload(visitor: Visitor) -> None:
 def test_it_is_remembered_after_the_server_was_killed(
     page: Page, start_server: StartServer
 ) -> None:
-    server = start_server(RECOLLECT_OFFLINE_PACE=AT_ONCE)
+    server = start_server(CHATLEDGER_OFFLINE_PACE=AT_ONCE)
     visitor = Visitor(page, server.url).comes(as_user=someone())
     visitor.says("Hi, I am Bob")
     place = page.url
@@ -425,7 +425,7 @@ def test_the_address_of_a_conversation_opens_it_for_its_owner_alone(
 def test_a_server_that_is_down_is_told_in_words_and_nothing_typed_is_lost(
     page: Page, start_server: StartServer
 ) -> None:
-    server = start_server(RECOLLECT_OFFLINE_PACE=AT_ONCE)
+    server = start_server(CHATLEDGER_OFFLINE_PACE=AT_ONCE)
     visitor = Visitor(page, server.url).comes(as_user=someone())
     visitor.says("Hi, I am Bob")
     server.kill()
@@ -446,7 +446,7 @@ def test_a_server_that_is_down_is_told_in_words_and_nothing_typed_is_lost(
 def test_a_server_that_dies_in_the_middle_of_a_reply_is_told_in_words(
     page: Page, start_server: StartServer
 ) -> None:
-    server = start_server(RECOLLECT_OFFLINE_PACE=SLOWLY)
+    server = start_server(CHATLEDGER_OFFLINE_PACE=SLOWLY)
     visitor = Visitor(page, server.url).comes(as_user=someone())
     visitor.box.fill(LONG_QUESTION)
     visitor.box.press("Enter")

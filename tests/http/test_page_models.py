@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from recollect.testing.bedrock_server import Answer, BedrockServer, BreaksOff, Fails, Says
+from chatledger.testing.bedrock_server import Answer, BedrockServer, BreaksOff, Fails, Says
 from tests.http.client import someone
 from tests.http.test_page import Visitor
 from tests.serving import Server, StartServer
@@ -21,7 +21,7 @@ def bedrock() -> Iterator[BedrockServer]:
 
 @pytest.fixture(scope="module")
 def server(start_server: StartServer, bedrock: BedrockServer) -> Server:
-    return start_server(RECOLLECT_MODEL="bedrock:amazon.nova-lite-v1:0", **bedrock.environment)
+    return start_server(CHATLEDGER_MODEL="bedrock:amazon.nova-lite-v1:0", **bedrock.environment)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def issuer() -> Iterator[KeyServer]:
 
 @pytest.fixture(scope="module")
 def server(start_server: StartServer, issuer: KeyServer) -> Server:
-    return start_server(RECOLLECT_OFFLINE_PACE="0", **issuer.settings)
+    return start_server(CHATLEDGER_OFFLINE_PACE="0", **issuer.settings)
 
 
 class SignedOut(Visitor):

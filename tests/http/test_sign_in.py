@@ -11,13 +11,13 @@ import httpx
 import pytest
 from starlette.routing import Mount, Route
 
-from recollect.chat import Chat
-from recollect.errors import InvalidArgument
-from recollect.http.fastapi import create_app
-from recollect.http.opening import open_sign_in
-from recollect.models import Models
-from recollect.settings import Settings, read_settings
-from recollect.stores.urls import open_async_store
+from chatledger.chat import Chat
+from chatledger.errors import InvalidArgument
+from chatledger.http.fastapi import create_app
+from chatledger.http.opening import open_sign_in
+from chatledger.models import Models
+from chatledger.settings import Settings, read_settings
+from chatledger.stores.urls import open_async_store
 from tests.http.bad_input import table
 from tests.http.client import (
     JSON,
@@ -88,7 +88,7 @@ def issuer() -> Iterator[KeyServer]:
 
 @pytest.fixture(scope="module")
 def server(start_server: StartServer, issuer: KeyServer) -> Server:
-    return start_server(RECOLLECT_OFFLINE_PACE="0", **issuer.settings)
+    return start_server(CHATLEDGER_OFFLINE_PACE="0", **issuer.settings)
 
 
 @pytest.fixture
@@ -324,10 +324,10 @@ def test_without_keys_it_says_when_to_come_again_and_still_tells_its_health(
     start_server: StartServer,
 ) -> None:
     server = start_server(
-        RECOLLECT_AUTH="jwt",
-        RECOLLECT_JWT_ISSUER=ISSUER,
-        RECOLLECT_JWT_AUDIENCE=AUDIENCE,
-        RECOLLECT_JWT_JWKS_URL="http://127.0.0.1:9/keys.json",
+        CHATLEDGER_AUTH="jwt",
+        CHATLEDGER_JWT_ISSUER=ISSUER,
+        CHATLEDGER_JWT_AUDIENCE=AUDIENCE,
+        CHATLEDGER_JWT_JWKS_URL="http://127.0.0.1:9/keys.json",
     )
     with connected(server.url) as client:
         response = client.get("/conversations", headers=headers("bob"))
@@ -342,33 +342,33 @@ def test_without_keys_it_says_when_to_come_again_and_still_tells_its_health(
 # Settings -----------------------------------------------------------------------------------------
 
 ALL = {
-    "RECOLLECT_AUTH": "jwt",
-    "RECOLLECT_JWT_ISSUER": ISSUER,
-    "RECOLLECT_JWT_AUDIENCE": AUDIENCE,
+    "CHATLEDGER_AUTH": "jwt",
+    "CHATLEDGER_JWT_ISSUER": ISSUER,
+    "CHATLEDGER_JWT_AUDIENCE": AUDIENCE,
 }
 POOL = "arn:aws:cognito-idp:eu-west-1:123456789012:userpool/eu-west-1_aBcDeFgHi"
-NAMELESS = {"RECOLLECT_JWT_ISSUER": "", "RECOLLECT_JWT_AUDIENCE": ""}
+NAMELESS = {"CHATLEDGER_JWT_ISSUER": "", "CHATLEDGER_JWT_AUDIENCE": ""}
 
 
 @pytest.mark.parametrize(
     ("wrong", "changed"),
     [
-        ("RECOLLECT_AUTH", {"RECOLLECT_AUTH": "yes"}),
-        ("RECOLLECT_JWT_ISSUER", {"RECOLLECT_JWT_ISSUER": ""}),
-        ("RECOLLECT_JWT_ISSUER", {"RECOLLECT_JWT_ISSUER": "issuer.example"}),
-        ("RECOLLECT_JWT_ISSUER", {"RECOLLECT_JWT_ISSUER": "http://issuer.example"}),
-        ("RECOLLECT_JWT_AUDIENCE", {"RECOLLECT_JWT_AUDIENCE": " , "}),
-        ("RECOLLECT_JWT_JWKS_URL", {"RECOLLECT_JWT_JWKS_URL": "http://issuer.example/keys"}),
-        ("RECOLLECT_COGNITO_USER_POOL", {"RECOLLECT_COGNITO_USER_POOL": "eu-west-1_aBcDeFgHi"}),
-        ("RECOLLECT_JWT_ISSUER", {"RECOLLECT_COGNITO_USER_POOL": POOL}),
+        ("CHATLEDGER_AUTH", {"CHATLEDGER_AUTH": "yes"}),
+        ("CHATLEDGER_JWT_ISSUER", {"CHATLEDGER_JWT_ISSUER": ""}),
+        ("CHATLEDGER_JWT_ISSUER", {"CHATLEDGER_JWT_ISSUER": "issuer.example"}),
+        ("CHATLEDGER_JWT_ISSUER", {"CHATLEDGER_JWT_ISSUER": "http://issuer.example"}),
+        ("CHATLEDGER_JWT_AUDIENCE", {"CHATLEDGER_JWT_AUDIENCE": " , "}),
+        ("CHATLEDGER_JWT_JWKS_URL", {"CHATLEDGER_JWT_JWKS_URL": "http://issuer.example/keys"}),
+        ("CHATLEDGER_COGNITO_USER_POOL", {"CHATLEDGER_COGNITO_USER_POOL": "eu-west-1_aBcDeFgHi"}),
+        ("CHATLEDGER_JWT_ISSUER", {"CHATLEDGER_COGNITO_USER_POOL": POOL}),
         (
-            "RECOLLECT_COGNITO_USER_POOL",
-            {"RECOLLECT_COGNITO_USER_POOL": POOL.replace("eu-west-1:", "us-east-1:")},
+            "CHATLEDGER_COGNITO_USER_POOL",
+            {"CHATLEDGER_COGNITO_USER_POOL": POOL.replace("eu-west-1:", "us-east-1:")},
         ),
-        ("RECOLLECT_JWT_AUDIENCE", {"RECOLLECT_COGNITO_USER_POOL": POOL} | NAMELESS),
+        ("CHATLEDGER_JWT_AUDIENCE", {"CHATLEDGER_COGNITO_USER_POOL": POOL} | NAMELESS),
         # Whoever sets these believes that users sign in.
-        ("RECOLLECT_JWT_ISSUER", {"RECOLLECT_AUTH": "none"}),
-        ("RECOLLECT_AUTH", {"RECOLLECT_AUTH": ""}),
+        ("CHATLEDGER_JWT_ISSUER", {"CHATLEDGER_AUTH": "none"}),
+        ("CHATLEDGER_AUTH", {"CHATLEDGER_AUTH": ""}),
     ],
 )
 def test_a_wrong_setting_of_sign_in_ends_it_with_a_sentence_that_names_it(
@@ -379,28 +379,28 @@ def test_a_wrong_setting_of_sign_in_ends_it_with_a_sentence_that_names_it(
 
 
 def test_a_user_pool_issues_under_the_name_of_its_address() -> None:
-    given = {"RECOLLECT_AUTH": "jwt", "RECOLLECT_JWT_AUDIENCE": "app"}
-    pool = read_settings(given | {"RECOLLECT_COGNITO_USER_POOL": POOL})
+    given = {"CHATLEDGER_AUTH": "jwt", "CHATLEDGER_JWT_AUDIENCE": "app"}
+    pool = read_settings(given | {"CHATLEDGER_COGNITO_USER_POOL": POOL})
     assert pool.issuer == "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_aBcDeFgHi"
     with pytest.raises(InvalidArgument, match="leave one of them out"):
-        read_settings(ALL | {"RECOLLECT_COGNITO_USER_POOL": POOL})
+        read_settings(ALL | {"CHATLEDGER_COGNITO_USER_POOL": POOL})
 
 
-@pytest.mark.parametrize("left", ["RECOLLECT_JWT_AUDIENCE", "RECOLLECT_COGNITO_USER_POOL"])
+@pytest.mark.parametrize("left", ["CHATLEDGER_JWT_AUDIENCE", "CHATLEDGER_COGNITO_USER_POOL"])
 def test_what_is_set_for_sign_in_without_it_is_named(left: str) -> None:
-    with pytest.raises(InvalidArgument, match=f"{left} is set, and RECOLLECT_AUTH is not jwt"):
+    with pytest.raises(InvalidArgument, match=f"{left} is set, and CHATLEDGER_AUTH is not jwt"):
         read_settings({left: POOL})
 
 
 def test_any_address_is_served_where_users_sign_in(tmp_path: Path) -> None:
     # An address that no machine has (RFC 5737): it fails, but not for want of the flag.
-    line = ended(tmp_path, **ALL, RECOLLECT_HOST="192.0.2.1")
+    line = ended(tmp_path, **ALL, CHATLEDGER_HOST="192.0.2.1")
     assert "192.0.2.1" in line
     assert "--allow-unauthenticated" not in line
 
 
 def test_a_server_without_sign_in_does_not_load_its_library(tmp_path: Path) -> None:
-    done = run("import recollect.cli.serving" + LOADED, tmp_path)
+    done = run("import chatledger.cli.serving" + LOADED, tmp_path)
     assert done.stderr == ""
     assert "fastapi" in done.stdout
     assert not {"joserfc", "cryptography"} & set(done.stdout.split())
@@ -409,7 +409,7 @@ def test_a_server_without_sign_in_does_not_load_its_library(tmp_path: Path) -> N
 def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "joserfc", None)
     for module in ("auth", "keys"):
-        monkeypatch.delitem(sys.modules, f"recollect.http.{module}", raising=False)
+        monkeypatch.delitem(sys.modules, f"chatledger.http.{module}", raising=False)
     settings = Settings(auth="jwt", jwt_issuer=ISSUER, jwt_audience=[AUDIENCE])
-    with pytest.raises(InvalidArgument, match=r"RECOLLECT_AUTH.*joserfc.*recollect\[auth\]"):
+    with pytest.raises(InvalidArgument, match=r"CHATLEDGER_AUTH.*joserfc.*chatledger\[auth\]"):
         open_sign_in(settings)

@@ -11,8 +11,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from recollect.conversations import check_id
-from recollect.errors import InvalidArgument
+from chatledger.conversations import check_id
+from chatledger.errors import InvalidArgument
 from tests.http.bad_input import BAD_CONVERSATION, BAD_LIST
 from tests.http.client import (
     MARKER,
@@ -73,7 +73,7 @@ def signed(user: str) -> str:
 @pytest.fixture(scope="module")
 def url(start_server: StartServer) -> Iterator[str]:
     with key_server() as issuer:
-        yield start_server(RECOLLECT_OFFLINE_PACE="0", **issuer.settings).url
+        yield start_server(CHATLEDGER_OFFLINE_PACE="0", **issuer.settings).url
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from joserfc.jwk import ECKey, Key, OctKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 ISSUER = "https://issuer.example"
-AUDIENCE = "recollect-tests"
+AUDIENCE = "chatledger-tests"
 
 
 @cache
@@ -83,10 +83,10 @@ class KeyServer:
     def settings(self) -> dict[str, str]:
         """With these a server takes the tokens."""
         return {
-            "RECOLLECT_AUTH": "jwt",
-            "RECOLLECT_JWT_ISSUER": ISSUER,
-            "RECOLLECT_JWT_AUDIENCE": f"another, {AUDIENCE}",
-            "RECOLLECT_JWT_JWKS_URL": self.url,
+            "CHATLEDGER_AUTH": "jwt",
+            "CHATLEDGER_JWT_ISSUER": ISSUER,
+            "CHATLEDGER_JWT_AUDIENCE": f"another, {AUDIENCE}",
+            "CHATLEDGER_JWT_JWKS_URL": self.url,
         }
 
 

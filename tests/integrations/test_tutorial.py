@@ -1,4 +1,4 @@
-"""A tutorial's table of conversations, copied into a Recollect store."""
+"""A tutorial's table of conversations, copied into a Chatledger store."""
 
 import logging
 import subprocess
@@ -18,14 +18,14 @@ from botocore.stub import Stubber
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recollect import Message, Store, open_store
-from recollect.copying import Progress
-from recollect.errors import AccessRefused, InvalidArgument, TableMissing
-from recollect.integrations.tutorial import ROLE_NAMES, CopiedTable, copy_tutorial_table
-from recollect.integrations.tutorial_items import time_of
-from recollect.messages import new_id
-from recollect.stores.dynamodb import DynamoDBStore
-from recollect.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
+from chatledger import Message, Store, open_store
+from chatledger.copying import Progress
+from chatledger.errors import AccessRefused, InvalidArgument, TableMissing
+from chatledger.integrations.tutorial import ROLE_NAMES, CopiedTable, copy_tutorial_table
+from chatledger.integrations.tutorial_items import time_of
+from chatledger.messages import new_id
+from chatledger.stores.dynamodb import DynamoDBStore
+from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
 from tests.stores.dynamodb.clients import Died, dying_at, watched_client
 from tests.stores.dynamodb.conftest import client
 from tests.stores.dynamodb.tables import new_table
@@ -280,8 +280,8 @@ def test_a_process_that_is_killed_is_followed_by_one_that_brings_the_rest(
     url = f"sqlite:///{tmp_path}/target.db"
     code = f"""
 import os, signal, boto3
-from recollect import open_store
-from recollect.integrations.tutorial import copy_tutorial_table
+from chatledger import open_store
+from chatledger.integrations.tutorial import copy_tutorial_table
 
 def killed(progress):
     if progress.conversations == 7:
@@ -567,7 +567,7 @@ def test_the_rate_is_kept(tutorial: Tutorial, sqlite: Store) -> None:
 
 
 def test_neither_langchain_nor_its_models_are_needed() -> None:
-    code = "import sys, recollect.integrations.tutorial; print('langchain_core' in sys.modules)"
+    code = "import sys, chatledger.integrations.tutorial; print('langchain_core' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("False\n", "")
 

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 import boto3
 import pytest
 
-from recollect.messages import Message
-from recollect.models.bedrock import BedrockModel
-from recollect.models.contract import Finished
-from recollect.testing.bedrock_server import ACCESS_KEY, REGION, SECRET_KEY, BedrockServer
+from chatledger.messages import Message
+from chatledger.models.bedrock import BedrockModel
+from chatledger.models.contract import Finished
+from chatledger.testing.bedrock_server import ACCESS_KEY, REGION, SECRET_KEY, BedrockServer
 
 Transport: TypeAlias = Literal["async", "sync"]
 MODEL = "amazon.nova-lite-v1:0"

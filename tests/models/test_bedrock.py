@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from recollect.errors import (
+from chatledger.errors import (
     ModelError,
     ModelRefused,
     ModelThrottled,
     ModelTimeout,
     ModelUnavailable,
 )
-from recollect.messages import Message
-from recollect.models.bedrock import BedrockModel, Guardrail
-from recollect.models.contract import Finished, OpenedModel, Usage
-from recollect.testing.bedrock_server import (
+from chatledger.messages import Message
+from chatledger.models.bedrock import BedrockModel, Guardrail
+from chatledger.models.contract import Finished, OpenedModel, Usage
+from chatledger.testing.bedrock_server import (
     BedrockServer,
     BreaksOff,
     Corrupts,
@@ -239,7 +239,7 @@ def test_each_fault_has_its_error_which_repeats_nothing(
     kind: type[ModelError],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.DEBUG, "recollect")
+    caplog.set_level(logging.DEBUG, "chatledger")
     server.script(fault)
     seen: list[str] = []
     with pytest.raises(ModelError) as raised:
@@ -249,7 +249,7 @@ def test_each_fault_has_its_error_which_repeats_nothing(
     assert SECRET not in str(raised.value)
     assert "gain" in str(raised.value)
     assert len(seen) == (getattr(fault, "after", 0) or 0)
-    assert not [record for record in caplog.records if record.name.startswith("recollect")]
+    assert not [record for record in caplog.records if record.name.startswith("chatledger")]
 
 
 @pytest.mark.parametrize(("fault", "kind"), FAULTS[:-1], ids=repr)
@@ -302,7 +302,7 @@ def test_after_the_end_was_told_the_reply_is_whole_whatever_happens(
     server: BedrockServer, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Usage comes behind the end; that it is lost does not make a reply worthless."""
-    from recollect.models.bedrock import replies
+    from chatledger.models.bedrock import replies
 
     def lose(self: object, about: object) -> None:
         raise ModelUnavailable("the connection")

@@ -14,10 +14,10 @@ import botocore.session
 import pytest
 from botocore.credentials import RefreshableCredentials
 
-from recollect.errors import ModelError, ModelRefused, ModelUnavailable
-from recollect.messages import Message
-from recollect.models.bedrock import BedrockModel
-from recollect.testing.bedrock_server import ACCESS_KEY, API_KEY, SECRET_KEY, BedrockServer
+from chatledger.errors import ModelError, ModelRefused, ModelUnavailable
+from chatledger.messages import Message
+from chatledger.models.bedrock import BedrockModel
+from chatledger.testing.bedrock_server import ACCESS_KEY, API_KEY, SECRET_KEY, BedrockServer
 from tests.models.bedrock_asking import (
     MODEL,
     Transport,
@@ -324,15 +324,15 @@ def run(code: str, folder: Path) -> str:
 
 
 def test_importing_it_imports_nothing_of_others(tmp_path: Path) -> None:
-    code = "import sys, recollect.models.bedrock; print(*{'boto3', 'aiohttp'} & {*sys.modules})"
+    code = "import sys, chatledger.models.bedrock; print(*{'boto3', 'aiohttp'} & {*sys.modules})"
     assert run(code, tmp_path) == "\n"
 
 
 def test_without_an_event_loop_aiohttp_is_not_imported(aws: BedrockServer, tmp_path: Path) -> None:
     code = """
 import sys
-from recollect.messages import Message
-from recollect.models.bedrock import BedrockModel
+from chatledger.messages import Message
+from chatledger.models.bedrock import BedrockModel
 print(len(list(BedrockModel("amazon.nova-lite-v1:0").stream_sync([Message.user("Hi")]))) > 1)
 print("aiohttp" in sys.modules)
 """
@@ -341,9 +341,9 @@ print("aiohttp" in sys.modules)
 
 USE = """
 import asyncio, sys
-from recollect.errors import UnknownModel
-from recollect.messages import Message
-from recollect.models.bedrock import BedrockModel
+from chatledger.errors import UnknownModel
+from chatledger.messages import Message
+from chatledger.models.bedrock import BedrockModel
 
 async def use():
     await anext(BedrockModel("amazon.nova-lite-v1:0").stream([Message.user("Hi")]))
@@ -359,5 +359,5 @@ except UnknownModel as failed:
 @pytest.mark.parametrize("missing", ["boto3", "botocore", "aiohttp"])
 def test_what_is_not_installed_is_named(tmp_path: Path, missing: str) -> None:
     assert run(USE.format(missing=missing), tmp_path) == (
-        f"A model of Bedrock's needs {missing}; install it with pip install 'recollect[bedrock]'.\n"
+        f"A model of Bedrock's needs {missing}; install it with pip install 'chatledger[bedrock]'.\n"
     )

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recollect.messages import Message
-from recollect.models.bedrock.requests import encoded, request
-from recollect.models.bedrock.settings import Settings
-from recollect.models.bedrock.tools import definitions
-from recollect.testing.bedrock_server.models import KNOWN_MODELS
-from recollect.testing.bedrock_server.rules import Asked, check
-from recollect.testing.bedrock_server.shapes import check_shape
-from recollect.windows import valid_for_models
+from chatledger.messages import Message
+from chatledger.models.bedrock.requests import encoded, request
+from chatledger.models.bedrock.settings import Settings
+from chatledger.models.bedrock.tools import definitions
+from chatledger.testing.bedrock_server.models import KNOWN_MODELS
+from chatledger.testing.bedrock_server.rules import Asked, check
+from chatledger.testing.bedrock_server.shapes import check_shape
+from chatledger.windows import valid_for_models
 
 CLAUDE = next(model for model in KNOWN_MODELS if "claude-sonnet-4-5" in model.id)
 TOOLS = definitions([{"name": "weather", "description": "Tells the weather."}])

@@ -2,17 +2,17 @@
 
 import pytest
 
-from recollect.errors import (
+from chatledger.errors import (
     ModelError,
     ModelRefused,
     ModelThrottled,
     ModelTimeout,
     ModelUnavailable,
 )
-from recollect.models.bedrock.errors import Failure, translated
-from recollect.models.bedrock.retries import TRIES, Tries
-from recollect.models.bedrock.sentences import BY_CODE, KNOWN
-from recollect.models.headers import retry_after
+from chatledger.models.bedrock.errors import Failure, translated
+from chatledger.models.bedrock.retries import TRIES, Tries
+from chatledger.models.bedrock.sentences import BY_CODE, KNOWN
+from chatledger.models.headers import retry_after
 
 MODEL = "anthropic.claude-sonnet-4-5-20250929-v1:0"
 SECRET = "my PIN is 1234"

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from recollect.errors import ModelUnavailable
-from recollect.messages import Message, decode, encode
-from recollect.models.bedrock.errors import Failure
-from recollect.models.bedrock.frames import Frames
-from recollect.models.bedrock.replies import Event, Reply
-from recollect.models.contract import Finished, Usage
+from chatledger.errors import ModelUnavailable
+from chatledger.messages import Message, decode, encode
+from chatledger.models.bedrock.errors import Failure
+from chatledger.models.bedrock.frames import Frames
+from chatledger.models.bedrock.replies import Event, Reply
+from chatledger.models.contract import Finished, Usage
 
 
 def text(text: str, block: int = 0) -> Event:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from recollect.errors import InvalidArgument
-from recollect.messages import Message
-from recollect.models.bedrock import BedrockModel, Guardrail
-from recollect.models.bedrock.requests import encoded, request
-from recollect.models.bedrock.settings import Settings
-from recollect.models.bedrock.tools import choice, definitions, valid_id, valid_name
+from chatledger.errors import InvalidArgument
+from chatledger.messages import Message
+from chatledger.models.bedrock import BedrockModel, Guardrail
+from chatledger.models.bedrock.requests import encoded, request
+from chatledger.models.bedrock.settings import Settings
+from chatledger.models.bedrock.tools import choice, definitions, valid_id, valid_name
 
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 WEATHER = {

@@ -2,8 +2,8 @@
 
 import pytest
 
-from recollect.errors import InvalidArgument
-from recollect.models.bedrock import arns, policy
+from chatledger.errors import InvalidArgument
+from chatledger.models.bedrock import arns, policy
 
 NOVA = "arn:aws:bedrock:*::foundation-model/amazon.nova-lite-v1:0"
 PROFILE = "arn:aws:bedrock:eu-west-1:123456789012:inference-profile/eu.amazon.nova-lite-v1:0"

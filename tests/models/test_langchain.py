@@ -24,11 +24,11 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from recollect.errors import ModelError, ModelRefused, ModelTimeout, ModelUnavailable
-from recollect.integrations.langchain import from_recollect, to_recollect
-from recollect.messages import Message
-from recollect.models.contract import Finished, OpenedModel, Usage
-from recollect.models.langchain import LangChainModel
+from chatledger.errors import ModelError, ModelRefused, ModelTimeout, ModelUnavailable
+from chatledger.langchain import from_chatledger, to_chatledger
+from chatledger.messages import Message
+from chatledger.models.contract import Finished, OpenedModel, Usage
+from chatledger.models.langchain import LangChainModel
 
 pytestmark = pytest.mark.anyio
 
@@ -523,7 +523,7 @@ async def test_what_langchain_stored_is_sent_as_it_was() -> None:
         ),
         ToolMessage("No.", tool_call_id="1", status="error"),
     ]
-    assert await sent([to_recollect(message) for message in said]) == said
+    assert await sent([to_chatledger(message) for message in said]) == said
 
 
 async def test_tool_calls_that_no_result_may_answer_are_not_sent() -> None:
@@ -534,10 +534,10 @@ async def test_tool_calls_that_no_result_may_answer_are_not_sent() -> None:
         invalid_tool_calls=[{"name": "look", "args": "{", "id": "1", "error": None}],
         additional_kwargs={"tool_calls": [raw], "function_call": {}, "refusal": None},
     )
-    kept = to_recollect(reply)
+    kept = to_chatledger(reply)
     _, given, _ = await sent([Message.user("Look"), kept, Message.user("Well?")])
     assert isinstance(given, AIMessage)
     assert given.content == "I look."
     assert given.invalid_tool_calls == []
     assert given.additional_kwargs == {"refusal": None}
-    assert from_recollect(kept) == reply
+    assert from_chatledger(kept) == reply

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError, EventStreamError, ReadTimeoutError
 
-from recollect.errors import (
+from chatledger.errors import (
     InvalidArgument,
     ModelError,
     ModelRefused,
@@ -16,7 +16,7 @@ from recollect.errors import (
     ModelTimeout,
     ModelUnavailable,
 )
-from recollect.models.langchain.failures import failure, translated
+from chatledger.models.langchain.failures import failure, translated
 
 SECRET = "sk-secret, and what Bob told me"
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.integrations.langchain.test_oldest import run
+from tests.langchain.test_oldest import run
 
 FOLDER = Path(__file__).parent
 TESTS = ("test_langchain", "test_langchain_opening")

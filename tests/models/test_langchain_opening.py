@@ -39,11 +39,11 @@ def init_chat_model(model, *, model_provider=None, **options):
 """
 TRY = """
 import sys
-from recollect.errors import RecollectError
-from recollect.models import open_model
+from chatledger.errors import ChatledgerError
+from chatledger.models import open_model
 try:
     model = open_model(sys.argv[1])
-except RecollectError as failed:
+except ChatledgerError as failed:
     print(f"{type(failed).__name__}: {failed}", end="")
 else:
     print(model.id, *model.stream_sync([]), sep="|", end="")
@@ -84,7 +84,7 @@ def test_a_providers_model_is_opened_by_its_name(langchain: Path) -> None:
 
 def test_options_are_the_models(langchain: Path) -> None:
     code = """
-from recollect.models.langchain import open_langchain_model
+from chatledger.models.langchain import open_langchain_model
 model = open_langchain_model("fake:one", temperature=0.5)
 print(model.id, *[piece for piece in model.stream_sync([]) if isinstance(piece, str)], sep="")
 """
@@ -95,7 +95,7 @@ print(model.id, *[piece for piece in model.stream_sync([]) if isinstance(piece, 
 def test_a_providers_missing_package_is_named(langchain: Path, provider: str) -> None:
     assert opened(f"{provider}:one", langchain) == (
         f"UnknownModel: {provider}:one needs langchain-{provider}; install it with "
-        f"pip install 'recollect[langchain]' langchain langchain-{provider}."
+        f"pip install 'chatledger[langchain]' langchain langchain-{provider}."
     )
 
 
@@ -116,7 +116,7 @@ def test_without_langchain_the_packages_to_install_are_named(tmp_path: Path) -> 
     )
     assert opened("openai:one", tmp_path) == (
         "UnknownModel: Models of LangChain's providers need langchain; install it with "
-        "pip install 'recollect[langchain]' langchain langchain-<provider>."
+        "pip install 'chatledger[langchain]' langchain langchain-<provider>."
     )
 
 
@@ -124,5 +124,5 @@ def test_without_langchains_core_the_extra_is_named(tmp_path: Path) -> None:
     code = "import sys; sys.modules['langchain_core'] = None" + TRY
     assert opened("openai:one", tmp_path, code) == (
         "UnknownModel: openai:one needs langchain_core; "
-        "install it with pip install 'recollect[langchain]'."
+        "install it with pip install 'chatledger[langchain]'."
     )

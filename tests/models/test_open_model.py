@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from recollect.errors import InvalidArgument, UnknownModel
-from recollect.messages import Message
-from recollect.models import Finished, Models, OpenedModel, Piece, check_model, open_model
+from chatledger.errors import InvalidArgument, UnknownModel
+from chatledger.messages import Message
+from chatledger.models import Finished, Models, OpenedModel, Piece, check_model, open_model
 
 pytestmark = pytest.mark.anyio
 
@@ -149,9 +149,9 @@ def run(code: str) -> str:
 
 
 def test_a_name_is_checked_without_loading_what_opens_it() -> None:
-    checks = "".join(f"recollect.models.check_model({name!r})\n" for name in GOOD)
-    loaded = run(f"import sys, recollect.models\n{checks}print(*sys.modules)").split()
-    assert "recollect.models" in loaded
+    checks = "".join(f"chatledger.models.check_model({name!r})\n" for name in GOOD)
+    loaded = run(f"import sys, chatledger.models\n{checks}print(*sys.modules)").split()
+    assert "chatledger.models" in loaded
     assert not {"boto3", "botocore", "aiohttp", "langchain_core", "pydantic"} & set(loaded)
 
 
@@ -167,13 +167,13 @@ def test_what_is_not_installed_is_named_with_the_command_that_installs_it(
 ) -> None:
     said = run(
         f"import sys; sys.modules[{missing!r}] = None\n"
-        "from recollect import UnknownModel\n"
-        "from recollect.models import open_model\n"
+        "from chatledger import UnknownModel\n"
+        "from chatledger.models import open_model\n"
         f"try: open_model({name!r})\n"
         "except UnknownModel as unknown: print(unknown)"
     )
     assert missing in said
-    assert f"pip install 'recollect[{extra}]'" in said
+    assert f"pip install 'chatledger[{extra}]'" in said
 
 
 def test_the_first_model_answers_where_none_is_asked_for() -> None:

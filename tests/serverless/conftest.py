@@ -5,9 +5,9 @@ from uuid import uuid4
 
 import pytest
 
-from recollect.stores.dynamodb import create_table
-from recollect.testing.bedrock_server import BedrockServer
-from recollect.testing.dynamodb_local import REGION, DynamoDBLocal
+from chatledger.stores.dynamodb import create_table
+from chatledger.testing.bedrock_server import BedrockServer
+from chatledger.testing.dynamodb_local import REGION, DynamoDBLocal
 from tests.serverless.gateway import Gateway, deployed
 
 
@@ -31,10 +31,10 @@ def on_aws(bedrock_server: BedrockServer, dynamodb_local: DynamoDBLocal) -> Iter
     create_table(client, table)
     client.close()
     variables = {
-        "RECOLLECT_STORE": f"dynamodb://{table}?region={REGION}&endpoint={dynamodb_local.endpoint}",
-        "RECOLLECT_MODEL": "bedrock:amazon.nova-lite-v1:0",
-        "RECOLLECT_EXPIRE_AFTER": "30d",
-        "RECOLLECT_WINDOW": "4",
+        "CHATLEDGER_STORE": f"dynamodb://{table}?region={REGION}&endpoint={dynamodb_local.endpoint}",
+        "CHATLEDGER_MODEL": "bedrock:amazon.nova-lite-v1:0",
+        "CHATLEDGER_EXPIRE_AFTER": "30d",
+        "CHATLEDGER_WINDOW": "4",
         **bedrock_server.environment,
     }
     with deployed(**variables) as make:

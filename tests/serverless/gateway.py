@@ -22,9 +22,9 @@ import httpx
 import pytest
 from chalice.app import Chalice
 
-from recollect.stores import urls
-from recollect.stores.contract import Store
-from recollect.stores.urls import open_store
+from chatledger.stores import urls
+from chatledger.stores.contract import Store
+from chatledger.stores.urls import open_store
 
 SERVERLESS = Path(__file__).parents[2] / "serverless"
 LAMBDA_BYTES = 6 * 1024 * 1024

@@ -32,7 +32,7 @@ def new_project(folder: Path, part: str) -> Path:
     ours = f"{sys.version_info[0]}.{sys.version_info[1]}"  # by which it can be run here
     script = str(ROOT / "scripts" / "serverless")
     proxies = {name: each for name, each in os.environ.items() if name.upper().endswith("_PROXY")}
-    run([script, str(project), part], project, RECOLLECT_PYTHON=ours, **proxies)
+    run([script, str(project), part], project, CHATLEDGER_PYTHON=ours, **proxies)
     return project
 
 
@@ -72,8 +72,8 @@ def clean() -> dict[str, str]:
     }
     return ours | {
         "AWS_DEFAULT_REGION": REGION,
-        "AWS_ACCESS_KEY_ID": "recollect",
-        "AWS_SECRET_ACCESS_KEY": "recollect",
+        "AWS_ACCESS_KEY_ID": "chatledger",
+        "AWS_SECRET_ACCESS_KEY": "chatledger",
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from recollect.errors import ModelThrottled
-from recollect.http.chalice import TIME_LIMIT
-from recollect.models.offline import OfflineModel
-from recollect.stores.urls import check_url
+from chatledger.errors import ModelThrottled
+from chatledger.http.chalice import TIME_LIMIT
+from chatledger.models.offline import OfflineModel
+from chatledger.stores.urls import check_url
 from tests.http.client import MARKER, answer_of, connected, refused, said, shown, someone
 from tests.http.tokens import bearer, claims, key_server, token
 from tests.serverless.chalice_local import ChaliceLocal
@@ -58,7 +58,7 @@ def test_it_loads_nothing_that_it_does_not_use(tmp_path: Path, code: str) -> Non
     done = run(code + LOADED, tmp_path)
     assert done.stderr == ""
     loaded = set(done.stdout.split())
-    assert {"recollect", "chalice"} <= loaded
+    assert {"chatledger", "chalice"} <= loaded
     assert loaded & HEAVY == set()
 
 
@@ -66,7 +66,7 @@ def test_on_aws_it_loads_boto3_and_nothing_for_async_code(tmp_path: Path) -> Non
     code = """
 import app
 from chalicelib import chatbot
-from recollect.settings import read_settings
+from chatledger.settings import read_settings
 try:
     settings = read_settings()
     chatbot.open_chats(settings, chatbot.open_models(settings))
@@ -75,8 +75,8 @@ except Exception as error:  # nothing answers there
 import boto3
 """
     variables = {
-        "RECOLLECT_STORE": "dynamodb://conversations?region=eu-west-1",
-        "RECOLLECT_MODEL": "bedrock:amazon.nova-lite-v1:0",
+        "CHATLEDGER_STORE": "dynamodb://conversations?region=eu-west-1",
+        "CHATLEDGER_MODEL": "bedrock:amazon.nova-lite-v1:0",
         "AWS_REGION": "eu-west-1",
         "AWS_ACCESS_KEY_ID": "nobody",
         "AWS_SECRET_ACCESS_KEY": "nothing",
@@ -90,10 +90,10 @@ import boto3
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("RECOLLECT_STORE", "nowhere"),
-        ("RECOLLECT_MODEL", "telepathy"),
-        ("RECOLLECT_TIME_LIMIT", "soon"),
-        ("RECOLLECT_AUTH", "jwt"),
+        ("CHATLEDGER_STORE", "nowhere"),
+        ("CHATLEDGER_MODEL", "telepathy"),
+        ("CHATLEDGER_TIME_LIMIT", "soon"),
+        ("CHATLEDGER_AUTH", "jwt"),
     ],
 )
 def test_a_wrong_setting_ends_the_start_and_names_the_variable(
@@ -101,7 +101,7 @@ def test_a_wrong_setting_ends_the_start_and_names_the_variable(
 ) -> None:
     done = run("import app", tmp_path, **{variable: value})
     assert done.returncode != 0
-    assert re.search(r"InvalidArgument: RECOLLECT_\w+ is (wrong|missing)", done.stderr)
+    assert re.search(r"InvalidArgument: CHATLEDGER_\w+ is (wrong|missing)", done.stderr)
 
 
 def test_each_stage_has_a_table_of_its_own_and_no_policy_that_chalice_guesses() -> None:
@@ -109,7 +109,7 @@ def test_each_stage_has_a_table_of_its_own_and_no_policy_that_chalice_guesses() 
     assert config["autogen_policy"] is False
     assert set(config["stages"]) == {"dev", "prod"}
     stores = {
-        name: stage["environment_variables"]["RECOLLECT_STORE"]
+        name: stage["environment_variables"]["CHATLEDGER_STORE"]
         for name, stage in config["stages"].items()
     }
     for url in stores.values():
@@ -127,28 +127,28 @@ def test_a_models_warning_is_seen_in_the_log(
 
     monkeypatch.setattr(OfflineModel, "stream_sync", throttled)
     store = f"sqlite:///{tmp_path / 'r.db'}"
-    with deployed(RECOLLECT_STORE=store) as make, Gateway(make).client() as client:
+    with deployed(CHATLEDGER_STORE=store) as make, Gateway(make).client() as client:
         answer = client.post("/chat", json={"message": MARKER, "user_id": someone()})
         assert refused(answer, 429)["code"] == "model_throttled"
         assert answer.headers["Retry-After"] == "7"
     assert "raise the quota" in caplog.text
     assert MARKER not in caplog.text
-    assert logging.getLogger("recollect").handlers == []
+    assert logging.getLogger("chatledger").handlers == []
 
 
 def test_its_settings_are_those_of_the_other_server(tmp_path: Path) -> None:
     variables = {
-        "RECOLLECT_STORE": f"sqlite:///{tmp_path / 'r.db'}",
-        "RECOLLECT_OFFLINE_PACE": "0.2",
-        "RECOLLECT_TIME_LIMIT": "1s",
-        "RECOLLECT_WINDOW": "1",
+        "CHATLEDGER_STORE": f"sqlite:///{tmp_path / 'r.db'}",
+        "CHATLEDGER_OFFLINE_PACE": "0.2",
+        "CHATLEDGER_TIME_LIMIT": "1s",
+        "CHATLEDGER_WINDOW": "1",
     }
     with deployed(**variables) as make, Gateway(make).client() as client:
         user = someone()
         body = {"message": "Hi, I am Bob", "user_id": user}
         answer = answer_of(client.post("/chat", json=body))
         assert answer["stop_reason"] == "timed_out"
-    variables |= {"RECOLLECT_OFFLINE_PACE": "0", "RECOLLECT_TIME_LIMIT": "9s"}
+    variables |= {"CHATLEDGER_OFFLINE_PACE": "0", "CHATLEDGER_TIME_LIMIT": "9s"}
     with deployed(**variables) as make, Gateway(make).client() as client:
         body = {"message": "What is my name?", "conversation_id": answer["conversation_id"]}
         assert "Bob" not in answer_of(client.post("/chat", json=body))["response"]
@@ -156,7 +156,7 @@ def test_its_settings_are_those_of_the_other_server(tmp_path: Path) -> None:
 
 def test_users_sign_in_with_the_tokens_of_the_other_server(tmp_path: Path) -> None:
     with key_server() as issuer:
-        variables = {"RECOLLECT_STORE": f"sqlite:///{tmp_path / 'r.db'}", **issuer.settings}
+        variables = {"CHATLEDGER_STORE": f"sqlite:///{tmp_path / 'r.db'}", **issuer.settings}
         with deployed(**variables) as make, Gateway(make).client() as client:
             refused(client.post("/chat", json={"message": MARKER}), 401)
             answer_of(client.get("/health"))
@@ -172,7 +172,7 @@ def test_users_sign_in_with_the_tokens_of_the_other_server(tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaliceLocal]:
-    server = ChaliceLocal(tmp_path_factory.mktemp("chalice"), RECOLLECT_OFFLINE_PACE="0")
+    server = ChaliceLocal(tmp_path_factory.mktemp("chalice"), CHATLEDGER_OFFLINE_PACE="0")
     server.start()
     yield server
     server.kill()

@@ -43,11 +43,11 @@ class Pool(NamedTuple):
     @property
     def settings(self) -> dict[str, str]:
         return {
-            "RECOLLECT_AUTH": "jwt",
-            "RECOLLECT_COGNITO_USER_POOL": self.arn,
-            "RECOLLECT_JWT_AUDIENCE": self.app,
+            "CHATLEDGER_AUTH": "jwt",
+            "CHATLEDGER_COGNITO_USER_POOL": self.arn,
+            "CHATLEDGER_JWT_AUDIENCE": self.app,
             # On AWS it is found at the pool's own address.
-            "RECOLLECT_JWT_JWKS_URL": f"{self.address}/{self.id}/.well-known/jwks.json",
+            "CHATLEDGER_JWT_JWKS_URL": f"{self.address}/{self.id}/.well-known/jwks.json",
         }
 
 
@@ -58,10 +58,10 @@ def pool() -> Iterator[Pool]:
             "cognito-idp",
             endpoint_url=url,
             region_name=REGION,
-            aws_access_key_id="recollect",
-            aws_secret_access_key="recollect",
+            aws_access_key_id="chatledger",
+            aws_secret_access_key="chatledger",
         )
-        made = client.create_user_pool(PoolName="recollect")["UserPool"]
+        made = client.create_user_pool(PoolName="chatledger")["UserPool"]
         app = client.create_user_pool_client(
             UserPoolId=made["Id"],
             ClientName="chat",
@@ -75,7 +75,7 @@ def pool() -> Iterator[Pool]:
 def test_a_user_of_the_pool_signs_in(pool: Pool, kind: str, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'r.db'}"
     with (
-        deployed(RECOLLECT_STORE=store, RECOLLECT_OFFLINE_PACE="0", **pool.settings) as make,
+        deployed(CHATLEDGER_STORE=store, CHATLEDGER_OFFLINE_PACE="0", **pool.settings) as make,
         Gateway(make).client() as client,
     ):
         refused(client.get("/conversations"), 401)
@@ -88,10 +88,10 @@ def test_a_user_of_the_pool_signs_in(pool: Pool, kind: str, tmp_path: Path) -> N
 
 
 def test_a_token_for_another_app_of_the_pool_signs_nobody_in(pool: Pool, tmp_path: Path) -> None:
-    settings = pool.settings | {"RECOLLECT_JWT_AUDIENCE": "another"}
+    settings = pool.settings | {"CHATLEDGER_JWT_AUDIENCE": "another"}
     store = f"sqlite:///{tmp_path / 'r.db'}"
     issued = pool.tokens("mallory")
-    with deployed(RECOLLECT_STORE=store, **settings) as make, Gateway(make).client() as client:
+    with deployed(CHATLEDGER_STORE=store, **settings) as make, Gateway(make).client() as client:
         for kind in ("IdToken", "AccessToken"):
             client.headers["Authorization"] = bearer(issued[kind])
             refused(client.get("/conversations"), 401)
@@ -100,14 +100,14 @@ def test_a_token_for_another_app_of_the_pool_signs_nobody_in(pool: Pool, tmp_pat
 def test_each_token_is_checked_under_chalice_local_too(pool: Pool, tmp_path: Path) -> None:
     """Chalice itself reads the claims of a token there without asking who has signed it."""
     with key_server() as issuer:
-        settings = issuer.settings | {"RECOLLECT_COGNITO_USER_POOL": pool.arn}
-        del settings["RECOLLECT_JWT_ISSUER"]  # which is the pool
+        settings = issuer.settings | {"CHATLEDGER_COGNITO_USER_POOL": pool.arn}
+        del settings["CHATLEDGER_JWT_ISSUER"]  # which is the pool
         name = f"https://cognito-idp.{REGION}.amazonaws.com/{pool.id}"
 
         def issued(user: str, **changed: Any) -> dict[str, Any]:
             return claims(user, iss=name, **changed)
 
-        server = ChaliceLocal(tmp_path, RECOLLECT_OFFLINE_PACE="0", **settings)
+        server = ChaliceLocal(tmp_path, CHATLEDGER_OFFLINE_PACE="0", **settings)
         server.start()
         try:
             with connected(server.url) as client:

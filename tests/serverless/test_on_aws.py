@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from recollect.testing.bedrock_server import BedrockServer, Says
+from chatledger.testing.bedrock_server import BedrockServer, Says
 from tests.http.client import (
     deleted,
     ids,

@@ -18,13 +18,13 @@ import boto3
 import httpx
 import pytest
 
-from recollect.http.chalice import TIME_LIMIT
-from recollect.models.bedrock import arns
-from recollect.models.bedrock import policy as bedrock_policy
-from recollect.stores.dynamodb import check_table
-from recollect.stores.dynamodb import policy as dynamodb_policy
-from recollect.testing.dynamodb_local import KEY, DynamoDBLocal
-from recollect.testing.dynamodb_local import REGION as LOCAL_REGION
+from chatledger.http.chalice import TIME_LIMIT
+from chatledger.models.bedrock import arns
+from chatledger.models.bedrock import policy as bedrock_policy
+from chatledger.stores.dynamodb import check_table
+from chatledger.stores.dynamodb import policy as dynamodb_policy
+from chatledger.testing.dynamodb_local import KEY, DynamoDBLocal
+from chatledger.testing.dynamodb_local import REGION as LOCAL_REGION
 from tests.http.client import at, deleted, ids, listed, refused, said, shown, someone
 from tests.http.tokens import headers, key_server
 from tests.serverless.aws import aws
@@ -47,7 +47,7 @@ Fields = dict[str, Any]
 
 MEGABYTE = 1024 * 1024
 ABOUT = {
-    *("app.py", "chalicelib", "chalice", "recollect", "uuid_utils", "msgspec"),
+    *("app.py", "chalicelib", "chalice", "chatledger", "uuid_utils", "msgspec"),
     *("joserfc", "cryptography", "cffi", "_cffi_backend", "pycparser"),
 }
 """What a package may hold at its top."""
@@ -113,17 +113,17 @@ def test_a_policy_is_what_the_store_and_bedrock_say_for_that_stage(
     stage: str, config: Fields
 ) -> None:
     variables = config["stages"][stage]["environment_variables"]
-    table = urlsplit(variables["RECOLLECT_STORE"]).netloc
+    table = urlsplit(variables["CHATLEDGER_STORE"]).netloc
     wanted = [
         each
         for each in dynamodb_policy(f"arn:aws:dynamodb:*:*:table/{table}")["Statement"]
-        if each["Sid"] != "RecollectCreates"  # the deployment makes the table
+        if each["Sid"] != "ChatledgerCreates"  # the deployment makes the table
     ]
-    model = variables["RECOLLECT_MODEL"].removeprefix("bedrock:")
+    model = variables["CHATLEDGER_MODEL"].removeprefix("bedrock:")
     wanted += bedrock_policy(arns(model))["Statement"]
     found = policy_of(stage, config)["Statement"]
     assert found[: len(wanted)] == wanted
-    assert {each["Sid"] for each in found[len(wanted) :]} == {"RecollectLogs", "RecollectTraces"}
+    assert {each["Sid"] for each in found[len(wanted) :]} == {"ChatledgerLogs", "ChatledgerTraces"}
 
 
 @each_stage
@@ -134,8 +134,8 @@ def test_a_policy_names_only_what_its_stage_needs(stage: str, config: Fields) ->
         assert not [action for action in statement["Action"] if "*" in action]
         resources = statement["Resource"]
         for resource in [resources] if isinstance(resources, str) else resources:
-            assert f"recollect-{other}" not in resource
-            if statement["Sid"] == "RecollectTraces":
+            assert f"chatledger-{other}" not in resource
+            if statement["Sid"] == "ChatledgerTraces":
                 assert resource == "*"
             else:
                 # Of regions and accounts a policy cannot know before it is deployed.
@@ -162,8 +162,8 @@ def test_the_function_has_the_settings_and_the_policy_of_its_stage(
 ) -> None:
     function = template["Resources"]["APIHandler"]["Properties"]
     assert variables_of(template).items() >= {
-        ("RECOLLECT_STORE", f"dynamodb://recollect-{stage}?patience=2s"),
-        ("RECOLLECT_EXPIRE_AFTER", "30d"),
+        ("CHATLEDGER_STORE", f"dynamodb://chatledger-{stage}?patience=2s"),
+        ("CHATLEDGER_EXPIRE_AFTER", "30d"),
     }
     assert function["Timeout"] <= 29  # API Gateway waits no longer
     assert function["Tracing"] == "Active"
@@ -180,7 +180,7 @@ def test_the_table_is_the_one_of_the_configuration_and_prod_keeps_it(
     table = table_of(template, stage)
     assert table == table_of(RESOURCES, stage)
     properties = table["Properties"]
-    assert urlsplit(variables_of(template)["RECOLLECT_STORE"]).netloc == properties["TableName"]
+    assert urlsplit(variables_of(template)["CHATLEDGER_STORE"]).netloc == properties["TableName"]
     assert properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
     lasting = stage == "prod"
     assert properties["DeletionProtectionEnabled"] is lasting
@@ -227,9 +227,9 @@ def test_with_a_user_pool_api_gateway_turns_away_who_has_not_signed_in(
     path = configured / ".chalice" / "config.json"
     config = json.loads(path.read_text())
     config["stages"]["prod"]["environment_variables"] |= {
-        "RECOLLECT_AUTH": "jwt",
-        "RECOLLECT_JWT_AUDIENCE": "1example23456789",
-        "RECOLLECT_COGNITO_USER_POOL": pool,
+        "CHATLEDGER_AUTH": "jwt",
+        "CHATLEDGER_JWT_AUDIENCE": "1example23456789",
+        "CHATLEDGER_COGNITO_USER_POOL": pool,
     }
     path.write_text(json.dumps(config))
     options = ["--stage", "prod", "--merge-template", "resources.json"]
@@ -243,7 +243,7 @@ def test_with_a_user_pool_api_gateway_turns_away_who_has_not_signed_in(
         for operation in methods.values():
             asked = operation.get("security")
             assert asked == (None if address in ("/", "/health") else [{"users": []}]), address
-    assert variables_of(template)["RECOLLECT_COGNITO_USER_POOL"] == pool
+    assert variables_of(template)["CHATLEDGER_COGNITO_USER_POOL"] == pool
 
 
 # The table that it makes --------------------------------------------------------------------------
@@ -275,7 +275,7 @@ def test_the_package_holds_what_is_needed_and_is_small(
     with ZipFile(package) as archive:
         tops = {name.partition("/")[0] for name in archive.namelist()}
         whole = sum(each.file_size for each in archive.infolist())
-        compiled = [name for name in archive.namelist() if "recollect/http/__pycache__/" in name]
+        compiled = [name for name in archive.namelist() if "chatledger/http/__pycache__/" in name]
     held = sorted(name for name in tops if not name.endswith(".dist-info"))
     size = package.stat().st_size
     with capsys.disabled():
@@ -299,7 +299,7 @@ def serving(
         yield client, function
 
 
-OFFLINE = {"RECOLLECT_MODEL": "offline", "RECOLLECT_OFFLINE_PACE": "0"}
+OFFLINE = {"CHATLEDGER_MODEL": "offline", "CHATLEDGER_OFFLINE_PACE": "0"}
 
 
 def a_conversation_of_two(client: httpx.Client) -> None:
@@ -318,7 +318,7 @@ def a_conversation_of_two(client: httpx.Client) -> None:
 @each_stage
 def test_the_package_runs_alone(stage: str, packages: dict[str, Path], tmp_path: Path) -> None:
     variables = variables_of(template_in(packages[stage])) | OFFLINE
-    variables["RECOLLECT_STORE"] = f"sqlite:///{tmp_path / 'recollect.db'}"
+    variables["CHATLEDGER_STORE"] = f"sqlite:///{tmp_path / 'chatledger.db'}"
     package = packages[stage] / "deployment.zip"
     with serving(package, tmp_path, **variables) as (client, function):
         a_conversation_of_two(client)
@@ -339,7 +339,7 @@ def test_the_package_runs_on_dynamodb_and_on_the_table_of_its_template(
     with made(client, table_of(template, "prod"), ttl=True) as name:
         where = f"region={LOCAL_REGION}&endpoint={dynamodb_local.endpoint}"
         variables |= {
-            "RECOLLECT_STORE": f"dynamodb://{name}?{where}",
+            "CHATLEDGER_STORE": f"dynamodb://{name}?{where}",
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": KEY,
         }
@@ -348,16 +348,16 @@ def test_the_package_runs_on_dynamodb_and_on_the_table_of_its_template(
             a_conversation_of_two(http)
             said(http, "Hi", user_id=someone())
         stamped = [item for item in client.scan(TableName=name)["Items"] if "expires_at" in item]
-        assert stamped  # RECOLLECT_EXPIRE_AFTER
+        assert stamped  # CHATLEDGER_EXPIRE_AFTER
 
 
 @runs_here
 def test_users_sign_in_to_the_package(packages: dict[str, Path], tmp_path: Path) -> None:
     package = packages["dev"] / "deployment.zip"
-    store = f"sqlite:///{tmp_path / 'recollect.db'}"
+    store = f"sqlite:///{tmp_path / 'chatledger.db'}"
     with (
         key_server() as keys,
-        serving(package, tmp_path, RECOLLECT_STORE=store, **OFFLINE, **keys.settings) as (
+        serving(package, tmp_path, CHATLEDGER_STORE=store, **OFFLINE, **keys.settings) as (
             client,
             _,
         ),
@@ -385,8 +385,8 @@ def test_deploying_again_changes_what_is_there_and_deleting_leaves_nothing(
                 service,
                 endpoint_url=url,
                 region_name=REGION,
-                aws_access_key_id="recollect",
-                aws_secret_access_key="recollect",
+                aws_access_key_id="chatledger",
+                aws_secret_access_key="chatledger",
             )
 
         functions, gateway, roles = connect("lambda"), connect("apigateway"), connect("iam")
@@ -402,7 +402,7 @@ def test_deploying_again_changes_what_is_there_and_deleting_leaves_nothing(
         (function,) = functions.list_functions()["Functions"]
         package = deployed(project, function["CodeSha256"])
         variables = function["Environment"]["Variables"] | OFFLINE
-        variables["RECOLLECT_STORE"] = f"sqlite:///{tmp_path / 'recollect.db'}"
+        variables["CHATLEDGER_STORE"] = f"sqlite:///{tmp_path / 'chatledger.db'}"
         with serving(package, tmp_path, **variables) as (client, _):
             a_conversation_of_two(client)
 
@@ -416,11 +416,11 @@ def test_deploying_again_changes_what_is_there_and_deleting_leaves_nothing(
 
 def assert_deployed(functions: Any, roles: Any, policy: Mapping[str, Any]) -> None:
     (function,) = functions.list_functions()["Functions"]
-    assert function["FunctionName"] == "recollect-prod"
-    store = function["Environment"]["Variables"]["RECOLLECT_STORE"]
-    assert store == "dynamodb://recollect-prod?patience=2s"
+    assert function["FunctionName"] == "chatledger-prod"
+    store = function["Environment"]["Variables"]["CHATLEDGER_STORE"]
+    assert store == "dynamodb://chatledger-prod?patience=2s"
     assert function["TracingConfig"]["Mode"] == "Active"
-    concurrency = functions.get_function_concurrency(FunctionName="recollect-prod")
+    concurrency = functions.get_function_concurrency(FunctionName="chatledger-prod")
     assert concurrency["ReservedConcurrentExecutions"] > 0
     role = function["Role"].rpartition("/")[2]
     (name,) = roles.list_role_policies(RoleName=role)["PolicyNames"]

@@ -16,8 +16,8 @@ import httpx
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from recollect.models.bedrock import policy as bedrock_policy
-from recollect.stores.dynamodb import policy as dynamodb_policy
+from chatledger.models.bedrock import policy as bedrock_policy
+from chatledger.stores.dynamodb import policy as dynamodb_policy
 from tests.http.client import connected, events, refused, streamed, whole
 from tests.http.tokens import headers, key_server
 from tests.serverless.gateway import SERVERLESS
@@ -58,13 +58,13 @@ def test_replies_are_streamed_from_end_to_end(function: dict[str, Any]) -> None:
     variables = function["Environment"]["Variables"]
     assert variables["AWS_LWA_INVOKE_MODE"] == "response_stream"
     assert variables["AWS_LAMBDA_EXEC_WRAPPER"] == "/opt/bootstrap"
-    assert variables["AWS_LWA_PORT"] == variables["RECOLLECT_PORT"]
+    assert variables["AWS_LWA_PORT"] == variables["CHATLEDGER_PORT"]
     assert function["Handler"] == "run.sh"
 
 
 def test_nobody_is_served_who_has_not_signed_in(function: dict[str, Any]) -> None:
     """The URL is open to all the world."""
-    assert function["Environment"]["Variables"]["RECOLLECT_AUTH"] == "jwt"
+    assert function["Environment"]["Variables"]["CHATLEDGER_AUTH"] == "jwt"
 
 
 def test_its_policy_is_what_the_store_and_bedrock_say(function: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ def test_its_policy_is_what_the_store_and_bedrock_say(function: dict[str, Any]) 
     table = dynamodb_policy(f"arn:${{AWS::Partition}}:dynamodb:{place}:table/${{Table}}")
     model = "arn:${AWS::Partition}:bedrock:${AWS::Region}::foundation-model/${Model}"
     wanted = table["Statement"] + bedrock_policy([model])["Statement"]
-    wanted = [each for each in wanted if each["Sid"] != "RecollectCreates"]
+    wanted = [each for each in wanted if each["Sid"] != "ChatledgerCreates"]
     assert substituted(policy["Statement"]) == wanted
 
 
@@ -120,7 +120,7 @@ class Streaming(Server):
 
     def _launch(self) -> None:
         path = f"{self.folder}{os.pathsep}{os.environ['PATH']}"
-        port = {"RECOLLECT_PORT": str(self.port)}
+        port = {"CHATLEDGER_PORT": str(self.port)}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [str(self._package / "run.sh")],
@@ -143,10 +143,10 @@ def client(
         if isinstance(value, str)
     }
     given |= {
-        "RECOLLECT_HOST": "127.0.0.1",
-        "RECOLLECT_STORE": f"sqlite:///{folder / 'recollect.db'}",
-        "RECOLLECT_MODEL": "offline",
-        "RECOLLECT_OFFLINE_PACE": "0",
+        "CHATLEDGER_HOST": "127.0.0.1",
+        "CHATLEDGER_STORE": f"sqlite:///{folder / 'chatledger.db'}",
+        "CHATLEDGER_MODEL": "offline",
+        "CHATLEDGER_OFFLINE_PACE": "0",
     }
     with key_server() as keys:
         server = Streaming(package, folder, **given | keys.settings)

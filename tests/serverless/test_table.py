@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from recollect.stores.contract import Store
-from recollect.stores.dynamodb import DynamoDBStore
-from recollect.testing.dynamodb_local import DynamoDBLocal
-from recollect.testing.store_contract import Clock, StoreContract
+from chatledger.stores.contract import Store
+from chatledger.stores.dynamodb import DynamoDBStore
+from chatledger.testing.dynamodb_local import DynamoDBLocal
+from chatledger.testing.store_contract import Clock, StoreContract
 from tests.serverless.tables import RESOURCES, made, table_of
 
 if TYPE_CHECKING:

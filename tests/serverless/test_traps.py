@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
-from recollect.http.api import MESSAGE_CHARACTERS
-from recollect.stores.dynamodb.boto3_calls import Boto3Calls
-from recollect.stores.dynamodb.calls import Call
-from recollect.testing.bedrock_server import BedrockServer, Fails, Says, Throttles
+from chatledger.http.api import MESSAGE_CHARACTERS
+from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
+from chatledger.stores.dynamodb.calls import Call
+from chatledger.testing.bedrock_server import BedrockServer, Fails, Says, Throttles
 from tests.http.client import (
     MARKER,
     at,
@@ -155,7 +155,7 @@ def test_a_conversation_that_is_empty_is_the_one_that_goes_on(
 
 
 def test_no_error_shows_what_aws_said(client: httpx.Client, bedrock: BedrockServer) -> None:
-    secret = "arn:aws:iam::123456789012:role/recollect-prod"
+    secret = "arn:aws:iam::123456789012:role/chatledger-prod"
     bedrock.script(Fails("AccessDeniedException", message=f"{secret} may not invoke it"))
     answer = client.post("/chat", json={"message": MARKER, "user_id": someone()})
     refused(answer, 502)

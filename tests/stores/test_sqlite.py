@@ -17,16 +17,16 @@ from typing import Any
 
 import pytest
 
-from recollect.errors import RecollectError, StoreMismatch, StoreUnavailable
-from recollect.messages import Message
-from recollect.stores.sqlite import SQLiteStore
-from recollect.stores.sqlite.layout import APPLICATION_ID, MIGRATIONS
-from recollect.testing.store_contract.terms import read_all, said, say
+from chatledger.errors import ChatledgerError, StoreMismatch, StoreUnavailable
+from chatledger.messages import Message
+from chatledger.stores.sqlite import SQLiteStore
+from chatledger.stores.sqlite.layout import APPLICATION_ID, MIGRATIONS
+from chatledger.testing.store_contract.terms import read_all, said, say
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "recollect.db"
+    return tmp_path / "chatledger.db"
 
 
 def written(path: Path, *texts: str) -> Path:
@@ -41,7 +41,7 @@ def talk(path: Path) -> list[str]:
         return said(store.tail("talk", 1_000).messages)
 
 
-def refusal(kind: type[RecollectError], path: Path) -> str:
+def refusal(kind: type[ChatledgerError], path: Path) -> str:
     """What is said to who opens the file and uses it."""
     with pytest.raises(kind) as refused, SQLiteStore(path) as store:
         store.append("talk", say("another"))
@@ -99,7 +99,7 @@ def test_a_later_versions_file_is_left_as_it_is(path: Path) -> None:
     before = path.read_bytes()
     assert refusal(StoreMismatch, path) == (
         f"The file {str(path)!r} has layout {len(MIGRATIONS) + 1}, made by a later version of "
-        f"Recollect; this one knows layouts up to {len(MIGRATIONS)}. Upgrade Recollect."
+        f"Chatledger; this one knows layouts up to {len(MIGRATIONS)}. Upgrade Chatledger."
     )
     assert path.read_bytes() == before
 
@@ -115,7 +115,7 @@ def test_an_empty_file_becomes_a_store(path: Path) -> None:
 
 
 def test_a_missing_folder_is_named_as_what_must_exist(tmp_path: Path) -> None:
-    path = tmp_path / "missing" / "recollect.db"
+    path = tmp_path / "missing" / "chatledger.db"
     assert refusal(StoreUnavailable, path) == (
         f"The file {str(path)!r} could not be opened; its folder must exist and be writable."
     )
@@ -148,14 +148,14 @@ def somebody_else() -> Iterator[None]:
 def test_a_folder_that_may_not_be_written_to_is_named_as_such(open_folder: Path) -> None:
     open_folder.chmod(0o555)
     with somebody_else():
-        told = refusal(StoreUnavailable, open_folder / "recollect.db")
+        told = refusal(StoreUnavailable, open_folder / "chatledger.db")
     assert told.endswith("could not be opened; its folder must exist and be writable.")
     assert os.listdir(open_folder) == []
 
 
 @pytest.mark.parametrize("where", ["file", "folder"])
 def test_what_may_not_be_written_to_stays_as_it_is(open_folder: Path, where: str) -> None:
-    path = written(open_folder / "recollect.db", "hello")
+    path = written(open_folder / "chatledger.db", "hello")
     if where == "file":
         path.chmod(0o444)
         open_folder.chmod(0o777)
@@ -205,7 +205,7 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
 
 WRITE_UNTIL_FULL = """
 import json, resource, sys
-from recollect import Message, StoreUnavailable, open_store
+from chatledger import Message, StoreUnavailable, open_store
 
 def append(number):
     batch = [Message.user(f"{number} {part} " + "." * 5_000) for part in range(3)]

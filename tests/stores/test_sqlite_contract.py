@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from recollect.stores.contract import AsyncStore, Store
-from recollect.stores.urls import open_async_store, open_store
-from recollect.testing.store_contract import (
+from chatledger.stores.contract import AsyncStore, Store
+from chatledger.stores.urls import open_async_store, open_store
+from chatledger.testing.store_contract import (
     AsyncStoreContract,
     Clock,
     ProcessesContract,

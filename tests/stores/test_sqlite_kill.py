@@ -18,9 +18,9 @@ from pathlib import Path
 from threading import Timer
 from typing import NamedTuple
 
-from recollect.messages import Message
-from recollect.stores.contract import Store
-from recollect.stores.urls import open_store
+from chatledger.messages import Message
+from chatledger.stores.contract import Store
+from chatledger.stores.urls import open_store
 
 KILLS = 50
 SECONDS = 30.0
@@ -44,7 +44,7 @@ class Acknowledged(NamedTuple):
 
 
 def test_fifty_kills_lose_double_and_split_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'recollect.db'}"
+    url = f"sqlite:///{tmp_path / 'chatledger.db'}"
     chance = random.Random(20)
     end = time.monotonic() + SECONDS
     acknowledged: list[Acknowledged] = []
@@ -86,7 +86,7 @@ def test_fifty_kills_lose_double_and_split_nothing_that_was_acknowledged(tmp_pat
         told = [batch.number for batch, _ in acknowledged if batch.writer == writer]
         assert written in (told, [*told, len(told)]), f"writer {writer}"
 
-    with closing(sqlite3.connect(tmp_path / "recollect.db")) as db:
+    with closing(sqlite3.connect(tmp_path / "chatledger.db")) as db:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 

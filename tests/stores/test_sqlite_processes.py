@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from recollect.errors import StoreUnavailable
-from recollect.stores.sqlite import SQLiteStore
-from recollect.testing.store_contract.terms import SECONDS, numbers_of_writers, read_all, said, say
+from chatledger.errors import StoreUnavailable
+from chatledger.stores.sqlite import SQLiteStore
+from chatledger.testing.store_contract.terms import SECONDS, numbers_of_writers, read_all, said, say
 
 PROCESSES = 8
 FILES = 25
@@ -21,7 +21,7 @@ FILES = 25
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "recollect.db"
+    return tmp_path / "chatledger.db"
 
 
 WRITE_AND_WAIT = """
@@ -110,7 +110,7 @@ def test_a_writer_waits_for_another_processs_write(path: Path) -> None:
 CHILDREN = """
 import json, os, sys, threading
 from multiprocessing import get_context
-from recollect import Message, open_store
+from chatledger import Message, open_store
 
 def child(task):
     # Tells this process what the other one saw, once it has ended.
@@ -249,7 +249,7 @@ told |= child(elsewhere)()
 def test_a_store_used_after_a_fork_keeps_all_that_parent_and_child_were_told(
     path: Path, what: str
 ) -> None:
-    told = run(CHILDREN + FORK + what + END, path.parent, "sqlite:///recollect.db")
+    told = run(CHILDREN + FORK + what + END, path.parent, "sqlite:///chatledger.db")
     with SQLiteStore(path) as store:
         stored = {str(message.seq): message.text for message in read_all(store, "talk")}
     assert stored == told

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from recollect.conversations import Appended, Conversation
-from recollect.errors import NotFound
-from recollect.messages import Message
-from recollect.stores.sqlite import SQLiteStore
-from recollect.testing.store_contract.clock import Clock
-from recollect.testing.store_contract.terms import begin, said, say, seq_of
+from chatledger.conversations import Appended, Conversation
+from chatledger.errors import NotFound
+from chatledger.messages import Message
+from chatledger.stores.sqlite import SQLiteStore
+from chatledger.testing.store_contract.clock import Clock
+from chatledger.testing.store_contract.terms import begin, said, say, seq_of
 
 DATA = Path(__file__).parent.parent / "data"
 DAY = timedelta(days=1)
@@ -23,7 +23,7 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "recollect.db"
+    return tmp_path / "chatledger.db"
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from recollect import Message, StoreUnavailable, open_async_store
+from chatledger import Message, StoreUnavailable, open_async_store
 
 FORKS = """
 import asyncio, os, sys
-from recollect import Message, open_async_store
+from chatledger import Message, open_async_store
 
 store = open_async_store(sys.argv[1])
 asyncio.run(store.append("talk", [Message.user("parent")]))
@@ -27,7 +27,7 @@ asyncio.run(store.close())
 
 
 def test_a_store_that_was_used_may_be_used_in_a_forked_child(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/recollect.db"
+    url = f"sqlite:///{tmp_path}/chatledger.db"
     done = subprocess.run(
         [sys.executable, "-c", FORKS, url], capture_output=True, text=True, timeout=60, check=False
     )

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from recollect import open_async_store, open_store
-from recollect.stores.contract import AsyncStore, Store
-from recollect.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore
-from recollect.stores.sqlite import SQLiteStore
-from recollect.stores.threads import ThreadedStore
+from chatledger import open_async_store, open_store
+from chatledger.stores.contract import AsyncStore, Store
+from chatledger.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore
+from chatledger.stores.sqlite import SQLiteStore
+from chatledger.stores.threads import ThreadedStore
 
 
 def methods(store: type) -> dict[str, Callable[..., Any]]:

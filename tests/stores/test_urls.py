@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from recollect import (
+from chatledger import (
     InvalidArgument,
     Message,
     NotFound,
@@ -20,11 +20,11 @@ from recollect import (
     open_async_store,
     open_store,
 )
-from recollect.messages import new_id
-from recollect.stores.dynamodb import DynamoDBStore, create_table
-from recollect.stores.dynamodb.calls import Call
-from recollect.stores.urls import check_url, duration
-from recollect.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
+from chatledger.messages import new_id
+from chatledger.stores.dynamodb import DynamoDBStore, create_table
+from chatledger.stores.dynamodb.calls import Call
+from chatledger.stores.urls import check_url, duration
+from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
 from tests.stores.dynamodb.answering import Answering, Reply
 
 HELLO = [Message.user("hello")]
@@ -34,15 +34,15 @@ def test_three_slashes_name_a_file_in_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with open_store("sqlite:///recollect.db") as store:
+    with open_store("sqlite:///chatledger.db") as store:
         store.append("greeting", HELLO)
-    assert (tmp_path / "recollect.db").is_file()
+    assert (tmp_path / "chatledger.db").is_file()
 
 
 def test_four_slashes_name_a_file_anywhere(tmp_path: Path) -> None:
-    with open_store(f"sqlite:///{tmp_path}/recollect.db") as store:
+    with open_store(f"sqlite:///{tmp_path}/chatledger.db") as store:
         store.append("greeting", HELLO)
-    assert (tmp_path / "recollect.db").is_file()
+    assert (tmp_path / "chatledger.db").is_file()
 
 
 def test_a_store_keeps_its_file_whatever_folder_the_process_goes_to(
@@ -50,10 +50,10 @@ def test_a_store_keeps_its_file_whatever_folder_the_process_goes_to(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
-    with open_store("sqlite:///recollect.db") as store:
+    with open_store("sqlite:///chatledger.db") as store:
         monkeypatch.chdir(tmp_path / "elsewhere")
         store.append("greeting", HELLO)
-    with open_store(f"sqlite:///{tmp_path}/recollect.db") as store:
+    with open_store(f"sqlite:///{tmp_path}/chatledger.db") as store:
         assert store.get("greeting").message_count == 1
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
@@ -76,7 +76,7 @@ def test_memory_is_each_stores_own_and_no_file(
 
 @pytest.mark.anyio
 async def test_an_async_store_has_the_same_file(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/recollect.db"
+    url = f"sqlite:///{tmp_path}/chatledger.db"
     with open_store(url) as store:
         appended = store.append("greeting", HELLO)
     async with open_async_store(url) as same:
@@ -88,15 +88,15 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-WHERE = "write sqlite:///PATH, such as sqlite:///recollect.db, or dynamodb://TABLE."
+WHERE = "write sqlite:///PATH, such as sqlite:///chatledger.db, or dynamodb://TABLE."
 TABLE = (
     "names no table; write dynamodb://TABLE with 3 to 255 letters, digits, dots, dashes and "
     "underscores."
 )
 KNOWN = "region, endpoint, expire_after, consistent and patience are known."
 SLASHES = (
-    "names no file; write sqlite:///recollect.db (three slashes) for one in the working directory, "
-    "sqlite:////var/lib/recollect.db (four) for any other."
+    "names no file; write sqlite:///chatledger.db (three slashes) for one in the working directory, "
+    "sqlite:////var/lib/chatledger.db (four) for any other."
 )
 
 
@@ -104,12 +104,12 @@ SLASHES = (
     ("url", "sentence"),
     [
         ("", f"The store '' is of no known kind; {WHERE}"),
-        ("recollect.db", f"The store 'recollect.db' is of no known kind; {WHERE}"),
+        ("chatledger.db", f"The store 'chatledger.db' is of no known kind; {WHERE}"),
         ("postgres://host/db", f"The store 'postgres://host/db' is of no known kind; {WHERE}"),
         ("sqlite:", f"The store 'sqlite:' {SLASHES}"),
         ("sqlite:///", f"The store 'sqlite:///' {SLASHES}"),
-        ("sqlite://recollect.db", f"The store 'sqlite://recollect.db' {SLASHES}"),
-        ("sqlite://host/recollect.db", f"The store 'sqlite://host/recollect.db' {SLASHES}"),
+        ("sqlite://chatledger.db", f"The store 'sqlite://chatledger.db' {SLASHES}"),
+        ("sqlite://host/chatledger.db", f"The store 'sqlite://host/chatledger.db' {SLASHES}"),
         ("sqlite:///a.db#b", f"The store 'sqlite:///a.db#b' {SLASHES}"),
         ("sqlite:///a%00.db", f"The store 'sqlite:///a%00.db' {SLASHES}"),
         ("sqlite://[a.db", "The store 'sqlite://[a.db' is no URL: Invalid IPv6 URL."),
@@ -190,7 +190,7 @@ def test_a_url_that_names_no_store_is_refused_with_what_to_write(
 
 
 def test_checking_a_url_opens_nothing(tmp_path: Path) -> None:
-    check_url(f"sqlite:///{tmp_path}/recollect.db?expire_after=30d")
+    check_url(f"sqlite:///{tmp_path}/chatledger.db?expire_after=30d")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -319,7 +319,7 @@ def test_a_store_leaves_the_client_open_that_it_was_given(
 
 FORKS = """
 import os, sys
-from recollect import Message, open_store
+from chatledger import Message, open_store
 
 store = open_store(sys.argv[1])
 store.append("talk", [Message.user("parent")])
@@ -368,7 +368,7 @@ async def test_without_a_region_it_is_said_where_to_write_one(
 ABSENT = """
 import sys
 sys.modules[sys.argv[2]] = None  # as if it were not installed
-from recollect import InvalidArgument, open_async_store, open_store
+from chatledger import InvalidArgument, open_async_store, open_store
 try:
     {"sync": open_store, "async": open_async_store}[sys.argv[1]]("dynamodb://trips?region=eu-west-1")
 except InvalidArgument as refused:
@@ -403,14 +403,14 @@ def test_what_is_not_installed_is_named_with_how_to_install_it(
     else:
         assert re.fullmatch(
             rf"A store in DynamoDB needs {module}[\w.]*; install it with "
-            rf"pip install 'recollect\[{extra}\]'\.\n",
+            rf"pip install 'chatledger\[{extra}\]'\.\n",
             done.stdout,
         )
 
 
 def test_checking_the_url_of_a_table_needs_nothing_that_is_optional() -> None:
     code = (
-        "import sys; from recollect.stores.urls import check_url; "
+        "import sys; from chatledger.stores.urls import check_url; "
         "check_url('dynamodb://trips?region=eu-west-1&expire_after=30d&consistent=true"
         "&endpoint=http://127.0.0.1:8000'); print('botocore' in sys.modules)"
     )

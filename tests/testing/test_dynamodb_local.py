@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from recollect.testing import dynamodb_local as module
-from recollect.testing.dynamodb_local import ENDPOINT, CannotRun, DynamoDBLocal
-from recollect.testing.dynamodb_local_jars import folder, install
+from chatledger.testing import dynamodb_local as module
+from chatledger.testing.dynamodb_local import ENDPOINT, CannotRun, DynamoDBLocal
+from chatledger.testing.dynamodb_local_jars import folder, install
 
-BY_HAND = [sys.executable, "-m", "recollect.testing.dynamodb_local"]
+BY_HAND = [sys.executable, "-m", "chatledger.testing.dynamodb_local"]
 
 
 def test_what_is_put_into_a_table_is_read_from_it(dynamodb_local: DynamoDBLocal) -> None:
@@ -91,7 +91,7 @@ def test_it_tells_nobody_what_it_is_used_for(dynamodb_local: DynamoDBLocal) -> N
 def test_a_killed_parent_leaves_nothing_behind(tmp_path: Path) -> None:
     program = (
         "import signal\n"
-        "from recollect.testing.dynamodb_local import DynamoDBLocal\n"
+        "from chatledger.testing.dynamodb_local import DynamoDBLocal\n"
         "with DynamoDBLocal() as running:\n"
         "    print(running.pid, running.endpoint, flush=True)\n"
         "    signal.pause()\n"
@@ -226,7 +226,7 @@ def test_it_imports_neither_boto3_nor_pytest_until_they_are_used() -> None:
     program = (
         "import sys\n"
         "sys.modules['boto3'] = sys.modules['pytest'] = None\n"
-        "import recollect.testing.dynamodb_local\n"
+        "import chatledger.testing.dynamodb_local\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from recollect.messages import new_id
-from recollect.stores.dynamodb import create_table
-from recollect.stores.dynamodb.boto3_calls import failure
-from recollect.stores.dynamodb.calls import Call, CallFailed, Item
-from recollect.testing.dynamodb_local import DynamoDBLocal
-from recollect.testing.simulation import SimulatedTable, Unknown
-from recollect.testing.simulation.items import Key
-from recollect.testing.simulation.limits import small_limits
-from recollect.testing.simulation.schedules import drawn, play_through
+from chatledger.messages import new_id
+from chatledger.stores.dynamodb import create_table
+from chatledger.stores.dynamodb.boto3_calls import failure
+from chatledger.stores.dynamodb.calls import Call, CallFailed, Item
+from chatledger.testing.dynamodb_local import DynamoDBLocal
+from chatledger.testing.simulation import SimulatedTable, Unknown
+from chatledger.testing.simulation.items import Key
+from chatledger.testing.simulation.limits import small_limits
+from chatledger.testing.simulation.schedules import drawn, play_through
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

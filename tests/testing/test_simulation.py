@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from recollect.stores.dynamodb import heads, log, plans, reading, storage, table
-from recollect.stores.dynamodb.calls import Call, Plan
-from recollect.stores.dynamodb.log import Log
-from recollect.stores.dynamodb.plans import appends, changes, common, cutting
-from recollect.stores.dynamodb.records import Record, key, record_sort
-from recollect.testing.simulation import play, script, simulate
-from recollect.testing.simulation.__main__ import main
+from chatledger.stores.dynamodb import heads, log, plans, reading, storage, table
+from chatledger.stores.dynamodb.calls import Call, Plan
+from chatledger.stores.dynamodb.log import Log
+from chatledger.stores.dynamodb.plans import appends, changes, common, cutting
+from chatledger.stores.dynamodb.records import Record, key, record_sort
+from chatledger.testing.simulation import play, script, simulate
+from chatledger.testing.simulation.__main__ import main
 
-SCHEDULES = int(os.environ.get("RECOLLECT_TEST_SCHEDULES", "50000"))
-PLANS = "recollect.stores.dynamodb"
+SCHEDULES = int(os.environ.get("CHATLEDGER_TEST_SCHEDULES", "50000"))
+PLANS = "chatledger.stores.dynamodb"
 
 
 def test_every_history_can_be_explained() -> None:

@@ -105,7 +105,7 @@ def passed_on(endpoint: str, operation: str, body: bytes) -> Reply:
 
 
 SIGNED = (
-    "AWS4-HMAC-SHA256 Credential=recollect/20260101/us-east-1/dynamodb/aws4_request, "
+    "AWS4-HMAC-SHA256 Credential=chatledger/20260101/us-east-1/dynamodb/aws4_request, "
     "SignedHeaders=host, Signature=0"
 )
 """As DynamoDB Local takes it, which looks at no signature."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from recollect.stores.dynamodb import DynamoDBStore
-from recollect.testing.dynamodb_local import KEY, DynamoDBLocal
+from chatledger.stores.dynamodb import DynamoDBStore
+from chatledger.testing.dynamodb_local import KEY, DynamoDBLocal
 from tests.stores.dynamodb.tables import new_table
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from itertools import count
 from random import Random
 from typing import Any, Generic, TypeVar
 
-from recollect.stores.dynamodb.calls import Call, CallFailed, Item, Plan, Wait, patient
-from recollect.stores.dynamodb.records import Record as Record
-from recollect.stores.dynamodb.records import encode_record
-from recollect.stores.dynamodb.table import Table, milliseconds, moment
+from chatledger.stores.dynamodb.calls import Call, CallFailed, Item, Plan, Wait, patient
+from chatledger.stores.dynamodb.records import Record as Record
+from chatledger.stores.dynamodb.records import encode_record
+from chatledger.stores.dynamodb.table import Table, milliseconds, moment
 from tests.stores.dynamodb.conftest import SetClock
 
 T = TypeVar("T")

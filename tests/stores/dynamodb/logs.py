@@ -5,11 +5,11 @@ more of them than there is time to append.
 from collections.abc import Iterable
 from datetime import datetime
 
-from recollect.messages import Message, encode, new_id
-from recollect.stores.dynamodb.calls import Item
-from recollect.stores.dynamodb.packing import listed
-from recollect.stores.dynamodb.records import HEAD, LAYOUT, Record, encode_record, key
-from recollect.stores.dynamodb.table import milliseconds, moment, stamp_at
+from chatledger.messages import Message, encode, new_id
+from chatledger.stores.dynamodb.calls import Item
+from chatledger.stores.dynamodb.packing import listed
+from chatledger.stores.dynamodb.records import HEAD, LAYOUT, Record, encode_record, key
+from chatledger.stores.dynamodb.table import milliseconds, moment, stamp_at
 
 
 def records(

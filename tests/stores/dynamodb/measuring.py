@@ -9,11 +9,11 @@ from random import Random
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID
 
-from recollect.conversations import BATCH_MESSAGES, Tail
-from recollect.errors import NotFound
-from recollect.messages import Message, Role
-from recollect.stores.dynamodb import DynamoDBStore
-from recollect.testing.dynamodb_local import DynamoDBLocal
+from chatledger.conversations import BATCH_MESSAGES, Tail
+from chatledger.errors import NotFound
+from chatledger.messages import Message, Role
+from chatledger.stores.dynamodb import DynamoDBStore
+from chatledger.testing.dynamodb_local import DynamoDBLocal
 from tests.stores.dynamodb import logs
 from tests.stores.dynamodb.clients import watched_client
 from tests.stores.dynamodb.conftest import SetClock

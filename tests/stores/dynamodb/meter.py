@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from recollect.stores.dynamodb.packing import UNIT
-from recollect.stores.dynamodb.records import size_of
+from chatledger.stores.dynamodb.packing import UNIT
+from chatledger.stores.dynamodb.records import size_of
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -3,7 +3,7 @@
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from recollect.stores.dynamodb.table import milliseconds, moment
+from chatledger.stores.dynamodb.table import milliseconds, moment
 from tests.stores.dynamodb.clients import Params, watched_client
 from tests.stores.dynamodb.conftest import SetClock
 from tests.stores.dynamodb.tables import place

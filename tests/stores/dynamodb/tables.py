@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from recollect.messages import new_id
-from recollect.stores.dynamodb.calls import Item
-from recollect.stores.dynamodb.table import INDEX
+from chatledger.messages import new_id
+from chatledger.stores.dynamodb.calls import Item
+from chatledger.stores.dynamodb.table import INDEX
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -14,13 +14,13 @@ import pytest
 from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import CredentialRetrievalError
 
-from recollect import InvalidArgument, Message, StoreUnavailable
-from recollect.errors import AccessRefused
-from recollect.stores.dynamodb import AsyncDynamoDBStore
-from recollect.stores.dynamodb.aiodynamo_calls import AiodynamoCalls
-from recollect.stores.dynamodb.boto3_calls import Boto3Calls
-from recollect.stores.dynamodb.calls import Call, CallFailed
-from recollect.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
+from chatledger import InvalidArgument, Message, StoreUnavailable
+from chatledger.errors import AccessRefused
+from chatledger.stores.dynamodb import AsyncDynamoDBStore
+from chatledger.stores.dynamodb.aiodynamo_calls import AiodynamoCalls
+from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
+from chatledger.stores.dynamodb.calls import Call, CallFailed
+from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
 from tests.stores.dynamodb.answering import SILENCE, Answering, everything
 
 if TYPE_CHECKING:

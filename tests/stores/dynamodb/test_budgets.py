@@ -1,7 +1,7 @@
 """What conversations cost at any length, and that the documentation says so.
 
 ``docs/costs.md`` is made of what is measured here. Where it has changed, run this module with
-``RECOLLECT_WRITE_DOCS=1`` and see whether the change is one that users should read of.
+``CHATLEDGER_WRITE_DOCS=1`` and see whether the change is one that users should read of.
 """
 
 import os
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from recollect.messages import Message, new_id
-from recollect.stores.dynamodb.packing import UNIT
-from recollect.stores.dynamodb.records import size_of
-from recollect.testing.dynamodb_local import DynamoDBLocal
+from chatledger.messages import Message, new_id
+from chatledger.stores.dynamodb.packing import UNIT
+from chatledger.stores.dynamodb.records import size_of
+from chatledger.testing.dynamodb_local import DynamoDBLocal
 from tests.stores.dynamodb.conftest import OpenStore
 from tests.stores.dynamodb.costs_page import PAGE, render
 from tests.stores.dynamodb.measuring import OWNER, Measured, Turn, measure
@@ -24,7 +24,7 @@ from tests.stores.dynamodb.tables import items_of
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-WRITE = "RECOLLECT_WRITE_DOCS"
+WRITE = "CHATLEDGER_WRITE_DOCS"
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 
-from recollect.stores.contract import AsyncStore, Store
-from recollect.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore
-from recollect.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
-from recollect.testing.store_contract import (
+from chatledger.stores.contract import AsyncStore, Store
+from chatledger.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore
+from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
+from chatledger.testing.store_contract import (
     AsyncStoreContract,
     Clock,
     ProcessesContract,

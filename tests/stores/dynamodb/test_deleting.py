@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore import xform_name
 
-from recollect.errors import NotFound
-from recollect.messages import Message, now
-from recollect.stores.dynamodb import DynamoDBStore, plans
-from recollect.stores.dynamodb.calls import Call, Plan, paced, run
-from recollect.stores.dynamodb.plans import Swept
-from recollect.stores.dynamodb.table import Table, milliseconds, moment
-from recollect.testing.dynamodb_local import DynamoDBLocal
-from recollect.testing.store_contract.terms import look, read_all, said, say
+from chatledger.errors import NotFound
+from chatledger.messages import Message, now
+from chatledger.stores.dynamodb import DynamoDBStore, plans
+from chatledger.stores.dynamodb.calls import Call, Plan, paced, run
+from chatledger.stores.dynamodb.plans import Swept
+from chatledger.stores.dynamodb.table import Table, milliseconds, moment
+from chatledger.testing.dynamodb_local import DynamoDBLocal
+from chatledger.testing.store_contract.terms import look, read_all, said, say
 from tests.stores.dynamodb import logs
 from tests.stores.dynamodb.clients import Died, dying_at
 from tests.stores.dynamodb.conftest import OpenStore, SetClock

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recollect.conversations import METADATA_BYTES
-from recollect.json_values import DEEPEST, Json
-from recollect.messages import Message, new_id
-from recollect.stores.contract import Store
-from recollect.stores.sqlite import SQLiteStore
-from recollect.testing.store_contract.effort import examples_of
-from recollect.testing.store_contract.keeping import (
+from chatledger.conversations import METADATA_BYTES
+from chatledger.json_values import DEEPEST, Json
+from chatledger.messages import Message, new_id
+from chatledger.stores.contract import Store
+from chatledger.stores.sqlite import SQLiteStore
+from chatledger.testing.store_contract.effort import examples_of
+from chatledger.testing.store_contract.keeping import (
     WIDEST,
     deep,
     messages,
@@ -22,7 +22,7 @@ from recollect.testing.store_contract.keeping import (
     texts,
     up_to,
 )
-from recollect.testing.store_contract.terms import read_all
+from chatledger.testing.store_contract.terms import read_all
 from tests.stores.dynamodb.conftest import OpenStore
 
 EXAMPLES = 40

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from recollect.conversations import Appended, Conversation
-from recollect.errors import NotFound, StoreMismatch
-from recollect.messages import Message
-from recollect.stores.dynamodb import DynamoDBStore
-from recollect.stores.dynamodb.calls import Item
-from recollect.testing.store_contract.terms import read_all, said, say
+from chatledger.conversations import Appended, Conversation
+from chatledger.errors import NotFound, StoreMismatch
+from chatledger.messages import Message
+from chatledger.stores.dynamodb import DynamoDBStore
+from chatledger.stores.dynamodb.calls import Item
+from chatledger.testing.store_contract.terms import read_all, said, say
 from tests.stores.dynamodb.conftest import OpenStore, SetClock
 from tests.stores.dynamodb.tables import items_of, place, put_items
 
@@ -234,7 +234,7 @@ def test_what_a_later_version_wrote_is_left_as_it_is(
     clock.time = at(0, day=2)  # when what is superfluous is swept
     before = [item for item in items_of(client, table) if item["pk"]["S"] == "c#trip"]
     if written != "the last record" or operation is not MEETING_IT["list"]:
-        with pytest.raises(StoreMismatch, match="Upgrade Recollect"):
+        with pytest.raises(StoreMismatch, match="Upgrade Chatledger"):
             operation(store)
     after = [item for item in items_of(client, table) if item["pk"]["S"] == "c#trip"]
     assert after == before
@@ -249,6 +249,6 @@ def test_parts_that_a_later_versions_record_names_in_its_own_way_are_not_swept(
     put_items(client, table, [renamed | {"parts2": record["y"]}])
     before = [item for item in items_of(client, table) if item["pk"]["S"] == "c#copy"]
     clock.time = at(0, day=5)
-    with pytest.raises(StoreMismatch, match="Upgrade Recollect"):
+    with pytest.raises(StoreMismatch, match="Upgrade Chatledger"):
         store.sweep()
     assert [item for item in items_of(client, table) if item["pk"]["S"] == "c#copy"] == before

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from recollect.conversations import Appended
-from recollect.errors import StoreUnavailable
-from recollect.stores.dynamodb import DynamoDBStore
-from recollect.testing.store_contract.terms import read_all, said, say
+from chatledger.conversations import Appended
+from chatledger.errors import StoreUnavailable
+from chatledger.stores.dynamodb import DynamoDBStore
+from chatledger.testing.store_contract.terms import read_all, said, say
 from tests.stores.dynamodb.clients import Params, no_answer, watched_client
 from tests.stores.dynamodb.conftest import OpenStore, SetClock
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from recollect.errors import NotFound
-from recollect.messages import Message
-from recollect.stores.dynamodb import DynamoDBStore
-from recollect.testing.store_contract.terms import (
+from chatledger.errors import NotFound
+from chatledger.messages import Message
+from chatledger.stores.dynamodb import DynamoDBStore
+from chatledger.testing.store_contract.terms import (
     NEEDS_ONE,
     Begun,
     Operation,

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from recollect.conversations import Appended
-from recollect.errors import Conflict, NotFound, StoreUnavailable
-from recollect.stores.dynamodb import plans, reading, storage
-from recollect.stores.dynamodb.calls import FIRST_WAIT, LONGEST_WAIT, Call, CallFailed, Plan, run
-from recollect.stores.dynamodb.log import Log
-from recollect.stores.dynamodb.records import Fence, encode_fence
-from recollect.testing.store_contract.terms import said as texts_of
-from recollect.testing.store_contract.terms import say
+from chatledger.conversations import Appended
+from chatledger.errors import Conflict, NotFound, StoreUnavailable
+from chatledger.stores.dynamodb import plans, reading, storage
+from chatledger.stores.dynamodb.calls import FIRST_WAIT, LONGEST_WAIT, Call, CallFailed, Plan, run
+from chatledger.stores.dynamodb.log import Log
+from chatledger.stores.dynamodb.records import Fence, encode_fence
+from chatledger.testing.store_contract.terms import said as texts_of
+from chatledger.testing.store_contract.terms import say
 from tests.stores.dynamodb.driving import CONDITION, ByHand, Driven, found, said
 
 TRANSIENT = [

@@ -16,12 +16,12 @@ import pytest
 from botocore.config import Config
 from botocore.stub import ANY, Stubber
 
-import recollect.stores.dynamodb
-from recollect import InvalidArgument, Message, StoreUnavailable
-from recollect.errors import TableMismatch, TableMissing
-from recollect.messages import new_id
-from recollect.stores.dynamodb import DynamoDBStore, check_table, create_table, policy
-from recollect.testing.dynamodb_local import REGION
+import chatledger.stores.dynamodb
+from chatledger import InvalidArgument, Message, StoreUnavailable
+from chatledger.errors import TableMismatch, TableMissing
+from chatledger.messages import new_id
+from chatledger.stores.dynamodb import DynamoDBStore, check_table, create_table, policy
+from chatledger.testing.dynamodb_local import REGION
 from tests.stores.dynamodb.answering import Answering, Reply, everything
 from tests.stores.dynamodb.conftest import SetClock
 
@@ -242,7 +242,7 @@ def test_ttl_that_cannot_be_turned_on_now_is_told() -> None:
 
 
 def test_it_is_not_waited_for_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recollect.stores.dynamodb.provisioning.READY_SECONDS", 0.1)
+    monkeypatch.setattr("chatledger.stores.dynamodb.provisioning.READY_SECONDS", 0.1)
     steps = Steps().table("CREATING").table("CREATING").table("CREATING").table("CREATING")
     with pytest.raises(StoreUnavailable, match="call create_table again, which goes on waiting"):
         steps.run(lambda client: create_table(client, "trips"))
@@ -268,7 +268,7 @@ def test_rights_that_lack_are_told_here_too() -> None:
             config=Config(proxies={}),
         )
         with pytest.raises(
-            recollect.errors.AccessRefused, match=r"recollect\.stores\.dynamodb\.policy"
+            chatledger.errors.AccessRefused, match=r"chatledger\.stores\.dynamodb\.policy"
         ):
             check_table(client, "trips")
         client.close()
@@ -352,7 +352,7 @@ def test_a_table_that_is_not_there_is_told_with_what_makes_it(client: "DynamoDBC
         check_table(client, "nowhere")
     assert str(missing.value) == (
         "There is no DynamoDB table 'nowhere' in this account and region; make it with "
-        "recollect.stores.dynamodb.create_table(client, 'nowhere')."
+        "chatledger.stores.dynamodb.create_table(client, 'nowhere')."
     )
 
 
@@ -432,7 +432,7 @@ def test_ttl_that_is_off_is_told_with_what_turns_it_on(
     refused = refusal(client, table)
     assert str(refused) == (
         f"The DynamoDB table '{table}' is not as a store needs it: TTL is off, not on expires_at. "
-        f"Call recollect.stores.dynamodb.create_table(client, '{table}'), which turns TTL on."
+        f"Call chatledger.stores.dynamodb.create_table(client, '{table}'), which turns TTL on."
     )
     create_table(client, table)
     check_table(client, table)
@@ -456,7 +456,7 @@ def test_ttl_on_something_else_is_told_with_the_command_that_frees_it(
 # Who may use it -----------------------------------------------------------------------------------
 
 ARN = "arn:aws:dynamodb:eu-west-1:123456789012:table/conversations"
-SOURCE = Path(recollect.stores.dynamodb.__file__).parent
+SOURCE = Path(chatledger.stores.dynamodb.__file__).parent
 PARTS = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem"} | {
     "ConditionCheck": "ConditionCheckItem"
 }
@@ -493,8 +493,8 @@ RUNNING = [
 
 
 def test_the_rights_are_those_of_the_calls_that_plans_are_made_of() -> None:
-    running = {right for right, _ in rights("RecollectRuns", "RecollectLists")}
-    creating = {right for right, _ in rights("RecollectCreates")}
+    running = {right for right, _ in rights("ChatledgerRuns", "ChatledgerLists")}
+    creating = {right for right, _ in rights("ChatledgerCreates")}
     # A transaction needs the rights of its parts; those are seen below.
     assert operations(*RUNNING) - {"TransactWriteItems"} == running - {"ConditionCheckItem"}
     # Tags come with the call that makes the table, and need a right of their own.
@@ -518,7 +518,7 @@ def test_every_operation_does_with_the_rights_of_running_and_needs_them_all(
         use_all(DynamoDBStore(client, table, clock=clock), clock)
     finally:
         client.meta.events.unregister("provide-client-params.dynamodb", note)
-    assert used == rights("RecollectRuns", "RecollectLists")
+    assert used == rights("ChatledgerRuns", "ChatledgerLists")
 
 
 def use_all(store: DynamoDBStore, clock: SetClock) -> None:
@@ -551,5 +551,5 @@ def test_a_policy_says_no_more_than_it_must() -> None:
     assert said["Version"] == "2012-10-17"
     assert {statement["Effect"] for statement in said["Statement"]} == {"Allow"}
     assert "*" not in json.dumps(said)
-    assert {resource for _, resource in rights("RecollectLists")} == {f"{ARN}/index/by_owner"}
-    assert {resource for _, resource in rights("RecollectRuns", "RecollectCreates")} == {ARN}
+    assert {resource for _, resource in rights("ChatledgerLists")} == {f"{ARN}/index/by_owner"}
+    assert {resource for _, resource in rights("ChatledgerRuns", "ChatledgerCreates")} == {ARN}

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from recollect.conversations import Tail
-from recollect.stores.dynamodb import DynamoDBStore
-from recollect.testing.dynamodb_local import ENDPOINT, DynamoDBLocal
-from recollect.testing.store_contract.terms import (
+from chatledger.conversations import Tail
+from chatledger.stores.dynamodb import DynamoDBStore
+from chatledger.testing.dynamodb_local import ENDPOINT, DynamoDBLocal
+from chatledger.testing.store_contract.terms import (
     SECONDS,
     numbers_of_writers,
     race,

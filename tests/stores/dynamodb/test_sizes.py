@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from recollect.conversations import BATCH_BYTES, BATCH_MESSAGES, ID_BYTES, IDEMPOTENCY_KEY_BYTES
-from recollect.errors import InvalidArgument, MessageTooLarge
-from recollect.messages import MESSAGE_BYTES, Message, encode, now
-from recollect.stores.dynamodb import DynamoDBStore
-from recollect.stores.dynamodb.packing import UNIT
-from recollect.stores.dynamodb.records import size_of
-from recollect.testing.dynamodb_local import DynamoDBLocal
-from recollect.testing.store_contract.naming import filled
-from recollect.testing.store_contract.terms import look, read_all, said, say
+from chatledger.conversations import BATCH_BYTES, BATCH_MESSAGES, ID_BYTES, IDEMPOTENCY_KEY_BYTES
+from chatledger.errors import InvalidArgument, MessageTooLarge
+from chatledger.messages import MESSAGE_BYTES, Message, encode, now
+from chatledger.stores.dynamodb import DynamoDBStore
+from chatledger.stores.dynamodb.packing import UNIT
+from chatledger.stores.dynamodb.records import size_of
+from chatledger.testing.dynamodb_local import DynamoDBLocal
+from chatledger.testing.store_contract.naming import filled
+from chatledger.testing.store_contract.terms import look, read_all, said, say
 from tests.stores.dynamodb.clients import Died, Params, dying_at, watched_client
 from tests.stores.dynamodb.conftest import OpenStore, SetClock
 from tests.stores.dynamodb.meter import Meter

@@ -12,13 +12,13 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 from botocore.config import Config
 
-from recollect import Message, NotFound, RecollectError, StoreUnavailable
-from recollect.errors import AccessRefused, TableMismatch, TableMissing
-from recollect.messages import new_id
-from recollect.stores.contract import Store
-from recollect.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore
-from recollect.testing.dynamodb_local import REGION, DynamoDBLocal
-from recollect.testing.store_contract.asynchronous import Blocking
+from chatledger import Message, NotFound, ChatledgerError, StoreUnavailable
+from chatledger.errors import AccessRefused, TableMismatch, TableMissing
+from chatledger.messages import new_id
+from chatledger.stores.contract import Store
+from chatledger.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore
+from chatledger.testing.dynamodb_local import REGION, DynamoDBLocal
+from chatledger.testing.store_contract.asynchronous import Blocking
 from tests.stores.dynamodb.answering import (
     DROP,
     SILENCE,
@@ -79,8 +79,8 @@ def open_at(request: pytest.FixtureRequest) -> Iterator[OpenAt]:
 
 @contextmanager
 def refused(
-    error: type[RecollectError], sentence: str
-) -> Iterator[pytest.ExceptionInfo[RecollectError]]:
+    error: type[ChatledgerError], sentence: str
+) -> Iterator[pytest.ExceptionInfo[ChatledgerError]]:
     """The block ends in that error before the deadline; the pattern is of the whole sentence."""
     begun = time.monotonic()
     with pytest.raises(error, match=f"^{sentence}$") as info:
@@ -99,7 +99,7 @@ def test_a_table_that_is_not_there_is_named_with_what_makes_it(
         with refused(
             TableMissing,
             "There is no DynamoDB table 'nowhere' in this account and region; make it with "
-            r"recollect\.stores\.dynamodb\.create_table\(client, 'nowhere'\)\.",
+            r"chatledger\.stores\.dynamodb\.create_table\(client, 'nowhere'\)\.",
         ):
             use()
 
@@ -134,7 +134,7 @@ def test_a_table_with_other_keys_is_no_store(
         with refused(
             TableMismatch,
             f"The DynamoDB table '{table}' is not as a store needs it: DynamoDB says, .*[^.]. "
-            rf"recollect\.stores\.dynamodb\.check_table\(client, '{table}'\) tells what mends it\.",
+            rf"chatledger\.stores\.dynamodb\.check_table\(client, '{table}'\) tells what mends it\.",
         ):
             use()
     client.delete_table(TableName=table)
@@ -174,7 +174,7 @@ def test_credentials_that_aws_refuses_are_not_tried_again(open_at: OpenAt, code:
             AccessRefused,
             rf"AWS refused the call \({code}\): the credentials have expired, or may not use table "
             r"'conversations'; renew them, or give them the rights of "
-            r"recollect\.stores\.dynamodb\.policy\.",
+            r"chatledger\.stores\.dynamodb\.policy\.",
         ):
             store.get("trip")
     assert server.seen == ["Query"]

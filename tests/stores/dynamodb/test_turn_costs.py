@@ -5,11 +5,11 @@ from itertools import count
 
 import pytest
 
-from recollect.chat import SyncChat
-from recollect.messages import Message, new_id
-from recollect.models.contract import Finished, Piece, Usage
-from recollect.stores.dynamodb import DynamoDBStore
-from recollect.testing.dynamodb_local import DynamoDBLocal
+from chatledger.chat import SyncChat
+from chatledger.messages import Message, new_id
+from chatledger.models.contract import Finished, Piece, Usage
+from chatledger.stores.dynamodb import DynamoDBStore
+from chatledger.testing.dynamodb_local import DynamoDBLocal
 from tests.stores.dynamodb.measuring import OWNER
 from tests.stores.dynamodb.meter import Cost, Meter
 from tests.stores.dynamodb.prose import STARTS, prose

@@ -12,7 +12,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
-from recollect.testing.bedrock_server import ACCESS_KEY, REGION, SECRET_KEY, BedrockServer
+from chatledger.testing.bedrock_server import ACCESS_KEY, REGION, SECRET_KEY, BedrockServer
 
 HAIKU = "anthropic.claude-3-haiku-20240307-v1:0"
 SONNET = "us.anthropic.claude-sonnet-4-20250514-v1:0"

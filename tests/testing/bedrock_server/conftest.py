@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from recollect.testing.bedrock_server import BedrockServer
-from recollect.testing.bedrock_server import bedrock_server as bedrock_server
+from chatledger.testing.bedrock_server import BedrockServer
+from chatledger.testing.bedrock_server import bedrock_server as bedrock_server
 
 
 @pytest.fixture(scope="module")

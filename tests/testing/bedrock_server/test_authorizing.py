@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 from botocore.config import Config
 
-from recollect.testing.bedrock_server import ACCESS_KEY, API_KEY, BedrockServer
+from chatledger.testing.bedrock_server import ACCESS_KEY, API_KEY, BedrockServer
 from tests.testing.bedrock_server.asking import HAIKU, HELLO, ONCE, asks, sends, signed
 
 JSON = {"Content-Type": "application/json"}

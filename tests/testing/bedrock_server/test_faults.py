@@ -15,7 +15,7 @@ from botocore.exceptions import (
 )
 from urllib3.exceptions import ProtocolError
 
-from recollect.testing.bedrock_server import (
+from chatledger.testing.bedrock_server import (
     BedrockServer,
     BreaksOff,
     Corrupts,
@@ -27,7 +27,7 @@ from recollect.testing.bedrock_server import (
     Throttles,
     UsesTool,
 )
-from recollect.testing.bedrock_server.refusing import STATUSES
+from chatledger.testing.bedrock_server.refusing import STATUSES
 from tests.testing.bedrock_server.asking import HELLO, ONCE, SONNET, asks, events, streams, text
 
 TOOLS: Any = {

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from botocore.eventstream import EventStreamBuffer
 
-from recollect.testing.bedrock_server import (
+from chatledger.testing.bedrock_server import (
     BedrockServer,
     FailsMidway,
     Request,
@@ -193,7 +193,7 @@ def test_the_offline_reply_is_cut_after_the_most_tokens(client: Any) -> None:
 
 def test_the_offline_reply_is_cut_at_a_stop_sequence(client: Any) -> None:
     seen = events(client, inferenceConfig={"stopSequences": ["never", "demo"]})
-    assert text(seen) == "Hello, Ada! I am Recollect's offline "
+    assert text(seen) == "Hello, Ada! I am Chatledger's offline "
     assert {"messageStop": {"stopReason": "stop_sequence"}} in seen
 
 

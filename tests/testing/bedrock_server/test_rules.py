@@ -6,8 +6,8 @@ import re
 import pytest
 from botocore.config import Config
 
-from recollect.testing.bedrock_server import BedrockModel, BedrockServer
-from recollect.testing.bedrock_server.rules import RULES
+from chatledger.testing.bedrock_server import BedrockModel, BedrockServer
+from chatledger.testing.bedrock_server.rules import RULES
 from tests.testing.bedrock_server.asking import HAIKU, HELLO, ONCE, asks
 from tests.testing.bedrock_server.breaking import (
     EVERY,

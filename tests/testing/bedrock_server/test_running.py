@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from recollect.testing.bedrock_server import (
+from chatledger.testing.bedrock_server import (
     ACCESS_KEY,
     API_KEY,
     SECRET_KEY,
@@ -24,7 +24,7 @@ from recollect.testing.bedrock_server import (
 )
 from tests.testing.bedrock_server.asking import HELLO, ONCE, asks, events, streams, text
 
-BY_HAND = [sys.executable, "-m", "recollect.testing.bedrock_server"]
+BY_HAND = [sys.executable, "-m", "chatledger.testing.bedrock_server"]
 HEADERS = {"Authorization": f"Bearer {API_KEY}"}
 SLOW = Says([f"{n} " for n in range(1000)], pause=0.02)
 
@@ -160,7 +160,7 @@ def test_by_hand_a_port_that_is_taken_is_told_in_a_line(shared: BedrockServer) -
 
 
 def test_a_conftest_of_ones_own_gets_the_fixture_in_one_line(tmp_path: Path) -> None:
-    plugins = 'pytest_plugins = ["recollect.testing.bedrock_server"]\n'
+    plugins = 'pytest_plugins = ["chatledger.testing.bedrock_server"]\n'
     (tmp_path / "conftest.py").write_text(plugins)
     (tmp_path / "test_it.py").write_text(
         "def test_it(bedrock_server):\n"

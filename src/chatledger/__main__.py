@@ -1,0 +1,4 @@
+from chatledger.cli import main
+
+if __name__ == "__main__":
+    main()

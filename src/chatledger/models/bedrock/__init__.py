@@ -1,0 +1,20 @@
+"""Amazon Bedrock's models, over its Converse API; boto3 is imported when a model is made."""
+
+from typing import TYPE_CHECKING
+
+from chatledger.models.bedrock.model import BedrockModel
+from chatledger.models.bedrock.settings import Guardrail
+
+if TYPE_CHECKING:
+    from chatledger.models.bedrock.rights import arns, policy
+
+__all__ = ["BedrockModel", "Guardrail", "arns", "policy"]
+
+
+def __getattr__(name: str) -> object:
+    # With the first use: few processes write policies.
+    if name in ("arns", "policy"):
+        from chatledger.models.bedrock import rights
+
+        return getattr(rights, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

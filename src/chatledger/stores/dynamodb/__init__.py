@@ -1,0 +1,25 @@
+"""Conversations in a DynamoDB table."""
+
+from typing import TYPE_CHECKING
+
+from chatledger.stores.dynamodb.store import DynamoDBStore
+
+if TYPE_CHECKING:
+    from chatledger.stores.dynamodb.aio import AsyncDynamoDBStore
+    from chatledger.stores.dynamodb.provisioning import check_table, create_table, policy
+
+__all__ = ["AsyncDynamoDBStore", "DynamoDBStore", "check_table", "create_table", "policy"]
+
+
+def __getattr__(name: str) -> object:
+    # With the first use: it needs aiodynamo and aiohttp, which the others do without; and few
+    # processes make or check tables.
+    if name == "AsyncDynamoDBStore":
+        from chatledger.stores.dynamodb.aio import AsyncDynamoDBStore
+
+        return AsyncDynamoDBStore
+    if name in ("check_table", "create_table", "policy"):
+        from chatledger.stores.dynamodb import provisioning
+
+        return getattr(provisioning, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

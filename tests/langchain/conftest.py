@@ -1,0 +1,61 @@
+"""Stores of each kind, sync and async, for LangChain's interfaces over them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chatledger import AsyncStore, Store, open_async_store, open_store
+from chatledger.testing.dynamodb_local import REGION, DynamoDBLocal
+from tests.langchain.histories import boto_session, hash_only, histories, requests
+from tests.stores.dynamodb.conftest import aws_environment, client
+from tests.stores.dynamodb.tables import new_table
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+__all__ = [
+    "aws_environment",
+    "boto_session",
+    "client",
+    "hash_only",
+    "histories",
+    "requests",
+]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def log_table(client: "DynamoDBClient") -> Iterator[str]:
+    """A table of Chatledger's own layout; each test has conversations of its own in it."""
+    name = new_table(client)
+    yield name
+    client.delete_table(TableName=name)
+
+
+@pytest.fixture(params=["sqlite", "dynamodb"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a store, once of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/chatledger.db"
+    request.getfixturevalue("aws_environment")
+    local: DynamoDBLocal = request.getfixturevalue("dynamodb_local")
+    table: str = request.getfixturevalue("log_table")
+    return f"dynamodb://{table}?region={REGION}&endpoint={local.endpoint}"
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    with open_store(url) as store:
+        yield store
+
+
+@pytest.fixture
+def async_store(url: str) -> AsyncStore:
+    """Not entered yet: that is for the event loop of the test."""
+    return open_async_store(url)

@@ -1,0 +1,160 @@
+"""Tables as the old class has them, and histories in them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from botocore.exceptions import ReadTimeoutError
+from langchain_core.chat_history import BaseChatMessageHistory
+
+from chatledger.langchain import DynamoDBChatMessageHistory
+from chatledger.langchain.connections import shared_client
+from chatledger.messages import new_id
+from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
+from tests.langchain.old_class import old_history
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+Item = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """A table, with a sort key or without, and what opens the histories in it."""
+
+    client: "DynamoDBClient"
+    session: boto3.Session
+    endpoint: str
+    table: str
+    names: tuple[str, ...]
+
+    def open(self, session_id: str = "1", **options: Any) -> DynamoDBChatMessageHistory:
+        if len(self.names) == 2 and "key" not in options:
+            options["key"] = self.key(session_id)
+        given: dict[str, Any] = {
+            "table_name": self.table,
+            "session_id": session_id,
+            "endpoint_url": self.endpoint,
+            "boto3_session": self.session,
+        }
+        return DynamoDBChatMessageHistory(**(given | options))
+
+    def old(self, session_id: str = "1", **options: Any) -> BaseChatMessageHistory:
+        """The old class's. It takes floats only when it is told to."""
+        given: dict[str, Any] = {
+            "table_name": self.table,
+            "session_id": session_id,
+            "key": self.key(session_id),
+            "boto3_session": self.session,
+            "endpoint_url": self.endpoint,
+            "coerce_float_to_decimal": True,
+        }
+        return old_history(**(given | options))
+
+    def key(self, session_id: str = "1") -> dict[str, str]:
+        if len(self.names) == 1:
+            return {"SessionId": session_id}
+        return {"PK": "user#bob", "SK": f"session#{session_id}"}
+
+    def item(self, session_id: str = "1") -> Item | None:
+        """The first item, as DynamoDB has it."""
+        key = {name: {"S": value} for name, value in self.key(session_id).items()}
+        found: Any = self.client.get_item(TableName=self.table, Key=key, ConsistentRead=True)
+        item: Item | None = found.get("Item")
+        return item
+
+    def put(self, item: Item, session_id: str = "1") -> None:
+        key = {name: {"S": value} for name, value in self.key(session_id).items()}
+        self.client.put_item(TableName=self.table, Item=item | key)
+
+    def items(self) -> list[Item]:
+        """All that lies in the table."""
+        pages: Any = self.client.get_paginator("scan").paginate(TableName=self.table)
+        return [item for page in pages for item in page["Items"]]
+
+
+@pytest.fixture(scope="session")
+def boto_session() -> boto3.Session:
+    return boto3.Session(aws_access_key_id=KEY, aws_secret_access_key=KEY, region_name=REGION)
+
+
+@contextmanager
+def table_of(
+    local: DynamoDBLocal,
+    client: "DynamoDBClient",
+    session: boto3.Session,
+    names: tuple[str, ...],
+) -> Iterator[Histories]:
+    table = f"langchain-{new_id()}"
+    kinds = ("HASH", "RANGE")
+    client.create_table(
+        TableName=table,
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[
+            {"AttributeName": name, "KeyType": kind}  # type: ignore[typeddict-item]
+            for name, kind in zip(names, kinds, strict=False)
+        ],
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in names],
+    )
+    yield Histories(client, session, local.endpoint, table, names)
+    client.delete_table(TableName=table)
+
+
+@pytest.fixture(params=[("SessionId",), ("PK", "SK")], ids=["hash-only", "composite"])
+def histories(
+    request: pytest.FixtureRequest,
+    dynamodb_local: DynamoDBLocal,
+    client: "DynamoDBClient",
+    boto_session: boto3.Session,
+    aws_environment: None,
+) -> Iterator[Histories]:
+    """A table of the test's own, once without a sort key and once with one."""
+    with table_of(dynamodb_local, client, boto_session, request.param) as made:
+        yield made
+
+
+@pytest.fixture
+def hash_only(
+    dynamodb_local: DynamoDBLocal,
+    client: "DynamoDBClient",
+    boto_session: boto3.Session,
+    aws_environment: None,
+) -> Iterator[Histories]:
+    """A table of the test's own, as LangChain's page makes it."""
+    with table_of(dynamodb_local, client, boto_session, ("SessionId",)) as made:
+        yield made
+
+
+@pytest.fixture
+def requests(dynamodb_local: DynamoDBLocal, boto_session: boto3.Session) -> Iterator[list[str]]:
+    """The operations that histories asked of DynamoDB, since the list was last cleared."""
+    events = shared_client(boto_session, dynamodb_local.endpoint).meta.events
+    operations: list[str] = []
+
+    def note(model: Any, **_: object) -> None:
+        operations.append(model.name)
+
+    events.register("before-call.dynamodb", note)
+    yield operations
+    events.unregister("before-call.dynamodb", note)
+
+
+@contextmanager
+def lost_answers(histories: Histories, operation: str, *, times: int = 1) -> Iterator[list[str]]:
+    """The next answers to that operation never arrive, though it was done; which these were."""
+    events = shared_client(histories.session, histories.endpoint).meta.events
+    lost: list[str] = []
+
+    def lose(**_: object) -> None:
+        if len(lost) < times:
+            lost.append(operation)
+            raise ReadTimeoutError(endpoint_url=histories.endpoint)
+
+    name = f"response-received.dynamodb.{operation}"
+    events.register(name, lose)
+    yield lost
+    events.unregister(name, lose)
