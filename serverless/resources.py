@@ -17,7 +17,7 @@ from chatledger.http.chalice import TIME_LIMIT
 from chatledger.models.bedrock import arns
 from chatledger.models.bedrock import policy as bedrock_policy
 from chatledger.stores.dynamodb import policy as dynamodb_policy
-from chatledger.stores.dynamodb.checking import (
+from chatledger.stores.dynamodb.table_check import (
     INDEX_DEFINITION,
     INDEX_KEYS,
     KEYS,

@@ -60,8 +60,7 @@ def opened_page(browser: Browser, *, console_errors: bool = False) -> Iterator[P
         context.on("weberror", lambda error: errors.append(f"uncaught: {error.error}"))
         if not console_errors:
             context.on(
-                "console",
-                lambda said: errors.append(said.text) if said.type == "error" else None,
+                "console", lambda said: errors.append(said.text) if said.type == "error" else None
             )
         yield context.new_page()
     assert not errors, "the page logged errors:\n" + "\n".join(errors)

@@ -19,8 +19,5 @@ def test_an_error_that_a_page_logs_fails_the_test(browser: Browser, script: str)
 
 
 def test_it_reaches_nothing_but_this_machine(browser: Browser) -> None:
-    with (
-        pytest.raises(AssertionError, match="ERR_NAME_NOT_RESOLVED"),
-        opened_page(browser) as page,
-    ):
+    with pytest.raises(AssertionError, match="ERR_NAME_NOT_RESOLVED"), opened_page(browser) as page:
         page.goto("data:text/html,<img src=http://example.com/picture.png>")

@@ -9,20 +9,13 @@ from typing import Any
 
 import pytest
 
-from chatledger import (
-    Copied,
-    Message,
-    Progress,
-    Store,
-    acopy,
-    copy,
-)
+from chatledger import Copied, Message, Progress, Store, acopy, copy
 from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.stores.sqlite import SQLiteStore
 from chatledger.stores.threads import ThreadedStore
 from chatledger.testing.dynamodb_local import DynamoDBLocal
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.terms import look, read_all, say, scan_all
+from chatledger.testing.store_contract.helpers import look, read_all, say, scan_all
 from tests.stores.dynamodb.tables import new_table
 
 OPENERS = ("SQLite", "DynamoDB")

@@ -15,15 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatledger.errors import InvalidMessage, MessageTooLarge
-from chatledger.messages import (
-    MESSAGE_BYTES,
-    METADATA_BYTES,
-    Message,
-    decode,
-    encode,
-    new_id,
-    now,
-)
+from chatledger.messages import MESSAGE_BYTES, METADATA_BYTES, Message, decode, encode, new_id, now
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
@@ -77,10 +69,7 @@ AWARE = (
             {"content": [None]},
             "content[0] is of type NoneType; a content block is a str or a dict.",
         ),
-        (
-            {"content": "hi \ud83d"},
-            f"content holds a lone surrogate at character 3, {SURROGATE}",
-        ),
+        ({"content": "hi \ud83d"}, f"content holds a lone surrogate at character 3, {SURROGATE}"),
         (
             {"content": ["hi", "\udc80"]},
             f"content[1] holds a lone surrogate at character 0, {SURROGATE}",
@@ -361,9 +350,7 @@ MESSAGES = st.builds(
     content=st.text() | st.lists(st.text() | OBJECTS, max_size=4),
     id=st.text(min_size=1, max_size=250),
     created_at=st.datetimes(
-        min_value=datetime(1, 1, 3),
-        max_value=datetime(9999, 12, 29),
-        timezones=st.timezones(),
+        min_value=datetime(1, 1, 3), max_value=datetime(9999, 12, 29), timezones=st.timezones()
     ),
     metadata=st.dictionaries(st.text(max_size=20), st.text(max_size=50) | st.integers(-9, 9)),
     extra=OBJECTS,
@@ -416,12 +403,7 @@ def test_what_a_version_with_other_rules_wrote_is_still_read() -> None:
         "reactions": ["a key that is unknown today"],
     }
     message = decode(json.dumps(body), seq=3)
-    assert (message.role, message.content, message.id, message.seq) == (
-        "developer",
-        "hello",
-        "",
-        3,
-    )
+    assert (message.role, message.content, message.id, message.seq) == ("developer", "hello", "", 3)
     assert message.created_at == NOON
     assert message.metadata == body["metadata"]
     assert message.extra == {}

@@ -9,8 +9,8 @@ import pytest
 
 from chatledger.errors import ModelRefused
 from chatledger.messages import Message
-from chatledger.models.contract import Finished, OpenedModel, Usage
 from chatledger.models.offline import HELP, HONEST, OfflineModel, answer
+from chatledger.models.protocol import Finished, OpenedModel, Usage
 
 pytestmark = pytest.mark.anyio
 

@@ -10,14 +10,7 @@ from pathlib import Path
 import pytest
 
 from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
-from tests.http.client import (
-    connected,
-    eventually,
-    ids,
-    listed,
-    refused,
-    said,
-)
+from tests.http.client import connected, eventually, ids, listed, refused, said
 from tests.serving import END, SERVE, Server, StartServer, announced, environment, free_port
 
 

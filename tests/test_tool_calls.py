@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from chatledger import Message
 from chatledger.json_values import Json
-from chatledger.testing.store_contract.effort import examples_of
-from chatledger.testing.store_contract.keeping import objects, values
+from chatledger.testing.store_contract.roundtrip import objects, values
+from chatledger.testing.store_contract.settings import examples_of
 from chatledger.tool_calls import Call, Result, is_call, is_result, normal, parts, result
 
 CALL: dict[str, Json] = {"id": "call_1", "name": "clock", "args": {"zone": 1}, "type": "tool_call"}

@@ -11,15 +11,9 @@ from hypothesis import strategies as st
 from chatledger import InvalidArgument, Message
 from chatledger.json_values import Json
 from chatledger.messages import decode_body
-from chatledger.testing.store_contract.effort import examples_of
-from chatledger.testing.store_contract.keeping import objects, values
-from chatledger.windows import (
-    Window,
-    approximate_tokens,
-    last,
-    valid_for_models,
-    within_tokens,
-)
+from chatledger.testing.store_contract.roundtrip import objects, values
+from chatledger.testing.store_contract.settings import examples_of
+from chatledger.windows import Window, approximate_tokens, last, valid_for_models, within_tokens
 
 user, assistant, system, tool = Message.user, Message.assistant, Message.system, Message.tool
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
 from chatledger.errors import (
     AlreadyExists,
+    ChatledgerError,
     Conflict,
     InvalidArgument,
     InvalidMessage,
@@ -16,7 +17,6 @@ from chatledger.errors import (
     ModelTimeout,
     ModelUnavailable,
     NotFound,
-    ChatledgerError,
     StoreMismatch,
     StoreUnavailable,
     TurnInProgress,
@@ -33,6 +33,7 @@ __all__ = [
     "AlreadyExists",
     "Appended",
     "AsyncStore",
+    "ChatledgerError",
     "Conflict",
     "Conversation",
     "Copied",
@@ -51,7 +52,6 @@ __all__ = [
     "NotFound",
     "Page",
     "Progress",
-    "ChatledgerError",
     "Store",
     "StoreMismatch",
     "StoreUnavailable",

@@ -72,7 +72,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     port: Annotated[
         int, Meta(ge=0, le=65535, description="a port, 0 to 65535; 0 takes any that is free")
     ] = 8000
-    store: Annotated[str, _store, Meta(description="the URL of a store")] = "sqlite:///chatledger.db"
+    store: Annotated[str, _store, Meta(description="the URL of a store")] = (
+        "sqlite:///chatledger.db"
+    )
     model: Annotated[str, _model, Meta(description="the name of a model")] = "offline"
     models: Annotated[
         list[str],

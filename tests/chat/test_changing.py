@@ -16,9 +16,9 @@ from chatledger.errors import (
     TurnInProgress,
 )
 from chatledger.messages import Message
-from chatledger.models.contract import Finished
+from chatledger.models.protocol import Finished
 from chatledger.stores.contract import AsyncStore
-from tests.chat.talking import (
+from tests.chat.chat_helpers import (
     DONE,
     OVERLOADED,
     Caller,
@@ -91,9 +91,7 @@ async def test_stopping_from_elsewhere_frees_the_conversation_at_once_and_ends_t
 ) -> None:
     waits = Waits()
     running = Chat(
-        store,
-        Scripted(*(["Well, "] if said else []), waits, DONE),
-        lease=timedelta(seconds=3),
+        store, Scripted(*(["Well, "] if said else []), waits, DONE), lease=timedelta(seconds=3)
     )
     caller = Caller(running.stream("Hi", conversation_id="talk", owner="bob"))
     await caller.until("Well, " if said else Started("talk"))
@@ -198,9 +196,7 @@ async def test_a_turn_stopped_while_a_hook_works_ends(sqlite: AsyncStore) -> Non
     assert caller.seen == [Started("talk"), STOPPED]
 
 
-async def test_a_turn_with_a_key_stopped_as_soon_as_it_has_started_ends(
-    sqlite: AsyncStore,
-) -> None:
+async def test_a_turn_with_a_key_stopped_as_soon_as_it_has_started_ends(sqlite: AsyncStore) -> None:
     chat = Chat(sqlite, Scripted(Waits(), "Well, ", DONE))
     events = chat.stream("Hi", conversation_id="talk", owner="bob", idempotency_key="key 1")
     async with aclosing(events):
@@ -244,11 +240,7 @@ async def test_an_edited_message_takes_the_place_of_the_old_one_and_of_all_behin
     assert await events_of(events) == [Started("talk"), "Well, ", "yes.", DONE]
     before = [("user", "I am Bob"), ("assistant", "You said: I am Bob")]
     assert model.asked == [[*before, ("user", "Who are you?")]]
-    assert await kept(store) == [
-        *before,
-        ("user", "Who are you?"),
-        ("assistant", "Well, yes."),
-    ]
+    assert await kept(store) == [*before, ("user", "Who are you?"), ("assistant", "Well, yes.")]
     await talked(store, "And now?")
 
 
@@ -287,9 +279,7 @@ async def test_readers_see_the_old_messages_or_the_new_one(store: AsyncStore) ->
     await caller.task
 
 
-async def test_an_edit_that_the_store_does_not_take_leaves_all_as_it_was(
-    store: AsyncStore,
-) -> None:
+async def test_an_edit_that_the_store_does_not_take_leaves_all_as_it_was(store: AsyncStore) -> None:
     await talked(store, "I am Bob", "Who am I?")
     before = await kept(store)
     watched = Watched(store)

@@ -19,10 +19,10 @@ from chatledger.errors import (
     TurnInProgress,
 )
 from chatledger.messages import Message, now
-from chatledger.models.contract import Finished
+from chatledger.models.protocol import Finished
 from chatledger.stores.contract import AsyncStore
 from chatledger.stores.urls import open_async_store
-from tests.chat.talking import (
+from tests.chat.chat_helpers import (
     DONE,
     Caller,
     Echo,
@@ -291,9 +291,7 @@ async def test_a_release_that_fails_leaves_the_conversation_to_its_lease(
     await works(store, time)
 
 
-async def test_a_caller_who_leaves_while_the_store_is_down_gets_no_error(
-    store: AsyncStore,
-) -> None:
+async def test_a_caller_who_leaves_while_the_store_is_down_gets_no_error(store: AsyncStore) -> None:
     watched, time = Watched(store), Time()
     chat = timed(Chat(watched.store, Scripted("Well, ", Waits())), time)
     async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as turn:

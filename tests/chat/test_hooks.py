@@ -9,10 +9,10 @@ import pytest
 from chatledger.chat import Chat, Hook, Reply, Started
 from chatledger.errors import InvalidArgument, ModelUnavailable
 from chatledger.messages import Message
-from chatledger.models.contract import Finished
+from chatledger.models.protocol import Finished
 from chatledger.stores.contract import AsyncStore
 from chatledger.windows import last
-from tests.chat.talking import (
+from tests.chat.chat_helpers import (
     DONE,
     OVERLOADED,
     Caller,

@@ -10,10 +10,10 @@ import pytest
 from chatledger.chat import Chat, Reply, Started
 from chatledger.errors import InvalidArgument, KeyReused, ModelUnavailable, TurnInProgress
 from chatledger.messages import Message
-from chatledger.models.contract import Finished, Usage
+from chatledger.models.protocol import Finished, Usage
 from chatledger.stores.contract import AsyncStore
 from chatledger.stores.urls import open_async_store
-from tests.chat.talking import (
+from tests.chat.chat_helpers import (
     DONE,
     OVERLOADED,
     Echo,
@@ -214,11 +214,7 @@ async def test_one_key_is_for_one_message(
     silent.id = model
     with pytest.raises(KeyReused):
         await Chat(store, silent).send(
-            text,
-            conversation_id="talk",
-            owner="bob",
-            system_prompt=prompt,
-            idempotency_key="key 1",
+            text, conversation_id="talk", owner="bob", system_prompt=prompt, idempotency_key="key 1"
         )
     assert silent.asked == []
     assert await kept(store) == before

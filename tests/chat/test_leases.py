@@ -14,11 +14,11 @@ import pytest
 from chatledger.chat import Chat, Started
 from chatledger.errors import ModelTimeout, ModelUnavailable, TurnInProgress
 from chatledger.messages import Message
-from chatledger.models.contract import Finished
+from chatledger.models.protocol import Finished
 from chatledger.stores.contract import AsyncStore
 from chatledger.stores.urls import open_async_store
 from chatledger.windows import last
-from tests.chat.talking import (
+from tests.chat.chat_helpers import (
     DONE,
     OVERLOADED,
     Caller,
@@ -152,7 +152,7 @@ async def test_a_killed_process_frees_the_conversation_when_its_lease_ends(
     url: str, store: AsyncStore
 ) -> None:
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "tests.chat.dying", url]
+    command = [sys.executable, "-m", "tests.chat.crash_process", url]
     process = await asyncio.create_subprocess_exec(*command, cwd=root, stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
@@ -309,10 +309,7 @@ async def timed_out_at_once(store: AsyncStore) -> None:
 
 async def timed_out_in_mid_reply(store: AsyncStore) -> None:
     time = Time()
-    chat = timed(
-        Chat(store, Scripted("Well, ", Waits()), time_limit=timedelta(seconds=5)),
-        time,
-    )
+    chat = timed(Chat(store, Scripted("Well, ", Waits()), time_limit=timedelta(seconds=5)), time)
     events = chat.stream("Hi", conversation_id="talk")
     await until_piece(events, "Well, ")
     time.passes(5)
@@ -376,9 +373,7 @@ async def test_what_others_append_behind_the_question_does_not_free_the_conversa
     await works(store)
 
 
-async def test_a_lapsed_turn_that_another_overtook_still_keeps_its_reply(
-    store: AsyncStore,
-) -> None:
+async def test_a_lapsed_turn_that_another_overtook_still_keeps_its_reply(store: AsyncStore) -> None:
     time = Time()
     slow = timed(Chat(store, talking("Well, ", "yes.")), time)
     async with aclosing(slow.stream("Hi", conversation_id="talk", owner="bob")) as events:

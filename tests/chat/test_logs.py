@@ -9,10 +9,10 @@ from datetime import timedelta
 import pytest
 
 from chatledger.chat import Chat, Event, Reply, Started, SyncChat
-from chatledger.errors import ModelUnavailable, ChatledgerError, StoreUnavailable
+from chatledger.errors import ChatledgerError, ModelUnavailable, StoreUnavailable
 from chatledger.messages import Message
 from chatledger.stores.contract import AsyncStore, Store
-from tests.chat.talking import (
+from tests.chat.chat_helpers import (
     DONE,
     Caller,
     Scripted,

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from chatledger.chat import Chat, Event, Started
-from chatledger.models.contract import Finished
+from chatledger.models.protocol import Finished
 from chatledger.stores.contract import AsyncStore
-from tests.chat.talking import (
+from tests.chat.chat_helpers import (
     DONE,
     Caller,
     Echo,

@@ -11,9 +11,9 @@ from chatledger.chat import Chat, Started
 from chatledger.errors import InvalidArgument, ModelTimeout, ModelUnavailable, NotFound
 from chatledger.json_values import Json
 from chatledger.messages import Message
-from chatledger.models.contract import Finished, Usage
+from chatledger.models.protocol import Finished, Usage
 from chatledger.stores.contract import AsyncStore
-from tests.chat.talking import (
+from tests.chat.chat_helpers import (
     DONE,
     OVERLOADED,
     Caller,

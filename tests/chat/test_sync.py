@@ -20,10 +20,10 @@ from chatledger.errors import (
     TurnInProgress,
 )
 from chatledger.messages import Message
-from chatledger.models.contract import Finished, Usage
+from chatledger.models.protocol import Finished, Usage
 from chatledger.stores.contract import Store
 from chatledger.stores.urls import open_store
-from tests.chat.talking import (
+from tests.chat.chat_helpers import (
     DONE,
     OVERLOADED,
     SyncEcho,
@@ -352,9 +352,7 @@ def test_of_threads_that_ask_at_the_same_moment_one_is_answered(
     assert kept_sync(sync_store) == [("user", f"{winner}"), ("assistant", "Well.")]
 
 
-def test_a_turn_that_takes_longer_than_its_lease_keeps_the_conversation(
-    sync_store: Store,
-) -> None:
+def test_a_turn_that_takes_longer_than_its_lease_keeps_the_conversation(sync_store: Store) -> None:
     time = Time()
     pieces = [f"{n} " for n in range(5)]
     chat = timed(SyncChat(sync_store, SyncScripted(*pieces, DONE)), time)
@@ -431,7 +429,7 @@ def said(annotation: object) -> str:
     words = str(annotation)
     for theirs, ours in (
         ("collections.abc.AsyncGenerator", "collections.abc.Generator"),
-        ("chatledger.models.contract.SyncModel", "chatledger.models.contract.Model"),
+        ("chatledger.models.protocol.SyncModel", "chatledger.models.protocol.Model"),
         ("Finished, None]", "Finished, None, None]"),
     ):
         words = words.replace(theirs, ours)

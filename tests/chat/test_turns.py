@@ -13,12 +13,12 @@ import pytest
 from chatledger.chat import Chat, Event, Started, whole
 from chatledger.errors import InvalidMessage, ModelUnavailable, NotFound, StoreUnavailable
 from chatledger.messages import Message
-from chatledger.models.contract import Finished, Usage
+from chatledger.models.protocol import Finished, Usage
 from chatledger.stores.contract import AsyncStore
 from chatledger.stores.sqlite import SQLiteStore
 from chatledger.stores.threads import ThreadedStore
 from chatledger.windows import last
-from tests.chat.talking import (
+from tests.chat.chat_helpers import (
     DONE,
     OVERLOADED,
     Caller,
@@ -496,9 +496,7 @@ async def test_an_unknown_conversation_starts_for_nobody(store: AsyncStore, kept
         await store.get("talk")
 
 
-async def test_an_unknown_conversation_starts_for_an_owner_under_that_id(
-    store: AsyncStore,
-) -> None:
+async def test_an_unknown_conversation_starts_for_an_owner_under_that_id(store: AsyncStore) -> None:
     reply = await whole(Chat(store, Echo()).stream("Hi", conversation_id="talk", owner="bob"))
     assert reply.conversation_id == "talk"
     assert (await store.get("talk", owner="bob")).message_count == 2

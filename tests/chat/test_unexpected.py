@@ -21,7 +21,7 @@ from chatledger.errors import (
     TurnInProgress,
 )
 from chatledger.messages import Message
-from chatledger.models.contract import Finished, Piece, Usage
+from chatledger.models.protocol import Finished, Piece, Usage
 from chatledger.stores.contract import Store
 from chatledger.stores.urls import open_async_store, open_store
 from chatledger.windows import last

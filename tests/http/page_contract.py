@@ -6,18 +6,7 @@ import httpx
 import pytest
 
 from tests.http.bad_input import BAD_LIST, BAD_PAGE, KEY_BYTES, table
-from tests.http.client import (
-    at,
-    created,
-    ids,
-    listed,
-    moment,
-    refused,
-    said,
-    shown,
-    someone,
-    talk,
-)
+from tests.http.client import at, created, ids, listed, moment, refused, said, shown, someone, talk
 
 USERS = table(
     {

@@ -19,9 +19,10 @@ from joserfc.jwk import Key
 
 from chatledger.errors import InvalidArgument
 from chatledger.http import auth as auth_module
-from chatledger.http import keys as keys_module
+from chatledger.http import signing_keys as keys_module
 from chatledger.http.auth import LEEWAY_SECONDS, TOKEN_BYTES, JWTSignIn
-from chatledger.http.keys import (
+from chatledger.http.errors import Refused
+from chatledger.http.signing_keys import (
     FRESH_SECONDS,
     LASTING_SECONDS,
     PAUSE_SECONDS,
@@ -30,7 +31,6 @@ from chatledger.http.keys import (
     fetch,
     parse,
 )
-from chatledger.http.refusals import Refused
 from tests.http.bad_input import KEY_BYTES, table
 from tests.http.client import MARKER, eventually
 from tests.http.tokens import (
@@ -171,7 +171,7 @@ BAD = table(
             key=rsa("rogue"), kid="rsa", jwk=rsa("rogue").as_dict(private=False)
         ),
         "with a key server of its own": lambda: token(
-            key=rsa("rogue"), jku="https://evil.example/keys.json"
+            key=rsa("rogue"), jku="https://evil.example/signing_keys.json"
         ),
         "of an algorithm of another kind of key": lambda: forged({"alg": "ES256", "kid": "rsa"}),
         "of a curve that is not the key's": lambda: forged({"alg": "ES384", "kid": "elliptic"}),
@@ -299,13 +299,13 @@ def test_nothing_of_a_token_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "http://issuer.example/keys.json",
-        "http://127.0.0.1.evil.example/keys.json",
+        "http://issuer.example/signing_keys.json",
+        "http://127.0.0.1.evil.example/signing_keys.json",
         "file:///etc/passwd",
-        "ftp://issuer.example/keys.json",
-        "issuer.example/keys.json",
+        "ftp://issuer.example/signing_keys.json",
+        "issuer.example/signing_keys.json",
         "https://",
-        "https:///keys.json",
+        "https:///signing_keys.json",
         "https://issuer.example:port/",
         "https://user:password@issuer.example/",
         "https://issuer.example/a b",
@@ -319,7 +319,7 @@ def test_keys_come_over_https_alone(url: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
 def test_keys_of_this_machine_may_come_over_http(host: str) -> None:
-    sign_in(jwks_url=f"http://{host}:8080/keys.json")
+    sign_in(jwks_url=f"http://{host}:8080/signing_keys.json")
 
 
 @pytest.mark.parametrize("audience", ["", [], [""], ["web", ""]])

@@ -22,10 +22,10 @@ from chatledger.errors import (
     TableMissing,
     UnknownModel,
 )
-from chatledger.http import trouble
+from chatledger.http import error_log
 from chatledger.http.api import LIMIT, MESSAGE_CHARACTERS
 from chatledger.http.chalice import Chats, register
-from chatledger.http.refusals import Refused
+from chatledger.http.errors import Refused
 from chatledger.models import Models, OpenedModel, open_model
 from chatledger.models.offline import OfflineModel
 from chatledger.stores.contract import Store
@@ -305,8 +305,8 @@ def test_every_answer_has_the_headers_of_the_other_server(store: Store, path: st
     with reached(served(store)) as client:
         headers = client.get(path).headers
     assert (
-        trouble.SECURITY_HEADERS.items()
-        <= {name: headers.get(name) for name in trouble.SECURITY_HEADERS}.items()
+        error_log.SECURITY_HEADERS.items()
+        <= {name: headers.get(name) for name in error_log.SECURITY_HEADERS}.items()
     )
 
 

@@ -15,14 +15,7 @@ from tests.stores.dynamodb.tables import new_table
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-__all__ = [
-    "aws_environment",
-    "boto_session",
-    "client",
-    "hash_only",
-    "histories",
-    "requests",
-]
+__all__ = ["aws_environment", "boto_session", "client", "hash_only", "histories", "requests"]
 
 
 @pytest.fixture

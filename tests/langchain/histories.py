@@ -84,10 +84,7 @@ def boto_session() -> boto3.Session:
 
 @contextmanager
 def table_of(
-    local: DynamoDBLocal,
-    client: "DynamoDBClient",
-    session: boto3.Session,
-    names: tuple[str, ...],
+    local: DynamoDBLocal, client: "DynamoDBClient", session: boto3.Session, names: tuple[str, ...]
 ) -> Iterator[Histories]:
     table = f"langchain-{new_id()}"
     kinds = ("HASH", "RANGE")

@@ -225,10 +225,7 @@ async def test_a_strangers_turn_fails_before_the_model_is_asked(store: Store) ->
 def test_a_call_that_names_nobody_or_nothing_is_refused(
     configurable: dict[str, Any], why: str
 ) -> None:
-    with (
-        open_store("sqlite:///:memory:") as store,
-        pytest.raises(InvalidArgument, match=why),
-    ):
+    with open_store("sqlite:///:memory:") as store, pytest.raises(InvalidArgument, match=why):
         owned(store).invoke(HI, config={"configurable": configurable})
 
 

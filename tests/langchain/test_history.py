@@ -5,13 +5,7 @@ from typing import Any, cast
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
-from chatledger import (
-    InvalidArgument,
-    Message,
-    NotFound,
-    Store,
-    open_store,
-)
+from chatledger import InvalidArgument, Message, NotFound, Store, open_store
 from chatledger.langchain import (
     ChatMessageHistory,
     MessagePage,
@@ -19,7 +13,7 @@ from chatledger.langchain import (
     session_factory,
 )
 from chatledger.messages import new_id
-from tests.langchain.talks import SYNC_METHODS, TALK, Watched
+from tests.langchain.sample_messages import SYNC_METHODS, TALK, Watched
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from chatledger import AsyncStore, InvalidArgument, NotFound, Store, open_async_store, open_store
 from chatledger.langchain import ChatMessageHistory, MessagePage
 from chatledger.messages import new_id
-from tests.langchain.talks import SYNC_METHODS, TALK, Watched, WatchedAsync
+from tests.langchain.sample_messages import SYNC_METHODS, TALK, Watched, WatchedAsync
 
 pytestmark = pytest.mark.anyio
 

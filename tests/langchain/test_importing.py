@@ -49,8 +49,7 @@ def test_what_is_not_installed_is_named_with_the_command_that_installs_it(
     missing: str, name: str, extra: str
 ) -> None:
     done = run(
-        f"import sys; sys.modules[{missing!r}] = None\n"
-        f"from chatledger.langchain import {name}"
+        f"import sys; sys.modules[{missing!r}] = None\nfrom chatledger.langchain import {name}"
     )
     said = f"{name} needs {missing}; install it with pip install 'chatledger[{extra}]'."
     assert done.stderr.splitlines()[-1] == f"ModuleNotFoundError: {said}"

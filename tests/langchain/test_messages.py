@@ -29,8 +29,8 @@ from langchain_core.messages import (
 from chatledger import InvalidMessage, Store, open_store
 from chatledger.langchain import ChatMessageHistory, from_chatledger, to_chatledger
 from chatledger.messages import new_id
-from chatledger.testing.store_contract.effort import examples_of
-from chatledger.testing.store_contract.keeping import objects, texts, values
+from chatledger.testing.store_contract.roundtrip import objects, texts, values
+from chatledger.testing.store_contract.settings import examples_of
 
 IMAGE = "iVBORw0KGgo="
 blocks = objects | st.sampled_from(

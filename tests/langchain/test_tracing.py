@@ -46,9 +46,7 @@ async def test_every_run_of_a_turn_carries_session_and_owner_where_the_call_name
     config: RunnableConfig = {"configurable": named, "metadata": named, "callbacks": [runs]}
     with open_store("sqlite:///:memory:") as store:
         chain: Any = RunnableWithMessageHistory(
-            OfflineChatModel(),
-            owned_session_factory(store),
-            history_factory_config=OWNED_SESSION,
+            OfflineChatModel(), owned_session_factory(store), history_factory_config=OWNED_SESSION
         )
         if is_async:
             await chain.ainvoke("Hi", config=config)

@@ -18,7 +18,7 @@ from chatledger.errors import (
 )
 from chatledger.messages import Message
 from chatledger.models.bedrock import BedrockModel, Guardrail
-from chatledger.models.contract import Finished, OpenedModel, Usage
+from chatledger.models.protocol import Finished, OpenedModel, Usage
 from chatledger.testing.bedrock_server import (
     BedrockServer,
     BreaksOff,
@@ -31,15 +31,7 @@ from chatledger.testing.bedrock_server import (
     Throttles,
     Use,
 )
-from tests.models.bedrock_asking import (
-    MODEL,
-    Transport,
-    ask,
-    model,
-    running,
-    server,
-    transport,
-)
+from tests.models.bedrock_client import MODEL, Transport, ask, model, running, server, transport
 
 __all__ = ["running", "server", "transport"]
 

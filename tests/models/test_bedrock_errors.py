@@ -9,9 +9,9 @@ from chatledger.errors import (
     ModelTimeout,
     ModelUnavailable,
 )
+from chatledger.models.bedrock.error_messages import BY_CODE, KNOWN
 from chatledger.models.bedrock.errors import Failure, translated
 from chatledger.models.bedrock.retries import TRIES, Tries
-from chatledger.models.bedrock.sentences import BY_CODE, KNOWN
 from chatledger.models.headers import retry_after
 
 MODEL = "anthropic.claude-sonnet-4-5-20250929-v1:0"

@@ -11,7 +11,7 @@ from chatledger.messages import Message, decode, encode
 from chatledger.models.bedrock.errors import Failure
 from chatledger.models.bedrock.frames import Frames
 from chatledger.models.bedrock.replies import Event, Reply
-from chatledger.models.contract import Finished, Usage
+from chatledger.models.protocol import Finished, Usage
 
 
 def text(text: str, block: int = 0) -> Event:

@@ -213,10 +213,7 @@ def test_text_is_known_in_every_form_and_what_is_blank_is_left_out() -> None:
             "type": "image_url",
             "image_url": {"url": f"data:image/png;base64,{b64encode(PNG).decode()}"},
         },
-        {
-            "type": "input_image",
-            "image_url": f"data:image/png;base64,{b64encode(PNG).decode()}",
-        },
+        {"type": "input_image", "image_url": f"data:image/png;base64,{b64encode(PNG).decode()}"},
     ],
 )
 def test_an_image_that_comes_along_is_passed_on(block: dict[str, Any]) -> None:
@@ -230,11 +227,7 @@ def test_an_image_that_comes_along_is_passed_on(block: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("head", "form"),
-    [
-        (b"\xff\xd8\xff\xe0", "jpeg"),
-        (b"GIF89a", "gif"),
-        (b"RIFF\x00\x00\x00\x00WEBPVP8 ", "webp"),
-    ],
+    [(b"\xff\xd8\xff\xe0", "jpeg"), (b"GIF89a", "gif"), (b"RIFF\x00\x00\x00\x00WEBPVP8 ", "webp")],
 )
 def test_an_image_is_of_the_kind_that_it_is_not_of_that_which_is_said(
     head: bytes, form: str

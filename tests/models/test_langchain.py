@@ -27,8 +27,8 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from chatledger.errors import ModelError, ModelRefused, ModelTimeout, ModelUnavailable
 from chatledger.langchain import from_chatledger, to_chatledger
 from chatledger.messages import Message
-from chatledger.models.contract import Finished, OpenedModel, Usage
 from chatledger.models.langchain import LangChainModel
+from chatledger.models.protocol import Finished, OpenedModel, Usage
 
 pytestmark = pytest.mark.anyio
 
@@ -115,10 +115,7 @@ def as_they_are(*chunks: AIMessageChunk) -> LangChainModel:
 
 
 async def replied(
-    model: LangChainModel,
-    messages: Sequence[Message] = HI,
-    *,
-    system_prompt: str | None = None,
+    model: LangChainModel, messages: Sequence[Message] = HI, *, system_prompt: str | None = None
 ) -> tuple[list[str], Finished]:
     """The pieces and the end, which both forms agree on."""
     all = [each async for each in model.stream(messages, system_prompt=system_prompt)]
@@ -289,12 +286,7 @@ async def test_tool_calls_are_put_together_from_their_chunks() -> None:
     assert pieces == ["I look."]
     assert finished.stop_reason == "tool_use"
     assert list(finished.tool_calls) == [
-        {
-            "id": "a",
-            "name": "weather",
-            "args": {"city": "Bergen", "days": 2},
-            "type": "tool_call",
-        },
+        {"id": "a", "name": "weather", "args": {"city": "Bergen", "days": 2}, "type": "tool_call"},
         {"id": "b", "name": "time", "args": {}, "type": "tool_call"},
     ]
 

@@ -6,16 +6,7 @@ import httpx
 import pytest
 
 from chatledger.testing.bedrock_server import BedrockServer, Says
-from tests.http.client import (
-    deleted,
-    ids,
-    listed,
-    refused,
-    said,
-    shown,
-    someone,
-    talk,
-)
+from tests.http.client import deleted, ids, listed, refused, said, shown, someone, talk
 from tests.serverless.gateway import Gateway
 
 

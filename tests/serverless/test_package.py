@@ -29,15 +29,7 @@ from tests.http.client import at, deleted, ids, listed, refused, said, shown, so
 from tests.http.tokens import headers, key_server
 from tests.serverless.aws import aws
 from tests.serverless.gateway import SERVERLESS, Gateway
-from tests.serverless.packages import (
-    REGION,
-    STAGES,
-    Function,
-    chalice,
-    lint,
-    new_project,
-    running,
-)
+from tests.serverless.packages import REGION, STAGES, Function, chalice, lint, new_project, running
 from tests.serverless.tables import RESOURCES, made, of_type, table_of
 
 if TYPE_CHECKING:

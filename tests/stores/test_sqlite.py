@@ -21,7 +21,7 @@ from chatledger.errors import ChatledgerError, StoreMismatch, StoreUnavailable
 from chatledger.messages import Message
 from chatledger.stores.sqlite import SQLiteStore
 from chatledger.stores.sqlite.layout import APPLICATION_ID, MIGRATIONS
-from chatledger.testing.store_contract.terms import read_all, said, say
+from chatledger.testing.store_contract.helpers import read_all, said, say
 
 
 @pytest.fixture
@@ -232,9 +232,7 @@ print(json.dumps({"told": told, "refused": refused, "readable": readable}))
 """
 
 
-def test_a_full_disk_loses_nothing_and_splits_nothing_and_works_again_with_room(
-    path: Path,
-) -> None:
+def test_a_full_disk_loses_nothing_and_splits_nothing_and_works_again_with_room(path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WRITE_UNTIL_FULL, f"sqlite:///{path}"],
         capture_output=True,

@@ -13,7 +13,13 @@ import pytest
 
 from chatledger.errors import StoreUnavailable
 from chatledger.stores.sqlite import SQLiteStore
-from chatledger.testing.store_contract.terms import SECONDS, numbers_of_writers, read_all, said, say
+from chatledger.testing.store_contract.helpers import (
+    SECONDS,
+    numbers_of_writers,
+    read_all,
+    said,
+    say,
+)
 
 PROCESSES = 8
 FILES = 25

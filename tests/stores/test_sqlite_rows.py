@@ -14,7 +14,7 @@ from chatledger.errors import NotFound
 from chatledger.messages import Message
 from chatledger.stores.sqlite import SQLiteStore
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.terms import begin, said, say, seq_of
+from chatledger.testing.store_contract.helpers import begin, said, say, seq_of
 
 DATA = Path(__file__).parent.parent / "data"
 DAY = timedelta(days=1)

@@ -25,7 +25,7 @@ from chatledger.stores.dynamodb import DynamoDBStore, create_table
 from chatledger.stores.dynamodb.calls import Call
 from chatledger.stores.urls import check_url, duration
 from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
-from tests.stores.dynamodb.answering import Answering, Reply
+from tests.stores.dynamodb.fake_endpoint import Answering, Reply
 
 HELLO = [Message.user("hello")]
 
@@ -127,14 +127,8 @@ SLASHES = (
         ("dynamodb://trips:80", f"The store 'dynamodb://trips:80' {TABLE}"),
         ("dynamodb://trips/items", f"The store 'dynamodb://trips/items' {TABLE}"),
         ("dynamodb://trips#items", f"The store 'dynamodb://trips#items' {TABLE}"),
-        (
-            "dynamodb://trips?a=1",
-            f"The store 'dynamodb://trips?a=1' has 'a'; {KNOWN}",
-        ),
-        (
-            "dynamodb://trips?region=",
-            "'' is no AWS region; write one such as eu-west-1.",
-        ),
+        ("dynamodb://trips?a=1", f"The store 'dynamodb://trips?a=1' has 'a'; {KNOWN}"),
+        ("dynamodb://trips?region=", "'' is no AWS region; write one such as eu-west-1."),
         (
             "dynamodb://trips?region=Ireland",
             "'Ireland' is no AWS region; write one such as eu-west-1.",
@@ -164,10 +158,7 @@ SLASHES = (
             "sqlite:///a.db?expire_after=month",
             "'month' is no time; write a number and s, m, h, d or w: 30d.",
         ),
-        (
-            "sqlite:///a.db?expire_after",
-            "'' is no time; write a number and s, m, h, d or w: 30d.",
-        ),
+        ("sqlite:///a.db?expire_after", "'' is no time; write a number and s, m, h, d or w: 30d."),
         (
             "sqlite:///a.db?expire_after=0s",
             "The time '0s' is 0:00:00; it must be a second to 36,500 days.",

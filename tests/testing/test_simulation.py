@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from chatledger.stores.dynamodb import heads, log, plans, reading, storage, table
+from chatledger.stores.dynamodb import bodies, heads, log, plans, reading, table
 from chatledger.stores.dynamodb.calls import Call, Plan
 from chatledger.stores.dynamodb.log import Log
-from chatledger.stores.dynamodb.plans import appends, changes, common, cutting
+from chatledger.stores.dynamodb.plans import common, cut
 from chatledger.stores.dynamodb.records import Record, key, record_sort
 from chatledger.testing.simulation import play, script, simulate
 from chatledger.testing.simulation.__main__ import main
@@ -81,7 +81,7 @@ def dead_records_are_deleted(broken: Plans) -> None:
         where = {"Key": key(log.id, record_sort(record.position))}
         yield Call("DeleteItem", log.guarded("attribute_exists(#pk)") | where)
 
-    broken.replace(storage._fence_one, delete)
+    broken.replace(bodies._fence_one, delete)
 
 
 def nothing_closes_a_deleted_log(broken: Plans) -> None:
@@ -150,7 +150,7 @@ def positions_are_remembered_for_ever(broken: Plans) -> None:
 
 
 def a_remembered_word_refuses(broken: Plans) -> None:
-    broken.rewrite(appends.append, "sure = False", "sure = True")
+    broken.rewrite(plans.append, "sure = False", "sure = True")
 
 
 def whether_it_lives_is_asked_twice(broken: Plans) -> None:
@@ -166,11 +166,11 @@ def a_title_is_set_upon_any_other(broken: Plans) -> None:
 
 
 def what_is_cut_off_is_not_told_to_be_dead(broken: Plans) -> None:
-    broken.rewrite(cutting.cut, "(*before, (below + 1, last.revision))", "before")
+    broken.rewrite(cut.cut, "(*before, (below + 1, last.revision))", "before")
 
 
 def a_replacement_looks_at_no_revision(broken: Plans) -> None:
-    broken.rewrite(changes.replace, "revision != last.revision", "False")
+    broken.rewrite(plans.replace, "revision != last.revision", "False")
 
 
 FAULTS: list[tuple[Callable[[Plans], None], int]] = [

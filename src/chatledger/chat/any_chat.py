@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Generic, Protocol, TypeVar
 
-from chatledger.chat.beginnings import AnyStore
 from chatledger.chat.effects import Turn
 from chatledger.chat.hooks import Hook
+from chatledger.chat.options import LEASE, Terms
 from chatledger.chat.requests import Requests
-from chatledger.chat.terms import LEASE, Terms
+from chatledger.chat.turn_setup import AnyStore
 from chatledger.messages import Message
 from chatledger.windows import Window, last
 
@@ -139,12 +139,7 @@ class AnyChat(ABC, Generic[S, M, E]):
         """
         model = model or self.model
         turn = self._requests.edit(
-            conversation_id,
-            seq,
-            message,
-            owner=owner,
-            system_prompt=system_prompt,
-            model=model.id,
+            conversation_id, seq, message, owner=owner, system_prompt=system_prompt, model=model.id
         )
         return self._driver.events(turn, model)
 

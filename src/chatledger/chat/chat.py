@@ -3,17 +3,17 @@
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING
 
-from chatledger.chat import marks
+from chatledger.chat import turn_metadata
 from chatledger.chat.any_chat import AnyChat
 from chatledger.chat.events import Event, Reply, whole
 from chatledger.chat.stopping import free
 from chatledger.messages import Message
-from chatledger.models.contract import Model, Usage
-from chatledger.steps import arun
+from chatledger.models.protocol import Model, Usage
+from chatledger.sansio import arun
 from chatledger.stores.contract import AsyncStore
 
 if TYPE_CHECKING:
-    from chatledger.chat.driving import Driver
+    from chatledger.chat.runner import Driver
 
 
 class Chat(AnyChat[AsyncStore, Model, AsyncGenerator[Event, None]]):
@@ -41,7 +41,7 @@ class Chat(AnyChat[AsyncStore, Model, AsyncGenerator[Event, None]]):
 
     def _new_driver(self) -> "Driver":
         # With the first use: programs without an event loop need not wait for asyncio's import.
-        from chatledger.chat.driving import Driver
+        from chatledger.chat.runner import Driver
 
         return Driver()
 
@@ -87,7 +87,7 @@ class Chat(AnyChat[AsyncStore, Model, AsyncGenerator[Event, None]]):
         begins anew where none is among the last messages that a turn reads.
         """
         tail = await self.store.tail(conversation_id, self._terms.reads, owner=owner)
-        return marks.spent(tail.messages) or Usage(0, 0)
+        return turn_metadata.spent(tail.messages) or Usage(0, 0)
 
     async def close(self) -> None:
         """Wait until the turns that their callers left have kept what was said."""

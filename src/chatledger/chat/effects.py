@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from chatledger.chat.events import Event
 from chatledger.errors import ModelUnavailable
 from chatledger.messages import Message
-from chatledger.models.contract import Finished, Piece, Usage
+from chatledger.models.protocol import Finished, Piece, Usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from chatledger.errors import ModelUnavailable
-from chatledger.models.contract import Finished, Piece
+from chatledger.models.protocol import Finished, Piece
 
 UNFINISHED = "The model ended without saying that it had finished."
 

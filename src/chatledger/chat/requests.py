@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from chatledger.chat import marks
-from chatledger.chat.beginnings import AnyStore, editing, regenerating, sending
+from chatledger.chat import turn_metadata
 from chatledger.chat.effects import Turn
-from chatledger.chat.listening import unkept
-from chatledger.chat.terms import Terms, asked, question
+from chatledger.chat.options import Terms, asked, question
+from chatledger.chat.streaming import unkept
+from chatledger.chat.turn_setup import AnyStore, editing, regenerating, sending
 from chatledger.chat.turns import KeptTurn
 from chatledger.conversations import LAST_REVISION, check_number
 from chatledger.errors import InvalidArgument
@@ -41,7 +41,9 @@ class Requests:
         )
         key = None
         if idempotency_key is not None:
-            key = marks.Key(idempotency_key, marks.digest(given.messages, system_prompt, model))
+            key = turn_metadata.Key(
+                idempotency_key, turn_metadata.digest(given.messages, system_prompt, model)
+            )
         return KeptTurn(
             self._store,
             self._terms,

@@ -2,11 +2,11 @@
 
 from functools import partial
 
-from chatledger.chat import marks
-from chatledger.chat.terms import Terms
+from chatledger.chat import turn_metadata
+from chatledger.chat.options import Terms
 from chatledger.conversations import Tail
 from chatledger.errors import Conflict
-from chatledger.steps import Steps
+from chatledger.sansio import Steps
 from chatledger.stores.contract import AsyncStore, Store
 
 
@@ -19,8 +19,8 @@ def free(
     """
     while True:
         tail: Tail = yield lambda: store.tail(conversation_id, terms.reads, owner=owner)
-        n = marks.last_asked(tail.messages)
-        if n is None or marks.held_until(tail.messages) <= terms.clock():
+        n = turn_metadata.last_asked(tail.messages)
+        if n is None or turn_metadata.held_until(tail.messages) <= terms.clock():
             return False
         question = tail.messages[n]
         assert question.seq is not None
@@ -29,7 +29,7 @@ def free(
                 store.replace,
                 conversation_id,
                 question.seq,
-                marks.ended(question, "stopped"),
+                turn_metadata.ended(question, "stopped"),
                 revision=tail.conversation.revision,
                 owner=owner,
             )

@@ -2,15 +2,15 @@
 
 from collections.abc import Generator, Sequence
 
-from chatledger.chat import marks
+from chatledger.chat import turn_metadata
 from chatledger.chat.any_chat import AnyChat
 from chatledger.chat.chat import Chat
-from chatledger.chat.driving_sync import SyncDriver
 from chatledger.chat.events import Event, Reply, whole_sync
+from chatledger.chat.runner_sync import SyncDriver
 from chatledger.chat.stopping import free
 from chatledger.messages import Message
-from chatledger.models.contract import SyncModel, Usage
-from chatledger.steps import run
+from chatledger.models.protocol import SyncModel, Usage
+from chatledger.sansio import run
 from chatledger.stores.contract import Store
 
 
@@ -57,7 +57,7 @@ class SyncChat(AnyChat[Store, SyncModel, Generator[Event, None, None]]):
 
     def usage(self, conversation_id: str, *, owner: str | None = None) -> Usage:
         tail = self.store.tail(conversation_id, self._terms.reads, owner=owner)
-        return marks.spent(tail.messages) or Usage(0, 0)
+        return turn_metadata.spent(tail.messages) or Usage(0, 0)
 
 
 # One text for both, so that neither can drift.

@@ -7,8 +7,13 @@ drives it does that.
 import logging
 from functools import partial
 
-from chatledger.chat import marks
-from chatledger.chat.beginnings import (
+from chatledger.chat import turn_metadata
+from chatledger.chat.effects import Ask, CallerGone, Hush, Turn
+from chatledger.chat.events import Reply, Started
+from chatledger.chat.lease import Holding
+from chatledger.chat.options import Terms, answerable
+from chatledger.chat.streaming import Timing, listen
+from chatledger.chat.turn_setup import (
     AnyStore,
     Begin,
     Beginning,
@@ -17,15 +22,10 @@ from chatledger.chat.beginnings import (
     asked_before,
     gone_on,
 )
-from chatledger.chat.effects import Ask, CallerGone, Hush, Turn
-from chatledger.chat.events import Reply, Started
-from chatledger.chat.holding import Holding
-from chatledger.chat.listening import Timing, listen
-from chatledger.chat.terms import Terms, answerable
 from chatledger.conversations import Page, Tail
-from chatledger.errors import Conflict, InvalidArgument, KeyReused, NotFound, ChatledgerError
+from chatledger.errors import ChatledgerError, Conflict, InvalidArgument, KeyReused, NotFound
 from chatledger.messages import Message
-from chatledger.models.contract import Finished
+from chatledger.models.protocol import Finished
 from chatledger.windows import valid_for_models
 
 logger = logging.getLogger("chatledger.chat")
@@ -49,7 +49,7 @@ class KeptTurn:
         model: str,
         owner: str | None,
         system_prompt: str | None = None,
-        key: marks.Key | None = None,
+        key: turn_metadata.Key | None = None,
     ) -> None:
         self._store = store
         self._terms = terms
@@ -123,14 +123,16 @@ class KeptTurn:
         assert changed is not None
         raise changed
 
-    def _first_with_key(self, key: marks.Key, begun: Beginning) -> Steps[Beginning | Replay]:
+    def _first_with_key(
+        self, key: turn_metadata.Key, begun: Beginning
+    ) -> Steps[Beginning | Replay]:
         """``begun``, where this turn is the first with its key; else the reply of that one."""
         messages = yield from self._from_question(begun)
-        n = marks.asked_with(key, messages)
+        n = turn_metadata.asked_with(key, messages)
         if n is None:
             raise KeyReused("The reply to the message with this idempotency key has been removed.")
         question, behind = messages[n], messages[n + 1 :]
-        if marks.are_of_one_turn(question, self._held.question):
+        if turn_metadata.are_of_one_turn(question, self._held.question):
             return begun
         found = asked_before(self._terms, self._held.id, key, question, behind)
         if found is None:
@@ -173,4 +175,4 @@ def _replayed(replay: Replay) -> Turn:
     yield Started(replay.conversation_id)
     if replay.reply.text:
         yield replay.reply.text
-    yield marks.finished(replay.reply)
+    yield turn_metadata.finished(replay.reply)

@@ -12,7 +12,7 @@ import typer
 import uvicorn
 
 from chatledger.chat import Chat
-from chatledger.errors import InvalidArgument, ChatledgerError, StoreMismatch
+from chatledger.errors import ChatledgerError, InvalidArgument, StoreMismatch
 from chatledger.http.fastapi import create_app
 from chatledger.http.opening import open_sign_in
 from chatledger.models import Models, open_model
@@ -69,11 +69,7 @@ async def _serve(
         server = uvicorn.Server(
             uvicorn.Config(
                 create_app(
-                    chat,
-                    models,
-                    hosts=hosts,
-                    sign_in=sign_in,
-                    allow_origin=settings.allow_origin,
+                    chat, models, hosts=hosts, sign_in=sign_in, allow_origin=settings.allow_origin
                 ),
                 log_level="warning",
                 timeout_graceful_shutdown=SECONDS_TO_END,

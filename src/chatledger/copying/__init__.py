@@ -3,9 +3,9 @@
 from typing import cast
 
 from chatledger.conversations import LIMIT
-from chatledger.copying.one import Differs, One, ask, settled
-from chatledger.copying.tally import Copied, Mismatch, NotTold, Progress, Tally, Tell
-from chatledger.steps import Steps, arun, run
+from chatledger.copying.conversation import Differs, One, ask, settled
+from chatledger.copying.progress import Copied, Mismatch, NotTold, Progress, Tally, Tell
+from chatledger.sansio import Steps, arun, run
 from chatledger.stores.contract import AsyncStore, Store
 
 __all__ = ["Copied", "Mismatch", "Progress", "Tell", "acopy", "copy"]

@@ -15,7 +15,7 @@ from chatledger.conversations import (
     check_number,
 )
 from chatledger.errors import InvalidArgument
-from chatledger.http.refusals import Refused
+from chatledger.http.errors import Refused
 from chatledger.json_values import checked_text
 
 MESSAGE_CHARACTERS = 32_000

@@ -16,9 +16,9 @@ from joserfc.jws import JWSRegistry
 
 from chatledger.conversations import check_id
 from chatledger.errors import InvalidArgument
-from chatledger.http.keys import ALGORITHMS, FETCH_SECONDS, Key, Keys, NoKeys
-from chatledger.http.keys import fetch as fetch_keys
-from chatledger.http.refusals import Refused
+from chatledger.http.errors import Refused
+from chatledger.http.signing_keys import ALGORITHMS, FETCH_SECONDS, Key, Keys, NoKeys
+from chatledger.http.signing_keys import fetch as fetch_keys
 
 TOKEN_BYTES = 8 * 1024
 """The longest token that is looked at."""

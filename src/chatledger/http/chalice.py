@@ -13,12 +13,12 @@ from chalice.app import Authorizer, Chalice, CORSConfig, Request, Response
 
 from chatledger.chat import SyncChat, whole_sync
 from chatledger.conversations import LAST_REVISION, Page, Tail
-from chatledger.errors import NotFound, ChatledgerError, StoreUnavailable
-from chatledger.http import answers, api
+from chatledger.errors import ChatledgerError, NotFound, StoreUnavailable
+from chatledger.http import api, responses
 from chatledger.http.api import ChatRequest, CreateRequest
-from chatledger.http.gateway import Asked, claimed_user, claims_of, header_values
-from chatledger.http.refusals import Refused, refusal
-from chatledger.http.trouble import SECURITY_HEADERS, log_unknown
+from chatledger.http.api_gateway import Asked, claimed_user, claims_of, header_values
+from chatledger.http.error_log import SECURITY_HEADERS, log_unknown
+from chatledger.http.errors import Refused, refusal
 from chatledger.http.turns import turn_sync
 from chatledger.json_values import dumps
 from chatledger.models import Models
@@ -106,10 +106,7 @@ def register(
     add("/chat", {"POST": serving.answer})
     add("/chat/stream", {"POST": serving.stream})
     add("/conversations", {"GET": serving.conversations, "POST": serving.create})
-    add(
-        "/conversations/{conversation_id}",
-        {"GET": serving.conversation, "DELETE": serving.delete},
-    )
+    add("/conversations/{conversation_id}", {"GET": serving.conversation, "DELETE": serving.delete})
     add(ELSEWHERE, dict.fromkeys(methods, serving.nowhere))
 
     def known(request: Any, get_response: Callable[[Any], Any]) -> Any:
@@ -170,19 +167,19 @@ class _Serving:
     # The routes ---------------------------------------------------------------------------------
 
     def welcome(self, asked: Asked) -> object:
-        return {name: text for name, text in answers.WELCOME.items() if name != "documentation"}
+        return {name: text for name, text in responses.WELCOME.items() if name != "documentation"}
 
     def health(self, asked: Asked) -> object:
         with suppress(NotFound):
             self._chat(asked).store.get("health")
-        return answers.HEALTHY
+        return responses.HEALTHY
 
     def answer(self, asked: Asked) -> object:
         began = time.monotonic()
         key = api.idempotency_key(asked.headers("idempotency-key"))
         request = asked.parsed(ChatRequest)
         chat = self._chat(asked, began)
-        return answers.replied(
+        return responses.replied(
             whole_sync(turn_sync(chat, self._models, request, idempotency_key=key))
         )
 
@@ -200,7 +197,9 @@ class _Serving:
         query = asked.query(["user_id", "limit", "cursor"], ["user_id"])
         limit = api.number(query, "limit", most=api.LIMIT, default=20)
         store = self._chat(asked).store
-        return answers.listed(store.list(query["user_id"], limit=limit, cursor=query.get("cursor")))
+        return responses.listed(
+            store.list(query["user_id"], limit=limit, cursor=query.get("cursor"))
+        )
 
     def conversation(self, asked: Asked) -> object:
         query = asked.query(["user_id", "limit", "before"])
@@ -212,7 +211,7 @@ class _Serving:
         before = api.number(query, "before", most=LAST_REVISION)
         found = store.get(id, owner=owner)
         page = store.page(id, before=before, limit=limit, owner=owner)
-        while _is_too_long(shown := answers.shown(found, page)) and len(page.messages) > 1:
+        while _is_too_long(shown := responses.shown(found, page)) and len(page.messages) > 1:
             kept = page.messages[: len(page.messages) // 2]
             page = Page(kept, kept[-1].seq)
         return shown
@@ -220,7 +219,7 @@ class _Serving:
     def delete(self, asked: Asked) -> object:
         owner = asked.query(["user_id"]).get("user_id")
         self._chat(asked).store.delete(asked.conversation_id, owner=owner)
-        return answers.DELETED
+        return responses.DELETED
 
     def nowhere(self, asked: Asked) -> object:
         raise Refused(404, "no_such_route", "There is nothing at this address.")
@@ -268,7 +267,7 @@ def _answer_to(method: str, by_method: _Answers) -> _Answer:
 
 def _fitting(tail: Tail) -> dict[str, Any]:
     """The conversation with as many of its last messages as an answer holds."""
-    while _is_too_long(shown := answers.shown_tail(tail)) and len(tail.messages) > 1:
+    while _is_too_long(shown := responses.shown_tail(tail)) and len(tail.messages) > 1:
         tail = Tail(tail.conversation, tail.messages[len(tail.messages) // 2 :])
     return shown
 

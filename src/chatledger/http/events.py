@@ -8,11 +8,11 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from chatledger.chat import Event, Started
-from chatledger.http.answers import done
-from chatledger.http.refusals import refusal
-from chatledger.http.trouble import log_unknown
+from chatledger.http.error_log import log_unknown
+from chatledger.http.errors import refusal
+from chatledger.http.responses import done
 from chatledger.json_values import dumps
-from chatledger.models.contract import Finished
+from chatledger.models.protocol import Finished
 
 PING_SECONDS = 15.0
 """How long a stream may be silent: proxies close one that is for longer, often after 30 s."""

@@ -16,13 +16,13 @@ from starlette.staticfiles import StaticFiles
 
 from chatledger.chat import Chat, Event, whole
 from chatledger.conversations import IDEMPOTENCY_KEY_BYTES, LAST_REVISION
-from chatledger.errors import NotFound, ChatledgerError
-from chatledger.http import answers, api
+from chatledger.errors import ChatledgerError, NotFound
+from chatledger.http import api, responses
 from chatledger.http.api import ChatRequest, CreateRequest
+from chatledger.http.error_log import log_unknown
+from chatledger.http.errors import Refused, refusal
 from chatledger.http.events import EventStream
-from chatledger.http.guard import Guard, refused
-from chatledger.http.refusals import Refused, refusal
-from chatledger.http.trouble import log_unknown
+from chatledger.http.middleware import Guard, refused
 from chatledger.http.turns import turn
 from chatledger.models import Models
 
@@ -109,14 +109,14 @@ def create_app(
     async def welcome(request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
             return FileResponse(PAGE / "index.html", headers={"Vary": "Accept"})
-        return JSONResponse(answers.WELCOME, headers={"Vary": "Accept"})
+        return JSONResponse(responses.WELCOME, headers={"Vary": "Accept"})
 
     @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> dict[str, str]:
         with suppress(NotFound):
             await store.get("health")
-        return answers.HEALTHY
+        return responses.HEALTHY
 
     async def _turn(request: Request) -> AsyncGenerator[Event, None]:
         key = api.idempotency_key(request.headers.getlist("idempotency-key"))
@@ -125,7 +125,7 @@ def create_app(
     @app.post("/chat", openapi_extra=_takes(ChatRequest) | KEYED)
     async def answer(request: Request) -> dict[str, Any]:
         async with aclosing(await _turn(request)) as events:
-            return answers.replied(await whole(events))
+            return responses.replied(await whole(events))
 
     @app.post("/chat/stream", openapi_extra=_takes(ChatRequest) | KEYED)
     async def stream(request: Request) -> Response:
@@ -143,7 +143,7 @@ def create_app(
     async def conversations(request: Request) -> dict[str, Any]:
         query = _query(request, ["user_id", "limit", "cursor"], ["user_id"])
         limit = api.number(query, "limit", most=api.LIMIT, default=20)
-        return answers.listed(
+        return responses.listed(
             await store.list(query["user_id"], limit=limit, cursor=query.get("cursor"))
         )
 
@@ -153,17 +153,17 @@ def create_app(
         owner = query.get("user_id")
         limit = api.number(query, "limit", most=api.LIMIT, default=api.LIMIT)
         if "before" not in query:
-            return answers.shown_tail(await store.tail(conversation_id, limit, owner=owner))
+            return responses.shown_tail(await store.tail(conversation_id, limit, owner=owner))
         before = api.number(query, "before", most=LAST_REVISION)
         found = await store.get(conversation_id, owner=owner)
         page = await store.page(conversation_id, before=before, limit=limit, owner=owner)
-        return answers.shown(found, page)
+        return responses.shown(found, page)
 
     @app.delete("/conversations/{conversation_id:conversation_id}")
     async def delete(request: Request, conversation_id: str) -> dict[str, str]:
         query = _query(request, ["user_id"])
         await store.delete(conversation_id, owner=query.get("user_id"))
-        return answers.DELETED
+        return responses.DELETED
 
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     return app

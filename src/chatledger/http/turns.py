@@ -8,7 +8,7 @@ from chatledger.chat import Chat, Event, SyncChat
 from chatledger.chat.any_chat import AnyChat
 from chatledger.errors import ModelRefused, NotFound, UnknownModel
 from chatledger.http.api import ChatRequest
-from chatledger.http.refusals import Refused
+from chatledger.http.errors import Refused
 from chatledger.messages import new_id
 from chatledger.models import Models, OpenedModel
 

@@ -10,7 +10,7 @@ from chatledger.langchain.segments import (
     listed,
     number,
 )
-from chatledger.langchain.standing import Standing, free, look, unless_refused
+from chatledger.langchain.state import Standing, free, look, unless_refused
 from chatledger.stores.dynamodb.calls import Attribute, CallFailed, Item, Plan
 
 

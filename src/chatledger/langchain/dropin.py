@@ -13,7 +13,8 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
 
 from chatledger.errors import InvalidArgument, StoreUnavailable
-from chatledger.langchain.appending import append, not_a_history
+from chatledger.json_values import checked_text
+from chatledger.langchain.appends import append, not_a_history
 from chatledger.langchain.clearing import clear
 from chatledger.langchain.connections import complete, settings_of, shared_client
 from chatledger.langchain.memory import Memory, Places
@@ -22,7 +23,6 @@ from chatledger.langchain.refusals import refusal
 from chatledger.langchain.segments import LARGEST_SEGMENT, OURS, Chain
 from chatledger.langchain.stored import from_stored, to_stored
 from chatledger.langchain.trimming import trim_first, trim_segments
-from chatledger.json_values import checked_text
 from chatledger.stores.dynamodb.calls import CallFailed, Item, Plan
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from chatledger.conversations import LIMIT, Conversation, Tail, check_id, check_
 from chatledger.errors import InvalidArgument, NotFound
 from chatledger.langchain_messages import from_chatledger, to_chatledger
 from chatledger.messages import Message
-from chatledger.steps import Steps, arun, run
+from chatledger.sansio import Steps, arun, run
 from chatledger.stores.contract import AsyncStore, Store
 from chatledger.windows import starting_with_user
 
@@ -152,8 +152,7 @@ class ChatMessageHistory(BaseChatMessageHistory):
 
     def _asked(self, operation: Callable[..., T], *arguments: Any, **options: Any) -> Steps[T]:
         return cast(
-            T,
-            (yield partial(operation, self.session_id, *arguments, owner=self.owner, **options)),
+            T, (yield partial(operation, self.session_id, *arguments, owner=self.owner, **options))
         )
 
     def _if_started(self, asked: Steps[T]) -> Steps[T | None]:

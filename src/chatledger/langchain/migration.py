@@ -9,26 +9,14 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from chatledger.conversations import Conversation
-from chatledger.errors import (
-    AlreadyExists,
-    Conflict,
-    InvalidArgument,
-    NotFound,
-    StoreMismatch,
-)
-from chatledger.integrations.arriving import bring, standing, unordered
-from chatledger.langchain.appending import not_a_history
+from chatledger.errors import AlreadyExists, Conflict, InvalidArgument, NotFound, StoreMismatch
+from chatledger.importing.comparison import bring, standing, unordered
+from chatledger.langchain.appends import not_a_history
 from chatledger.langchain.checkpoints import Checkpoint, Problem, Report
 from chatledger.langchain.connections import complete, shared_client
 from chatledger.langchain.reading import read
 from chatledger.langchain.refusals import HistoryTableMissing, refusal
-from chatledger.langchain.segments import (
-    ENDED,
-    OF,
-    SEGMENTS,
-    Chain,
-    integer_in,
-)
+from chatledger.langchain.segments import ENDED, OF, SEGMENTS, Chain, integer_in
 from chatledger.langchain.stored import from_stored
 from chatledger.langchain.values import decode
 from chatledger.langchain_messages import to_chatledger

@@ -12,8 +12,8 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 
 from chatledger.errors import InvalidArgument
 from chatledger.langchain_messages import to_chatledger
-from chatledger.models.contract import Finished, Piece
 from chatledger.models.offline import OfflineModel
+from chatledger.models.protocol import Finished, Piece
 
 
 class OfflineChatModel(BaseChatModel):

@@ -13,7 +13,7 @@ from chatledger.langchain.segments import (
     ids_in,
     integer_in,
 )
-from chatledger.langchain.standing import free, missing
+from chatledger.langchain.state import free, missing
 from chatledger.stores.dynamodb.calls import Attribute, Call, Item, Plan, Wait
 
 BATCH = 100  # items of one BatchGetItem (AWS)

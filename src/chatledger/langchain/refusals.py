@@ -10,7 +10,7 @@ from chatledger.errors import (
     TableMismatch,
     TableMissing,
 )
-from chatledger.langchain.appending import not_a_history
+from chatledger.langchain.appends import not_a_history
 from chatledger.langchain.segments import Chain
 from chatledger.stores.dynamodb.calls import CallFailed
 from chatledger.stores.dynamodb.errors import NO_CREDENTIALS, translated
@@ -52,10 +52,7 @@ def commands(chain: Chain) -> list[str]:
     schema += [f"AttributeName={name},KeyType=RANGE" for name in names[1:]]
     create = ["--billing-mode", "PAY_PER_REQUEST", "--attribute-definitions"]
     create += [f"AttributeName={name},AttributeType={kind}" for name, kind in kinds.items()]
-    words = [
-        ["create-table", *create, "--key-schema", *schema],
-        ["wait", "table-exists"],
-    ]
+    words = [["create-table", *create, "--key-schema", *schema], ["wait", "table-exists"]]
     if chain.lifetime is not None:
         ttl = f"Enabled=true,AttributeName={chain.ttl_name}"
         words.append(["update-time-to-live", "--time-to-live-specification", ttl])

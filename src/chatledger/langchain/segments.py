@@ -186,11 +186,7 @@ class Chain:
         return Call("DeleteItem", params | {"Key": self.key})
 
     def _conditional(
-        self,
-        where: str,
-        expression: str,
-        values: Mapping[str, Attribute],
-        names: Mapping[str, str],
+        self, where: str, expression: str, values: Mapping[str, Attribute], names: Mapping[str, str]
     ) -> dict[str, Any]:
         used = set(_PLACEHOLDER.findall(f"{where} {expression}"))  # others DynamoDB refuses
         every = {**_NAMES, "#h": self.history, "#t": self.ttl_name, **names}

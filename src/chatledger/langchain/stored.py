@@ -17,8 +17,8 @@ from langchain_core.messages import (
 )
 
 from chatledger.errors import InvalidArgument, InvalidMessage, StoreMismatch
-from chatledger.langchain.values import decode, encode
 from chatledger.json_values import dumps
+from chatledger.langchain.values import decode, encode
 from chatledger.stores.dynamodb.calls import Attribute
 
 NOTES = "chatledger"

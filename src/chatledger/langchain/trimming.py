@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from chatledger.langchain.reading import read
 from chatledger.langchain.segments import Chain, listed, number
-from chatledger.langchain.standing import free, unless_refused
+from chatledger.langchain.state import free, unless_refused
 from chatledger.langchain.values import size_of
 from chatledger.stores.dynamodb.calls import Attribute, Plan
 

@@ -76,11 +76,7 @@ def _tool_calls(stored: Any) -> tuple[list[ToolCall], list[InvalidToolCall]]:
 def _usage(stored: Json) -> dict[str, int] | None:
     match stored:
         case {"input_tokens": int(read), "output_tokens": int(written)}:
-            return {
-                "input_tokens": read,
-                "output_tokens": written,
-                "total_tokens": read + written,
-            }
+            return {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
     return None
 
 

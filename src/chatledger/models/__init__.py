@@ -1,8 +1,8 @@
 """Language models, by name."""
 
-from chatledger.models.allowed import Models
-from chatledger.models.contract import Finished, Model, OpenedModel, Piece, SyncModel, Usage
-from chatledger.models.names import check_model, open_model
+from chatledger.models.factory import check_model, open_model
+from chatledger.models.protocol import Finished, Model, OpenedModel, Piece, SyncModel, Usage
+from chatledger.models.registry import Models
 
 __all__ = [
     "Finished",

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 
 from chatledger.errors import ModelRefused
 from chatledger.messages import Message
-from chatledger.models.contract import Finished, Piece, Usage
+from chatledger.models.protocol import Finished, Piece, Usage
 
 HONEST = "I am Chatledger's offline demonstration, not a language model"
 HELP = (

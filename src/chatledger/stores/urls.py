@@ -10,7 +10,7 @@ from chatledger.conversations import check_lifetime
 from chatledger.errors import InvalidArgument
 from chatledger.messages import now
 from chatledger.stores.contract import AsyncStore, Store
-from chatledger.stores.places import DynamoDBPlace, Place, SQLitePlace
+from chatledger.stores.locations import DynamoDBPlace, Place, SQLitePlace
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 

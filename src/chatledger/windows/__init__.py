@@ -40,10 +40,7 @@ def last(n: int) -> Window:
 
 
 def within_tokens(
-    budget: int,
-    *,
-    count: Callable[[Message], int] = approximate_tokens,
-    reads: int = 200,
+    budget: int, *, count: Callable[[Message], int] = approximate_tokens, reads: int = 200
 ) -> Window:
     """The longest ending of the last ``reads`` messages that counts at most ``budget``.
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from chatledger.messages import Message, encode, new_id
 from chatledger.stores.dynamodb.calls import Item
-from chatledger.stores.dynamodb.packing import listed
+from chatledger.stores.dynamodb.compression import listed
 from chatledger.stores.dynamodb.records import HEAD, LAYOUT, Record, encode_record, key
 from chatledger.stores.dynamodb.table import milliseconds, moment, stamp_at
 

@@ -127,21 +127,13 @@ class Bench:
         return cost.figures
 
     def turn(
-        self,
-        conversation_id: str,
-        store: DynamoDBStore | None = None,
-        *,
-        owner: str | None = OWNER,
+        self, conversation_id: str, store: DynamoDBStore | None = None, *, owner: str | None = OWNER
     ) -> Turn:
         store = store or self.store
         return Turn(
             question=self.figures(
                 partial(
-                    store.append,
-                    conversation_id,
-                    self.question(),
-                    owner=owner,
-                    reply_follows=True,
+                    store.append, conversation_id, self.question(), owner=owner, reply_follows=True
                 )
             ),
             reply=self.figures(partial(store.append, conversation_id, self.reply(), owner=owner)),

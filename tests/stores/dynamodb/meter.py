@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from chatledger.stores.dynamodb.packing import UNIT
+from chatledger.stores.dynamodb.compression import UNIT
 from chatledger.stores.dynamodb.records import size_of
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from chatledger.stores.dynamodb.aiodynamo_calls import AiodynamoCalls
 from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import Call, CallFailed
 from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
-from tests.stores.dynamodb.answering import SILENCE, Answering, everything
+from tests.stores.dynamodb.fake_endpoint import SILENCE, Answering, everything
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -175,10 +175,7 @@ def test_region_address_and_credentials_come_from_the_usual_chain(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (
-            {},
-            "No AWS region is named; write region=eu-west-1, say, or set AWS_DEFAULT_REGION.",
-        ),
+        ({}, "No AWS region is named; write region=eu-west-1, say, or set AWS_DEFAULT_REGION."),
         (
             {"region": "eu-west-1", "endpoint": "nowhere"},
             "DynamoDB cannot be reached there: Invalid endpoint: nowhere.",

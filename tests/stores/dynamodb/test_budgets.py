@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chatledger.messages import Message, new_id
-from chatledger.stores.dynamodb.packing import UNIT
+from chatledger.stores.dynamodb.compression import UNIT
 from chatledger.stores.dynamodb.records import size_of
 from chatledger.testing.dynamodb_local import DynamoDBLocal
 from tests.stores.dynamodb.conftest import OpenStore

@@ -16,7 +16,7 @@ from chatledger.stores.dynamodb.calls import Call, Plan, paced, run
 from chatledger.stores.dynamodb.plans import Swept
 from chatledger.stores.dynamodb.table import Table, milliseconds, moment
 from chatledger.testing.dynamodb_local import DynamoDBLocal
-from chatledger.testing.store_contract.terms import look, read_all, said, say
+from chatledger.testing.store_contract.helpers import look, read_all, said, say
 from tests.stores.dynamodb import logs
 from tests.stores.dynamodb.clients import Died, dying_at
 from tests.stores.dynamodb.conftest import OpenStore, SetClock

@@ -12,8 +12,8 @@ from chatledger.json_values import DEEPEST, Json
 from chatledger.messages import Message, new_id
 from chatledger.stores.contract import Store
 from chatledger.stores.sqlite import SQLiteStore
-from chatledger.testing.store_contract.effort import examples_of
-from chatledger.testing.store_contract.keeping import (
+from chatledger.testing.store_contract.helpers import read_all
+from chatledger.testing.store_contract.roundtrip import (
     WIDEST,
     deep,
     messages,
@@ -22,7 +22,7 @@ from chatledger.testing.store_contract.keeping import (
     texts,
     up_to,
 )
-from chatledger.testing.store_contract.terms import read_all
+from chatledger.testing.store_contract.settings import examples_of
 from tests.stores.dynamodb.conftest import OpenStore
 
 EXAMPLES = 40

@@ -14,7 +14,7 @@ from chatledger.errors import NotFound, StoreMismatch
 from chatledger.messages import Message
 from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.stores.dynamodb.calls import Item
-from chatledger.testing.store_contract.terms import read_all, said, say
+from chatledger.testing.store_contract.helpers import read_all, said, say
 from tests.stores.dynamodb.conftest import OpenStore, SetClock
 from tests.stores.dynamodb.tables import items_of, place, put_items
 

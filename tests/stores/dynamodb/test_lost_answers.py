@@ -8,7 +8,7 @@ import pytest
 from chatledger.conversations import Appended
 from chatledger.errors import StoreUnavailable
 from chatledger.stores.dynamodb import DynamoDBStore
-from chatledger.testing.store_contract.terms import read_all, said, say
+from chatledger.testing.store_contract.helpers import read_all, said, say
 from tests.stores.dynamodb.clients import Params, no_answer, watched_client
 from tests.stores.dynamodb.conftest import OpenStore, SetClock
 

@@ -12,8 +12,8 @@ from chatledger.conversations import Conversation
 from chatledger.messages import Message
 from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.stores.dynamodb.records import HEAD, key
+from chatledger.testing.store_contract.helpers import ids_of, say, scan_all, see
 from chatledger.testing.store_contract.moving import given, placed
-from chatledger.testing.store_contract.terms import ids_of, say, scan_all, see
 from tests.stores.dynamodb.clients import Died, dying_at, no_answer, watched_client
 from tests.stores.dynamodb.tables import keys_of
 

@@ -9,13 +9,7 @@ import pytest
 from chatledger.errors import NotFound
 from chatledger.messages import Message
 from chatledger.stores.dynamodb import DynamoDBStore
-from chatledger.testing.store_contract.terms import (
-    NEEDS_ONE,
-    Begun,
-    Operation,
-    said,
-    say,
-)
+from chatledger.testing.store_contract.helpers import NEEDS_ONE, Begun, Operation, said, say
 from tests.stores.dynamodb.conftest import OpenStore, SetClock
 from tests.stores.dynamodb.tables import items_of, put_items
 

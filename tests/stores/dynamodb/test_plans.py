@@ -8,13 +8,13 @@ import pytest
 
 from chatledger.conversations import Appended
 from chatledger.errors import Conflict, NotFound, StoreUnavailable
-from chatledger.stores.dynamodb import plans, reading, storage
+from chatledger.stores.dynamodb import bodies, plans, reading
 from chatledger.stores.dynamodb.calls import FIRST_WAIT, LONGEST_WAIT, Call, CallFailed, Plan, run
 from chatledger.stores.dynamodb.log import Log
 from chatledger.stores.dynamodb.records import Fence, encode_fence
-from chatledger.testing.store_contract.terms import said as texts_of
-from chatledger.testing.store_contract.terms import say
-from tests.stores.dynamodb.driving import CONDITION, ByHand, Driven, found, said
+from chatledger.testing.store_contract.helpers import said as texts_of
+from chatledger.testing.store_contract.helpers import say
+from tests.stores.dynamodb.plan_driver import CONDITION, ByHand, Driven, found, said
 
 TRANSIENT = [
     "InternalServerError",
@@ -294,7 +294,7 @@ def test_what_a_cut_leaves_of_a_record_keeps_its_own_stamp(stamp: int | None) ->
         1, width=2, messages=2, message_count=2, body=said("1", "2"), stamp=stamp
     )
     cut = by_hand.record(3, stamp=1_800_000_000)
-    plan = storage.shorten(Log(by_hand.table, "trip"), reading.Stretch(record, 1, 1), cut)
+    plan = bodies.shorten(Log(by_hand.table, "trip"), reading.Stretch(record, 1, 1), cut)
     driven = Driven(by_hand.patiently(plan))
     assert driven.operation == "PutItem"
     kept = driven.call.params["Item"].get("expires_at")

@@ -22,8 +22,8 @@ from chatledger.errors import TableMismatch, TableMissing
 from chatledger.messages import new_id
 from chatledger.stores.dynamodb import DynamoDBStore, check_table, create_table, policy
 from chatledger.testing.dynamodb_local import REGION
-from tests.stores.dynamodb.answering import Answering, Reply, everything
 from tests.stores.dynamodb.conftest import SetClock
+from tests.stores.dynamodb.fake_endpoint import Answering, Reply, everything
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -20,7 +20,7 @@ import pytest
 from chatledger.conversations import Tail
 from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.testing.dynamodb_local import ENDPOINT, DynamoDBLocal
-from chatledger.testing.store_contract.terms import (
+from chatledger.testing.store_contract.helpers import (
     SECONDS,
     numbers_of_writers,
     race,

@@ -11,11 +11,11 @@ from chatledger.conversations import BATCH_BYTES, BATCH_MESSAGES, ID_BYTES, IDEM
 from chatledger.errors import InvalidArgument, MessageTooLarge
 from chatledger.messages import MESSAGE_BYTES, Message, encode, now
 from chatledger.stores.dynamodb import DynamoDBStore
-from chatledger.stores.dynamodb.packing import UNIT
+from chatledger.stores.dynamodb.compression import UNIT
 from chatledger.stores.dynamodb.records import size_of
 from chatledger.testing.dynamodb_local import DynamoDBLocal
+from chatledger.testing.store_contract.helpers import look, read_all, said, say
 from chatledger.testing.store_contract.naming import filled
-from chatledger.testing.store_contract.terms import look, read_all, said, say
 from tests.stores.dynamodb.clients import Died, Params, dying_at, watched_client
 from tests.stores.dynamodb.conftest import OpenStore, SetClock
 from tests.stores.dynamodb.meter import Meter

@@ -12,14 +12,14 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 from botocore.config import Config
 
-from chatledger import Message, NotFound, ChatledgerError, StoreUnavailable
+from chatledger import ChatledgerError, Message, NotFound, StoreUnavailable
 from chatledger.errors import AccessRefused, TableMismatch, TableMissing
 from chatledger.messages import new_id
 from chatledger.stores.contract import Store
 from chatledger.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore
 from chatledger.testing.dynamodb_local import REGION, DynamoDBLocal
 from chatledger.testing.store_contract.asynchronous import Blocking
-from tests.stores.dynamodb.answering import (
+from tests.stores.dynamodb.fake_endpoint import (
     DROP,
     SILENCE,
     Answering,

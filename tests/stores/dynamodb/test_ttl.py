@@ -10,7 +10,7 @@ import pytest
 from chatledger.errors import NotFound
 from chatledger.messages import Message
 from chatledger.stores.dynamodb import DynamoDBStore
-from chatledger.testing.store_contract.terms import (
+from chatledger.testing.store_contract.helpers import (
     NEEDS_ONE,
     Begun,
     look,
@@ -21,8 +21,8 @@ from chatledger.testing.store_contract.terms import (
 )
 from tests.stores.dynamodb.clients import Params, watched_client
 from tests.stores.dynamodb.conftest import OpenStore, SetClock
-from tests.stores.dynamodb.reaping import Reaper
 from tests.stores.dynamodb.tables import items_of, keys_of
+from tests.stores.dynamodb.ttl_reaper import Reaper
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

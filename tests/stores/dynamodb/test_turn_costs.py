@@ -7,7 +7,7 @@ import pytest
 
 from chatledger.chat import SyncChat
 from chatledger.messages import Message, new_id
-from chatledger.models.contract import Finished, Piece, Usage
+from chatledger.models.protocol import Finished, Piece, Usage
 from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.testing.dynamodb_local import DynamoDBLocal
 from tests.stores.dynamodb.measuring import OWNER

@@ -8,7 +8,7 @@ import pytest
 from botocore.config import Config
 
 from chatledger.testing.bedrock_server import ACCESS_KEY, API_KEY, BedrockServer
-from tests.testing.bedrock_server.asking import HAIKU, HELLO, ONCE, asks, sends, signed
+from tests.testing.bedrock_server.requests_for_tests import HAIKU, HELLO, ONCE, asks, sends, signed
 
 JSON = {"Content-Type": "application/json"}
 

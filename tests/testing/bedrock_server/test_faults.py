@@ -28,7 +28,15 @@ from chatledger.testing.bedrock_server import (
     UsesTool,
 )
 from chatledger.testing.bedrock_server.refusing import STATUSES
-from tests.testing.bedrock_server.asking import HELLO, ONCE, SONNET, asks, events, streams, text
+from tests.testing.bedrock_server.requests_for_tests import (
+    HELLO,
+    ONCE,
+    SONNET,
+    asks,
+    events,
+    streams,
+    text,
+)
 
 TOOLS: Any = {
     "toolConfig": {

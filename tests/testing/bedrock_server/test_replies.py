@@ -15,7 +15,8 @@ from chatledger.testing.bedrock_server import (
     Use,
     UsesTool,
 )
-from tests.testing.bedrock_server.asking import (
+from tests.testing.bedrock_server.broken_rules import POINT, TOOLS, assistant, said, user
+from tests.testing.bedrock_server.requests_for_tests import (
     HELLO,
     MICRO,
     ONCE,
@@ -25,7 +26,6 @@ from tests.testing.bedrock_server.asking import (
     events,
     text,
 )
-from tests.testing.bedrock_server.breaking import POINT, TOOLS, assistant, said, user
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ from botocore.config import Config
 
 from chatledger.testing.bedrock_server import BedrockModel, BedrockServer
 from chatledger.testing.bedrock_server.rules import RULES
-from tests.testing.bedrock_server.asking import HAIKU, HELLO, ONCE, asks
-from tests.testing.bedrock_server.breaking import (
+from tests.testing.bedrock_server.broken_rules import (
     EVERY,
     TEXT,
     TOOLS,
@@ -19,6 +18,7 @@ from tests.testing.bedrock_server.breaking import (
     said,
     user,
 )
+from tests.testing.bedrock_server.requests_for_tests import HAIKU, HELLO, ONCE, asks
 
 each = pytest.mark.parametrize("broken", EVERY, ids=lambda broken: broken.sentence)
 

@@ -15,14 +15,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from chatledger.testing.bedrock_server import (
-    ACCESS_KEY,
-    API_KEY,
-    SECRET_KEY,
-    BedrockServer,
-    Says,
-)
-from tests.testing.bedrock_server.asking import HELLO, ONCE, asks, events, streams, text
+from chatledger.testing.bedrock_server import ACCESS_KEY, API_KEY, SECRET_KEY, BedrockServer, Says
+from tests.testing.bedrock_server.requests_for_tests import HELLO, ONCE, asks, events, streams, text
 
 BY_HAND = [sys.executable, "-m", "chatledger.testing.bedrock_server"]
 HEADERS = {"Authorization": f"Bearer {API_KEY}"}

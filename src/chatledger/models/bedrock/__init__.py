@@ -6,7 +6,7 @@ from chatledger.models.bedrock.model import BedrockModel
 from chatledger.models.bedrock.settings import Guardrail
 
 if TYPE_CHECKING:
-    from chatledger.models.bedrock.rights import arns, policy
+    from chatledger.models.bedrock.iam import arns, policy
 
 __all__ = ["BedrockModel", "Guardrail", "arns", "policy"]
 
@@ -14,7 +14,7 @@ __all__ = ["BedrockModel", "Guardrail", "arns", "policy"]
 def __getattr__(name: str) -> object:
     # With the first use: few processes write policies.
     if name in ("arns", "policy"):
-        from chatledger.models.bedrock import rights
+        from chatledger.models.bedrock import iam
 
-        return getattr(rights, name)
+        return getattr(iam, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,13 +12,13 @@ import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError
 from yarl import URL
 
-from chatledger.models.bedrock.access import Access, Found
 from chatledger.models.bedrock.botocore_errors import RAISED, failure, not_made
+from chatledger.models.bedrock.connection import Access, Found
+from chatledger.models.bedrock.error_messages import BROKEN_OFF, SILENT, UNREACHABLE
 from chatledger.models.bedrock.errors import Failure, translated
 from chatledger.models.bedrock.frames import Frames
 from chatledger.models.bedrock.replies import Event, events_of
 from chatledger.models.bedrock.requests import encoded
-from chatledger.models.bedrock.sentences import BROKEN_OFF, SILENT, UNREACHABLE
 from chatledger.models.bedrock.settings import Block
 from chatledger.models.bedrock.signing import Signer
 from chatledger.models.headers import retry_after

@@ -2,8 +2,8 @@
 
 from collections.abc import Generator
 
-from chatledger.models.bedrock.access import Access, Client
 from chatledger.models.bedrock.botocore_errors import RAISED, failure, not_made
+from chatledger.models.bedrock.connection import Access, Client
 from chatledger.models.bedrock.errors import translated
 from chatledger.models.bedrock.replies import Event, events_of
 from chatledger.models.bedrock.settings import Block

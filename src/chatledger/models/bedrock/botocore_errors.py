@@ -19,8 +19,7 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as StreamTimeout
 
-from chatledger.models.bedrock.errors import Failure
-from chatledger.models.bedrock.sentences import (
+from chatledger.models.bedrock.error_messages import (
     BROKEN_OFF,
     GARBLED,
     NO_BEARER,
@@ -31,6 +30,7 @@ from chatledger.models.bedrock.sentences import (
     UNREACHABLE,
     WRONG_ADDRESS,
 )
+from chatledger.models.bedrock.errors import Failure
 from chatledger.models.headers import retry_after
 
 OPERATIONS = ("Converse", "ConverseStream")

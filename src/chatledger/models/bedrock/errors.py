@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from chatledger.errors import ModelError, ModelRefused, ModelThrottled
-from chatledger.models.bedrock.sentences import BY_CODE, BY_STATUS, DOWN, KNOWN, Sentence
+from chatledger.models.bedrock.error_messages import BY_CODE, BY_STATUS, DOWN, KNOWN, Sentence
 
 
 @dataclass(frozen=True, slots=True)

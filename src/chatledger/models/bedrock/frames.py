@@ -7,9 +7,9 @@ from typing import Any
 
 from botocore.eventstream import EventStreamBuffer, EventStreamMessage, ParserError
 
+from chatledger.models.bedrock.error_messages import GARBLED
 from chatledger.models.bedrock.errors import Failure
 from chatledger.models.bedrock.replies import Event
-from chatledger.models.bedrock.sentences import GARBLED
 
 
 class Frames:

@@ -14,11 +14,11 @@ from chatledger.models.bedrock.replies import Reply
 from chatledger.models.bedrock.requests import request
 from chatledger.models.bedrock.retries import PATIENCE, Tries
 from chatledger.models.bedrock.settings import Guardrail, Settings
-from chatledger.models.contract import Finished, Piece
+from chatledger.models.protocol import Finished, Piece
 
 if TYPE_CHECKING:
-    from chatledger.models.bedrock.access import Session
     from chatledger.models.bedrock.aiohttp_transport import AiohttpTransport
+    from chatledger.models.bedrock.connection import Session
 
 TIMEOUT = 60.0
 CONNECT_TIMEOUT = 5.0
@@ -83,8 +83,8 @@ class BedrockModel:
         self._connect_timeout = connect_timeout
         self._patience = patience
         try:
-            from chatledger.models.bedrock.access import Access
             from chatledger.models.bedrock.boto3_transport import Boto3Transport
+            from chatledger.models.bedrock.connection import Access
         except ModuleNotFoundError as missing:
             raise _not_installed(missing) from missing
         self._access = Access(

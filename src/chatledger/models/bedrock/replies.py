@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from chatledger.errors import InvalidArgument, ModelUnavailable
 from chatledger.json_values import Json, checked_object
 from chatledger.messages import MESSAGE_BYTES
-from chatledger.models.contract import Finished, Usage
+from chatledger.models.protocol import Finished, Usage
 
 _GARBLED = "The model's reply came garbled; trying again may help."
 

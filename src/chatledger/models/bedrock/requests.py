@@ -36,10 +36,7 @@ def request(messages: Sequence[Message], system_prompt: str | None, settings: Se
     if settings.additional_fields:
         body["additionalModelRequestFields"] = dict(settings.additional_fields)
     if guardrail := settings.guardrail:
-        config = {
-            "guardrailIdentifier": guardrail.id,
-            "guardrailVersion": guardrail.version,
-        }
+        config = {"guardrailIdentifier": guardrail.id, "guardrailVersion": guardrail.version}
         if settings.streaming:
             config["streamProcessingMode"] = guardrail.mode
         body["guardrailConfig"] = config

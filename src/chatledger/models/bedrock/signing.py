@@ -8,7 +8,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, ReadOnlyCredentials, RefreshableCredentials
 from botocore.exceptions import InvalidEndpointConfigurationError, NoCredentialsError
 
-from chatledger.models.bedrock.access import Found, bearer_token
+from chatledger.models.bedrock.connection import Found, bearer_token
 
 SERVICE = "bedrock"
 

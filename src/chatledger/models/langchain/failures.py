@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from chatledger.errors import (
+    ChatledgerError,
     ModelError,
     ModelRefused,
     ModelThrottled,
     ModelTimeout,
     ModelUnavailable,
-    ChatledgerError,
 )
 from chatledger.models.headers import retry_after
 

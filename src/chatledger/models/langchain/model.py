@@ -9,10 +9,10 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable
 
 from chatledger.messages import Message
-from chatledger.models.contract import Finished, Piece
 from chatledger.models.langchain.failures import translated
 from chatledger.models.langchain.prompts import prompt
 from chatledger.models.langchain.replies import Reply
+from chatledger.models.protocol import Finished, Piece
 
 
 class LangChainModel:

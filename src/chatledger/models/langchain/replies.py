@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from chatledger.errors import ModelRefused, ModelUnavailable
 from chatledger.json_values import Json
 from chatledger.messages import new_id
-from chatledger.models.contract import Finished, Usage
+from chatledger.models.protocol import Finished, Usage
 from chatledger.tool_calls import parts
 
 _REASON_NAMES: Final = ("finish_reason", "stop_reason", "stopReason", "done_reason")

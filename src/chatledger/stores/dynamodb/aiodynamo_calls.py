@@ -18,8 +18,8 @@ from aiodynamo.models import RetryConfig, RetryTimeout
 from botocore.exceptions import BotoCoreError, ClientError
 from yarl import URL
 
-from chatledger.discretion import keep_messages_out_of_logs
 from chatledger.errors import StoreUnavailable
+from chatledger.library_logs import keep_messages_out_of_logs
 from chatledger.stores.dynamodb.base64_bytes import decoded, encoded
 from chatledger.stores.dynamodb.boto3_calls import failure
 from chatledger.stores.dynamodb.calls import NO_ANSWER, Call, CallFailed, Plan, arun, patient
@@ -49,12 +49,7 @@ class AiodynamoCalls:
     """
 
     def __init__(
-        self,
-        *,
-        session: Session | None,
-        region: str | None,
-        endpoint: str | None,
-        patience: float,
+        self, *, session: Session | None, region: str | None, endpoint: str | None, patience: float
     ) -> None:
         keep_messages_out_of_logs()
         self._session = session

@@ -16,12 +16,10 @@ from botocore.exceptions import (
     ParamValidationError,
     ProxyConnectionError,
 )
-from botocore.exceptions import (
-    ConnectionError as NoConnection,
-)
+from botocore.exceptions import ConnectionError as NoConnection
 from botocore.parsers import ResponseParserError
 
-from chatledger.discretion import keep_messages_out_of_logs
+from chatledger.library_logs import keep_messages_out_of_logs
 from chatledger.stores.dynamodb.calls import (
     NO_ANSWER,
     PATIENCE,
@@ -31,12 +29,7 @@ from chatledger.stores.dynamodb.calls import (
     patient,
     run,
 )
-from chatledger.stores.dynamodb.errors import (
-    NO_CREDENTIALS,
-    answered,
-    translated,
-    unanswered,
-)
+from chatledger.stores.dynamodb.errors import NO_CREDENTIALS, answered, translated, unanswered
 from chatledger.stores.dynamodb.table import Table
 
 if TYPE_CHECKING:

@@ -29,11 +29,7 @@ def session_of(given: Session | None) -> boto3.Session:
 
 
 def make_client(
-    session: boto3.Session,
-    *,
-    region: str | None,
-    endpoint: str | None,
-    patience: float = PATIENCE,
+    session: boto3.Session, *, region: str | None, endpoint: str | None, patience: float = PATIENCE
 ) -> "DynamoDBClient":
     """A client that fails early and once: a store makes the further tries, and knows of each.
 

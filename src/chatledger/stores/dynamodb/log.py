@@ -83,10 +83,7 @@ class Log:
         return record if isinstance(record, Record) else None
 
     def put(
-        self,
-        record: Record,
-        behind: Standing,
-        *beside: dict[str, Any],
+        self, record: Record, behind: Standing, *beside: dict[str, Any]
     ) -> Plan[Record | Fence | None]:
         """Put the record behind that standing; None says that it is in, else what is there.
 

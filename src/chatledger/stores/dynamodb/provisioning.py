@@ -7,7 +7,8 @@ from chatledger.errors import StoreUnavailable
 from chatledger.messages import now
 from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan, Wait
-from chatledger.stores.dynamodb.checking import (
+from chatledger.stores.dynamodb.table import INDEX, Table
+from chatledger.stores.dynamodb.table_check import (
     INDEX_DEFINITION,
     INDEX_KEYS,
     KEYS,
@@ -22,7 +23,6 @@ from chatledger.stores.dynamodb.checking import (
     ttl_of,
     types_of,
 )
-from chatledger.stores.dynamodb.table import INDEX, Table
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -13,8 +13,8 @@ from chatledger.conversations import LAST_REVISION
 from chatledger.json_values import loads
 from chatledger.messages import Message, decode_body
 from chatledger.stores.dynamodb.calls import Plan
+from chatledger.stores.dynamodb.compression import opened
 from chatledger.stores.dynamodb.log import Log, Torn
-from chatledger.stores.dynamodb.packing import opened
 from chatledger.stores.dynamodb.records import Fence, Record, decode_record, part_sort, record_sort
 
 MOST_RECORDS = 1_000  # of one query

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from chatledger.errors import StoreMismatch
 from chatledger.json_values import Json, dumps
 from chatledger.stores.dynamodb.calls import Item
-from chatledger.stores.dynamodb.packing import packed, unpacked
+from chatledger.stores.dynamodb.compression import packed, unpacked
 
 LAYOUT = 1
 DIGITS = 16

@@ -137,9 +137,7 @@ Answering: TypeAlias = Callable[[Request], Answer]
 def Throttles(*, times: int = 1) -> Fails:
     """The request is one too many, so many ``times`` in a row."""
     return Fails(
-        "ThrottlingException",
-        "Too many requests, please wait before trying again.",
-        times=times,
+        "ThrottlingException", "Too many requests, please wait before trying again.", times=times
     )
 
 

@@ -7,14 +7,7 @@ from aiohttp import web
 
 from chatledger.testing.bedrock_server import framing
 from chatledger.testing.bedrock_server.collecting import whole
-from chatledger.testing.bedrock_server.playing import (
-    BreakOff,
-    End,
-    ErrorEvent,
-    Event,
-    Pause,
-    Step,
-)
+from chatledger.testing.bedrock_server.playing import BreakOff, End, ErrorEvent, Event, Pause, Step
 from chatledger.testing.bedrock_server.refusing import Refused
 
 EVENT_STREAM = "application/vnd.amazon.eventstream"

@@ -14,11 +14,7 @@ STRING = 7
 
 
 def event(name: str, payload: Mapping[str, Any]) -> bytes:
-    headers = {
-        ":event-type": name,
-        ":content-type": "application/json",
-        ":message-type": "event",
-    }
+    headers = {":event-type": name, ":content-type": "application/json", ":message-type": "event"}
     return message(headers, encoded(payload))
 
 

@@ -13,12 +13,4 @@ from chatledger.testing.simulation.expressions import Unknown
 from chatledger.testing.simulation.running import Played, play
 from chatledger.testing.simulation.schedules import Failure, script, simulate
 
-__all__ = [
-    "Failure",
-    "Played",
-    "SimulatedTable",
-    "Unknown",
-    "play",
-    "script",
-    "simulate",
-]
+__all__ = ["Failure", "Played", "SimulatedTable", "Unknown", "play", "script", "simulate"]

@@ -7,8 +7,8 @@ from typing import Any
 from chatledger.errors import StoreUnavailable
 from chatledger.stores.dynamodb.calls import Call, Plan, Wait, through
 from chatledger.stores.dynamodb.table import Table, moment
-from chatledger.testing.simulation.course import Course
 from chatledger.testing.simulation.history import Operation
+from chatledger.testing.simulation.schedule_state import Course
 
 
 class Process:

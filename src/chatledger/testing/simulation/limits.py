@@ -2,19 +2,19 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from importlib import import_module
 from types import ModuleType
 
-from chatledger.stores.dynamodb import reading, storage
-from chatledger.stores.dynamodb.plans import ends
+from chatledger.stores.dynamodb import bodies, reading
 
 SMALL: tuple[tuple[ModuleType, str, int], ...] = (
-    (storage, "INLINE_BYTES", 320),
-    (storage, "CHUNK_CHARACTERS", 320),
-    (storage, "PART_BYTES", 60),
-    (storage, "PAGE", 2),
-    (storage, "BATCH_ITEMS", 2),
+    (bodies, "INLINE_BYTES", 320),
+    (bodies, "CHUNK_CHARACTERS", 320),
+    (bodies, "PART_BYTES", 60),
+    (bodies, "PAGE", 2),
+    (bodies, "BATCH_ITEMS", 2),
     (reading, "MOST_RECORDS", 3),
-    (ends, "PAGE", 1),
+    (import_module("chatledger.stores.dynamodb.plans.delete"), "PAGE", 1),
 )
 
 

@@ -9,11 +9,11 @@ from chatledger.stores.dynamodb.calls import Call, CallFailed, Item
 from chatledger.stores.dynamodb.records import conversation_of
 from chatledger.stores.dynamodb.table import HOUR
 from chatledger.testing.simulation.clients import Client
-from chatledger.testing.simulation.course import Course
 from chatledger.testing.simulation.dynamodb import SimulatedTable
+from chatledger.testing.simulation.formatting import the_call, the_failure, the_reply
 from chatledger.testing.simulation.history import Operation
 from chatledger.testing.simulation.items import Key
-from chatledger.testing.simulation.words import the_call, the_failure, the_reply
+from chatledger.testing.simulation.schedule_state import Course
 
 
 class AnyTable(Protocol):

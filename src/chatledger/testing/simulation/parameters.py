@@ -83,10 +83,7 @@ def checked_size(item: Item, index: Index) -> int:
 
 def placeholders(params: Params) -> tuple[dict[str, str], dict[str, Attribute]]:
     """The names and values that expressions mention."""
-    return (
-        params.get("ExpressionAttributeNames", {}),
-        params.get("ExpressionAttributeValues", {}),
-    )
+    return (params.get("ExpressionAttributeNames", {}), params.get("ExpressionAttributeValues", {}))
 
 
 _NOTHING: frozenset[str] = frozenset()

@@ -9,12 +9,12 @@ from chatledger.stores.dynamodb.table import DAY, HOUR, SECOND
 from chatledger.testing.simulation import operations
 from chatledger.testing.simulation.checker import unexplained
 from chatledger.testing.simulation.clients import Client
-from chatledger.testing.simulation.course import Circumstances
-from chatledger.testing.simulation.leftovers import needless
+from chatledger.testing.simulation.garbage import needless
 from chatledger.testing.simulation.limits import small_limits
 from chatledger.testing.simulation.model import time_of
 from chatledger.testing.simulation.network import AnyTable
 from chatledger.testing.simulation.operations import OWNERS, Taste
+from chatledger.testing.simulation.schedule_state import Circumstances
 from chatledger.testing.simulation.world import World, Wrong
 
 WEIGHTS = {

@@ -13,12 +13,12 @@ from chatledger.stores.dynamodb.calls import Call, CallFailed, Wait, patient
 from chatledger.stores.dynamodb.table import HOUR, SECOND
 from chatledger.testing.simulation import operations
 from chatledger.testing.simulation.clients import Client, Process, watched
-from chatledger.testing.simulation.course import Circumstances, Course
+from chatledger.testing.simulation.formatting import in_words, spelled
 from chatledger.testing.simulation.history import Operation
 from chatledger.testing.simulation.items import Key
 from chatledger.testing.simulation.network import AnyTable, Died, Network, UnderWay
 from chatledger.testing.simulation.operations import Known, Taste
-from chatledger.testing.simulation.words import in_words, spelled
+from chatledger.testing.simulation.schedule_state import Circumstances, Course
 
 MOST_STEPS = 4_000
 """Of one schedule: more means that somebody goes round in a circle."""

@@ -54,10 +54,7 @@ pytest.register_assert_rewrite(
 )
 
 from chatledger.testing.store_contract.clock import Clock  # noqa: E402
-from chatledger.testing.store_contract.contracts import (  # noqa: E402
-    AsyncStoreContract,
-    StoreContract,
-)
+from chatledger.testing.store_contract.contracts import AsyncStoreContract, StoreContract  # noqa: E402
 from chatledger.testing.store_contract.processes import ProcessesContract  # noqa: E402
 
 __all__ = ["AsyncStoreContract", "Clock", "ProcessesContract", "StoreContract"]

@@ -8,7 +8,7 @@ from chatledger.errors import Conflict, InvalidArgument, MessageTooLarge, NotFou
 from chatledger.messages import MESSAGE_BYTES, Message, new_id
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.terms import (
+from chatledger.testing.store_contract.helpers import (
     begin,
     list_all,
     look,

@@ -11,13 +11,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from chatledger.messages import new_id
 from chatledger.stores.contract import AsyncStore, Store
-from chatledger.testing.store_contract.terms import (
-    numbers_of_writers,
-    read_all,
-    said,
-    say,
-    see,
-)
+from chatledger.testing.store_contract.helpers import numbers_of_writers, read_all, said, say, see
 
 WRITERS = 50
 APPENDS = 20

@@ -11,16 +11,16 @@ from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.expiring import ExpiringLaws
 from chatledger.testing.store_contract.forking import ForkingLaws
 from chatledger.testing.store_contract.histories import HistoryLaws
-from chatledger.testing.store_contract.keeping import KeepingLaws
 from chatledger.testing.store_contract.keys import KeyLaws
 from chatledger.testing.store_contract.listing import ListingLaws
 from chatledger.testing.store_contract.moving import MovingLaws
 from chatledger.testing.store_contract.naming import NamingLaws
-from chatledger.testing.store_contract.owning import OwningLaws
+from chatledger.testing.store_contract.ownership import OwningLaws
 from chatledger.testing.store_contract.reading import ReadingLaws
 from chatledger.testing.store_contract.refusing import RefusingLaws
 from chatledger.testing.store_contract.removing import RemovingLaws
 from chatledger.testing.store_contract.rivals import RivalLaws
+from chatledger.testing.store_contract.roundtrip import KeepingLaws
 from chatledger.testing.store_contract.scanning import ScanningLaws
 from chatledger.testing.store_contract.starting import StartingLaws
 

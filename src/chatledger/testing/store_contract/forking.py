@@ -8,7 +8,7 @@ from chatledger.errors import AlreadyExists
 from chatledger.messages import Message, new_id
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.terms import begin, read_all, said, say, see, unchanged
+from chatledger.testing.store_contract.helpers import begin, read_all, said, say, see, unchanged
 
 
 class ForkingLaws:

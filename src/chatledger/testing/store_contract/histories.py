@@ -7,12 +7,12 @@ from typing import ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
-from chatledger.errors import AlreadyExists, Conflict, NotFound, ChatledgerError
+from chatledger.errors import AlreadyExists, ChatledgerError, Conflict, NotFound
 from chatledger.json_values import Json
 from chatledger.messages import Message
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.effort import examples_of
+from chatledger.testing.store_contract.helpers import see, seq_of
 from chatledger.testing.store_contract.readers import (
     Readers,
     callers,
@@ -24,17 +24,14 @@ from chatledger.testing.store_contract.readers import (
     refusing,
     sizes,
 )
-from chatledger.testing.store_contract.terms import see, seq_of
+from chatledger.testing.store_contract.settings import examples_of
 
 
 class Histories(Readers):
     """Operations of several callers, one after the other, on a few conversations."""
 
     @rule(
-        place=places,
-        caller=callers,
-        lifetime=lifetimes,
-        title=st.sampled_from([None, "", "Plans"]),
+        place=places, caller=callers, lifetime=lifetimes, title=st.sampled_from([None, "", "Plans"])
     )
     def create(
         self, place: int, caller: int, lifetime: timedelta | None, title: str | None

@@ -8,7 +8,7 @@ from chatledger.errors import Conflict, NotFound
 from chatledger.messages import new_id
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.terms import begin, read_all, said, say, see, unchanged
+from chatledger.testing.store_contract.helpers import begin, read_all, said, say, see, unchanged
 
 KEY = "3f2a#1"
 

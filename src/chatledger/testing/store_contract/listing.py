@@ -10,7 +10,7 @@ from chatledger.errors import InvalidArgument
 from chatledger.messages import new_id
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.terms import ACTIVITY, Begun, begin, ids_of, list_all, say
+from chatledger.testing.store_contract.helpers import ACTIVITY, Begun, begin, ids_of, list_all, say
 
 LIMITS = pytest.mark.parametrize("limit", [1, 2, 3, 7, 8])
 
@@ -121,11 +121,7 @@ class ListingLaws:
             subject.append(conversation_id, say("meanwhile"))
         subject.create(owner=owner)
         rest = subject.list(owner, cursor=listing.cursor)
-        assert ids_of(rest.conversations) == [
-            ids[3],
-            ids[4],
-            ids[6],
-        ]
+        assert ids_of(rest.conversations) == [ids[3], ids[4], ids[6]]
 
     def test_a_cursor_is_good_again_and_with_another_limit(
         self, subject: Store, clock: Clock

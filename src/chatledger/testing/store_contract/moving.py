@@ -14,8 +14,7 @@ from chatledger.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
 from chatledger.messages import Message, new_id
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.refusing import NO_MESSAGES, NO_REVISIONS
-from chatledger.testing.store_contract.terms import (
+from chatledger.testing.store_contract.helpers import (
     begin,
     list_all,
     look,
@@ -27,6 +26,7 @@ from chatledger.testing.store_contract.terms import (
     seq_of,
     unchanged,
 )
+from chatledger.testing.store_contract.refusing import NO_MESSAGES, NO_REVISIONS
 
 LONG_AGO = datetime(2001, 2, 3, 4, 5, 6, 789_000, tzinfo=UTC)
 

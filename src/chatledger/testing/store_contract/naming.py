@@ -9,7 +9,7 @@ from chatledger.errors import InvalidArgument, NotFound
 from chatledger.messages import new_id
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.terms import (
+from chatledger.testing.store_contract.helpers import (
     NEEDS_ONE,
     Operation,
     begin,

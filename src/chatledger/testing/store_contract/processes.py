@@ -8,10 +8,10 @@ from functools import partial
 from threading import Timer
 
 from chatledger.conversations import Appended
-from chatledger.errors import Conflict, ChatledgerError
+from chatledger.errors import ChatledgerError, Conflict
 from chatledger.messages import new_id
 from chatledger.stores.urls import open_store
-from chatledger.testing.store_contract.terms import (
+from chatledger.testing.store_contract.helpers import (
     SECONDS,
     begin,
     numbers_of_writers,

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from chatledger.conversations import Conversation
-from chatledger.errors import NotFound, ChatledgerError
+from chatledger.errors import ChatledgerError, NotFound
 from chatledger.messages import Message
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.lives import DAY, Life, Lives
-from chatledger.testing.store_contract.terms import list_all, look, seq_of
+from chatledger.testing.store_contract.helpers import list_all, look, seq_of
+from chatledger.testing.store_contract.reference_model import DAY, Life, Lives
 
 HOUR = timedelta(hours=1)
 

@@ -3,14 +3,7 @@
 import pytest
 
 from chatledger.stores.contract import Store
-from chatledger.testing.store_contract.terms import (
-    Begun,
-    begin,
-    read_all,
-    said,
-    say,
-    seq_of,
-)
+from chatledger.testing.store_contract.helpers import Begun, begin, read_all, said, say, seq_of
 
 LIMITS = pytest.mark.parametrize("limit", [1, 2, 3, 7, 8])
 

@@ -11,7 +11,7 @@ from chatledger.conversations import BATCH_MESSAGES, METADATA_BYTES, TITLE_CHARA
 from chatledger.errors import InvalidArgument
 from chatledger.messages import Message, new_id
 from chatledger.stores.contract import Store
-from chatledger.testing.store_contract.terms import begin, say, unchanged
+from chatledger.testing.store_contract.helpers import begin, say, unchanged
 
 NO_NUMBERS: list[Any] = [True, False, "3", 1.0, b"3", [3]]
 NO_LIMITS: list[Any] = [*NO_NUMBERS, None, 0, -1, 1_001, 2**70]

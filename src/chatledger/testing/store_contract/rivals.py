@@ -8,11 +8,11 @@ from functools import partial
 import pytest
 
 from chatledger.conversations import Appended, Conversation
-from chatledger.errors import AlreadyExists, Conflict, NotFound, ChatledgerError
+from chatledger.errors import AlreadyExists, ChatledgerError, Conflict, NotFound
 from chatledger.messages import Message, new_id
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.terms import (
+from chatledger.testing.store_contract.helpers import (
     Begun,
     Seen,
     begin,

@@ -10,13 +10,8 @@ from chatledger.errors import InvalidArgument
 from chatledger.messages import new_id
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
+from chatledger.testing.store_contract.helpers import begin, ids_of, say, scan_all
 from chatledger.testing.store_contract.refusing import NO_LIMITS
-from chatledger.testing.store_contract.terms import (
-    begin,
-    ids_of,
-    say,
-    scan_all,
-)
 
 
 class ScanningLaws:

@@ -3,14 +3,14 @@
 Arguments are checked when a plan takes its first step, before its first call.
 """
 
-from chatledger.stores.dynamodb.plans.appends import append
-from chatledger.stores.dynamodb.plans.changes import pop, replace, truncate, update
-from chatledger.stores.dynamodb.plans.ends import delete, delete_owner
-from chatledger.stores.dynamodb.plans.reads import get, list_owned, page, tail
-from chatledger.stores.dynamodb.plans.restoring import restore
-from chatledger.stores.dynamodb.plans.scanning import scan
-from chatledger.stores.dynamodb.plans.starts import create, fork
-from chatledger.stores.dynamodb.plans.sweeping import Swept, sweep
+from chatledger.stores.dynamodb.plans.append import append
+from chatledger.stores.dynamodb.plans.create import create, fork
+from chatledger.stores.dynamodb.plans.delete import delete, delete_owner
+from chatledger.stores.dynamodb.plans.read import get, list_owned, page, tail
+from chatledger.stores.dynamodb.plans.restore import restore
+from chatledger.stores.dynamodb.plans.scan import scan
+from chatledger.stores.dynamodb.plans.sweep import Swept, sweep
+from chatledger.stores.dynamodb.plans.update import pop, replace, truncate, update
 
 __all__ = [
     "Swept",

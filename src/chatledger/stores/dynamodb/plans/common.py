@@ -3,26 +3,14 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from chatledger.conversations import (
-    Conversation,
-)
-from chatledger.errors import (
-    NotFound,
-    ChatledgerError,
-    StoreUnavailable,
-)
-from chatledger.stores.dynamodb import heads, stamps
+from chatledger.conversations import Conversation
+from chatledger.errors import ChatledgerError, NotFound, StoreUnavailable
+from chatledger.stores.dynamodb import heads, ttl
 from chatledger.stores.dynamodb.calls import CallFailed, Plan, Wait
 from chatledger.stores.dynamodb.log import Log, Torn
-from chatledger.stores.dynamodb.records import (
-    Record,
-)
-from chatledger.stores.dynamodb.stamps import renewed, stamp_for
-from chatledger.stores.dynamodb.table import (
-    Standing,
-    Table,
-    moment,
-)
+from chatledger.stores.dynamodb.records import Record
+from chatledger.stores.dynamodb.table import Standing, Table, moment
+from chatledger.stores.dynamodb.ttl import renewed, stamp_for
 
 T = TypeVar("T")
 
@@ -164,7 +152,7 @@ def settle(log: Log, record: Record, lifetime: int | None, *, since: int) -> Pla
     remember(log, record, since=since)
     try:
         yield from heads.renew(log, record)
-        settled = yield from stamps.settled(log, record, lifetime)
+        settled = yield from ttl.settled(log, record, lifetime)
     except LEFT_UNDONE:
         return None
     if settled is not record:

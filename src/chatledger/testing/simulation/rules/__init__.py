@@ -14,7 +14,14 @@ from chatledger.testing.simulation.rules.several import (
     owner_deleted,
 )
 from chatledger.testing.simulation.rules.updates import update, update_read
-from chatledger.testing.simulation.rules.writes import append, create, delete, pop, replace, truncate
+from chatledger.testing.simulation.rules.writes import (
+    append,
+    create,
+    delete,
+    pop,
+    replace,
+    truncate,
+)
 
 __all__ = [
     "RULES",

@@ -6,15 +6,7 @@ from typing import TypeAlias
 from chatledger.conversations import Conversation
 from chatledger.errors import NotFound
 from chatledger.testing.simulation.history import Operation
-from chatledger.testing.simulation.model import (
-    Life,
-    Moment,
-    Shown,
-    State,
-    become,
-    seen_as,
-    views,
-)
+from chatledger.testing.simulation.model import Life, Moment, Shown, State, become, seen_as, views
 
 MENDED_AFTER = 60_000
 """How long ago (ms) a conversation must have changed until a reader mends what lists show."""
