@@ -1,7 +1,7 @@
-"""Made ``dynamodb-layout-1.json`` with the first version of Chatledger that had a DynamoDB store:
+"""The script that made ``dynamodb-layout-1.json`` with the first version of the DynamoDB store:
 ``python -m tests.data.make_dynamodb_layout_1 FILE``.
 
-The file is not to be made again: it is what a user of that version has, and every later one must
+Do not run it again: the file is what a user of that version may have, and every later version must
 read it. A new layout gets a script and a file of its own.
 """
 
@@ -9,6 +9,7 @@ import base64
 import json
 import re
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,14 +18,15 @@ from typing import Any
 from chatledger import Message
 from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.testing.dynamodb_local import DynamoDBLocal
-from tests.stores.dynamodb.clients import Died, dying_at
+from tests.stores.dynamodb.faulty_clients import Crashed, crashing_client
 from tests.stores.dynamodb.tables import items_of, new_table
 
 MADE = datetime(2026, 5, 1, 12, 0, 0, 250_000, UTC)
 TOKEN = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 
 
-def make() -> str:
+def items_as_json(write: Callable[[Any, str], None]) -> str:
+    """Return the items that ``write(client, table)`` leaves in a table."""
     with DynamoDBLocal() as dynamodb:
         client = dynamodb.client()
         table = new_table(client)
@@ -33,14 +35,14 @@ def make() -> str:
         client.delete_table(TableName=table)
         client.close()
     text = json.dumps([written(item) for item in items], indent=1, sort_keys=True)
-    # Tokens tell the time at which this ran; the file shall be the same every time.
+    # Tokens contain the time of the run; replaced, the file is the same every time.
     for n, token in enumerate(sorted(set(TOKEN.findall(text)))):
         text = text.replace(token, f"019de3b2-7a5a-7000-8000-{n:012}")
     return text + "\n"
 
 
 def written(item: dict[str, Any]) -> dict[str, Any]:
-    """The item, its bytes as text."""
+    """Return the item with its bytes as base64 text."""
     return {
         name: {"B": base64.b64encode(value["B"]).decode()} if "B" in value else value
         for name, value in item.items()
@@ -82,16 +84,16 @@ def write(client: Any, table: str) -> None:
     store.append("trip", [message("assistant", ["It is 12:01.", picture])])
     later(minutes=1)
     store.append("trip", [message("user", "Count to 500.")])
-    # It is compressed, and in the copy it lies in a part.
+    # Its body is compressed; in the copy it is stored in a body part.
     store.append("trip", [message("assistant", " ".join(map(str, range(1, 501))))])
     store.fork("trip", new_id="copy")
     later(minutes=1)
     store.replace("trip", 2, message("system", "Be very brief."))
     store.update("trip", title="A trip to Bergen")
-    # What was cut off here was not fenced any more.
+    # The process ends before it replaces the truncated records by tombstones.
     store.append("trip", [message("assistant", "Never mind.")])
-    with suppress(Died):
-        open(dying_at(client, 4, landed=False)).pop("trip")
+    with suppress(Crashed):
+        open(crashing_client(client, 4, landed=False)).pop("trip")
 
     later(minutes=1)
     store.create("gone", owner="bob", title="Deleted")
@@ -102,4 +104,4 @@ def write(client: Any, table: str) -> None:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(make(), encoding="utf-8")
+    Path(sys.argv[1]).write_text(items_as_json(write), encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Made ``layout-1.db``, with the first version of Chatledger: ``python make_layout_1.py FILE``.
+"""The script that made ``layout-1.db`` with the first version: ``python make_layout_1.py FILE``.
 
-The file is not to be made again: it is what a user of that version has, and every later one must
-read it. A new layout gets a script and a file of its own.
+Do not run it again: the file is one that a user of that version may have, and every later version
+must read it. A new layout gets a script and a file of its own.
 """
 
 import sqlite3

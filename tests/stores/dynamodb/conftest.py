@@ -1,4 +1,4 @@
-"""A client of DynamoDB Local, and tables in it."""
+"""Fixtures: a client of DynamoDB Local, a table for each test, and a clock set by hand."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 
-class SetClock:
-    """A clock that stands until it is moved."""
+class ManualClock:
+    """A clock that stands still until a test advances it."""
 
     def __init__(self) -> None:
         self.time = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -38,7 +38,7 @@ def client(dynamodb_local: DynamoDBLocal) -> Iterator["DynamoDBClient"]:
 
 @pytest.fixture
 def aws_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No configuration of this machine's, and credentials that every server here takes."""
+    """Hide this machine's AWS configuration, and set credentials that every test server accepts."""
     for name in [*os.environ]:
         if name.upper().startswith("AWS_") or name.upper().endswith("_PROXY"):
             monkeypatch.delenv(name)
@@ -51,25 +51,25 @@ def aws_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def table(client: "DynamoDBClient") -> Iterator[str]:
-    """A table of the test's own."""
+    """The name of a table that only this test uses."""
     name = new_table(client)
     yield name
     client.delete_table(TableName=name)
 
 
 @pytest.fixture
-def clock() -> SetClock:
-    return SetClock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 OpenStore = Callable[..., DynamoDBStore]
 
 
 @pytest.fixture
-def open_store(client: "DynamoDBClient", table: str, clock: SetClock) -> OpenStore:
-    """``open_store(**options)``: one more store over the test's table, that remembers nothing."""
+def open_store(client: "DynamoDBClient", table: str, clock: ManualClock) -> OpenStore:
+    """``open_store(**options)`` opens another store over the test's table, with an empty cache."""
 
-    def open(through: "DynamoDBClient" = client, **options: object) -> DynamoDBStore:
-        return DynamoDBStore(through, table, **({"clock": clock} | options))  # type: ignore[arg-type]
+    def open(client: "DynamoDBClient" = client, **options: object) -> DynamoDBStore:
+        return DynamoDBStore(client, table, **({"clock": clock} | options))  # type: ignore[arg-type]
 
     return open

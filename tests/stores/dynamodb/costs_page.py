@@ -1,45 +1,53 @@
-"""``docs/costs.md``, made of what was measured."""
+"""``docs/costs.md``, generated from the measurements."""
 
 from pathlib import Path
 
-from tests.stores.dynamodb.measuring import Figures, Measured
+from tests.stores.dynamodb.measurements import Figures, Measurements
 
-PAGE = Path(__file__).parents[3] / "docs" / "costs.md"
+COSTS_PAGE = Path(__file__).parents[3] / "docs" / "costs.md"
 
 
-def render(measured: Measured) -> str:
-    """The page of costs."""
+def render_page(measured: Measurements) -> str:
+    """Return the text of the page."""
     turns = [
-        [name, *map(shown, (turn.question, turn.reply, turn.both, turn.last_20))]
+        [name, *map(format_figures, (turn.question, turn.reply, turn.both, turn.last_20))]
         for name, turn in measured.turns.items()
     ]
-    operations = [[name, shown(figures)] for name, figures in measured.operations.items()]
+    operations = [[name, format_figures(figures)] for name, figures in measured.operations.items()]
     changes = [
-        [name, shown(change.seen), shown(change.whole)] for name, change in measured.changes.items()
+        [name, format_figures(change.until_visible), format_figures(change.total)]
+        for name, change in measured.changes.items()
+    ]
+    lengths = list(measured.by_length)
+    by_length = [
+        [operation, *(format_figures(measured.by_length[name][operation]) for name in lengths)]
+        for operation in measured.by_length[lengths[0]]
     ]
     return TEXT.format(
-        turns=table_of(["turn", "question", "reply", "both at once", "last 20 read"], turns),
-        operations=table_of(["operation", "cost"], operations),
-        changes=table_of(["change", "until every reader sees it", "in all"], changes),
+        by_length=markdown_table(["operation", *lengths], by_length),
+        turns=markdown_table(["turn", "question", "reply", "both at once", "last 20 read"], turns),
+        operations=markdown_table(["operation", "cost"], operations),
+        changes=markdown_table(["change", "until every reader sees it", "in total"], changes),
     )
 
 
 TEXT = """\
 # What it costs
 
-This page is made by the tests, of what DynamoDB Local reports, and they fail when it is not true.
-A message has 1,000 characters of English prose. **W** is a write unit, **R** a read unit (strongly
-consistent), and the number in brackets counts requests.
+The tests generate this page from the capacity that DynamoDB Local reports, and fail if it is out of
+date. Each message is 1,000 characters of English prose. **W** is a write unit, **R** a read unit
+(strongly consistent), and the number in parentheses is the number of requests.
 
 ## A turn
 
-A question is appended with `reply_follows=True`; then the reply, which renews the conversation's
-entry in its owner's list; then the last 20 messages are read. Or both are appended at once. The
-length of the conversation does not matter.
+A turn appends a question with `reply_follows=True`, then the reply, which also updates the
+conversation's entry in its owner's list. Then the last 20 messages are read. "Both at once" is the
+question and the reply in a single append. The length of the conversation makes no difference.
 
 {turns}
 
-A thousand characters of English, compressed, take one unit; longer messages one for each KB.
+A thousand characters of English fit into one unit once they are compressed; longer messages take
+one unit for each KB.
 
 ## Other operations
 
@@ -47,26 +55,42 @@ A thousand characters of English, compressed, take one unit; longer messages one
 
 ## Changes
 
-Every reader sees a change from its first write on (a `fork` from its last but one). What follows
-frees the storage of what was removed, at one unit for each KB of it, and renews the entry in the
-list.
+Every reader sees a change as soon as its first write is done (for a `fork`, its last but one). The
+writes after that update the entry in the list, and free the storage of the removed messages, 25 in
+a request, at one unit for each KB.
 
 {changes}
 
-In a conversation of 100,000 messages `replace`, `pop` and `truncate` cost the same, and `clear` is
-seen after as much.
+A call frees storage for 2 seconds at most (`cleanup`); later calls and `sweep` free the rest. All
+of a `clear` or `delete` of 100,000 messages takes some 4,100 requests and 100,000 write units.
 
-The transactions of an idempotency key and of a `replace` are priced as AWS documents it, at twice
-the units: DynamoDB Local reports others.
+## Short and long conversations, and forks
+
+The cost does not depend on the length of the conversation. The messages of a fork, and those of an
+append that do not fit into a record, are stored in chunks of about 4,500 characters; a change
+writes one chunk anew.
+
+{by_length}
+
+A conversation with a lifetime renews the TTLs of its items now and then: in a long one each append
+renews 25 items for a while, at one unit for each KB of them.
+
+## Metadata
+
+Each update of the entry in the list writes the whole entry: with 4 KB of metadata, 5 units to the
+table and up to 10 to the index instead of 1 and 2. Keep the metadata of a conversation small.
+
+The transactions of an idempotency key and of a `replace` are priced as AWS documents them, at twice
+the units, because DynamoDB Local reports other numbers.
 """
 
 
-def shown(figures: Figures) -> str:
+def format_figures(figures: Figures) -> str:
     requests, writes, reads = figures
     parts = [f"{units:g} {sign}" for units, sign in ((writes, "W"), (reads, "R")) if units]
     return f"{' + '.join(parts)} ({requests})"
 
 
-def table_of(names: list[str], rows: list[list[str]]) -> str:
-    lines = [names, ["---"] * len(names), *rows]
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

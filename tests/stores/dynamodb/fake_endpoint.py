@@ -1,4 +1,4 @@
-"""A server that answers as DynamoDB might, or does not answer."""
+"""A server that replies as DynamoDB might, drops the connection, or does not reply."""
 
 import json
 import urllib.request
@@ -20,24 +20,28 @@ class Reply:
 
     @classmethod
     def error(cls, code: str, status: int = 400) -> "Reply":
-        said = {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "Not now."}
-        return cls(status, json.dumps(said).encode())
+        body = {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "Not now."}
+        return cls(status, json.dumps(body).encode())
 
 
-DROP = "drop"
-SILENCE = "silence"
-Answer: TypeAlias = Callable[[str, bytes], "Reply | str"]
-"""What comes of an operation, such as ``PutItem``, and its body: a reply, the connection dropped
-once all was read, or nothing at all."""
+DROP_CONNECTION = "drop the connection"
+NO_REPLY = "no reply"
+Outcome: TypeAlias = Reply | str
+"""A reply, ``DROP_CONNECTION`` (once the request was read), or ``NO_REPLY``."""
+Responder: TypeAlias = Callable[[str, bytes], Outcome]
+"""Decides the outcome of a request from its operation, such as ``PutItem``, and its body."""
 
 
-class Answering:
-    """A context manager: within it, ``endpoint`` answers so; ``seen`` are the operations."""
+class FakeEndpoint:
+    """A context manager that serves ``endpoint`` with the outcomes that ``respond`` decides.
 
-    def __init__(self, answer: Answer) -> None:
-        self.seen: list[str] = []
+    ``operations`` are those received so far.
+    """
+
+    def __init__(self, respond: Responder) -> None:
+        self.operations: list[str] = []
         self._end = Event()
-        end, seen = self._end, self.seen
+        end, operations = self._end, self.operations
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -45,20 +49,20 @@ class Answering:
             def do_POST(self) -> None:
                 operation = self.headers["X-Amz-Target"].rpartition(".")[2]
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                seen.append(operation)
-                reply = answer(operation, body)
-                if not isinstance(reply, Reply):
-                    if reply == SILENCE:
+                operations.append(operation)
+                outcome = respond(operation, body)
+                if not isinstance(outcome, Reply):
+                    if outcome == NO_REPLY:
                         end.wait()
                     self.close_connection = True
                     return
-                self.send_response(reply.status)
-                is_page = reply.body.startswith(b"<")
-                kind = "text/html" if is_page else "application/x-amz-json-1.0"
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(reply.body)))
+                self.send_response(outcome.status)
+                is_page = outcome.body.startswith(b"<")
+                content_type = "text/html" if is_page else "application/x-amz-json-1.0"
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(outcome.body)))
                 self.end_headers()
-                self.wfile.write(reply.body)
+                self.wfile.write(outcome.body)
 
             def log_message(self, *_: object) -> None: ...
 
@@ -76,24 +80,25 @@ class Answering:
         self._server.server_close()
 
 
-def writes(answer: "Reply | str") -> Answer:
-    """Every write comes to that; reads find nothing."""
-    return lambda operation, _: Reply.of(Items=[]) if operation == "Query" else answer
+def reply_to_writes(outcome: Outcome) -> Responder:
+    """Return a responder that gives every write this outcome; queries find nothing."""
+    return lambda operation, _: Reply.of(Items=[]) if operation == "Query" else outcome
 
 
-def everything(answer: "Reply | str") -> Answer:
-    return lambda *_: answer
+def reply_to_all(outcome: Outcome) -> Responder:
+    """Return a responder that gives every request this outcome."""
+    return lambda *_: outcome
 
 
-def passed_on(endpoint: str, operation: str, body: bytes) -> Reply:
-    """What the server at ``endpoint`` answers."""
+def forward(endpoint: str, operation: str, body: bytes) -> Reply:
+    """Send the request to the server at ``endpoint`` and return its reply."""
     request = urllib.request.Request(
         endpoint,
         body,
         {
             "Content-Type": "application/x-amz-json-1.0",
             "X-Amz-Target": f"DynamoDB_20120810.{operation}",
-            "Authorization": SIGNED,
+            "Authorization": AUTHORIZATION,
         },
     )
     directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -104,8 +109,8 @@ def passed_on(endpoint: str, operation: str, body: bytes) -> Reply:
         return Reply(refused.code, refused.read())
 
 
-SIGNED = (
+AUTHORIZATION = (
     "AWS4-HMAC-SHA256 Credential=chatledger/20260101/us-east-1/dynamodb/aws4_request, "
     "SignedHeaders=host, Signature=0"
 )
-"""As DynamoDB Local takes it, which looks at no signature."""
+"""A header that DynamoDB Local accepts, which does not check signatures."""

@@ -1,64 +1,72 @@
-"""Conversations as the store itself would have written them, made without it, for tests that need
-more of them than there is time to append.
+"""Items of whole conversations, equal to those the store writes, for tests that need more
+messages than there is time to append.
 """
 
 from collections.abc import Iterable
 from datetime import datetime
 
-from chatledger.messages import Message, encode, new_id
+from chatledger.ids import new_id
+from chatledger.messages import Message, encode
 from chatledger.stores.dynamodb.calls import Item
-from chatledger.stores.dynamodb.compression import listed
+from chatledger.stores.dynamodb.compression import json_list
 from chatledger.stores.dynamodb.records import HEAD, LAYOUT, Record, encode_record, key
-from chatledger.stores.dynamodb.table import milliseconds, moment, stamp_at
+from chatledger.stores.dynamodb.ttl import base_at, ttl_for
+from chatledger.stores.times import milliseconds, to_datetime
 
 
-def records(
+def make_records(
     messages: Iterable[Message],
     *,
     owner: str | None,
     created_at: datetime,
     first: int = 1,
-    after: int = 0,
+    previous_seq: int = 0,
     count: int = 0,
-    expiry: int | None = None,
+    lifetime: int | None = None,
 ) -> list[Record]:
-    """A record a message, from position ``first`` on, of the life that began at 1.
+    """Return one record per message, from position ``first`` on, of the generation that began at 1.
 
-    ``after`` and ``count`` are the seq and the number of the messages before them, ``expiry`` is
-    when all of it expires.
+    ``previous_seq`` and ``count`` are the last seq and the number of the messages before them,
+    ``lifetime`` is that of the conversation (ms).
     """
-    began = milliseconds(created_at - moment(0))
-    made: list[Record] = []
+    created = milliseconds(created_at - to_datetime(0))
+    records: list[Record] = []
     for position, message in enumerate(messages, first):
         count += 1
+        updated = milliseconds(message.created_at - to_datetime(0))
         record = Record(
             position=position,
-            token=new_id(),
-            life=1,
+            token=new_id(updated),
+            generation=1,
             owner=owner,
-            created_at=began,
-            updated_at=milliseconds(message.created_at - moment(0)),
-            expiry=expiry,
-            floor=None if expiry is None else stamp_at(expiry),
-            stamp=None if expiry is None else stamp_at(expiry),
-            after=after,
+            created_at=created,
+            updated_at=updated,
+            previous_seq=previous_seq,
             messages=1,
             message_count=count,
-            body=listed([encode(message)]),
+            body=json_list([encode(message)]),
         )
-        made.append(record)
-        after = position
-    return made
+        if lifetime is not None:
+            record = record._replace(
+                lifetime=lifetime,
+                expiry=updated + lifetime,
+                items=position,
+                ttl_base=base_at(created, lifetime),
+                ttl=ttl_for(created, lifetime, position),
+            )
+        records.append(record)
+        previous_seq = position
+    return records
 
 
-def items(conversation_id: str, made: Iterable[Record]) -> list[Item]:
-    return [encode_record(conversation_id, record) for record in made]
+def record_items(conversation_id: str, records: Iterable[Record]) -> list[Item]:
+    return [encode_record(conversation_id, record) for record in records]
 
 
-def head(conversation_id: str, last: Record) -> Item:
+def head_item(conversation_id: str, last: Record) -> Item:
     item = key(conversation_id, HEAD) | {
         "v": {"N": str(LAYOUT)},
-        "life": {"N": str(last.life)},
+        "life": {"N": str(last.generation)},
         "created_at": {"N": str(last.created_at)},
         "updated_at": {"N": str(last.updated_at)},
         "message_count": {"N": str(last.message_count)},
@@ -68,5 +76,5 @@ def head(conversation_id: str, last: Record) -> Item:
         item["owner"] = {"S": last.owner}
     if last.expiry is not None:
         item["expiry"] = {"N": str(last.expiry)}
-        item["expires_at"] = {"N": str(last.stamp)}
+        item["expires_at"] = {"N": str(last.ttl)}
     return item

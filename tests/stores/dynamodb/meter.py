@@ -1,4 +1,4 @@
-"""What a client's calls cost, as DynamoDB says."""
+"""The cost of a client's calls, as DynamoDB reports it."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 READS = frozenset({"GetItem", "BatchGetItem", "Query", "Scan"})
-PRICED, LEAST = "priced", "least"
+DOCUMENTED_UNITS, MIN_UNITS = "documented units", "minimum units"  # keys of a call's context
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request and its units; those of a failed one are not reported."""
+    """A request and its units; DynamoDB does not report the units of a failed one."""
 
     operation: str
     units: float
@@ -26,51 +26,47 @@ class Request:
 
 
 class Cost:
-    """The requests of a block, in their order."""
+    """The requests of a ``measured`` block, in order."""
 
     def __init__(self) -> None:
-        self.made: list[Request] = []
-
-    @property
-    def requests(self) -> int:
-        return len(self.made)
+        self.requests: list[Request] = []
 
     @property
     def operations(self) -> list[str]:
-        return [request.operation for request in self.made]
+        return [request.operation for request in self.requests]
 
     @property
     def writes(self) -> float:
-        return _units(request for request in self.made if request.operation not in READS)
+        return _total_units(request for request in self.requests if request.operation not in READS)
 
     @property
     def reads(self) -> float:
-        return _units(request for request in self.made if request.operation in READS)
+        return _total_units(request for request in self.requests if request.operation in READS)
 
     @property
     def figures(self) -> tuple[int, float, float]:
         """Requests, write units and read units."""
-        return self.requests, self.writes, self.reads
+        return len(self.requests), self.writes, self.reads
 
 
 class Meter:
-    """Measures what ``client`` does within ``measured``.
+    """Measures the calls that ``client`` makes within ``measured``.
 
-    The units are asked for on the way, since the store does not ask for them. But for transactions:
-    of those DynamoDB Local reports twice the price, and of parts that cost the same only one. They
-    are priced as AWS documents it, at 2 units for each KB of each part. A read that finds nothing
-    costs something too, which DynamoDB Local does not say.
+    It asks for the consumed capacity with each call, because the store does not. DynamoDB Local
+    reports wrong units in two cases, which are priced here as AWS documents them: a transaction
+    costs 2 units for each KB of each item (reported: twice as much, and only one of several items
+    of the same cost), and a read that finds nothing costs the minimum (reported: nothing).
     """
 
     def __init__(self, client: "DynamoDBClient") -> None:
         self._costs: list[Cost] = []
         events: Any = client.meta.events
-        events.register("provide-client-params.dynamodb", self._ask)
-        events.register("after-call.dynamodb", self._count)
+        events.register("provide-client-params.dynamodb", self._request_capacity)
+        events.register("after-call.dynamodb", self._record_request)
 
     @contextmanager
     def measured(self) -> Iterator[Cost]:
-        """What happens within the block; complete at its end."""
+        """Measure the calls in the block; the cost is complete when the block ends."""
         cost = Cost()
         self._costs.append(cost)
         try:
@@ -78,36 +74,40 @@ class Meter:
         finally:
             self._costs.remove(cost)
 
-    def _ask(
+    def _request_capacity(
         self, params: dict[str, Any], model: Any, context: dict[str, Any], **_: object
     ) -> dict[str, Any] | None:
         if model.name == "TransactWriteItems":
-            context[PRICED] = _price(params["TransactItems"])
+            context[DOCUMENTED_UNITS] = _documented_units(params["TransactItems"])
         if model.name in READS:
-            context[LEAST] = 1.0 if params.get("ConsistentRead") else 0.5
+            context[MIN_UNITS] = 1.0 if params.get("ConsistentRead") else 0.5
         if "ReturnConsumedCapacity" not in model.input_shape.members:
             return None
         return params | {"ReturnConsumedCapacity": "TOTAL"}
 
-    def _count(
+    def _record_request(
         self, parsed: dict[str, Any], model: Any, context: dict[str, Any], **_: object
     ) -> None:
         consumed = parsed.get("ConsumedCapacity", [])
         tables = consumed if isinstance(consumed, list) else [consumed]
         units = sum(table["CapacityUnits"] for table in tables)
-        units = context.get(PRICED, max(units, context.get(LEAST, 0)))
+        units = context.get(DOCUMENTED_UNITS, max(units, context.get(MIN_UNITS, 0)))
         request = Request(model.name, units, parsed.get("Error", {}).get("Code"))
         for cost in self._costs:
-            cost.made.append(request)
+            cost.requests.append(request)
 
 
-def _price(parts: list[dict[str, Any]]) -> float:
-    """Of parts that put items outside the index. What else a part may do is not priced here."""
-    return sum(2 * ceil(size_of(part["Put"]["Item"]) / UNIT) for part in parts)
+def _documented_units(actions: list[dict[str, Any]]) -> float:
+    """Return the units of a transaction whose puts are outside the index.
+
+    Its updates and condition checks are priced at the minimum, although larger items cost more.
+    """
+    sizes = [size_of(action["Put"]["Item"]) if "Put" in action else 1 for action in actions]
+    return sum(2 * ceil(size / UNIT) for size in sizes)
 
 
-def _units(requests: Iterable[Request]) -> float:
-    made = list(requests)
-    failed = [request for request in made if request.error]
-    assert not failed, f"what a failed request costs is not reported: {failed}"
-    return sum(request.units for request in made)
+def _total_units(requests: Iterable[Request]) -> float:
+    requests = list(requests)
+    failed = [request for request in requests if request.error]
+    assert not failed, f"the cost of a failed request is not reported: {failed}"
+    return sum(request.units for request in requests)

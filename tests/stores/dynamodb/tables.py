@@ -1,21 +1,23 @@
-"""Tables for tests, and what lies in them."""
+"""Tables for tests, and functions that read and write their items directly."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from chatledger.messages import new_id
+from chatledger.ids import new_id
 from chatledger.stores.dynamodb.calls import Item
 from chatledger.stores.dynamodb.table import INDEX
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-BATCH = 25  # items of one BatchWriteItem (AWS)
+BATCH_ITEMS = 25  # of one BatchWriteItem (AWS)
 
 
 def new_table(client: "DynamoDBClient") -> str:
-    """A table of our own. Without TTL: DynamoDB Local would eat by the real time what a test
-    dates by its own clock.
+    """Create a table and return its name.
+
+    TTL stays off: DynamoDB Local would delete items by the real time, but tests date them by a
+    clock of their own.
     """
     name = f"test-{new_id()}"
     client.create_table(
@@ -46,36 +48,40 @@ def new_table(client: "DynamoDBClient") -> str:
 
 
 def items_of(client: "DynamoDBClient", table: str) -> list[Item]:
-    """Every item, whole, in the order of their keys."""
-    found: list[Any] = []
+    """Return every item of the table, in the order of their keys."""
+    items: list[Any] = []
     for page in client.get_paginator("scan").paginate(TableName=table, ConsistentRead=True):
-        found += page["Items"]
-    return sorted(found, key=place)
+        items += page["Items"]
+    return sorted(items, key=key_of)
 
 
 def keys_of(client: "DynamoDBClient", table: str) -> list[tuple[str, str]]:
-    """The key of every item."""
-    return [place(item) for item in items_of(client, table)]
+    """Return the key of every item."""
+    return [key_of(item) for item in items_of(client, table)]
 
 
-def empty(client: "DynamoDBClient", table: str) -> None:
+def clear_table(client: "DynamoDBClient", table: str) -> None:
     """Delete every item."""
-    waiting: list[Any] = [
-        {"DeleteRequest": {"Key": {"pk": item["pk"], "sk": item["sk"]}}}
-        for item in items_of(client, table)
-    ]
-    while waiting:
-        reply = client.batch_write_item(RequestItems={table: waiting[:BATCH]})
-        waiting = [*reply["UnprocessedItems"].get(table, []), *waiting[BATCH:]]
-
-
-def place(item: Item) -> tuple[str, str]:
-    return item["pk"]["S"], item["sk"]["S"]
+    _write(
+        client,
+        table,
+        [
+            {"DeleteRequest": {"Key": {"pk": item["pk"], "sk": item["sk"]}}}
+            for item in items_of(client, table)
+        ],
+    )
 
 
 def put_items(client: "DynamoDBClient", table: str, items: Iterable[Item]) -> None:
-    """Put these, many at a time."""
-    waiting: list[Any] = [{"PutRequest": {"Item": item}} for item in items]
-    while waiting:
-        reply = client.batch_write_item(RequestItems={table: waiting[:BATCH]})
-        waiting = [*reply["UnprocessedItems"].get(table, []), *waiting[BATCH:]]
+    """Put the items, in batches."""
+    _write(client, table, [{"PutRequest": {"Item": item}} for item in items])
+
+
+def key_of(item: Item) -> tuple[str, str]:
+    return item["pk"]["S"], item["sk"]["S"]
+
+
+def _write(client: "DynamoDBClient", table: str, requests: list[Any]) -> None:
+    while requests:
+        reply = client.batch_write_item(RequestItems={table: requests[:BATCH_ITEMS]})
+        requests = [*reply["UnprocessedItems"].get(table, []), *requests[BATCH_ITEMS:]]

@@ -1,4 +1,4 @@
-"""What async callers rely on beside the contract: credentials, event loops, bytes, no threads."""
+"""The async store beyond the contract: credentials, event loops, bytes, and no extra threads."""
 
 import asyncio
 import gc
@@ -21,7 +21,7 @@ from chatledger.stores.dynamodb.aiodynamo_calls import AiodynamoCalls
 from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import Call, CallFailed
 from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
-from tests.stores.dynamodb.fake_endpoint import SILENCE, Answering, everything
+from tests.stores.dynamodb.fake_endpoint import NO_REPLY, FakeEndpoint, reply_to_all
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -35,16 +35,16 @@ OpenAsync = Callable[..., AsyncDynamoDBStore]
 
 @pytest.fixture
 def open_async(dynamodb_local: DynamoDBLocal, table: str) -> OpenAsync:
-    """``open_async(**options)``: a store over the test's table."""
+    """``open_async(**options)`` opens a store over the test's table."""
 
     def open(**options: Any) -> AsyncDynamoDBStore:
-        known = {"region": REGION, "endpoint": dynamodb_local.endpoint}
-        return AsyncDynamoDBStore(table, **(known | options))
+        defaults = {"region": REGION, "endpoint": dynamodb_local.endpoint}
+        return AsyncDynamoDBStore(table, **(defaults | options))
 
     return open
 
 
-async def read_back(store: AsyncDynamoDBStore) -> list[str]:
+async def append_and_read(store: AsyncDynamoDBStore) -> list[str]:
     await store.append("trip", HELLO)
     return [message.text for message in (await store.tail("trip", 100)).messages]
 
@@ -52,13 +52,13 @@ async def read_back(store: AsyncDynamoDBStore) -> list[str]:
 # Credentials --------------------------------------------------------------------------------------
 
 
-class Expiring:
-    """A provider of credentials that have expired, and take a second to be renewed."""
+class ExpiredCredentials:
+    """A provider of credentials that have expired and take a second to renew."""
 
     def __init__(self, *, lifetime: timedelta = timedelta(hours=1)) -> None:
         self.renewals = 0
         self.renewing = False
-        self.broken = False
+        self.fails = False
         self._lifetime = lifetime
 
     def session(self) -> botocore.session.Session:
@@ -75,8 +75,8 @@ class Expiring:
         self.renewing = True
         time.sleep(1)
         self.renewing = False
-        if self.broken:
-            raise CredentialRetrievalError(provider="test", error_msg="the sign-in is over")
+        if self.fails:
+            raise CredentialRetrievalError(provider="test", error_msg="the sign-in has expired")
         return self._key(self._lifetime)
 
     def _key(self, lifetime: timedelta) -> dict[str, str]:
@@ -89,72 +89,75 @@ class Expiring:
         }
 
 
-def test_credentials_are_renewed_once_for_all_and_the_event_loop_goes_on(
+def test_credentials_are_renewed_once_for_all_tasks_without_blocking_the_event_loop(
     open_async: OpenAsync,
 ) -> None:
-    given = Expiring()
+    credentials = ExpiredCredentials()
 
     async def use() -> int:
-        turns = 0
-        async with open_async(session=given.session()) as store:
-            using = [asyncio.create_task(store.append(f"{n}", HELLO)) for n in range(20)]
-            while not all(task.done() for task in using):
-                turns += given.renewing
+        iterations = 0
+        async with open_async(session=credentials.session()) as store:
+            appends = [asyncio.create_task(store.append(f"{n}", HELLO)) for n in range(20)]
+            while not all(task.done() for task in appends):
+                iterations += credentials.renewing
                 await asyncio.sleep(0.01)
-            await asyncio.gather(*using)
-        return turns
+            await asyncio.gather(*appends)
+        return iterations
 
     assert asyncio.run(use()) > 10
-    assert given.renewals == 1
+    assert credentials.renewals == 1
 
 
-def test_credentials_are_renewed_before_each_end(open_async: OpenAsync) -> None:
-    given = Expiring(lifetime=timedelta(minutes=12))  # within the 15 that botocore renews before
+def test_credentials_are_renewed_each_time_before_they_expire(open_async: OpenAsync) -> None:
+    # botocore renews credentials in their last 15 minutes: these before every call.
+    credentials = ExpiredCredentials(lifetime=timedelta(minutes=12))
 
     async def use() -> None:
-        async with open_async(session=given.session()) as store:
+        async with open_async(session=credentials.session()) as store:
             await store.append("trip", HELLO)
-            renewed = given.renewals
+            renewals = credentials.renewals
             await store.get("trip")
-            assert given.renewals == renewed + 1
+            assert credentials.renewals == renewals + 1
 
     asyncio.run(use())
 
 
-def test_credentials_that_cannot_be_renewed_are_told_and_asked_for_again(
+def test_a_failed_renewal_of_credentials_is_reported_and_tried_again_by_the_next_call(
     open_async: OpenAsync,
 ) -> None:
-    given = Expiring()
+    credentials = ExpiredCredentials()
 
     async def use() -> None:
-        async with open_async(session=given.session()) as store:
-            given.broken = True
+        async with open_async(session=credentials.session()) as store:
+            credentials.fails = True
             with pytest.raises(AccessRefused, match="could not be renewed"):
                 await store.append("trip", HELLO)
-            given.broken = False
-            assert await read_back(store) == ["hello"]
+            credentials.fails = False
+            assert await append_and_read(store) == ["hello"]
 
     asyncio.run(use())
 
 
-def test_a_cancelled_task_takes_no_others_credentials_along(open_async: OpenAsync) -> None:
-    given = Expiring()
+def test_a_cancelled_task_does_not_cancel_the_renewal_that_others_wait_for(
+    open_async: OpenAsync,
+) -> None:
+    credentials = ExpiredCredentials()
 
     async def use() -> None:
-        async with open_async(session=given.session()) as store:
+        async with open_async(session=credentials.session()) as store:
             first = asyncio.create_task(store.append("trip", HELLO))
-            while not given.renewing:  # noqa: ASYNC110  set in another thread
+            while not credentials.renewing:  # noqa: ASYNC110  set in another thread
                 await asyncio.sleep(0.01)
-            second = asyncio.create_task(read_back(store))
+            second = asyncio.create_task(append_and_read(store))
             await asyncio.sleep(0.01)
             first.cancel()
             assert await second == ["hello"]
 
     asyncio.run(use())
-    assert given.renewals == 1
+    assert credentials.renewals == 1
 
 
-def test_region_address_and_credentials_come_from_the_usual_chain(
+def test_region_endpoint_and_credentials_come_from_the_usual_aws_chain(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dynamodb_local: DynamoDBLocal, table: str
 ) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
@@ -167,7 +170,7 @@ def test_region_address_and_credentials_come_from_the_usual_chain(
 
     async def use() -> list[str]:
         async with AsyncDynamoDBStore(table) as store:
-            return await read_back(store)
+            return await append_and_read(store)
 
     assert asyncio.run(use()) == ["hello"]
 
@@ -175,40 +178,48 @@ def test_region_address_and_credentials_come_from_the_usual_chain(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({}, "No AWS region is named; write region=eu-west-1, say, or set AWS_DEFAULT_REGION."),
+        (
+            {},
+            (
+                "No AWS region is configured; add region=, such as region=eu-west-1, or set "
+                "AWS_DEFAULT_REGION."
+            ),
+        ),
         (
             {"region": "eu-west-1", "endpoint": "nowhere"},
-            "DynamoDB cannot be reached there: Invalid endpoint: nowhere.",
+            "The region or the endpoint is not valid: Invalid endpoint: nowhere.",
         ),
     ],
-    ids=["no region", "no address"],
+    ids=["no region", "invalid endpoint"],
 )
-def test_a_place_that_cannot_be_is_told_with_the_first_call(
+def test_a_missing_region_or_invalid_endpoint_is_reported_by_the_first_call(
     options: dict[str, str], sentence: str
 ) -> None:
     async def use() -> None:
         async with AsyncDynamoDBStore("conversations", **options) as store:  # type: ignore[arg-type]
             await store.get("trip")
 
-    with pytest.raises(InvalidArgument) as refused:
+    with pytest.raises(InvalidArgument) as raised:
         asyncio.run(use())
-    assert str(refused.value) == sentence
+    assert str(raised.value) == sentence
 
 
 # Event loops --------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:unclosed")  # sockets of the loops that ended
-def test_one_store_serves_one_event_loop_after_the_other(open_async: OpenAsync) -> None:
+@pytest.mark.filterwarnings("ignore:unclosed")  # sockets of event loops that have ended
+def test_a_store_can_be_used_in_several_event_loops_one_after_another(
+    open_async: OpenAsync,
+) -> None:
     store = open_async()
     for n in range(1, 4):
-        assert asyncio.run(read_back(store)) == ["hello"] * n
+        assert asyncio.run(append_and_read(store)) == ["hello"] * n
 
     asyncio.run(store.close())
     gc.collect()
 
 
-def test_a_store_refuses_a_second_event_loop_at_the_same_time(open_async: OpenAsync) -> None:
+def test_a_store_refuses_to_be_used_in_two_event_loops_at_once(open_async: OpenAsync) -> None:
     store = open_async()
 
     async def use() -> None:
@@ -221,7 +232,7 @@ def test_a_store_refuses_a_second_event_loop_at_the_same_time(open_async: OpenAs
     asyncio.run(use())
 
 
-def test_a_closed_store_says_so(open_async: OpenAsync) -> None:
+def test_a_closed_store_raises_an_error_that_says_so(open_async: OpenAsync) -> None:
     async def use() -> None:
         store = open_async()
         await store.append("trip", HELLO)
@@ -234,7 +245,7 @@ def test_a_closed_store_says_so(open_async: OpenAsync) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, 0.5])
-def test_what_is_under_way_when_a_store_is_closed_is_told_so(seconds: float) -> None:
+def test_a_call_in_progress_fails_when_the_store_is_closed(seconds: float) -> None:
     async def use(endpoint: str) -> None:
         store = AsyncDynamoDBStore("conversations", region=REGION, endpoint=endpoint)
         waiting = asyncio.create_task(store.get("trip"))
@@ -243,36 +254,36 @@ def test_what_is_under_way_when_a_store_is_closed_is_told_so(seconds: float) -> 
         with pytest.raises(StoreUnavailable, match=r"was closed; open it again\.$"):
             await asyncio.wait_for(waiting, 5)
 
-    with Answering(everything(SILENCE)) as server:
+    with FakeEndpoint(reply_to_all(NO_REPLY)) as server:
         asyncio.run(use(server.endpoint))
 
 
-def test_many_tasks_have_their_turns_without_a_thread_a_call(open_async: OpenAsync) -> None:
+def test_many_concurrent_tasks_start_no_threads(open_async: OpenAsync) -> None:
     async def use() -> tuple[int, int]:
         async with open_async() as store:
             await store.append("first", HELLO)
             before = threading.active_count()
-            most = before
+            highest = before
 
             async def turn(n: int) -> int:
-                nonlocal most
+                nonlocal highest
                 await store.append(f"{n}", HELLO, reply_follows=True)
-                most = max(most, threading.active_count())
+                highest = max(highest, threading.active_count())
                 await store.append(f"{n}", HELLO)
                 return len((await store.tail(f"{n}", 20)).messages)
 
             assert await asyncio.gather(*map(turn, range(200))) == [2] * 200
-            return before, most
+            return before, highest
 
-    before, most = asyncio.run(use())
-    assert most == before
+    before, highest = asyncio.run(use())
+    assert highest == before
 
 
 # Bytes --------------------------------------------------------------------------------------------
 
 KEYS = {"pk": {"S": "c#bytes"}, "sk": {"S": "m#1"}}
 ITEM: dict[str, Any] = KEYS | {
-    "B": {"B": b"named as its type"},
+    "B": {"B": b"named like its type"},
     "b": {"B": bytes(range(256)) * 40},
     "none": {"B": b""},
     "set": {"BS": [b"one", b"\xff"]},
@@ -284,50 +295,50 @@ ITEM: dict[str, Any] = KEYS | {
 }
 
 
-def test_replies_and_refusals_are_those_of_boto3_whatever_they_hold(
+def test_replies_and_errors_equal_those_of_boto3_whatever_they_contain(
     client: "DynamoDBClient", dynamodb_local: DynamoDBLocal, table: str
 ) -> None:
-    at = {"TableName": table}
-    put = at | {"Item": ITEM}
-    told = at | {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
-    absent = told | {"Item": ITEM, "ConditionExpression": "attribute_not_exists(pk)"}
-    present = told | {"ConditionExpression": "attribute_exists(pk)"}
-    elsewhere = KEYS | {"sk": {"S": "-"}}
+    in_table = {"TableName": table}
+    put = in_table | {"Item": ITEM}
+    with_old_item = in_table | {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+    absent = with_old_item | {"Item": ITEM, "ConditionExpression": "attribute_not_exists(pk)"}
+    present = with_old_item | {"ConditionExpression": "attribute_exists(pk)"}
+    other_key = KEYS | {"sk": {"S": "-"}}
     update = {"UpdateExpression": "SET c = :c", "ReturnValues": "ALL_NEW"}
     value = {":c": {"M": {"B": {"B": b"\x00"}}}}
-    asked = [
+    calls_to_make = [
         Call("PutItem", put),
         Call("PutItem", put | {"ReturnValues": "ALL_OLD"}),
-        Call("GetItem", at | {"Key": KEYS, "ConsistentRead": True}),
-        Call("Scan", at | {"Limit": 1}),
-        Call("UpdateItem", at | update | {"Key": KEYS, "ExpressionAttributeValues": value}),
+        Call("GetItem", in_table | {"Key": KEYS, "ConsistentRead": True}),
+        Call("Scan", in_table | {"Limit": 1}),
+        Call("UpdateItem", in_table | update | {"Key": KEYS, "ExpressionAttributeValues": value}),
         Call("BatchWriteItem", {"RequestItems": {table: [{"PutRequest": {"Item": ITEM}}]}}),
         Call("PutItem", absent),
         Call("TransactWriteItems", {"TransactItems": [{"Put": absent}]}),
         Call(
             "TransactWriteItems",
-            {"TransactItems": [{"Put": absent}, {"ConditionCheck": present | {"Key": elsewhere}}]},
+            {"TransactItems": [{"Put": absent}, {"ConditionCheck": present | {"Key": other_key}}]},
         ),
         Call("GetItem", {"TableName": "nowhere", "Key": KEYS}),
-        Call("Query", at),
+        Call("Query", in_table),
     ]
 
     async def over_aiodynamo() -> list[Any]:
         calls = AiodynamoCalls(
             session=None, region=REGION, endpoint=dynamodb_local.endpoint, patience=5
         )
-        heard = []
-        for call in asked:
+        outcomes = []
+        for call in calls_to_make:
             try:
-                heard.append(await calls.perform(call))
+                outcomes.append(await calls.perform(call))
             except CallFailed as failed:
-                heard.append(vars(failed))
+                outcomes.append(vars(failed))
         await calls.close()
-        return heard
+        return outcomes
 
     expected = []
     boto3_calls = Boto3Calls(client)
-    for call in asked:
+    for call in calls_to_make:
         try:
             reply = boto3_calls.perform(call)
             del reply["ResponseMetadata"]

@@ -1,6 +1,6 @@
-"""DynamoDB keeps the contract: over boto3, over aiodynamo, and from two processes.
+"""The contract suite on DynamoDB: through boto3, through aiodynamo, and from several processes.
 
-Each test has a table of its own, which costs little: a sweep looks at the whole of it.
+Each test has its own table: tables are cheap here, and a sweep scans the whole table.
 """
 
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("aws_environment")
 
 @pytest.fixture(scope="module")
 def session() -> boto3.Session:
-    """One for all tests: each reads botocore's large files anew."""
+    """A session for all tests, because each new one reads botocore's large files again."""
     return boto3.Session(aws_access_key_id=KEY, aws_secret_access_key=KEY)
 
 

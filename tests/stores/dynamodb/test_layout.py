@@ -1,7 +1,8 @@
-"""What was written with layout 1 is read by every later version; what a later one wrote is left."""
+"""Every version reads items of earlier layouts, and none changes items of a later one."""
 
 import base64
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,18 +15,23 @@ from chatledger.errors import NotFound, StoreMismatch
 from chatledger.messages import Message
 from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.stores.dynamodb.calls import Item
-from chatledger.testing.store_contract.helpers import read_all, said, say
-from tests.stores.dynamodb.conftest import OpenStore, SetClock
-from tests.stores.dynamodb.tables import items_of, place, put_items
+from chatledger.stores.dynamodb.records import LAYOUT
+from chatledger.testing.store_contract.helpers import read_all, texts_of, user_messages
+from tests.stores.dynamodb.conftest import ManualClock, OpenStore
+from tests.stores.dynamodb.tables import items_of, key_of, put_items
+from tests.stores.dynamodb.ttl_reaper import TTLReaper
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-LAYOUT_1 = Path(__file__).parents[2] / "data" / "dynamodb-layout-1.json"
+LONG = "".join(map(chr, range(0x4E00, 0x9E00))) * 4
+"""A text that does not fit into a record, so that it is stored in body parts."""
+DATA = Path(__file__).parents[2] / "data"
 
 
-def layout_1() -> list[Item]:
-    items: list[dict[str, dict[str, Any]]] = json.loads(LAYOUT_1.read_text(encoding="utf-8"))
+def items_of_layout(layout: int) -> list[Item]:
+    text = (DATA / f"dynamodb-layout-{layout}.json").read_text(encoding="utf-8")
+    items: list[dict[str, dict[str, Any]]] = json.loads(text)
     return [
         {
             name: {"B": base64.b64decode(value["B"])} if "B" in value else value
@@ -40,7 +46,7 @@ def at(minute: int, day: int = 1) -> datetime:
 
 
 COUNT = " ".join(str(number) for number in range(1, 501))
-TRIP = [
+TRIP_MESSAGES = [
     (
         2,
         Message(
@@ -93,7 +99,7 @@ TRIP = [
     (10, Message(role="user", content="Count to 500.", id="message-user-1203", created_at=at(3))),
     (11, Message(role="assistant", content=COUNT, id="message-assistant-1203", created_at=at(3))),
 ]
-CONVERSATION = Conversation(
+TRIP_CONVERSATION = Conversation(
     id="trip",
     owner="bob",
     title="A trip to Bergen",
@@ -107,76 +113,78 @@ CONVERSATION = Conversation(
 
 
 @pytest.fixture
-def store(client: "DynamoDBClient", table: str, open_store: OpenStore, clock: SetClock) -> Any:
+def store(client: "DynamoDBClient", table: str, open_store: OpenStore, clock: ManualClock) -> Any:
     clock.time = at(30)
-    put_items(client, table, layout_1())
+    put_items(client, table, items_of_layout(1))
     return open_store()
 
 
-def test_the_file_holds_every_kind_of_item() -> None:
+def test_the_file_has_items_of_every_kind() -> None:
     kinds = {
         "record": lambda item: item.get("n") == {"N": "1"},
-        "record of many messages": lambda item: item.get("n") == {"N": "2"},
-        "record of none": lambda item: "l" in item and "n" not in item,
-        "record with the title": lambda item: "i" in item,
-        "record that names parts": lambda item: "y" in item,
-        "record that was rewritten": lambda item: "r" in item,
-        "compressed": lambda item: "B" in item.get("b", {}) and item["sk"]["S"].startswith("m#"),
-        "part": lambda item: item["sk"]["S"].startswith("b#"),
-        "key": lambda item: item["sk"]["S"].startswith("k#"),
-        "fence": lambda item: item["sk"]["S"].startswith("m#") and "l" not in item,
-        "cut": lambda item: "d" in item,
-        "closing": lambda item: "z" in item,
+        "record of several messages": lambda item: item.get("n") == {"N": "2"},
+        "record without messages": lambda item: "l" in item and "n" not in item,
+        "record with a description": lambda item: "i" in item,
+        "record with body parts": lambda item: "y" in item,
+        "rewritten record": lambda item: "r" in item,
+        "compressed record": lambda item: (
+            "B" in item.get("b", {}) and item["sk"]["S"].startswith("m#")
+        ),
+        "body part": lambda item: item["sk"]["S"].startswith("b#"),
+        "idempotency key": lambda item: item["sk"]["S"].startswith("k#"),
+        "tombstone": lambda item: item["sk"]["S"].startswith("m#") and "l" not in item,
+        "truncation": lambda item: "d" in item,
+        "deletion": lambda item: "z" in item,
         "head": lambda item: item["sk"]["S"] == "~head" and "title" in item,
-        "head of a deleted one": lambda item: "deleted" in item,
-        "with a lifetime": lambda item: {"t", "x", "f", "expires_at"} <= item.keys(),
+        "head of a deleted conversation": lambda item: "deleted" in item,
+        "record with a lifetime": lambda item: {"t", "x", "f", "expires_at"} <= item.keys(),
     }
-    items = layout_1()
+    items = items_of_layout(1)
     assert all(item["v"] == {"N": "1"} for item in items)
-    for kind, holds in kinds.items():
-        assert any(map(holds, items)), kind
+    for kind, is_of_kind in kinds.items():
+        assert any(map(is_of_kind, items)), kind
 
 
-def test_conversations_of_layout_1_are_read(store: DynamoDBStore) -> None:
+def test_conversations_of_layout_1_can_be_read(store: DynamoDBStore) -> None:
     tail = store.tail("trip", 100, owner="bob")
-    assert tail.conversation == CONVERSATION
-    assert [(message.seq, message) for message in tail.messages] == TRIP
-    assert [(message.seq, message) for message in read_all(store, "trip", limit=2)] == TRIP
-    back = read_all(store, "trip", before=100, limit=3)
-    assert [(message.seq, message) for message in back] == TRIP[::-1]
+    assert tail.conversation == TRIP_CONVERSATION
+    assert [(message.seq, message) for message in tail.messages] == TRIP_MESSAGES
+    assert [(message.seq, message) for message in read_all(store, "trip", limit=2)] == TRIP_MESSAGES
+    backward = read_all(store, "trip", before=100, limit=3)
+    assert [(message.seq, message) for message in backward] == TRIP_MESSAGES[::-1]
 
     copy = store.tail("copy", 100).messages
-    assert copy[1:] == [message for _, message in TRIP[1:]]
+    assert copy[1:] == [message for _, message in TRIP_MESSAGES[1:]]
     assert copy[0].text == "Be brief."
     assert store.get("brief").expires_at == at(5) + timedelta(hours=1)
-    assert said(read_all(store, "brief")) == ["Good-bye."]
+    assert texts_of(read_all(store, "brief")) == ["Good-bye."]
     with pytest.raises(NotFound):
         store.get("gone")
-    listed = store.list("bob").conversations
-    assert [(found.id, found.title) for found in listed] == [
+    conversations = store.list("bob").conversations
+    assert [(listed.id, listed.title) for listed in conversations] == [
         ("trip", "A trip to Bergen"),
         ("copy", "A trip"),
     ]
-    assert listed[0] == CONVERSATION
+    assert conversations[0] == TRIP_CONVERSATION
 
 
-def test_conversations_of_layout_1_go_on(
-    client: "DynamoDBClient", table: str, store: DynamoDBStore, clock: SetClock
+def test_conversations_of_layout_1_can_be_changed(
+    client: "DynamoDBClient", table: str, store: DynamoDBStore, clock: ManualClock
 ) -> None:
-    again = store.append("trip", say("again"), idempotency_key="request-7")
+    again = store.append("trip", user_messages("again"), idempotency_key="request-7")
     assert again == Appended(range(4, 6), 5)
-    assert store.append("trip", say("on"), after=14) == Appended(range(15, 16), 15)
-    assert said(store.pop("trip", 2)) == [COUNT, "on"]
+    assert store.append("trip", user_messages("on"), after=14) == Appended(range(15, 16), 15)
+    assert texts_of(store.pop("trip", 2)) == [COUNT, "on"]
     assert store.replace("trip", 3, Message.user("Late?")).revision == 17
     assert store.truncate("trip", after=4).message_count == 3
-    assert said(read_all(store, "trip")) == ["Be very brief.", "Late?", ""]
-    assert store.append("brief", say("or not")).revision == 3
-    assert store.append("gone", say("back")).revision == 4
+    assert texts_of(read_all(store, "trip")) == ["Be very brief.", "Late?", ""]
+    assert store.append("brief", user_messages("or not")).revision == 3
+    assert store.append("gone", user_messages("back")).revision == 4
     assert store.update("copy", title="A copy").title == "A copy"
     clock.time = at(0, day=3)
     store.sweep()
-    assert said(read_all(store, "trip")) == ["Be very brief.", "Late?", ""]
-    assert said(store.tail("copy", 1).messages) == [COUNT]
+    assert texts_of(read_all(store, "trip")) == ["Be very brief.", "Late?", ""]
+    assert texts_of(store.tail("copy", 1).messages) == [COUNT]
     for conversation_id in ("trip", "copy", "gone"):
         store.delete(conversation_id)
     clock.time = at(0, day=6)
@@ -184,23 +192,152 @@ def test_conversations_of_layout_1_go_on(
     assert items_of(client, table) == []
 
 
-# A later version's -------------------------------------------------------------------------------
+def test_a_conversation_of_layout_1_with_a_lifetime_is_renewed(
+    client: "DynamoDBClient", table: str, store: DynamoDBStore, clock: ManualClock
+) -> None:
+    """Its TTLs do not grow with the number of items, so that they are renewed at once."""
+    reaper = TTLReaper(client, table, clock)
+    for n in range(90):
+        store.append("brief", user_messages(f"{n}", LONG if n == 40 else "."))
+        reaper.delete_all()
+        expires_at = store.get("brief").expires_at
+        assert expires_at == clock() + timedelta(hours=1)
+        for item in items_of_conversation(client, table, "brief"):
+            assert int(item["expires_at"]["N"]) > expires_at.timestamp(), item["sk"]
+        clock.advance(minutes=59)
+    texts = texts_of(read_all(store, "brief"))
+    assert texts[0] == "Good-bye."
+    assert texts[1::2] == [f"{n}" for n in range(90)]
+    assert texts[82] == LONG
 
-MEETING_IT: dict[str, Callable[[DynamoDBStore], object]] = {
+
+def test_body_parts_of_layout_1_are_rewritten_when_they_change(
+    client: "DynamoDBClient", table: str, store: DynamoDBStore
+) -> None:
+    def tokens() -> set[str]:
+        items = items_of_conversation(client, table, "copy")
+        return {key_of(item)[1].split("#")[1] for item in items if key_of(item)[1][0] == "b"}
+
+    def sorts() -> list[str]:
+        return [key_of(item)[1] for item in items_of_conversation(client, table, "copy")]
+
+    assert any(re.fullmatch(r"b#[\w-]+#\d{6}", sort) for sort in sorts())
+    old = tokens()
+    before = texts_of(read_all(store, "copy"))
+    assert texts_of(store.pop("copy")) == before[-1:]
+    store.replace("copy", 2, Message.user("Two"))
+    assert texts_of(read_all(store, "copy")) == [before[0], "Two", *before[2:-1]]
+    assert not tokens() & old
+    store.delete("copy")
+    assert not any(sort.startswith("b#") for sort in sorts())
+
+
+# Items of layout 2 --------------------------------------------------------------------------------
+
+TWO_MONTHS_LATER = datetime(2026, 6, 28, 12, 3, 0, 250_000, UTC)
+NUMBERS = [f"{n} " * 800 for n in range(2, 8)]
+
+
+@pytest.fixture
+def store_2(client: "DynamoDBClient", table: str, open_store: OpenStore, clock: ManualClock) -> Any:
+    clock.time = TWO_MONTHS_LATER
+    put_items(client, table, items_of_layout(2))
+    return open_store()
+
+
+def test_the_file_of_layout_2_has_items_of_every_kind() -> None:
+    kinds = {
+        "record of several messages": lambda item: item.get("n") == {"N": "2"},
+        "record without messages": lambda item: "l" in item and "n" not in item,
+        "record with a description": lambda item: "i" in item,
+        "record with body parts": lambda item: "y" in item,
+        "record with a replaced chunk": lambda item: "j" in item,
+        "replacement": lambda item: "h" in item,
+        "rewritten record": lambda item: "r" in item,
+        "body part": lambda item: re.fullmatch(r"b#[\w-]+#\d{8}#\d{3}", item["sk"]["S"]),
+        "idempotency key": lambda item: item["sk"]["S"].startswith("k#"),
+        "tombstone": lambda item: item["sk"]["S"].startswith("m#") and "l" not in item,
+        "truncation that was not freed": lambda item: "d" in item,
+        "deletion": lambda item: "z" in item,
+        "head": lambda item: item["sk"]["S"] == "~head" and "title" in item,
+        "head of a deleted conversation": lambda item: "deleted" in item,
+        "record with a lifetime": lambda item: {"t", "x", "g", "m", "expires_at"} <= item.keys(),
+        "renewal": lambda item: "e" in item,
+    }
+    items = items_of_layout(2)
+    assert all(item["v"] == {"N": "2"} for item in items)
+    for kind, is_of_kind in kinds.items():
+        assert any(map(is_of_kind, items)), kind
+
+
+def test_conversations_of_layout_2_can_be_read(store_2: DynamoDBStore) -> None:
+    trip = texts_of(read_all(store_2, "trip", limit=4))
+    assert trip[:3] == ["Be very brief.", "What time is it? ⏰", "12:01"]
+    assert len(trip[3]) == 120_000
+    assert trip[4:] == [*NUMBERS[:2], "four", *NUMBERS[3:]]
+    conversation = store_2.get("trip", owner="bob")
+    assert (conversation.title, conversation.metadata) == (
+        "A trip to Bergen",
+        {"colour": "green", "n": 1},
+    )
+    assert (conversation.message_count, conversation.revision) == (10, 19)
+    assert texts_of(read_all(store_2, "trip", before=100, limit=3)) == trip[::-1]
+    assert texts_of(store_2.tail("copy", 100).messages) == trip[:-1]
+    month = store_2.tail("month", 100)
+    assert texts_of(month.messages) == [*map(str, range(40)), "a month later", "two months later"]
+    assert month.conversation.expires_at == TWO_MONTHS_LATER + timedelta(days=30)
+    for conversation_id in ("gone", "deleted"):
+        with pytest.raises(NotFound):
+            store_2.get(conversation_id)
+
+
+def test_conversations_of_layout_2_can_be_changed(
+    client: "DynamoDBClient", table: str, store_2: DynamoDBStore, clock: ManualClock
+) -> None:
+    reaper = TTLReaper(client, table, clock)
+    again = store_2.append("trip", user_messages("again"), idempotency_key="request-7")
+    assert again == Appended(range(4, 5), 4)
+    assert list(store_2.append("trip", user_messages("on"), after=19).seqs) == [20]
+    store_2.replace("trip", 13, Message.user("six"))
+    assert texts_of(store_2.pop("trip", 2)) == [NUMBERS[5], "on"]
+    store_2.append("copy", user_messages("seven"), truncate_after=4)
+    assert [len(text) for text in texts_of(read_all(store_2, "copy"))] == [14, 18, 5, 120_000, 5]
+    for n in range(12):
+        clock.advance(days=29)
+        store_2.append("month", user_messages(f"{n}"))
+        reaper.delete_all()
+    assert store_2.get("month").message_count == 54
+    assert len(read_all(store_2, "month")) == 54
+    store_2.sweep()
+    trip = texts_of(read_all(store_2, "trip"))
+    assert [len(text) for text in trip[:4]] == [14, 18, 5, 120_000]
+    assert trip[4:] == [*NUMBERS[:2], "four", NUMBERS[3], "six"]
+    for conversation_id in ("trip", "copy", "month"):
+        store_2.delete(conversation_id)
+    clock.advance(days=3)
+    store_2.sweep()
+    assert items_of(client, table) == []
+
+
+# Items of a later version -------------------------------------------------------------------------
+
+OPERATIONS: dict[str, Callable[[DynamoDBStore], object]] = {
     "get": lambda store: store.get("trip"),
     "tail": lambda store: store.tail("trip", 100),
     "page": lambda store: store.page("trip"),
-    "page back": lambda store: store.page("trip", before=100),
-    "append": lambda store: store.append("trip", say("1")),
-    "append after": lambda store: store.append("trip", say("1"), after=14),
-    "append with a key": lambda store: store.append("trip", say("1"), idempotency_key="request-7"),
+    "page backward": lambda store: store.page("trip", before=100),
+    "append": lambda store: store.append("trip", user_messages("1")),
+    "append with after": lambda store: store.append("trip", user_messages("1"), after=14),
+    "append with a key": lambda store: store.append(
+        "trip", user_messages("1"), idempotency_key="request-7"
+    ),
     "update": lambda store: store.update("trip", title="1"),
     "truncate": lambda store: store.truncate("trip", after=2),
     "pop": lambda store: store.pop("trip", 7),
     "clear": lambda store: store.clear("trip"),
     "replace": lambda store: store.replace("trip", 2, Message.user("1")),
     "fork": lambda store: store.fork("trip"),
-    "fork to": lambda store: store.fork("copy", new_id="trip"),
+    "fork to its id": lambda store: store.fork("copy", new_id="trip"),
     "create": lambda store: store.create("trip"),
     "delete": lambda store: store.delete("trip"),
     "delete_owner": lambda store: store.delete_owner("bob"),
@@ -209,46 +346,50 @@ MEETING_IT: dict[str, Callable[[DynamoDBStore], object]] = {
 }
 
 
-def of_layout_2(item: Item) -> Item:
-    """As a later version may have written it: with what this one does not know."""
-    return item | {"v": {"N": "2"}, "body2": {"S": "[]"}}
+def with_later_layout(item: Item) -> Item:
+    """Return the item as a later version may have written it, with an unknown attribute."""
+    return item | {"v": {"N": str(LAYOUT + 1)}, "body2": {"S": "[]"}}
 
 
-@pytest.mark.parametrize("operation", MEETING_IT.values(), ids=MEETING_IT)
-@pytest.mark.parametrize("written", ["all of it", "the last record", "the head"])
-def test_what_a_later_version_wrote_is_left_as_it_is(
+def items_of_conversation(client: "DynamoDBClient", table: str, conversation_id: str) -> list[Item]:
+    return [item for item in items_of(client, table) if item["pk"]["S"] == f"c#{conversation_id}"]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+@pytest.mark.parametrize("changed_items", ["every item", "the last record", "the head"])
+def test_items_of_a_later_version_are_never_changed(
     client: "DynamoDBClient",
     table: str,
     store: DynamoDBStore,
-    clock: SetClock,
+    clock: ManualClock,
     operation: Callable[[DynamoDBStore], object],
-    written: str,
+    changed_items: str,
 ) -> None:
-    trip = [item for item in items_of(client, table) if item["pk"]["S"] == "c#trip"]
+    trip = items_of_conversation(client, table, "trip")
     changed = {
-        "all of it": trip,
-        "the last record": [item for item in trip if place(item)[1].startswith("m#")][-1:],
+        "every item": trip,
+        "the last record": [item for item in trip if key_of(item)[1].startswith("m#")][-1:],
         "the head": trip[-1:],
-    }[written]
-    put_items(client, table, map(of_layout_2, changed))
-    clock.time = at(0, day=2)  # when what is superfluous is swept
-    before = [item for item in items_of(client, table) if item["pk"]["S"] == "c#trip"]
-    if written != "the last record" or operation is not MEETING_IT["list"]:
+    }[changed_items]
+    put_items(client, table, map(with_later_layout, changed))
+    clock.time = at(0, day=2)  # late enough for sweep to delete garbage
+    before = items_of_conversation(client, table, "trip")
+    if changed_items != "the last record" or operation is not OPERATIONS["list"]:
         with pytest.raises(StoreMismatch, match="Upgrade Chatledger"):
             operation(store)
-    after = [item for item in items_of(client, table) if item["pk"]["S"] == "c#trip"]
+    after = items_of_conversation(client, table, "trip")
     assert after == before
 
 
-def test_parts_that_a_later_versions_record_names_in_its_own_way_are_not_swept(
-    client: "DynamoDBClient", table: str, store: DynamoDBStore, clock: SetClock
+def test_body_parts_that_a_later_version_references_by_another_attribute_are_not_swept(
+    client: "DynamoDBClient", table: str, store: DynamoDBStore, clock: ManualClock
 ) -> None:
-    copy = [item for item in items_of(client, table) if item["pk"]["S"] == "c#copy"]
+    copy = items_of_conversation(client, table, "copy")
     [record] = [item for item in copy if "y" in item]
-    renamed = {name: value for name, value in of_layout_2(record).items() if name != "y"}
+    renamed = {name: value for name, value in with_later_layout(record).items() if name != "y"}
     put_items(client, table, [renamed | {"parts2": record["y"]}])
-    before = [item for item in items_of(client, table) if item["pk"]["S"] == "c#copy"]
+    before = items_of_conversation(client, table, "copy")
     clock.time = at(0, day=5)
     with pytest.raises(StoreMismatch, match="Upgrade Chatledger"):
         store.sweep()
-    assert [item for item in items_of(client, table) if item["pk"]["S"] == "c#copy"] == before
+    assert items_of_conversation(client, table, "copy") == before

@@ -1,4 +1,4 @@
-"""The table: made once and safe to make again, checked with what mends it, and who may use it."""
+"""Creating and checking the table, and the IAM policy for its users."""
 
 import ast
 import json
@@ -19,11 +19,11 @@ from botocore.stub import ANY, Stubber
 import chatledger.stores.dynamodb
 from chatledger import InvalidArgument, Message, StoreUnavailable
 from chatledger.errors import TableMismatch, TableMissing
-from chatledger.messages import new_id
+from chatledger.ids import new_id
 from chatledger.stores.dynamodb import DynamoDBStore, check_table, create_table, policy
 from chatledger.testing.dynamodb_local import REGION
-from tests.stores.dynamodb.conftest import SetClock
-from tests.stores.dynamodb.fake_endpoint import Answering, Reply, everything
+from tests.stores.dynamodb.conftest import ManualClock
+from tests.stores.dynamodb.fake_endpoint import FakeEndpoint, Reply, reply_to_all
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -33,7 +33,7 @@ HELLO = [Message.user("hello")]
 
 @pytest.fixture
 def name(client: "DynamoDBClient") -> Iterator[str]:
-    """Of a table that is not there yet."""
+    """The name of a table that does not exist yet."""
     name = f"made-{new_id()}"
     yield name
     if name in client.list_tables()["TableNames"]:
@@ -49,72 +49,78 @@ def ttl(client: "DynamoDBClient", name: str) -> dict[str, Any]:
     return dict(client.describe_time_to_live(TableName=name)["TimeToLiveDescription"])
 
 
-# Making it ----------------------------------------------------------------------------------------
+# Creating -----------------------------------------------------------------------------------------
 
 
-def test_a_table_that_was_made_can_be_used_at_once(client: "DynamoDBClient", name: str) -> None:
+def test_a_created_table_can_be_used_at_once(client: "DynamoDBClient", name: str) -> None:
     create_table(client, name)
     check_table(client, name)
     store = DynamoDBStore(client, name)
     store.append("trip", HELLO, owner="bob")
     assert [each.id for each in store.list("bob").conversations] == ["trip"]
-    made = description(client, name)
-    assert made["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
-    assert made["DeletionProtectionEnabled"] is False
+    created = description(client, name)
+    assert created["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
+    assert created["DeletionProtectionEnabled"] is False
     assert ttl(client, name) == {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires_at"}
 
 
-def test_making_it_again_changes_nothing(client: "DynamoDBClient", name: str) -> None:
+def test_creating_a_table_again_changes_nothing(client: "DynamoDBClient", name: str) -> None:
     create_table(client, name)
     DynamoDBStore(client, name).append("trip", HELLO)
     before = description(client, name), ttl(client, name)
     create_table(client, name)
     after = description(client, name), ttl(client, name)
     assert DynamoDBStore(client, name).get("trip").message_count == 1
-    for each in (before, after):
-        del each[0]["TableSizeBytes"], each[0]["ItemCount"], each[0]["GlobalSecondaryIndexes"]
+    for table, _ in (before, after):
+        del table["TableSizeBytes"], table["ItemCount"], table["GlobalSecondaryIndexes"]
     assert after == before
 
 
-def test_a_table_that_was_protected_is_protected(client: "DynamoDBClient", name: str) -> None:
+def test_a_table_can_be_created_with_deletion_protection(
+    client: "DynamoDBClient", name: str
+) -> None:
     create_table(client, name, deletion_protection=True)
     assert description(client, name)["DeletionProtectionEnabled"] is True
 
 
-def test_a_table_without_ttl_and_protection_gets_both(client: "DynamoDBClient", table: str) -> None:
+def test_creating_an_existing_table_turns_on_ttl_and_deletion_protection(
+    client: "DynamoDBClient", table: str
+) -> None:
     assert ttl(client, table)["TimeToLiveStatus"] == "DISABLED"
     create_table(client, table, deletion_protection=True)
     assert ttl(client, table) == {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires_at"}
     assert description(client, table)["DeletionProtectionEnabled"] is True
-    create_table(client, table)  # which turns nothing off
+    create_table(client, table)  # turns nothing off
     assert description(client, table)["DeletionProtectionEnabled"] is True
     client.update_table(TableName=table, DeletionProtectionEnabled=False)
 
 
-def test_many_who_make_it_at_once_make_one(client: "DynamoDBClient", name: str) -> None:
+def test_concurrent_calls_create_one_table(client: "DynamoDBClient", name: str) -> None:
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda _: create_table(client, name), range(8)))
     check_table(client, name)
 
 
 @pytest.mark.parametrize("bad", ["", "ab", "a b", "täble", "a" * 256, "table/x"])
-def test_what_can_be_no_tables_name_is_refused(client: "DynamoDBClient", bad: str) -> None:
+def test_an_invalid_table_name_is_rejected(client: "DynamoDBClient", bad: str) -> None:
     uses: list[Callable[[], object]] = [
         lambda: create_table(client, bad),
         lambda: check_table(client, bad),
         lambda: DynamoDBStore(client, bad),
     ]
     for use in uses:
-        with pytest.raises(InvalidArgument, match="is no table's name"):
+        with pytest.raises(InvalidArgument, match="is not a table name"):
             use()
 
 
-# What DynamoDB Local does not have, or does at once -----------------------------------------------
+# What DynamoDB Local does not support -------------------------------------------------------------
 
 
-class Steps:
-    """A client whose answers are written down here: DynamoDB Local knows no point-in-time
-    recovery, no tags, no states in between, and no limit to how often TTL is changed.
+class StubbedClient:
+    """A client that expects scripted calls and returns scripted replies.
+
+    DynamoDB Local has no point-in-time recovery, no tags, no intermediate states, and no limit on
+    changes of TTL.
     """
 
     def __init__(self) -> None:
@@ -127,14 +133,14 @@ class Steps:
         )
         self.stub = Stubber(self.client)
 
-    def table(self, status: str = "ACTIVE", index: str = "ACTIVE") -> "Steps":
-        """It is described so."""
+    def table(self, status: str = "ACTIVE", index: str = "ACTIVE") -> "StubbedClient":
+        """Expect ``DescribeTable``, and reply with these states."""
         self.stub.add_response(
-            "describe_table", {"Table": table_of(status, index)}, {"TableName": "trips"}
+            "describe_table", {"Table": table_description(status, index)}, {"TableName": "trips"}
         )
         return self
 
-    def ttl(self, status: str = "ENABLED") -> "Steps":
+    def ttl(self, status: str = "ENABLED") -> "StubbedClient":
         attribute = {} if status == "DISABLED" else {"AttributeName": "expires_at"}
         self.stub.add_response(
             "describe_time_to_live",
@@ -143,31 +149,34 @@ class Steps:
         )
         return self
 
-    def does(self, operation: str, **asked: Any) -> "Steps":
-        self.stub.add_response(operation, {}, asked)
+    def accepts(self, operation: str, **params: Any) -> "StubbedClient":
+        self.stub.add_response(operation, {}, params)
         return self
 
-    def refuses(self, operation: str, code: str, message: str = "") -> "Steps":
-        self.stub.add_client_error(operation, code, message, expected_params=ANYTHING[operation])
+    def rejects(self, operation: str, code: str, message: str = "") -> "StubbedClient":
+        self.stub.add_client_error(
+            operation, code, message, expected_params=EXPECTED_PARAMS[operation]
+        )
         return self
 
-    def run(self, run: Callable[["DynamoDBClient"], None]) -> None:
+    def run(self, function: Callable[["DynamoDBClient"], None]) -> None:
+        """Call ``function`` with the client, and assert that it made all expected calls."""
         with self.stub:
-            run(self.client)
+            function(self.client)
         self.stub.assert_no_pending_responses()
 
 
-ANYTHING: dict[str, Any] = {
+EXPECTED_PARAMS: dict[str, Any] = {
     "describe_table": {"TableName": "trips"},
     "create_table": None,
     "update_continuous_backups": {"TableName": "trips", "PointInTimeRecoverySpecification": ANY},
     "update_time_to_live": {"TableName": "trips", "TimeToLiveSpecification": ANY},
 }
-PITR = {"PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": True}}
-TTL = {"TimeToLiveSpecification": {"Enabled": True, "AttributeName": "expires_at"}}
+RECOVERY_ON = {"PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": True}}
+TTL_ON = {"TimeToLiveSpecification": {"Enabled": True, "AttributeName": "expires_at"}}
 
 
-def table_of(status: str, index: str) -> Any:
+def table_description(status: str, index: str) -> Any:
     return {
         "TableName": "trips",
         "TableStatus": status,
@@ -185,16 +194,16 @@ def table_of(status: str, index: str) -> Any:
     }
 
 
-def test_point_in_time_recovery_is_turned_on_once_it_can_be() -> None:
-    steps = Steps().table().table().ttl()
-    steps.refuses("update_continuous_backups", "ContinuousBackupsUnavailableException")
-    steps.does("update_continuous_backups", TableName="trips", **PITR)
-    steps.run(lambda client: create_table(client, "trips", point_in_time_recovery=True))
+def test_point_in_time_recovery_is_turned_on_as_soon_as_it_is_available() -> None:
+    stubbed = StubbedClient().table().table().ttl()
+    stubbed.rejects("update_continuous_backups", "ContinuousBackupsUnavailableException")
+    stubbed.accepts("update_continuous_backups", TableName="trips", **RECOVERY_ON)
+    stubbed.run(lambda client: create_table(client, "trips", point_in_time_recovery=True))
 
 
-def test_tags_and_the_key_go_along_with_a_new_table() -> None:
-    steps = Steps().refuses("describe_table", "ResourceNotFoundException")
-    steps.does(
+def test_a_new_table_gets_the_tags_and_the_kms_key() -> None:
+    stubbed = StubbedClient().rejects("describe_table", "ResourceNotFoundException")
+    stubbed.accepts(
         "create_table",
         TableName="trips",
         AttributeDefinitions=ANY,
@@ -205,60 +214,64 @@ def test_tags_and_the_key_go_along_with_a_new_table() -> None:
         SSESpecification={"Enabled": True, "SSEType": "KMS", "KMSMasterKeyId": "alias/trips"},
         Tags=[{"Key": "team", "Value": "trips"}],
     )
-    steps.table().ttl()
-    steps.run(
+    stubbed.table().ttl()
+    stubbed.run(
         lambda client: create_table(client, "trips", kms_key="alias/trips", tags={"team": "trips"})
     )
 
 
-def test_it_is_waited_for_until_table_index_and_ttl_are_active() -> None:
-    steps = Steps().table("CREATING", "CREATING").table("CREATING", "CREATING")
-    steps.table("ACTIVE", "CREATING").table("UPDATING", "ACTIVE").table()
-    steps.ttl("DISABLED").does("update_time_to_live", TableName="trips", **TTL)
-    steps.ttl("ENABLING").ttl("ENABLING").ttl()
-    steps.run(lambda client: create_table(client, "trips"))
+def test_create_table_waits_until_table_index_and_ttl_are_active() -> None:
+    stubbed = StubbedClient().table("CREATING", "CREATING").table("CREATING", "CREATING")
+    stubbed.table("ACTIVE", "CREATING").table("UPDATING", "ACTIVE").table()
+    stubbed.ttl("DISABLED").accepts("update_time_to_live", TableName="trips", **TTL_ON)
+    stubbed.ttl("ENABLING").ttl("ENABLING").ttl()
+    stubbed.run(lambda client: create_table(client, "trips"))
 
 
-def test_a_table_that_is_not_seen_at_once_is_waited_for() -> None:
-    steps = Steps().refuses("describe_table", "ResourceNotFoundException")
-    steps.refuses("create_table", "ResourceInUseException")
-    steps.refuses("describe_table", "ResourceNotFoundException").table("CREATING").table().ttl()
-    steps.run(lambda client: create_table(client, "trips"))
+def test_create_table_waits_for_a_table_that_is_not_visible_yet() -> None:
+    stubbed = StubbedClient().rejects("describe_table", "ResourceNotFoundException")
+    stubbed.rejects("create_table", "ResourceInUseException")
+    stubbed.rejects("describe_table", "ResourceNotFoundException").table("CREATING").table().ttl()
+    stubbed.run(lambda client: create_table(client, "trips"))
 
 
-def test_ttl_that_is_on_after_all_is_no_error() -> None:
-    steps = Steps().table().table().ttl("DISABLED")
-    steps.refuses("update_time_to_live", "ValidationException", "TimeToLive is already enabled")
-    steps.ttl("ENABLING").ttl()
-    steps.run(lambda client: create_table(client, "trips"))
+def test_ttl_that_another_process_turned_on_meanwhile_is_accepted() -> None:
+    stubbed = StubbedClient().table().table().ttl("DISABLED")
+    stubbed.rejects("update_time_to_live", "ValidationException", "TimeToLive is already enabled")
+    stubbed.ttl("ENABLING").ttl()
+    stubbed.run(lambda client: create_table(client, "trips"))
 
 
-def test_ttl_that_cannot_be_turned_on_now_is_told() -> None:
-    steps = Steps().table().table().ttl("DISABLED")
-    steps.refuses("update_time_to_live", "ValidationException", "Modified too often.")
-    steps.ttl("DISABLED")
+def test_ttl_that_cannot_be_turned_on_now_raises_an_error() -> None:
+    stubbed = StubbedClient().table().table().ttl("DISABLED")
+    stubbed.rejects("update_time_to_live", "ValidationException", "Modified too often.")
+    stubbed.ttl("DISABLED")
     with pytest.raises(StoreUnavailable, match=r"TTL .*'trips' cannot be turned on: Modified too"):
-        steps.run(lambda client: create_table(client, "trips"))
+        stubbed.run(lambda client: create_table(client, "trips"))
 
 
-def test_it_is_not_waited_for_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_table_does_not_wait_forever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chatledger.stores.dynamodb.provisioning.READY_SECONDS", 0.1)
-    steps = Steps().table("CREATING").table("CREATING").table("CREATING").table("CREATING")
-    with pytest.raises(StoreUnavailable, match="call create_table again, which goes on waiting"):
-        steps.run(lambda client: create_table(client, "trips"))
+    stubbed = (
+        StubbedClient().table("CREATING").table("CREATING").table("CREATING").table("CREATING")
+    )
+    with pytest.raises(StoreUnavailable, match="call create_table again to continue waiting"):
+        stubbed.run(lambda client: create_table(client, "trips"))
 
 
-def test_a_check_takes_a_ttl_that_is_being_turned_on() -> None:
-    Steps().table("UPDATING").ttl("ENABLING").run(lambda client: check_table(client, "trips"))
+def test_check_table_accepts_a_ttl_that_is_being_turned_on() -> None:
+    StubbedClient().table("UPDATING").ttl("ENABLING").run(
+        lambda client: check_table(client, "trips")
+    )
 
 
-def test_a_table_that_goes_is_not_one_to_use() -> None:
-    with pytest.raises(TableMismatch, match=r"it is deleting\. Call again when that is over\.$"):
-        Steps().table("DELETING").ttl().run(lambda client: check_table(client, "trips"))
+def test_check_table_rejects_a_table_that_is_being_deleted() -> None:
+    with pytest.raises(TableMismatch, match=r"it is deleting\. Try again when that has ended\.$"):
+        StubbedClient().table("DELETING").ttl().run(lambda client: check_table(client, "trips"))
 
 
-def test_rights_that_lack_are_told_here_too() -> None:
-    with Answering(everything(Reply.error("AccessDeniedException"))) as server:
+def test_missing_permissions_are_reported_here_too() -> None:
+    with FakeEndpoint(reply_to_all(Reply.error("AccessDeniedException"))) as server:
         client = boto3.Session().client(
             "dynamodb",
             region_name=REGION,
@@ -274,7 +287,7 @@ def test_rights_that_lack_are_told_here_too() -> None:
         client.close()
 
 
-# Checking it --------------------------------------------------------------------------------------
+# Checking -----------------------------------------------------------------------------------------
 
 Keys = list[tuple[str, str]]
 BY_OWNER: Any = {
@@ -289,7 +302,7 @@ PK_SK: Keys = [("pk", "S"), ("sk", "S")]
 OWNER: Keys = [("owner", "S"), ("updated_at", "N")]
 
 
-def make(
+def create_any_table(
     client: "DynamoDBClient", name: str, keys: Keys, index: Keys | None, *, projection: str = "ALL"
 ) -> None:
     kinds = ("HASH", "RANGE")
@@ -320,44 +333,47 @@ def make(
     )
 
 
-Done = tuple[str, dict[str, Any]]
+Command = tuple[str, dict[str, Any]]
+"""An operation and its parameters."""
 
 
-def commands(remedy: str) -> list[Done]:
-    """What AWS's tool would do for the commands in ``remedy``: operations and their parameters."""
-    done = []
+def commands(remedy: str) -> list[Command]:
+    """Return the commands for the AWS CLI that ``remedy`` quotes."""
+    found = []
     for command in re.findall(r"aws dynamodb .*?(?= and, |$)", remedy):
         _, _, operation, *arguments = shlex.split(command)
         params = {}
         for flag, text in zip(arguments[::2], arguments[1::2], strict=True):
             parameter = "".join(map(str.capitalize, flag.removeprefix("--").split("-")))
             params[parameter] = text if parameter == "TableName" else json.loads(text)
-        done.append((operation.replace("-", "_"), params))
-    return done
+        found.append((operation.replace("-", "_"), params))
+    return found
 
 
-def run(client: "DynamoDBClient", command: Done) -> None:
+def run(client: "DynamoDBClient", command: Command) -> None:
     operation, params = command
     getattr(client, operation)(**params)
 
 
-def refusal(client: "DynamoDBClient", name: str) -> TableMismatch:
-    with pytest.raises(TableMismatch) as refused:
+def mismatch(client: "DynamoDBClient", name: str) -> TableMismatch:
+    with pytest.raises(TableMismatch) as raised:
         check_table(client, name)
-    return refused.value
+    return raised.value
 
 
-def test_a_table_that_is_not_there_is_told_with_what_makes_it(client: "DynamoDBClient") -> None:
+def test_a_missing_table_is_reported_with_the_call_that_creates_it(
+    client: "DynamoDBClient",
+) -> None:
     with pytest.raises(TableMissing) as missing:
-        check_table(client, "nowhere")
+        check_table(client, "missing")
     assert str(missing.value) == (
-        "There is no DynamoDB table 'nowhere' in this account and region; make it with "
-        "chatledger.stores.dynamodb.create_table(client, 'nowhere')."
+        "There is no DynamoDB table 'missing' in this account and region; create it with "
+        "chatledger.stores.dynamodb.create_table(client, 'missing')."
     )
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "described"),
     [
         ([("id", "S")], "id (S)"),
         ([("pk", "S")], "pk (S)"),
@@ -365,22 +381,22 @@ def test_a_table_that_is_not_there_is_told_with_what_makes_it(client: "DynamoDBC
         ([("sk", "S"), ("pk", "S")], "sk (S) and pk (S)"),
     ],
 )
-def test_a_table_with_other_keys_is_told_that_nothing_mends_it(
-    client: "DynamoDBClient", name: str, keys: Keys, told: str
+def test_a_table_with_other_keys_is_reported_as_unusable(
+    client: "DynamoDBClient", name: str, keys: Keys, described: str
 ) -> None:
-    make(client, name, keys, None)
-    refused = refusal(client, name)
+    create_any_table(client, name, keys, None)
+    refused = mismatch(client, name)
     assert refused.differences == (
-        f"its keys are {told}, not pk (S) and sk (S)",
+        f"its keys are {described}, not pk (S) and sk (S)",
         "TTL is off, not on expires_at",
     )
     assert "Use another table" in refused.remedy
-    with pytest.raises(TableMismatch, match=re.escape(f"its keys are {told}")):
+    with pytest.raises(TableMismatch, match=re.escape(f"its keys are {described}")):
         create_table(client, name)
 
 
 @pytest.mark.parametrize(
-    ("index", "projection", "told"),
+    ("index", "projection", "differences"),
     [
         (None, "ALL", ["it has no index by_owner"]),
         (
@@ -399,19 +415,19 @@ def test_a_table_with_other_keys_is_told_that_nothing_mends_it(
         ),
     ],
 )
-def test_another_index_is_told_with_the_commands_that_mend_it(
-    client: "DynamoDBClient", name: str, index: Keys | None, projection: str, told: list[str]
+def test_a_wrong_index_is_reported_with_the_commands_that_fix_it(
+    client: "DynamoDBClient", name: str, index: Keys | None, projection: str, differences: list[str]
 ) -> None:
-    make(client, name, PK_SK, index, projection=projection)
+    create_any_table(client, name, PK_SK, index, projection=projection)
     with pytest.raises(TableMismatch) as refused:
         create_table(client, name)
-    for said, difference in zip(refused.value.differences, told, strict=True):
-        assert said.startswith(difference)
+    for reported, expected in zip(refused.value.differences, differences, strict=True):
+        assert reported.startswith(expected)
     *before, last = commands(refused.value.remedy)
     run(client, (before or [last])[0])
-    # DynamoDB Local takes ten seconds for either.
-    doing = "deleting" if before else "creating"
-    assert refusal(client, name).differences[0] == f"its index by_owner is {doing}"
+    # DynamoDB Local takes ten seconds to create or delete an index.
+    state = "deleting" if before else "creating"
+    assert mismatch(client, name).differences[0] == f"its index by_owner is {state}"
     assert len(before) == (index is not None)
     assert last == (
         "update_table",
@@ -426,19 +442,20 @@ def test_another_index_is_told_with_the_commands_that_mend_it(
     )
 
 
-def test_ttl_that_is_off_is_told_with_what_turns_it_on(
+def test_a_ttl_that_is_off_is_reported_with_the_call_that_turns_it_on(
     client: "DynamoDBClient", table: str
 ) -> None:
-    refused = refusal(client, table)
+    refused = mismatch(client, table)
     assert str(refused) == (
-        f"The DynamoDB table '{table}' is not as a store needs it: TTL is off, not on expires_at. "
+        f"The DynamoDB table '{table}' is not set up as the store needs it: "
+        "TTL is off, not on expires_at. "
         f"Call chatledger.stores.dynamodb.create_table(client, '{table}'), which turns TTL on."
     )
     create_table(client, table)
     check_table(client, table)
 
 
-def test_ttl_on_something_else_is_told_with_the_command_that_frees_it(
+def test_a_ttl_on_another_attribute_is_reported_with_the_command_that_turns_it_off(
     client: "DynamoDBClient", table: str
 ) -> None:
     other = {"Enabled": True, "AttributeName": "ttl"}
@@ -446,34 +463,34 @@ def test_ttl_on_something_else_is_told_with_the_command_that_frees_it(
     with pytest.raises(TableMismatch) as refused:
         create_table(client, table)
     assert refused.value.differences == ("TTL is on ttl, not on expires_at",)
-    assert refusal(client, table).differences == refused.value.differences
-    [free] = commands(refused.value.remedy)
-    run(client, free)
+    assert mismatch(client, table).differences == refused.value.differences
+    [turn_off] = commands(refused.value.remedy)
+    run(client, turn_off)
     create_table(client, table)
     check_table(client, table)
 
 
-# Who may use it -----------------------------------------------------------------------------------
+# The IAM policy -----------------------------------------------------------------------------------
 
 ARN = "arn:aws:dynamodb:eu-west-1:123456789012:table/conversations"
 SOURCE = Path(chatledger.stores.dynamodb.__file__).parent
-PARTS = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem"} | {
+TRANSACTION_ACTIONS = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem"} | {
     "ConditionCheck": "ConditionCheckItem"
 }
 
 
-def rights(*names: str) -> set[tuple[str, str]]:
-    """What these statements allow, and on what."""
+def permissions(*statements: str) -> set[tuple[str, str]]:
+    """Return the operations that these statements of the policy allow, each with its resource."""
     return {
         (action.removeprefix("dynamodb:"), statement["Resource"])
         for statement in policy(ARN)["Statement"]
         for action in statement["Action"]
-        if statement["Sid"] in names
+        if statement["Sid"] in statements
     }
 
 
 def operations(*files: str) -> set[str]:
-    """Those of every ``Call`` that is written in these files."""
+    """Return the operation of every ``Call`` in these source files."""
     return {
         node.args[0].value
         for file in files
@@ -486,42 +503,47 @@ def operations(*files: str) -> set[str]:
     }
 
 
-CREATING = ("provisioning.py", "checking.py")
+CREATING = ("provisioning.py", "table_check.py")
 RUNNING = [
     str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py") if path.name not in CREATING
 ]
+RUNNING_STATEMENTS = ("ChatledgerRuns", "ChatledgerLists", "ChatledgerScans")
 
 
-def test_the_rights_are_those_of_the_calls_that_plans_are_made_of() -> None:
-    running = {right for right, _ in rights("ChatledgerRuns", "ChatledgerLists")}
-    creating = {right for right, _ in rights("ChatledgerCreates")}
-    # A transaction needs the rights of its parts; those are seen below.
+def test_the_policy_allows_exactly_the_operations_that_plans_call() -> None:
+    running = {operation for operation, _ in permissions(*RUNNING_STATEMENTS)}
+    creating = {operation for operation, _ in permissions("ChatledgerCreates")}
+    # A transaction needs the permissions of its actions; the next test checks them.
     assert operations(*RUNNING) - {"TransactWriteItems"} == running - {"ConditionCheckItem"}
-    # Tags come with the call that makes the table, and need a right of their own.
+    # ``CreateTable`` with tags needs this permission as well.
     assert operations(*CREATING) == creating - {"TagResource"}
 
 
-def test_every_operation_does_with_the_rights_of_running_and_needs_them_all(
-    client: "DynamoDBClient", table: str, clock: SetClock
+def test_the_operations_of_a_store_need_exactly_the_permissions_of_the_policy(
+    client: "DynamoDBClient", table: str, clock: ManualClock
 ) -> None:
     used: set[tuple[str, str]] = set()
 
-    def note(params: dict[str, Any], model: Any, **_: object) -> None:
+    def record(params: dict[str, Any], model: Any, **_: object) -> None:
         resource = f"{ARN}/index/{params['IndexName']}" if "IndexName" in params else ARN
         if model.name == "TransactWriteItems":
-            used.update((PARTS[kind], ARN) for part in params["TransactItems"] for kind in part)
+            used.update(
+                (TRANSACTION_ACTIONS[kind], ARN)
+                for part in params["TransactItems"]
+                for kind in part
+            )
         else:
             used.add((model.name, resource))
 
-    client.meta.events.register("provide-client-params.dynamodb", note)
+    client.meta.events.register("provide-client-params.dynamodb", record)
     try:
-        use_all(DynamoDBStore(client, table, clock=clock), clock)
+        use_every_operation(DynamoDBStore(client, table, clock=clock), clock)
     finally:
-        client.meta.events.unregister("provide-client-params.dynamodb", note)
-    assert used == rights("ChatledgerRuns", "ChatledgerLists")
+        client.meta.events.unregister("provide-client-params.dynamodb", record)
+    assert used == permissions(*RUNNING_STATEMENTS)
 
 
-def use_all(store: DynamoDBStore, clock: SetClock) -> None:
+def use_every_operation(store: DynamoDBStore, clock: ManualClock) -> None:
     store.append("trip", HELLO * 3, owner="bob", idempotency_key="1")
     store.append("trip", HELLO, owner="bob", idempotency_key="1")
     store.append("trip", [Message.user("long " * 100_000)])
@@ -531,14 +553,14 @@ def use_all(store: DynamoDBStore, clock: SetClock) -> None:
     store.replace("trip", 1, HELLO[0])
     store.pop("trip")
     store.fork("trip", new_id="another")
-    stands = store.get("trip")
-    store.restore(replace(stands, revision=stands.revision + 1), [], after=stands.revision)
+    current = store.get("trip")
+    store.restore(replace(current, revision=current.revision + 1), [], after=current.revision)
     store.truncate("trip", after=1)
     store.scan()
     store.list("bob")
-    store.create("brief", expires_in=timedelta(hours=1), owner="bob")
+    store.create("expiring", expires_in=timedelta(hours=1), owner="bob")
     clock.advance(hours=50)
-    store.append("brief", HELLO)
+    store.append("expiring", HELLO)
     store.delete("another")
     clock.advance(days=200)
     store.sweep()
@@ -546,10 +568,47 @@ def use_all(store: DynamoDBStore, clock: SetClock) -> None:
     store.clear(store.create().id)
 
 
-def test_a_policy_says_no_more_than_it_must() -> None:
-    said = policy(ARN)
-    assert said["Version"] == "2012-10-17"
-    assert {statement["Effect"] for statement in said["Statement"]} == {"Allow"}
-    assert "*" not in json.dumps(said)
-    assert {resource for _, resource in rights("ChatledgerLists")} == {f"{ARN}/index/by_owner"}
-    assert {resource for _, resource in rights("ChatledgerRuns", "ChatledgerCreates")} == {ARN}
+def test_the_policy_allows_no_more_than_needed() -> None:
+    document = policy(ARN)
+    assert document["Version"] == "2012-10-17"
+    assert {statement["Effect"] for statement in document["Statement"]} == {"Allow"}
+    assert "*" not in json.dumps(document)
+    assert {resource for _, resource in permissions("ChatledgerLists")} == {f"{ARN}/index/by_owner"}
+    for sid in ("ChatledgerRuns", "ChatledgerScans", "ChatledgerCreates"):
+        assert {resource for _, resource in permissions(sid)} == {ARN}
+
+
+def test_scanning_the_table_has_a_statement_of_its_own() -> None:
+    """A chatbot needs no access to the conversations of all owners."""
+    assert permissions("ChatledgerScans") == {("Scan", ARN)}
+    assert ("Scan", ARN) not in permissions("ChatledgerRuns", "ChatledgerLists")
+
+
+KMS_KEY = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+
+
+def test_the_policy_for_an_encrypted_table_allows_its_key_through_dynamodb_only() -> None:
+    *statements, encrypts = policy(ARN, kms_key=KMS_KEY)["Statement"]
+    assert statements == policy(ARN)["Statement"]
+    assert encrypts == {
+        "Sid": "ChatledgerEncrypts",
+        "Effect": "Allow",
+        "Action": [
+            "kms:CreateGrant",
+            "kms:Decrypt",
+            "kms:DescribeKey",
+            "kms:Encrypt",
+            "kms:GenerateDataKey",
+            "kms:GenerateDataKeyWithoutPlaintext",
+            "kms:ReEncryptFrom",
+            "kms:ReEncryptTo",
+        ],
+        "Resource": KMS_KEY,
+        "Condition": {"StringLike": {"kms:ViaService": "dynamodb.*.amazonaws.com"}},
+    }
+
+
+@pytest.mark.parametrize("bad", ["", "1234abcd", "alias/chat", KMS_KEY.replace("key/", "alias/")])
+def test_a_policy_needs_the_arn_of_the_kms_key(bad: str) -> None:
+    with pytest.raises(InvalidArgument, match="is not the ARN of a KMS key"):
+        policy(ARN, kms_key=bad)

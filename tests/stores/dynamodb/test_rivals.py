@@ -1,7 +1,7 @@
-"""Many threads and processes on one conversation: nothing acknowledged is lost or comes twice.
+"""Many threads and processes on one conversation: no acknowledged write is lost or duplicated.
 
-Every answer says at which revision the conversation then stood. So what each reader saw is compared
-with what all acknowledged changes, put in the order of their revisions, make of a plain dict.
+Every write returns the revision that it made. So the acknowledged writes, applied to a plain dict
+in the order of their revisions, give the messages that a reader must have seen at each revision.
 """
 
 import json
@@ -19,133 +19,137 @@ import pytest
 
 from chatledger.conversations import Tail
 from chatledger.stores.dynamodb import DynamoDBStore
-from chatledger.testing.dynamodb_local import ENDPOINT, DynamoDBLocal
+from chatledger.testing.dynamodb_local import ENDPOINT_VARIABLE, DynamoDBLocal
 from chatledger.testing.store_contract.helpers import (
-    SECONDS,
-    numbers_of_writers,
+    TIMEOUT_SECONDS,
+    numbers_by_writer,
     race,
     read_all,
-    said,
-    say,
     seq_of,
+    texts_of,
+    user_messages,
     write_numbers,
 )
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-TALK = "talk"
+CONVERSATION = "talk"
 THREADS = 8
 APPENDS = 20
 PROCESSES = ["ada", "bob"]
 
-Change: TypeAlias = Callable[[DynamoDBStore, "History"], None]
+Operation: TypeAlias = Callable[[DynamoDBStore, "History"], None]
 
 
 @dataclass(slots=True)
 class History:
-    """What was acknowledged, and what was read."""
+    """The acknowledged writes, and the results of reads."""
 
-    told: dict[int, str] = field(default_factory=dict)
-    """The text of every message by the seq that its append answered."""
-    cuts: dict[int, int] = field(default_factory=dict)
-    """By the revision that a cut answered, the last seq that it left."""
+    appended: dict[int, str] = field(default_factory=dict)
+    """The text of every message, by the seq that its append returned."""
+    truncations: dict[int, int] = field(default_factory=dict)
+    """The last seq that each truncation kept, by the revision that it returned."""
     tails: list[Tail] = field(default_factory=list)
     forks: list[list[str]] = field(default_factory=list)
 
-    def standings(self) -> dict[int, dict[int, str]]:
-        """What the conversation held at each revision."""
-        held: dict[int, str] = {}
-        standings: dict[int, dict[int, str]] = {0: {}}
-        for revision in sorted({*self.told, *self.cuts}):
-            if revision in self.told:
-                held = held | {revision: self.told[revision]}
+    def states(self) -> dict[int, dict[int, str]]:
+        """Return the texts by seq that the conversation held at each revision."""
+        state: dict[int, str] = {}
+        states: dict[int, dict[int, str]] = {0: {}}
+        for revision in sorted({*self.appended, *self.truncations}):
+            if revision in self.appended:
+                state = state | {revision: self.appended[revision]}
             else:
-                held = {seq: text for seq, text in held.items() if seq <= self.cuts[revision]}
-            standings[revision] = held
-        return standings
+                last_kept = self.truncations[revision]
+                state = {seq: text for seq, text in state.items() if seq <= last_kept}
+            states[revision] = state
+        return states
 
-    def cut(self, revision: int, after: int) -> None:
-        # One that had nothing to cut answers the revision of the change before it.
-        self.cuts[revision] = min(after, self.cuts.get(revision, after))
+    def add_truncation(self, revision: int, after: int) -> None:
+        # A truncation that removed nothing returns the revision of the change before it.
+        self.truncations[revision] = min(after, self.truncations.get(revision, after))
 
 
 def truncate(store: DynamoDBStore, history: History) -> None:
-    if messages := store.tail(TALK, 5).messages:
+    if messages := store.tail(CONVERSATION, 5).messages:
         after = seq_of(messages[0])
-        history.cut(store.truncate(TALK, after=after).revision, after)
+        history.add_truncation(store.truncate(CONVERSATION, after=after).revision, after)
 
 
 def clear(store: DynamoDBStore, history: History) -> None:
-    history.cut(store.clear(TALK).revision, 0)
+    history.add_truncation(store.clear(CONVERSATION).revision, 0)
 
 
 def fork(store: DynamoDBStore, history: History) -> None:
-    history.forks.append(said(read_all(store, store.fork(TALK).id)))
+    history.forks.append(texts_of(read_all(store, store.fork(CONVERSATION).id)))
 
 
 def read(store: DynamoDBStore, history: History) -> None:
-    history.tails.append(store.tail(TALK, 1_000))
+    history.tails.append(store.tail(CONVERSATION, 1_000))
 
 
-MEANWHILE: dict[str, list[Change]] = {
-    "it is read": [read],
-    "it is read, truncated, cleared and forked": [read, truncate, clear, fork],
+MEANWHILE: dict[str, list[Operation]] = {
+    "reads": [read],
+    "reads, truncations, clears and forks": [read, truncate, clear, fork],
 }
 PAUSE = 0.1
-"""Seconds between two changes by the same: enough for some messages to come together."""
+"""Seconds between two operations of one thread: enough for some messages to be appended."""
 
 
 @pytest.mark.parametrize("meanwhile", MEANWHILE.values(), ids=MEANWHILE)
-def test_nothing_acknowledged_to_threads_and_processes_is_lost_doubled_or_out_of_order(
-    dynamodb_local: DynamoDBLocal, client: "DynamoDBClient", table: str, meanwhile: list[Change]
+def test_no_acknowledged_append_of_any_thread_or_process_is_lost_duplicated_or_reordered(
+    dynamodb_local: DynamoDBLocal, client: "DynamoDBClient", table: str, meanwhile: list[Operation]
 ) -> None:
     store = DynamoDBStore(client, table)
-    store.append(TALK, say("first 0"))
-    history = History(told={1: "first 0"})
+    store.append(CONVERSATION, user_messages("first 0"))
+    history = History(appended={1: "first 0"})
     done = Event()
 
-    def disturb(change: Change) -> None:
+    def repeat(operation: Operation) -> None:
         other = DynamoDBStore(client, table)
         while not done.wait(PAUSE):
-            change(other, history)
+            operation(other, history)
 
     def write() -> None:
         try:
-            with processes(dynamodb_local, table) as answers:
+            with writer_processes(dynamodb_local, table) as results:
                 threads = [
-                    partial(write_numbers, store, TALK, str(thread), appends=APPENDS)
+                    partial(write_numbers, store, CONVERSATION, str(thread), appends=APPENDS)
                     for thread in range(THREADS)
                 ]
-                told = [*race(threads), *answers()]
+                outcomes = [*race(threads), *results()]
         finally:
             done.set()
-        for outcome in told:
+        for outcome in outcomes:
             assert isinstance(outcome, dict), outcome
-            assert not history.told.keys() & outcome.keys(), "a seq was given out twice"
-            history.told.update(outcome)
+            assert not history.appended.keys() & outcome.keys(), "a seq was assigned twice"
+            history.appended.update(outcome)
 
-    calls: list[Callable[[], None]] = [write, *(partial(disturb, each) for each in meanwhile)]
+    calls: list[Callable[[], None]] = [
+        write,
+        *(partial(repeat, operation) for operation in meanwhile),
+    ]
     assert race(calls) == [None] * len(calls)
-    assert len(history.told) == 1 + (THREADS + len(PROCESSES)) * APPENDS
+    assert len(history.appended) == 1 + (THREADS + len(PROCESSES)) * APPENDS
 
-    standings = history.standings()
+    states = history.states()
     read(store, history)
     for tail in history.tails:
-        stood = standings[tail.conversation.revision]
-        assert {seq_of(message): message.text for message in tail.messages} == stood
-        assert tail.conversation.message_count == len(stood)
-    stood = standings[max(standings)]
-    assert {seq_of(message): message.text for message in read_all(store, TALK)} == stood
+        state = states[tail.conversation.revision]
+        assert {seq_of(message): message.text for message in tail.messages} == state
+        assert tail.conversation.message_count == len(state)
+    final = states[max(states)]
+    assert {seq_of(message): message.text for message in read_all(store, CONVERSATION)} == final
     for copy in history.forks:
-        assert copy in [list(stood.values()) for stood in standings.values()]
-    in_order = say(*(text for _, text in sorted(history.told.items())))
-    for writer, numbers in numbers_of_writers(in_order).items():
+        assert copy in [list(state.values()) for state in states.values()]
+    in_order = user_messages(*(text for _, text in sorted(history.appended.items())))
+    for writer, numbers in numbers_by_writer(in_order).items():
         assert numbers == list(range(len(numbers))), writer
     if meanwhile == [read]:
-        assert stood == history.told
+        assert final == history.appended
     else:
-        assert len(history.cuts) >= 4
+        assert len(history.truncations) >= 4
         assert len(history.forks) >= 2
     assert len(history.tails) >= 4
 
@@ -154,46 +158,53 @@ def test_nothing_acknowledged_to_threads_and_processes_is_lost_doubled_or_out_of
 
 
 @contextmanager
-def processes(dynamodb: DynamoDBLocal, table: str) -> Iterator[Callable[[], list[dict[int, str]]]]:
-    """Processes that write as the threads do, from now on; call it for what they were told."""
-    program = f"import sys; from {__name__} import write_alone; write_alone(*sys.argv[1:])"
-    with ExitStack() as ends:
+def writer_processes(
+    dynamodb: DynamoDBLocal, table: str
+) -> Iterator[Callable[[], list[dict[int, str]]]]:
+    """Start processes that write as the threads do.
+
+    Yields a function that waits for them and returns the text by seq that each has appended.
+    """
+    program = f"import sys; from {__name__} import run_writer; run_writer(*sys.argv[1:])"
+    with ExitStack() as stack:
         started = []
         for name in PROCESSES:
-            process = ends.enter_context(
+            process = stack.enter_context(
                 subprocess.Popen(
                     [sys.executable, "-c", program, table, name],
-                    env=os.environ | {ENDPOINT: dynamodb.endpoint},
+                    env=os.environ | {ENDPOINT_VARIABLE: dynamodb.endpoint},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
                 )
             )
-            ends.callback(process.kill)
-            too_long = Timer(SECONDS, process.kill)
-            too_long.start()
-            ends.callback(too_long.cancel)
+            stack.callback(process.kill)
+            timeout = Timer(TIMEOUT_SECONDS, process.kill)
+            timeout.start()
+            stack.callback(timeout.cancel)
             started.append(process)
         for process in started:
             assert process.stdout
-            assert process.stdout.readline() == "ready\n", "the process ended, or was stuck"
+            assert process.stdout.readline() == "ready\n", "the process ended or hung"
         for process in started:
             assert process.stdin
             process.stdin.write("go\n")
             process.stdin.flush()
 
-        def answers() -> list[dict[int, str]]:
-            said = [process.communicate()[0] for process in started]
-            return [{int(seq): text for seq, text in json.loads(told).items()} for told in said]
+        def results() -> list[dict[int, str]]:
+            outputs = [process.communicate()[0] for process in started]
+            return [
+                {int(seq): text for seq, text in json.loads(output).items()} for output in outputs
+            ]
 
-        yield answers
+        yield results
 
 
-def write_alone(table: str, name: str) -> None:
-    """What each of the processes does."""
+def run_writer(table: str, name: str) -> None:
+    """Run one of the writer processes."""
     with DynamoDBLocal() as dynamodb:
         store = DynamoDBStore(dynamodb.client(), table)
-        store.get(TALK)
+        store.get(CONVERSATION)
         print("ready", flush=True)
         sys.stdin.readline()
-        print(json.dumps(write_numbers(store, TALK, name, appends=APPENDS)))
+        print(json.dumps(write_numbers(store, CONVERSATION, name, appends=APPENDS)))

@@ -1,55 +1,56 @@
-"""DynamoDB's TTL, by a test's own clock: late, in any order, an item at a time."""
+"""DynamoDB's TTL by a test's own clock: it deletes items late, in any order, one at a time."""
 
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from chatledger.stores.dynamodb.table import milliseconds, moment
-from tests.stores.dynamodb.clients import Params, watched_client
-from tests.stores.dynamodb.conftest import SetClock
-from tests.stores.dynamodb.tables import place
+from chatledger.stores.times import milliseconds, to_datetime
+from tests.stores.dynamodb.conftest import ManualClock
+from tests.stores.dynamodb.faulty_clients import Params, client_with_hooks
+from tests.stores.dynamodb.tables import key_of
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 
-class Reaper:
-    """Eats items of ``table`` whose ``expires_at`` has passed by ``clock``."""
+class TTLReaper:
+    """Deletes items of ``table`` whose ``expires_at`` has passed by ``clock``."""
 
     def __init__(
-        self, client: "DynamoDBClient", table: str, clock: SetClock, *, seed: int = 1
+        self, client: "DynamoDBClient", table: str, clock: ManualClock, *, seed: int = 1
     ) -> None:
         self._client = client
         self._table = table
         self._clock = clock
         self._random = Random(seed)
-        self.eaten: list[tuple[str, str]] = []
+        self.deleted: list[tuple[str, str]] = []
+        """The keys of the items deleted so far."""
 
     def client(self) -> "DynamoDBClient":
-        """A client that may find an item eaten before any of its calls."""
-        return watched_client(self._client, before=self._maybe)
+        """Return a client that may find an item deleted before any of its calls."""
+        return client_with_hooks(self._client, before=self._maybe_delete_one)
 
-    def eat_one(self) -> bool:
-        """Eat one of those that are due; whether there was any."""
-        due = self._due()
-        if due:
-            item = self._random.choice(due)
+    def delete_one(self) -> bool:
+        """Delete an expired item, chosen at random; return whether there was one."""
+        expired = self._expired_items()
+        if expired:
+            item = self._random.choice(expired)
             self._client.delete_item(
                 TableName=self._table, Key={"pk": item["pk"], "sk": item["sk"]}
             )
-            self.eaten.append(place(item))
-        return bool(due)
+            self.deleted.append(key_of(item))
+        return bool(expired)
 
-    def eat_all(self) -> None:
-        while self.eat_one():
+    def delete_all(self) -> None:
+        while self.delete_one():
             pass
 
-    def _maybe(self, operation: str, params: Params) -> None:
+    def _maybe_delete_one(self, operation: str, params: Params) -> None:
         if self._random.random() < 0.5:
-            self.eat_one()
+            self.delete_one()
 
-    def _due(self) -> list[Any]:
-        now = milliseconds(self._clock() - moment(0)) // 1_000
-        found: list[Any] = []
+    def _expired_items(self) -> list[Any]:
+        now = milliseconds(self._clock() - to_datetime(0)) // 1_000
+        items: list[Any] = []
         for page in self._client.get_paginator("scan").paginate(
             TableName=self._table,
             ConsistentRead=True,
@@ -57,5 +58,5 @@ class Reaper:
             ExpressionAttributeValues={":now": {"N": str(now)}},
             ProjectionExpression="pk, sk",
         ):
-            found += page["Items"]
-        return found
+            items += page["Items"]
+        return items

@@ -12,8 +12,8 @@ __all__ = ["AsyncDynamoDBStore", "DynamoDBStore", "check_table", "create_table",
 
 
 def __getattr__(name: str) -> object:
-    # With the first use: it needs aiodynamo and aiohttp, which the others do without; and few
-    # processes make or check tables.
+    # Imported on first use: only AsyncDynamoDBStore needs aiodynamo and aiohttp, and few processes
+    # create or check tables.
     if name == "AsyncDynamoDBStore":
         from chatledger.stores.dynamodb.aio import AsyncDynamoDBStore
 

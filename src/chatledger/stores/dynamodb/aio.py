@@ -1,31 +1,44 @@
-"""Conversations in a DynamoDB table, for async code: native, over aiodynamo and aiohttp."""
+"""Conversations in a DynamoDB table, for async code, over aiodynamo and aiohttp."""
 
+import builtins
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Self, TypeVar
 
 from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
+from chatledger.ids import new_id as a_new_id
 from chatledger.json_values import Json
 from chatledger.messages import Message, now
-from chatledger.messages import new_id as a_new_id
 from chatledger.stores.contract import AsyncStore
 from chatledger.stores.dynamodb import plans
 from chatledger.stores.dynamodb.aiodynamo_calls import AiodynamoCalls
 from chatledger.stores.dynamodb.calls import PATIENCE, Plan, paced
 from chatledger.stores.dynamodb.clients import Session
 from chatledger.stores.dynamodb.store import DynamoDBStore
-from chatledger.stores.dynamodb.table import Table
+from chatledger.stores.dynamodb.table import CLEANUP_SECONDS, Table
 
 T = TypeVar("T")
 
 
 class AsyncDynamoDBStore(AsyncStore):
-    """Conversations in ``table``, made by ``create_table``, without a thread a call.
+    """Conversations in a DynamoDB table, for async code, without a thread per call.
 
-    Any number of tasks of one event loop may share a store, and any number of stores one table; it
-    connects with the first call. Credentials, and region and address where none is given, are those
-    that boto3 finds, or ``session``, one of boto3's or botocore's. All else is as with
-    ``DynamoDBStore``.
+    Any number of tasks of one event loop may share a store, and any number of stores a table. The
+    store connects with its first call, with the credentials that boto3 finds.
+
+    Args:
+        table: The name or ARN of a table that ``create_table`` made.
+        region: The AWS region; by default the one that boto3 finds.
+        endpoint: The URL of DynamoDB; by default that of the region.
+        session: The session of boto3 or botocore that finds these; by default a new one.
+        expire_after: As for ``DynamoDBStore``.
+        consistent: As for ``DynamoDBStore``.
+        patience: As for ``DynamoDBStore``; there are no other retries.
+        cleanup: As for ``DynamoDBStore``.
+        clock: As for ``DynamoDBStore``.
+
+    Raises:
+        InvalidArgument: An argument is invalid.
     """
 
     def __init__(
@@ -38,12 +51,20 @@ class AsyncDynamoDBStore(AsyncStore):
         expire_after: timedelta | None = None,
         consistent: bool = True,
         patience: float = PATIENCE,
+        cleanup: float = CLEANUP_SECONDS,
         clock: Callable[[], datetime] = now,
     ) -> None:
         self._calls = AiodynamoCalls(
             session=session, region=region, endpoint=endpoint, patience=patience
         )
-        self._table = Table.of(table, expire_after=expire_after, consistent=consistent, clock=clock)
+        self._table = Table.of(
+            table,
+            expire_after=expire_after,
+            consistent=consistent,
+            clock=clock,
+            patience=patience,
+            cleanup=cleanup,
+        )
 
     async def create(
         self,
@@ -150,7 +171,7 @@ class AsyncDynamoDBStore(AsyncStore):
 
     async def pop(
         self, conversation_id: str, n: int = 1, *, owner: str | None = None
-    ) -> Sequence[Message]:
+    ) -> builtins.list[Message]:
         return await self._run(plans.pop(self._table, conversation_id, n, owner=owner))
 
     async def clear(self, conversation_id: str, *, owner: str | None = None) -> Conversation:
@@ -177,6 +198,7 @@ class AsyncDynamoDBStore(AsyncStore):
         *,
         at: int | None = None,
         new_id: str | None = None,
+        expires_in: timedelta | None = None,
         owner: str | None = None,
     ) -> Conversation:
         return await self._run(
@@ -186,6 +208,7 @@ class AsyncDynamoDBStore(AsyncStore):
                 at=at,
                 new_id=a_new_id() if new_id is None else new_id,
                 owner=owner,
+                expires_in=expires_in,
             )
         )
 
@@ -206,11 +229,15 @@ class AsyncDynamoDBStore(AsyncStore):
         self,
         *,
         units_per_second: float | None = None,
-        progress: Callable[[plans.Swept], None] | None = None,
+        progress: Callable[[plans.SweepProgress], None] | None = None,
         cursor: str | None = None,
+        segment: tuple[int, int] | None = None,
     ) -> int:
-        plan = plans.sweep(self._table, progress=progress, cursor=cursor)
+        plan = plans.sweep(self._table, progress=progress, cursor=cursor, segment=segment)
         return await self._run(paced(plan, units_per_second))
+
+    async def repair(self, conversation_id: str, *, owner: str | None = None) -> Conversation:
+        return await self._run(plans.repair(self._table, conversation_id, owner=owner))
 
     async def close(self) -> None:
         await self._calls.close()
@@ -225,6 +252,10 @@ class AsyncDynamoDBStore(AsyncStore):
         return await self._calls.run(plan, self._table)
 
 
-# One text for both, of what they take beyond the contract.
-for _method in (AsyncDynamoDBStore.delete_owner, AsyncDynamoDBStore.sweep):
+# The methods that take more than the contract says have the docstrings of DynamoDBStore.
+for _method in (
+    AsyncDynamoDBStore.delete_owner,
+    AsyncDynamoDBStore.sweep,
+    AsyncDynamoDBStore.repair,
+):
     _method.__doc__ = getattr(DynamoDBStore, _method.__name__).__doc__

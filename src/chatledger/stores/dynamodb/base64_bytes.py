@@ -1,37 +1,37 @@
-"""Bytes within requests and replies, for which JSON has base64."""
+"""Bytes in requests and replies, which DynamoDB's JSON carries as base64."""
 
 from binascii import a2b_base64, b2a_base64
 from typing import Any
 
 
-def encoded(value: Any) -> Any:
-    """``value`` with all bytes in it as JSON has them."""
+def encode_bytes(value: Any) -> Any:
+    """Return a copy of ``value`` in which all bytes are base64 text."""
     kind = type(value)
     if kind is dict:
-        return {name: encoded(inner) for name, inner in value.items()}
+        return {name: encode_bytes(inner) for name, inner in value.items()}
     if kind is list:
-        return [encoded(inner) for inner in value]
+        return [encode_bytes(inner) for inner in value]
     return b2a_base64(value, newline=False).decode() if kind is bytes else value
 
 
-def decoded(reply: dict[str, Any]) -> dict[str, Any]:
-    """``reply``, the attributes of all its items that hold bytes changed back."""
+def decode_bytes(reply: dict[str, Any]) -> dict[str, Any]:
+    """Decode the binary attributes of all items in ``reply``, in place, and return it."""
     for item in reply.get("Items", ()):
-        _decode(item)
+        _decode_attributes(item)
     for name in ("Item", "Attributes", "LastEvaluatedKey"):
-        _decode(reply.get(name, {}))
+        _decode_attributes(reply.get(name, {}))
     for reason in reply.get("CancellationReasons", ()):
-        _decode(reason.get("Item", {}))
+        _decode_attributes(reason.get("Item", {}))
     for requests in reply.get("UnprocessedItems", {}).values():
         for request in requests:
-            _decode(request.get("PutRequest", {}).get("Item", {}))
+            _decode_attributes(request.get("PutRequest", {}).get("Item", {}))
     return reply
 
 
-def _decode(attributes: dict[Any, Any]) -> None:
+def _decode_attributes(attributes: dict[Any, Any]) -> None:
     for attribute in attributes.values():
         if "S" in attribute or "N" in attribute:
-            continue  # early: there are hundreds in a reply
+            continue  # a shortcut: a reply has hundreds of these
         for kind, value in attribute.items():
             match kind:
                 case "B":
@@ -39,6 +39,6 @@ def _decode(attributes: dict[Any, Any]) -> None:
                 case "BS":
                     attribute[kind] = [a2b_base64(each) for each in value]
                 case "M":
-                    _decode(value)
+                    _decode_attributes(value)
                 case "L":
-                    _decode(dict(enumerate(value)))
+                    _decode_attributes(dict(enumerate(value)))

@@ -1,257 +1,483 @@
-"""What costs only storage: bodies in parts, and fences in place of the dead."""
+"""The bodies of records: their messages, within the record or in further items, the body parts.
+
+A long body is split into chunks of whole messages, each compressed by itself, so that reading or
+replacing a message touches one chunk. The chunk that begins with the body's message ``first`` is
+stored in the items ``b#<token>#<first>#<n>``. Parts are never changed: a chunk that replaces
+another is written under a token of its own, which the record names.
+"""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import ceil
 from typing import Any, NamedTuple
 
+from chatledger.backoff import backoff
 from chatledger.errors import StoreUnavailable
-from chatledger.json_values import dumps
-from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan, Wait
-from chatledger.stores.dynamodb.compression import listed, packed
-from chatledger.stores.dynamodb.log import CONDITION_FAILED, Log, Torn
-from chatledger.stores.dynamodb.reading import Stretch, bodies
+from chatledger.ids import time_of_id
+from chatledger.json_values import loads
+from chatledger.stores.dynamodb.calls import Call, Item, Plan, Wait
+from chatledger.stores.dynamodb.compression import compress, decompress, json_list
+from chatledger.stores.dynamodb.log import InconsistentRead, Log
 from chatledger.stores.dynamodb.records import (
     LAYOUT,
-    Chunk,
     Record,
-    decode_record,
-    encode_fence,
-    encode_record,
+    ReplacedChunk,
     key,
+    old_part_sort,
+    part_prefix,
     part_sort,
-    record_sort,
 )
-from chatledger.stores.dynamodb.table import FENCED, Table, stamp_at
+from chatledger.stores.dynamodb.table import DAY, HOUR, SECOND, Table, ttl_at
+from chatledger.stores.dynamodb.ttl import growth
 
 INLINE_BYTES = 64 * 1024
-"""How large a body may be within its record; a larger one lies in parts beside it."""
-CHUNK_CHARACTERS = 64 * 1024
-"""About how much text of whole messages is compressed together, to be read together."""
+"""The largest body (bytes) within a record; a larger one is stored in parts."""
+CHUNK_CHARACTERS = 4_500
+"""The most text in one chunk, unless a single message is longer: about three write units."""
 PART_BYTES = 380 * 1024
-"""How much of a chunk one item takes; DynamoDB's limit is 400 KB with keys and names."""
+"""The most bytes of a chunk in one item; DynamoDB's limit is 400 KB with keys and names."""
 BATCH_ITEMS = 25  # of one BatchWriteItem (AWS)
-BATCH_BYTES = 8 * 1024 * 1024  # of the 16 MB that one takes
-PAGE = 100
-TRIES = 12
-TOKENS = 3
-"""How often parts are written whose arrival is unknown, each time under another token."""
+MAX_BATCH_BYTES = 1024 * 1024
+"""The largest batch (bytes): a partition takes 1,000 write units a second (AWS: partition
+throughput)."""
+NAMED_WITHIN = DAY
+"""The age (ms) up to which parts may be named by a new record; later a sweep may delete them."""
+ATTEMPTS = 12
+"""The number of attempts in a row without progress after which a batch is given up."""
+FIRST_WAIT, LONGEST_WAIT = 0.05, 2.0
+"""Bounds (s) of the waits between these attempts."""
 
 
-# Bodies -------------------------------------------------------------------------------------------
+# Writing ------------------------------------------------------------------------------------------
 
 
-class Kept(NamedTuple):
-    """Where the messages of one record lie: within it, or in parts."""
+class StoredBody(NamedTuple):
+    """The messages of one record, ready to be attached to it."""
 
-    body: str | None
-    parts: str = ""
-    chunks: tuple[Chunk, ...] = ()
-    stamp: int | None = None
-    """That of the parts."""
+    body: str | None = None
+    """The messages as a JSON list, if they fit into the record."""
+    token: str = ""
+    """The token of the body parts, if the messages do not fit."""
+    part_count: int = 0
+    items: int = 0
+    """The number of items that the parts count as for TTLs: ``part_count`` or more."""
+    ttl: int | None = None
+    """The TTL of the parts."""
 
-    def lasts(self, record: Record) -> bool:
-        """Whether the parts live as long as ``record`` needs them."""
-        return not self.parts or self.stamp is None or record.stamp is not None
+    def outlives(self, record: Record) -> bool:
+        """Return whether TTL spares the parts for as long as ``record`` needs them."""
+        if not self.token:
+            return True
+        if self.ttl is None or record.ttl is None or record.lifetime is None:
+            return self.ttl == record.ttl
+        if record.ttl_base is None:
+            return self.ttl >= ttl_at((record.expiry or 0) + 2 * HOUR)
+        # Since the parts were written, time has passed and rivals may have added items.
+        slack = record.lifetime // (4 * SECOND)
+        return self.ttl >= record.ttl_base + growth(record.lifetime, record.items) - slack
 
-    def within(self, record: Record) -> Record:
-        floor = record.floor
-        if floor is not None and self.stamp is not None:
-            floor = min(floor, self.stamp)
-        return record._replace(body=self.body, parts=self.parts, chunks=self.chunks, floor=floor)
+    def may_be_named(self, time: int) -> bool:
+        """Return whether the parts are young enough for a record to name them."""
+        return not self.token or time - time_of_id(self.token) < NAMED_WITHIN
 
-
-def keep(log: Log, texts: Sequence[str], stamp: int | None) -> Plan[Kept]:
-    """Have the messages, each as JSON, ready for a record; long ones are written to parts now.
-
-    Parts without a record that names them are seen by nobody, and are freed by ``sweep``.
-    """
-    text = listed(texts)
-    if (
-        len(text) <= INLINE_BYTES
-        or len(next(iter(packed(text, beside=0).values()))) <= INLINE_BYTES
-    ):
-        return Kept(text)
-    for _ in range(TOKENS):
-        parts = Parts(log, stamp)
-        try:
-            yield from parts.add(texts)
-            return (yield from parts.kept())
-        except Torn:
-            continue
-    raise StoreUnavailable("DynamoDB did not take a long message in time; try again later.")
+    def attach_to(self, record: Record) -> Record:
+        """Return the record with this body."""
+        record = record._replace(body=self.body, body_token=self.token, part_count=self.part_count)
+        if self.ttl is None or record.lifetime is None:
+            return record
+        if record.ttl_base is None:
+            return record._replace(min_ttl=min(record.min_ttl or 0, self.ttl))
+        base = self.ttl - growth(record.lifetime, record.items)
+        return record._replace(ttl_base=min(record.ttl_base, base))
 
 
-class Parts:
-    """Writes messages to parts, chunk by chunk, in bounded memory.
+class PreparedBody:
+    """Messages that are not stored yet: a JSON list or, if that is long, compressed chunks."""
 
-    Raises ``Torn`` where parts with a stamp may still arrive: long after they were taken for
-    written they could bring back a stamp that was taken away since, for TTL to eat them.
-    """
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.body: str | None = json_list(texts)
+        self.chunks: list[tuple[int, int, bytes]] = []
+        """Of each chunk: the index of its first message, its number of messages, and its bytes."""
+        if len(self.body) <= INLINE_BYTES:
+            return
+        (inline,) = compress(self.body, other_bytes=0).values()
+        if len(inline) > INLINE_BYTES:
+            self.body, self.chunks = None, list(_chunked(texts, 0))
 
-    def __init__(self, log: Log, stamp: int | None) -> None:
+    @property
+    def part_count(self) -> int:
+        return sum(ceil(len(data) / PART_BYTES) for _, _, data in self.chunks)
+
+    def store(self, log: Log, ttl: int | None) -> Plan[StoredBody]:
+        """Write the parts, if there are any, with the TTL ``ttl``, and return the stored body.
+
+        No reader sees parts that no record names; ``sweep`` frees them.
+        """
+        if self.body is not None:
+            return StoredBody(self.body)
+        writer = BodyWriter(log, ttl, items=self.part_count)
+        for chunk in self.chunks:
+            yield from writer.add_chunk(*chunk)
+        return (yield from writer.finish())
+
+
+class BodyWriter:
+    """Writes a body to parts, chunk by chunk, in bounded memory."""
+
+    def __init__(self, log: Log, ttl: int | None, *, items: int) -> None:
+        self.token = log.table.token()
         self._log = log
-        self._stamp = stamp
-        self._token = log.table.new_token()
+        self._ttl = ttl
+        self._items = items
         self._texts: list[str] = []
-        self._characters = 0
-        self._chunks: list[Chunk] = []
-        self._items = 0
+        self._chunked = 0  # the number of messages that are in chunks already
+        self._part_count = 0
         self._waiting: list[dict[str, Any]] = []
-        self._bytes = 0
+        self._waiting_bytes = 0
 
     def add(self, texts: Sequence[str]) -> Plan[None]:
-        for text in texts:
-            if self._texts and self._characters + len(text) > CHUNK_CHARACTERS:
-                yield from self._end_chunk()
-            self._texts.append(text)
-            self._characters += len(text)
+        """Add messages, each as JSON."""
+        self._texts += texts
+        if sum(map(len, self._texts)) < 8 * CHUNK_CHARACTERS:
+            return
+        yield from self._write_texts()
 
-    def kept(self) -> Plan[Kept]:
-        if self._texts:
-            yield from self._end_chunk()
-        yield from self._flush()
-        return Kept(None, self._token, tuple(self._chunks), self._stamp)
-
-    def discard(self) -> Plan[None]:
-        """Delete what was written; no record has named it."""
-        self._texts, self._waiting = [], []
-        yield from delete_parts(self._log, self._token, self._items)
-
-    def _end_chunk(self) -> Plan[None]:
-        texts, self._texts, self._characters = self._texts, [], 0
-        data = zlib.compress(listed(texts).encode())
-        stretches = [data[n : n + PART_BYTES] for n in range(0, len(data), PART_BYTES)]
-        self._chunks.append(Chunk(messages=len(texts), items=len(stretches)))
-        for stretch in stretches:
-            if len(self._waiting) == BATCH_ITEMS or self._bytes + len(stretch) > BATCH_BYTES:
+    def add_chunk(self, first: int, messages: int, data: bytes) -> Plan[None]:
+        """Add a compressed chunk that begins with the body's message ``first``."""
+        parts = [data[n : n + PART_BYTES] for n in range(0, len(data), PART_BYTES)]
+        for n, part in enumerate(parts):
+            if len(self._waiting) == BATCH_ITEMS or (
+                self._waiting and self._waiting_bytes + len(part) > MAX_BATCH_BYTES
+            ):
                 yield from self._flush()
-            item = key(self._log.id, part_sort(self._token, self._items))
-            item |= {"v": {"N": str(LAYOUT)}, "b": {"B": stretch}}
-            if self._stamp is not None:
-                item["expires_at"] = {"N": str(self._stamp)}
+            item = key(self._log.id, part_sort(self.token, first, n))
+            item |= {"v": {"N": str(LAYOUT)}, "b": {"B": part}}
+            item |= {"n": {"N": str(messages)}, "s": {"N": str(len(parts))}}
+            if self._ttl is not None:
+                item["expires_at"] = {"N": str(self._ttl)}
             self._waiting.append({"PutRequest": {"Item": item}})
-            self._items += 1
-            self._bytes += len(stretch)
+            self._waiting_bytes += len(part)
+        self._part_count += len(parts)
+        self._chunked = first + messages
+
+    @property
+    def messages(self) -> int:
+        """The number of messages that were added."""
+        return self._chunked + len(self._texts)
+
+    def finish(self) -> Plan[StoredBody]:
+        """Write the rest, and return the stored body; it contains the messages if they are few."""
+        if not self._chunked:
+            prepared = PreparedBody(self._texts)
+            if prepared.body is not None:
+                return StoredBody(prepared.body if self._texts else None)
+        if self._texts:
+            yield from self._write_texts()
+        yield from self._flush()
+        items = max(self._items, self._part_count)
+        return StoredBody(None, self.token, self._part_count, items, self._ttl)
+
+    def as_record(self) -> Record:
+        """Return a record that names the parts, for ``delete_body``."""
+        return Record(0, self.token, 0, None, 0, 0, body_token=self.token)
+
+    def _write_texts(self) -> Plan[None]:
+        texts, self._texts = self._texts, []
+        for chunk in _chunked(texts, self._chunked):
+            yield from self.add_chunk(*chunk)
 
     def _flush(self) -> Plan[None]:
-        waiting, self._waiting, self._bytes = self._waiting, [], 0
-        try:
-            yield from _write(self._log.table, waiting, once=self._stamp is not None)
-        except CallFailed as failed:
-            if not failed.unknown:
-                raise
-            raise Torn from failed
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        yield from write_batch(self._log.table, waiting, what="store the parts of a long message")
 
 
-def delete_parts(log: Log, token: str, items: int) -> Plan[None]:
-    """Delete the first ``items`` parts of that token."""
-    # A token is never used again, so that this can meet nobody else's.
-    requests = [{"DeleteRequest": {"Key": key(log.id, part_sort(token, n))}} for n in range(items)]
-    for start in range(0, items, BATCH_ITEMS):
-        yield from _write(log.table, requests[start : start + BATCH_ITEMS])
+def _chunked(texts: Sequence[str], first: int) -> Iterator[tuple[int, int, bytes]]:
+    """Yield compressed chunks of the messages; ``first`` is the index of the first one."""
+    start = size = 0
+    for n, text in enumerate(texts):
+        if n > start and size + len(text) > CHUNK_CHARACTERS:
+            yield first + start, n - start, zlib.compress(json_list(texts[start:n]).encode())
+            start, size = n, 0
+        size += len(text)
+    if start < len(texts):
+        data = zlib.compress(json_list(texts[start:]).encode())
+        yield first + start, len(texts) - start, data
 
 
-def _write(table: Table, requests: list[dict[str, Any]], *, once: bool = False) -> Plan[None]:
-    for tried in range(TRIES):
-        if not requests:
-            return
-        if tried:
-            yield Wait(table.random.uniform(0, min(0.05 * 2**tried, 2.0)))
-        reply = yield Call("BatchWriteItem", {"RequestItems": {table.name: requests}}, once)
-        requests = reply.get("UnprocessedItems", {}).get(table.name, [])
-    if requests:
-        raise StoreUnavailable("DynamoDB did not take all parts of a long message; try again.")
+def write_batch(
+    table: Table,
+    requests: list[dict[str, Any]],
+    *,
+    what: str,
+    read_at: tuple[int, float] | None = None,
+) -> Plan[None]:
+    """Write a batch, and write again what DynamoDB leaves unprocessed.
 
+    Args:
+        table: The table.
+        requests: Puts and deletes, at most ``BATCH_ITEMS``.
+        what: What the batch does, for the error: "DynamoDB did not ... in time".
+        read_at: When the log's end was read that the batch relies on; None if it relies on none.
 
-# Fences -------------------------------------------------------------------------------------------
-
-
-def fence(log: Log, first: int, last: int) -> Plan[int]:
-    """Fence every record that begins at a position from ``first`` to ``last``; how many there were.
-
-    They must be dead: a fence keeps the place taken for a day, and none of the messages.
+    Raises:
+        InconsistentRead: The log's end was read too long ago, since the process was frozen.
+        StoreUnavailable: DynamoDB processed nothing more in ``ATTEMPTS`` attempts.
     """
-    fenced = 0
-    while first <= last:
-        items = yield from log.query(
-            record_sort(first), record_sort(last), limit=PAGE, forward=True
-        )
-        for record in map(decode_record, items):
-            first = record.revision + 1
-            if isinstance(record, Record):
-                yield from _fence_one(log, record)
-                fenced += 1
-        if len(items) < PAGE:
+    attempt = 0
+    while requests:
+        if attempt:
+            wait = backoff(table.random, attempt - 1, first=FIRST_WAIT, longest=LONGEST_WAIT)
+            yield Wait(wait)
+        if read_at is not None and not table.is_fresh(read_at):
+            raise InconsistentRead
+        reply = yield Call("BatchWriteItem", {"RequestItems": {table.name: requests}})
+        left = reply.get("UnprocessedItems", {}).get(table.name, [])
+        attempt = 1 if len(left) < len(requests) else attempt + 1
+        requests = left
+        if attempt == ATTEMPTS:
+            raise StoreUnavailable(f"DynamoDB did not {what} in time; try again later.")
+
+
+# Reading ------------------------------------------------------------------------------------------
+
+
+class _Chunk(NamedTuple):
+    first: int
+    values: list[Any]
+    size: int
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.values)
+
+
+class Values(NamedTuple):
+    """Consecutive messages of a body, as JSON values."""
+
+    first: int
+    """The index of the first one."""
+    values: list[Any]
+    sizes: list[int]
+    """The approximate size of each, in characters of JSON."""
+    stopped: bool = False
+    """True if reading may have stopped early because of the size of the messages."""
+
+
+def read_body(
+    log: Log, record: Record, low: int, high: int, *, most_bytes: int, backward: bool = False
+) -> Plan[Values]:
+    """Return the body's messages from index ``low`` up to, but not including, ``high``.
+
+    The result ends early after ``most_bytes``, or where a part is missing. If ``backward``, chunks
+    are read from the last one on, so that ``most_bytes`` leaves out the first messages.
+    """
+    if record.body is not None:
+        values = list(loads(record.body))
+        size = len(record.body) // max(len(values), 1)
+        return Values(low, values[low:high], [size] * len(values[low:high]))
+    if record.chunks:
+        chunks = yield from _read_old_chunks(log, record, low, high)
+    else:
+        chunks = yield from _read_chunks(log, record, low, high, most_bytes, backward)
+    kept: list[_Chunk] = []
+    at = high if backward else low
+    for chunk in reversed(chunks) if backward else chunks:
+        if not (chunk.first < at <= chunk.end if backward else chunk.first <= at < chunk.end):
             break
-    return fenced
+        kept.append(chunk)
+        at = chunk.first if backward else chunk.end
+    if backward:
+        kept.reverse()
+    first = kept[0].first if kept else at
+    values, sizes = [], []
+    for chunk in kept:
+        values += chunk.values
+        sizes += [chunk.size // len(chunk.values)] * len(chunk.values)
+    skip, end = max(low - first, 0), high - first
+    stopped = sum(chunk.size for chunk in kept) > most_bytes
+    return Values(max(first, low), values[skip:end], sizes[skip:end], stopped)
 
 
-def _fence_one(log: Log, record: Record) -> Plan[None]:
-    # Its parts first: a record that is there still names them to whoever finishes this.
-    yield from discard_parts(log, record)
-    stamp = stamp_at(log.table.time() + FENCED)
-    try:
-        yield Call(
-            "PutItem",
-            # With its token: after days of sleep another record may stand there.
-            log.guarded_put(encode_fence(log.id, record, stamp), "#k = :k", k={"S": record.token}),
+def _read_chunks(
+    log: Log, record: Record, low: int, high: int, most_bytes: int, backward: bool
+) -> Plan[list[_Chunk]]:
+    """Return the chunks that contain the messages from ``low`` up to ``high``, in order."""
+    found: list[_Chunk] = []
+    segments = list(_segments(record, low, high))
+    size = 0
+    for start, end, token in reversed(segments) if backward else segments:
+        read = yield from _read_segment(log, record, token, start, end, most_bytes - size, backward)
+        found = [*read, *found] if backward else [*found, *read]
+        size += sum(chunk.size for chunk in read)
+        if size > most_bytes:
+            break
+    return found
+
+
+def _segments(record: Record, low: int, high: int) -> Iterator[tuple[int, int, str]]:
+    """Split the messages from ``low`` up to ``high`` by the token of their chunks."""
+    at = low
+    for chunk in record.replaced_chunks:
+        end = chunk.first + chunk.messages
+        if end <= low or chunk.first >= high:
+            continue
+        if at < chunk.first:
+            yield at, chunk.first, record.body_token
+        yield chunk.first, end, chunk.token
+        at = end
+    if at < high:
+        yield at, high, record.body_token
+
+
+def _read_segment(
+    log: Log, record: Record, token: str, start: int, end: int, most_bytes: int, backward: bool
+) -> Plan[list[_Chunk]]:
+    if not backward and start > 0:
+        # The chunk that holds ``start`` may begin before it.
+        items = yield from log.query(
+            part_prefix(token), part_sort(token, start, 999), limit=1, forward=False, names=("sk",)
         )
-    except CallFailed as failed:
-        if failed.code != CONDITION_FAILED:
-            raise
+        start = int(items[0]["sk"]["S"].split("#")[2]) if items else start
+    low = part_prefix(token) if backward else part_sort(token, start, 0)
+    high = part_sort(token, end - 1, 999)
+    chunks: list[_Chunk] = []
+    pending: list[Item] = []
+    size = 0
+    limit = 1 + ceil((end - start) * max(record.part_count, 1) / max(record.messages, 1))
+    while True:
+        items = yield from log.query(low, high, limit=limit, forward=not backward)
+        for item in items:
+            if pending and _first_of(pending[0]) != _first_of(item):
+                pending = []
+            pending.append(item)
+            if len(pending) == int(item["s"]["N"]):
+                chunk = _decode_chunk(reversed(pending) if backward else pending)
+                chunks.append(chunk)
+                size += chunk.size
+                pending = []
+        reached = chunks and (chunks[-1].first <= start if backward else chunks[-1].end >= end)
+        if len(items) < limit or reached or size > most_bytes:
+            break
+        last = items[-1]["sk"]["S"]
+        low, high = (low, _before(last)) if backward else (last + " ", high)
+        limit = 100
+    # Backward, earlier chunks may have been read than those from ``start`` on.
+    return [chunk for chunk in reversed(chunks) if chunk.end > start] if backward else chunks
 
 
-def shorten(log: Log, part: Stretch, cut: Record) -> Plan[None]:
-    """Rewrite a record of which ``cut`` left but the messages of ``part`` and those before.
+def _first_of(item: Item) -> str:
+    return str(item["sk"]["S"].rpartition("#")[0])
 
-    Raises ``Torn`` where another has rewritten it meanwhile, and maybe left more.
+
+def _before(sort: str) -> str:
+    """Return a sort key before that of a part, and after those of all earlier parts."""
+    return sort[:-1] + chr(ord(sort[-1]) - 1) + "~"
+
+
+def _decode_chunk(items: Any) -> _Chunk:
+    items = list(items)
+    text = decompress(b"".join(bytes(item["b"]["B"]) for item in items))
+    return _Chunk(int(items[0]["sk"]["S"].split("#")[2]), list(loads(text)), len(text))
+
+
+def _read_old_chunks(log: Log, record: Record, low: int, high: int) -> Plan[list[_Chunk]]:
+    """Layout 1: return the chunks that hold the messages from ``low`` up to ``high``."""
+    found: list[_Chunk] = []
+    start = item = 0
+    for chunk in record.chunks:
+        end = start + chunk.messages
+        if start < high and end > low:
+            items = yield from log.query(
+                old_part_sort(record.body_token, item),
+                old_part_sort(record.body_token, item + chunk.items - 1),
+                limit=chunk.items,
+                forward=True,
+            )
+            if len(items) == chunk.items:
+                text = decompress(b"".join(bytes(item["b"]["B"]) for item in items))
+                found.append(_Chunk(start, list(loads(text)), len(text)))
+        start, item = end, item + chunk.items
+    return found
+
+
+# Replacing and removing ---------------------------------------------------------------------------
+
+
+def chunk_of(log: Log, record: Record, index: int) -> Plan[ReplacedChunk | None]:
+    """Return the chunk that contains the body's message ``index``; None if it is missing."""
+    for chunk in record.replaced_chunks:
+        if chunk.first <= index < chunk.first + chunk.messages:
+            return chunk
+    items = yield from log.query(
+        part_prefix(record.body_token),
+        part_sort(record.body_token, index, 999),
+        limit=1,
+        forward=False,
+        names=("sk", "n"),
+    )
+    if not items:
+        return None
+    first, messages = int(items[0]["sk"]["S"].split("#")[2]), int(items[0]["n"]["N"])
+    if index >= first + messages:
+        return None
+    return ReplacedChunk(first, messages, record.body_token)
+
+
+def replace_chunk(
+    log: Log, record: Record, old: ReplacedChunk, texts: Sequence[str]
+) -> Plan[Record]:
+    """Write a chunk in place of ``old``, under a new token; return ``record``, changed to name it.
+
+    Args:
+        log: The conversation's log.
+        record: The record whose body contains the chunk.
+        old: The chunk to replace.
+        texts: The messages of the new chunk, each as JSON.
     """
-    record = part.record
-    values = yield from bodies(log, Stretch(record, record.position, part.last))
-    # Its own stamp, not the cut's: all may have lost theirs since, or been given later ones.
-    kept = yield from keep(log, [dumps(value) for value in values], record.stamp)
-    shorter = kept.within(record)._replace(
-        messages=len(values),
-        message_count=record.message_count - (record.messages - len(values)),
-        rewritten=cut.position,
-    )
-    try:
-        yield Call("PutItem", rewriting(log, record, shorter))
-    except CallFailed as failed:
-        if failed.code != CONDITION_FAILED:
-            raise
-        raise Torn from failed
-    yield from discard_parts(log, record)
+    writer = BodyWriter(log, record.ttl, items=0)
+    data = zlib.compress(json_list(texts).encode())
+    yield from writer.add_chunk(old.first, len(texts), data)
+    yield from writer.finish()
+    others = [chunk for chunk in record.replaced_chunks if chunk.first != old.first]
+    chunks = sorted([*others, ReplacedChunk(old.first, len(texts), writer.token)])
+    return record._replace(replaced_chunks=tuple(chunks))
 
 
-def rewriting(log: Log, record: Record, changed: Record) -> dict[str, Any]:
-    """The parameters of a put that changes the record only if nobody else did."""
-    seen = {"r": record.rewritten or None, "expires_at": record.stamp}
-    conditions = [
-        f"attribute_not_exists(#{name})" if value is None else f"#{name} = :{name}"
-        for name, value in seen.items()
-    ]
-    return log.guarded_put(
-        encode_record(log.id, changed),
-        # A fence bears the token too.
-        " AND ".join(["#k = :k", "attribute_exists(#l)", *conditions]),
-        k={"S": record.token},
-        **{name: {"N": str(value)} for name, value in seen.items() if value is not None},
-    )
+def delete_chunk(log: Log, chunk: ReplacedChunk) -> Plan[None]:
+    """Delete the parts of a chunk, which no record names any longer."""
+    low, high = part_sort(chunk.token, chunk.first, 0), part_sort(chunk.token, chunk.first, 999)
+    yield from delete_parts(log, low, high)
 
 
-def discard_parts(log: Log, record: Record) -> Plan[None]:
-    """Delete the parts that ``record`` names and no record needs any more."""
-    yield from delete_parts(log, record.parts, sum(chunk.items for chunk in record.chunks))
+def delete_rest(log: Log, record: Record, first: int) -> Plan[None]:
+    """Delete the chunks of a shortened body that begin with message ``first`` or later."""
+    token = record.body_token
+    yield from delete_parts(log, part_sort(token, first, 0), part_prefix(token) + "~")
 
 
-def eat(log: Log, sort: str, until: int) -> Plan[int]:
-    """Delete an item whose stamp lies before ``until``, as TTL does; how many that were."""
-    params = log.guarded("#expires_at < :until", until={"N": str(until)})
-    try:
-        yield Call("DeleteItem", params | {"Key": key(log.id, sort)})
-    except CallFailed as failed:
-        if failed.code != CONDITION_FAILED:
-            raise
-        return 0
-    return 1
+def delete_body(log: Log, record: Record) -> Plan[None]:
+    """Delete all parts of a record's body, which no record needs any longer."""
+    for token in tokens_of(record):
+        yield from delete_parts(log, part_prefix(token), part_prefix(token) + "~")
+
+
+def delete_parts(log: Log, low: str, high: str) -> Plan[None]:
+    """Delete the body parts whose sort keys lie from ``low`` to ``high``."""
+    while True:
+        items = yield from log.query(
+            low, high, limit=8 * BATCH_ITEMS, forward=True, names=("pk", "sk")
+        )
+        requests = [{"DeleteRequest": {"Key": item}} for item in items]
+        for start in range(0, len(requests), BATCH_ITEMS):
+            batch = requests[start : start + BATCH_ITEMS]
+            yield from write_batch(log.table, batch, what="delete the parts of a long message")
+        if len(items) < 8 * BATCH_ITEMS:
+            return
+        low = items[-1]["sk"]["S"] + " "
+
+
+def tokens_of(record: Record) -> list[str]:
+    """Return the tokens of the record's body parts."""
+    if not record.body_token:
+        return []
+    return [record.body_token, *(chunk.token for chunk in record.replaced_chunks)]

@@ -1,4 +1,4 @@
-"""Calls over a boto3 client, which block; and what botocore's errors say."""
+"""Calls over a boto3 client, which block, and the meaning of botocore's errors."""
 
 import time
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from botocore.exceptions import (
     ParamValidationError,
     ProxyConnectionError,
 )
-from botocore.exceptions import ConnectionError as NoConnection
+from botocore.exceptions import ConnectionError as BotocoreConnectionError
 from botocore.parsers import ResponseParserError
 
 from chatledger.library_logs import keep_messages_out_of_logs
@@ -29,7 +29,12 @@ from chatledger.stores.dynamodb.calls import (
     patient,
     run,
 )
-from chatledger.stores.dynamodb.errors import NO_CREDENTIALS, answered, translated, unanswered
+from chatledger.stores.dynamodb.errors import (
+    NO_CREDENTIALS,
+    failure_from_reply,
+    failure_without_reply,
+    store_error,
+)
 from chatledger.stores.dynamodb.table import Table
 
 if TYPE_CHECKING:
@@ -37,20 +42,20 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_ON_THE_WAY = (
+_CONNECTION_ERRORS = (
     ChecksumError,
     HTTPClientError,
     IncompleteReadError,
-    NoConnection,
+    BotocoreConnectionError,
     ResponseParserError,
 )
 _NOT_CONNECTED = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError)
 
 
 class Boto3Calls:
-    """Makes each call with ``client``.
+    """Runs plans with a boto3 client.
 
-    One that fails for a while is tried again for ``patience`` seconds.
+    A call that fails temporarily is tried again for ``patience`` seconds.
     """
 
     def __init__(self, client: "DynamoDBClient", *, patience: float = PATIENCE) -> None:
@@ -58,65 +63,78 @@ class Boto3Calls:
         self._client = client
         self._patience = patience
         config: Any = client.meta.config
-        self._tries_once = (config.retries or {}).get("total_max_attempts") == 1
+        self._single_attempt = (config.retries or {}).get("total_max_attempts") == 1
 
     def run(self, plan: Plan[T], table: Table) -> T:
-        """What the plan returns."""
-        tried = patient(
-            plan, seconds=self._patience, monotonic=table.monotonic, random=table.random
+        """Run ``plan`` to its result, and translate a failure that it does not handle."""
+        retrying = patient(
+            plan,
+            seconds=self._patience,
+            monotonic=table.monotonic,
+            random=table.random,
+            time=table.time,
         )
         try:
-            return run(tried, self.perform, time.sleep)
+            return run(retrying, self.perform, time.sleep)
         except CallFailed as failed:
-            raise translated(failed, table.name) from failed.__cause__
+            raise store_error(failed, table.name) from failed.__cause__
 
     def perform(self, call: Call) -> Any:
-        """The reply. Raises ``CallFailed``."""
+        """Make one call and return the reply. Raises ``CallFailed``."""
         try:
             reply = getattr(self._client, xform_name(call.operation))(**call.params)
-            _check_origin(reply)
+            _check_content_type(reply)
             return reply
         except ParamValidationError:
-            raise  # a fault of ours, no answer of theirs
+            raise  # a bug of the plan; nothing was sent
         except (BotoCoreError, ClientError, ResponseParserError) as error:
-            raise failure(error, call.operation, tries_once=self._tries_once) from error
+            raise failure_from_boto3(
+                error, call.operation, single_attempt=self._single_attempt
+            ) from error
 
 
-def _check_origin(reply: Mapping[str, Any]) -> None:
-    """Raise ``ResponseParserError`` where it is not of DynamoDB's: a page of a proxy's, say.
+def _check_content_type(reply: Mapping[str, Any]) -> None:
+    """Raise ``ResponseParserError`` unless the reply is JSON.
 
-    botocore takes what is no JSON for a reply that says nothing, and so a write for done.
+    botocore turns a body that is not JSON, such as the page of a proxy, into an empty reply; a
+    write would then seem to have succeeded.
     """
     headers = reply.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    if "json" not in (kind := headers.get("content-type", "json")):
-        raise ResponseParserError(f"The reply is of type {kind}.")
+    content_type = headers.get("content-type", "json")
+    if "json" not in content_type:
+        raise ResponseParserError(f"The reply has the content type {content_type}.")
 
 
-def failure(error: Exception, operation: str, *, tries_once: bool) -> CallFailed:
-    """What botocore's error says of a call of that operation.
+def failure_from_boto3(error: Exception, operation: str, *, single_attempt: bool) -> CallFailed:
+    """Return the failure of a call that raised one of botocore's errors.
 
-    ``tries_once`` says that botocore makes no tries of its own, of which the error tells nothing.
+    Args:
+        error: The error.
+        operation: The call's operation.
+        single_attempt: Whether the client makes only one attempt. The error does not say how many
+            it made, and an earlier one may have taken effect.
     """
     if isinstance(error, ClientError):
-        return _refusal(error, operation)
-    if isinstance(error, _ON_THE_WAY):
+        return _failure_from_client_error(error, operation)
+    if isinstance(error, _CONNECTION_ERRORS):
         connected = not isinstance(error, _NOT_CONNECTED)
-        return unanswered(error, connected=connected, tries=1 if tries_once else 2)
-    # What is left arises before anything is sent: a profile, a sign-in or a role that is missing.
+        attempts = 1 if single_attempt else 2
+        return failure_without_reply(error, connected=connected, attempts=attempts)
+    # All others are raised before anything is sent: a profile, a sign-in or a role is missing.
     return CallFailed(NO_CREDENTIALS, str(error))
 
 
-def _refusal(error: ClientError, operation: str) -> CallFailed:
+def _failure_from_client_error(error: ClientError, operation: str) -> CallFailed:
     reply: Any = error.response
-    about = reply.get("ResponseMetadata", {})
-    failed = answered(
+    metadata = reply.get("ResponseMetadata", {})
+    failed = failure_from_reply(
         reply["Error"].get("Code", ""),
         reply["Error"].get("Message", ""),
-        status=about.get("HTTPStatusCode", 0),
+        status=metadata.get("HTTPStatusCode", 0),
         reply=reply,
-        tries=1 + about.get("RetryAttempts", 0),
+        attempts=1 + metadata.get("RetryAttempts", 0),
     )
     if error.operation_name == operation:
         return failed
-    # It is the service that gives out credentials that refused.
+    # The service that issues credentials refused the call, not DynamoDB.
     return CallFailed(NO_ANSWER if failed.unknown else NO_CREDENTIALS, str(error))

@@ -1,31 +1,30 @@
-"""Plans: what to ask of DynamoDB, one call after another, without a client and without I/O.
+"""Plans: operations as a series of calls to DynamoDB, without a client and without I/O.
 
-A plan is a generator: it yields ``Call`` or ``Wait``, is sent the call's reply (or thrown
-``CallFailed``), and returns its result. So the logic that goes wrong is written once, and is driven
-by a boto3 client, by an async one, or by a simulation that interleaves many.
+A plan is a generator: it yields ``Call`` or ``Wait``, is sent the call's reply (or has
+``CallFailed`` thrown into it), and returns its result. So the logic that can go wrong is written
+once, and runs over a boto3 client, over an async one, or in a simulation that interleaves plans.
 """
 
 from collections.abc import Awaitable, Callable, Generator
 from random import Random
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+from chatledger.backoff import backoff
 from chatledger.errors import InvalidArgument, StoreUnavailable
 
 Attribute: TypeAlias = dict[str, Any]
 Item: TypeAlias = dict[str, Attribute]
-"""An item as DynamoDB's own JSON has it, such as ``{"pk": {"S": "c#1"}}``; ``B`` holds bytes."""
+"""An item in DynamoDB's own JSON, such as ``{"pk": {"S": "c#1"}}``; ``B`` holds bytes."""
 
 
 class Call(NamedTuple):
-    """A request: the operation by DynamoDB's name for it, such as ``PutItem``.
-
-    ``once`` says that it must not be sent again where an earlier try may still arrive; the plan is
-    thrown that failure.
-    """
+    """A request to DynamoDB."""
 
     operation: str
+    """DynamoDB's name of the operation, such as ``PutItem``."""
     params: dict[str, Any]
-    once: bool = False
+    patience: float | None = None
+    """How long (s) the call is retried; None for as long as the store is set to."""
 
 
 class Wait(NamedTuple):
@@ -35,12 +34,15 @@ class Wait(NamedTuple):
 
 
 class CallFailed(Exception):
-    """A call was answered with an error, or not at all.
+    """The reply to a call was an error, or there was no reply.
 
-    ``code`` is DynamoDB's (``ConditionalCheckFailedException``) or, where none came back,
-    ``NoAnswer``. ``item`` is what stood in a failed condition's way. ``reasons`` are those of a
-    cancelled transaction, an entry a part: a code and an item, or two times None. ``unknown`` says
-    that the call may have taken effect all the same.
+    Attributes:
+        code: DynamoDB's error code, or ``NoAnswer`` if there was no reply.
+        message: DynamoDB's error message, or the reason why there was no reply.
+        item: The item that did not meet the condition.
+        reasons: The reasons why a transaction was cancelled. For each of its parts, the code and
+            the existing item, or None and None if the part was not the reason.
+        unknown: True if the outcome is unknown: the call may have taken effect.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ TRANSIENT = frozenset(
     {
         NO_ANSWER,
         "InternalServerError",
+        "ReplicatedWriteConflictException",
         "ServiceUnavailable",
         "ProvisionedThroughputExceededException",
         "RequestLimitExceeded",
@@ -78,13 +81,15 @@ TRANSIENT = frozenset(
     }
 )
 PATIENCE = 20.0
-"""Seconds that a call is tried again for, while DynamoDB throttles or does not answer."""
-FIRST_WAIT = 0.025
-LONGEST_WAIT = 2.0
+"""How long (s) a call is retried while DynamoDB throttles or does not reply."""
+FIRST_WAIT, LONGEST_WAIT = 0.025, 2.0
+"""Bounds (s) of the waits between attempts."""
+LONGEST_RETRY = 600_000
+"""For how long (ms) by the wall clock a write is retried."""
 
 
 def run(plan: Plan[T], perform: Callable[[Call], Any], sleep: Callable[[float], None]) -> T:
-    """Drive ``plan`` to its result with calls that block."""
+    """Run ``plan`` to its result with calls that block."""
     reply: Any = None
     failed: CallFailed | None = None
     while True:
@@ -108,7 +113,7 @@ async def arun(
     perform: Callable[[Call], Awaitable[Any]],
     sleep: Callable[[float], Awaitable[None]],
 ) -> T:
-    """Drive ``plan`` to its result with calls that are awaited."""
+    """Run ``plan`` to its result with calls that are awaited."""
     reply: Any = None
     failed: CallFailed | None = None
     while True:
@@ -127,30 +132,8 @@ async def arun(
             failed = error
 
 
-def patient(
-    plan: Plan[T], *, seconds: float, monotonic: Callable[[], float], random: Random
-) -> Plan[T]:
-    """``plan``, each of its calls tried again while it fails for a while, with full jitter.
-
-    Trying again is right for every call of a plan that is not to be sent ``once``: those that write
-    are conditional and bear a token, so that a plan recognises its own. Where a call goes on
-    failing for ``seconds``, the plan is thrown ``StoreUnavailable``; a failed condition it is
-    thrown at once.
-    """
-    return through(plan, lambda step: _tried(step, monotonic() + seconds, monotonic, random))
-
-
-def paced(plan: Plan[T], units_per_second: float | None) -> Plan[T]:
-    """``plan``, made to pause so that it takes no more capacity units a second than that."""
-    if units_per_second is None:
-        return plan
-    if not units_per_second > 0:
-        raise InvalidArgument("units_per_second must be over 0.")
-    return through(plan, lambda step: _slowly(step, units_per_second))
-
-
 def through(plan: Plan[T], take: Callable[[Call | Wait], Plan[Any]]) -> Plan[T]:
-    """``plan``, with each of its steps taken as ``take`` says, by further steps."""
+    """Run ``plan``, with each of its steps replaced by the plan that ``take`` returns for it."""
     reply: Any = None
     failed: Exception | None = None
     while True:
@@ -166,7 +149,47 @@ def through(plan: Plan[T], take: Callable[[Call | Wait], Plan[Any]]) -> Plan[T]:
             failed = error
 
 
-def _slowly(step: Call | Wait, units_per_second: float) -> Plan[Any]:
+def patient(
+    plan: Plan[T],
+    *,
+    seconds: float,
+    monotonic: Callable[[], float],
+    random: Random,
+    time: Callable[[], int] | None = None,
+) -> Plan[T]:
+    """Run ``plan``, and retry each of its calls that fails temporarily.
+
+    Every call of a plan may be retried: a write is conditional and has a token, by which the plan
+    recognises it, or may safely be made twice. If a call keeps failing for ``seconds``,
+    ``StoreUnavailable`` is thrown into the plan; other failures, such as a failed condition, are
+    thrown into it at once.
+
+    Args:
+        plan: The plan.
+        seconds: How long a call is retried.
+        monotonic: The monotonic clock, in seconds.
+        random: The source of jitter.
+        time: The wall clock, in ms, by which a write is no longer retried after
+            ``LONGEST_RETRY``: the monotonic clock stands still while the process is frozen, and
+            what the write relies on holds for an hour only.
+    """
+    return through(plan, lambda step: _retry(step, seconds, monotonic, random, time))
+
+
+def paced(plan: Plan[T], units_per_second: float | None) -> Plan[T]:
+    """Run ``plan`` with pauses, so that it consumes at most that many capacity units a second.
+
+    Raises:
+        InvalidArgument: ``units_per_second`` is not greater than 0.
+    """
+    if units_per_second is None:
+        return plan
+    if not units_per_second > 0:
+        raise InvalidArgument("units_per_second must be greater than 0.")
+    return through(plan, lambda step: _throttle(step, units_per_second))
+
+
+def _throttle(step: Call | Wait, units_per_second: float) -> Plan[Any]:
     if isinstance(step, Wait):
         return (yield step)
     try:
@@ -180,29 +203,40 @@ def _slowly(step: Call | Wait, units_per_second: float) -> Plan[Any]:
     return reply
 
 
-def _tried(
-    step: Call | Wait, deadline: float, monotonic: Callable[[], float], random: Random
+def _retry(
+    step: Call | Wait,
+    patience: float,
+    monotonic: Callable[[], float],
+    random: Random,
+    time: Callable[[], int] | None,
 ) -> Plan[Any]:
-    longest = FIRST_WAIT
-    unknown = False
+    if isinstance(step, Wait):
+        return (yield step)
+    deadline = monotonic() + (patience if step.patience is None else step.patience)
+    started = time() if time is not None and step.operation not in READS else None
+    unknown, attempt = False, 0
     while True:
         try:
             return (yield step)
         except CallFailed as failed:
-            # What an earlier try may have done is as unknown as what this one may have.
-            unknown = failed.unknown = _writes(step) and (failed.unknown or unknown)
-            if not _is_transient(failed) or (isinstance(step, Call) and step.once and unknown):
+            # An earlier attempt may have taken effect, even if this one did not.
+            unknown = failed.unknown = step.operation not in READS and (failed.unknown or unknown)
+            if not _is_transient(failed):
                 raise
-            # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter
-            pause = random.uniform(0, longest)
+            pause = backoff(random, attempt, first=FIRST_WAIT, longest=LONGEST_WAIT)
             if monotonic() + pause > deadline:
                 why = (failed.code == NO_ANSWER and failed.message) or failed.code
                 raise StoreUnavailable(
-                    f"DynamoDB did not do {_operation(step)} in time ({why}); try again later.",
+                    f"DynamoDB did not complete {step.operation} in time ({why}); try again later.",
                     may_have_landed=unknown,
                 ) from failed
             yield Wait(pause)
-            longest = min(longest * 2, LONGEST_WAIT)
+            if time is not None and started is not None and time() - started > LONGEST_RETRY:
+                raise StoreUnavailable(
+                    f"{step.operation} was interrupted for minutes; try again.",
+                    may_have_landed=unknown,
+                ) from failed
+            attempt += 1
 
 
 READS = frozenset(
@@ -211,18 +245,10 @@ READS = frozenset(
 
 
 def _is_transient(failed: CallFailed) -> bool:
-    # A transaction is cancelled as a whole; it is worth another try where nothing but others'
-    # transactions or throttling stood in its way.
+    # A transaction is cancelled as a whole; retry it if the only reasons are other transactions or
+    # throttling.
     codes = {code for code, _ in failed.reasons if code} or {failed.code}
     return all(code in TRANSIENT | _CANCELLED for code in codes)
 
 
 _CANCELLED = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
-
-
-def _writes(step: Call | Wait) -> bool:
-    return isinstance(step, Call) and step.operation not in READS
-
-
-def _operation(step: Call | Wait) -> str:
-    return step.operation if isinstance(step, Call) else "nothing"

@@ -1,4 +1,4 @@
-"""A boto3 client as a store wants it; region, address and credentials as botocore finds them."""
+"""boto3 clients for stores, with region, endpoint and credentials as botocore finds them."""
 
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -15,42 +15,59 @@ if TYPE_CHECKING:
 
 Session: TypeAlias = boto3.Session | botocore.session.Session
 
-CONNECT_SECONDS = 5.0
-READ_SECONDS = 10.0
-CONNECTIONS = 50
+CONNECT_TIMEOUT = 5.0
+"""The longest time (s) for opening a connection."""
+READ_TIMEOUT = 10.0
+"""The longest time (s) without a byte of the reply."""
+POOL_SIZE = 50
+"""The number of idle connections that boto3 keeps open for later calls."""
 
 
-def session_of(given: Session | None) -> boto3.Session:
-    """The session that was given, or a new one."""
+def boto3_session(given: Session | None) -> boto3.Session:
+    """Return the given session as a boto3 session; a new one for None."""
     if isinstance(given, botocore.session.Session):
         return boto3.Session(botocore_session=given)
-    # Not boto3's default one: clients may not be made of it in two threads at a time.
+    # Not boto3's default session: two threads must not make clients from it at once.
     return given or boto3.Session()
 
 
 def make_client(
     session: boto3.Session, *, region: str | None, endpoint: str | None, patience: float = PATIENCE
 ) -> "DynamoDBClient":
-    """A client that fails early and once: a store makes the further tries, and knows of each.
+    """Return a client that makes one attempt at each call and waits only briefly for a reply.
 
-    It waits no longer than ``patience`` seconds for one reply.
+    The store itself makes further attempts, so that it knows of each.
 
-    Raises ``InvalidArgument`` and ``AccessRefused``.
+    Args:
+        session: The session with the configuration and the credentials.
+        region: The AWS region; None for the session's own.
+        endpoint: The endpoint's URL; None for that of AWS.
+        patience: The longest time (s) to wait for a connection or for one reply, if it is less
+            than ``CONNECT_TIMEOUT`` or ``READ_TIMEOUT``.
+
+    Raises:
+        InvalidArgument: No region is configured, or the region or endpoint is invalid.
+        AccessRefused: The AWS configuration is invalid; a profile is missing, for example.
     """
     config = Config(
-        connect_timeout=min(CONNECT_SECONDS, patience),
-        read_timeout=min(READ_SECONDS, patience),
-        max_pool_connections=CONNECTIONS,
+        connect_timeout=min(CONNECT_TIMEOUT, patience),
+        read_timeout=min(READ_TIMEOUT, patience),
+        max_pool_connections=POOL_SIZE,
         retries={"mode": "standard", "total_max_attempts": 1},
     )
     try:
         return session.client("dynamodb", region_name=region, endpoint_url=endpoint, config=config)
     except NoRegionError as failed:
         raise InvalidArgument(
-            "No AWS region is named; write region=eu-west-1, say, or set AWS_DEFAULT_REGION."
+            "No AWS region is configured; add region=, such as region=eu-west-1, or set "
+            "AWS_DEFAULT_REGION."
         ) from failed
     except ValueError as failed:
-        why = str(failed).rstrip(".")
-        raise InvalidArgument(f"DynamoDB cannot be reached there: {why}.") from failed
+        reason = str(failed).rstrip(".")
+        raise InvalidArgument(f"The region or the endpoint is not valid: {reason}.") from failed
     except BotoCoreError as failed:
-        raise AccessRefused(f"AWS cannot be called with this configuration: {failed}") from failed
+        reason = str(failed).rstrip(".")
+        raise AccessRefused(
+            f"AWS cannot be called with this configuration: {reason}. Correct the AWS "
+            "configuration or the environment variables."
+        ) from failed

@@ -1,4 +1,4 @@
-"""Messages as text, packed into an attribute so that they take few units."""
+"""Compression of message bodies, so that they take few capacity units."""
 
 import zlib
 from collections.abc import Sequence
@@ -8,41 +8,51 @@ from typing import Any
 from chatledger.errors import StoreMismatch
 
 UNIT = 1024
-"""Bytes of an item that one write unit pays for (AWS: read/write capacity mode)."""
-OPENED_BYTES = 256 * 1024 * 1024
-"""More than any body opens to; what claims more is damaged."""
+"""The bytes of an item that one write unit covers (AWS: read/write capacity mode)."""
+MAX_DECOMPRESSED_BYTES = 256 * 1024 * 1024
+"""The limit on decompressed data: no valid body is larger, so larger data is damaged."""
 
 
-def packed(text: str, *, beside: int) -> dict[str, Any]:
-    """The text as an attribute, compressed where that saves a whole unit of an item that has
-    ``beside`` bytes already.
+def compress(text: str, *, other_bytes: int) -> dict[str, Any]:
+    """Return the text as an attribute, compressed if that saves a whole write unit.
+
+    Args:
+        text: The text.
+        other_bytes: The size of the item's other attributes.
     """
     plain = text.encode()
     short = zlib.compress(plain)
-    if ceil((beside + len(short)) / UNIT) < ceil((beside + len(plain)) / UNIT):
+    if ceil((other_bytes + len(short)) / UNIT) < ceil((other_bytes + len(plain)) / UNIT):
         return {"B": short}
     return {"S": text}
 
 
-def unpacked(attribute: dict[str, Any]) -> str:
+def decompress_attribute(attribute: dict[str, Any]) -> str:
+    """Return the text that ``compress`` turned into ``attribute``."""
     if "S" in attribute:
         text: str = attribute["S"]
         return text
-    return opened(attribute["B"])
+    return decompress(attribute["B"])
 
 
-def opened(data: bytes) -> str:
-    """The text that ``data`` was compressed from. Bounded: 48 KB can open to 50 MB."""
-    inflator = zlib.decompressobj()
+def decompress(data: bytes) -> str:
+    """Return the text that was compressed to ``data``.
+
+    The size of the result is limited, since 48 KB may decompress to 50 MB.
+
+    Raises:
+        StoreMismatch: The data is damaged.
+    """
+    decompressor = zlib.decompressobj()
     try:
-        plain = inflator.decompress(bytes(data), OPENED_BYTES)
+        plain = decompressor.decompress(bytes(data), MAX_DECOMPRESSED_BYTES)
     except zlib.error as failed:
         raise StoreMismatch("An item of the table is damaged: its body cannot be read.") from failed
-    if not inflator.eof:
-        raise StoreMismatch("An item of the table is damaged: its body does not end.")
+    if not decompressor.eof:
+        raise StoreMismatch("An item of the table is damaged: its body is incomplete.")
     return plain.decode()
 
 
-def listed(bodies: Sequence[str]) -> str:
-    """Messages, each as JSON, as one JSON list."""
+def json_list(bodies: Sequence[str]) -> str:
+    """Return messages, each as JSON, as one JSON list."""
     return f"[{','.join(bodies)}]"

@@ -1,4 +1,4 @@
-"""What DynamoDB and the way to it answer, in our words; translated once, here."""
+"""Failed calls: the failure that a reply describes, and the store's error for each failure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,11 +13,11 @@ from chatledger.errors import (
 from chatledger.stores.dynamodb.calls import NO_ANSWER, CallFailed
 
 NO_CREDENTIALS = "NoCredentials"
-"""The ``code`` of a call that was not made for want of credentials."""
+"""The ``code`` of a call that was not made because there are no credentials."""
 
+INVALID_SIGNATURE = "InvalidSignatureException"
 _REFUSED = frozenset(
     {
-        NO_CREDENTIALS,
         "AccessDenied",
         "AccessDeniedException",
         "ExpiredTokenException",
@@ -25,7 +25,6 @@ _REFUSED = frozenset(
         "IncompleteSignature",
         "IncompleteSignatureException",
         "InvalidClientTokenId",
-        "InvalidSignatureException",
         "MissingAuthenticationTokenException",
         "NotAuthorized",
         "UnrecognizedClientException",
@@ -33,10 +32,18 @@ _REFUSED = frozenset(
 )
 
 
-def answered(
-    code: str, message: str, *, status: int, reply: Mapping[str, Any], tries: int = 1
+def failure_from_reply(
+    code: str, message: str, *, status: int, reply: Mapping[str, Any], attempts: int = 1
 ) -> CallFailed:
-    """The failure that a reply with that HTTP status and body tells, after so many ``tries``."""
+    """Return the failure that a reply describes.
+
+    Args:
+        code: DynamoDB's error code.
+        message: DynamoDB's error message.
+        status: The HTTP status.
+        reply: The reply's body.
+        attempts: How many attempts were made; this reply is to the last of them.
+    """
     return CallFailed(
         "InternalServerError" if status >= 500 and not code.endswith("Exception") else code,
         message,
@@ -45,46 +52,60 @@ def answered(
             (None if reason["Code"] == "None" else reason["Code"], reason.get("Item"))
             for reason in reply.get("CancellationReasons", ())
         ),
-        # Of tries before the last nothing is known.
-        unknown=status >= 500 or tries > 1,
+        # The outcome of earlier attempts is not known.
+        unknown=status >= 500 or attempts > 1,
     )
 
 
-def unanswered(error: Exception, *, connected: bool, tries: int = 1) -> CallFailed:
-    """The failure of a call that no answer came to, or not whole."""
+def failure_without_reply(error: Exception, *, connected: bool, attempts: int = 1) -> CallFailed:
+    """Return the failure of a call that got no reply, or only a part of one.
+
+    Args:
+        error: The error of the HTTP client.
+        connected: True if there was a connection, so that the request may have been sent.
+        attempts: How many attempts were made; the error is that of the last one.
+    """
     what = "no answer" if connected else "no connection"
-    # Only of what was never sent it is sure that nothing was done.
-    unknown = connected or tries > 1
+    # Only a request that was never sent has certainly had no effect.
+    unknown = connected or attempts > 1
     return CallFailed(NO_ANSWER, f"{what}, {type(error).__name__}", unknown=unknown)
 
 
-def translated(failed: CallFailed, table: str) -> ChatledgerError:
-    """The error for a call whose failure no plan deals with."""
+def store_error(failed: CallFailed, table: str) -> ChatledgerError:
+    """Return the error to raise for a failed call that no plan handles."""
     if failed.code == "ResourceNotFoundException":
         return TableMissing(table)
     if failed.code == NO_CREDENTIALS:
         return AccessRefused(
-            "There are no AWS credentials here, or they could not be renewed; set AWS_PROFILE, or "
+            "There are no AWS credentials, or they could not be renewed; set AWS_PROFILE, or "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, sign in again (aws sso login), or run "
-            "where a role gives them.",
+            "with a role.",
+            may_have_landed=failed.unknown,
+        )
+    if failed.code == INVALID_SIGNATURE:
+        # AWS allows a difference of five minutes between the signature's time and its own.
+        return AccessRefused(
+            f"AWS refused the call ({failed.code}): the computer's clock is wrong by minutes, or "
+            "the secret key is wrong; set the clock, or check AWS_SECRET_ACCESS_KEY.",
             may_have_landed=failed.unknown,
         )
     if failed.code in _REFUSED:
         return AccessRefused(
             f"AWS refused the call ({failed.code}): the credentials have expired, or may not use "
-            f"table {table!r}; renew them, or give them the rights of "
-            "chatledger.stores.dynamodb.policy.",
+            f"table {table!r}; renew them, or grant them the permissions that "
+            "chatledger.stores.dynamodb.policy lists.",
             may_have_landed=failed.unknown,
         )
     if failed.code == "ValidationException":
-        # Our calls are sound, so it is the table that they do not fit.
+        # The calls are valid for every table that create_table made, so this is a different table.
         return TableMismatch(
             table,
-            [f"DynamoDB says, {failed.message.rstrip('.')}"],
-            f"chatledger.stores.dynamodb.check_table(client, {table!r}) tells what mends it.",
+            [f"DynamoDB says: {failed.message.rstrip('.')}"],
+            f"chatledger.stores.dynamodb.check_table(client, {table!r}) says how to correct it.",
         )
     return StoreUnavailable(
-        f"DynamoDB refused a call of ours ({failed.code}); is {table!r} a table that "
-        "chatledger.stores.dynamodb.create_table made? check_table tells.",
+        f"DynamoDB refused a call ({failed.code}); check with "
+        f"chatledger.stores.dynamodb.check_table(client, {table!r}) that the table is one that "
+        "create_table made.",
         may_have_landed=failed.unknown,
     )

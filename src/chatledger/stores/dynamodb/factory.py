@@ -1,4 +1,4 @@
-"""A store over a client of its own."""
+"""A DynamoDB store that makes, owns and closes its boto3 client."""
 
 import os
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from chatledger.errors import StoreUnavailable
 from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import PATIENCE, Plan
-from chatledger.stores.dynamodb.clients import make_client, session_of
+from chatledger.stores.dynamodb.clients import boto3_session, make_client
 from chatledger.stores.dynamodb.store import DynamoDBStore
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def open_store(
+def open_dynamodb_store(
     table: str,
     *,
     region: str | None,
@@ -25,22 +25,30 @@ def open_store(
     patience: float = PATIENCE,
     **options: Any,
 ) -> DynamoDBStore:
-    """``options`` are those of ``DynamoDBStore``. Raises as ``make_client``."""
-    session = session_of(None)
-    make = partial(make_client, session, region=region, endpoint=endpoint, patience=patience)
-    return WithItsClient(make, table, patience=patience, **options)
+    """Return a store with a client of its own.
+
+    ``options`` are those of ``DynamoDBStore``. Raises the errors of ``make_client``.
+    """
+    session = boto3_session(None)
+    new_client = partial(make_client, session, region=region, endpoint=endpoint, patience=patience)
+    return ClientOwningStore(new_client, table, patience=patience, **options)
 
 
-class WithItsClient(DynamoDBStore):
-    """Closes its client with itself, and makes another in a forked child."""
+class ClientOwningStore(DynamoDBStore):
+    """A ``DynamoDBStore`` that closes its client with itself, and makes another after a fork."""
 
     def __init__(
-        self, make: Callable[[], "DynamoDBClient"], table: str, *, patience: float, **options: Any
+        self,
+        new_client: Callable[[], "DynamoDBClient"],
+        table: str,
+        *,
+        patience: float,
+        **options: Any,
     ) -> None:
-        self._make = make
+        self._new_client = new_client
         self._patience = patience
-        self._client = make()
-        self._process = os.getpid()
+        self._client = new_client()
+        self._process_id = os.getpid()
         self._closed = False
         super().__init__(self._client, table, patience=patience, **options)
 
@@ -51,8 +59,8 @@ class WithItsClient(DynamoDBStore):
     def _run(self, plan: Plan[T]) -> T:
         if self._closed:
             raise StoreUnavailable("The DynamoDB store was closed; open it again.")
-        if self._process != os.getpid():  # whose connections are still the parent's
-            self._client = self._make()
+        if self._process_id != os.getpid():  # the client's connections belong to the parent
+            self._client = self._new_client()
             self._calls = Boto3Calls(self._client, patience=self._patience)
-            self._process = os.getpid()
+            self._process_id = os.getpid()
         return super()._run(plan)

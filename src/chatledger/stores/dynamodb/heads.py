@@ -1,34 +1,49 @@
-"""A conversation's head: what lists show, renewed behind the log and never ahead of it."""
+"""A conversation's head: the summary that lists read, updated after the log and never before it."""
 
+import enum
 import json
 from typing import Any, TypeAlias
 
 from chatledger.json_values import Json, dumps
 from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Plan
-from chatledger.stores.dynamodb.log import CONDITION_FAILED, Log, Torn
+from chatledger.stores.dynamodb.log import CONDITION_FAILED, InconsistentRead, Log
 from chatledger.stores.dynamodb.records import HEAD, LAYOUT, Head, Record, decode_head, key
 
-MENDED_AFTER = 60_000
-"""How old (ms) a record must be until a reader renews the head that its writer has not."""
+REBUILT_AFTER = 60_000
+"""The age (ms) of the last record from which a reader updates a stale head: its writer must have
+died."""
 
 Description: TypeAlias = tuple[str | None, dict[str, Json]]
 """A conversation's title and metadata."""
 
 
-def encode_opening(title: str | None, metadata: dict[str, Json]) -> str | None:
-    """Title and metadata as the first record of a life keeps them."""
+class HeadUpdate(enum.Enum):
+    """The outcome of a conditional update of a head."""
+
+    DONE = enum.auto()
+    NEWER = enum.auto()
+    """The head belongs to the same generation, and is as new as the update or newer."""
+    OTHER = enum.auto()
+    """The head is missing, or belongs to another generation."""
+
+
+def encode_description(title: str | None, metadata: dict[str, Json]) -> str | None:
+    """Return title and metadata as ``Record.initial_description``; None if there are none."""
     return dumps([title, metadata]) if title or metadata else None
 
 
-def decode_opening(first: Record | None) -> Description:
-    if first is None or first.opening is None:
+def decode_description(first: Record | None) -> Description:
+    if first is None or first.initial_description is None:
         return None, {}
-    title, metadata = json.loads(first.opening)
+    title, metadata = json.loads(first.initial_description)
     return title, metadata
 
 
 def attributes(title: str | None, metadata: dict[str, Json] | None) -> dict[str, Attribute | None]:
-    """What of a head says so; an empty one is none, and None is left as it is."""
+    """Return the head attributes of a new title and metadata.
+
+    An empty one removes the attribute; None leaves it unchanged.
+    """
     changed: dict[str, Attribute | None] = {}
     if title is not None:
         changed["title"] = {"S": title} if title else None
@@ -37,102 +52,124 @@ def attributes(title: str | None, metadata: dict[str, Json] | None) -> dict[str,
     return changed
 
 
-def renew(log: Log, last: Record) -> Plan[None]:
-    """Have the head say how the conversation stands with ``last``, unless it is further already."""
-    # Only a life's first record makes a head: a writer that slept for days must not bring the head
-    # of a deleted conversation back.
-    opening = decode_opening(last) if last.position == last.life else None
-    if not (yield from _renew(log, last, opening)):
-        yield from mend(log)
+def update_head(log: Log, last: Record) -> Plan[None]:
+    """Update the head to the state of the conversation after ``last``, unless it is newer."""
+    # Only the first record of a generation creates a head. Otherwise a writer that slept for days
+    # could bring back the head of a deleted conversation.
+    initial = decode_description(last) if last.position == last.generation else None
+    if (yield from _update_from(log, last, initial)) is HeadUpdate.OTHER:
+        yield from rebuild_head(log)
 
 
-def mend(log: Log) -> Plan[None]:
-    """Renew the head from the log, and make it where it is missing or of a former life.
+def rebuild_head(log: Log) -> Plan[None]:
+    """Update the head from the log, or create it if it is missing or of an earlier generation.
 
-    Raises ``Torn`` where the conversation goes on meanwhile.
+    Raises:
+        InconsistentRead: The conversation was written to meanwhile.
     """
-    standing, _ = yield from log.end()
-    last, head = standing.record, standing.head
+    log_end, _ = yield from log.read_end()
+    last, head = log_end.record, log_end.head
     if last is None or last.closed:
         return
-    opening = None
+    initial = None
     if head is None or not head.is_of(last):
-        opening = yield from _opening(log, last)
-    yield from _renew(log, last, opening)
+        initial = yield from _read_initial_description(log, last)
+    yield from _update_from(log, last, initial)
 
 
-def close(log: Log, closing: Record, stamp: dict[str, Attribute | None]) -> Plan[None]:
-    """Mark the head of a conversation that ended with ``closing``; no list shows it any more."""
-    gone = ("owner", "title", "metadata", "edit", "updated_at", "message_count", "expiry")
+def close_head(log: Log, closing: Record, ttl: Attribute) -> Plan[None]:
+    """Mark the head of a conversation as deleted, so that no list shows it."""
+    removed = ("owner", "title", "metadata", "edit", "updated_at", "message_count", "expiry")
     changed: dict[str, Attribute | None] = {
         "v": {"N": str(LAYOUT)},
-        "life": {"N": str(closing.life)},
+        "life": {"N": str(closing.generation)},
         "created_at": {"N": str(closing.created_at)},
         "revision": {"N": str(closing.revision)},
         "deleted": {"BOOL": True},
-        **dict.fromkeys(gone),
+        "expires_at": ttl,
+        **dict.fromkeys(removed),
     }
-    yield from _changed(log, changed | stamp, _NEWER_OR_NONE, closing)
+    yield from _update(log, changed, _NEWER_OR_NONE, closing)
 
 
-def edit(
+def description_update(
     log: Log, last: Record, head: Head | None, changed: dict[str, Attribute | None], token: str
 ) -> dict[str, Any]:
-    """The parameters of an update that changes the head of the life of ``last`` so.
+    """Return the parameters of an update that changes title or metadata of the head.
 
-    Only as it was seen, and it leaves its token there: so a try that arrives late undoes nobody's
-    change, and one whose answer was lost is known again.
+    The update succeeds only if no other update has changed the head since it was read, and leaves
+    ``token`` in it. So an attempt that arrives late cannot undo another change, and an attempt
+    whose reply was lost is recognised.
     """
     seen = {} if head is None or head.edit is None else {"edit": {"S": head.edit}}
-    return log.change(
+    return log.update_params(
         HEAD,
         changed | {"edit": {"S": token}},
         "#life = :life AND #created_at = :created_at AND attribute_not_exists(#deleted) AND "
         + ("#edit = :edit" if seen else "attribute_not_exists(#edit)"),
-        life={"N": str(last.life)},
+        life={"N": str(last.generation)},
         created_at={"N": str(last.created_at)},
         **seen,
     )
 
 
-def drop(log: Log, head: Head) -> Plan[None]:
-    """Delete the head of a conversation whose log is gone."""
-    params = log.guarded("#revision = :revision", revision={"N": str(head.revision)})
+def delete_head(log: Log, head: Head) -> Plan[bool]:
+    """Delete the head of a conversation whose log is gone; return whether it was still there."""
+    params = log.conditional_params(
+        "#revision = :revision AND #life = :life AND #created_at = :created_at",
+        revision={"N": str(head.revision)},
+        life={"N": str(head.generation)},
+        created_at={"N": str(head.created_at)},
+    )
     try:
         yield Call("DeleteItem", params | {"Key": key(log.id, HEAD)})
     except CallFailed as failed:
         if failed.code != CONDITION_FAILED:
             raise
+        return False
+    return True
 
 
-def described(log: Log, last: Record, head: Head | None) -> Plan[Description]:
-    """Title and metadata of the conversation whose last record is ``last``.
+def read_description(log: Log, last: Record, head: Head | None) -> Plan[Description]:
+    """Return the title and the metadata of the conversation.
 
-    A head that its writer did not come to renew is mended on the way. Raises ``Torn`` where the
-    conversation went on meanwhile.
+    Args:
+        log: The conversation's log.
+        last: Its last record.
+        head: Its head, as it was read together with ``last``.
+
+    Raises:
+        InconsistentRead: The conversation was written to meanwhile.
     """
-    stale = head is None or not head.is_of(last) or head.revision < last.revision
-    if stale and last.updated_at + MENDED_AFTER < log.table.time():
-        yield from mend(log)
     if head is not None and head.is_of(last):
+        if head.deleted:  # an eventually consistent read misses the closing record
+            raise InconsistentRead
         return head.title, head.metadata
-    return (yield from _opening(log, last))
+    return (yield from _read_initial_description(log, last))
 
 
-def _opening(log: Log, last: Record) -> Plan[Description]:
-    if last.position == last.life:
-        return decode_opening(last)
-    first = yield from log.record_at(last.life)
-    if first is None:
-        # It is freed once there is a head that says the same, or another end.
-        standing, _ = yield from log.end()
-        now, head = standing.record, standing.head
+def is_abandoned(log: Log, last: Record, head: Head | None) -> bool:
+    """Return whether the head lags behind ``last`` because the writer of ``last`` died."""
+    stale = head is None or not head.is_of(last) or head.revision < last.revision
+    return stale and last.updated_at + REBUILT_AFTER < log.table.time()
+
+
+def _read_initial_description(log: Log, last: Record) -> Plan[Description]:
+    if last.position == last.generation:
+        return decode_description(last)
+    first = yield from log.record_at(last.generation)
+    if not isinstance(first, Record):
+        # The first record is removed only once a head has the description, or the log has another
+        # end.
+        log_end, _ = yield from log.read_end()
+        now, head = log_end.record, log_end.head
         if now is None or now.token != last.token or (head is not None and head.is_of(last)):
-            raise Torn
-    return decode_opening(first)
+            raise InconsistentRead
+        return None, {}
+    return decode_description(first)
 
 
-# ``:name_`` is the value that an update sets the attribute to.
+# ``:name_`` is the value to which an update sets the attribute.
 _NEWER = "#revision < :revision_ AND #life = :life_ AND #created_at = :created_at_"
 _NEWER_OR_NONE = "attribute_not_exists(#pk) OR #revision < :revision_ OR #created_at < :created_at_"
 _OF_ANOTHER = (
@@ -141,42 +178,41 @@ _OF_ANOTHER = (
 )
 
 
-def _renew(log: Log, last: Record, opening: Description | None) -> Plan[bool]:
-    """Whether the head is of this life then; with an ``opening`` it is made where it was not."""
+def _update_from(log: Log, last: Record, initial: Description | None) -> Plan[HeadUpdate]:
+    """Update the head from the record ``last``, or create it with an ``initial`` description."""
     changed: dict[str, Attribute | None] = {
         "v": {"N": str(LAYOUT)},
-        "life": {"N": str(last.life)},
+        "life": {"N": str(last.generation)},
         "owner": None if last.owner is None else {"S": last.owner},
         "created_at": {"N": str(last.created_at)},
         "updated_at": {"N": str(last.updated_at)},
         "message_count": {"N": str(last.message_count)},
         "revision": {"N": str(last.revision)},
         "expiry": _number(last.expiry),
-        "expires_at": _number(last.stamp),
+        "expires_at": _number(last.ttl),
     }
-    if opening is not None:
-        title, metadata = opening
+    if initial is not None:
+        title, metadata = initial
         made = attributes(title or "", metadata) | {"deleted": None, "edit": None}
-        ours = yield from _changed(log, changed | made, _OF_ANOTHER, last)
-        if not ours:
-            return ours is None
-        # Somebody made it meanwhile, and its title may have been changed since.
-    return (yield from _changed(log, changed, _NEWER, last)) is not False
+        outcome = yield from _update(log, changed | made, _OF_ANOTHER, last)
+        if outcome is not HeadUpdate.NEWER:
+            return outcome
+        # Another client has created the head meanwhile, and may have changed its title since.
+    return (yield from _update(log, changed, _NEWER, last))
 
 
-def _changed(
+def _update(
     log: Log, changed: dict[str, Attribute | None], condition: str, last: Record
-) -> Plan[bool | None]:
-    """Change the head under that condition; None says that it was, else whether the one that is
-    there is of the life of ``last``.
-    """
+) -> Plan[HeadUpdate]:
     try:
-        yield Call("UpdateItem", log.change(HEAD, changed, condition))
+        yield Call("UpdateItem", log.update_params(HEAD, changed, condition))
     except CallFailed as failed:
         if failed.code != CONDITION_FAILED:
             raise
-        return failed.item is not None and decode_head(failed.item).is_of(last)
-    return None
+        if failed.item is not None and decode_head(failed.item).is_of(last):
+            return HeadUpdate.NEWER
+        return HeadUpdate.OTHER
+    return HeadUpdate.DONE
 
 
 def _number(value: int | None) -> dict[str, Any] | None:

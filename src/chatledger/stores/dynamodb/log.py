@@ -1,16 +1,18 @@
-"""One conversation's log: read its end, and put records behind it."""
+"""One conversation's log: how its end is read, and records are put after it."""
 
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from chatledger.errors import StoreUnavailable
+from chatledger.ids import time_of_id
 from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Item, Plan
 from chatledger.stores.dynamodb.records import (
     FIRST_RECORD,
     HEAD,
-    Fence,
     Record,
+    Tombstone,
     decode_head,
     decode_record,
     encode_record,
@@ -18,14 +20,38 @@ from chatledger.stores.dynamodb.records import (
     partition,
     record_sort,
 )
-from chatledger.stores.dynamodb.table import HOUR, Standing, Table, stamp_at
+from chatledger.stores.dynamodb.table import CACHED_FOR, HOUR, LogEnd, Table, ttl_at
 
 CONDITION_FAILED = "ConditionalCheckFailedException"
 CANCELLED = "TransactionCanceledException"
 
 
-class Torn(Exception):
-    """The log changed while it was read, so that what was read fits no one moment; read again."""
+class InconsistentRead(Exception):
+    """The items that were read do not belong to one moment, or some are missing; read again.
+
+    Attributes:
+        seq: The seq at which a message was expected and not found; None if the reason is another.
+        end: The write token of the last record from which the read started, if ``seq`` is given.
+    """
+
+    def __init__(self, seq: int | None = None, end: str | None = None) -> None:
+        super().__init__(seq, end)
+        self.seq = seq
+        self.end = end
+
+
+class LostRace(Exception):
+    """Another writer was first; nothing was written.
+
+    Attributes:
+        by: The item at the position that the record was to take, if it is known.
+        extra_failed: True if a condition of the extra writes failed.
+    """
+
+    def __init__(self, by: Record | Tombstone | None = None, *, extra_failed: bool = False) -> None:
+        super().__init__(by, extra_failed)
+        self.by = by
+        self.extra_failed = extra_failed
 
 
 class Log:
@@ -34,33 +60,41 @@ class Log:
     def __init__(self, table: Table, conversation_id: str, *, consistent: bool = True) -> None:
         self.table = table
         self.id = conversation_id
-        self._consistent = consistent
+        self.consistent = consistent
 
-    def end(self, n: int = 1) -> Plan[tuple[Standing, list[Record | Fence]]]:
-        """How the log stands, with its head, and its last ``n`` records, newest first."""
+    def read_end(self, n: int = 1) -> Plan[tuple[LogEnd, list[Record | Tombstone]]]:
+        """Read the log's end with its head, and the log's last ``n`` items, newest first."""
+        read_at = self.table.now()
         items = yield from self.query(FIRST_RECORD, HEAD, limit=n + 1, forward=False)
         head = None
         if items and items[0]["sk"]["S"] == HEAD:
             head = decode_head(items.pop(0))
         records = [decode_record(item) for item in items]
-        return Standing(records[0] if records else None, head), records
+        return LogEnd(records[0] if records else None, head, read_at), records
 
-    def query(self, low: str, high: str, *, limit: int, forward: bool) -> Plan[list[Item]]:
-        """At most ``limit`` items with a sort key between the two, those included."""
+    def query(
+        self, low: str, high: str, *, limit: int, forward: bool, names: Sequence[str] = ()
+    ) -> Plan[list[Item]]:
+        """Return at most ``limit`` items whose sort keys lie from ``low`` to ``high``.
+
+        Only the attributes ``names`` are returned, if any are given.
+        """
         items: list[Item] = []
         params: dict[str, Any] = {
             "TableName": self.table.name,
             "KeyConditionExpression": "#pk = :pk AND #sk BETWEEN :low AND :high",
-            "ExpressionAttributeNames": {"#pk": "pk", "#sk": "sk"},
+            "ExpressionAttributeNames": {f"#{name}": name for name in ("pk", "sk", *names)},
             "ExpressionAttributeValues": {
                 ":pk": {"S": partition(self.id)},
                 ":low": {"S": low},
                 ":high": {"S": high},
             },
-            "ConsistentRead": self._consistent,  # a chatbot must see what it just saved
+            "ConsistentRead": self.consistent,  # a chatbot must see the message it just saved
             "ScanIndexForward": forward,
         }
-        # An answer ends at 1 MB, whatever the limit.
+        if names:
+            params["ProjectionExpression"] = ", ".join(f"#{name}" for name in names)
+        # A reply ends at 1 MB, whatever the limit (AWS: Query).
         while low <= high and len(items) < limit:
             reply = yield Call("Query", params | {"Limit": limit - len(items)})
             items += reply["Items"]
@@ -69,8 +103,8 @@ class Log:
             params["ExclusiveStartKey"] = reply["LastEvaluatedKey"]
         return items
 
-    def record_at(self, position: int) -> Plan[Record | None]:
-        """The record that begins at that position, where one does."""
+    def record_at(self, position: int) -> Plan[Record | Tombstone | None]:
+        """Read the item that begins at ``position``."""
         reply = yield Call(
             "GetItem",
             {
@@ -79,79 +113,109 @@ class Log:
                 "ConsistentRead": True,
             },
         )
-        record = decode_record(reply["Item"]) if "Item" in reply else None
-        return record if isinstance(record, Record) else None
+        return decode_record(reply["Item"]) if "Item" in reply else None
 
-    def put(
-        self, record: Record, behind: Standing, *beside: dict[str, Any]
-    ) -> Plan[Record | Fence | None]:
-        """Put the record behind that standing; None says that it is in, else what is there.
+    def put(self, record: Record, after: LogEnd, *extra_writes: dict[str, Any]) -> Plan[None]:
+        """Put the record at the next position after the log end ``after``.
 
-        ``beside`` are further parts of one transaction. Where one of their conditions fails and
-        the record is not in, ``CallFailed`` is thrown, their reasons standing behind the first.
+        Args:
+            record: The record, with this position.
+            after: The log end, as it was read or cached.
+            extra_writes: Further parts of the same transaction.
+
+        Raises:
+            LostRace: The position is taken, or a condition of the extra writes failed.
+            InconsistentRead: The log end was read too long ago: later records may have been removed
+                since, with their tombstones, so that a free position proves nothing.
+            StoreUnavailable: The write token is too old, for example because the process was
+                frozen. Cleanup takes the token's age for the record's age.
         """
-        put = self.guarded_put(encode_record(self.id, record), "attribute_not_exists(#pk)")
-        guards = self._freed(record, behind.last, beside) or self._guards(behind.last)
-        if not beside and not guards:
+        if not self.table.is_fresh(after.read_at):
+            raise InconsistentRead
+        if self.table.time() - time_of_id(record.token) > CACHED_FOR:
+            raise StoreUnavailable(
+                "The write took longer than an hour; read the conversation, and write again if "
+                "necessary.",
+                may_have_landed=True,
+            )
+        put = self.put_params(encode_record(self.id, record), "attribute_not_exists(#pk)")
+        guards = self._guards_of_end(after.last)
+        if not extra_writes and not guards:
             try:
                 yield Call("PutItem", put)
             except CallFailed as failed:
                 if failed.code != CONDITION_FAILED:
                     raise
-                return _in_the_way(failed.item, record)
-            return None
+                self._check_own(record, decode_record(failed.item) if failed.item else None)
+            return
+        parts = [{"Put": put}, *extra_writes, *guards]
         try:
-            yield Call("TransactWriteItems", {"TransactItems": [{"Put": put}, *beside, *guards]})
+            yield Call("TransactWriteItems", {"TransactItems": parts})
         except CallFailed as failed:
             if failed.code != CANCELLED:
                 raise
-            (code, item), *others = failed.reasons
-            if code is not None:
-                rival = _in_the_way(item, record)
-                if rival is None or not any(code for code, _ in others[: len(beside)]):
-                    return rival
-            if not any(code for code, _ in others[: len(beside)]):
-                # TTL ate what the record was to follow: how the log stands must be read again.
-                return Fence(record.position - 1, 1, "")
-            raise
-        return None
+            (_, item), *others = failed.reasons
+            by = decode_record(item) if item else None
+            if by is None and failed.unknown:
+                # An earlier attempt may have landed and now makes these conditions fail, and AWS
+                # need not report every part that failed.
+                by = yield from self._read_after_unknown_outcome(record.position)
+            extra_failed = any(code for code, _ in others[: len(extra_writes)])
+            self._check_own(record, by, extra_failed=extra_failed)
 
-    def guarded_put(self, item: Item, condition: str, **values: Attribute) -> dict[str, Any]:
-        """The parameters of a put whose failed condition tells what is there.
+    def _read_after_unknown_outcome(self, position: int) -> Plan[Record | Tombstone | None]:
+        try:
+            return (yield from self.record_at(position))
+        except StoreUnavailable as unavailable:
+            raise StoreUnavailable(str(unavailable), may_have_landed=True) from unavailable
 
-        Names in the condition are written ``#name``, and the ``values`` ``:name``.
+    def _check_own(
+        self, record: Record, by: Record | Tombstone | None, *, extra_failed: bool = False
+    ) -> None:
+        """Raise ``LostRace`` unless ``by``, the item at the record's position, has the same token.
+
+        With the same token, even on a tombstone, an earlier attempt landed and its reply was lost.
         """
-        return self.guarded(condition, **values) | {"Item": item}
+        if by is None or by.token != record.token:
+            raise LostRace(by, extra_failed=extra_failed)
 
-    def change(
+    def put_params(self, item: Item, condition: str, **values: Attribute) -> dict[str, Any]:
+        """Return the parameters of a conditional put."""
+        return self.conditional_params(condition, **values) | {"Item": item}
+
+    def update_params(
         self,
         sort: str,
         attributes: Mapping[str, Attribute | None],
         condition: str,
         **values: Attribute,
     ) -> dict[str, Any]:
-        """The parameters of an update that sets the attributes, or removes them where None."""
+        """Return the parameters of a conditional update; an attribute given as None is removed."""
         sets = [f"#{name} = :{name}_" for name, value in attributes.items() if value is not None]
         removes = [f"#{name}" for name, value in attributes.items() if value is None]
         expression = (f"SET {', '.join(sets)} " if sets else "") + (
             f"REMOVE {', '.join(removes)}" if removes else ""
         )
         values |= {f"{name}_": value for name, value in attributes.items() if value is not None}
-        return self._conditional(f"{condition} {expression}", values) | {
+        return self._with_names(f"{condition} {expression}", values) | {
             "Key": key(self.id, sort),
             "UpdateExpression": expression.strip(),
             "ConditionExpression": condition,
         }
 
-    def guarded(self, condition: str, **values: Attribute) -> dict[str, Any]:
-        """The parameters of a write under that condition, but for its key."""
-        return self._conditional(condition, values)
+    def conditional_params(self, condition: str, **values: Attribute) -> dict[str, Any]:
+        """Return the parameters of a conditional write, except its key.
 
-    def _conditional(self, text: str, values: Mapping[str, Attribute]) -> dict[str, Any]:
+        The condition refers to an attribute as ``#name``, and to one of ``values`` as ``:name``. If
+        the condition fails, the error carries the existing item.
+        """
+        return self._with_names(condition, values)
+
+    def _with_names(self, text: str, values: Mapping[str, Attribute]) -> dict[str, Any]:
         params: dict[str, Any] = {
             "TableName": self.table.name,
             "ConditionExpression": text,
-            # Every name goes this way: many words are reserved, and more may be.
+            # Every name is written this way: many words are reserved, and more may become so.
             "ExpressionAttributeNames": dict(_names_in(text)),
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
@@ -159,50 +223,29 @@ class Log:
             params["ExpressionAttributeValues"] = {f":{name}": v for name, v in values.items()}
         return params
 
-    def _guards(self, last: Record | Fence | None) -> list[dict[str, Any]]:
-        """What must hold besides, where TTL may eat the log's end at any moment.
+    def _guards_of_end(self, last: Record | Tombstone | None) -> list[dict[str, Any]]:
+        """Return a condition check that the last item still exists, if TTL may delete it soon.
 
-        Of two that start the conversation anew, one having seen the end and the other not, both
-        would find their position free. By its token: another may stand there by then.
+        Without it, of two writers that start a generation, one might read the log before that item
+        is deleted and the other after. They would aim at different positions, and both succeed.
         """
-        if last is None or last.stamp is None:
+        if last is None or last.ttl is None:
             return []
-        if last.stamp > stamp_at(self.table.time() + 2 * HOUR):
+        if last.ttl > ttl_at(self.table.time() + 2 * HOUR):
             return []
-        return [self.check(last.position, "#k = :k", k={"S": last.token})]
+        return [self.condition_check(last.position, "#k = :k", k={"S": last.token})]
 
-    def _freed(
-        self, record: Record, last: Record | Fence | None, beside: Sequence[dict[str, Any]]
-    ) -> list[dict[str, Any]]:
-        """What takes the stamp away from the last record of a life that goes on for ever."""
-        if not isinstance(last, Record) or last.expiry is None or record.expiry is not None:
-            return []
-        if record.closed or record.life == record.position:
-            return []
-        sort = record_sort(last.position)
-        if any(part["Put"]["Item"]["sk"]["S"] == sort for part in beside):
-            return []  # it is written without one
-        return [{"Update": self.change(sort, {"expires_at": None}, "#k = :k", k={"S": last.token})}]
+    def position_free(self, position: int) -> dict[str, Any]:
+        """Return a part of a transaction that fails unless the position is free."""
+        return self.condition_check(position, "attribute_not_exists(#pk)")
 
-    def nothing_at(self, position: int) -> dict[str, Any]:
-        """A part of a transaction that fails unless the position is free."""
-        return self.check(position, "attribute_not_exists(#pk)")
-
-    def check(self, position: int, condition: str, **values: Attribute) -> dict[str, Any]:
-        """A part of a transaction that fails unless that holds of the record there."""
+    def condition_check(self, position: int, condition: str, **values: Attribute) -> dict[str, Any]:
+        """Return a part of a transaction that fails unless the item there meets the condition."""
         where = {"Key": key(self.id, record_sort(position))}
-        return {"ConditionCheck": self.guarded(condition, **values) | where}
+        return {"ConditionCheck": self.conditional_params(condition, **values) | where}
 
 
 @cache
 def _names_in(text: str) -> dict[str, str]:
-    """The names that an expression of ours mentions; there are few of these."""
+    """Return the names in an expression; cached, because plans use few different expressions."""
     return {f"#{name}": name for name in re.findall(r"#(\w+)", text)}
-
-
-def _in_the_way(item: Item | None, record: Record) -> Record | Fence | None:
-    if item is None:
-        return Fence(record.position, 1, "")
-    rival = decode_record(item)
-    # Ours, of a try whose answer was lost; even if it has died since, it was in.
-    return None if rival.token == record.token else rival

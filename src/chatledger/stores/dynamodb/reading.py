@@ -1,26 +1,34 @@
-"""Walks over a log, as of one moment though no query is a snapshot.
+"""Reads of a log as of one moment, although no DynamoDB query is a snapshot.
 
-Each record says which message it follows, and when its own were last changed. So a walk that starts
-from a last record, and finds the chain whole, has seen the conversation as it stood with that
-record; else it is ``Torn``, and whoever walks reads the end again.
+Each record names the message before it, and the write that last changed its own messages. So a
+reader that starts from a last record, and finds the chain complete, has read the conversation as it
+was after that record. Otherwise the read is inconsistent, and the reader starts again from the
+log's end.
 """
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from math import ceil
 from typing import Any, NamedTuple
 
-from chatledger.conversations import LAST_REVISION
-from chatledger.json_values import loads
+from chatledger.conversations import MAX_READ_BYTES, MAX_REVISION
 from chatledger.messages import Message, decode_body
+from chatledger.stores.dynamodb.bodies import read_body
 from chatledger.stores.dynamodb.calls import Plan
-from chatledger.stores.dynamodb.compression import opened
-from chatledger.stores.dynamodb.log import Log, Torn
-from chatledger.stores.dynamodb.records import Fence, Record, decode_record, part_sort, record_sort
+from chatledger.stores.dynamodb.log import InconsistentRead, Log
+from chatledger.stores.dynamodb.records import Record, Tombstone, decode_record, record_sort
 
-MOST_RECORDS = 1_000  # of one query
+MIN_RECORDS = 100
+"""The least number of records that a query asks for after one that found no message."""
+EXTRA_RECORDS = 8
+"""The number of records that a query asks for in addition, since not every record has messages."""
+ALL = 2**63
+"""More bytes than any body has."""
+MAX_RECORDS = 1_000
+"""The largest number of records that a query asks for."""
 
 
-class Stretch(NamedTuple):
+class Span(NamedTuple):
     """The messages of ``record`` from seq ``first`` to seq ``last``."""
 
     record: Record
@@ -28,149 +36,223 @@ class Stretch(NamedTuple):
     last: int
 
 
-def back(
-    log: Log, last: Record, n: int, *, start: int, read: Iterable[Record | Fence] = ()
-) -> Plan[list[Stretch]]:
-    """The last ``n`` living messages up to seq ``start``, newest first.
+def read_backward(
+    log: Log, last: Record, n: int, *, start: int, read: Iterable[Record | Tombstone] = ()
+) -> Plan[list[Span]]:
+    """Return the last ``n`` messages up to seq ``start``, newest first.
 
-    ``read`` are the log's last records, newest first, where they have been read already.
+    Args:
+        log: The conversation's log.
+        last: Its last record.
+        n: The most messages to return.
+        start: The highest seq to return.
+        read: The log's last items, newest first, if they have been read already.
+
+    Raises:
+        InconsistentRead: What was read does not belong to one moment.
     """
-    found: list[Stretch] = []
-    seq = last.below_dead(min(start, last.last_seq))
-    known = seq == last.last_seq  # that a message is there
+    found: list[Span] = []
+    seq = last.below_truncated(min(start, last.last_seq))
+    anchored = seq == last.last_seq  # whether ``seq`` is known to be a message
+    proven = True  # whether the chain shows that no message is missing
+    replaced: dict[int, int] = {}
     records = deque(read)
-    lowest = records[-1].position if records else LAST_REVISION
-    limit = n
+    lowest = records[-1].position if records else MAX_REVISION
+    limit, missing_before = 0, n
     while seq > 0 and n > 0:
         if not records:
-            # Dead records are jumped over; where they are many, in ever larger steps.
+            limit = _next_limit(n, limit, missing_before - n) if limit else min(n, MAX_RECORDS)
+            missing_before = n
             items = yield from log.query(
-                record_sort(last.life),
+                record_sort(last.generation),
                 record_sort(min(seq, lowest - 1)),
-                limit=min(limit, MOST_RECORDS),
+                limit=limit,
                 forward=False,
             )
             if not items:
                 break
             records.extend(map(decode_record, items))
-            lowest, limit = records[-1].position, limit * 2
+            lowest = records[-1].position
         record = records.popleft()
-        if isinstance(record, Fence) or record.position > seq:
+        if isinstance(record, Record) and record.rewrites and record.position <= last.position:
+            replaced.setdefault(record.rewrites, record.position)
+        if isinstance(record, Tombstone) or record.position > seq:
             continue
-        if record.position < last.life:
+        if record.position < last.generation:
             break
-        _check_unchanged(record, last)
+        _check_version(record, last, replaced)
         if record.messages:
             highest = min(seq, record.last_seq)
-            if known and highest < seq:
-                raise Torn
+            if highest < seq:
+                if anchored:
+                    raise InconsistentRead(seq, last.token)
+                proven = False
             first = max(record.position, highest - n + 1)
-            found.append(Stretch(record, first, highest))
+            found.append(Span(record, first, highest))
             n -= highest - first + 1
-        elif known:
-            raise Torn
-        seq, known = min(seq, record.after), True
-    if known and seq > 0 and n > 0:
-        raise Torn
-    if not known and seq > 0:
-        # Nothing was there to tell by its chain whether it was all; so the log's end must.
-        standing, _ = yield from log.end()
-        if standing.record is None or standing.record.token != last.token:
-            raise Torn
+        elif anchored:
+            raise InconsistentRead(seq, last.token)
+        seq, anchored = min(seq, record.previous_seq), True
+    if anchored and seq > 0 and n > 0:
+        raise InconsistentRead(seq, last.token)
+    if not proven or (not anchored and seq > 0):
+        # No record named the newest message that was found, so a newer one may be missing: the
+        # log's end must still be the same.
+        log_end, _ = yield from log.read_end()
+        if log_end.record is None or log_end.record.token != last.token:
+            raise InconsistentRead
     return found
 
 
-def on(log: Log, last: Record, n: int, *, after: int, before: int) -> Plan[list[Stretch]]:
-    """The first ``n`` living messages between the two seqs, oldest first."""
-    found: list[Stretch] = []
-    left, position = n, max(after + 1, last.life)
-    while left > 0 and position <= last.revision and not (found and found[-1].last >= before):
-        limit = min(left, MOST_RECORDS)
+def read_forward(log: Log, last: Record, n: int, *, after: int, before: int) -> Plan[list[Span]]:
+    """Return the first ``n`` messages between the seqs ``after`` and ``before``, oldest first.
+
+    Raises:
+        InconsistentRead: What was read does not belong to one moment.
+    """
+    found: list[Span] = []
+    replaced = {last.rewrites: last.position} if last.rewrites else {}
+    missing, position = n, max(after + 1, last.generation)
+    limit = min(n + EXTRA_RECORDS, MAX_RECORDS)
+    while missing > 0 and position <= last.revision and not (found and found[-1].last >= before):
+        missing_before = missing
         items = yield from log.query(
             record_sort(position), record_sort(last.revision), limit=limit, forward=True
         )
         for record in map(decode_record, items):
             position = record.revision + 1
-            if isinstance(record, Fence) or not record.messages:
+            if isinstance(record, Tombstone):
                 continue
-            highest = last.below_dead(record.last_seq)
+            if record.rewrites:
+                replaced[record.rewrites] = record.position
+            if not record.messages or missing <= 0:
+                continue
+            highest = last.below_truncated(record.last_seq)
             if highest < record.position:
                 continue
-            _check_unchanged(record, last)
-            if not found and record.after > after:
-                found = yield from _between(log, last, after, record.after)
-            if found and record.after != found[-1].last:
-                raise Torn
-            found.append(Stretch(record, record.position, highest))
-        left = n - sum(part.last - part.first + 1 for part in found)
+            _check_version(record, last, replaced)
+            if not found and record.previous_seq > after:
+                found = yield from _read_between(log, last, after, record.previous_seq)
+                missing -= sum(span.last - span.first + 1 for span in found)
+            if found and record.previous_seq != found[-1].last:
+                raise InconsistentRead(record.previous_seq, last.token)
+            found.append(Span(record, record.position, highest))
+            missing -= highest - record.position + 1
         if len(items) < limit:
             break
-    if left > 0 and not (found and found[-1].last >= before):
-        # The end was reached: nothing may be missing there.
+        limit = _next_limit(missing, limit, missing_before - missing)
+    for span in found:
+        _check_version(span.record, last, replaced)
+    if missing > 0 and not (found and found[-1].last >= before):
+        # The end of the log was reached: no message may be missing there.
         if not found and last.last_seq > after:
-            found = yield from _between(log, last, after, last.last_seq)
+            found = yield from _read_between(log, last, after, last.last_seq)
         elif found and found[-1].last != last.last_seq:
-            raise Torn
+            raise InconsistentRead(last.last_seq, last.token)
     return _first(n, found, before)
 
 
-def messages(log: Log, stretches: Iterable[Stretch]) -> Plan[list[Message]]:
-    """The messages of the stretches, in their order."""
+def _next_limit(missing: int, limit: int, found: int) -> int:
+    """Return how many records to query after a query for ``limit`` records.
+
+    Args:
+        missing: The number of messages that are still wanted.
+        limit: How many records the last query asked for.
+        found: The number of messages that it found: among its items may be many tombstones.
+    """
+    if found <= 0:
+        return min(max(2 * limit, MIN_RECORDS), MAX_RECORDS)
+    return min(ceil(missing * limit / found) + EXTRA_RECORDS, MAX_RECORDS)
+
+
+def read_messages(
+    log: Log, last: Record, spans: Sequence[Span], *, backward: bool = False
+) -> Plan[list[Message]]:
+    """Return the messages of the spans, in their order.
+
+    Reading stops after ``MAX_READ_BYTES``; the first message is returned whatever its size.
+
+    Args:
+        log: The conversation's log.
+        last: Its last record, from which the spans were found.
+        spans: The spans, oldest first, or newest first if ``backward``.
+        backward: Whether to return the messages newest first.
+
+    Raises:
+        InconsistentRead: A body part is missing.
+    """
     found: list[Message] = []
-    for part in stretches:
-        values = yield from bodies(log, part)
-        found += [decode_body(value, seq=seq) for seq, value in enumerate(values, part.first)]
+    left = MAX_READ_BYTES
+    for record, first, end in spans:
+        low, high = first - record.position, end - record.position + 1
+        body = yield from read_body(log, record, low, high, most_bytes=left, backward=backward)
+        seqs = range(record.position + body.first, record.position + body.first + len(body.values))
+        messages = [
+            (decode_body(value, seq=seq), size)
+            for value, seq, size in zip(body.values, seqs, body.sizes, strict=True)
+        ]
+        for message, size in reversed(messages) if backward else messages:
+            left -= size
+            if found and left < 0:
+                return found
+            found.append(message)
+        if len(messages) < high - low:
+            if body.stopped:
+                return found
+            missing = seqs.start - 1 if backward else first + len(messages)
+            raise InconsistentRead(missing, last.token)
     return found
 
 
-def bodies(log: Log, part: Stretch) -> Plan[list[dict[str, Any]]]:
-    """The messages of the stretch as JSON values."""
-    record = part.record
-    low, high = part.first - record.position, part.last - record.position + 1
-    if record.body is not None:
-        return list(loads(record.body)[low:high])
-    values: list[dict[str, Any]] = []
-    start = item = 0
-    for chunk in record.chunks:
-        end = start + chunk.messages
-        if start < high and end > low:
-            items = yield from log.query(
-                part_sort(record.parts, item),
-                part_sort(record.parts, item + chunk.items - 1),
-                limit=chunk.items,
-                forward=True,
-            )
-            if len(items) < chunk.items:
-                raise Torn
-            text = opened(b"".join(bytes(item["b"]["B"]) for item in items))
-            values += loads(text)[max(low - start, 0) : high - start]
-        start, item = end, item + chunk.items
-    return values
+def read_span(log: Log, last: Record, span: Span) -> Plan[list[dict[str, Any]]]:
+    """Return all messages of the span as JSON values.
+
+    Raises:
+        InconsistentRead: A body part is missing.
+    """
+    record = span.record
+    low, high = span.first - record.position, span.last - record.position + 1
+    body = yield from read_body(log, record, low, high, most_bytes=ALL)
+    if body.first != low or len(body.values) != high - low:
+        raise InconsistentRead(span.first + len(body.values), last.token)
+    return body.values
 
 
-def _between(log: Log, last: Record, after: int, seq: int) -> Plan[list[Stretch]]:
-    """The living messages behind ``after`` up to and with ``seq``, oldest first."""
-    found = yield from back(log, last, seq - after, start=seq)
+def decode_span(span: Span, values: Sequence[dict[str, Any]]) -> list[Message]:
+    return [decode_body(value, seq=seq) for seq, value in enumerate(values, span.first)]
+
+
+def _read_between(log: Log, last: Record, after: int, seq: int) -> Plan[list[Span]]:
+    """Return the messages after ``after`` up to and with ``seq``, oldest first."""
+    found = yield from read_backward(log, last, seq - after, start=seq)
     inside = [
-        Stretch(part.record, max(part.first, after + 1), part.last)
-        for part in reversed(found)
-        if part.last > after
+        Span(span.record, max(span.first, after + 1), span.last)
+        for span in reversed(found)
+        if span.last > after
     ]
     if not inside or inside[-1].last != seq:
-        raise Torn
+        raise InconsistentRead(seq, last.token)
     return inside
 
 
-def _first(n: int, stretches: Sequence[Stretch], before: int) -> list[Stretch]:
-    kept: list[Stretch] = []
-    for part in stretches:
-        last = min(part.last, part.first + n - 1, before - 1)
-        if last >= part.first:
-            kept.append(Stretch(part.record, part.first, last))
-            n -= last - part.first + 1
-    return kept
+def _first(n: int, spans: Sequence[Span], before: int) -> list[Span]:
+    """Return the spans, cut to their first ``n`` messages and to seqs below ``before``."""
+    chosen: list[Span] = []
+    for span in spans:
+        last = min(span.last, span.first + n - 1, before - 1)
+        if last >= span.first:
+            chosen.append(Span(span.record, span.first, last))
+            n -= last - span.first + 1
+    return chosen
 
 
-def _check_unchanged(record: Record, last: Record) -> None:
-    if record.rewritten > last.revision:
-        raise Torn
+def _check_version(record: Record, last: Record, replaced: dict[int, int]) -> None:
+    """Raise ``InconsistentRead`` if the record's messages are newer or older than ``last``.
+
+    A query may see one part of a transaction before the other (AWS: transaction isolation levels):
+    the record of a ``replace``, for example, before the change of the record that it replaced in.
+    """
+    if record.rewritten_at > last.revision:
+        raise InconsistentRead
+    if record.rewritten_at < replaced.get(record.position, 0):
+        raise InconsistentRead

@@ -1,8 +1,19 @@
-"""The items of the table and the values that they hold.
+"""The items of the table, and the values they hold.
 
-A conversation is a log of *records*. A record takes one or more positions of the conversation's
-number line, and its messages, where it has any, have these positions for their seqs. It says what
-it follows, and how the conversation stands with it; so the last record says how it stands.
+A conversation is a log of records on a number line of positions:
+
+    position   1     2     3     4     5     6     7     8
+               create      append of 3       truncate    append
+             +-----+-----+-----------------+-----+-----+-----+
+             | m#1 | m#2 | m#3, width 3    | m#6 | m#7 | m#8 |  ~head
+             +-----+-----+-----------------+-----+-----+-----+
+    messages       seq 2   seq 3, 4, 5             seq 7 seq 8
+
+Each record takes ``width`` positions. Its messages, if it has any, have these positions as their
+seqs. It names the message before it (``previous_seq``) and holds the state of the conversation
+after it, so the last record alone holds the current state. A truncation is a record without
+messages whose ``previous_seq`` skips the messages that it removed. ``docs/dynamodb.md`` has the
+table of attributes, ``docs/architecture.md`` a larger picture.
 """
 
 import json
@@ -11,63 +22,107 @@ from typing import Any, NamedTuple
 from chatledger.errors import StoreMismatch
 from chatledger.json_values import Json, dumps
 from chatledger.stores.dynamodb.calls import Item
-from chatledger.stores.dynamodb.compression import packed, unpacked
+from chatledger.stores.dynamodb.compression import compress, decompress_attribute
 
-LAYOUT = 1
+LAYOUT = 2
+"""The layout of the items that this version writes; it reads all layouts up to this one."""
 DIGITS = 16
 
-HEAD = "~head"  # sorts behind every record, so that one query finds both
+HEAD = "~head"  # sorts after every record, so that one query reads both
 FIRST_RECORD, LAST_RECORD = "m#", "m$"
 
 
 class Chunk(NamedTuple):
-    """Messages that are compressed together: how many they are, and in how many items."""
+    """Layout 1: how many messages were compressed together, and how many parts they fill."""
 
     messages: int
     items: int
 
 
-class Record(NamedTuple):
-    """What one write did to a conversation, and how the conversation stands with it.
+class ReplacedChunk(NamedTuple):
+    """A chunk of a body, and the token under which its parts are stored.
 
-    Times are ms since 1970; ``floor`` is in seconds, as DynamoDB's TTL is.
+    A record names only those chunks that replaced others and thus have tokens of their own.
+    """
+
+    first: int
+    """The index in the body of its first message."""
+    messages: int
+    token: str
+
+
+class Renewal(NamedTuple):
+    """The progress of renewing a generation's TTLs (see ``ttl``)."""
+
+    position: int
+    """The position of the record to continue with."""
+    part: str
+    """The sort key of that record's last renewed body part, or an empty string."""
+    item_index: int
+    """A lower bound on the item numbers (``Record.items``) of all items still to be renewed."""
+    until: int
+    """The position at which the renewal ends."""
+    base: int
+    """The ``ttl_base`` (s) of the generation once the renewal is complete."""
+    items: int
+    """The generation's item count when the renewal began."""
+
+
+class Record(NamedTuple):
+    """One write to a conversation, and the state of the conversation after it.
+
+    Times are in ms since 1970, but TTLs in s, as DynamoDB requires.
     """
 
     position: int
     token: str
-    life: int
-    """Where this life of the conversation began: the position of its first record."""
+    """The write token, by which a writer recognises its own record."""
+    generation: int
+    """The position of the first record of this generation."""
     owner: str | None
     created_at: int
     updated_at: int
     width: int = 1
-    """How many positions it takes."""
+    """The number of positions that the record takes."""
     lifetime: int | None = None
+    """The conversation's lifetime (ms); None if it does not expire."""
     expiry: int | None = None
-    floor: int | None = None
-    """No item of this life is eaten by TTL before; None: none of them has a stamp."""
-    after: int = 0
-    """The last seq that lived before this record, whose messages go on from there."""
+    previous_seq: int = 0
+    """The seq of the last message before this record; 0 if there is none."""
     messages: int = 0
-    """How many messages it holds, from seq ``position`` on."""
+    """The number of messages in the record, from seq ``position`` on."""
     message_count: int = 0
-    dead: tuple[tuple[int, int], ...] = ()
-    """Stretches of seqs that were cut off and may not be fenced yet."""
-    rewritten: int = 0
-    """The position at which this record's messages were last changed; 0: never."""
+    """The number of messages of the conversation after this record."""
+    truncated: tuple[tuple[int, int], ...] = ()
+    """Ranges of seqs that were removed and whose storage may not have been freed yet."""
+    rewritten_at: int = 0
+    """The position of the write that last changed this record's messages; 0 if none did."""
+    rewrites: int = 0
+    """The position of the record whose message this write replaced; 0 if it replaced none."""
     closed: bool = False
-    """The conversation was deleted here."""
-    opening: str | None = None
-    """In a life's first record: title and metadata as JSON, for a head that is missing."""
+    """True if this record deleted the conversation."""
+    initial_description: str | None = None
+    """Title and metadata as JSON, in a generation's first record; used if the head is missing."""
     body: str | None = None
-    """The messages as a JSON list, where they fit."""
-    parts: str = ""
-    """Where they do not: the token that their parts bear."""
+    """The messages as a JSON list, if they fit into the record."""
+    body_token: str = ""
+    """The token of the body parts that hold the messages, if they do not fit."""
+    part_count: int = 0
+    """The number of body parts, as the body was first written."""
+    replaced_chunks: tuple[ReplacedChunk, ...] = ()
+    """The chunks that have since replaced others, by their first message."""
     chunks: tuple[Chunk, ...] = ()
-    """What the parts hold."""
-    stamp: int | None = None
-    """When TTL may eat its item (s); never before the record that it follows, else that would be
-    the last one again."""
+    """Layout 1: the chunks of the body, in order."""
+    ttl: int | None = None
+    """The time from which DynamoDB may delete the item; None: never."""
+    items: int = 0
+    """An upper bound on the items of the generation up to and including this record; 0 if they have
+    no TTLs."""
+    ttl_base: int | None = None
+    """Item ``i`` of the generation has a TTL of at least ``ttl_base`` + ``i`` / 25 lifetimes."""
+    min_ttl: int | None = None
+    """Layout 1: every item of the generation has a TTL of at least this."""
+    renewal: Renewal | None = None
 
     @property
     def revision(self) -> int:
@@ -75,28 +130,28 @@ class Record(NamedTuple):
 
     @property
     def last_seq(self) -> int:
-        """The last seq that lives with this record."""
-        return self.position + self.messages - 1 if self.messages else self.after
+        """The seq of the conversation's last message after this record."""
+        return self.position + self.messages - 1 if self.messages else self.previous_seq
 
-    def lives(self, time: int) -> bool:
-        """Whether the conversation, of which this is the last record, exists for readers."""
+    def is_live(self, time: int) -> bool:
+        """Return whether the conversation is live at ``time`` (ms), if this is its last record."""
         return not self.closed and (self.expiry is None or self.expiry > time)
 
-    def below_dead(self, seq: int) -> int:
-        """The highest seq up to ``seq`` that was not cut off without being fenced yet."""
-        for first, last in reversed(self.dead):
+    def below_truncated(self, seq: int) -> int:
+        """Return the highest seq up to ``seq`` that lies in no truncated range."""
+        for first, last in reversed(self.truncated):
             if first <= seq <= last:
                 seq = first - 1
         return seq
 
 
-class Fence(NamedTuple):
-    """What is left of a dead record: its place stays taken for a day."""
+class Tombstone(NamedTuple):
+    """What is left of a removed record: its position, which stays taken for a day."""
 
     position: int
     width: int
     token: str
-    stamp: int | None = None
+    ttl: int | None = None
 
     @property
     def revision(self) -> int:
@@ -104,9 +159,9 @@ class Fence(NamedTuple):
 
 
 class Head(NamedTuple):
-    """The summary that lists show; the log is the truth."""
+    """The summary of a conversation that lists read; if they differ, its log is right."""
 
-    life: int
+    generation: int
     owner: str | None
     title: str | None
     metadata: dict[str, Json]
@@ -120,11 +175,12 @@ class Head(NamedTuple):
     """The token of the update that last set title or metadata."""
 
     def is_of(self, record: Record) -> bool:
-        """Whether it is the head of that life of the conversation.
+        """Return whether the head belongs to the generation of ``record``.
 
-        By its creation too: where TTL ate all records before the head, positions begin at 1 again.
+        ``created_at`` is compared too: if TTL deletes all records before the head, positions start
+        at 1 again.
         """
-        return (self.life, self.created_at) == (record.life, record.created_at)
+        return (self.generation, self.created_at) == (record.generation, record.created_at)
 
 
 # Keys ---------------------------------------------------------------------------------------------
@@ -142,7 +198,17 @@ def record_sort(position: int) -> str:
     return f"m#{position:0{DIGITS}d}"
 
 
-def part_sort(token: str, n: int) -> str:
+def part_prefix(token: str) -> str:
+    return f"b#{token}#"
+
+
+def part_sort(token: str, first: int, n: int) -> str:
+    """Return the sort key of part ``n`` of the chunk that begins with message ``first``."""
+    return f"b#{token}#{first:08d}#{n:03d}"
+
+
+def old_part_sort(token: str, n: int) -> str:
+    """Layout 1: return the sort key of part ``n`` of a body."""
     return f"b#{token}#{n:06d}"
 
 
@@ -156,24 +222,29 @@ def key(conversation_id: str, sort: str) -> Item:
 
 # Records ------------------------------------------------------------------------------------------
 
+# Attribute names have one letter, so that the 1,024 bytes of a write unit are left for text.
 _NUMBERS = (
     ("width", "w", 1),
-    ("life", "l", None),
+    ("generation", "l", None),
     ("created_at", "c", None),
     ("updated_at", "u", None),
     ("lifetime", "t", None),
     ("expiry", "x", None),
-    ("floor", "f", None),
-    ("after", "a", 0),
+    ("previous_seq", "a", 0),
     ("messages", "n", 0),
     ("message_count", "q", 0),
-    ("rewritten", "r", 0),
+    ("rewritten_at", "r", 0),
+    ("rewrites", "h", 0),
+    ("part_count", "s", 0),
+    ("items", "m", 0),
+    ("ttl_base", "g", None),
+    ("min_ttl", "f", None),
 )
-"""Of a record that are numbers: the name in the item, and what is left out there."""
+"""The numbers of a record: field, attribute, and the default, which is not stored."""
 
 
 def encode_record(conversation_id: str, record: Record) -> Item:
-    """The record's item."""
+    """Return the record as an item."""
     item = key(conversation_id, record_sort(record.position))
     item["v"] = {"N": str(LAYOUT)}
     item["k"] = {"S": record.token}
@@ -183,33 +254,44 @@ def encode_record(conversation_id: str, record: Record) -> Item:
             item[name] = {"N": str(value)}
     if record.owner is not None:
         item["o"] = {"S": record.owner}
-    if record.dead:
-        item["d"] = {"S": dumps(record.dead)}
+    if record.truncated:
+        item["d"] = {"S": dumps(record.truncated)}
     if record.closed:
         item["z"] = {"BOOL": True}
-    if record.opening is not None:
-        item["i"] = {"S": record.opening}
+    if record.initial_description is not None:
+        item["i"] = {"S": record.initial_description}
+    if record.body_token:
+        item["y"] = {"S": record.body_token}
+    if record.replaced_chunks:
+        item["j"] = {"S": dumps(record.replaced_chunks)}
     if record.chunks:
-        item["y"] = {"S": record.parts}
         item["p"] = {"S": dumps([[chunk.messages, chunk.items] for chunk in record.chunks])}
+    if record.renewal is not None:
+        item["e"] = {"S": dumps(record.renewal)}
     if record.body is not None:
-        item["b"] = packed(record.body, beside=size_of(item))
-    if record.stamp is not None:
-        item["expires_at"] = {"N": str(record.stamp)}
+        item["b"] = compress(record.body, other_bytes=size_of(item))
+    if record.ttl is not None:
+        item["expires_at"] = {"N": str(record.ttl)}
     return item
 
 
-def encode_fence(conversation_id: str, fence: Record | Fence, stamp: int) -> Item:
-    item = key(conversation_id, record_sort(fence.position))
+def encode_tombstone(conversation_id: str, record: Record | Tombstone, ttl: int) -> Item:
+    """Return the tombstone of ``record`` as an item."""
+    item = key(conversation_id, record_sort(record.position))
     item["v"] = {"N": str(LAYOUT)}
-    item["k"] = {"S": fence.token}
-    if fence.width != 1:
-        item["w"] = {"N": str(fence.width)}
-    item["expires_at"] = {"N": str(stamp)}
+    item["k"] = {"S": record.token}
+    if record.width != 1:
+        item["w"] = {"N": str(record.width)}
+    item["expires_at"] = {"N": str(ttl)}
     return item
 
 
-def decode_record(item: Item) -> Record | Fence:
+def decode_record(item: Item) -> Record | Tombstone:
+    """Return the record or tombstone in an item.
+
+    Raises:
+        StoreMismatch: A later version wrote the item, or its body is damaged.
+    """
     numbers = {name: int(value["N"]) for name, value in item.items() if "N" in value}
     if numbers["v"] > LAYOUT:
         check_layout(item)
@@ -217,38 +299,55 @@ def decode_record(item: Item) -> Record | Fence:
     token = item["k"]["S"]
     number = numbers.get
     if "l" not in item:
-        return Fence(position, number("w", 1), token, number("expires_at"))
+        return Tombstone(position, number("w", 1), token, number("expires_at"))
+    lifetime, expiry, updated_at = number("t"), number("x"), numbers["u"]
+    if lifetime is None and expiry is not None:
+        lifetime = expiry - updated_at  # layout 1 left out a lifetime that was the store's default
     return Record(
         position=position,
         token=token,
-        life=numbers["l"],
+        generation=numbers["l"],
         owner=item["o"]["S"] if "o" in item else None,
         created_at=numbers["c"],
-        updated_at=numbers["u"],
+        updated_at=updated_at,
         width=number("w", 1),
-        lifetime=number("t"),
-        expiry=number("x"),
-        floor=number("f"),
-        after=number("a", 0),
+        lifetime=lifetime,
+        expiry=expiry,
+        previous_seq=number("a", 0),
         messages=number("n", 0),
         message_count=number("q", 0),
-        dead=tuple((first, last) for first, last in json.loads(item["d"]["S"]))
-        if "d" in item
-        else (),
-        rewritten=number("r", 0),
+        truncated=_ranges(item["d"]["S"]) if "d" in item else (),
+        rewritten_at=number("r", 0),
+        rewrites=number("h", 0),
         closed="z" in item,
-        opening=item["i"]["S"] if "i" in item else None,
-        body=unpacked(item["b"]) if "b" in item else None,
-        parts=item["y"]["S"] if "y" in item else "",
-        chunks=tuple(Chunk(messages=m, items=n) for m, n in json.loads(item["p"]["S"]))
-        if "p" in item
-        else (),
-        stamp=number("expires_at"),
+        initial_description=item["i"]["S"] if "i" in item else None,
+        body=decompress_attribute(item["b"]) if "b" in item else None,
+        body_token=item["y"]["S"] if "y" in item else "",
+        part_count=number("s", 0),
+        replaced_chunks=_replaced(item["j"]["S"]) if "j" in item else (),
+        chunks=_chunks(item["p"]["S"]) if "p" in item else (),
+        ttl=number("expires_at"),
+        items=number("m", 0),
+        ttl_base=number("g"),
+        min_ttl=number("f"),
+        renewal=Renewal(*json.loads(item["e"]["S"])) if "e" in item else None,
     )
 
 
+def _ranges(text: str) -> tuple[tuple[int, int], ...]:
+    return tuple((first, last) for first, last in json.loads(text))
+
+
+def _replaced(text: str) -> tuple[ReplacedChunk, ...]:
+    return tuple(ReplacedChunk(*chunk) for chunk in json.loads(text))
+
+
+def _chunks(text: str) -> tuple[Chunk, ...]:
+    return tuple(Chunk(messages=m, items=n) for m, n in json.loads(text))
+
+
 def check_layout(item: Item) -> None:
-    """Raise ``StoreMismatch`` where a later version wrote the item."""
+    """Raise ``StoreMismatch`` if a later version wrote the item."""
     if (version := int(item["v"]["N"])) > LAYOUT:
         raise StoreMismatch(
             f"The table holds items of layout {version}, written by a later version of Chatledger; "
@@ -261,7 +360,8 @@ def _number(item: Item, name: str, default: Any) -> Any:
 
 
 def size_of(item: Item) -> int:
-    """The item's size as DynamoDB counts it, within a byte an attribute (AWS: item sizes)."""
+    """Return the item's size as DynamoDB counts it, to within a byte per attribute (AWS: item
+    sizes)."""
     size = 0
     for name, attribute in item.items():
         size += len(name)
@@ -281,9 +381,14 @@ def size_of(item: Item) -> int:
 
 
 def decode_head(item: Item) -> Head:
+    """Return the head in an item.
+
+    Raises:
+        StoreMismatch: A later version wrote the item.
+    """
     check_layout(item)
     return Head(
-        life=_number(item, "life", 0),
+        generation=_number(item, "life", 0),
         owner=item["owner"]["S"] if "owner" in item else None,
         title=item["title"]["S"] if "title" in item else None,
         metadata=json.loads(item["metadata"]["S"]) if "metadata" in item else {},

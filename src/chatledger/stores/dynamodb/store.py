@@ -1,18 +1,19 @@
 """Conversations in a DynamoDB table, over a boto3 client that the caller made."""
 
+import builtins
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
+from chatledger.ids import new_id as a_new_id
 from chatledger.json_values import Json
 from chatledger.messages import Message, now
-from chatledger.messages import new_id as a_new_id
 from chatledger.stores.contract import Store
 from chatledger.stores.dynamodb import plans
 from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import PATIENCE, Plan, paced
-from chatledger.stores.dynamodb.table import Table
+from chatledger.stores.dynamodb.table import CLEANUP_SECONDS, Table
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -21,15 +22,24 @@ T = TypeVar("T")
 
 
 class DynamoDBStore(Store):
-    """Conversations in ``table``, made by ``create_table``, over a boto3 client.
+    """Conversations in a DynamoDB table, over a boto3 client that the caller made.
 
-    Any number of threads may share one store, and any number of stores one table.
-    ``expire_after`` is how long a conversation lives after its last activity, where it was not
-    created with a lifetime of its own. ``consistent=False`` halves the price of reads, which may
-    then miss the latest writes. ``patience`` is for how many seconds a call is tried again while
-    DynamoDB throttles or does not answer; the client's own time-outs and retries come on top.
+    Any number of threads may share a store, and any number of stores a table.
 
-    The client is the caller's, and stays open.
+    Args:
+        client: The boto3 client; closing the store does not close it.
+        table: The name or ARN of a table that ``create_table`` made.
+        expire_after: The lifetime of conversations that start without one of their own; None means
+            that these do not expire.
+        consistent: Whether reads include the latest writes. False halves their price.
+        patience: How long a call is retried while DynamoDB throttles or does not reply, in seconds.
+            The client's own timeouts and retries come on top.
+        cleanup: How long a write may spend on freeing storage that is no longer needed, in seconds.
+            0 leaves that to ``sweep``.
+        clock: Returns the current time; tests pass their own.
+
+    Raises:
+        InvalidArgument: An argument is invalid.
     """
 
     def __init__(
@@ -40,10 +50,18 @@ class DynamoDBStore(Store):
         expire_after: timedelta | None = None,
         consistent: bool = True,
         patience: float = PATIENCE,
+        cleanup: float = CLEANUP_SECONDS,
         clock: Callable[[], datetime] = now,
     ) -> None:
         self._calls = Boto3Calls(client, patience=patience)
-        self._table = Table.of(table, expire_after=expire_after, consistent=consistent, clock=clock)
+        self._table = Table.of(
+            table,
+            expire_after=expire_after,
+            consistent=consistent,
+            clock=clock,
+            patience=patience,
+            cleanup=cleanup,
+        )
 
     def create(
         self,
@@ -148,7 +166,7 @@ class DynamoDBStore(Store):
 
     def pop(
         self, conversation_id: str, n: int = 1, *, owner: str | None = None
-    ) -> Sequence[Message]:
+    ) -> builtins.list[Message]:
         return self._run(plans.pop(self._table, conversation_id, n, owner=owner))
 
     def clear(self, conversation_id: str, *, owner: str | None = None) -> Conversation:
@@ -175,6 +193,7 @@ class DynamoDBStore(Store):
         *,
         at: int | None = None,
         new_id: str | None = None,
+        expires_in: timedelta | None = None,
         owner: str | None = None,
     ) -> Conversation:
         return self._run(
@@ -184,6 +203,7 @@ class DynamoDBStore(Store):
                 at=at,
                 new_id=a_new_id() if new_id is None else new_id,
                 owner=owner,
+                expires_in=expires_in,
             )
         )
 
@@ -197,9 +217,15 @@ class DynamoDBStore(Store):
         units_per_second: float | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> int:
-        """As the contract says; ``progress`` is told how many there were so far.
+        """Delete every conversation of ``owner``, as ``Store.delete_owner`` promises.
 
-        ``units_per_second`` bounds the capacity that this takes.
+        Args:
+            owner: The owner.
+            units_per_second: The most capacity units that this consumes a second.
+            progress: Called after each page with the number of conversations deleted so far.
+
+        Returns:
+            The number of conversations deleted; expired ones do not count.
         """
         plan = plans.delete_owner(self._table, owner, progress=progress)
         return self._run(paced(plan, units_per_second))
@@ -208,20 +234,51 @@ class DynamoDBStore(Store):
         self,
         *,
         units_per_second: float | None = None,
-        progress: Callable[[plans.Swept], None] | None = None,
+        progress: Callable[[plans.SweepProgress], None] | None = None,
         cursor: str | None = None,
+        segment: tuple[int, int] | None = None,
     ) -> int:
-        """As the contract says, by a scan of the whole table, in bounded memory.
+        """Free everything that no reader can see, by a scan of the whole table in bounded memory.
 
-        ``units_per_second`` bounds the capacity that this takes. ``progress`` is told how far it
-        is; its ``cursor`` starts another sweep there. DynamoDB's TTL frees most by itself: sweep
-        for what processes left that were killed, once a month or so.
+        DynamoDB's TTL frees most of it. Sweep about once a month to free the rest: garbage that
+        crashed processes left, and long conversations, which TTL deletes long after they expired.
+
+        Args:
+            units_per_second: The most capacity units that this consumes a second.
+            progress: Called with a ``SweepProgress`` after each page.
+            cursor: The ``SweepProgress.cursor`` of an earlier sweep, to continue it.
+            segment: The segment of the table to sweep, as its number, from 0, and the number of
+                segments. Several processes can sweep a large table together, a segment each.
+
+        Returns:
+            The number of entries freed.
+
+        Raises:
+            InvalidArgument: An argument is invalid.
         """
-        plan = plans.sweep(self._table, progress=progress, cursor=cursor)
+        plan = plans.sweep(self._table, progress=progress, cursor=cursor, segment=segment)
         return self._run(paced(plan, units_per_second))
 
+    def repair(self, conversation_id: str, *, owner: str | None = None) -> Conversation:
+        """Make a conversation usable again in which messages are missing (``ConversationDamaged``).
+
+        The messages that can still be read stay, with their ids and times, in their order. If any
+        is missing, all others get new seqs, and the revision moves up.
+
+        Args:
+            conversation_id: The conversation.
+            owner: The conversation's owner, or None for a caller that may use every conversation.
+
+        Returns:
+            The conversation; its ``message_count`` is the number of messages that are left.
+
+        Raises:
+            NotFound: There is no such conversation for ``owner``.
+        """
+        return self._run(plans.repair(self._table, conversation_id, owner=owner))
+
     def close(self) -> None:
-        """Nothing to let go of: the client is the caller's."""
+        """Do nothing: the client belongs to the caller."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,34 +1,50 @@
-"""A table as the plans see it, and what they remember of its conversations."""
+"""The table as plans see it: its name, clocks and randomness, and a cache of log ends."""
 
 import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from random import Random
 from threading import Lock
 from typing import NamedTuple
 
+from chatledger.backoff import backoff
 from chatledger.conversations import check_lifetime
-from chatledger.errors import InvalidArgument
-from chatledger.messages import new_id
-from chatledger.stores.dynamodb.records import Fence, Head, Record
+from chatledger.errors import InvalidArgument, StoreUnavailable
+from chatledger.ids import new_id
+from chatledger.stores.dynamodb.calls import PATIENCE, Plan, Wait
+from chatledger.stores.dynamodb.records import Head, Record, Tombstone
+from chatledger.stores.times import milliseconds, milliseconds_since_epoch
 
 INDEX = "by_owner"
 SECOND, HOUR, DAY = 1_000, 3_600_000, 86_400_000
 
-# A position once taken stays taken for a day, and one that is remembered is used for an hour.
-FENCED = DAY + HOUR
-REMEMBERED = HOUR
-REMEMBERED_CONVERSATIONS = 10_000
+TOMBSTONE_LIFETIME = DAY + HOUR
+"""How long (ms) the position of a removed record stays taken."""
+CACHED_FOR = HOUR
+"""How long (ms) after it was read a log end may still be used for a write."""
+CACHED_CONVERSATIONS = 10_000
+CLEANUP_SECONDS = 2.0
+"""How long (s) a write may spend on freeing storage after it has taken effect."""
+RACE_PATIENCE = 3
+"""An operation that keeps losing races is retried for this many times ``Table.patience``."""
+MIN_RETRIES = 3
+"""The least number of such retries, however long they take: a cached log end may be stale."""
+WARNING_SECONDS = 60.0
+"""The shortest time (s) between two warnings that follow-up work failed."""
+FIRST_WAIT, LONGEST_WAIT = 0.004, 0.25
+"""Bounds (s) of the waits after lost races."""
 
 
-class Standing(NamedTuple):
-    """How a log stood when it was read: what its last item was, and its head."""
+class LogEnd(NamedTuple):
+    """The end of a log as it was read: its last item, and the conversation's head."""
 
-    last: Record | Fence | None = None
+    last: Record | Tombstone | None = None
     head: Head | None = None
+    read_at: tuple[int, float] = (0, 0.0)
+    """The time at which it was read, by the wall clock (ms) and the monotonic clock (s)."""
 
     @property
     def next(self) -> int:
@@ -37,58 +53,60 @@ class Standing(NamedTuple):
 
     @property
     def record(self) -> Record | None:
-        """The last record, where it is no fence."""
+        """The last item, if it is a record."""
         return self.last if isinstance(self.last, Record) else None
 
-    def living(self, time: int) -> Record | None:
-        """The last record, where it is that of a conversation which exists for readers."""
+    def live_record(self, time: int) -> Record | None:
+        """Return the last record if the conversation is live at ``time`` (ms), else None."""
         record = self.record
-        return record if record is not None and record.lives(time) else None
+        return record if record is not None and record.is_live(time) else None
 
 
-class Memory:
-    """The last standing of each conversation, of the many that were used last."""
+class LogEndCache:
+    """The log ends of the most recently used conversations, without message bodies."""
 
-    def __init__(self, limit: int = REMEMBERED_CONVERSATIONS) -> None:
+    def __init__(self, limit: int = CACHED_CONVERSATIONS) -> None:
         self._limit = limit
         self._lock = Lock()
-        self._standings: OrderedDict[str, tuple[Standing, int, float]] = OrderedDict()
+        self._log_ends: OrderedDict[str, LogEnd] = OrderedDict()
 
-    def get(self, conversation_id: str, time: int, monotonic: float) -> Standing | None:
-        """What may be tried upon: an hour old at most by both clocks, of a life not over.
-
-        By both, since the wall clock may be set back, and a frozen process's monotonic one stands.
-        """
+    def get(self, conversation_id: str) -> LogEnd | None:
         with self._lock:
-            found = self._standings.get(conversation_id)
-            if found is None:
-                return None
-            self._standings.move_to_end(conversation_id)
-        standing, then, monotonic_then = found
-        fresh = 0 <= time - then < REMEMBERED and monotonic - monotonic_then < REMEMBERED / SECOND
-        if not fresh or standing.living(time) is None:
-            self.forget(conversation_id)
-            return None
-        return standing
+            found = self._log_ends.get(conversation_id)
+            if found is not None:
+                self._log_ends.move_to_end(conversation_id)
+            return found
 
-    def put(self, conversation_id: str, standing: Standing, time: int, monotonic: float) -> None:
+    def put(self, conversation_id: str, log_end: LogEnd) -> None:
         with self._lock:
-            self._standings[conversation_id] = (standing, time, monotonic)
-            self._standings.move_to_end(conversation_id)
-            if len(self._standings) > self._limit:
-                self._standings.popitem(last=False)
+            self._log_ends[conversation_id] = log_end
+            self._log_ends.move_to_end(conversation_id)
+            if len(self._log_ends) > self._limit:
+                self._log_ends.popitem(last=False)
 
     def forget(self, conversation_id: str) -> None:
         with self._lock:
-            self._standings.pop(conversation_id, None)
+            self._log_ends.pop(conversation_id, None)
 
 
 @dataclass(slots=True, kw_only=True)
 class Table:
-    """Where the plans' calls go, and the clocks and chance that they go by.
+    """The table that a store's plans work on.
 
-    ``lifetime`` is how long a conversation lives after its last activity (ms), where it has no
-    lifetime of its own.
+    Attributes:
+        name: Its name or ARN.
+        lifetime: The lifetime (ms) of conversations that start without one of their own; None if
+            these do not expire.
+        consistent: Whether reads are strongly consistent.
+        clock: The wall clock.
+        monotonic: The monotonic clock, in seconds.
+        random: The source of jitter.
+        new_token: Makes a write token that carries the given time (ms).
+        patience: How long (s) an inconsistent read is retried; an operation that keeps losing races
+            is retried ``RACE_PATIENCE`` times as long.
+        cleanup_seconds: How long (s) a write may spend on freeing storage after it has taken
+            effect.
+        log_end_cache: The ends of the logs to which this store has written last.
     """
 
     name: str
@@ -97,8 +115,11 @@ class Table:
     clock: Callable[[], datetime]
     monotonic: Callable[[], float]
     random: Random
-    new_token: Callable[[], str]
-    memory: Memory = field(default_factory=Memory)
+    new_token: Callable[[int], str] = new_id
+    patience: float = PATIENCE
+    cleanup_seconds: float = CLEANUP_SECONDS
+    log_end_cache: LogEndCache = field(default_factory=LogEndCache)
+    _warned_at: float | None = None
 
     @classmethod
     def of(
@@ -108,55 +129,126 @@ class Table:
         expire_after: timedelta | None,
         consistent: bool,
         clock: Callable[[], datetime],
+        patience: float = PATIENCE,
+        cleanup: float = CLEANUP_SECONDS,
     ) -> "Table":
-        """The table of that name, by this process's clock and chance."""
+        """Return the table ``name``, with a monotonic clock and randomness of this process.
+
+        Raises:
+            InvalidArgument: ``name``, ``expire_after`` or ``cleanup`` is invalid.
+        """
         check_lifetime(expire_after, "expire_after")
         if not _NAME.fullmatch(name):
             raise InvalidArgument(
-                f"{name!r} is no table's name; it has 3 to 255 letters, digits, dots, dashes and "
-                "underscores, or is an ARN."
+                f"{name!r} is not a table name; pass 3 to 255 letters, digits, dots, dashes and "
+                "underscores, or an ARN."
             )
+        if not cleanup >= 0:
+            raise InvalidArgument("cleanup must be a number of seconds, 0 or more.")
         return cls(
             name=name,
             lifetime=None if expire_after is None else milliseconds(expire_after),
             consistent=consistent,
             clock=clock,
             monotonic=time.monotonic,
-            random=Random(),  # noqa: S311  for jitter, no secret
-            new_token=new_id,
+            random=Random(),  # noqa: S311  for jitter, not for secrets
+            patience=patience,
+            cleanup_seconds=cleanup,
         )
 
     def time(self) -> int:
-        """Now, in ms since 1970."""
-        return since_epoch(self.clock())
+        """Return the current time in ms since 1970."""
+        return milliseconds_since_epoch(self.clock())
 
-    def remembered(self, conversation_id: str) -> Standing | None:
-        return self.memory.get(conversation_id, self.time(), self.monotonic())
+    def token(self) -> str:
+        """Return a new write token."""
+        return self.new_token(self.time())
 
-    def remember(self, conversation_id: str, standing: Standing, *, since: int) -> None:
-        """Keep what was seen, read no earlier than ``since``."""
-        self.memory.put(conversation_id, standing, since, self.monotonic())
+    def now(self) -> tuple[int, float]:
+        """Return the current time by both clocks, for ``LogEnd.read_at``."""
+        return self.time(), self.monotonic()
+
+    def is_fresh(self, read_at: tuple[int, float]) -> bool:
+        """Return whether a log end that was read at ``read_at`` may still be used for a write.
+
+        Both clocks must agree: the wall clock may be set back, and the monotonic clock may stop
+        while the process is frozen.
+        """
+        time, monotonic = read_at
+        return (
+            0 <= self.time() - time < CACHED_FOR
+            and self.monotonic() - monotonic < CACHED_FOR / SECOND
+        )
+
+    def has_slept(self, read_at: tuple[int, float]) -> bool:
+        """Return whether an hour has passed since ``read_at``, by either clock."""
+        time, monotonic = read_at
+        return (
+            self.time() - time >= CACHED_FOR or self.monotonic() - monotonic >= CACHED_FOR / SECOND
+        )
+
+    def may_warn(self) -> bool:
+        """Return whether a warning may be logged now; if so, none may for ``WARNING_SECONDS``."""
+        if self._warned_at is not None and self.monotonic() - self._warned_at < WARNING_SECONDS:
+            return False
+        self._warned_at = self.monotonic()
+        return True
+
+    def cached_end(self, conversation_id: str) -> LogEnd | None:
+        """Return the cached log end if it is fresh and its conversation is live, else None."""
+        found = self.log_end_cache.get(conversation_id)
+        if found is None:
+            return None
+        if not self.is_fresh(found.read_at) or found.live_record(self.time()) is None:
+            self.log_end_cache.forget(conversation_id)
+            return None
+        return found
+
+    def cache_end(
+        self, conversation_id: str, record: Record, *, read_at: tuple[int, float]
+    ) -> None:
+        """Cache ``record``, without its messages, as a log end that was read at ``read_at``.
+
+        Args:
+            conversation_id: The conversation.
+            record: Its last record.
+            read_at: A time, as of ``now``, not later than that of the write of ``record``.
+        """
+        slim = record._replace(body=None, initial_description=None)
+        self.log_end_cache.put(conversation_id, LogEnd(slim, None, read_at))
 
 
-def milliseconds(time: timedelta) -> int:
-    return time // timedelta(milliseconds=1)
+class RaceRetries:
+    """Counts the lost races of one operation, and ends it when it has been retried for too long."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._deadline = table.monotonic() + RACE_PATIENCE * table.patience
+        self.count = 0
+
+    def back_off(self) -> Plan[None]:
+        """Back off after a lost race: not after the first, and longer after each further one.
+
+        Raises:
+            StoreUnavailable: The operation has lost races for ``RACE_PATIENCE`` times
+                ``Table.patience``. Nothing was written: every attempt is known to have failed.
+        """
+        table = self._table
+        self.count += 1
+        if self.count > MIN_RETRIES and table.monotonic() > self._deadline:
+            raise StoreUnavailable(
+                f"Other writers were faster {self.count} times in a row; try again later.",
+                may_have_landed=False,
+            )
+        if self.count > 1:
+            yield Wait(
+                backoff(table.random, self.count - 1, first=FIRST_WAIT, longest=LONGEST_WAIT)
+            )
 
 
-def moment(time: int) -> datetime:
-    """The time of so many ms since 1970."""
-    return _EPOCH + timedelta(milliseconds=time)
-
-
-def since_epoch(time: datetime) -> int:
-    """A time as ms since 1970."""
-    since = time - _EPOCH
-    return since.days * DAY + since.seconds * SECOND + since.microseconds // 1_000
-
-
-def stamp_at(time: int) -> int:
-    """The first whole second not before ``time``, as TTL wants it."""
+def ttl_at(time: int) -> int:
+    """Return ``time`` (ms) in seconds, the unit of DynamoDB's TTL, rounded up."""
     return -(-time // SECOND)
 
 
 _NAME = re.compile(r"[\w.-]{3,255}|arn:[\w-]+:dynamodb:[\w-]*:\d*:table/[\w.-]{3,255}", re.ASCII)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,237 +1,244 @@
-"""When TTL may eat what: no item of a conversation that lives, and none of it twice paid for.
+"""TTL attributes, such that DynamoDB never deletes an item of a live conversation.
 
-Items are stamped later than their conversation expires. Where activity carries it on past them,
-they are given later stamps first, and only then its life is extended.
+A conversation's lifetime is fixed when it starts. If it has one, each of its items has a TTL from
+its first write on; otherwise none ever has. Activity moves the conversation's expiry ahead, so the
+TTLs must be renewed now and then. No append should have to renew them all at once, however long the
+conversation is: an append renews at most ``RENEWED_ITEMS``.
 
-A store's lifetime may be set, or taken away, while others run that know nothing of it. A record
-that is the first to say when its conversation expires has no stamp itself until all others have
-one; a record that is the first to say that it never does takes the stamp of the last one away as
-it goes in, all others having lost theirs before. So whether the last record has a stamp tells how
-far that is.
+That suffices because later items of a generation have later TTLs. The TTL of item ``i`` is
+``ttl_base`` plus ``i / 25`` lifetimes, with a ``ttl_base`` about three lifetimes after the write.
+Once the base is less than two lifetimes ahead, appends renew the items in order, 25 each. Two
+appends to a live conversation are less than a lifetime apart, so the n-th of them comes less than n
+lifetimes later, and has renewed the first 25 n items by then: each item is renewed before its TTL.
+A renewed item gets the TTL of the generation's last item, which lasts until the next renewal
+reaches it.
+
+``bound`` computes from the records themselves how long all items last. An append that would move
+the expiry beyond that renews more items until it would not. Only conversations of layout 1 need
+this: their TTLs do not grow with the number of items.
 """
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
-
+from chatledger.errors import StoreUnavailable
 from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Item, Plan
-from chatledger.stores.dynamodb.log import CANCELLED, CONDITION_FAILED, Log, Torn
+from chatledger.stores.dynamodb.log import CONDITION_FAILED, InconsistentRead, Log
 from chatledger.stores.dynamodb.records import (
-    FIRST_RECORD,
     HEAD,
     Record,
-    encode_record,
-    part_sort,
-    partition,
+    Renewal,
+    Tombstone,
+    decode_record,
+    part_prefix,
     record_sort,
 )
-from chatledger.stores.dynamodb.table import DAY, HOUR, SECOND, stamp_at
+from chatledger.stores.dynamodb.table import DAY, HOUR, SECOND, ttl_at
+
+RENEWED_ITEMS = 25
+"""The most items that one append renews, except in a conversation of layout 1."""
+READ_RECORDS = 100
+"""The number of records that a renewal reads at once; those that need no renewal are skipped."""
+RENEWAL_SLACK = HOUR // SECOND
+"""The time (s) by which a renewed TTL lies after what is needed, so that a retry renews nothing
+twice."""
+CLOCK_SKEW = HOUR
+"""The least time (ms) between the expiry and any TTL, since clocks differ."""
 
 
-def stamp_for(time: int, lifetime: int | None) -> int | None:
-    """When TTL may eat an item written at ``time`` of a conversation that lives so long (ms).
+def ttl_for(time: int, lifetime: int, items: int) -> int:
+    """Return the TTL of an item.
 
-    Two and a half lifetimes ahead, so that activity renews it once a lifetime at most, and a day
-    and more behind the end, so that positions stay taken for those who remember them.
+    It is more than a day after the conversation's expiry, so that a writer that has cached the
+    log's end finds the positions after it still taken.
+
+    Args:
+        time: The time of the write (ms).
+        lifetime: The lifetime of the conversation (ms).
+        items: The number of items of the generation, up to and including this one.
     """
-    return None if lifetime is None else _stamp(time, lifetime)
+    return base_at(time, lifetime) + growth(lifetime, items)
 
 
-def _stamp(time: int, lifetime: int) -> int:
-    return stamp_at(time + max(5 * lifetime // 2, lifetime + DAY + 2 * HOUR))
+def base_at(time: int, lifetime: int) -> int:
+    """Return the ``ttl_base`` (s) of items that are written at ``time``."""
+    return ttl_at(time + max(3 * lifetime + 2 * CLOCK_SKEW, lifetime + DAY + 2 * HOUR))
 
 
-def renewed(log: Log, last: Record, lifetime: int | None) -> Plan[Record]:
-    """``last`` with a floor that lets the conversation live for ``lifetime`` from now on.
+def bound(last: Record) -> int:
+    """Return a lower bound (s) on the TTLs of all items of the generation of ``last``."""
+    assert last.lifetime is not None
+    if last.renewal is None:
+        return last.min_ttl or 0 if last.ttl_base is None else last.ttl_base
+    done = last.renewal.base + growth(last.lifetime, last.renewal.items)
+    if last.ttl_base is None:
+        return min(last.min_ttl or 0, done)
+    return min(last.ttl_base + growth(last.lifetime, last.renewal.item_index), done)
 
-    All items of its life whose stamps lie too low are given later ones first: at no moment may an
-    item of a conversation that lives be eaten. Where nothing must be renewed there is no call.
-    Raises ``Torn`` where the conversation went on meanwhile.
+
+def renew_ttls(log: Log, last: Record, *, at: int | None = None) -> Plan[Record]:
+    """Renew the TTLs that are due before an activity; return ``last`` with the progress made.
+
+    Makes no call unless a renewal is due.
+
+    Args:
+        log: The conversation's log.
+        last: Its last record.
+        at: The time (ms) of the activity, which moves the expiry; by default now.
+
+    Raises:
+        InconsistentRead: The conversation was written to meanwhile.
+        StoreUnavailable: A conversation of layout 1 has more items than could be renewed within
+            ``Table.patience``. Those that were renewed need no renewal in the next try.
     """
-    if lifetime is None:
-        return (yield from _without(log, last))
-    time = log.table.time()
-    # No stamp lies less than an hour behind the expiry, for clocks differ.
-    if last.floor is None or stamp_at(time + lifetime + HOUR) <= last.floor:
+    if last.ttl is None or last.lifetime is None:
         return last
-    stamp = _stamp(time, lifetime)
-    # So low that an item is renewed once a lifetime at most.
-    least = stamp - lifetime // SECOND
-    later = _Restamping(
-        stamp,
-        lambda at: at is not None and at < least,
-        "#expires_at < :least",
-        {":least": {"N": str(least)}},
-    )
-    yield from _restamp_all(log, last, later)
-    return last._replace(
-        floor=least - HOUR // SECOND,  # parts were stamped some time before their record
-        stamp=None if last.stamp is None else max(stamp, last.stamp),
-    )
-
-
-def settled(log: Log, record: Record, lifetime: int | None) -> Plan[Record]:
-    """``record``, which is in, once all items of its life have stamps if it expires.
-
-    Raises ``Torn`` where the conversation went on meanwhile.
-    """
-    if lifetime is None or record.stamp is not None:
-        return record
-    stamp, own = _stamp(log.table.time(), lifetime), record_sort(record.position)
-    # Where somebody else goes on, or was faster, the stamps may have been taken away again.
-    first = _Restamping(stamp, lambda at: at is None, "attribute_not_exists(#expires_at)")
-    last = [log.nothing_at(record.revision + 1)]
-    unsettled = log.check(
-        record.position, "#k = :k AND attribute_not_exists(#expires_at)", k={"S": record.token}
-    )
-    yield from _restamp_all(log, record, replace(first, while_=[*last, unsettled]), but=own)
-    found = yield from _restamp(
-        log, record, encode_record(log.id, record), replace(first, while_=last)
-    )
-    if found is None:
-        return record._replace(stamp=stamp)
-    if "expires_at" not in found:
-        raise Torn
-    return record._replace(stamp=int(found["expires_at"]["N"]))
-
-
-def _without(log: Log, last: Record) -> Plan[Record]:
-    """``last``, ready for a record that never expires to go behind it: that takes away its stamp,
-    and no other item of its life has one.
-    """
-    if last.floor is None:
+    table = log.table
+    at = table.time() if at is None else at
+    needed = ttl_at(at + last.lifetime + CLOCK_SKEW)
+    due = ttl_at(at + 2 * last.lifetime + 2 * CLOCK_SKEW)
+    if last.renewal is None and bound(last) >= max(needed, due):
         return last
-    if last.expiry is not None:
-        # Once this is done nobody gives them stamps any more.
-        last = yield from settled(log, last, last.expiry - last.updated_at)
-    away = _Restamping(None, lambda at: at is not None, "attribute_exists(#expires_at)")
-    yield from _restamp_all(log, last, away, but=record_sort(last.position))
-    for part in _parts_of(encode_record(log.id, last)):
-        yield from _change(log, part, {"expires_at": None}, "attribute_exists(#pk)", {}, ())
-    return last._replace(floor=None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Restamping:
-    """The stamp that items get, or None that they lose theirs, where theirs is ``low``."""
-
-    stamp: int | None
-    low: Callable[[int | None], bool]
-    filter: str
-    """The same as a condition, with its values."""
-    values: dict[str, Attribute] = field(default_factory=dict)
-    while_: Sequence[dict[str, Any]] = ()
-    """Parts of a transaction that fail as soon as it must not go on."""
-
-
-_READ = ("pk", "sk", "expires_at", "l", "c", "x", "y", "p", "r", "life", "created_at")
-"""Of records and of heads."""
-
-
-def _restamp_all(
-    log: Log, last: Record, restamping: _Restamping, *, but: str | None = None
-) -> Plan[None]:
-    """Restamp the items of the life of ``last``, all but that with the sort key ``but``."""
-    params: dict[str, Any] = {
-        "TableName": log.table.name,
-        "KeyConditionExpression": "#pk = :pk AND #sk BETWEEN :low AND :high",
-        "FilterExpression": restamping.filter,
-        "ProjectionExpression": ", ".join(f"#{name}" for name in _READ),
-        "ExpressionAttributeNames": {f"#{name}": name for name in _READ},
-        "ExpressionAttributeValues": {
-            ":pk": {"S": partition(log.id)},
-            ":low": {"S": FIRST_RECORD},
-            ":high": {"S": HEAD},
-            **restamping.values,
-        },
-        "ConsistentRead": True,
-    }
-    while True:
-        reply = yield Call("Query", params)
-        for item in reply["Items"]:
-            if but is not None and but < item["sk"]["S"] < HEAD:
-                raise Torn
-            if item["sk"]["S"] != but:
-                yield from _restamp(log, last, item, restamping)
-        if "LastEvaluatedKey" not in reply:
-            return
-        params["ExclusiveStartKey"] = reply["LastEvaluatedKey"]
-
-
-def _restamp(log: Log, last: Record, item: Item, restamping: _Restamping) -> Plan[Item | None]:
-    """Restamp the item and the parts it names, if it is of the life of ``last``. None says that it
-    was done, else the item is answered as it is by now.
-    """
-    sort, stamp = item["sk"]["S"], restamping.stamp
-    stamped: dict[str, Attribute | None] = {
-        "expires_at": None if stamp is None else {"N": str(stamp)}
-    }
-    life, created_at = ("life", "created_at") if sort == HEAD else ("l", "c")
-    of_this_life = {life: {"N": str(last.life)}, created_at: {"N": str(last.created_at)}}
-    while of_this_life.items() <= item.items() and restamping.low(_stamp_of(item)):
-        for part in _parts_of(item):
-            # A part has the stamp of the record that names it, so that it is as low.
-            exists = "pk" if _stamp_of(item) is None else "expires_at"
-            yield from _change(
-                log, part, stamped, f"attribute_exists(#{exists})", {}, restamping.while_
+    deadline = table.monotonic() + table.patience
+    last = yield from _renew_some(log, last, at)
+    while bound(last) < needed:
+        if table.monotonic() > deadline:
+            raise StoreUnavailable(
+                "The conversation's items could not all be renewed in time; try again.",
+                may_have_landed=False,
             )
-        changed = dict(stamped)
-        if sort != HEAD and stamp is not None and "x" not in item:
-            # It was to live for ever. Were the later ones eaten first, it would; and for a clock
-            # that is behind the one of TTL it would come back to life if it ended with its stamp.
-            changed["x"] = {"N": str(stamp * SECOND - HOUR)}
-        # What has another stamp or other parts by now is looked at again; a fence stays as it is.
-        seen = of_this_life | {name: item[name] for name in ("r", "expires_at") if name in item}
-        conditions = [f"#{name} = :{name}" for name in seen] + [
-            f"attribute_not_exists(#{name})" for name in ("r", "expires_at") if name not in item
-        ]
-        found = yield from _change(
-            log, sort, changed, " AND ".join(conditions), seen, restamping.while_
+        last = yield from _renew_some(log, last, at)
+    return last
+
+
+def _renew_some(log: Log, last: Record, at: int) -> Plan[Record]:
+    """Renew up to ``RENEWED_ITEMS`` items, continuing where the last append stopped."""
+    assert last.lifetime is not None
+    renewal = last.renewal
+    if renewal is None:
+        base = base_at(at, last.lifetime)
+        renewal = Renewal(last.generation, "", 0, last.position, base, last.items)
+        yield from _renew_head(log, last, _target(last, renewal))
+    ttl, renewed = _target(last, renewal), 0
+    items = yield from log.query(
+        record_sort(renewal.position),
+        record_sort(renewal.until),
+        limit=READ_RECORDS,
+        forward=True,
+        names=_NAMES,
+    )
+    for item in items:
+        record = decode_record(item)
+        if isinstance(record, Tombstone) or record.generation != last.generation:
+            continue
+        if renewed >= RENEWED_ITEMS:
+            return last._replace(renewal=renewal._replace(position=record.position, part=""))
+        index = max(renewal.item_index, record.items)
+        part = renewal.part if record.position == renewal.position else ""
+        renewal = renewal._replace(position=record.position, item_index=index, part=part)
+        while record.body_token:
+            parts = yield from _renew_parts(log, record, ttl, part, RENEWED_ITEMS - renewed)
+            renewed, part = renewed + parts.renewed, parts.last
+            if renewed >= RENEWED_ITEMS:
+                return last._replace(renewal=renewal._replace(part=part))
+            if parts.complete:
+                break
+        if record.ttl is not None and record.ttl < ttl:
+            yield from _renew_record(log, item, ttl)
+            renewed += 1
+        renewal = renewal._replace(item_index=index + 1)
+        if record.position == last.position:
+            last = last._replace(ttl=max(ttl + RENEWAL_SLACK, last.ttl or 0))
+    if len(items) < READ_RECORDS:
+        return last._replace(ttl_base=renewal.base, min_ttl=None, renewal=None)
+    position = decode_record(items[-1]).revision + 1
+    return last._replace(renewal=renewal._replace(position=position, part=""))
+
+
+_NAMES = ("sk", "v", "k", "l", "c", "u", "w", "m", "y", "j", "r", "expires_at")
+"""The attributes of records that a renewal reads."""
+_SEEN: tuple[str, ...] = ("k", "l", "r")
+"""The attributes that must not have changed since they were read when a record is renewed."""
+
+
+def _target(last: Record, renewal: Renewal) -> int:
+    assert last.lifetime is not None
+    return renewal.base + growth(last.lifetime, renewal.items)
+
+
+def growth(lifetime: int, items: int) -> int:
+    """Return how many seconds after ``ttl_base`` the TTL of item number ``items`` is."""
+    return items * lifetime // (RENEWED_ITEMS * SECOND)
+
+
+class _Parts:
+    """The outcome of renewing some parts of a body."""
+
+    def __init__(self) -> None:
+        self.renewed = 0
+        self.last = ""
+        self.complete = False
+
+
+def _renew_parts(log: Log, record: Record, ttl: int, after: str, most: int) -> Plan[_Parts]:
+    """Renew up to ``most`` parts of the record's body whose sort keys come after ``after``."""
+    done = _Parts()
+    done.last = after
+    tokens = sorted([record.body_token, *(chunk.token for chunk in record.replaced_chunks)])
+    for token in tokens:
+        low, high = part_prefix(token), part_prefix(token) + "~"
+        if done.last >= high:
+            continue
+        items = yield from log.query(
+            max(low, done.last + " ") if done.last else low,
+            high,
+            limit=READ_RECORDS,
+            forward=True,
+            names=("sk", "expires_at"),
         )
-        if found is None:
-            return None
-        item = found
-    return item
+        for item in items:
+            if done.renewed >= most:
+                return done
+            if "expires_at" in item and int(item["expires_at"]["N"]) < ttl:
+                yield from _set_ttl(log, item["sk"]["S"], ttl, "attribute_exists(#expires_at)", {})
+                done.renewed += 1
+            done.last = item["sk"]["S"]
+        if len(items) == READ_RECORDS:
+            return done
+        done.last = high
+    done.complete = True
+    return done
 
 
-def _stamp_of(item: Item) -> int | None:
-    return int(item["expires_at"]["N"]) if "expires_at" in item else None
+def _renew_record(log: Log, item: Item, ttl: int) -> Plan[None]:
+    # A record that was rewritten meanwhile has other parts, and a tombstone keeps its own TTL.
+    seen: dict[str, Attribute] = {name: item[name] for name in _SEEN if name in item}
+    condition = " AND ".join([f"#{name} = :{name}" for name in seen])
+    if "r" not in seen:
+        condition += " AND attribute_not_exists(#r)"
+    if not (yield from _set_ttl(log, item["sk"]["S"], ttl, condition, seen)):
+        raise InconsistentRead
 
 
-def _parts_of(item: Item) -> list[str]:
-    """The sort keys of the parts that a record names."""
-    if "y" not in item:
-        return []
-    parts = sum(parts for _, parts in json.loads(item["p"]["S"]))
-    return [part_sort(item["y"]["S"], n) for n in range(parts)]
+def _renew_head(log: Log, last: Record, ttl: int) -> Plan[None]:
+    of_generation: dict[str, Attribute] = {
+        "life": {"N": str(last.generation)},
+        "created_at": {"N": str(last.created_at)},
+    }
+    condition = (
+        "#life = :life AND #created_at = :created_at AND attribute_exists(#expires_at) "
+        "AND attribute_not_exists(#deleted)"
+    )
+    yield from _set_ttl(log, HEAD, ttl, condition, of_generation)
 
 
-def _change(
-    log: Log,
-    sort: str,
-    changed: dict[str, Attribute | None],
-    condition: str,
-    values: dict[str, Attribute],
-    while_: Sequence[dict[str, Any]],
-) -> Plan[Item | None]:
-    """Change the item under that condition; None says that it was, else what is there.
-
-    Raises ``Torn`` where one of ``while_`` does not hold any more.
-    """
-    change = log.change(sort, changed, condition, **values)
+def _set_ttl(
+    log: Log, sort: str, ttl: int, condition: str, values: dict[str, Attribute]
+) -> Plan[bool]:
+    """Set the item's TTL if the condition holds; return whether it did."""
+    later = {"N": str(ttl + RENEWAL_SLACK)}
+    change = log.update_params(sort, {"expires_at": later}, condition, **values)
     try:
-        if not while_:
-            yield Call("UpdateItem", change)
-            return None
-        yield Call("TransactWriteItems", {"TransactItems": [{"Update": change}, *while_]})
+        yield Call("UpdateItem", change)
     except CallFailed as failed:
-        if failed.code == CONDITION_FAILED:
-            return failed.item or {}
-        if failed.code != CANCELLED:
+        if failed.code != CONDITION_FAILED:
             raise
-        (code, item), *_ = failed.reasons
-        if code is None:
-            raise Torn from failed
-        return item or {}
-    return None
+        return False
+    return True

@@ -1,19 +1,21 @@
-"""A plan for each operation of the store's contract.
+"""Plans of the store's operations: one for each operation of the contract, and ``repair``.
 
-Arguments are checked when a plan takes its first step, before its first call.
+A plan checks its arguments when it takes its first step, before its first call.
 """
 
 from chatledger.stores.dynamodb.plans.append import append
 from chatledger.stores.dynamodb.plans.create import create, fork
 from chatledger.stores.dynamodb.plans.delete import delete, delete_owner
 from chatledger.stores.dynamodb.plans.read import get, list_owned, page, tail
+from chatledger.stores.dynamodb.plans.repair import repair
 from chatledger.stores.dynamodb.plans.restore import restore
 from chatledger.stores.dynamodb.plans.scan import scan
-from chatledger.stores.dynamodb.plans.sweep import Swept, sweep
-from chatledger.stores.dynamodb.plans.update import pop, replace, truncate, update
+from chatledger.stores.dynamodb.plans.sweep import SweepProgress, sweep
+from chatledger.stores.dynamodb.plans.truncate import pop, truncate
+from chatledger.stores.dynamodb.plans.update import replace, update
 
 __all__ = [
-    "Swept",
+    "SweepProgress",
     "append",
     "create",
     "delete",
@@ -23,6 +25,7 @@ __all__ = [
     "list_owned",
     "page",
     "pop",
+    "repair",
     "replace",
     "restore",
     "scan",

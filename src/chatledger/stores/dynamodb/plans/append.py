@@ -1,34 +1,36 @@
-"""The plan that appends."""
+"""The plan that appends messages."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from chatledger.conversations import (
     Appended,
     check_idempotency_key,
-    check_names,
-    check_place,
+    check_ids,
+    check_revision,
     encode_batch,
 )
 from chatledger.errors import ChatledgerError, Conflict, NotFound
 from chatledger.messages import Message
-from chatledger.stores.dynamodb.bodies import Kept, keep
-from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan
-from chatledger.stores.dynamodb.log import CANCELLED, Log, Torn
+from chatledger.stores.dynamodb.bodies import PreparedBody, StoredBody, delete_body
+from chatledger.stores.dynamodb.calls import Call, Plan
+from chatledger.stores.dynamodb.log import InconsistentRead, Log, LostRace
 from chatledger.stores.dynamodb.plans.common import (
-    extended,
-    follow,
-    lives_for,
-    lost,
-    remember,
-    settle,
-    stamp_of_parts,
+    best_effort,
+    finish_write,
+    first_record,
+    next_record,
+    ttl_of_parts,
 )
-from chatledger.stores.dynamodb.plans.cut import Cut, cut, cut_off
+from chatledger.stores.dynamodb.plans.truncate import clean_up, plan_truncation
 from chatledger.stores.dynamodb.records import LAYOUT, Record, key, key_sort
-from chatledger.stores.dynamodb.table import FENCED, Standing, Table, stamp_at
+from chatledger.stores.dynamodb.table import TOMBSTONE_LIFETIME, LogEnd, RaceRetries, Table, ttl_at
+from chatledger.stores.dynamodb.ttl import renew_ttls
 
-STEPS = 3  # past rivals one by one; further behind, the end is read
+STEPS = 3
+"""After every so many lost races the log's end is read again; after the others, the winner's record
+is taken as the log's end."""
 
 
 def append(
@@ -42,116 +44,197 @@ def append(
     truncate_after: int | None = None,
     reply_follows: bool = False,
 ) -> Plan[Appended]:
-    check_names(conversation_id, owner)
+    """Append as ``Store.append`` promises.
+
+    Each attempt starts from the log's end: cached, as a rival left it, or read anew.
+
+    1. Raise the errors of the contract, but only if the log's end was read in this call.
+    2. Renew TTLs if that is due, and write the parts of a long body, which later attempts reuse.
+    3. Put the record at the next position. All writers aim at the same one, so one of them wins.
+    4. A loser continues after the winner's record, which its failed write returned, or reads the
+       log's end again.
+    5. The winner updates the head, and frees what was truncated.
+    """
+    check_ids(conversation_id, owner)
     check_idempotency_key(idempotency_key)
-    check_place(after, "after")
-    check_place(truncate_after, "truncate_after")
+    check_revision(after, "after")
+    check_revision(truncate_after, "truncate_after")
     texts = encode_batch(messages)
-    log, token = Log(table, conversation_id), table.new_token()
-    standing = table.remembered(conversation_id)
-    sure = False  # whether the standing was read within this call
-    key_seen = False
-    kept: Kept | None = None
-    times = 0
+    log = Log(table, conversation_id)
+    attempt = _Attempt(
+        log=log,
+        token=table.token(),
+        owner=owner,
+        after=after,
+        idempotency_key=idempotency_key,
+        truncate_after=truncate_after,
+        prepared=PreparedBody(texts),
+        messages=len(texts),
+    )
+    retries = RaceRetries(table)
+    log_end = table.cached_end(conversation_id)
     while True:
-        if standing is None:
-            standing, _ = yield from log.end()
-            sure = True
-        last = standing.living(table.time())
-        refusal = _refusal(log, last, owner, after)
-        if refusal is not None and not sure:  # nothing is refused on a remembered word
-            standing = None
-            continue
-        if idempotency_key is not None and last and (refusal or key_seen):
-            try:
-                done = yield from _done(log, last, owner, idempotency_key)
-            except Torn:
-                standing = None
-                continue
+        try:
+            if log_end is None:
+                log_end, _ = yield from log.read_end()
+                attempt.was_read = True
+            outcome = yield from attempt.make(log_end)
+            if outcome is not None:
+                break
+            log_end = None
+            yield from retries.back_off()
+        except InconsistentRead:
+            log_end = None
+            yield from retries.back_off()
+        except LostRace as lost:
+            attempt.was_read = False
+            # A tombstone says nothing about the conversation, and a key that is taken may belong to
+            # an append that came after the rival's record.
+            log_end = None
+            if (
+                isinstance(lost.by, Record)
+                and not lost.extra_failed
+                and (retries.count + 1) % STEPS
+            ):
+                log_end = LogEnd(lost.by, None, table.now())
+            attempt.key_may_be_taken = attempt.key_may_be_taken or lost.extra_failed
+            yield from retries.back_off()
+    if isinstance(outcome, Appended):
+        return outcome  # the result of an earlier call with this idempotency key
+    record, read_at = outcome, attempt.read_at
+    if reply_follows and record.position != record.generation and not attempt.truncates:
+        table.cache_end(log.id, record, read_at=read_at)
+    else:
+        yield from finish_write(log, record, read_at=read_at)
+        yield from clean_up(log, record, read_at=read_at)
+    return Appended(range(record.position, record.revision + 1), record.revision)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Attempt:
+    """An append: its arguments, and the state that its attempts share."""
+
+    log: Log
+    token: str
+    owner: str | None
+    after: int | None
+    idempotency_key: str | None
+    truncate_after: int | None
+    prepared: PreparedBody
+    messages: int
+    stored: StoredBody | None = None
+    was_read: bool = False
+    """True if the log's end was read in this call, and is neither cached nor a rival's record."""
+    key_may_be_taken: bool = False
+    truncates: bool = False
+    read_at: tuple[int, float] = (0, 0.0)
+
+    def make(self, log_end: LogEnd) -> Plan[Record | Appended | None]:
+        """Try to append after ``log_end``.
+
+        Returns:
+            The record that was put, or the result of an earlier append with the same idempotency
+            key, or None if the log's end must be read before the next attempt.
+
+        Raises:
+            LostRace: A rival was faster.
+            InconsistentRead: The log's end must be read again.
+        """
+        log, table = self.log, self.log.table
+        last = log_end.live_record(table.time())
+        refusal = self._refusal(last)
+        if refusal is not None and not self.was_read:
+            return None
+        if self.idempotency_key is not None and last and (refusal or self.key_may_be_taken):
+            done = yield from _read_key(log, last, self.owner, self.idempotency_key)
             if done is not None:
                 return done
         if refusal is not None:
             raise refusal
-        gone: Cut | None = None
-        try:
-            if last is not None and truncate_after is not None and truncate_after < last.last_seq:
-                gone = yield from cut(log, last, truncate_after)
-            if last is not None:
-                last = yield from extended(log, last)
-            if kept is None:
-                kept = yield from keep(log, texts, stamp_of_parts(table, last))
-            since = table.time()
-            record = follow(table, standing, last, token, width=len(texts), owner=owner)
-        except Torn:
-            standing = None
-            continue
-        if not kept.lasts(record):
-            kept = None
-            continue
-        if gone is not None:
-            record = gone.by(record)
-        record = kept.within(record)._replace(
-            messages=len(texts), message_count=record.message_count + len(texts)
+        self.read_at = table.now()
+        record = yield from self._record(log_end, last)
+        if record is None:
+            return None
+        extra = []
+        if self.idempotency_key is not None:
+            extra = [_key_part(log, record, self.idempotency_key)]
+        yield from log.put(record, log_end, *extra)
+        return record
+
+    def _refusal(self, last: Record | None) -> ChatledgerError | None:
+        """Return the error to raise if nothing may be appended after ``last``, or None."""
+        if last is None:
+            return NotFound(self.log.id) if self.after else None
+        if self.owner not in (None, last.owner):
+            return NotFound(self.log.id)
+        if self.after is not None and self.after != last.revision:
+            return Conflict(self.log.id, expected=self.after, revision=last.revision)
+        return None
+
+    def _record(self, log_end: LogEnd, last: Record | None) -> Plan[Record | None]:
+        """Return the record to put after ``log_end``; None if its body must be written again."""
+        log, table, truncate_after = self.log, self.log.table, self.truncate_after
+        truncation = None
+        if last is not None:
+            if truncate_after is not None and truncate_after < last.last_seq:
+                truncation = yield from plan_truncation(log, last, truncate_after)
+            last = yield from renew_ttls(log, last)
+        if self.stored is None:
+            ttl = ttl_of_parts(table, last, table.lifetime, self.prepared.part_count)
+            self.stored = yield from self.prepared.store(log, ttl)
+        width, items = self.messages, self.stored.items
+        if last is None:
+            record = first_record(
+                table,
+                log_end,
+                self.token,
+                owner=self.owner,
+                lifetime=table.lifetime,
+                width=width,
+                part_items=items,
+            )
+        else:
+            record = next_record(table, log_end, last, self.token, width=width, part_items=items)
+        if not self.stored.outlives(record):
+            # The conversation has begun meanwhile, with another lifetime.
+            orphan = self.stored.attach_to(record)
+            yield from best_effort(log, delete_body(log, orphan), "delete the parts of a message")
+            self.stored = None
+            return None
+        self.truncates = truncation is not None
+        if truncation is not None:
+            record = truncation.apply_to(record)
+        record = self.stored.attach_to(record)
+        return record._replace(
+            messages=self.messages, message_count=record.message_count + self.messages
         )
-        beside = [_key(log, record, idempotency_key)] if idempotency_key is not None else []
-        try:
-            rival = yield from log.put(record, standing, *beside)
-        except CallFailed as failed:
-            if failed.code != CANCELLED:
-                raise
-            standing, key_seen = None, True
-            continue
-        if rival is None:
-            break
-        times += 1
-        sure = False
-        # Past a fence nothing is known of the conversation.
-        standing = Standing(rival) if times % STEPS and isinstance(rival, Record) else None
-        yield from lost(table, times)
-    if gone is not None:
-        yield from cut_off(log, record, since=since)
-    elif reply_follows and record.position != record.life:
-        remember(log, record, since=since)
-    else:
-        yield from settle(log, record, lives_for(table, record), since=since)
-    return Appended(range(record.position, record.revision + 1), record.revision)
 
 
-def _refusal(
-    log: Log, last: Record | None, owner: str | None, after: int | None
-) -> ChatledgerError | None:
-    """Why nothing may be appended behind ``last``, if so."""
-    if last is None:
-        return NotFound(log.id) if after else None
-    if owner not in (None, last.owner):
-        return NotFound(log.id)
-    if after is not None and after != last.revision:
-        return Conflict(log.id, expected=after, revision=last.revision)
-    return None
-
-
-def _key(log: Log, record: Record, idempotency_key: str) -> dict[str, Any]:
-    """A part of the record's transaction that keeps what the append answers."""
+def _key_part(log: Log, record: Record, idempotency_key: str) -> dict[str, Any]:
+    """Return the part of the record's transaction that stores the result under the key."""
     item = key(log.id, key_sort(idempotency_key))
     item |= {
         "v": {"N": str(LAYOUT)},
-        "life": {"N": str(record.life)},
+        "life": {"N": str(record.generation)},
         "created_at": {"N": str(record.created_at)},
         "position": {"N": str(record.position)},
         "messages": {"N": str(record.messages)},
-        "expires_at": {"N": str(stamp_at(log.table.time() + FENCED))},
+        "expires_at": {"N": str(ttl_at(log.table.time() + TOMBSTONE_LIFETIME))},
     }
-    # A key of a former life, told by its creation too, is nothing to this one.
+    # A key left by an earlier generation does not count; ``created_at`` tells it apart too.
     condition = "attribute_not_exists(#pk) OR #life <> :life OR #created_at <> :created_at"
-    put = log.guarded_put(item, condition, life=item["life"], created_at=item["created_at"])
+    put = log.put_params(item, condition, life=item["life"], created_at=item["created_at"])
     return {"Put": put}
 
 
-def _done(log: Log, last: Record, owner: str | None, idempotency_key: str) -> Plan[Appended | None]:
-    """What the append with that key answered in this life of the owner's conversation.
+def _read_key(
+    log: Log, last: Record, owner: str | None, idempotency_key: str
+) -> Plan[Appended | None]:
+    """Return the result of the append with that key in this generation, or None.
 
-    Raises ``Torn`` where another life has begun since, or the record came in behind ``last``: that
-    one says whether the conversation lives.
+    Raises:
+        InconsistentRead: The key belongs to a later generation, or to a record after ``last``. Only
+            a later record says whether the conversation is live.
     """
     if owner not in (None, last.owner):
         return None
@@ -166,12 +249,12 @@ def _done(log: Log, last: Record, owner: str | None, idempotency_key: str) -> Pl
     item = reply.get("Item")
     if item is None:
         return None
-    life, created_at = int(item["life"]["N"]), int(item["created_at"]["N"])
-    if (created_at, life) > (last.created_at, last.life):
-        raise Torn
-    if (life, created_at) != (last.life, last.created_at):
+    generation, created_at = int(item["life"]["N"]), int(item["created_at"]["N"])
+    if (created_at, generation) > (last.created_at, last.generation):
+        raise InconsistentRead
+    if (generation, created_at) != (last.generation, last.created_at):
         return None
     first, messages = int(item["position"]["N"]), int(item["messages"]["N"])
     if first > last.revision:
-        raise Torn
+        raise InconsistentRead
     return Appended(range(first, first + messages), first + messages - 1)

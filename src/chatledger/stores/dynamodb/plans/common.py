@@ -1,170 +1,270 @@
-"""What every plan has in common."""
+"""Steps that several plans share."""
 
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
+from chatledger.backoff import backoff
 from chatledger.conversations import Conversation
-from chatledger.errors import ChatledgerError, NotFound, StoreUnavailable
-from chatledger.stores.dynamodb import heads, ttl
-from chatledger.stores.dynamodb.calls import CallFailed, Plan, Wait
-from chatledger.stores.dynamodb.log import Log, Torn
+from chatledger.errors import ChatledgerError, ConversationDamaged, NotFound, StoreUnavailable
+from chatledger.stores.dynamodb import heads
+from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan, Wait, through
+from chatledger.stores.dynamodb.log import InconsistentRead, Log, LostRace
 from chatledger.stores.dynamodb.records import Record
-from chatledger.stores.dynamodb.table import Standing, Table, moment
-from chatledger.stores.dynamodb.ttl import renewed, stamp_for
+from chatledger.stores.dynamodb.table import LogEnd, RaceRetries, Table
+from chatledger.stores.dynamodb.ttl import base_at, ttl_for
+from chatledger.stores.times import to_datetime
 
 T = TypeVar("T")
 
-LEFT_UNDONE = (CallFailed, ChatledgerError, Torn)
-"""What may be raised by work that others finish."""
-TORN = 100  # times that a reading is begun again
+logger = logging.getLogger("chatledger.stores")
+
+FOLLOW_UP_PATIENCE = 1.5
+"""How long (s) a call of follow-up work is retried; the write itself has taken effect already."""
+READINGS_OF_DAMAGE = 3
+"""How many further reads in a row must miss the same message until it counts as missing."""
+FIRST_WAIT, LONGEST_WAIT = 0.01, 0.5
+"""Bounds (s) of the waits between these reads."""
 
 
-def living(log: Log, standing: Standing, owner: str | None) -> Record:
-    last = standing.living(log.table.time())
+# Reading ------------------------------------------------------------------------------------------
+
+
+def require_live(log: Log, log_end: LogEnd, owner: str | None) -> Record:
+    """Return the last record of the conversation.
+
+    Raises:
+        NotFound: There is no live conversation for ``owner``.
+    """
+    last = log_end.live_record(log.table.time())
     if last is None or owner not in (None, last.owner):
         raise NotFound(log.id)
     return last
 
 
 def conversation(log: Log, last: Record, description: heads.Description) -> Conversation:
+    """Return the conversation as it is after its record ``last``."""
     title, metadata = description
     return Conversation(
         id=log.id,
         owner=last.owner,
         title=title,
         metadata=metadata,
-        created_at=moment(last.created_at),
-        updated_at=moment(last.updated_at),
+        created_at=to_datetime(last.created_at),
+        updated_at=to_datetime(last.updated_at),
         message_count=last.message_count,
         revision=last.revision,
-        expires_at=None if last.expiry is None else moment(last.expiry),
+        expires_at=None if last.expiry is None else to_datetime(last.expiry),
     )
 
 
-def untorn(table: Table, once: Callable[[], Plan[T]]) -> Plan[T]:
-    for tried in range(TORN):
-        try:
-            return (yield from once())
-        except Torn:
-            yield Wait(table.random.uniform(0, min(0.005 * 2**tried, 0.5)))
-    raise StoreUnavailable("The conversation kept changing while it was read; try again.")
+def describe(log: Log, last: Record, log_end: LogEnd) -> Plan[heads.Description]:
+    """Return title and metadata; update the head if its writer died before doing so.
+
+    Raises:
+        InconsistentRead: The conversation was written to meanwhile.
+    """
+    description = yield from heads.read_description(log, last, log_end.head)
+    if heads.is_abandoned(log, last, log_end.head):
+        yield from best_effort(log, heads.rebuild_head(log), "update the head")
+    return description
 
 
-def first_in(table: Table, once: Callable[[], Plan[T | None]]) -> Plan[T]:
-    """What ``once`` answers when no rival is first any more."""
-    times = 0
+def retry_inconsistent(log: Log, attempt: Callable[[], Plan[T]]) -> Plan[T]:
+    """Repeat ``attempt`` until it reads the log as of one moment.
+
+    Raises:
+        ConversationDamaged: A message is missing, although nobody writes to the conversation.
+        StoreUnavailable: The conversation keeps changing.
+    """
+    table = log.table
+    deadline = table.monotonic() + table.patience
+    same, count, seen = 0, 0, InconsistentRead()
     while True:
-        done = yield from untorn(table, once)
-        if done is not None:
-            return done
-        times += 1
-        yield from lost(table, times)
+        try:
+            return (yield from attempt())
+        except InconsistentRead as inconsistent:
+            # An eventually consistent read may miss items that exist.
+            same = same + 1 if log.consistent and inconsistent.args == seen.args else 0
+            log.consistent, seen, count = True, inconsistent, count + 1
+        if seen.seq is not None and same >= READINGS_OF_DAMAGE:
+            raise ConversationDamaged(log.id, seq=seen.seq)
+        if table.monotonic() > deadline:
+            raise StoreUnavailable("The conversation kept changing while it was read; try again.")
+        yield Wait(backoff(table.random, count, first=FIRST_WAIT, longest=LONGEST_WAIT))
 
 
-def follow(
+def retry_until_won(log: Log, attempt: Callable[[], Plan[T]]) -> Plan[T]:
+    """Repeat ``attempt`` until no other writer is faster.
+
+    Raises:
+        ConversationDamaged: A message is missing, although nobody writes to the conversation.
+        StoreUnavailable: Other writers were faster for ``RACE_PATIENCE`` times ``Table.patience``,
+            or the conversation kept changing; nothing was written.
+    """
+    retries = RaceRetries(log.table)
+    while True:
+        try:
+            return (yield from retry_inconsistent(log, attempt))
+        except LostRace:
+            yield from retries.back_off()
+
+
+# Writing ------------------------------------------------------------------------------------------
+
+
+def first_record(
     table: Table,
-    standing: Standing,
-    last: Record | None,
+    log_end: LogEnd,
     token: str,
     *,
+    owner: str | None,
+    lifetime: int | None,
     width: int = 1,
-    owner: str | None = None,
-    lifetime: int | None = None,
+    part_items: int = 0,
+    at: int | None = None,
 ) -> Record:
-    """The record that goes behind ``standing`` and goes on with the life of ``last``.
+    """Return the first record of a generation, to be put after ``log_end``.
 
-    Where that is None a new life begins, with that owner and lifetime. Raises ``Torn`` where the
-    conversation has expired meanwhile.
+    Args:
+        table: The table.
+        log_end: The log's end; its conversation, if there was one, is no longer live.
+        token: The write token.
+        owner: The owner of the conversation.
+        lifetime: Its lifetime (ms); None if it does not expire.
+        width: The number of positions that the record takes.
+        part_items: The number of items that its body parts count as for TTLs.
+        at: The time (ms) of the activity from which the lifetime counts; by default now.
     """
     time = table.time()
-    if last is not None and not last.lives(time):
-        raise Torn
-    # Of two lives the later one is created later, or at a higher position; and clocks differ.
-    former = standing.record
+    at = time if at is None else at
+    # Although clocks differ, a later generation must not have an earlier creation time.
+    former = log_end.record
     created = time if former is None else max(time, former.created_at)
-    own = lifetime if last is None else last.lifetime
-    ahead = table.lifetime if own is None else own
-    expiry = None if ahead is None else time + ahead
-    stamp = stamp_for(time, ahead)
     record = Record(
-        position=standing.next,
+        position=log_end.next,
         width=width,
         token=token,
-        life=standing.next,
+        generation=log_end.next,
         owner=owner,
         created_at=created,
         updated_at=created,
-        lifetime=own,
-        expiry=expiry,
-        floor=stamp,
-        stamp=stamp,
     )
-    if last is None:
+    if lifetime is None:
         return record
-    floor = stamp if last.floor is None or stamp is None else min(last.floor, stamp)
-    if last.floor is None or last.stamp is None:
-        stamp = None  # others have none yet, and get theirs first: ``settle``
+    items = 1 + part_items
     return record._replace(
-        life=last.life,
+        lifetime=lifetime,
+        expiry=at + lifetime,
+        items=items,
+        ttl_base=base_at(at, lifetime),
+        ttl=ttl_for(at, lifetime, items),
+    )
+
+
+def next_record(
+    table: Table,
+    log_end: LogEnd,
+    last: Record,
+    token: str,
+    *,
+    width: int = 1,
+    part_items: int = 0,
+    at: int | None = None,
+) -> Record:
+    """Return a record that continues the generation of ``last``, to be put after ``log_end``.
+
+    ``last`` is the last record, with its TTLs renewed. The other arguments are those of
+    ``first_record``.
+
+    Raises:
+        InconsistentRead: The conversation has expired meanwhile.
+    """
+    time = table.time()
+    at = time if at is None else at
+    if not last.is_live(time):
+        raise InconsistentRead
+    record = Record(
+        position=log_end.next,
+        width=width,
+        token=token,
+        generation=last.generation,
         owner=last.owner,
         created_at=last.created_at,
-        # A clock that was set back must not let activity sink in the list.
+        # A clock that was set back must not make the conversation sink in its owner's list.
         updated_at=max(time, last.updated_at),
-        floor=floor,
-        stamp=None if stamp is None else max(last.stamp or stamp, stamp),
-        after=last.last_seq,
+        previous_seq=last.last_seq,
         message_count=last.message_count,
-        dead=last.dead,
+        truncated=last.truncated,
+    )
+    if last.lifetime is None:
+        return record
+    record = record._replace(lifetime=last.lifetime, expiry=at + last.lifetime)
+    if last.ttl is None:  # layout 1 has conversations that expire without TTLs
+        return record
+    items = last.items + 1 + part_items
+    ttl = ttl_for(at, last.lifetime, items)
+    base = last.ttl_base
+    return record._replace(
+        items=items,
+        # TTL must not delete a record before the one before it, which would then be the last.
+        ttl=max(last.ttl, ttl),
+        ttl_base=None if base is None else min(base, base_at(at, last.lifetime)),
+        min_ttl=None if last.min_ttl is None else min(last.min_ttl, ttl),
+        renewal=last.renewal,
     )
 
 
-def lives_for(table: Table, last: Record | None) -> int | None:
-    """How long (ms) the conversation lives after an activity; a new one, where ``last`` is None."""
-    return table.lifetime if last is None or last.lifetime is None else last.lifetime
+def ttl_of_parts(
+    table: Table, last: Record | None, lifetime: int | None, items: int, *, at: int | None = None
+) -> int | None:
+    """Return the TTL of the parts of a body whose record will follow ``last``.
 
-
-def stamp_of_parts(table: Table, last: Record | None) -> int | None:
-    """That of the parts of a record which is to go behind ``last``."""
-    if last is not None and last.stamp is None:
+    Args:
+        table: The table.
+        last: The last record of the generation; None if a new one starts.
+        lifetime: The lifetime (ms) of a new generation; None if it does not expire.
+        items: The number of items that the parts count as.
+        at: The time (ms) of the activity from which the lifetime counts; by default now.
+    """
+    at = table.time() if at is None else at
+    if last is None:
+        return None if lifetime is None else ttl_for(at, lifetime, 1 + items)
+    if last.ttl is None or last.lifetime is None:
         return None
-    return stamp_for(table.time(), lives_for(table, last))
+    return ttl_for(at, last.lifetime, last.items + 1 + items)
 
 
-def extended(log: Log, last: Record) -> Plan[Record]:
-    """``last``, once its conversation can live for another lifetime from now on."""
-    return (yield from renewed(log, last, lives_for(log.table, last)))
+def finish_write(log: Log, record: Record, *, read_at: tuple[int, float]) -> Plan[None]:
+    """Finish a write whose record was put: cache the log's end, and update the head."""
+    if log.table.has_slept(read_at):
+        # The process slept. By now the conversation may be gone, and must not be listed again.
+        return
+    log.table.cache_end(log.id, record, read_at=read_at)
+    yield from best_effort(log, heads.update_head(log, record), "update the head")
 
 
-def afterwards(plan: Plan[object]) -> Plan[bool]:
-    """Do what a write has left to do, and which costs only storage or a stale list if it fails.
+def best_effort(log: Log, plan: Plan[object], what: str) -> Plan[bool]:
+    """Run ``plan``, whose failure must not fail the operation; return whether it succeeded.
 
-    The write itself is in, and must not be answered with an error any more.
+    The next writer or reader of the conversation, or ``sweep``, does the work that is left.
+
+    Args:
+        log: The conversation's log.
+        plan: The follow-up work.
+        what: The work, for a warning: "Could not ... of conversation 'x'".
     """
     try:
-        yield from plan
-    except LEFT_UNDONE:
+        yield from through(plan, _take_briefly)
+    except (CallFailed, ChatledgerError, InconsistentRead, LostRace) as failed:
+        if log.table.may_warn():
+            reason = failed.code if isinstance(failed, CallFailed) else type(failed).__name__
+            logger.warning("Could not %s of conversation %r: %s", what, log.id, reason)
         return False
     return True
 
 
-def settle(log: Log, record: Record, lifetime: int | None, *, since: int) -> Plan[Record | None]:
-    """Do what a record that is in leaves to do. As that made it; None where it was not done."""
-    remember(log, record, since=since)
-    try:
-        yield from heads.renew(log, record)
-        settled = yield from ttl.settled(log, record, lifetime)
-    except LEFT_UNDONE:
-        return None
-    if settled is not record:
-        remember(log, settled, since=since)
-    return settled
-
-
-def remember(log: Log, record: Record, *, since: int) -> None:
-    log.table.remember(log.id, Standing(record), since=since)
-
-
-def lost(table: Table, times: int) -> Plan[None]:
-    """Step aside for rivals, the longer the more often they were first."""
-    if times > 1:
-        yield Wait(table.random.uniform(0, min(0.002 * 2**times, 0.25)))
+def _take_briefly(step: Call | Wait) -> Plan[object]:
+    if isinstance(step, Call):
+        step = step._replace(patience=FOLLOW_UP_PATIENCE)
+    return (yield step)

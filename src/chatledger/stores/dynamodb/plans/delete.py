@@ -1,89 +1,113 @@
-"""Plans that end conversations."""
+"""Plans that delete conversations."""
 
 from collections.abc import Callable
 
-from chatledger.conversations import check_id, check_names
+from chatledger.conversations import check_id, check_ids
 from chatledger.errors import NotFound
-from chatledger.stores.dynamodb import bodies, heads
-from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Plan
-from chatledger.stores.dynamodb.log import CONDITION_FAILED, Log
-from chatledger.stores.dynamodb.plans.common import afterwards, lost
-from chatledger.stores.dynamodb.plans.read import owned_heads
+from chatledger.stores.dynamodb import heads
+from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan
+from chatledger.stores.dynamodb.cleanup import free_range
+from chatledger.stores.dynamodb.log import CONDITION_FAILED, InconsistentRead, Log, LostRace
+from chatledger.stores.dynamodb.plans.common import best_effort
+from chatledger.stores.dynamodb.plans.read import query_heads
 from chatledger.stores.dynamodb.records import Record, record_sort
-from chatledger.stores.dynamodb.table import FENCED, Table, stamp_at
+from chatledger.stores.dynamodb.table import TOMBSTONE_LIFETIME, RaceRetries, Table, ttl_at
 
 PAGE = 100
-IDLE = 3
-"""Walks without a find after which an owner has no more: the index may show the deleted still."""
+IDLE_WALKS = 3
+"""The passes in a row over an owner's list that must delete nothing until the owner is done: the
+index lags, and may still show deleted conversations."""
 
 
 def delete(table: Table, conversation_id: str, *, owner: str | None) -> Plan[None]:
-    check_names(conversation_id, owner)
+    """Delete a conversation as ``Store.delete`` promises."""
+    check_ids(conversation_id, owner)
     log = Log(table, conversation_id)
-    if not (yield from end(log, owner, lambda last: last.lives(table.time()))):
+    if not (yield from close_log(log, owner, lambda last: last.is_live(table.time()))):
         raise NotFound(conversation_id)
 
 
-def end(log: Log, owner: str | None, meant: Callable[[Record], bool]) -> Plan[bool]:
-    """Close the conversation and free what it holds, if its last record tells that it is ``meant``;
-    whether it lived.
+def close_log(log: Log, owner: str | None, wanted: Callable[[Record], bool]) -> Plan[bool]:
+    """Close a conversation and free its storage; return whether it was live.
 
-    A closing record goes behind the last one: a writer elsewhere that remembers the position meets
-    it there instead of writing to a ghost.
+    A closing record follows the last one. A writer elsewhere that has cached the position meets it
+    there, instead of writing to a conversation that nobody sees.
+
+    Args:
+        log: The conversation's log.
+        owner: Close it only if it belongs to this owner; None for any owner.
+        wanted: Close it only if this returns True for its last record.
     """
-    table, token = log.table, log.table.new_token()
-    times = 0
+    table, token = log.table, log.table.token()
+    retries = RaceRetries(table)
     while True:
-        standing, _ = yield from log.end()
-        record = standing.record
-        if record is None and standing.head is not None:
-            # TTL ate the log first.
-            yield from heads.drop(log, standing.head)
+        log_end, _ = yield from log.read_end()
+        record = log_end.record
+        if record is None and log_end.head is not None:
+            # TTL has deleted the log before the head.
+            yield from heads.delete_head(log, log_end.head)
         if record is None or owner not in (None, record.owner):
             return False
-        lived = record.lives(table.time())
+        was_live = record.is_live(table.time())
         if record.closed:
-            # A deletion that was not finished is finished here.
-            if record.stamp is None:
-                yield from afterwards(free(log, record))
+            if record.ttl is None:  # a deletion that was not finished
+                yield from best_effort(
+                    log, free_closed_log(log, record, read_at=log_end.read_at), "free the storage"
+                )
             return False
-        if not meant(record):
+        if not wanted(record):
             return False
         closing = Record(
-            position=standing.next,
+            position=log_end.next,
             token=token,
-            life=record.life,
+            generation=record.generation,
             owner=record.owner,
             created_at=record.created_at,
             updated_at=table.time(),
             closed=True,
         )
-        # Without a stamp until all else is freed: what it closes must not come back to life.
-        rival = yield from log.put(closing, standing)
-        if rival is None:
+        # It gets no TTL until all else is freed, or else deleted records might be the last again.
+        try:
+            yield from log.put(closing, log_end)
             break
-        times += 1
-        yield from lost(table, times)
-    table.memory.forget(log.id)
-    yield from afterwards(free(log, closing))
-    return lived
+        except (InconsistentRead, LostRace):
+            yield from retries.back_off()
+    table.log_end_cache.forget(log.id)
+    yield from best_effort(
+        log, free_closed_log(log, closing, read_at=log_end.read_at), "free the storage"
+    )
+    return was_live
 
 
-def free(log: Log, closing: Record) -> Plan[None]:
-    """Free what a closed conversation holds; at last the closing record gets its stamp.
+def free_closed_log(log: Log, closing: Record, *, read_at: tuple[int, float]) -> Plan[None]:
+    """Free the storage of a closed conversation, for at most ``Table.cleanup_seconds``.
 
-    Not before: if it were eaten first, what it closes would be back.
+    The closing record gets its TTL only when all else is freed. Until then, a later call or
+    ``sweep`` continues here.
+
+    Args:
+        log: The conversation's log.
+        closing: Its last record.
+        read_at: When it was read, or a time before it was put.
     """
-    stamp: dict[str, Attribute | None] = {
-        "expires_at": {"N": str(stamp_at(log.table.time() + FENCED))}
-    }
-    yield from heads.close(log, closing, stamp)
-    yield from bodies.fence(log, 1, closing.position - 1)
+    table = log.table
+    if table.has_slept(read_at):
+        raise InconsistentRead  # the head may be that of a later conversation
+    deadline = table.monotonic() + table.cleanup_seconds
+    ttl = {"N": str(ttl_at(table.time() + TOMBSTONE_LIFETIME))}
+    yield from heads.close_head(log, closing, ttl)
+    if not table.cleanup_seconds:
+        return
+    if (
+        yield from free_range(log, 1, closing.position - 1, deadline, read_at=read_at)
+    ) < closing.position:
+        return
+    ttl = {"N": str(ttl_at(table.time() + TOMBSTONE_LIFETIME))}
+    update = log.update_params(
+        record_sort(closing.position), {"expires_at": ttl}, "#k = :k", k={"S": closing.token}
+    )
     try:
-        yield Call(
-            "UpdateItem",
-            log.change(record_sort(closing.position), stamp, "#k = :k", k={"S": closing.token}),
-        )
+        yield Call("UpdateItem", update)
     except CallFailed as failed:
         if failed.code != CONDITION_FAILED:
             raise
@@ -92,18 +116,22 @@ def free(log: Log, closing: Record) -> Plan[None]:
 def delete_owner(
     table: Table, owner: str, *, progress: Callable[[int], None] | None = None
 ) -> Plan[int]:
+    """Delete every conversation of an owner as ``Store.delete_owner`` promises.
+
+    ``progress`` is called after each page with the number of conversations deleted so far.
+    """
     check_id(owner, "owner")
     deleted = idle = 0
-    while idle < IDLE:
+    while idle < IDLE_WALKS:
         before, met = deleted, False
         cursor: tuple[int, str] | None = None
         while True:
-            # The oldest first: one that gets a message meanwhile moves on, ahead of the walk.
-            found = yield from owned_heads(
-                table, owner, PAGE, cursor, forward=True, expired_too=True
+            # The oldest first: one that gets a message meanwhile moves ahead, and is met again.
+            found = yield from query_heads(
+                table, owner, PAGE, cursor, forward=True, include_expired=True
             )
             for conversation_id, _ in found:
-                deleted += yield from end(Log(table, conversation_id), owner, lambda _: True)
+                deleted += yield from close_log(Log(table, conversation_id), owner, lambda _: True)
             if progress is not None:
                 progress(deleted)
             met = met or bool(found)
@@ -113,6 +141,6 @@ def delete_owner(
             cursor = (last.updated_at, last_id)
         if not met:
             break
-        # Some may have begun, or moved within one and the same millisecond; and an index lags.
+        # Conversations may have started, or moved within the same millisecond, and the index lags.
         idle = idle + 1 if deleted == before else 0
     return deleted

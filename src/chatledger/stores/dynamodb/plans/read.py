@@ -3,53 +3,64 @@
 from typing import Any
 
 from chatledger.conversations import (
-    LAST_REVISION,
-    LIMIT,
+    MAX_LIMIT,
+    MAX_REVISION,
     Conversation,
     Listing,
     Page,
     Tail,
     check_id,
-    check_names,
+    check_ids,
     check_number,
-    check_place,
+    check_revision,
 )
 from chatledger.stores.cursors import decode_cursor, encode_cursor
-from chatledger.stores.dynamodb import heads, reading
+from chatledger.stores.dynamodb import reading
 from chatledger.stores.dynamodb.calls import Call, Plan
 from chatledger.stores.dynamodb.log import Log
-from chatledger.stores.dynamodb.plans.common import conversation, living, untorn
+from chatledger.stores.dynamodb.plans.common import (
+    conversation,
+    describe,
+    require_live,
+    retry_inconsistent,
+)
 from chatledger.stores.dynamodb.records import HEAD, Head, conversation_of, decode_head, key
-from chatledger.stores.dynamodb.table import INDEX, Table, moment
+from chatledger.stores.dynamodb.table import INDEX, Table
+from chatledger.stores.times import to_datetime
+
+MIN_HEADS = 100
+"""The least number of heads that a further query of the index reads, after expired ones."""
 
 
 def get(table: Table, conversation_id: str, *, owner: str | None) -> Plan[Conversation]:
-    check_names(conversation_id, owner)
+    """Return a conversation as ``Store.get`` promises."""
+    check_ids(conversation_id, owner)
     log = Log(table, conversation_id, consistent=table.consistent)
 
-    def once() -> Plan[Conversation]:
-        standing, _ = yield from log.end()
-        last = living(log, standing, owner)
-        description = yield from heads.described(log, last, standing.head)
-        return conversation(log, last, description)
+    def attempt() -> Plan[Conversation]:
+        log_end, _ = yield from log.read_end()
+        last = require_live(log, log_end, owner)
+        return conversation(log, last, (yield from describe(log, last, log_end)))
 
-    return (yield from untorn(table, once))
+    return (yield from retry_inconsistent(log, attempt))
 
 
 def tail(table: Table, conversation_id: str, n: int, *, owner: str | None) -> Plan[Tail]:
-    check_names(conversation_id, owner)
-    check_number(n, "n", least=1, most=LIMIT)
+    """Return the last messages as ``Store.tail`` promises."""
+    check_ids(conversation_id, owner)
+    check_number(n, "n", least=1, most=MAX_LIMIT)
     log = Log(table, conversation_id, consistent=table.consistent)
 
-    def once() -> Plan[Tail]:
-        standing, records = yield from log.end(n)
-        last = living(log, standing, owner)
-        stretches = yield from reading.back(log, last, n, start=last.last_seq, read=records)
-        messages = yield from reading.messages(log, reversed(stretches))
-        description = yield from heads.described(log, last, standing.head)
+    def attempt() -> Plan[Tail]:
+        log_end, records = yield from log.read_end(n)
+        last = require_live(log, log_end, owner)
+        spans = yield from reading.read_backward(log, last, n, start=last.last_seq, read=records)
+        messages = yield from reading.read_messages(log, last, spans, backward=True)
+        messages.reverse()
+        description = yield from describe(log, last, log_end)
         return Tail(conversation(log, last, description), messages)
 
-    return (yield from untorn(table, once))
+    return (yield from retry_inconsistent(log, attempt))
 
 
 def page(
@@ -61,60 +72,65 @@ def page(
     limit: int,
     owner: str | None,
 ) -> Plan[Page]:
-    check_names(conversation_id, owner)
-    check_number(limit, "limit", least=1, most=LIMIT)
-    check_place(after, "after")
-    check_place(before, "before")
+    """Return consecutive messages as ``Store.page`` promises."""
+    check_ids(conversation_id, owner)
+    check_number(limit, "limit", least=1, most=MAX_LIMIT)
+    check_revision(after, "after")
+    check_revision(before, "before")
     log = Log(table, conversation_id, consistent=table.consistent)
+    backward = after is None and before is not None
 
-    def once() -> Plan[Page]:
-        standing, _ = yield from log.end()
-        last = living(log, standing, owner)
-        # One more than is shown tells whether anything lies beyond.
+    def attempt() -> Plan[Page]:
+        log_end, _ = yield from log.read_end()
+        last = require_live(log, log_end, owner)
+        # One more message than is returned shows whether there are further ones.
         if after is None and before is not None:
-            stretches = yield from reading.back(log, last, limit + 1, start=before - 1)
-            stretches.reverse()
+            spans = yield from reading.read_backward(log, last, limit + 1, start=before - 1)
         else:
-            stretches = yield from reading.on(
-                log,
-                last,
-                limit + 1,
-                after=after or 0,
-                before=LAST_REVISION if before is None else before,
+            until = MAX_REVISION if before is None else before
+            spans = yield from reading.read_forward(
+                log, last, limit + 1, after=after or 0, before=until
             )
-        messages = yield from reading.messages(log, stretches)
-        if after is None and before is not None:
-            messages.reverse()
-        more = len(messages) > limit
-        return Page(messages[:limit], messages[limit - 1].seq if more else None)
+        found = sum(span.last - span.first + 1 for span in spans)
+        messages = yield from reading.read_messages(log, last, spans, backward=backward)
+        messages = messages[:limit]
+        return Page(messages, messages[-1].seq if len(messages) < found else None)
 
-    return (yield from untorn(table, once))
+    return (yield from retry_inconsistent(log, attempt))
 
 
 def list_owned(table: Table, owner: str, *, limit: int, cursor: str | None) -> Plan[Listing]:
+    """Return an owner's conversations as ``Store.list`` promises."""
     check_id(owner, "owner")
-    check_number(limit, "limit", least=1, most=LIMIT)
+    check_number(limit, "limit", least=1, most=MAX_LIMIT)
     start = None if cursor is None else decode_cursor(cursor)
-    # One more than is shown tells whether anything lies beyond.
-    found = yield from owned_heads(table, owner, limit + 1, start)
-    conversations = [summary(conversation_id, head) for conversation_id, head in found[:limit]]
+    # One more conversation than is returned shows whether there are further ones.
+    found = yield from query_heads(table, owner, limit + 1, start)
+    conversations = [conversation_from_head(id, head) for id, head in found[:limit]]
     if len(found) <= limit:
         return Listing(conversations, None)
     conversation_id, head = found[limit - 1]
     return Listing(conversations, encode_cursor(head.updated_at, conversation_id))
 
 
-def owned_heads(
+def query_heads(
     table: Table,
     owner: str,
     limit: int,
     start: tuple[int, str] | None,
     *,
     forward: bool = False,
-    expired_too: bool = False,
+    include_expired: bool = False,
 ) -> Plan[list[tuple[str, Head]]]:
-    """At most ``limit`` conversations of ``owner`` behind ``start``, newest activity first, or
-    oldest where ``forward``.
+    """Return at most ``limit`` conversations of ``owner`` with their ids, newest activity first.
+
+    Args:
+        table: The table.
+        owner: The owner.
+        limit: The most conversations to return.
+        start: The ``updated_at`` and id of a conversation; return those after it.
+        forward: Return the oldest activity first.
+        include_expired: Return expired conversations too.
     """
     params: dict[str, Any] = {
         "TableName": table.name,
@@ -131,29 +147,31 @@ def owned_heads(
             "updated_at": {"N": str(updated_at)},
         }
     found: list[tuple[str, Head]] = []
-    time = table.time()
+    count = limit
     while len(found) < limit:
-        reply = yield Call("Query", params | {"Limit": limit - len(found)})
+        reply = yield Call("Query", params | {"Limit": count})
+        time = table.time()
         for item in reply["Items"]:
             head = decode_head(item)
-            if expired_too or head.expiry is None or head.expiry > time:
+            if include_expired or head.expiry is None or head.expiry > time:
                 found.append((conversation_of(item["pk"]["S"]), head))
         if "LastEvaluatedKey" not in reply:
             break
         params["ExclusiveStartKey"] = reply["LastEvaluatedKey"]
-    return found
+        count = max(limit - len(found), MIN_HEADS)
+    return found[:limit]
 
 
-def summary(conversation_id: str, head: Head) -> Conversation:
-    """The conversation as its head says it stands."""
+def conversation_from_head(conversation_id: str, head: Head) -> Conversation:
+    """Return the conversation as its head describes it."""
     return Conversation(
         id=conversation_id,
         owner=head.owner,
         title=head.title,
         metadata=head.metadata,
-        created_at=moment(head.created_at),
-        updated_at=moment(head.updated_at),
+        created_at=to_datetime(head.created_at),
+        updated_at=to_datetime(head.updated_at),
         message_count=head.message_count,
         revision=head.revision,
-        expires_at=None if head.expiry is None else moment(head.expiry),
+        expires_at=None if head.expiry is None else to_datetime(head.expiry),
     )

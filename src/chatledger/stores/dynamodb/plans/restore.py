@@ -1,95 +1,120 @@
-"""The plan that puts messages back where they were in another store."""
+"""The plan that writes messages at the seqs that they have in another store."""
 
 from collections.abc import Sequence
 
-from chatledger.conversations import NUMBERS_TAKEN, Conversation, checked_restored, lifetime_of
+from chatledger.conversations import REVISIONS_TAKEN, Conversation, lifetime_of, prepare_restore
 from chatledger.errors import AlreadyExists, Conflict, NotFound
 from chatledger.messages import Message
 from chatledger.stores.dynamodb import heads
-from chatledger.stores.dynamodb.bodies import Kept, keep
+from chatledger.stores.dynamodb.bodies import PreparedBody, StoredBody
 from chatledger.stores.dynamodb.calls import Plan
-from chatledger.stores.dynamodb.log import Log, Torn
-from chatledger.stores.dynamodb.plans.common import conversation, follow, lost, settle
+from chatledger.stores.dynamodb.log import InconsistentRead, Log, LostRace
+from chatledger.stores.dynamodb.plans.common import (
+    conversation,
+    finish_write,
+    first_record,
+    next_record,
+    ttl_of_parts,
+)
 from chatledger.stores.dynamodb.records import Record
-from chatledger.stores.dynamodb.table import Standing, Table, milliseconds, since_epoch
-from chatledger.stores.dynamodb.ttl import renewed
+from chatledger.stores.dynamodb.table import LogEnd, RaceRetries, Table
+from chatledger.stores.dynamodb.ttl import renew_ttls
+from chatledger.stores.times import milliseconds, milliseconds_since_epoch
 
 
 def restore(
     table: Table, restored: Conversation, messages: Sequence[Message], *, after: int
 ) -> Plan[Conversation]:
-    """One record holds the messages, and is as wide as the gap behind them needs it to be.
+    """Restore messages as ``Store.restore`` promises.
 
-    So no position is left free that a writer elsewhere could still aim at.
+    One record holds them, and its width includes the gap after them: no position stays free that a
+    late writer in another process could take.
     """
-    given, texts = checked_restored(restored, messages, after)
-    own = lifetime_of(given)
-    lifetime = None if own is None else milliseconds(own)
-    expiry = None if given.expires_at is None else since_epoch(given.expires_at)
-    log, token = Log(table, given.id), table.new_token()
-    kept: Kept | None = None
-    times = 0
+    given, texts = prepare_restore(restored, messages, after)
+    given_lifetime = lifetime_of(given)
+    lifetime = table.lifetime if given_lifetime is None else milliseconds(given_lifetime)
+    expiry = None if given.expires_at is None else milliseconds_since_epoch(given.expires_at)
+    updated_at = milliseconds_since_epoch(given.updated_at)
+    log, token = Log(table, given.id), table.token()
+    prepared = PreparedBody(texts)
+    stored: StoredBody | None = None
+    retries = RaceRetries(table)
     while True:
-        since = time = table.time()
-        standing, _ = yield from log.end()
+        log_end, _ = yield from log.read_end()
+        time = table.time()
         if expiry is not None and expiry <= time:
             raise NotFound(given.id)
-        last = standing.living(time)
-        _check_stands(standing, last, given, after, len(texts))
-        # The source's clock may be ahead of ours, and with it what it calls its expiry.
-        lives_for = table.lifetime if lifetime is None else lifetime
-        if expiry is not None:
-            lives_for = max(lives_for or 0, expiry - time)
+        last = log_end.live_record(time)
+        _check_revision(log_end, last, given, after, len(texts))
         description: heads.Description = (given.title, given.metadata)
+        # The source's clock may be days ahead, and with it the expiry.
+        lifetime_kept = lifetime if last is None else last.lifetime
+        at = time if expiry is None or lifetime_kept is None else max(time, expiry - lifetime_kept)
         try:
+            if last is None and log_end.last is None and log_end.head is not None:
+                # TTL left the head of an earlier conversation. It may have the creation time of
+                # this one, and would then be taken for its head.
+                yield from heads.delete_head(log, log_end.head)
             if last is not None:
-                description = yield from heads.described(log, last, standing.head)
-                last = yield from renewed(log, last, lives_for)
-                last = last._replace(lifetime=lives_for)
-            record = follow(
-                table,
-                standing,
-                last,
-                token,
-                width=given.revision - standing.next + 1,
-                owner=given.owner,
-                lifetime=lives_for,
+                description = yield from heads.read_description(log, last, log_end.head)
+                if last.lifetime is not None:
+                    last = yield from renew_ttls(log, last, at=at)
+            if stored is None:
+                ttl = ttl_of_parts(table, last, lifetime, prepared.part_count, at=at)
+                stored = yield from prepared.store(log, ttl) if texts else _nothing()
+            width = given.revision - log_end.next + 1
+            if last is None:
+                record = first_record(
+                    table,
+                    log_end,
+                    token,
+                    owner=given.owner,
+                    lifetime=lifetime,
+                    width=width,
+                    part_items=stored.items,
+                    at=at,
+                )
+                record = record._replace(
+                    created_at=milliseconds_since_epoch(given.created_at),
+                    updated_at=updated_at,
+                    initial_description=heads.encode_description(*description),
+                )
+            else:
+                record = next_record(
+                    table, log_end, last, token, width=width, part_items=stored.items, at=at
+                )
+                record = record._replace(updated_at=max(updated_at, last.updated_at))
+            if expiry is not None and record.expiry is not None:
+                record = record._replace(expiry=expiry)
+            if not stored.outlives(record):
+                stored = None
+                raise InconsistentRead
+            record = stored.attach_to(record)._replace(
+                messages=len(texts), message_count=record.message_count + len(texts)
             )
-        except Torn:
-            continue
-        if kept is None:
-            kept = (yield from keep(log, texts, record.stamp)) if texts else Kept(None)
-        record = kept.within(record)._replace(
-            messages=len(texts),
-            message_count=record.message_count + len(texts),
-            updated_at=since_epoch(given.updated_at),
-            lifetime=lifetime,
-            expiry=record.expiry if expiry is None else expiry,
-        )
-        if last is None:
-            record = record._replace(
-                created_at=since_epoch(given.created_at), opening=heads.encode_opening(*description)
-            )
-        else:
-            record = record._replace(updated_at=max(record.updated_at, last.updated_at))
-        rival = yield from log.put(record, standing)
-        if rival is None:
+            yield from log.put(record, log_end)
             break
-        times += 1
-        yield from lost(table, times)
-    yield from settle(log, record, lives_for, since=since)
+        except (InconsistentRead, LostRace):
+            yield from retries.back_off()
+    yield from finish_write(log, record, read_at=log_end.read_at)
     return conversation(log, record, description)
 
 
-def _check_stands(
-    standing: Standing, last: Record | None, given: Conversation, after: int, messages: int
+def _nothing() -> Plan[StoredBody]:
+    return StoredBody()
+    yield
+
+
+def _check_revision(
+    log_end: LogEnd, last: Record | None, given: Conversation, after: int, messages: int
 ) -> None:
+    """Raise the errors of ``Store.restore`` unless the conversation is at revision ``after``."""
     if last is None:
         if after:
             raise NotFound(given.id)
-        # Numbers of a former conversation, for whoever remembers them, are not given out again.
-        if standing.next > (1 if messages else given.revision):
-            raise Conflict(given.id, expected=0, revision=standing.next - 1, advice=NUMBERS_TAKEN)
+        # Revisions of an earlier conversation, which a client may remember, are not used again.
+        if log_end.next > (1 if messages else given.revision):
+            raise Conflict(given.id, expected=0, revision=log_end.next - 1, advice=REVISIONS_TAKEN)
     elif last.owner != given.owner:
         raise AlreadyExists(given.id)
     elif last.revision != after:

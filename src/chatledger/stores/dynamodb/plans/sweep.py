@@ -1,145 +1,284 @@
-"""The plan that frees what no reader can see any more, conversation by conversation."""
+"""The plan that frees everything that no reader can see, conversation by conversation."""
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 from typing import Any
 
 from chatledger.errors import InvalidArgument
+from chatledger.ids import time_of_id
 from chatledger.json_values import dumps
 from chatledger.stores.dynamodb import bodies, heads
-from chatledger.stores.dynamodb.calls import Call, Item, Plan
-from chatledger.stores.dynamodb.log import Log, Torn
-from chatledger.stores.dynamodb.plans.common import afterwards
-from chatledger.stores.dynamodb.plans.cut import bury
-from chatledger.stores.dynamodb.plans.delete import end, free
-from chatledger.stores.dynamodb.records import Record, check_layout, conversation_of
-from chatledger.stores.dynamodb.table import DAY, HOUR, Table, stamp_at
+from chatledger.stores.dynamodb.calls import Call, CallFailed, Item, Plan
+from chatledger.stores.dynamodb.cleanup import free_range, free_truncated
+from chatledger.stores.dynamodb.log import CONDITION_FAILED, Log
+from chatledger.stores.dynamodb.plans.common import best_effort
+from chatledger.stores.dynamodb.plans.delete import close_log, free_closed_log
+from chatledger.stores.dynamodb.records import (
+    HEAD,
+    Head,
+    Record,
+    ReplacedChunk,
+    Tombstone,
+    check_layout,
+    conversation_of,
+    decode_head,
+    decode_record,
+    key,
+    part_prefix,
+)
+from chatledger.stores.dynamodb.table import DAY, HOUR, Table, ttl_at
 
-LATE = HOUR
-"""How far (ms) an end or a stamp must lie back until it is acted upon here, for clocks differ."""
-LOOKED_AT = ("pk", "sk", "v", "l", "y", "expires_at")
+CLOCK_SKEW = HOUR
+"""The time (ms) after an expiry or a TTL from which a sweep acts on it."""
+ORPHANED_AFTER = DAY + HOUR
+"""The age (ms) from which a body part that no record names is an orphan."""
+RECORD_NAMES = (
+    *("pk", "sk", "v", "k", "l", "c", "u", "w", "n", "x"),
+    *("d", "z", "y", "j", "p", "expires_at"),
+)
+HEAD_NAMES = ("life", "created_at", "revision", "deleted", "expiry")
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
-    """How far a sweep has come; ``cursor`` starts another there."""
+class SweepProgress:
+    """The progress of a sweep.
 
-    looked_at: int
+    Attributes:
+        examined: The number of items it has examined.
+        freed: The number of entries it has freed.
+        cursor: The cursor with which another sweep continues here; None at the end.
+    """
+
+    examined: int
     freed: int
     cursor: str | None
 
 
 def sweep(
-    table: Table, *, progress: Callable[[Swept], None] | None = None, cursor: str | None = None
+    table: Table,
+    *,
+    progress: Callable[[SweepProgress], None] | None = None,
+    cursor: str | None = None,
+    segment: tuple[int, int] | None = None,
 ) -> Plan[int]:
-    """A scan of the whole table, in memory for one conversation at a time."""
+    """Scan the table, and free everything that no reader can see.
+
+    The scan is eventually consistent, which halves its price. So its findings are checked with
+    consistent reads or conditions, unless later writes cannot change them. A conversation without
+    garbage takes no further request.
+
+    Args:
+        table: The table.
+        progress: Called after each page.
+        cursor: The start, from an earlier ``SweepProgress``.
+        segment: The segment of the table to sweep: its number, from 0, and the number of segments.
+
+    Raises:
+        InvalidArgument: ``cursor`` or ``segment`` is invalid.
+    """
+    if segment is not None and not 0 <= segment[0] < segment[1]:
+        raise InvalidArgument(
+            "segment must be the number of a segment, from 0, and the number of segments."
+        )
+    # No caller waits for a sweep, and it may be paced: it frees everything, however long it takes.
+    table = replace(table, cleanup_seconds=inf)
+    names = (*RECORD_NAMES, *HEAD_NAMES)
     params: dict[str, Any] = {
         "TableName": table.name,
-        "ConsistentRead": True,
-        "ProjectionExpression": ", ".join(f"#{name}" for name in LOOKED_AT),
-        "ExpressionAttributeNames": {f"#{name}": name for name in LOOKED_AT},
+        "ProjectionExpression": ", ".join(f"#{name}" for name in names),
+        "ExpressionAttributeNames": {f"#{name}": name for name in names},
     }
+    if segment is not None:
+        params |= {"Segment": segment[0], "TotalSegments": segment[1]}
     if cursor is not None:
         params["ExclusiveStartKey"] = _start(cursor)
-    looked_at = freed = 0
+    examined = freed = 0
     seen: _Seen | None = None
     while True:
         reply = yield Call("Scan", params)
-        # The items of a conversation come one behind the other, in their order.
+        # The items of a conversation are neighbours, in the order of their sort keys.
         for item in reply["Items"]:
             if seen is None or seen.pk != item["pk"]["S"]:
                 if seen is not None:
-                    freed += yield from _tidied(table, seen)
+                    freed += yield from _free_garbage(table, seen)
                 seen = _Seen(item["pk"]["S"])
             seen.add(item, table.time())
-        looked_at += len(reply["Items"])
+        examined += len(reply["Items"])
         last = reply.get("LastEvaluatedKey")
         if last is None:
             if seen is not None:
-                freed += yield from _tidied(table, seen)
+                freed += yield from _free_garbage(table, seen)
             if progress is not None:
-                progress(Swept(looked_at, freed, None))
+                progress(SweepProgress(examined, freed, None))
             return freed
         params["ExclusiveStartKey"] = last
         if progress is not None:
-            # From the start of the conversation that is under way: it is tidied as a whole.
-            begun = {"pk": {"S": seen.pk}, "sk": {"S": " "}} if seen else last
-            progress(Swept(looked_at, freed, dumps([begun["pk"]["S"], begun["sk"]["S"]])))
+            # From the start of the current conversation, which is examined as a whole.
+            at = {"pk": {"S": seen.pk}, "sk": {"S": " "}} if seen else last
+            progress(SweepProgress(examined, freed, dumps([at["pk"]["S"], at["sk"]["S"]])))
 
 
 @dataclass(slots=True)
 class _Seen:
-    """What a scan has seen of one conversation, and that may be of no use any more."""
+    """One conversation as a scan has seen it so far."""
 
     pk: str
     overdue: list[str] = field(default_factory=list)
-    """Sort keys of items that TTL should have eaten."""
-    parts: dict[str, int] = field(default_factory=dict)
-    """How many parts, older than a day, bear a token that no record was seen to name."""
-    first_record: int | None = None
+    """Sort keys of items that TTL should have deleted."""
+    parts: set[tuple[str, int]] = field(default_factory=set)
+    """Old body parts that no record was seen to name: their tokens, and the indices of the first
+    messages of their chunks."""
+    stale: list[ReplacedChunk] = field(default_factory=list)
+    """Chunks that a record has replaced or cut off."""
+    first: Record | None = None
+    last: Record | Tombstone | None = None
+    head: Head | None = None
 
     def add(self, item: Item, time: int) -> None:
         check_layout(item)
         sort = item["sk"]["S"]
-        stamp = int(item["expires_at"]["N"]) if "expires_at" in item else None
-        if stamp is not None and stamp < stamp_at(time - LATE):
+        ttl = int(item["expires_at"]["N"]) if "expires_at" in item else None
+        if ttl is not None and ttl < ttl_at(time - CLOCK_SKEW):
             self.overdue.append(sort)
         elif sort.startswith("b#"):
-            token, _, n = sort.removeprefix("b#").rpartition("#")
-            if _age(token, time) > DAY + HOUR:
-                self.parts[token] = int(n) + 1
-        elif "l" in item and self.first_record is None:
-            self.first_record = int(sort.removeprefix("m#"))
-        if "y" in item:
-            self.parts.pop(item["y"]["S"], None)
+            token, first = sort.split("#")[1:3]
+            if time - time_of_id(token) > ORPHANED_AFTER:
+                self.parts.add((token, int(first)))
+        if sort == HEAD:
+            self.head = decode_head(item)
+        elif sort.startswith("m#"):
+            record = decode_record(item)
+            self.last = record
+            if isinstance(record, Record):
+                self.first = self.first or record
+                self._name_parts(record)
+
+    def _name_parts(self, record: Record) -> None:
+        """Remove the parts that the record names from ``parts``, and add its stale chunks."""
+        if not record.body_token or not self.parts:
+            return
+        tokens = set(bodies.tokens_of(record))
+        replaced = {chunk.first for chunk in record.replaced_chunks}
+        named = {part for part in self.parts if part[0] in tokens}
+        self.parts -= named
+        if record.chunks:
+            return
+        self.stale += [
+            ReplacedChunk(first, 0, token)
+            for token, first in sorted(named)
+            if token == record.body_token and (first in replaced or first >= record.messages)
+        ]
+
+    @property
+    def orphans(self) -> set[str]:
+        """The tokens of old body parts that no record was seen to name."""
+        return {token for token, _ in self.parts}
+
+    def needs_nothing(self, time: int) -> bool:
+        """Return whether the conversation is live and there is nothing to free or to update."""
+        last, head = self.last, self.head
+        return (
+            isinstance(last, Record)
+            and last.is_live(time - CLOCK_SKEW)
+            and not last.truncated
+            and not self.overdue
+            and not self.parts
+            and not self.stale
+            and head is not None
+            and head.is_of(last)
+            and head.revision >= last.revision
+            and self.first is not None
+            and self.first.position >= last.generation
+        )
 
 
-def _tidied(table: Table, seen: _Seen) -> Plan[int]:
+def _free_garbage(table: Table, seen: _Seen) -> Plan[int]:
+    """Free the garbage of one conversation; return the number of entries freed."""
+    if seen.needs_nothing(table.time()):
+        return 0
     log = Log(table, conversation_of(seen.pk))
     freed = 0
     for sort in seen.overdue:
-        freed += yield from bodies.eat(log, sort, stamp_at(table.time() - LATE))
-    for token, items in seen.parts.items():
-        yield from bodies.delete_parts(log, token, items)
-        freed += items
-    standing, _ = yield from log.end()
-    last, head = standing.record, standing.head
+        freed += yield from _delete_if_overdue(log, sort)
+    named: set[str] = set()
+    if seen.orphans:
+        named = yield from _named_tokens(log)
+    for token in sorted(seen.orphans - named):
+        yield from bodies.delete_parts(log, part_prefix(token), part_prefix(token) + "~")
+        freed += 1
+    for chunk in seen.stale:
+        # A chunk is never named again once it is replaced or cut off.
+        yield from bodies.delete_chunk(log, chunk)
+        freed += 1
+    log_end, _ = yield from log.read_end()
+    last, head = log_end.record, log_end.head
     if last is None:
-        if head is not None and standing.last is None and not head.deleted:
-            yield from heads.drop(log, head)
-            freed += 1
+        if head is not None and log_end.last is None:
+            freed += yield from heads.delete_head(log, head)
         return freed
     if last.closed:
-        if last.stamp is None:
-            yield from free(log, last)
+        if last.ttl is None:
+            yield from best_effort(
+                log, free_closed_log(log, last, read_at=log_end.read_at), "free the storage"
+            )
             freed += 1
         return freed
-    if _is_over(table, last):
-        # TTL would come to it in a lifetime or two. It may live again by now.
-        yield from end(log, None, partial(_is_over, table))
+    if _has_ended(table, last):
+        # TTL would delete it only some lifetimes later. A new conversation may have started with
+        # this id by now, so close_log checks again.
+        yield from close_log(log, None, partial(_has_ended, table))
         return freed + 1
-    if seen.first_record is not None and seen.first_record < last.life:
-        freed += yield from bodies.fence(log, 1, last.life - 1)
-    if last.lives(table.time()):
-        if head is None or not head.is_of(last) or head.revision < last.revision:
-            try:
-                yield from heads.mend(log)
-            except Torn:
-                return freed  # whoever goes on with it mends it
-        if last.dead:
-            yield from afterwards(bury(log, last))
+    if seen.first is not None and seen.first.position < last.generation:
+        deadline = table.monotonic() + table.cleanup_seconds
+        rest = free_range(log, 1, last.generation - 1, deadline, read_at=log_end.read_at)
+        yield from best_effort(log, rest, "free an earlier generation")
+        freed += 1
+    if last.is_live(table.time()):
+        stale = head is None or not head.is_of(last) or head.revision < last.revision
+        if stale and not (yield from best_effort(log, heads.rebuild_head(log), "update the head")):
+            return freed
+        if last.truncated:
+            yield from best_effort(
+                log, free_truncated(log, last, read_at=log_end.read_at), "free removed messages"
+            )
+            freed += 1
     return freed
 
 
-def _is_over(table: Table, last: Record) -> bool:
-    return not last.lives(table.time() - LATE)
+def _named_tokens(log: Log) -> Plan[set[str]]:
+    """Return the tokens of all bodies that the log's records name, by a consistent read."""
+    named: set[str] = set()
+    low = "m#"
+    while True:
+        items = yield from log.query(
+            low, "m$", limit=1_000, forward=True, names=("sk", "v", "k", "l", "c", "u", "y", "j")
+        )
+        for record in map(decode_record, items):
+            if isinstance(record, Record):
+                named |= set(bodies.tokens_of(record))
+        if len(items) < 1_000:
+            return named
+        low = items[-1]["sk"]["S"] + " "
 
 
-def _age(token: str, time: int) -> int:
-    """How many ms ago the token was made: a UUIDv7 begins with its time (RFC 9562)."""
-    return time - int(token.replace("-", "")[:12], 16)
+def _delete_if_overdue(log: Log, sort: str) -> Plan[int]:
+    """Delete an item whose TTL has passed; return 1, or 0 if its TTL has been renewed meanwhile."""
+    until = ttl_at(log.table.time() - CLOCK_SKEW)
+    params = log.conditional_params("#expires_at < :until", until={"N": str(until)})
+    try:
+        yield Call("DeleteItem", params | {"Key": key(log.id, sort)})
+    except CallFailed as failed:
+        if failed.code != CONDITION_FAILED:
+            raise
+        return 0
+    return 1
+
+
+def _has_ended(table: Table, last: Record) -> bool:
+    return not last.is_live(table.time() - CLOCK_SKEW)
 
 
 def _start(cursor: str) -> Item:
@@ -147,4 +286,4 @@ def _start(cursor: str) -> Item:
         pk, sk = json.loads(cursor)
         return {"pk": {"S": pk}, "sk": {"S": sk}}
     except (TypeError, ValueError):
-        raise InvalidArgument("cursor is not one that a sweep gave; start without one.") from None
+        raise InvalidArgument("cursor does not come from a sweep; start without one.") from None

@@ -1,103 +1,38 @@
-"""Plans that take messages away, or change what is there."""
-
-from collections.abc import Sequence
+"""Plans that change a message, or the title and metadata."""
 
 from chatledger.conversations import (
-    LIMIT,
     Conversation,
-    check_names,
+    check_ids,
     check_number,
-    check_place,
+    check_revision,
     check_title,
     checked_metadata,
-    encode_one,
+    encode_message,
 )
 from chatledger.errors import Conflict, NotFound, StoreUnavailable
 from chatledger.json_values import Json, dumps
 from chatledger.messages import Message
 from chatledger.stores.dynamodb import bodies, heads, reading
-from chatledger.stores.dynamodb.bodies import keep
+from chatledger.stores.dynamodb.bodies import PreparedBody
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan
-from chatledger.stores.dynamodb.log import CANCELLED, CONDITION_FAILED, Log, Torn
+from chatledger.stores.dynamodb.cleanup import rewrite_params
+from chatledger.stores.dynamodb.log import CANCELLED, CONDITION_FAILED, InconsistentRead, Log
 from chatledger.stores.dynamodb.plans.common import (
-    afterwards,
+    best_effort,
     conversation,
-    extended,
-    first_in,
-    follow,
-    lives_for,
-    living,
-    lost,
-    settle,
+    describe,
+    finish_write,
+    next_record,
+    require_live,
+    retry_until_won,
 )
-from chatledger.stores.dynamodb.plans.cut import cut, cut_off
-from chatledger.stores.dynamodb.records import Fence, Record, decode_head
-from chatledger.stores.dynamodb.table import Standing, Table
+from chatledger.stores.dynamodb.reading import Span
+from chatledger.stores.dynamodb.records import Record, ReplacedChunk, decode_head
+from chatledger.stores.dynamodb.table import RaceRetries, Table
+from chatledger.stores.dynamodb.ttl import renew_ttls
 
-
-def truncate(
-    table: Table, conversation_id: str, *, after: int, owner: str | None
-) -> Plan[Conversation]:
-    check_names(conversation_id, owner)
-    check_number(after, "after", least=0)
-    log = Log(table, conversation_id)
-
-    def once() -> Plan[Conversation | None]:
-        since = table.time()
-        standing, read = yield from log.end()
-        last = living(log, standing, owner)
-        description = yield from heads.described(log, last, standing.head)
-        if after < last.last_seq:
-            shorter = yield from _cut(log, standing, last, after, read, since)
-            if shorter is None:
-                return None
-            last = shorter
-        return conversation(log, last, description)
-
-    return (yield from first_in(table, once))
-
-
-def pop(
-    table: Table, conversation_id: str, n: int, *, owner: str | None
-) -> Plan[Sequence[Message]]:
-    check_names(conversation_id, owner)
-    check_number(n, "n", least=1, most=LIMIT)
-    log = Log(table, conversation_id)
-
-    def once() -> Plan[Sequence[Message] | None]:
-        since = table.time()
-        standing, read = yield from log.end(n + 1)
-        last = living(log, standing, owner)
-        stretches = yield from reading.back(log, last, n, start=last.last_seq, read=read)
-        popped = yield from reading.messages(log, reversed(stretches))
-        if stretches:
-            after = stretches[-1].first - 1
-            if (yield from _cut(log, standing, last, after, read, since)) is None:
-                return None
-        return popped
-
-    return (yield from first_in(table, once))
-
-
-def _cut(
-    log: Log,
-    standing: Standing,
-    last: Record,
-    after: int,
-    read: Sequence[Record | Fence],
-    since: int,
-) -> Plan[Record | None]:
-    """Cut off every message behind ``after``: one put, and readers see it.
-
-    None: a rival was first, and nothing is done.
-    """
-    gone = yield from cut(log, last, after, read)
-    last = yield from extended(log, last)
-    record = gone.by(follow(log.table, standing, last, log.table.new_token()))
-    if (yield from log.put(record, standing)) is not None:
-        return None
-    yield from cut_off(log, record, since=since)
-    return record
+MAX_REPLACED_CHUNKS = 200
+"""The number of replaced chunks from which ``replace`` writes the whole body again."""
 
 
 def replace(
@@ -109,54 +44,91 @@ def replace(
     revision: int | None,
     owner: str | None,
 ) -> Plan[Conversation]:
-    """The record that holds the message is rewritten, in one transaction with a record that says
-    that the messages changed.
+    """Replace a message as ``Store.replace`` promises.
+
+    One transaction rewrites the record that holds the message, and puts a record that advances the
+    revision.
     """
-    check_names(conversation_id, owner)
+    check_ids(conversation_id, owner)
     check_number(seq, "seq", least=1)
-    check_place(revision, "revision")
-    text = encode_one(message)
+    check_revision(revision, "revision")
+    text = encode_message(message)
     log = Log(table, conversation_id)
 
-    def once() -> Plan[Conversation | None]:
-        since = table.time()
-        standing, read = yield from log.end()
-        last = living(log, standing, owner)
+    def attempt() -> Plan[Conversation]:
+        log_end, read = yield from log.read_end()
+        last = require_live(log, log_end, owner)
         if revision is not None and revision != last.revision:
             raise Conflict(conversation_id, expected=revision, revision=last.revision)
-        found = yield from reading.back(log, last, 1, start=seq, read=read)
+        description = yield from describe(log, last, log_end)
+        # Renewed first, since the change of the record is conditional on its TTL.
+        renewed = yield from renew_ttls(log, last)
+        if renewed is not last:
+            last, read = renewed, []
+        found = yield from reading.read_backward(log, last, 1, start=seq, read=read)
         if not found or found[0].last != seq:
             raise NotFound(log.id, seq=seq)
         holder = found[0].record
-        lives_to = last.below_dead(holder.last_seq)
-        whole = reading.Stretch(holder, holder.position, lives_to)
-        values = yield from reading.bodies(log, whole)
-        texts = [dumps(value) for value in values]
-        texts[seq - holder.position] = text
-        description = yield from heads.described(log, last, standing.head)
-        last = yield from extended(log, last)
-        marker = follow(table, standing, last, table.new_token())
-        kept = yield from keep(log, texts, marker.stamp)
-        changed = kept.within(holder)._replace(
-            messages=len(texts),
-            message_count=holder.message_count - (holder.messages - len(texts)),
-            rewritten=marker.position,
-            stamp=marker.stamp,
-        )
-        put = {"Put": bodies.rewriting(log, holder, changed)}
-        try:
-            rival = yield from log.put(marker, standing, put)
-        except CallFailed as failed:
-            if failed.code != CANCELLED:
-                raise
-            return None  # the record was rewritten or fenced meanwhile
-        if rival is not None:
-            return None
-        yield from settle(log, marker, lives_for(table, marker), since=since)
-        yield from afterwards(bodies.discard_parts(log, holder))
+        change = yield from _with_message(log, last, holder, seq, text)
+        marker = next_record(table, log_end, last, table.token())
+        marker = marker._replace(rewrites=holder.position)
+        changed = change.record._replace(rewritten_at=marker.position)
+        yield from log.put(marker, log_end, {"Put": rewrite_params(log, holder, changed)})
+        yield from finish_write(log, marker, read_at=log_end.read_at)
+        yield from best_effort(log, change.delete_old(), "delete a replaced message")
         return conversation(log, marker, description)
 
-    return (yield from first_in(table, once))
+    return (yield from retry_until_won(log, attempt))
+
+
+class _Change:
+    """A record with a replaced message, and the parts that it no longer needs."""
+
+    def __init__(
+        self, log: Log, holder: Record, record: Record, chunk: ReplacedChunk | None = None
+    ) -> None:
+        self.record = record
+        self._log = log
+        self._holder = holder
+        self._chunk = chunk
+
+    def delete_old(self) -> Plan[None]:
+        if self._chunk is not None:
+            yield from bodies.delete_chunk(self._log, self._chunk)
+        else:
+            yield from bodies.delete_body(self._log, self._holder)
+
+
+def _with_message(log: Log, last: Record, holder: Record, seq: int, text: str) -> Plan[_Change]:
+    """Return the record that holds the message ``seq`` with another one in its place."""
+    index = seq - holder.position
+    in_chunks = holder.body is None and not holder.chunks
+    if in_chunks and len(holder.replaced_chunks) < MAX_REPLACED_CHUNKS:
+        chunk = yield from bodies.chunk_of(log, holder, index)
+        if chunk is None:
+            raise InconsistentRead(seq, last.token)
+        first = holder.position + chunk.first
+        end = min(first + chunk.messages - 1, last.below_truncated(holder.last_seq))
+        values = yield from reading.read_span(log, last, Span(holder, first, end))
+        texts = [dumps(value) for value in values]
+        texts[index - chunk.first] = text
+        changed = yield from bodies.replace_chunk(log, holder, chunk, texts)
+        return _Change(log, holder, changed, chunk)
+    end = last.below_truncated(holder.last_seq)
+    values = yield from reading.read_span(log, last, Span(holder, holder.position, end))
+    texts = [dumps(value) for value in values]
+    texts[index] = text
+    stored = yield from PreparedBody(texts).store(log, holder.ttl)
+    changed = holder._replace(
+        body=stored.body,
+        body_token=stored.token,
+        part_count=stored.part_count,
+        replaced_chunks=(),
+        chunks=(),
+        messages=len(texts),
+        message_count=holder.message_count - (holder.messages - len(texts)),
+    )
+    return _Change(log, holder, changed)
 
 
 def update(
@@ -168,59 +140,52 @@ def update(
     revision: int | None,
     owner: str | None,
 ) -> Plan[Conversation]:
-    check_names(conversation_id, owner)
+    """Change title or metadata as ``Store.update`` promises, by one update of the head."""
+    check_ids(conversation_id, owner)
     check_title(title)
     metadata = None if metadata is None else checked_metadata(metadata)
-    check_place(revision, "revision")
-    log, token = Log(table, conversation_id), table.new_token()
+    check_revision(revision, "revision")
+    log, token = Log(table, conversation_id), table.token()
     changed = heads.attributes(title, metadata)
-    times = 0
+    retries = RaceRetries(table)
     while True:
-        standing, _ = yield from log.end()
-        last = living(log, standing, owner)
+        log_end, _ = yield from log.read_end()
+        last = require_live(log, log_end, owner)
         if revision is not None and revision != last.revision:
             raise Conflict(conversation_id, expected=revision, revision=last.revision)
-        head = standing.head
+        head = log_end.head
         try:
-            description = yield from heads.described(log, last, head)
+            description = yield from heads.read_description(log, last, head)
             if head is None or not head.is_of(last):
-                yield from heads.mend(log)
+                yield from heads.rebuild_head(log)
                 head = None
-        except Torn:
+        except InconsistentRead:
+            yield from retries.back_off()
             continue
         if not changed and revision is None:
             break
-        update = heads.edit(log, last, head, changed, token)
+        update = heads.description_update(log, last, head, changed, token)
         try:
             if revision is None:
                 yield Call("UpdateItem", update)
             else:
-                yield Call(
-                    "TransactWriteItems",
-                    {"TransactItems": [{"Update": update}, log.nothing_at(standing.next)]},
-                )
+                parts = [{"Update": update}, log.position_free(log_end.next)]
+                yield Call("TransactWriteItems", {"TransactItems": parts})
             break
         except CallFailed as failed:
             if failed.code not in (CONDITION_FAILED, CANCELLED):
                 raise
             found = failed.item or (failed.reasons[0][1] if failed.reasons else None)
             if found is not None and decode_head(found).edit == token:
-                break  # of a try whose answer was lost
+                break  # an earlier attempt has landed, and its reply was lost
             if failed.unknown and changed:
-                # If it was in, others went on from it.
+                # If it landed, others have changed the head since.
                 raise StoreUnavailable(
-                    "An answer was lost, and the conversation has changed since; read it, and "
-                    "update it again if it needs that.",
+                    "A reply was lost, and the conversation has changed since; read it, and "
+                    "update it again if necessary.",
                     may_have_landed=True,
                 ) from failed
-        times += 1
-        yield from lost(table, times)
-    was_title, was_metadata = description
-    return conversation(
-        log,
-        last,
-        (
-            was_title if title is None else title or None,
-            was_metadata if metadata is None else metadata,
-        ),
-    )
+        yield from retries.back_off()
+    old_title, old_metadata = description
+    new_title = old_title if title is None else title or None
+    return conversation(log, last, (new_title, old_metadata if metadata is None else metadata))

@@ -1,4 +1,4 @@
-"""What goes in comes back equal and of the same types, from DynamoDB as from SQLite."""
+"""Values come back equal and with the same types, from DynamoDB as from SQLite."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -7,20 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatledger.conversations import METADATA_BYTES
-from chatledger.json_values import DEEPEST, Json
-from chatledger.messages import Message, new_id
+from chatledger.conversations import MAX_METADATA_BYTES
+from chatledger.ids import new_id
+from chatledger.json_values import MAX_DEPTH, Json
+from chatledger.messages import Message
 from chatledger.stores.contract import Store
 from chatledger.stores.sqlite import SQLiteStore
 from chatledger.testing.store_contract.helpers import read_all
 from chatledger.testing.store_contract.roundtrip import (
     WIDEST,
-    deep,
+    is_identical,
+    is_identical_message,
     messages,
-    same,
-    same_message,
+    nested,
+    objects_up_to,
     texts,
-    up_to,
 )
 from chatledger.testing.store_contract.settings import examples_of
 from tests.stores.dynamodb.conftest import OpenStore
@@ -29,17 +30,17 @@ EXAMPLES = 40
 
 
 @contextmanager
-def both(open_store: OpenStore) -> Iterator[list[Store]]:
-    with ExitStack() as ends:
-        yield [ends.enter_context(SQLiteStore(":memory:")), open_store()]
+def both_stores(open_store: OpenStore) -> Iterator[list[Store]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(SQLiteStore(":memory:")), open_store()]
 
 
-def test_messages_come_back_from_both_as_they_went_in(open_store: OpenStore) -> None:
-    with both(open_store) as stores:
+def test_messages_come_back_from_both_stores_as_they_were_saved(open_store: OpenStore) -> None:
+    with both_stores(open_store) as stores:
 
         @examples_of(EXAMPLES)
         @given(st.lists(messages, min_size=1, max_size=6), st.booleans())
-        def come_back(sent: list[Message], one_by_one: bool) -> None:
+        def check(sent: list[Message], one_by_one: bool) -> None:
             conversation_id = new_id()
             for store in stores:
                 for batch in [[message] for message in sent] if one_by_one else [sent]:
@@ -51,49 +52,52 @@ def test_messages_come_back_from_both_as_they_went_in(open_store: OpenStore) -> 
                     read_all(store, copy),
                 ):
                     assert len(read) == len(sent)
-                    assert all(map(same_message, read, sent))
+                    assert all(map(is_identical_message, read, sent))
 
-        come_back()
+        check()
 
 
-def test_what_is_said_of_a_conversation_comes_back_from_both_as_it_went_in(
+def test_a_conversations_fields_come_back_from_both_stores_as_they_were_saved(
     open_store: OpenStore,
 ) -> None:
-    with both(open_store) as stores:
+    with both_stores(open_store) as stores:
 
         @examples_of(EXAMPLES)
-        @given(texts, up_to(METADATA_BYTES), up_to(METADATA_BYTES), texts.filter(bool))
-        def come_back(
-            title: str, first: dict[str, Json], second: dict[str, Json], owner: str
-        ) -> None:
+        @given(
+            texts,
+            objects_up_to(MAX_METADATA_BYTES),
+            objects_up_to(MAX_METADATA_BYTES),
+            texts.filter(bool),
+        )
+        def check(title: str, first: dict[str, Json], second: dict[str, Json], owner: str) -> None:
             conversation_id = new_id()
             owner += conversation_id
             for store in stores:
                 store.create(conversation_id, owner=owner, title=title, metadata=first)
                 for metadata in (first, second):
                     store.update(conversation_id, metadata=metadata)
-                    [listed] = store.list(owner).conversations
-                    assert listed == store.get(conversation_id)
-                    assert same(listed.metadata, metadata)
-                    assert listed.title == (title or None)
-                    assert listed.owner == owner
+                    [conversation] = store.list(owner).conversations
+                    assert conversation == store.get(conversation_id)
+                    assert is_identical(conversation.metadata, metadata)
+                    assert conversation.title == (title or None)
+                    assert conversation.owner == owner
 
-        come_back()
+        check()
 
 
 VALUES: dict[str, Json] = {
     "an int of 39 digits": 10**38 + 1,
-    "the widest int": [WIDEST, -WIDEST],
+    "the largest and smallest int": [WIDEST, -WIDEST],
     "an int that a float cannot hold": 2**53 + 1,
     "a float that is a whole number": [1.0, -1.0, 1e22],
-    "the least float": [5e-324, -5e-324],
-    "the greatest float": [1.7976931348623157e308, -1.7976931348623157e308],
+    "the smallest float": [5e-324, -5e-324],
+    "the largest float": [1.7976931348623157e308, -1.7976931348623157e308],
     "a float of 17 digits": 0.1 + 0.2,
     "zeros": [0, 0.0, -0.0, False],
     "ones": [1, 1.0, True, "1"],
-    "nothing": [None, "", [], {}],
-    "nothing by name": {"": "", "a": None, "b": [], "c": {}},
-    "the deepest": deep(DEEPEST - 3),
+    "empty values": [None, "", [], {}],
+    "empty values by name": {"": "", "a": None, "b": [], "c": {}},
+    "the deepest nesting": nested(MAX_DEPTH - 3),
     "unicode": "\0\x7f\u00e9e\u0301\u2028\ufeff\uffff\N{GRINNING FACE}\U0010ffff",
     "names": {
         "\0": 1,
@@ -108,15 +112,19 @@ VALUES: dict[str, Json] = {
 
 
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
-def test_a_value_comes_back_from_both_as_it_went_in(open_store: OpenStore, value: Json) -> None:
+def test_a_value_comes_back_from_both_stores_as_it_was_saved(
+    open_store: OpenStore, value: Json
+) -> None:
     fields: dict[str, Json] = {"value": value}
     message = Message(role="user", content=[{"value": value}], metadata=fields, extra=fields)
-    # Beside something long it is compressed, and beside something longer it lies in parts.
-    for beside in ("", "a" * 5_000, "".join(map(chr, range(0x4E00, 0x9E00))) * 4):
-        batch = [Message.user(beside), message]
-        with both(open_store) as stores:
+    # Together with a long message it is compressed; with a very long one it is in body parts.
+    for padding in ("", "a" * 5_000, "".join(map(chr, range(0x4E00, 0x9E00))) * 4):
+        batch = [Message.user(padding), message]
+        with both_stores(open_store) as stores:
             for store in stores:
                 conversation_id = store.create(metadata=fields).id
                 store.append(conversation_id, batch)
-                assert all(map(same_message, store.tail(conversation_id, 9).messages, batch))
-                assert same(store.get(conversation_id).metadata, fields)
+                assert all(
+                    map(is_identical_message, store.tail(conversation_id, 9).messages, batch)
+                )
+                assert is_identical(store.get(conversation_id).metadata, fields)

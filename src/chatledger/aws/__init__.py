@@ -1,0 +1,1 @@
+"""AWS configuration shared by the DynamoDB store and the Bedrock models."""

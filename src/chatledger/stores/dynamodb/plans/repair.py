@@ -1,0 +1,100 @@
+"""The plan that makes a damaged conversation usable again."""
+
+from typing import Any
+
+from chatledger.conversations import Conversation, check_ids
+from chatledger.json_values import dumps
+from chatledger.stores.dynamodb import bodies, heads
+from chatledger.stores.dynamodb.bodies import BodyWriter
+from chatledger.stores.dynamodb.calls import Plan
+from chatledger.stores.dynamodb.log import InconsistentRead, Log, LostRace
+from chatledger.stores.dynamodb.plans.common import (
+    best_effort,
+    conversation,
+    finish_write,
+    next_record,
+    require_live,
+    retry_until_won,
+    ttl_of_parts,
+)
+from chatledger.stores.dynamodb.plans.truncate import Truncation, clean_up
+from chatledger.stores.dynamodb.reading import ALL, MAX_RECORDS
+from chatledger.stores.dynamodb.records import Record, decode_record, record_sort
+from chatledger.stores.dynamodb.table import Table
+from chatledger.stores.dynamodb.ttl import renew_ttls
+
+
+def repair(table: Table, conversation_id: str, *, owner: str | None) -> Plan[Conversation]:
+    """Put one record that contains the messages still readable, in place of all other records."""
+    check_ids(conversation_id, owner)
+    log = Log(table, conversation_id)
+
+    def attempt() -> Plan[Conversation]:
+        log_end, _ = yield from log.read_end()
+        last = require_live(log, log_end, owner)
+        try:
+            description = yield from heads.read_description(log, last, log_end.head)
+        except InconsistentRead:
+            description = (None, {})  # the first record, which had it, is missing too
+        last = yield from renew_ttls(log, last)
+        items = last.message_count
+        writer = BodyWriter(log, ttl_of_parts(table, last, None, items), items=items)
+        complete = yield from _rescue(log, last, writer)
+        if complete and writer.messages == last.message_count:
+            yield from _discard(log, writer)
+            return conversation(log, last, description)
+        try:
+            stored = yield from writer.finish()
+            record = next_record(
+                table,
+                log_end,
+                last,
+                table.token(),
+                width=max(writer.messages, 1),
+                part_items=stored.items,
+            )
+            everything = Truncation(0, writer.messages, ((last.generation, last.revision),))
+            record = stored.attach_to(everything.apply_to(record))
+            record = record._replace(messages=writer.messages)
+            yield from log.put(record, log_end)
+        except (InconsistentRead, LostRace):
+            yield from _discard(log, writer)
+            raise
+        yield from finish_write(log, record, read_at=log_end.read_at)
+        yield from clean_up(log, record, read_at=log_end.read_at)
+        return conversation(log, record, description)
+
+    return (yield from retry_until_won(log, attempt))
+
+
+def _rescue(log: Log, last: Record, writer: BodyWriter) -> Plan[bool]:
+    """Write every readable message to ``writer``; return whether no message was missing."""
+    complete, position = True, last.generation
+    while True:
+        items = yield from log.query(
+            record_sort(position), record_sort(last.revision), limit=MAX_RECORDS, forward=True
+        )
+        for record in map(decode_record, items):
+            position = record.revision + 1
+            if not isinstance(record, Record) or not record.messages:
+                continue
+            high = last.below_truncated(record.last_seq) - record.position + 1
+            at, checked = 0, False
+            while at < high:
+                body = yield from bodies.read_body(log, record, at, high, most_bytes=ALL)
+                values: list[dict[str, Any]] = body.values if body.first == at else []
+                yield from writer.add([dumps(value) for value in values])
+                at += len(values)
+                if at == high:
+                    break
+                # A cleanup may have stored the body anew since the record was read.
+                if not checked and (yield from log.record_at(record.position)) != record:
+                    raise InconsistentRead
+                complete, checked, at = False, True, at + 1
+        if len(items) < MAX_RECORDS:
+            return complete
+
+
+def _discard(log: Log, writer: BodyWriter) -> Plan[None]:
+    orphan = writer.as_record()
+    yield from best_effort(log, bodies.delete_body(log, orphan), "delete the parts of a repair")

@@ -1,0 +1,130 @@
+"""Plans that remove messages from the end of a conversation."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from chatledger.conversations import MAX_LIMIT, Conversation, check_ids, check_number
+from chatledger.messages import Message
+from chatledger.stores.dynamodb import reading
+from chatledger.stores.dynamodb.calls import Plan
+from chatledger.stores.dynamodb.cleanup import free_truncated
+from chatledger.stores.dynamodb.log import Log
+from chatledger.stores.dynamodb.plans.common import (
+    best_effort,
+    conversation,
+    describe,
+    finish_write,
+    next_record,
+    require_live,
+    retry_until_won,
+)
+from chatledger.stores.dynamodb.records import Record, Tombstone
+from chatledger.stores.dynamodb.table import LogEnd, Table
+from chatledger.stores.dynamodb.ttl import renew_ttls
+
+
+class Truncation(NamedTuple):
+    """The fields of a record that removes every message after a seq."""
+
+    last_seq: int
+    """The last seq that stays."""
+    message_count: int
+    truncated: tuple[tuple[int, int], ...]
+
+    def apply_to(self, record: Record) -> Record:
+        """Return ``record``, changed to remove these messages; it follows all of them."""
+        return record._replace(
+            previous_seq=self.last_seq, message_count=self.message_count, truncated=self.truncated
+        )
+
+
+def plan_truncation(
+    log: Log, last: Record, after: int, read: Sequence[Record | Tombstone] = ()
+) -> Plan[Truncation]:
+    """Return the truncation that removes every message after seq ``after``.
+
+    Args:
+        log: The conversation's log.
+        last: Its last record.
+        after: The highest seq that stays.
+        read: The log's last items, newest first, if they have been read already.
+    """
+    kept = yield from reading.read_backward(log, last, 1, start=after, read=read)
+    last_seq = kept[0].last if kept else 0
+    count = 0
+    if kept:
+        record = kept[0].record
+        count = record.message_count - (record.last_seq - last_seq)
+    earlier = tuple(span for span in last.truncated if span[0] <= last_seq)
+    return Truncation(last_seq, count, (*earlier, (last_seq + 1, last.revision)))
+
+
+def clean_up(log: Log, record: Record, *, read_at: tuple[int, float]) -> Plan[None]:
+    """Free the messages that truncations removed, and cache the log's end again."""
+    if not record.truncated:
+        return
+
+    def free() -> Plan[None]:
+        freed = yield from free_truncated(log, record, read_at=read_at)
+        log.table.cache_end(log.id, freed, read_at=read_at)
+
+    yield from best_effort(log, free(), "free removed messages")
+
+
+def truncate(
+    table: Table, conversation_id: str, *, after: int, owner: str | None
+) -> Plan[Conversation]:
+    """Remove messages as ``Store.truncate`` promises."""
+    check_ids(conversation_id, owner)
+    check_number(after, "after", least=0)
+    log = Log(table, conversation_id)
+
+    def attempt() -> Plan[Conversation]:
+        log_end, read = yield from log.read_end()
+        last = require_live(log, log_end, owner)
+        description = yield from describe(log, last, log_end)
+        if after < last.last_seq:
+            last = yield from _remove(log, log_end, last, after, read)
+        return conversation(log, last, description)
+
+    return (yield from retry_until_won(log, attempt))
+
+
+def pop(table: Table, conversation_id: str, n: int, *, owner: str | None) -> Plan[list[Message]]:
+    """Remove and return the last messages as ``Store.pop`` promises."""
+    check_ids(conversation_id, owner)
+    check_number(n, "n", least=1, most=MAX_LIMIT)
+    log = Log(table, conversation_id)
+
+    def attempt() -> Plan[list[Message]]:
+        log_end, read = yield from log.read_end(n + 1)
+        last = require_live(log, log_end, owner)
+        spans = yield from reading.read_backward(log, last, n, start=last.last_seq, read=read)
+        popped = []
+        for span in reversed(spans):
+            values = yield from reading.read_span(log, last, span)
+            popped += reading.decode_span(span, values)
+        if spans:
+            yield from _remove(log, log_end, last, spans[-1].first - 1, read)
+        return popped
+
+    return (yield from retry_until_won(log, attempt))
+
+
+def _remove(
+    log: Log, log_end: LogEnd, last: Record, after: int, read: Sequence[Record | Tombstone]
+) -> Plan[Record]:
+    """Remove every message after seq ``after`` from all readers' sight with a single put.
+
+    Returns the record that removes them.
+
+    Raises:
+        LostRace: A rival was faster.
+    """
+    truncation = yield from plan_truncation(log, last, after, read)
+    last = yield from renew_ttls(log, last)
+    record = truncation.apply_to(next_record(log.table, log_end, last, log.table.token()))
+    yield from log.put(record, log_end)
+    yield from finish_write(log, record, read_at=log_end.read_at)
+    yield from clean_up(log, record, read_at=log_end.read_at)
+    return record
