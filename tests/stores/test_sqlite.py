@@ -1,8 +1,9 @@
-"""What lies at a path and cannot be used, or not for now, and what a user is told."""
+"""Files that an SQLite store cannot use, or not at present, and the errors that it raises."""
 
 import json
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from chatledger.errors import ChatledgerError, StoreMismatch, StoreUnavailable
 from chatledger.messages import Message
 from chatledger.stores.sqlite import SQLiteStore
 from chatledger.stores.sqlite.layout import APPLICATION_ID, MIGRATIONS
-from chatledger.testing.store_contract.helpers import read_all, said, say
+from chatledger.testing.store_contract.helpers import read_all, texts_of, user_messages
 
 
 @pytest.fixture
@@ -29,27 +30,27 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "chatledger.db"
 
 
-def written(path: Path, *texts: str) -> Path:
-    """The file, with these in the conversation ``talk``."""
+def file_with(path: Path, *texts: str) -> Path:
+    """Append these texts to the conversation ``talk`` in the file; return its path."""
     with SQLiteStore(path) as store:
-        store.append("talk", say(*texts))
+        store.append("talk", user_messages(*texts))
     return path
 
 
-def talk(path: Path) -> list[str]:
+def stored_texts(path: Path) -> list[str]:
     with SQLiteStore(path) as store:
-        return said(store.tail("talk", 1_000).messages)
+        return texts_of(store.tail("talk", 1_000).messages)
 
 
-def refusal(kind: type[ChatledgerError], path: Path) -> str:
-    """What is said to who opens the file and uses it."""
-    with pytest.raises(kind) as refused, SQLiteStore(path) as store:
-        store.append("talk", say("another"))
-    assert isinstance(refused.value, kind)
-    return str(refused.value)
+def error_message(kind: type[ChatledgerError], path: Path) -> str:
+    """Return the text of the error that opening and using the file raises."""
+    with pytest.raises(kind) as raised, SQLiteStore(path) as store:
+        store.append("talk", user_messages("another"))
+    assert isinstance(raised.value, kind)
+    return str(raised.value)
 
 
-# Not a store
+# Files that are not stores
 
 
 @pytest.mark.parametrize(
@@ -62,9 +63,9 @@ def refusal(kind: type[ChatledgerError], path: Path) -> str:
     ],
     ids=["a few characters", "a text", "noise", "zeros"],
 )
-def test_a_file_that_is_no_database_is_left_as_it_is(path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_database_is_left_unchanged(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    assert refusal(StoreMismatch, path) == (
+    assert error_message(StoreMismatch, path) == (
         f"The file {str(path)!r} is not an SQLite database; name another file."
     )
     assert path.read_bytes() == content
@@ -81,50 +82,50 @@ def test_a_file_that_is_no_database_is_left_as_it_is(path: Path, content: bytes)
         "PRAGMA journal_mode = WAL; CREATE TABLE a (b)",
     ],
 )
-def test_another_programs_database_is_left_as_it_is(path: Path, statements: str) -> None:
+def test_a_database_of_another_program_is_left_unchanged(path: Path, statements: str) -> None:
     with closing(sqlite3.connect(path)) as db:
         db.executescript(statements)
     before = path.read_bytes()
-    assert refusal(StoreMismatch, path) == (
+    assert error_message(StoreMismatch, path) == (
         f"The file {str(path)!r} is the SQLite database of another program; name another file."
     )
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_a_later_versions_file_is_left_as_it_is(path: Path) -> None:
-    written(path, "hello")
+def test_a_file_of_a_later_version_is_left_unchanged(path: Path) -> None:
+    file_with(path, "hello")
     with closing(sqlite3.connect(path)) as db:
         db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     before = path.read_bytes()
-    assert refusal(StoreMismatch, path) == (
+    assert error_message(StoreMismatch, path) == (
         f"The file {str(path)!r} has layout {len(MIGRATIONS) + 1}, made by a later version of "
-        f"Chatledger; this one knows layouts up to {len(MIGRATIONS)}. Upgrade Chatledger."
+        f"Chatledger; this version supports layouts up to {len(MIGRATIONS)}. Upgrade Chatledger."
     )
     assert path.read_bytes() == before
 
 
 def test_an_empty_file_becomes_a_store(path: Path) -> None:
     path.touch()
-    assert talk(written(path, "hello")) == ["hello"]
+    assert stored_texts(file_with(path, "hello")) == ["hello"]
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
 
 
-# Not there, or not ours to write
+# Missing folders and permissions
 
 
-def test_a_missing_folder_is_named_as_what_must_exist(tmp_path: Path) -> None:
+def test_the_error_says_that_the_folder_must_exist(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "chatledger.db"
-    assert refusal(StoreUnavailable, path) == (
+    assert error_message(StoreUnavailable, path) == (
         f"The file {str(path)!r} could not be opened; its folder must exist and be writable."
     )
     assert os.listdir(tmp_path) == []
 
 
 @pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that others may look into; those of pytest are its user's alone."""
+def public_folder() -> Iterator[Path]:
+    """Yield a folder that other users can read, unlike those that pytest makes."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -133,8 +134,8 @@ def open_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def somebody_else() -> Iterator[None]:
-    """Permissions hold: they do not for root."""
+def unprivileged_user() -> Iterator[None]:
+    """Run the block as a user to whom permissions apply, unlike root."""
     if os.geteuid() != 0:
         yield
         return
@@ -145,63 +146,63 @@ def somebody_else() -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_a_folder_that_may_not_be_written_to_is_named_as_such(open_folder: Path) -> None:
-    open_folder.chmod(0o555)
-    with somebody_else():
-        told = refusal(StoreUnavailable, open_folder / "chatledger.db")
-    assert told.endswith("could not be opened; its folder must exist and be writable.")
-    assert os.listdir(open_folder) == []
+def test_the_error_says_that_the_folder_must_be_writable(public_folder: Path) -> None:
+    public_folder.chmod(0o555)
+    with unprivileged_user():
+        message = error_message(StoreUnavailable, public_folder / "chatledger.db")
+    assert message.endswith("could not be opened; its folder must exist and be writable.")
+    assert os.listdir(public_folder) == []
 
 
 @pytest.mark.parametrize("where", ["file", "folder"])
-def test_what_may_not_be_written_to_stays_as_it_is(open_folder: Path, where: str) -> None:
-    path = written(open_folder / "chatledger.db", "hello")
+def test_a_file_that_is_not_writable_is_left_unchanged(public_folder: Path, where: str) -> None:
+    path = file_with(public_folder / "chatledger.db", "hello")
     if where == "file":
         path.chmod(0o444)
-        open_folder.chmod(0o777)
+        public_folder.chmod(0o777)
     else:
         path.chmod(0o666)
-        open_folder.chmod(0o555)
-    with somebody_else():
-        told = refusal(StoreUnavailable, path)
-    assert "may not be written to; nothing was. Give write permission to the file and" in told
-    open_folder.chmod(0o755)
+        public_folder.chmod(0o555)
+    with unprivileged_user():
+        message = error_message(StoreUnavailable, path)
+    assert "is not writable; nothing was written. Give write permission to the file and" in message
+    public_folder.chmod(0o755)
     path.chmod(0o644)
-    assert talk(path) == ["hello"]
+    assert stored_texts(path) == ["hello"]
 
 
-# Damaged
+# Damaged files
 
 
 @pytest.mark.parametrize("damage", ["overwritten", "cut short"])
-def test_a_damaged_file_is_named_as_such_and_what_to_do(path: Path, damage: str) -> None:
-    written(path, *("some text " * 100 for _ in range(50)))
+def test_the_error_says_what_to_do_about_a_damaged_file(path: Path, damage: str) -> None:
+    file_with(path, *("some text " * 100 for _ in range(50)))
     sound = path.read_bytes()
     head, rest = sound[:4096], sound[4096:]
     path.write_bytes(
         sound[: len(sound) // 2] if damage == "cut short" else head + b"\xff" * len(rest)
     )
-    assert refusal(StoreUnavailable, path) == (
+    assert error_message(StoreUnavailable, path) == (
         f"The file {str(path)!r} is damaged; restore it from a backup, "
-        "or save what can be read with the sqlite3 shell's .recover."
+        "or recover what is readable with the sqlite3 shell's .recover command."
     )
 
 
 @pytest.fixture
 def connections(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
-    """Those that stores open meanwhile: what is set for a connection shows on no other."""
+    """The connections that stores open in this test; some pragmas can only be seen on their own."""
     opened: list[sqlite3.Connection] = []
     connect = sqlite3.connect
 
-    def connect_and_tell(*arguments: Any, **options: Any) -> sqlite3.Connection:
+    def record_connection(*arguments: Any, **options: Any) -> sqlite3.Connection:
         opened.append(connect(*arguments, **options))
         return opened[-1]
 
-    monkeypatch.setattr(sqlite3, "connect", connect_and_tell)
+    monkeypatch.setattr(sqlite3, "connect", record_connection)
     return opened
 
 
-# Full
+# Full disks and files
 
 WRITE_UNTIL_FULL = """
 import json, resource, sys
@@ -212,27 +213,29 @@ def append(number):
     return list(store.append("talk", batch, idempotency_key=f"{number}").seqs)
 
 def limit(size):
-    # What the system refuses to let a file grow beyond, as if the disk ended there.
+    # The system lets no file grow beyond this, as if the disk were full.
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
-told, refused = {}, []
+acknowledged, failed = {}, []
 with open_store(sys.argv[1]) as store:
     limit(300_000)
-    while len(refused) < 5:
-        number = len(told) + len(refused)
+    while len(failed) < 5:
+        number = len(acknowledged) + len(failed)
         try:
-            told[number] = append(number)
+            acknowledged[number] = append(number)
         except StoreUnavailable as unavailable:
-            refused.append([number, str(unavailable), unavailable.may_have_landed])
+            failed.append([number, str(unavailable), unavailable.may_have_landed])
             readable = store.get("talk").message_count
     limit(resource.RLIM_INFINITY)
-    told[refused[0][0]] = append(refused[0][0])
-    told["more"] = append("more")
-print(json.dumps({"told": told, "refused": refused, "readable": readable}))
+    acknowledged[failed[0][0]] = append(failed[0][0])
+    acknowledged["more"] = append("more")
+print(json.dumps({"acknowledged": acknowledged, "failed": failed, "readable": readable}))
 """
 
 
-def test_a_full_disk_loses_nothing_and_splits_nothing_and_works_again_with_room(path: Path) -> None:
+def test_a_full_disk_neither_loses_nor_splits_a_batch_and_the_store_works_again_with_space(
+    path: Path,
+) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WRITE_UNTIL_FULL, f"sqlite:///{path}"],
         capture_output=True,
@@ -241,95 +244,99 @@ def test_a_full_disk_loses_nothing_and_splits_nothing_and_works_again_with_room(
         check=False,
     )
     assert done.stderr == ""
-    seen = json.loads(done.stdout)
+    result = json.loads(done.stdout)
 
-    for _, sentence, may_have_landed in seen["refused"]:
+    for _, sentence, may_have_landed in result["failed"]:
         assert sentence.startswith(f"The file {str(path)!r} could not be used: ")
         assert may_have_landed
-    assert seen["readable"] == 3 * seen["refused"][0][0]
+    assert result["readable"] == 3 * result["failed"][0][0]
     stored: dict[str, list[int | None]] = {}
     with SQLiteStore(path) as store:
         for message in store.page("talk", limit=1_000).messages:
             stored.setdefault(message.text.split()[0], []).append(message.seq)
-    assert stored == seen["told"]
+    assert stored == result["acknowledged"]
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-def test_a_full_file_says_that_nothing_was_written_and_works_again_with_room(
+def test_a_full_file_reports_that_nothing_was_written_and_works_again_with_space(
     path: Path, connections: list[sqlite3.Connection]
 ) -> None:
     with SQLiteStore(path) as store:
         for db in connections:
             db.execute("PRAGMA max_page_count = 20")
-        told: list[int] = []
+        acknowledged: list[int] = []
 
         def fill() -> None:
             for number in count():
-                store.append("talk", say(f"{number} " + "." * 1_000, f"{number}"))
-                told.append(number)
+                store.append("talk", user_messages(f"{number} " + "." * 1_000, f"{number}"))
+                acknowledged.append(number)
 
-        with pytest.raises(StoreUnavailable) as refused:
+        with pytest.raises(StoreUnavailable) as raised:
             fill()
-        assert str(refused.value) == (
-            f"The file {str(path)!r} has no room: the disk is full. "
+        assert str(raised.value) == (
+            f"The file {str(path)!r} cannot grow: the disk is full. "
             "Nothing was written; free some space."
         )
-        assert not refused.value.may_have_landed
-        assert store.get("talk").message_count == 2 * len(told)
+        assert not raised.value.may_have_landed
+        assert store.get("talk").message_count == 2 * len(acknowledged)
 
-        store.truncate("talk", after=2)  # makes room
-        store.append("talk", say("on it goes"))
+        store.truncate("talk", after=2)  # frees space
+        store.append("talk", user_messages("more"))
         assert len(store.page("talk").messages) == 3
 
 
-# Closed
+# Closed stores
 
 
-def test_a_closed_store_says_so(path: Path) -> None:
+def test_a_closed_store_reports_that_it_was_closed(path: Path) -> None:
     store = SQLiteStore(path)
-    store.append("talk", say("hello"))
+    store.append("talk", user_messages("hello"))
     store.close()
-    for use in (lambda: store.get("talk"), lambda: store.append("talk", say("more")), store.sweep):
+    for use in (
+        lambda: store.get("talk"),
+        lambda: store.append("talk", user_messages("more")),
+        store.sweep,
+    ):
         with pytest.raises(StoreUnavailable, match=r"was closed; open the store again\.$"):
             use()
     store.close()
-    assert talk(path) == ["hello"]
+    assert stored_texts(path) == ["hello"]
     assert os.listdir(path.parent) == [path.name]
 
 
 def test_a_store_closed_while_threads_write_keeps_what_it_acknowledged(path: Path) -> None:
     store = SQLiteStore(path)
-    begun = Event()
+    started = Event()
 
     def write(writer: int) -> list[str]:
-        told: list[str] = []
+        acknowledged: list[str] = []
         while True:
-            text = f"{writer} {len(told)}"
+            text = f"{writer} {len(acknowledged)}"
             try:
-                store.append("talk", say(text))
+                store.append("talk", user_messages(text))
             except StoreUnavailable:
-                return told
-            told.append(text)
-            if len(told) == 5:
-                begun.set()
+                return acknowledged
+            acknowledged.append(text)
+            if len(acknowledged) == 5:
+                started.set()
 
     with ThreadPoolExecutor(4) as threads:
         writing = [threads.submit(write, writer) for writer in range(4)]
-        assert begun.wait(60)
+        assert started.wait(60)
         store.close()
-        told = [text for each in writing for text in each.result()]
+        acknowledged = [text for each in writing for text in each.result()]
     with SQLiteStore(path) as store:
-        assert sorted(said(read_all(store, "talk"))) == sorted(told)
+        assert sorted(texts_of(read_all(store, "talk"))) == sorted(acknowledged)
 
 
-# On the disk
+# Durability
 
 
-def test_what_was_acknowledged_survives_a_loss_of_power(
+def test_acknowledged_writes_survive_a_power_failure(
     path: Path, connections: list[sqlite3.Connection]
 ) -> None:
-    # That SQLite keeps this promise in this mode is SQLite's to test; that it is on is ours.
+    # SQLite tests that this mode keeps the promise; this tests that the mode is on.
     with SQLiteStore(path):
         assert connections
         for db in connections:
@@ -339,8 +346,131 @@ def test_what_was_acknowledged_survives_a_loss_of_power(
 
 def test_a_message_of_any_characters_comes_back(path: Path) -> None:
     text = "".join(map(chr, range(0x300))) + "\u2028\uffff\U0010ffff"
-    written(path, text)
-    assert talk(path) == [text]
+    file_with(path, text)
+    assert stored_texts(path) == [text]
     with SQLiteStore(path) as store:
         store.append("\0'; DROP TABLE messages; --", [Message.user(text)])
         assert store.get("\0'; DROP TABLE messages; --").message_count == 1
+
+
+# Settings of the file
+
+
+def pragmas_of(db: sqlite3.Connection) -> dict[str, object]:
+    names = ("secure_delete", "journal_size_limit", "fullfsync", "checkpoint_fullfsync")
+    return {name: db.execute(f"PRAGMA {name}").fetchone()[0] for name in names}
+
+
+def test_every_connection_overwrites_deleted_text_and_bounds_the_log(
+    path: Path, connections: list[sqlite3.Connection]
+) -> None:
+    with SQLiteStore(path) as store:
+        store.append("talk", user_messages("hello"))
+        store.get("talk")
+        assert len(connections) == 2
+        for db in connections:
+            assert pragmas_of(db) == {
+                "secure_delete": 1,
+                "journal_size_limit": 64 * 1024 * 1024,
+                "fullfsync": 1,
+                "checkpoint_fullfsync": 1,
+            }
+
+
+def test_deleted_text_is_not_in_the_file(path: Path) -> None:
+    file_with(path, "a secret text", *("." * 5_000 for _ in range(3)))
+    assert b"a secret text" in path.read_bytes()
+    with SQLiteStore(path) as store:
+        store.delete("talk")
+    assert b"a secret text" not in path.read_bytes()
+
+
+def test_connections_that_read_cannot_write(path: Path) -> None:
+    with SQLiteStore(path) as store, pytest.raises(StoreUnavailable, match="is not writable"):
+        store._database.read(lambda db: db.execute("DELETE FROM conversations"))
+
+
+def test_a_new_file_is_for_its_owner_alone(path: Path) -> None:
+    with SQLiteStore(path) as store:
+        store.append("talk", user_messages("hello"))
+        names = sorted(os.listdir(path.parent))
+        assert names == [path.name, f"{path.name}-shm", f"{path.name}-wal"]
+        assert {(path.parent / name).stat().st_mode & 0o777 for name in names} == {0o600}
+
+
+def test_an_existing_file_keeps_its_mode(path: Path) -> None:
+    file_with(path, "hello").chmod(0o660)
+    with SQLiteStore(path) as store:
+        store.append("talk", user_messages("more"))
+        names = os.listdir(path.parent)
+        assert {(path.parent / name).stat().st_mode & 0o777 for name in names} == {0o660}
+
+
+def test_the_error_says_if_the_file_system_has_no_shared_memory(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+
+    def connect_without_shared_memory(path: str, **options: Any) -> sqlite3.Connection:
+        db: sqlite3.Connection = connect(f"file:{path}?vfs=unix-dotfile", uri=True, **options)
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", connect_without_shared_memory)
+    with pytest.raises(StoreMismatch) as raised:
+        SQLiteStore(path)
+    assert str(raised.value) == (
+        f"The file {str(path)!r} cannot have a write-ahead log, because its file system has no "
+        "shared memory (SQLite stayed in journal mode 'delete'); use a local disk."
+    )
+
+
+# Files that are replaced or deleted under the store
+
+
+@pytest.mark.parametrize("what", ["deleted", "replaced", "deleted with its folder"])
+def test_nothing_is_acknowledged_into_a_file_that_is_no_longer_there(
+    tmp_path: Path, what: str
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = file_with(folder / "chatledger.db", "hello")
+    other = file_with(tmp_path / "other.db", "another")
+    content = other.read_bytes()
+    with SQLiteStore(path) as store:
+        store.append("talk", user_messages("more"))
+        assert store.get("talk").message_count == 2
+        match what:
+            case "deleted":
+                path.unlink()
+            case "replaced":
+                other.replace(path)
+            case _:
+                shutil.rmtree(folder)
+        for use in (
+            lambda: store.append("talk", user_messages("lost")),
+            lambda: store.create("new"),
+            lambda: store.get("talk"),
+        ):
+            with pytest.raises(StoreUnavailable) as raised:
+                use()
+            assert not raised.value.may_have_landed
+            assert str(raised.value) == (
+                f"The file {str(path)!r} was replaced or deleted while the store was open; "
+                "nothing was written. Open the store again."
+            )
+    if what == "replaced":
+        assert path.read_bytes() == content
+    else:
+        assert not path.exists()
+
+
+def test_a_file_deleted_before_a_fork_is_not_created_again(path: Path) -> None:
+    with SQLiteStore(path) as store:
+        path.unlink()
+        store._database.pause()
+        store._database.resume()
+        with pytest.raises(StoreUnavailable, match="was replaced or deleted"):
+            store.append("talk", user_messages("lost"))
+        with pytest.raises(StoreUnavailable, match="was replaced or deleted"):
+            store.get("talk")
+    assert not path.exists()

@@ -1,4 +1,4 @@
-"""SQLite keeps the contract: called directly, from async code, and from two processes."""
+"""The contract suite for SQLite: called directly, from async code, and from two processes."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Many processes on one file: they wait for each other, and lose nothing when they fork."""
+"""Several processes with one file: they wait for each other, and forks lose nothing."""
 
 import json
 import sqlite3
@@ -14,11 +14,11 @@ import pytest
 from chatledger.errors import StoreUnavailable
 from chatledger.stores.sqlite import SQLiteStore
 from chatledger.testing.store_contract.helpers import (
-    SECONDS,
-    numbers_of_writers,
+    TIMEOUT_SECONDS,
+    numbers_by_writer,
     read_all,
-    said,
-    say,
+    texts_of,
+    user_messages,
 )
 
 PROCESSES = 8
@@ -43,7 +43,7 @@ db.execute("ROLLBACK")
 
 @contextmanager
 def another_process_writing(path: Path) -> Iterator[None]:
-    """A transaction of another process stays open meanwhile."""
+    """Keep a write transaction of another process open during the block."""
     process = subprocess.Popen(
         [sys.executable, "-c", WRITE_AND_WAIT, str(path)],
         stdin=subprocess.PIPE,
@@ -55,47 +55,47 @@ def another_process_writing(path: Path) -> Iterator[None]:
         assert process.stdout.readline() == "writing\n"
         yield
     finally:
-        process.communicate("\n", timeout=SECONDS)
+        process.communicate("\n", timeout=TIMEOUT_SECONDS)
     assert process.returncode == 0
 
 
-def test_a_file_locked_for_too_long_says_so_and_nothing_is_written(path: Path) -> None:
+def test_a_write_fails_and_writes_nothing_if_the_file_stays_locked(path: Path) -> None:
     with SQLiteStore(path, timeout=0.1) as store:
-        store.append("talk", say("hello"))
+        store.append("talk", user_messages("hello"))
         with another_process_writing(path):
             for write in (
-                lambda: store.append("talk", say("more")),
+                lambda: store.append("talk", user_messages("more")),
                 lambda: store.create("other"),
                 lambda: store.delete("talk"),
                 store.sweep,
             ):
-                with pytest.raises(StoreUnavailable) as refused:
+                with pytest.raises(StoreUnavailable) as raised:
                     write()
-                assert str(refused.value) == (
+                assert str(raised.value) == (
                     f"The file {str(path)!r} stayed locked by another process; "
                     "nothing was written. Try again."
                 )
-                assert not refused.value.may_have_landed
-        assert said(store.page("talk").messages) == ["hello"]
-        assert store.append("talk", say("again")).seqs == range(2, 3)
+                assert not raised.value.may_have_landed
+        assert texts_of(store.page("talk").messages) == ["hello"]
+        assert store.append("talk", user_messages("again")).seqs == range(2, 3)
 
 
-def test_a_reader_does_not_wait_for_another_processs_write(path: Path) -> None:
+def test_a_reader_does_not_wait_for_a_write_of_another_process(path: Path) -> None:
     with SQLiteStore(path, timeout=0.1) as store:
-        store.append("talk", say("hello"), owner="bob")
+        store.append("talk", user_messages("hello"), owner="bob")
         with another_process_writing(path):
-            assert said(store.tail("talk", 5).messages) == ["hello"]
+            assert texts_of(store.tail("talk", 5).messages) == ["hello"]
             assert store.get("talk").title is None
             assert len(store.list("bob").conversations) == 1
-            # Nor does who opens the file.
+            # Opening the file does not wait either.
             with SQLiteStore(path, timeout=0.1) as other:
-                assert said(other.page("talk").messages) == ["hello"]
+                assert texts_of(other.page("talk").messages) == ["hello"]
 
 
-def test_a_writer_waits_for_another_processs_write(path: Path) -> None:
+def test_a_writer_waits_for_a_write_of_another_process(path: Path) -> None:
     with SQLiteStore(path) as store:
-        store.append("talk", say("hello"))
-        # It ends with the block, and so while the append waits for it.
+        store.append("talk", user_messages("hello"))
+        # The transaction ends while the append waits for it.
         process = subprocess.Popen(
             [sys.executable, "-c", WRITE_AND_WAIT, str(path)],
             stdin=subprocess.PIPE,
@@ -108,27 +108,27 @@ def test_a_writer_waits_for_another_processs_write(path: Path) -> None:
             assert process.stdout.readline() == "writing\n"
             process.stdin.write("\n")
             process.stdin.flush()
-            store.append("talk", say("more"))
-        assert said(store.page("talk").messages) == ["hello", "more"]
+            store.append("talk", user_messages("more"))
+        assert texts_of(store.page("talk").messages) == ["hello", "more"]
 
 
-# Run on its own: this process has threads that a fork would leave in the middle of something.
+# In a process of its own: this one has threads, which a fork would interrupt at any point.
 CHILDREN = """
 import json, os, sys, threading
 from multiprocessing import get_context
 from chatledger import Message, open_store
 
 def child(task):
-    # Tells this process what the other one saw, once it has ended.
+    # Run task() in a forked child; return a function that waits for it and returns its result.
     reading, writing = os.pipe()
     if not os.fork():
-        with os.fdopen(writing, "w") as told:
-            json.dump(task(), told)
+        with os.fdopen(writing, "w") as output:
+            json.dump(task(), output)
         os._exit(0)
     os.close(writing)
     def result():
-        with os.fdopen(reading) as told:
-            answer = json.load(told)
+        with os.fdopen(reading) as output:
+            answer = json.load(output)
         os.wait()
         return answer
     return result
@@ -154,63 +154,63 @@ print(json.dumps([result() for result in results]))
 """
 
 
-def test_processes_that_open_one_new_file_at_the_same_moment_all_succeed(tmp_path: Path) -> None:
+def test_many_processes_can_open_the_same_new_file_at_once(tmp_path: Path) -> None:
     failed = run(CHILDREN + OPEN_NEW_FILES, tmp_path, "", f"{PROCESSES}", f"{FILES}")
     assert failed == [[]] * PROCESSES
     for file in range(FILES):
         with SQLiteStore(tmp_path / f"{file}.db") as store:
-            written = numbers_of_writers(store.page("talk").messages)
+            written = numbers_by_writer(store.page("talk").messages)
         assert written == {str(number): [file] for number in range(PROCESSES)}
 
 
 FORK = """
 def write(writer, appends=20):
-    told = {}
+    acknowledged = {}
     for number in range(appends):
         text = f"{writer} {number}"
         [seq] = store.append("talk", [Message.user(text)]).seqs
-        told[seq] = text
-    return told
+        acknowledged[seq] = text
+    return acknowledged
 
 store = open_store(sys.argv[1])
-told = write("before")
+acknowledged = write("before")
 """
 END = """
-print(json.dumps(told))
+print(json.dumps(acknowledged))
 """
 TOGETHER = """
 children = [child(lambda: write(f"child-{number}")) for number in range(3)]
-told |= write("parent")
+acknowledged |= write("parent")
 for result in children:
-    told |= result()
-told |= write("after")
+    acknowledged |= result()
+acknowledged |= write("after")
 """
 CLOSED_BY_THE_PARENT = """
-go, gone = os.pipe()
+reading, writing = os.pipe()
 def write_twice():
-    told = write("child-0")
-    os.close(gone)
-    os.read(go, 1)  # the end: the parent has closed
-    return told | write("child-1")
+    acknowledged = write("child-0")
+    os.close(writing)
+    os.read(reading, 1)  # returns when the parent has closed its store
+    return acknowledged | write("child-1")
 result = child(write_twice)
-told |= write("parent")
+acknowledged |= write("parent")
 store.close()
-os.close(gone)
-told |= result()
+os.close(writing)
+acknowledged |= result()
 """
 UNUSED_BY_THE_CHILD = """
 def close():
     store.close()
     return {}
-told |= child(dict)()
-told |= child(close)()
-told |= write("parent")
+acknowledged |= child(dict)()
+acknowledged |= child(close)()
+acknowledged |= write("parent")
 """
 WITH_BUSY_THREADS = """
 def write_more(writer):
     found = write(writer)
     lock.acquire()
-    told.update(found)
+    acknowledged.update(found)
     lock.release()
 lock = threading.Lock()
 threads = [threading.Thread(target=write_more, args=(f"thread-{n}",)) for n in range(3)]
@@ -220,16 +220,16 @@ children = [child(lambda: write(f"child-{number}", 5)) for number in range(5)]
 for thread in threads:
     thread.join()
 for result in children:
-    told |= result()
+    acknowledged |= result()
 """
 GRANDCHILDREN = """
-told |= child(lambda: write("child") | child(lambda: write("grandchild"))())()
+acknowledged |= child(lambda: write("child") | child(lambda: write("grandchild"))())()
 """
 ANOTHER_FOLDER = """
 def elsewhere():
     os.chdir("/")
     return write("child")
-told |= child(elsewhere)()
+acknowledged |= child(elsewhere)()
 """
 
 
@@ -252,13 +252,13 @@ told |= child(elsewhere)()
         "another folder",
     ],
 )
-def test_a_store_used_after_a_fork_keeps_all_that_parent_and_child_were_told(
+def test_a_store_used_after_a_fork_keeps_everything_acknowledged_to_parent_and_child(
     path: Path, what: str
 ) -> None:
-    told = run(CHILDREN + FORK + what + END, path.parent, "sqlite:///chatledger.db")
+    acknowledged = run(CHILDREN + FORK + what + END, path.parent, "sqlite:///chatledger.db")
     with SQLiteStore(path) as store:
         stored = {str(message.seq): message.text for message in read_all(store, "talk")}
-    assert stored == told
+    assert stored == acknowledged
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
@@ -272,19 +272,19 @@ print(json.dumps([*seen, writers()]))
 """
 
 
-def test_an_in_memory_store_is_after_a_fork_each_processs_own(tmp_path: Path) -> None:
+def test_after_a_fork_each_process_has_its_own_in_memory_store(tmp_path: Path) -> None:
     seen = run(CHILDREN + FORK + IN_MEMORY, tmp_path, "sqlite:///:memory:")
     assert seen == [["before", "child"], ["before", "parent"]]
 
 
 def run(code: str, folder: Path, *arguments: str) -> Any:
-    """What the code says in JSON at its end."""
+    """Run the code in a new process; return what it prints, decoded from JSON."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", code, *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=TIMEOUT_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,9 @@
-"""What every store promises. ``chatledger.testing.store_contract`` tests it, law by law."""
+"""The contract of every store: ``Store``, and ``AsyncStore`` with the same operations.
 
+``chatledger.testing.store_contract`` tests it, promise by promise, for any store.
+"""
+
+import builtins
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol, Self
@@ -10,14 +14,26 @@ from chatledger.messages import Message
 
 
 class Store(Protocol):
-    """Where conversations live: durable, totally ordered, never losing what it acknowledged.
+    """A durable store of conversations.
 
-    Wherever ``owner`` is given, somebody else's conversation (and an anonymous one) does not
-    exist: reading, writing and deleting it raise ``NotFound`` and change nothing. Without
-    ``owner`` the caller is trusted with every conversation.
+    The messages of a conversation are totally ordered, and no acknowledged write is ever lost. A
+    store may be used by any number of threads and processes at once.
 
-    Every method may raise ``InvalidArgument`` before anything is read or written, and
-    ``StoreUnavailable``. A store is safe for any number of threads and processes.
+    **Owners.** A caller that passes ``owner`` sees only that owner's conversations: for every
+    other conversation, including an anonymous one, the operation raises ``NotFound`` and changes
+    nothing. A caller that does not pass ``owner`` may use every conversation.
+
+    **Revisions and seqs.** A conversation has one number line. Each message has a place on it,
+    its ``seq``; each change of the messages moves the ``revision`` up, to the ``seq`` of the last
+    new message or beyond. No number is used twice, even after messages were removed.
+
+    **Expiry.** A conversation's lifetime is fixed when it begins: its own, else that of the store,
+    else it does not expire. It expires that long after the last change of its messages, and from
+    that moment on does not exist for any operation. A store that is opened with another lifetime
+    gives it to new conversations only. ``fork`` makes a copy with another lifetime.
+
+    **Errors.** Every operation may raise ``InvalidArgument``, before it reads or writes anything,
+    and ``StoreUnavailable``.
     """
 
     def create(
@@ -29,10 +45,20 @@ class Store(Protocol):
         metadata: dict[str, Json] | None = None,
         expires_in: timedelta | None = None,
     ) -> Conversation:
-        """Start a conversation without messages, under a new UUIDv7 where no id is given.
+        """Create a conversation without messages.
 
-        ``expires_in`` is how long it lives after each change of its messages; None leaves that
-        to the store. Raises ``AlreadyExists`` where the id is taken, whoever owns it.
+        Args:
+            conversation_id: Its id; None creates a new UUIDv7.
+            owner: Its owner; None makes it anonymous.
+            title: Its title; an empty one counts as none.
+            metadata: Its metadata.
+            expires_in: Its lifetime, from 1 second to 36,500 days; None gives it the store's.
+
+        Returns:
+            The new conversation. Its revision is at least 1.
+
+        Raises:
+            AlreadyExists: A live conversation has this id, whoever owns it.
         """
         ...
 
@@ -47,35 +73,61 @@ class Store(Protocol):
         truncate_after: int | None = None,
         reply_follows: bool = False,
     ) -> Appended:
-        """Add ``messages`` behind the last one, all of them or none.
+        """Append ``messages`` to the conversation, all of them or none.
 
-        Without ``after`` it waits its turn behind other writers, and starts the conversation for
-        ``owner`` where there is none. With ``after``, raises ``Conflict`` unless the conversation
-        stands at exactly that revision, and ``NotFound`` where there is none; ``after=0`` starts
-        one.
+        Args:
+            conversation_id: The conversation. If it does not exist, it is created for ``owner``,
+                unless ``after`` is 1 or more.
+            messages: 1 to 10,000 messages.
+            owner: The conversation's owner, or None for a caller that may use every conversation.
+            after: Append only if the conversation's revision is exactly this; 0 means that it
+                must not exist. Without it, an append never conflicts with another writer: its
+                messages follow that writer's.
+            idempotency_key: A name for this append. Repeated with the same key on the same
+                conversation, the append is made once and returns the same result, for at least 24
+                hours, whatever the other arguments are and whatever has happened to the messages.
+            truncate_after: Remove every message whose seq is higher than this, in the same write:
+                a reader sees the old messages or the new ones, never both and never neither.
+            reply_follows: True if another append will follow shortly. ``list`` may then show this
+                append only together with that one, which saves one write in stores that bill
+                each write.
 
-        The same ``idempotency_key`` on the same conversation appends once, and answers the same
-        for at least 24 hours, whatever else was passed or has happened to the messages since.
+        Returns:
+            The seqs of the messages and the new revision.
 
-        With ``truncate_after`` every message whose seq is over it is removed in the same write: a
-        reader sees the old ones or the new ones, never neither and never both.
-
-        ``reply_follows`` says that another append is about to follow, so that ``list`` may show
-        this one only with that: a store that pays for every write then saves one.
-
-        Raises ``MessageTooLarge`` over the limits of ``chatledger.messages`` and
-        ``chatledger.conversations``.
+        Raises:
+            Conflict: The revision is not ``after``.
+            NotFound: ``after`` is 1 or more and there is no conversation, or ``owner`` does not
+                own the one with this id.
+            MessageTooLarge: A message, or all of them together, exceed the limits in
+                ``chatledger.messages`` and ``chatledger.conversations``.
         """
         ...
 
     def get(self, conversation_id: str, *, owner: str | None = None) -> Conversation:
-        """The conversation. Raises ``NotFound``."""
+        """Return the conversation without its messages.
+
+        Raises:
+            NotFound: There is no such conversation for ``owner``.
+        """
         ...
 
     def tail(self, conversation_id: str, n: int, *, owner: str | None = None) -> Tail:
-        """The conversation and its last ``n`` messages (1 to 1,000), oldest first, at one moment.
+        """Return the conversation and its last messages, both as of one moment.
 
-        It holds every write that was acknowledged before. Raises ``NotFound``.
+        The result includes every write that was acknowledged before the call.
+
+        Args:
+            conversation_id: The conversation.
+            n: The number of messages, 1 to 1,000.
+            owner: The conversation's owner, or None for a caller that may use every conversation.
+
+        Returns:
+            The conversation, and at most ``n`` messages, oldest first. They are fewer than there
+            are if they would exceed about 32 MiB of JSON, but at least one.
+
+        Raises:
+            NotFound: There is no such conversation for ``owner``.
         """
         ...
 
@@ -88,52 +140,91 @@ class Store(Protocol):
         limit: int = 100,
         owner: str | None = None,
     ) -> Page:
-        """At most ``limit`` messages (1 to 1,000) whose seq is over ``after`` or under ``before``.
+        """Return consecutive messages of the conversation, forwards or backwards.
 
-        With ``before`` alone it walks back, newest first; else it walks on, oldest first, from
-        the start or from behind ``after``. ``Page.next`` is the value for the next call, as
-        ``after`` or as ``before``; None says that nothing lies beyond. Raises ``NotFound``.
+        With ``before`` alone, the page holds the messages before it, newest first. Otherwise it
+        holds the messages after ``after``, or from the first one on, oldest first. It holds fewer
+        than ``limit`` if they would exceed about 32 MiB of JSON, but at least one.
+
+        Args:
+            conversation_id: The conversation.
+            after: Only messages with a higher seq; no message needs to have this one.
+            before: Only messages with a lower seq; no message needs to have this one.
+            limit: The most messages to return, 1 to 1,000.
+            owner: The conversation's owner, or None for a caller that may use every conversation.
+
+        Returns:
+            The messages, and in ``next`` the ``after`` (or, backwards, the ``before``) that reads
+            the next page, or None if there are no more.
+
+        Raises:
+            NotFound: There is no such conversation for ``owner``.
         """
         ...
 
     def list(self, owner: str, *, limit: int = 20, cursor: str | None = None) -> Listing:
-        """At most ``limit`` (1 to 1,000) conversations of ``owner``, newest activity first.
+        """Return conversations of ``owner``, the most recently active first.
 
-        ``Listing.cursor`` asks for those behind them and stays good whatever changes meanwhile;
-        while nothing changes, none is skipped and none comes twice. Anonymous conversations are
-        in nobody's list.
+        Anonymous conversations are in nobody's list.
+
+        Args:
+            owner: The owner.
+            limit: The most conversations to return, 1 to 1,000.
+            cursor: The cursor of an earlier listing, to continue after it. It stays valid
+                whatever changes in between; while nothing changes, no conversation is skipped or
+                repeated.
+
+        Returns:
+            The conversations, and a cursor for the next ones, or None if there are no more.
         """
         ...
 
     def scan(self, *, limit: int = 100, cursor: str | None = None) -> Listing:
-        """At most ``limit`` (1 to 1,000) conversations of the store, whoever's, in its own order.
+        """Return conversations of every owner, and anonymous ones, in an order the store chooses.
 
-        Anonymous ones too. It may be fewer, but never none where there is a cursor, which asks for
-        those behind them and stays good whatever changes meanwhile; while nothing changes, none is
-        skipped and none comes twice. As in a list, what is said of each may lag behind ``get``.
+        As in ``list``, a conversation's fields may lag behind those that ``get`` returns.
+
+        Args:
+            limit: The most conversations to return, 1 to 1,000.
+            cursor: The cursor of an earlier scan, to continue after it. It stays valid whatever
+                changes in between; while nothing changes, no conversation is skipped or repeated.
+
+        Returns:
+            The conversations, possibly fewer than ``limit``, and a cursor for the next ones, or
+            None if there are no more. A listing with a cursor is never empty.
         """
         ...
 
     def restore(
         self, conversation: Conversation, messages: Sequence[Message], *, after: int
     ) -> Conversation:
-        """Put messages back at the seqs they bear, all of them or none: what ``copy`` is made of.
+        """Write messages at the seqs they have, all of them or none; ``copy`` is built on this.
 
-        They bear the seqs from ``after + 1`` on, without a gap, and there may be none. Afterwards
-        the conversation stands at ``conversation.revision``; what lies between the last message
-        and there is a gap that no message will ever fill. With ``after=0`` it is started, with the
-        id, owner, title, metadata and ``created_at`` of ``conversation``; one that is there already
-        keeps its own.
+        Afterwards the conversation's revision is ``conversation.revision``. Numbers between the
+        last message and that revision are never given to a message.
 
-        Its ``updated_at`` becomes that of ``conversation``, unless it is later already. Where
-        ``conversation`` expires, it will expire at the same moment, and from then on live as long
-        after each change as ``conversation`` did; where not, the store's own lifetime counts from
-        now on.
+        ``updated_at`` becomes that of ``conversation``, unless it is later already. If ``after`` is
+        0, the restored conversation has the lifetime of ``conversation``, or the store's if that
+        one does not expire; otherwise it keeps its own. If both expire, it expires at the same
+        moment as ``conversation``.
 
-        Raises ``Conflict`` unless the conversation stands at exactly ``after`` (0: there is none),
-        or where the numbers are still taken by a former one of that id; ``NotFound`` where there
-        is none, or ``conversation`` has expired; ``AlreadyExists`` where it has another owner; and
-        ``MessageTooLarge``.
+        Args:
+            conversation: The conversation as another store returned it. If ``after`` is 0, its
+                id, owner, title, metadata and ``created_at`` are used; an existing conversation
+                keeps its own.
+            messages: Messages with consecutive seqs, the first being ``after + 1``; may be empty.
+            after: The revision that the conversation must have; 0 means that it must not exist.
+
+        Returns:
+            The conversation as restored.
+
+        Raises:
+            Conflict: The revision is not ``after``, or the numbers are still taken by an earlier
+                conversation with this id.
+            NotFound: ``after`` is 1 or more and there is no conversation, or ``conversation`` has
+                expired.
+            AlreadyExists: The conversation has another owner.
+            MessageTooLarge: As for ``append``.
         """
         ...
 
@@ -146,35 +237,68 @@ class Store(Protocol):
         revision: int | None = None,
         owner: str | None = None,
     ) -> Conversation:
-        """Give it another title, other metadata (the whole dict), or both; None leaves as it is.
+        """Change the title, the metadata, or both.
 
-        An empty title removes the title, an empty dict the metadata. With ``revision``, raises
-        ``Conflict`` unless its messages stand exactly there. It is no activity: neither the
-        revision, nor ``updated_at``, nor the expiry moves. Raises ``NotFound``.
+        This does not count as activity: the revision, ``updated_at`` and the expiry stay as they
+        are.
+
+        Args:
+            conversation_id: The conversation.
+            title: The new title; an empty one removes it, None leaves it unchanged.
+            metadata: The new metadata, which replaces the old one entirely; an empty dict removes
+                it, None leaves it unchanged.
+            revision: Update only if the conversation's revision is exactly this.
+            owner: The conversation's owner, or None for a caller that may use every conversation.
+
+        Returns:
+            The conversation as updated.
+
+        Raises:
+            Conflict: The revision is not ``revision``.
+            NotFound: There is no such conversation for ``owner``.
         """
         ...
 
     def truncate(
         self, conversation_id: str, *, after: int, owner: str | None = None
     ) -> Conversation:
-        """Remove every message whose seq is over ``after``; a reader sees all of it or nothing.
+        """Remove every message whose seq is higher than ``after``.
 
-        The revision moves up and no seq is given out again; where nothing lies behind ``after``,
-        nothing changes. Raises ``NotFound``.
+        Readers see all of these messages or none. The revision moves up, and the removed seqs are
+        not used again. If there is nothing to remove, nothing changes.
+
+        Returns:
+            The conversation without these messages.
+
+        Raises:
+            NotFound: There is no such conversation for ``owner``.
         """
         ...
 
     def pop(
         self, conversation_id: str, n: int = 1, *, owner: str | None = None
-    ) -> Sequence[Message]:
-        """Remove the last ``n`` messages (1 to 1,000), or all where there are fewer.
+    ) -> builtins.list[Message]:
+        """Remove and return the last ``n`` messages (1 to 1,000), or all if there are fewer.
 
-        Answers with what was removed, oldest first; otherwise as ``truncate``.
+        Otherwise the same as ``truncate``.
+
+        Returns:
+            The removed messages, oldest first.
+
+        Raises:
+            NotFound: There is no such conversation for ``owner``.
         """
         ...
 
     def clear(self, conversation_id: str, *, owner: str | None = None) -> Conversation:
-        """Remove every message and keep the conversation; otherwise as ``truncate``."""
+        """Remove every message but keep the conversation; the same as ``truncate`` at 0.
+
+        Returns:
+            The conversation without messages.
+
+        Raises:
+            NotFound: There is no such conversation for ``owner``.
+        """
         ...
 
     def replace(
@@ -186,10 +310,22 @@ class Store(Protocol):
         revision: int | None = None,
         owner: str | None = None,
     ) -> Conversation:
-        """Put ``message`` in the place of the one at ``seq``; the revision moves up.
+        """Replace the message at ``seq`` with ``message``; the revision moves up.
 
-        With ``revision``, raises ``Conflict`` unless the conversation stands exactly there. Raises
-        ``NotFound`` where no message is there, and ``MessageTooLarge``.
+        Args:
+            conversation_id: The conversation.
+            seq: The place of the message to replace.
+            message: The new message.
+            revision: Replace only if the conversation's revision is exactly this.
+            owner: The conversation's owner, or None for a caller that may use every conversation.
+
+        Returns:
+            The conversation as changed.
+
+        Raises:
+            Conflict: The revision is not ``revision``.
+            NotFound: There is no such conversation for ``owner``, or no message at ``seq``.
+            MessageTooLarge: As for ``append``.
         """
         ...
 
@@ -199,42 +335,68 @@ class Store(Protocol):
         *,
         at: int | None = None,
         new_id: str | None = None,
+        expires_in: timedelta | None = None,
         owner: str | None = None,
     ) -> Conversation:
-        """Copy it, with its messages up to and with seq ``at`` (None: all), to a new conversation.
+        """Copy the conversation to a new one, which readers see complete or not at all.
 
-        Owner, title, metadata and lifetime go along, and the messages with their ids and times in
-        their order; their seqs may be others. The copy is visible whole or not at all. Raises
-        ``NotFound``, and ``AlreadyExists`` where ``new_id`` is taken.
+        The copy has the same owner, title and metadata. Its messages have the same ids, times and
+        order, but may have other seqs.
+
+        Args:
+            conversation_id: The conversation to copy.
+            at: The seq of the last message to copy; None copies all.
+            new_id: The id of the copy; None creates a new UUIDv7.
+            expires_in: The lifetime of the copy, from 1 second to 36,500 days; None gives it that
+                of the original, which may be none.
+            owner: The conversation's owner, or None for a caller that may use every conversation.
+
+        Returns:
+            The copy.
+
+        Raises:
+            NotFound: There is no such conversation for ``owner``.
+            AlreadyExists: A live conversation has the id ``new_id``, whoever owns it.
         """
         ...
 
     def delete(self, conversation_id: str, *, owner: str | None = None) -> None:
-        """Remove it, gone for readers at once. Raises ``NotFound``.
+        """Delete the conversation; from this moment on, readers no longer see it.
 
-        A conversation that later starts under the same id goes on with higher revisions for at
-        least 24 hours, so that a revision remembered from before matches nothing.
+        For at least 24 hours, a new conversation with the same id continues with higher
+        revisions, so that a revision remembered from before matches nothing.
+
+        Raises:
+            NotFound: There is no such conversation for ``owner``.
         """
         ...
 
     def delete_owner(self, owner: str) -> int:
-        """Delete every conversation of ``owner``; answers how many there were.
+        """Delete every conversation of ``owner``.
 
-        After an error call it again: those already deleted stay deleted.
+        After an error, call it again: the conversations already deleted stay deleted. To delete
+        everything for certain, call ``sweep`` first, and this again a minute later: a store may
+        learn only from a sweep of a conversation whose writer crashed while it began, and a
+        DynamoDB index lags.
+
+        Returns:
+            The number of conversations deleted; expired ones do not count.
         """
         ...
 
     def sweep(self) -> int:
-        """Free what no reader can see any more: leftovers of the deleted, and what expired over an
-        hour ago (clocks differ).
+        """Free the space of deleted conversations, and of those that expired over an hour ago.
 
-        Answers how many entries it freed. Needed for the space alone: expiry and deletion hold
-        for readers without it.
+        The hour allows for clocks that differ. Sweeping only frees space: readers never see a
+        deleted or expired conversation, whether it was swept or not.
+
+        Returns:
+            The number of entries freed.
         """
         ...
 
     def close(self) -> None:
-        """Let go of files and connections; closing again does nothing."""
+        """Close the files and connections of the store; closing it again does nothing."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -243,9 +405,9 @@ class Store(Protocol):
 
 
 class AsyncStore(Protocol):
-    """The same promises to async callers: each method is its namesake of ``Store``, awaited.
+    """The contract of ``Store`` for async callers: the same operations, as coroutines.
 
-    A call that is cancelled may have landed, whole, or not at all.
+    An operation that is cancelled takes effect entirely or not at all.
     """
 
     async def create(
@@ -308,7 +470,7 @@ class AsyncStore(Protocol):
 
     async def pop(
         self, conversation_id: str, n: int = 1, *, owner: str | None = None
-    ) -> Sequence[Message]: ...
+    ) -> builtins.list[Message]: ...
 
     async def clear(self, conversation_id: str, *, owner: str | None = None) -> Conversation: ...
 
@@ -328,6 +490,7 @@ class AsyncStore(Protocol):
         *,
         at: int | None = None,
         new_id: str | None = None,
+        expires_in: timedelta | None = None,
         owner: str | None = None,
     ) -> Conversation: ...
 
@@ -344,7 +507,7 @@ class AsyncStore(Protocol):
     async def __aexit__(self, *exception: object) -> None: ...
 
 
-# One text for both, so that help(AsyncStore.append) says what it promises and neither can drift.
+# AsyncStore takes its docstrings from Store, so that the two cannot drift apart.
 for _name, _method in vars(AsyncStore).items():
     if not _name.startswith("_") and hasattr(Store, _name):
         _method.__doc__ = getattr(Store, _name).__doc__

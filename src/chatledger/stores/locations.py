@@ -1,4 +1,4 @@
-"""Where a store can be: what a URL names, and how to open what is there."""
+"""Store locations: the parsed form of a store's URL, and how to open the store there."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,13 +6,17 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from chatledger.errors import InvalidArgument
+from chatledger.extras import missing_package_error
 from chatledger.stores.contract import AsyncStore, Store
 
 Clock = Callable[[], datetime]
 
 
-class Place(Protocol):
-    """``expire_after`` is for where the place itself does not say."""
+class Location(Protocol):
+    """A place where a store can be opened.
+
+    The argument ``expire_after`` applies only if the location itself does not set a lifetime.
+    """
 
     def open(self, *, expire_after: timedelta | None, clock: Clock) -> Store: ...
 
@@ -20,38 +24,44 @@ class Place(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class SQLitePlace:
+class SQLiteLocation:
+    """The path of an SQLite file, or ``:memory:``."""
+
     path: str
     expire_after: timedelta | None = None
 
-    # Only now: whoever uses another place needs neither sqlite3 nor asyncio.
+    # Imports are within the methods: users of DynamoDB need neither sqlite3 nor asyncio.
     def open(self, *, expire_after: timedelta | None, clock: Clock) -> Store:
         from chatledger.stores.sqlite import SQLiteStore
 
         return SQLiteStore(self.path, expire_after=self.expire_after or expire_after, clock=clock)
 
     def open_async(self, *, expire_after: timedelta | None, clock: Clock) -> AsyncStore:
-        from chatledger.stores.threads import ThreadedStore
+        from chatledger.stores.sqlite import AsyncSQLiteStore
 
-        # More threads than one, so that readers need not wait for writers.
-        return ThreadedStore(self.open(expire_after=expire_after, clock=clock), threads=8)
+        return AsyncSQLiteStore(
+            self.path, expire_after=self.expire_after or expire_after, clock=clock
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class DynamoDBPlace:
+class DynamoDBLocation:
+    """A DynamoDB table, with the options of its URL."""
+
     table: str
     region: str | None = None
     endpoint: str | None = None
     expire_after: timedelta | None = None
     consistent: bool = True
     patience: timedelta | None = None
+    cleanup: timedelta | None = None
 
     def open(self, *, expire_after: timedelta | None, clock: Clock) -> Store:
         try:
-            from chatledger.stores.dynamodb.factory import open_store
+            from chatledger.stores.dynamodb.factory import open_dynamodb_store
         except ModuleNotFoundError as missing:
             raise _not_installed(missing, "dynamodb") from missing
-        return open_store(self.table, **self._options(expire_after, clock))
+        return open_dynamodb_store(self.table, **self._options(expire_after, clock))
 
     def open_async(self, *, expire_after: timedelta | None, clock: Clock) -> AsyncStore:
         try:
@@ -70,11 +80,10 @@ class DynamoDBPlace:
         }
         if self.patience is not None:
             options["patience"] = self.patience.total_seconds()
+        if self.cleanup is not None:
+            options["cleanup"] = self.cleanup.total_seconds()
         return options
 
 
 def _not_installed(missing: ModuleNotFoundError, extra: str) -> InvalidArgument:
-    return InvalidArgument(
-        f"A store in DynamoDB needs {missing.name}; install it with "
-        f"pip install 'chatledger[{extra}]'."
-    )
+    return InvalidArgument(missing_package_error("A store in DynamoDB", missing, extra))

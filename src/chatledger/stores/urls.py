@@ -1,4 +1,4 @@
-"""One URL names a store."""
+"""Store URLs: one URL names a store and its options."""
 
 import re
 from collections.abc import Callable
@@ -10,132 +10,168 @@ from chatledger.conversations import check_lifetime
 from chatledger.errors import InvalidArgument
 from chatledger.messages import now
 from chatledger.stores.contract import AsyncStore, Store
-from chatledger.stores.locations import DynamoDBPlace, Place, SQLitePlace
+from chatledger.stores.locations import DynamoDBLocation, Location, SQLiteLocation
 
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 def open_store(
     url: str, *, expire_after: timedelta | None = None, clock: Callable[[], datetime] = now
 ) -> Store:
-    """The store that ``url`` names, for use in a ``with`` block.
+    """Open the store that ``url`` names, for use in a ``with`` block.
 
-    ``sqlite:///chatledger.db`` is a file in the working directory, ``sqlite:////var/lib/r.db`` one
-    with an absolute path, ``sqlite:///:memory:`` none at all.
+    SQLite:
 
-    ``dynamodb://conversations`` is a table of that name. ``?region=eu-west-1`` and
-    ``?endpoint=http://127.0.0.1:8000`` say where; credentials, and a region that is not said, come
-    from the usual AWS chain. ``?consistent=false`` halves the price of reads. ``?patience=3s`` is
-    how long a call is tried again for, instead of 20 seconds.
+    - ``sqlite:///chatledger.db`` is a file in the working directory;
+    - ``sqlite:////var/lib/chatledger.db`` (four slashes) is a file with an absolute path;
+    - ``sqlite:///:memory:`` keeps everything in this store object.
 
-    ``?expire_after=30d`` (s, m, h, d or w) is how long a conversation lives after its last
-    activity; the argument ``expire_after`` is for URLs that do not say. Raises
-    ``InvalidArgument``, ``StoreMismatch``, ``StoreUnavailable`` and ``AccessRefused``.
+    DynamoDB: ``dynamodb://TABLE``, with these options:
+
+    - ``region=eu-west-1``: without it, the region comes from the usual AWS configuration, as
+      credentials always do;
+    - ``endpoint=http://127.0.0.1:8000``: another endpoint than that of AWS;
+    - ``consistent=false``: reads cost half as much, but may miss the latest writes;
+    - ``patience=3s``: how long a failing call is retried, instead of 20 seconds;
+    - ``cleanup=0s``: how long a write may spend on freeing storage that is no longer needed,
+      instead of 2 seconds.
+
+    Both take ``expire_after=30d``, the lifetime of conversations: how long they live after their
+    last activity. Durations are a number and a unit: ``s``, ``m``, ``h``, ``d`` or ``w``.
+
+    Args:
+        url: The URL.
+        expire_after: The lifetime of conversations if the URL does not set one; None means that
+            they do not expire.
+        clock: Returns the current time; tests pass their own.
+
+    Raises:
+        InvalidArgument: The URL is invalid, or a package that it needs is not installed.
+        StoreMismatch: The file or table is not a Chatledger store.
+        StoreUnavailable: The file cannot be opened.
+        AccessRefused: The AWS credentials are missing or were rejected.
     """
-    return _place(url).open(expire_after=expire_after, clock=clock)
+    return _parse_location(url).open(expire_after=expire_after, clock=clock)
 
 
 def open_async_store(
     url: str, *, expire_after: timedelta | None = None, clock: Callable[[], datetime] = now
 ) -> AsyncStore:
-    """As ``open_store``, for use in an ``async with`` block."""
-    return _place(url).open_async(expire_after=expire_after, clock=clock)
+    """Open the store that ``url`` names, for use in an ``async with`` block.
+
+    Takes the same arguments as ``open_store`` and raises the same errors.
+    """
+    return _parse_location(url).open_async(expire_after=expire_after, clock=clock)
 
 
 def check_url(url: str) -> None:
-    """Raise ``InvalidArgument`` unless ``url`` can name a store; nothing is opened."""
-    _place(url)
+    """Raise ``InvalidArgument`` unless ``url`` is a valid store URL; nothing is opened."""
+    _parse_location(url)
 
 
-def duration(text: str) -> timedelta:
-    """The time that a text such as ``30d``, ``12h`` or ``90s`` says. Raises ``InvalidArgument``."""
+def parse_duration(text: str) -> timedelta:
+    """Return the duration that is written as ``text``, such as ``90s``, ``12h`` or ``30d``.
+
+    Raises:
+        InvalidArgument: ``text`` is not a duration, or not from 1 second to 36,500 days.
+    """
     match = re.fullmatch(r"(\d{1,8})([smhdw])", text.strip(), re.ASCII)
     if match is None:
-        raise InvalidArgument(f"{text!r} is no time; write a number and s, m, h, d or w: 30d.")
-    time = timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-    check_lifetime(time, f"The time {text!r}")
-    return time
+        raise InvalidArgument(
+            f"{text!r} is not a duration; write a number and s, m, h, d or w, such as 30d."
+        )
+    duration = timedelta(seconds=int(match[1]) * _UNIT_SECONDS[match[2]])
+    check_lifetime(duration, f"The duration {text!r}")
+    return duration
 
 
-def _place(url: str) -> Place:
+def _parse_location(url: str) -> Location:
     try:
         parts = urlsplit(url)
     except ValueError as failed:
-        raise InvalidArgument(f"The store {url!r} is no URL: {failed}.") from failed
+        raise InvalidArgument(f"The store {url!r} is not a valid URL: {failed}.") from failed
     match parts.scheme:
         case "sqlite":
-            path = _path(url, parts)
-            return SQLitePlace(path, **_options(url, parts, expire_after=duration))
+            path = _parse_path(url, parts)
+            options = _parse_options(url, parts, expire_after=parse_duration)
+            return SQLiteLocation(path, **options)
         case "dynamodb":
-            table = _table(url, parts)
-            options = _options(
+            table = _parse_table(url, parts)
+            options = _parse_options(
                 url,
                 parts,
-                region=_region,
-                endpoint=_endpoint,
-                expire_after=duration,
-                consistent=_true_or_false,
-                patience=duration,
+                region=_parse_region,
+                endpoint=_parse_endpoint,
+                expire_after=parse_duration,
+                consistent=_parse_bool,
+                patience=parse_duration,
+                cleanup=_parse_duration_or_zero,
             )
-            return DynamoDBPlace(table, **options)
+            return DynamoDBLocation(table, **options)
     raise InvalidArgument(
-        f"The store {url!r} is of no known kind; write sqlite:///PATH, such as "
+        f"The store {url!r} is of an unknown kind; write sqlite:///PATH, such as "
         "sqlite:///chatledger.db, or dynamodb://TABLE."
     )
 
 
-def _path(url: str, parts: SplitResult) -> str:
+def _parse_path(url: str, parts: SplitResult) -> str:
     path = unquote(parts.path.removeprefix("/"))
     if parts.netloc or not path or "\0" in path or parts.fragment:
         raise InvalidArgument(
-            f"The store {url!r} names no file; write sqlite:///chatledger.db (three slashes) for "
-            "one in the working directory, sqlite:////var/lib/chatledger.db (four) for any other."
+            f"The store {url!r} does not name a file; write sqlite:///chatledger.db (three "
+            "slashes) for a file in the working directory, or sqlite:////var/lib/chatledger.db "
+            "(four) for any other."
         )
     return path
 
 
-def _table(url: str, parts: SplitResult) -> str:
+def _parse_table(url: str, parts: SplitResult) -> str:
     table = parts.netloc
     is_name = re.fullmatch(r"[\w.-]{3,255}", table, re.ASCII)
     if not is_name or parts.path not in ("", "/") or parts.fragment:
         raise InvalidArgument(
-            f"The store {url!r} names no table; write dynamodb://TABLE with 3 to 255 letters, "
-            "digits, dots, dashes and underscores."
+            f"The store {url!r} does not name a table; write dynamodb://TABLE with a name of 3 to "
+            "255 letters, digits, dots, dashes and underscores."
         )
     return table
 
 
-def _options(url: str, parts: SplitResult, **known: Callable[[str], Any]) -> dict[str, Any]:
+def _parse_options(url: str, parts: SplitResult, **known: Callable[[str], Any]) -> dict[str, Any]:
+    """Return the options in the query of ``url``, each parsed by its function in ``known``."""
     options = {}
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name not in known:
             *others, last = known
             names = f"{', '.join(others)} and {last} are" if others else f"only {last} is"
-            raise InvalidArgument(f"The store {url!r} has {name!r}; {names} known.")
+            raise InvalidArgument(f"The store {url!r} has the option {name!r}; {names} known.")
         options[name] = known[name](value)
     return options
 
 
-def _region(text: str) -> str:
+def _parse_region(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9-]+", text):
-        raise InvalidArgument(f"{text!r} is no AWS region; write one such as eu-west-1.")
+        raise InvalidArgument(f"{text!r} is not an AWS region; write one such as eu-west-1.")
     return text
 
 
-def _endpoint(text: str) -> str:
+def _parse_endpoint(text: str) -> str:
     try:
         parts = urlsplit(text)
-        named = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is none, say
-        named = False
-    if not named:
+        is_valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # an invalid port, for example
+        is_valid = False
+    if not is_valid:
         raise InvalidArgument(
-            f"The endpoint {text!r} is no address; write one such as http://127.0.0.1:8000."
+            f"The endpoint {text!r} is not a URL; write one such as http://127.0.0.1:8000."
         )
     return text
 
 
-def _true_or_false(text: str) -> bool:
+def _parse_duration_or_zero(text: str) -> timedelta:
+    return timedelta(0) if text.strip() == "0s" else parse_duration(text)
+
+
+def _parse_bool(text: str) -> bool:
     if text not in ("true", "false"):
-        raise InvalidArgument(f"{text!r} is neither true nor false.")
+        raise InvalidArgument(f"{text!r} is not a truth value; write true or false.")
     return text == "true"

@@ -1,190 +1,198 @@
-"""One connection to one file: transactions, and SQLite's errors in our words."""
+"""Connections to an SQLite file: how it is opened, and SQLite's errors as Chatledger's own."""
 
 import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from threading import Lock
-from weakref import WeakSet
 
 from chatledger.errors import StoreMismatch, StoreUnavailable
 from chatledger.stores.sqlite.layout import is_current, migrate
 
 MEMORY = ":memory:"
+MAX_LOG_BYTES = 64 * 1024 * 1024
+"""The size to which SQLite cuts the write-ahead log once its content is in the file."""
+
+creating = Lock()
+"""Held while a file is created: closing a file gives up all locks that this process has on it
+(https://www.sqlite.org/howtocorrupt.html, section 2.2), so nobody may open it meanwhile."""
 
 
-class Connection:
-    """A file opened for reading and writing by any number of threads, one at a time."""
+class File:
+    """A path, and the file that was there when it was first opened.
+
+    Args:
+        path: The path; ``:memory:`` is a database in memory.
+        timeout: The seconds that a connection waits for another process.
+    """
 
     def __init__(self, path: str, *, timeout: float) -> None:
-        # A file is opened again after a fork, and daemons change their folder behind one.
-        self._path = path if path == MEMORY else os.path.abspath(path)
+        self.is_memory = path == MEMORY
+        # Absolute, because the file is opened again after a fork, and daemons change their working
+        # directory.
+        self.path = path if self.is_memory else os.path.abspath(path)
+        self.label = "The in-memory store" if self.is_memory else f"The file {path!r}"
         self._timeout = timeout
-        self._place = "The in-memory store" if path == MEMORY else f"The file {path!r}"
-        self._closed = False
-        self._lock = Lock()
-        self._db: sqlite3.Connection | None = None
-        _connections.add(self)
-        with self._lock:
-            self._db = self._open()
+        self._identity: tuple[int, int] | None = None
 
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that sees one state of the file, whoever writes meanwhile."""
-        with self._transaction("BEGIN") as db:
-            yield db
-
-    @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that is on the disk, whole, once the block has ended without an error."""
-        # IMMEDIATE: a lock that is only asked for at the first write can fail for good when
-        # another process wrote in between.
-        with self._transaction("BEGIN IMMEDIATE") as db:
-            yield db
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            if self._db is not None:
-                self._db.close()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Nobody uses the file, and it is not open; the next use opens it again."""
-        with self._lock:
-            if self._db is not None and self._path != MEMORY:
-                self._db.close()
-                self._db = None
-            yield
-
-    @contextmanager
-    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            if self._closed:
-                raise StoreUnavailable(f"{self._place} was closed; open the store again.")
-            if self._db is None:
-                self._db = self._open()
-            with self._running(self._db, begin):
-                yield self._db
-
-    @contextmanager
-    def _running(self, db: sqlite3.Connection, begin: str) -> Iterator[None]:
-        try:
-            with self._translated():
-                db.execute(begin)
-                yield
-            with self._translated(committing=True):
-                db.execute("COMMIT")
-        finally:
-            # Some errors, a full disk among them, have rolled back already.
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-
-    def _open(self) -> sqlite3.Connection:
-        with self._translated():
+    def connect(self, *, writable: bool = False) -> sqlite3.Connection:
+        """Open the file; if ``writable``, first create or migrate it where that is needed."""
+        if self._identity is not None:
+            self.check_identity()  # SQLite would create a file that was deleted
+        elif not self.is_memory:
+            _create(self.path)
+        with self.translate_errors():
             db = sqlite3.connect(
-                self._path,
+                self.path,
                 timeout=self._timeout,
-                isolation_level=None,  # transactions are begun and ended here, by name
+                isolation_level=None,  # the module starts no transactions of its own
                 check_same_thread=False,
             )
         try:
-            with self._translated():
-                self._prepare(db)
+            with self.translate_errors():
+                db.row_factory = sqlite3.Row
+                if writable:
+                    self._prepare(db)
+                self._configure(db, writable=writable)
+            if self._identity is None and not self.is_memory:
+                self._identity = self._read_identity()
+            self.check_identity()
         except BaseException:
             db.close()
             raise
         return db
 
+    def check_identity(self) -> None:
+        """Raise ``StoreUnavailable`` if the path no longer names the file that was opened."""
+        if self._identity is not None and self._read_identity() != self._identity:
+            raise StoreUnavailable(
+                f"{self.label} was replaced or deleted while the store was open; nothing was "
+                "written. Open the store again."
+            )
+
+    @contextmanager
+    def translate_errors(self, *, committing: bool = False) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as failed:
+            translated = self.translate(failed, committing=committing)
+            if translated is None:
+                raise
+            raise translated from failed
+
+    def translate(
+        self, failed: sqlite3.Error, *, committing: bool = False
+    ) -> StoreUnavailable | StoreMismatch | None:
+        """Return the error as one of Chatledger's, or None if it is a mistake in Chatledger."""
+        if isinstance(failed, sqlite3.OperationalError):
+            reason = _REASON_BY_CODE.get(_primary_code(failed))
+            if reason is not None:
+                return StoreUnavailable(f"{self.label} {reason}")
+            # A commit that failed for an unknown reason may still be on the disk.
+            return StoreUnavailable(
+                f"{self.label} could not be used: {failed}.", may_have_landed=committing
+            )
+        if has_code(failed, sqlite3.SQLITE_NOTADB):
+            return StoreMismatch(f"{self.label} is not an SQLite database; name another file.")
+        if has_code(failed, sqlite3.SQLITE_CORRUPT):
+            return StoreUnavailable(
+                f"{self.label} is damaged; restore it from a backup, "
+                "or recover what is readable with the sqlite3 shell's .recover command."
+            )
+        return None
+
+    def _read_identity(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
     def _prepare(self, db: sqlite3.Connection) -> None:
-        db.row_factory = sqlite3.Row
-        # One state of the file: another process may be making it at this moment.
-        with self._running(db, "BEGIN"):
-            current = is_current(db, self._place)
+        # In a transaction, because another process may be creating the file at this moment.
+        with _transaction(db, "BEGIN"):
+            current = is_current(db, self.label)
         self._use_write_ahead_log(db)
-        # FULL: what was acknowledged survives a loss of power, not only of the process.
-        db.execute("PRAGMA synchronous = FULL")
         if not current:
-            with self._running(db, "BEGIN IMMEDIATE"):
-                migrate(db, self._place)
+            with _transaction(db, "BEGIN IMMEDIATE"):
+                migrate(db, self.label)
+
+    def _configure(self, db: sqlite3.Connection, *, writable: bool) -> None:
+        for pragma in (
+            # An acknowledged write survives a power failure, not only the end of the process.
+            "synchronous = FULL",
+            # On macOS, a plain fsync does not reach the disk; elsewhere these have no effect.
+            "fullfsync = ON",
+            "checkpoint_fullfsync = ON",
+            # Deleted text is overwritten. Builds of SQLite differ in the default.
+            "secure_delete = ON",
+            f"journal_size_limit = {MAX_LOG_BYTES}",
+            f"query_only = {'OFF' if writable else 'ON'}",
+            # The writer tries again by itself, so that a fork meanwhile need not wait for it.
+            f"busy_timeout = {0 if writable else int(self._timeout * 1_000)}",
+        ):
+            db.execute(f"PRAGMA {pragma}").fetchall()
 
     def _use_write_ahead_log(self, db: sqlite3.Connection) -> None:
-        # Two processes that open a new file at once collide here, and SQLite does not wait.
+        # If two processes open a new file at once, one fails here: for this statement, SQLite does
+        # not apply the timeout.
         deadline = time.monotonic() + self._timeout
         while True:
             try:
-                db.execute("PRAGMA journal_mode = WAL")
+                (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
             except sqlite3.OperationalError as failed:
-                if not _is(failed, sqlite3.SQLITE_BUSY) or time.monotonic() > deadline:
+                if not has_code(failed, sqlite3.SQLITE_BUSY) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
-            else:
-                return
-
-    @contextmanager
-    def _translated(self, *, committing: bool = False) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as failed:
-            reason = _REASONS.get(_primary(failed))
-            if reason is None:
-                # A commit that failed in an unknown way may be on the disk all the same.
-                raise StoreUnavailable(
-                    f"{self._place} could not be used: {failed}.", may_have_landed=committing
-                ) from failed
-            raise StoreUnavailable(f"{self._place} {reason}") from failed
-        except sqlite3.DatabaseError as failed:
-            if _is(failed, sqlite3.SQLITE_NOTADB):
+                continue
+            if mode != "wal" and not self.is_memory:
                 raise StoreMismatch(
-                    f"{self._place} is not an SQLite database; name another file."
-                ) from failed
-            if _is(failed, sqlite3.SQLITE_CORRUPT):
-                raise StoreUnavailable(
-                    f"{self._place} is damaged; restore it from a backup, "
-                    "or save what can be read with the sqlite3 shell's .recover."
-                ) from failed
-            raise
+                    f"{self.label} cannot have a write-ahead log, because its file system has no "
+                    f"shared memory (SQLite stayed in journal mode {mode!r}); use a local disk."
+                )
+            return
 
 
-_REASONS = {
+_REASON_BY_CODE = {
     sqlite3.SQLITE_BUSY: "stayed locked by another process; nothing was written. Try again.",
-    sqlite3.SQLITE_FULL: "has no room: the disk is full. Nothing was written; free some space.",
-    sqlite3.SQLITE_READONLY: "may not be written to; nothing was. Give write permission to the "
-    "file and its folder (SQLite keeps two more files beside it).",
+    sqlite3.SQLITE_FULL: "cannot grow: the disk is full. Nothing was written; free some space.",
+    sqlite3.SQLITE_READONLY: "is not writable; nothing was written. Give write permission to "
+    "the file and its folder (SQLite keeps two more files there).",
     sqlite3.SQLITE_CANTOPEN: "could not be opened; its folder must exist and be writable.",
 }
 
 
-def _primary(failed: sqlite3.Error) -> int:
+def has_code(failed: sqlite3.Error, code: int) -> bool:
+    """Return whether this is the error's primary result code."""
+    return _primary_code(failed) == code
+
+
+def roll_back(db: sqlite3.Connection) -> None:
+    # Some errors, such as a full disk, have already rolled the transaction back.
+    if db.in_transaction:
+        db.execute("ROLLBACK")
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection, begin: str) -> Iterator[None]:
+    try:
+        db.execute(begin)
+        yield
+        db.execute("COMMIT")
+    finally:
+        roll_back(db)
+
+
+def _create(path: str) -> None:
+    """Create the file for its owner alone if there is none; SQLite's other files follow its mode.
+
+    Errors are left to SQLite, which meets them again.
+    """
+    with creating, suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def _primary_code(failed: sqlite3.Error) -> int:
     # An extended result code carries its primary one in the low byte.
     return getattr(failed, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-
-
-def _is(failed: sqlite3.Error, code: int) -> bool:
-    return _primary(failed) == code
-
-
-# SQLite keeps its locks in the memory of the process too. A child that inherited an open file would
-# believe it held its parent's, and what it wrote would be gone with the log that the parent removes
-# when it closes (https://www.sqlite.org/howtocorrupt.html, 2.6). So no file is open during a fork.
-_connections: WeakSet[Connection] = WeakSet()
-_one_fork_at_a_time = Lock()
-_paused = ExitStack()
-
-
-def _before_fork() -> None:
-    _one_fork_at_a_time.acquire()
-    for connection in list(_connections):
-        _paused.enter_context(connection.paused())
-
-
-def _after_fork() -> None:
-    _paused.close()
-    _one_fork_at_a_time.release()
-
-
-if hasattr(os, "register_at_fork"):  # Windows does not fork
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
-    )

@@ -1,111 +1,168 @@
-"""The rows of a file within one transaction, at one moment."""
+"""The rows of the file: the SQL of every operation, within one transaction."""
 
 import sqlite3
 from collections.abc import Sequence
+from time import monotonic
+from typing import NamedTuple
 
-from chatledger.conversations import LAST_REVISION, NUMBERS_TAKEN, Appended, Conversation
+from chatledger.conversations import MAX_REVISION, REVISIONS_TAKEN, Appended, Conversation
 from chatledger.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
 from chatledger.messages import Message, decode
 from chatledger.stores.cursors import decode_cursor
-from chatledger.stores.sqlite.values import conversation
+from chatledger.stores.sqlite.values import conversation_from
 
-DAY = 24 * 60 * 60 * 1000
-"""How long the revisions of an ended conversation, and idempotency keys, are kept: in ms."""
+RETENTION = 24 * 60 * 60 * 1000
+"""How long idempotency keys and revisions of deleted conversations are kept, in milliseconds."""
 
-SHOWN = "deleted_at IS NULL AND (expires_at IS NULL OR expires_at > :time)"
-"""The condition of SQL for a conversation that lives."""
+MAX_FREED_ROWS = 1_000
+"""The most rows of removed messages and keys that one transaction frees."""
+MAX_FREEING_SECONDS = 0.025
+"""After this time, a transaction frees no further rows: long messages take longer than short ones,
+because SQLite overwrites them."""
+
+IS_LIVE = "deleted_at IS NULL AND (expires_at IS NULL OR expires_at > :time)"
+"""The SQL condition for a live conversation."""
+IS_VISIBLE = (
+    "NOT EXISTS (SELECT 1 FROM garbage WHERE garbage.conversation = messages.conversation"
+    " AND seq > above AND seq <= up_to)"
+)
+"""The SQL condition for a message that was not removed."""
+
+
+class Range(NamedTuple):
+    """The seqs between two others."""
+
+    after: int
+    before: int
+
+
+class Swept(NamedTuple):
+    """The number of entries that were freed, and whether there are more to free."""
+
+    freed: int
+    has_more: bool
 
 
 class Rows:
-    """What a transaction reads and changes; ``time`` is its moment in ms since 1970."""
+    """The reads and writes of one transaction.
 
-    def __init__(self, db: sqlite3.Connection, time: int, default_lifetime: int | None) -> None:
-        self.db = db
+    Args:
+        db: The connection, within a transaction.
+        time: The time of the transaction, in milliseconds since 1970.
+
+    Attributes:
+        left_garbage: True if a removal did not free all of its rows.
+    """
+
+    def __init__(self, db: sqlite3.Connection, time: int) -> None:
+        self._db = db
         self.time = time
-        self._default_lifetime = default_lifetime
+        self.left_garbage = False
 
-    def living(self, conversation_id: str, owner: str | None) -> sqlite3.Row:
-        """The conversation's row. Raises ``NotFound``, also where it is somebody else's."""
-        row = self.find(conversation_id)
+    def require_live(self, conversation_id: str, owner: str | None) -> sqlite3.Row:
+        """Return the row of the live conversation; raise ``NotFound`` if ``owner`` has none."""
+        row = self.find_live(conversation_id)
         if row is None or owner not in (None, row["owner"]):
             raise NotFound(conversation_id)
         return row
 
-    def find(self, conversation_id: str) -> sqlite3.Row | None:
-        """The conversation's row where it lives."""
-        row: sqlite3.Row | None = self.db.execute(
-            f"SELECT * FROM conversations WHERE id = :id AND {SHOWN}",
+    def find_live(self, conversation_id: str) -> sqlite3.Row | None:
+        """Return the row of the live conversation, or None."""
+        row: sqlite3.Row | None = self._db.execute(
+            f"SELECT * FROM conversations WHERE id = :id AND {IS_LIVE}",
             {"id": conversation_id, "time": self.time},
         ).fetchone()
         return row
 
-    def start(
+    def create(
         self,
         conversation_id: str,
         *,
         owner: str | None,
+        lifetime: int | None,
         title: str | None = None,
         metadata: str = "{}",
-        lifetime: int | None = None,
         time: int | None = None,
     ) -> sqlite3.Row:
-        """A new conversation, with higher revisions than a former one of that id.
+        """Insert a conversation, at the revision of an earlier one with its id or at 0.
 
-        ``time`` is when it was created, where that is not now.
+        Args:
+            conversation_id: Its id.
+            owner: Its owner.
+            lifetime: Its lifetime in milliseconds; None if it does not expire.
+            title: Its title.
+            metadata: Its metadata as JSON text.
+            time: When it was created, if not now.
+
+        Returns:
+            The new row.
+
+        Raises:
+            AlreadyExists: A live conversation has this id.
         """
-        if self.find(conversation_id) is not None:
+        if self.find_live(conversation_id) is not None:
             raise AlreadyExists(conversation_id)
-        # A file that nobody sweeps frees the ended as new ones start, and does not grow for ever.
-        self.free(limit=10)
-        former = self.db.execute(
-            "SELECT number, revision FROM conversations WHERE id = ?", (conversation_id,)
+        earlier = self._db.execute(
+            "SELECT number, revision, deleted_at FROM conversations WHERE id = ?",
+            (conversation_id,),
         ).fetchone()
-        if former is not None:
-            self.end(former["number"])
-            self.db.execute("DELETE FROM conversations WHERE number = ?", (former["number"],))
-        row: sqlite3.Row = self.db.execute(
-            "INSERT INTO conversations (id, owner, title, metadata, created_at, updated_at,"
-            " message_count, revision, lifetime)"
-            " VALUES (:id, :owner, :title, :metadata, :time, :time, 0, :revision, :lifetime)"
-            " RETURNING *",
+        if earlier is not None:
+            if earlier["deleted_at"] is None:
+                self._end([earlier["number"]])
+            self._db.execute("DELETE FROM conversations WHERE number = ?", (earlier["number"],))
+        # So that a file that nobody sweeps does not grow without bound.
+        self.sweep(entries=10, rows=100)
+        row: sqlite3.Row = self._db.execute(
+            "INSERT INTO conversations (number, id, owner, title, metadata, created_at, updated_at,"
+            " message_count, revision, lifetime) VALUES (:number, :id, :owner, :title, :metadata,"
+            " :time, :time, 0, :revision, :lifetime) RETURNING *",
             {
+                "number": self.last_number() + 1,
                 "id": conversation_id,
                 "owner": owner,
                 "title": title,
                 "metadata": metadata,
                 "time": self.time if time is None else time,
-                "revision": 0 if former is None else former["revision"],
+                "revision": 0 if earlier is None else earlier["revision"],
                 "lifetime": lifetime,
             },
         ).fetchone()
         return row
 
-    def moved(self, row: sqlite3.Row, *, by: int = 1, count: int = 0) -> sqlite3.Row:
-        """The row after a change of its messages: higher by ``by``, with ``count`` messages more.
+    def advance(self, row: sqlite3.Row, *, by: int = 1, count: int = 0) -> sqlite3.Row:
+        """Record a change of the conversation's messages, which renews its expiry.
 
-        Its life is extended.
+        Args:
+            row: The conversation.
+            by: How far its revision moves up.
+            count: How many messages it gains; negative if it loses some.
+
+        Returns:
+            The row as changed.
         """
-        lifetime = row["lifetime"] or self._default_lifetime
-        # A clock that was set back must not let activity sink in the list.
+        lifetime = row["lifetime"]
+        # If the clock was set back, activity must not move the conversation down the list.
         updated_at = max(self.time, row["updated_at"])
-        changed: sqlite3.Row = self.db.execute(
+        changed: sqlite3.Row = self._db.execute(
             "UPDATE conversations SET revision = revision + ?, message_count = message_count + ?,"
             " updated_at = ?, expires_at = ? WHERE number = ? RETURNING *",
             (by, count, updated_at, lifetime and self.time + lifetime, row["number"]),
         ).fetchone()
         return changed
 
-    def add(self, row: sqlite3.Row, bodies: Sequence[str]) -> Appended:
-        """Put the messages behind the last one."""
+    def append(self, row: sqlite3.Row, bodies: Sequence[str]) -> Appended:
+        """Insert messages after the conversation's last revision."""
         first = row["revision"] + 1
-        self.db.executemany(
+        self._db.executemany(
             "INSERT INTO messages (conversation, seq, body) VALUES (?, ?, ?)",
             ((row["number"], seq, body) for seq, body in enumerate(bodies, first)),
         )
-        revision = self.moved(row, by=len(bodies), count=len(bodies))["revision"]
+        revision = self.advance(row, by=len(bodies), count=len(bodies))["revision"]
+        # More than was added, so that what removals leave does not stay for ever.
+        self._free(len(bodies) + 10)
         return Appended(range(first, revision + 1), revision)
 
-    def put_back(
+    def restore(
         self,
         row: sqlite3.Row,
         bodies: Sequence[str],
@@ -114,175 +171,316 @@ class Rows:
         revision: int,
         updated_at: int,
         expires_at: int | None,
-        lifetime: int | None,
     ) -> Conversation:
-        """The conversation with the messages from seq ``first`` on, standing at ``revision``.
+        """Insert messages from seq ``first`` on, set the row's other values, and return the result.
 
-        Raises ``Conflict`` where a former conversation of that id has taken these numbers.
+        The expiry is ``expires_at`` if the conversation expires and that is not None.
+
+        Raises:
+            Conflict: An earlier conversation with this id has taken these numbers.
         """
         if row["revision"] >= (first if bodies else revision):
             raise Conflict(
-                row["id"], expected=first - 1, revision=row["revision"], advice=NUMBERS_TAKEN
+                row["id"], expected=first - 1, revision=row["revision"], advice=REVISIONS_TAKEN
             )
-        self.db.executemany(
+        self._db.executemany(
             "INSERT INTO messages (conversation, seq, body) VALUES (?, ?, ?)",
             ((row["number"], seq, body) for seq, body in enumerate(bodies, first)),
         )
-        if expires_at is None and self._default_lifetime:
-            expires_at = self.time + self._default_lifetime
-        changed = self.db.execute(
+        lifetime = row["lifetime"]
+        if lifetime is None:
+            expires_at = None
+        elif expires_at is None:
+            expires_at = self.time + lifetime
+        changed = self._db.execute(
             "UPDATE conversations SET revision = ?, message_count = message_count + ?,"
-            " updated_at = ?, expires_at = ?, lifetime = ? WHERE number = ? RETURNING *",
-            (
-                revision,
-                len(bodies),
-                max(updated_at, row["updated_at"]),
-                expires_at,
-                lifetime,
-                row["number"],
-            ),
+            " updated_at = ?, expires_at = ? WHERE number = ? RETURNING *",
+            (revision, len(bodies), max(updated_at, row["updated_at"]), expires_at, row["number"]),
         ).fetchone()
-        return conversation(changed)
+        return conversation_from(changed)
 
-    def copy(self, source: sqlite3.Row, target: sqlite3.Row, *, at: int) -> sqlite3.Row:
-        """``target`` with the messages of ``source`` up to and with ``at``."""
-        copied = self.db.execute(
+    def copy_messages(self, source: sqlite3.Row, target: sqlite3.Row, *, at: int) -> sqlite3.Row:
+        """Copy the messages of ``source`` whose seq is at most ``at``; return the target's row."""
+        copied = self._db.execute(
             "INSERT INTO messages (conversation, seq, body)"
             " SELECT ?, ? + row_number() OVER (ORDER BY seq), body"
-            " FROM messages WHERE conversation = ? AND seq <= ?",
+            f" FROM messages WHERE conversation = ? AND seq <= ? AND {IS_VISIBLE}",
             (target["number"], target["revision"], source["number"], at),
         ).rowcount
-        return self.moved(target, by=copied, count=copied)
+        return self.advance(target, by=copied, count=copied)
 
-    def put(self, row: sqlite3.Row, seq: int, body: str) -> sqlite3.Row:
-        """The row with another message at ``seq``. Raises ``NotFound`` where there is none."""
-        replaced = self.db.execute(
-            "UPDATE messages SET body = ? WHERE conversation = ? AND seq = ?",
+    def replace(self, row: sqlite3.Row, seq: int, body: str) -> sqlite3.Row:
+        """Replace the message at ``seq``; raise ``NotFound`` if there is none."""
+        replaced = self._db.execute(
+            f"UPDATE messages SET body = ? WHERE conversation = ? AND seq = ? AND {IS_VISIBLE}",
             (body, row["number"], seq),
         ).rowcount
         if not replaced:
             raise NotFound(row["id"], seq=seq)
-        return self.moved(row)
+        return self.advance(row)
 
-    def cut(self, row: sqlite3.Row, *, after: int) -> sqlite3.Row:
-        """The row without the messages behind ``after``; unchanged where there are none."""
-        removed = self.db.execute(
-            "DELETE FROM messages WHERE conversation = ? AND seq > ?", (row["number"], after)
-        ).rowcount
-        return self.moved(row, count=-removed) if removed else row
-
-    def last(self, row: sqlite3.Row, n: int) -> list[Message]:
-        """The last ``n`` messages, oldest first."""
-        return self.stretch(row, after=0, before=LAST_REVISION, limit=n, order="DESC")[::-1]
-
-    def stretch(
-        self, row: sqlite3.Row, *, after: int, before: int, limit: int, order: str
-    ) -> list[Message]:
-        """At most ``limit`` messages between the two, ``ASC`` or ``DESC``."""
-        found = self.db.execute(
-            "SELECT seq, body FROM messages WHERE conversation = ? AND seq > ? AND seq < ?"
-            f" ORDER BY seq {order} LIMIT ?",
-            (row["number"], after, before, limit),
+    def truncate(self, row: sqlite3.Row, *, after: int) -> sqlite3.Row:
+        """Remove the messages after ``after``; return the row, unchanged if there are none."""
+        number = row["number"]
+        removed = 0
+        for visible in self._visible_ranges(number, after, MAX_REVISION):
+            (count,) = self._db.execute(
+                "SELECT count(*) FROM messages WHERE conversation = ? AND seq > ? AND seq < ?",
+                (number, *visible),
+            ).fetchone()
+            removed += count
+        if not removed:
+            return row
+        (above,) = self._db.execute(
+            "SELECT min(above) FROM garbage WHERE conversation = ? AND up_to > ?", (number, after)
+        ).fetchone()
+        above = after if above is None else min(above, after)
+        self._db.execute(
+            "DELETE FROM garbage WHERE conversation = ? AND up_to > ?", (number, after)
         )
-        return [decode(body, seq=seq) for seq, body in found]
+        self._db.execute("INSERT INTO garbage VALUES (?, ?, ?)", (number, above, row["revision"]))
+        self._free_now(number)
+        return self.advance(row, count=-removed)
 
-    def owned(self, owner: str, *, limit: int, cursor: str | None) -> list[sqlite3.Row]:
-        """At most ``limit`` conversations of ``owner`` behind ``cursor``, newest activity first."""
-        start = (LAST_REVISION, "") if cursor is None else decode_cursor(cursor)
-        return self.db.execute(
-            f"SELECT * FROM conversations WHERE owner = :owner AND {SHOWN}"
+    def last_messages(self, row: sqlite3.Row, n: int, *, most_bytes: float) -> list[Message]:
+        """Return the last ``n`` messages, oldest first, or fewer as ``messages_between`` does."""
+        found, _ = self.messages_between(
+            row, after=0, before=MAX_REVISION, limit=n, most_bytes=most_bytes, backward=True
+        )
+        return found[::-1]
+
+    def messages_between(
+        self,
+        row: sqlite3.Row,
+        *,
+        after: int,
+        before: int,
+        limit: int,
+        most_bytes: float,
+        backward: bool = False,
+    ) -> tuple[list[Message], bool]:
+        """Return messages between the two seqs, and whether there are more of them.
+
+        Args:
+            row: The conversation.
+            after: Only messages with a higher seq.
+            before: Only messages with a lower seq.
+            limit: The most messages to return.
+            most_bytes: The most bytes of JSON to return, but one message in any case.
+            backward: Whether to return the last ones first.
+        """
+        found: list[Message] = []
+        ranges = self._visible_ranges(row["number"], after, before)
+        for visible in reversed(ranges) if backward else ranges:
+            # Read one by one, because they may not all fit into memory.
+            for seq, body in self._db.execute(
+                "SELECT seq, body FROM messages WHERE conversation = ? AND seq > ? AND seq < ?"
+                f" ORDER BY seq {'DESC' if backward else 'ASC'} LIMIT ?",
+                (row["number"], *visible, limit - len(found) + 1),
+            ):
+                most_bytes -= len(body) if body.isascii() else len(body.encode())
+                if len(found) == limit or (found and most_bytes < 0):
+                    return found, True
+                found.append(decode(body, seq=seq))
+        return found, False
+
+    def conversations_of(self, owner: str, *, limit: int, cursor: str | None) -> list[sqlite3.Row]:
+        """Return at most ``limit`` conversations after ``cursor``, most recently active first."""
+        updated_at, conversation_id = (
+            (MAX_REVISION, "") if cursor is None else decode_cursor(cursor)
+        )
+        return self._db.execute(
+            f"SELECT * FROM conversations WHERE owner = :owner AND {IS_LIVE}"
             " AND (updated_at, id) < (:updated_at, :id)"
             " ORDER BY updated_at DESC, id DESC LIMIT :limit",
             {
                 "owner": owner,
                 "time": self.time,
-                "updated_at": start[0],
-                "id": start[1],
+                "updated_at": updated_at,
+                "id": conversation_id,
                 "limit": limit,
             },
         ).fetchall()
 
-    def every(self, *, limit: int, cursor: str | None) -> list[sqlite3.Row]:
-        """At most ``limit`` conversations behind ``cursor``, in the order in which they began."""
-        number, mark = (0, "") if cursor is None else decode_cursor(cursor)
-        if mark:
-            raise InvalidArgument("cursor is not one that a scan gave; start again without one.")
-        return self.db.execute(
-            f"SELECT * FROM conversations WHERE number > :number AND {SHOWN}"
+    def all_conversations(self, *, limit: int, cursor: str | None) -> list[sqlite3.Row]:
+        """Return at most ``limit`` conversations after ``cursor``, in order of creation."""
+        number, conversation_id = (0, "") if cursor is None else decode_cursor(cursor)
+        if conversation_id:  # a list's cursor
+            raise InvalidArgument("cursor does not come from a scan; scan again without a cursor.")
+        return self._db.execute(
+            f"SELECT * FROM conversations WHERE number > :number AND {IS_LIVE}"
             " ORDER BY number LIMIT :limit",
             {"number": number, "time": self.time, "limit": limit},
         ).fetchall()
 
-    def described(self, row: sqlite3.Row, title: str | None, metadata: str) -> sqlite3.Row:
-        """The row with that title and metadata."""
-        changed: sqlite3.Row = self.db.execute(
+    def update(self, row: sqlite3.Row, title: str | None, metadata: str) -> sqlite3.Row:
+        """Set the title and metadata; return the row."""
+        changed: sqlite3.Row = self._db.execute(
             "UPDATE conversations SET title = ?, metadata = ? WHERE number = ? RETURNING *",
             (title, metadata, row["number"]),
         ).fetchone()
         return changed
 
-    def remember(self, row: sqlite3.Row, key: str, appended: Appended) -> None:
-        """Keep what the append with that idempotency key answered."""
-        self.db.execute(
+    def save_result(self, row: sqlite3.Row, key: str, appended: Appended) -> None:
+        """Save the result of the append with this idempotency key."""
+        self._db.execute(
             "INSERT INTO idempotency_keys VALUES (?, ?, ?, ?, ?)",
             (row["number"], key, appended.seqs[0], appended.revision, self.time),
         )
+        self._free_old_keys(2)  # more than was added
 
-    def remembered(self, row: sqlite3.Row, key: str) -> Appended | None:
-        """What the append with that idempotency key answered."""
-        done = self.db.execute(
+    def saved_result(self, row: sqlite3.Row, key: str) -> Appended | None:
+        """Return the result of the append with this idempotency key, or None if it is new."""
+        saved = self._db.execute(
             "SELECT first_seq, revision FROM idempotency_keys WHERE conversation = ? AND key = ?",
             (row["number"], key),
         ).fetchone()
-        if done is None:
+        if saved is None:
             return None
-        return Appended(range(done["first_seq"], done["revision"] + 1), done["revision"])
+        return Appended(range(saved["first_seq"], saved["revision"] + 1), saved["revision"])
 
-    def end(self, number: int) -> int:
-        """Empty the conversation and leave its id and revision; how many entries that freed."""
-        freed = 0
-        for table in ("messages", "idempotency_keys"):
-            freed += self.db.execute(
-                f"DELETE FROM {table} WHERE conversation = ?", (number,)
-            ).rowcount
-        self.db.execute(
-            "UPDATE conversations SET deleted_at = :time, expires_at = NULL, owner = NULL,"
-            " title = NULL, metadata = '{}', message_count = 0 WHERE number = :number",
-            {"number": number, "time": self.time},
-        )
-        return freed
+    def delete(self, number: int) -> None:
+        """Delete the conversation, except for its id and revision."""
+        self._end([number])
+        self._free_now(number)
 
-    def end_owned(self, owner: str) -> int:
-        """End all conversations of ``owner``, expired ones too; how many lived."""
-        owned = self.db.execute(
-            f"SELECT number, {SHOWN} AS lived FROM conversations WHERE owner = :owner",
-            {"owner": owner, "time": self.time},
+    def delete_owned(self, owner: str, *, up_to: int) -> tuple[int, bool]:
+        """Delete conversations of ``owner``, also expired ones, with numbers up to ``up_to``.
+
+        Returns:
+            How many live ones were deleted, and whether there are more.
+        """
+        owned = self._db.execute(
+            f"SELECT number, {IS_LIVE} AS is_live FROM conversations"
+            " WHERE owner = :owner AND number <= :up_to LIMIT :limit",
+            {"owner": owner, "up_to": up_to, "time": self.time, "limit": MAX_FREED_ROWS},
         ).fetchall()
-        for row in owned:
-            self.end(row["number"])
-        return sum(row["lived"] for row in owned)
+        self._end([row["number"] for row in owned])
+        has_more = len(owned) == MAX_FREED_ROWS
+        self.left_garbage = has_more or self.free()
+        return sum(row["is_live"] for row in owned), has_more
 
-    def free(self, *, limit: int) -> int:
-        """Free what at most ``limit`` ended conversations and old keys take; how many entries."""
-        expired = self.db.execute(
-            "SELECT number FROM conversations WHERE expires_at <= ? LIMIT ?", (self.time, limit)
+    def sweep(self, *, entries: int, rows: int) -> Swept:
+        """Free the space of ended conversations and of old keys.
+
+        Args:
+            entries: The most conversations, ids and keys to free.
+            rows: The most rows of removed messages to free.
+        """
+        expired = self._db.execute(
+            "SELECT number FROM conversations WHERE expires_at <= ? LIMIT ?", (self.time, entries)
         ).fetchall()
-        freed = sum(1 + self.end(number) for (number,) in expired)
-        forgotten = self.time - DAY
-        freed += self.db.execute(
+        self._end([number for (number,) in expired])
+        ids = self._db.execute(
             "DELETE FROM conversations WHERE number IN"
             " (SELECT number FROM conversations WHERE deleted_at < ? LIMIT ?)",
-            (forgotten, limit),
+            (self.time - RETENTION, entries),
         ).rowcount
-        freed += self.db.execute(
-            "DELETE FROM idempotency_keys WHERE (conversation, key) IN"
-            " (SELECT conversation, key FROM idempotency_keys WHERE created_at < ? LIMIT ?)",
-            (forgotten, limit),
-        ).rowcount
+        keys = self._free_old_keys(entries)
+        freed = len(expired) + ids + keys + self._free(rows)
+        has_more = entries in (len(expired), ids, keys) or self.has_garbage()
+        return Swept(freed, has_more)
+
+    def free(self) -> bool:
+        """Free rows of removed messages and keys; return whether there are more."""
+        self._free(MAX_FREED_ROWS)
+        return self.has_garbage()
+
+    def has_garbage(self) -> bool:
+        """Return whether there are rows of removed messages or keys."""
+        return self._db.execute("SELECT 1 FROM garbage LIMIT 1").fetchone() is not None
+
+    def last_number(self) -> int:
+        """Return the highest number of a conversation, or 0; the next one gets a higher one."""
+        # Also higher than those whose rows are not freed yet, which would appear in it.
+        numbers = self._db.execute(
+            "SELECT max(number) FROM conversations UNION ALL SELECT max(conversation) FROM garbage"
+        )
+        return max(number or 0 for (number,) in numbers)
+
+    def _end(self, numbers: Sequence[int]) -> None:
+        """Remove the conversations for readers; their rows are freed later."""
+        self._db.executemany(
+            "UPDATE conversations SET deleted_at = ?, expires_at = NULL, owner = NULL,"
+            " title = NULL, metadata = '{}', message_count = 0 WHERE number = ?",
+            ((self.time, number) for number in numbers),
+        )
+        self._db.executemany(
+            "DELETE FROM garbage WHERE conversation = ?", ((number,) for number in numbers)
+        )
+        self._db.executemany(
+            "INSERT INTO garbage VALUES (?, 0, ?)", ((number, MAX_REVISION) for number in numbers)
+        )
+
+    def _visible_ranges(self, number: int, after: int, before: int) -> list[Range]:
+        """Return the ranges between the two seqs in which no message was removed, in order."""
+        ranges = []
+        for above, up_to in self._db.execute(
+            "SELECT above, up_to FROM garbage WHERE conversation = ? ORDER BY above", (number,)
+        ):
+            ranges.append(Range(after, min(before, above + 1)))
+            after = max(after, up_to)
+        ranges.append(Range(after, before))
+        return [each for each in ranges if each.before - each.after > 1]
+
+    def _free_now(self, number: int) -> None:
+        """Free the removed rows of the conversation, as far as one transaction may."""
+        self._free(MAX_FREED_ROWS, number)
+        left = self._db.execute("SELECT 1 FROM garbage WHERE conversation = ?", (number,))
+        self.left_garbage = self.left_garbage or left.fetchone() is not None
+
+    def _free(self, limit: int, number: int | None = None) -> int:
+        """Free rows of removed messages and keys, at most about ``limit``; return how many.
+
+        Args:
+            limit: The most rows to free.
+            number: Free those of this conversation only.
+        """
+        where = "" if number is None else "WHERE conversation = :number"
+        freed, step, end = 0, 1, monotonic() + MAX_FREEING_SECONDS
+        while limit > 0 and monotonic() < end:
+            garbage = self._db.execute(
+                f"SELECT * FROM garbage {where} LIMIT 1", {"number": number}
+            ).fetchone()
+            if garbage is None:
+                break
+            # In growing steps, because the first ones tell how long a row takes.
+            step = min(step, limit)
+            rows = self._free_rows(garbage, step)
+            if rows < step:
+                self._db.execute(
+                    "DELETE FROM garbage WHERE conversation = ? AND above = ?", garbage[:2]
+                )
+            freed += rows
+            limit -= max(rows, 1)
+            step *= 4
         return freed
 
+    def _free_rows(self, garbage: sqlite3.Row, limit: int) -> int:
+        """Free at most ``limit`` rows of the range; return how many, fewer if it is empty then."""
+        freed = self._db.execute(
+            "DELETE FROM messages WHERE rowid IN (SELECT rowid FROM messages"
+            " WHERE conversation = ? AND seq > ? AND seq <= ? LIMIT ?)",
+            (*garbage, limit),
+        ).rowcount
+        if freed < limit and garbage["up_to"] == MAX_REVISION:
+            freed += self._db.execute(
+                "DELETE FROM idempotency_keys WHERE (conversation, key) IN (SELECT conversation,"
+                " key FROM idempotency_keys WHERE conversation = ? LIMIT ?)",
+                (garbage["conversation"], limit - freed),
+            ).rowcount
+        return freed
 
-def check_stands_at(row: sqlite3.Row, revision: int | None) -> None:
-    """Raise ``Conflict`` unless the conversation stands at ``revision``, where one is given."""
+    def _free_old_keys(self, limit: int) -> int:
+        """Free at most ``limit`` idempotency keys that are older than a day; return how many."""
+        return self._db.execute(
+            "DELETE FROM idempotency_keys WHERE (conversation, key) IN"
+            " (SELECT conversation, key FROM idempotency_keys WHERE created_at < ? LIMIT ?)",
+            (self.time - RETENTION, limit),
+        ).rowcount
+
+
+def require_revision(row: sqlite3.Row, revision: int | None) -> None:
+    """Raise ``Conflict`` unless the conversation is at ``revision``, or that is None."""
     if revision is not None and row["revision"] != revision:
         raise Conflict(row["id"], expected=revision, revision=row["revision"])

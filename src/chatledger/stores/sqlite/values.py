@@ -1,46 +1,33 @@
-"""What the rows of a file say, as callers see it."""
+"""Rows of the file as the values that callers see."""
 
 import json
 import sqlite3
-from datetime import UTC, datetime, timedelta
 
 from chatledger.conversations import Conversation
 from chatledger.stores.cursors import encode_cursor
+from chatledger.stores.times import to_datetime
 
 
-def conversation(row: sqlite3.Row) -> Conversation:
-    """The row as callers see it."""
+def conversation_from(row: sqlite3.Row) -> Conversation:
+    """Return the conversation in the row."""
     return Conversation(
         id=row["id"],
         owner=row["owner"],
         title=row["title"],
         metadata=json.loads(row["metadata"]),
-        created_at=_moment(row["created_at"]),
-        updated_at=_moment(row["updated_at"]),
+        created_at=to_datetime(row["created_at"]),
+        updated_at=to_datetime(row["updated_at"]),
         message_count=row["message_count"],
         revision=row["revision"],
-        expires_at=None if row["expires_at"] is None else _moment(row["expires_at"]),
+        expires_at=None if row["expires_at"] is None else to_datetime(row["expires_at"]),
     )
 
 
-def cursor_at(row: sqlite3.Row) -> str:
-    """The cursor for what lies behind the row in its owner's list."""
+def list_cursor(row: sqlite3.Row) -> str:
+    """Return the cursor that continues after the row in its owner's list."""
     return encode_cursor(row["updated_at"], row["id"])
 
 
-def scan_cursor_at(row: sqlite3.Row) -> str:
-    """The cursor for what lies behind the row in a scan; without an id, unlike a list's."""
+def scan_cursor(row: sqlite3.Row) -> str:
+    """Return the cursor that continues after the row in a scan; unlike a list's, it has no id."""
     return encode_cursor(row["number"], "")
-
-
-def milliseconds(time: datetime | timedelta) -> int:
-    """A moment as ms since 1970, or a stretch of time as ms."""
-    since = time - _EPOCH if isinstance(time, datetime) else time
-    return since // timedelta(milliseconds=1)
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _moment(time: int) -> datetime:
-    return _EPOCH + timedelta(milliseconds=time)

@@ -1,4 +1,4 @@
-"""What an async store over threads does when its process forks, and when it was closed."""
+"""An async store over threads: forks of its process, and use after it was closed."""
 
 import asyncio
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 from chatledger import Message, StoreUnavailable, open_async_store
 
-FORKS = """
+USE_AFTER_FORK = """
 import asyncio, os, sys
 from chatledger import Message, open_async_store
 
@@ -26,20 +26,24 @@ asyncio.run(store.close())
 """
 
 
-def test_a_store_that_was_used_may_be_used_in_a_forked_child(tmp_path: Path) -> None:
+def test_a_store_that_was_used_can_be_used_in_a_forked_child(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/chatledger.db"
     done = subprocess.run(
-        [sys.executable, "-c", FORKS, url], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", USE_AFTER_FORK, url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.stdout.split() == ["parent", "child"], done.stderr
 
 
-def test_a_store_that_was_closed_says_so() -> None:
-    async def used_after_it_was_closed() -> None:
+def test_a_closed_store_reports_that_it_was_closed() -> None:
+    async def use_after_close() -> None:
         store = open_async_store("sqlite:///:memory:")
         await store.close()
         await store.close()
         await store.append("talk", [Message.user("Hi")])
 
     with pytest.raises(StoreUnavailable, match="closed"):
-        asyncio.run(used_after_it_was_closed())
+        asyncio.run(use_after_close())
