@@ -1,4 +1,4 @@
-"""The server that the DynamoDB tests stand on: it runs, alone, and leaves nothing behind."""
+"""DynamoDB Local, which the DynamoDB tests need: it starts, runs and ends without traces."""
 
 import os
 import signal
@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from chatledger.testing import dynamodb_local as module
-from chatledger.testing.dynamodb_local import ENDPOINT, CannotRun, DynamoDBLocal
-from chatledger.testing.dynamodb_local_jars import folder, install
+from chatledger.testing.dynamodb_local import ENDPOINT_VARIABLE, CannotRun, DynamoDBLocal
+from chatledger.testing.dynamodb_local_jars import cache_folder, install
 
-BY_HAND = [sys.executable, "-m", "chatledger.testing.dynamodb_local"]
+COMMAND = [sys.executable, "-m", "chatledger.testing.dynamodb_local"]
 
 
-def test_what_is_put_into_a_table_is_read_from_it(dynamodb_local: DynamoDBLocal) -> None:
+def test_an_item_put_into_a_table_can_be_read(dynamodb_local: DynamoDBLocal) -> None:
     client = dynamodb_local.client()
     table = "what-is-put"
     client.create_table(
@@ -37,26 +37,24 @@ def test_what_is_put_into_a_table_is_read_from_it(dynamodb_local: DynamoDBLocal)
         client.delete_table(TableName=table)
 
 
-def test_an_endpoint_that_is_given_is_used_and_nothing_is_started(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:8000")
+def test_a_given_endpoint_is_used_and_no_server_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENDPOINT_VARIABLE, "http://127.0.0.1:8000")
     with DynamoDBLocal() as running:
         assert running.endpoint == "http://127.0.0.1:8000"
         assert running.pid is None
 
 
-# Servers of our own -------------------------------------------------------------------------------
+# Servers that the tests start ---------------------------------------------------------------------
 
 
 @pytest.fixture
-def no_endpoint_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    if os.environ.get(ENDPOINT):
-        pytest.skip(f"{ENDPOINT} is used here, so nothing is started")
+def needs_own_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.environ.get(ENDPOINT_VARIABLE):
+        pytest.skip(f"{ENDPOINT_VARIABLE} is used here, so nothing is started")
 
 
-@pytest.mark.usefixtures("no_endpoint_given")
-def test_two_run_side_by_side_and_end_with_their_context() -> None:
+@pytest.mark.usefixtures("needs_own_server")
+def test_two_servers_run_side_by_side_and_end_with_their_blocks() -> None:
     with DynamoDBLocal() as one:
         with DynamoDBLocal() as other:
             pids = one.pid, other.pid
@@ -69,16 +67,16 @@ def test_two_run_side_by_side_and_end_with_their_context() -> None:
                 BillingMode="PAY_PER_REQUEST",
             )
             assert one.client().list_tables()["TableNames"] == []
-        assert not lives(pids[1])
-        assert not listens(ports[1])
-        assert one.client().list_tables()["TableNames"] == [], "the other one still answers"
-    assert not lives(pids[0])
-    assert not listens(ports[0])
+        assert not is_running(pids[1])
+        assert not is_listening(ports[1])
+        assert one.client().list_tables()["TableNames"] == [], "the first server still answers"
+    assert not is_running(pids[0])
+    assert not is_listening(ports[0])
 
 
-@pytest.mark.usefixtures("no_endpoint_given")
+@pytest.mark.usefixtures("needs_own_server")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_it_tells_nobody_what_it_is_used_for(dynamodb_local: DynamoDBLocal) -> None:
+def test_the_server_sends_no_telemetry(dynamodb_local: DynamoDBLocal) -> None:
     process = Path(f"/proc/{dynamodb_local.pid}")
     arguments = (process / "cmdline").read_bytes().split(b"\0")
     assert b"-disableTelemetry" in arguments
@@ -87,8 +85,8 @@ def test_it_tells_nobody_what_it_is_used_for(dynamodb_local: DynamoDBLocal) -> N
     assert b"DDB_LOCAL_TELEMETRY=0" in (process / "environ").read_bytes().split(b"\0")
 
 
-@pytest.mark.usefixtures("no_endpoint_given")
-def test_a_killed_parent_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("needs_own_server")
+def test_the_server_ends_if_its_parent_process_is_killed(tmp_path: Path) -> None:
     program = (
         "import signal\n"
         "from chatledger.testing.dynamodb_local import DynamoDBLocal\n"
@@ -97,36 +95,36 @@ def test_a_killed_parent_leaves_nothing_behind(tmp_path: Path) -> None:
         "    signal.pause()\n"
     )
     temporary = {"TMPDIR": str(tmp_path), "JAVA_TOOL_OPTIONS": f"-Djava.io.tmpdir={tmp_path}"}
-    with parent([sys.executable, "-c", program], **temporary) as tests:
+    with parent_process([sys.executable, "-c", program], **temporary) as tests:
         assert tests.stdout
         pid, endpoint = tests.stdout.readline().split()
-        assert listens(port_of(endpoint))
+        assert is_listening(port_of(endpoint))
         tests.kill()
-        assert gone(int(pid), port_of(endpoint), within=10)
+        assert is_gone(int(pid), port_of(endpoint), within=10)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
-def control_c() -> Iterator[None]:
-    """Heard by programs that are started now; a shell has those it starts with ``&`` ignore it."""
+def control_c_enabled() -> Iterator[None]:
+    """Enable Ctrl-C for programs started now; shells disable it for programs run with ``&``."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("no_endpoint_given", "control_c")
-def test_by_hand_it_prints_its_endpoint_and_serves_until_control_c() -> None:
-    with parent(BY_HAND) as by_hand:
-        assert by_hand.stdout
-        endpoint = by_hand.stdout.readline().strip()
-        assert listens(port_of(endpoint))
-        by_hand.send_signal(signal.SIGINT)
-        assert by_hand.wait(20) == 0
-        assert not listens(port_of(endpoint))
+@pytest.mark.usefixtures("needs_own_server", "control_c_enabled")
+def test_the_command_prints_its_endpoint_and_serves_until_control_c() -> None:
+    with parent_process(COMMAND) as process:
+        assert process.stdout
+        endpoint = process.stdout.readline().strip()
+        assert is_listening(port_of(endpoint))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert not is_listening(port_of(endpoint))
 
 
-@pytest.mark.usefixtures("no_endpoint_given")
-def test_a_port_that_somebody_else_took_meanwhile_costs_an_attempt_and_no_more(
+@pytest.mark.usefixtures("needs_own_server")
+def test_another_port_is_tried_if_a_program_takes_the_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with socket.create_server(("", 0)) as rival:
@@ -134,95 +132,101 @@ def test_a_port_that_somebody_else_took_meanwhile_costs_an_attempt_and_no_more(
         attempts: list[int] = []
 
         @contextmanager
-        def taken_at_first() -> Iterator[int]:
-            with reserved_port() as port:
+        def reserve_taken_port_first() -> Iterator[int]:
+            with reserve_port() as port:
                 attempts.append(port if attempts else taken)
                 yield attempts[-1]
 
-        reserved_port = module.reserved_port
-        monkeypatch.setattr(module, "reserved_port", taken_at_first)
+        reserve_port = module.reserve_port
+        monkeypatch.setattr(module, "reserve_port", reserve_taken_port_first)
         with DynamoDBLocal() as running:
             assert port_of(running.endpoint) == attempts[1]
     assert len(attempts) == 2
 
 
-# Where it cannot run ------------------------------------------------------------------------------
+# Machines on which it cannot run ------------------------------------------------------------------
 
 
 @pytest.fixture
-def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine without Java, Maven and jars; programs can be put into the folder."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    monkeypatch.delenv(ENDPOINT, raising=False)
+def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Simulate a machine without Java, Maven and jars; return the folder of its programs."""
+    find_programs = tmp_path / "bin"
+    find_programs.mkdir()
+    monkeypatch.delenv(ENDPOINT_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("PATH", str(programs))
-    return programs
+    monkeypatch.setenv("PATH", str(find_programs))
+    return find_programs
 
 
-def put(folder: Path, name: str, script: str) -> None:
+def add_program(folder: Path, name: str, script: str) -> None:
     program = folder / name
     program.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{script}\n")
     program.chmod(0o755)
 
 
-MAVEN = """\
+FAKE_MAVEN = """\
 for argument; do case $argument in -DoutputDirectory=*) lib=${argument#*=};; esac; done
 mkdir "$lib" && : >"$lib/DynamoDBLocal-2.6.1.jar"
 """
 
 
-def test_without_java_and_maven_it_says_what_to_install(bare: Path) -> None:
+def test_the_error_names_the_packages_to_install_if_java_or_maven_is_missing(
+    bare_machine: Path,
+) -> None:
     with (
         pytest.raises(CannotRun, match="apt-get install default-jre-headless maven"),
         DynamoDBLocal(),
     ):
         pass
-    put(bare, "java", "exit 1")
+    add_program(bare_machine, "java", "exit 1")
     with pytest.raises(CannotRun, match="apt-get install maven"), DynamoDBLocal():
         pass
 
 
-def test_a_server_that_does_not_start_is_quoted(bare: Path) -> None:
-    put(bare, "java", "echo 'UnsupportedClassVersionError: no, thank you'; exit 3")
-    put(bare, "mvn", MAVEN)
+def test_the_error_quotes_a_server_that_does_not_start(bare_machine: Path) -> None:
+    add_program(bare_machine, "java", "echo 'UnsupportedClassVersionError: no, thank you'; exit 3")
+    add_program(bare_machine, "mvn", FAKE_MAVEN)
     with pytest.raises(CannotRun, match="no, thank you") as refused, DynamoDBLocal():
         pass
     assert "ended with 3" in str(refused.value)
     assert "17 or newer" in str(refused.value)
 
 
-def test_a_download_that_failed_is_quoted_and_not_taken_for_complete(bare: Path) -> None:
-    put(bare, "java", "exit 1")
-    put(bare, "mvn", f"{MAVEN}\necho 'the network went away'; exit 1")
-    with pytest.raises(CannotRun, match="the network went away"):
+def test_the_error_quotes_a_failed_download_which_is_not_taken_for_complete(
+    bare_machine: Path,
+) -> None:
+    add_program(bare_machine, "java", "exit 1")
+    add_program(bare_machine, "mvn", f"{FAKE_MAVEN}\necho 'connection lost'; exit 1")
+    with pytest.raises(CannotRun, match="connection lost"):
         install()
-    assert not folder().exists()
-    put(bare, "mvn", MAVEN)
-    assert list(install().iterdir()) == [folder() / "lib" / "DynamoDBLocal-2.6.1.jar"]
-    (bare / "mvn").unlink()
-    install()  # needs nothing any more
+    assert not cache_folder().exists()
+    add_program(bare_machine, "mvn", FAKE_MAVEN)
+    assert list(install().iterdir()) == [cache_folder() / "lib" / "DynamoDBLocal-2.6.1.jar"]
+    (bare_machine / "mvn").unlink()
+    install()  # no longer needs Maven
 
 
-def test_a_download_that_was_killed_is_begun_anew(bare: Path) -> None:
-    (part := folder().with_name(f"{folder().name}.part")).mkdir(parents=True)
+def test_an_interrupted_download_starts_again(bare_machine: Path) -> None:
+    (part := cache_folder().with_name(f"{cache_folder().name}.part")).mkdir(parents=True)
     (part / "half.jar").touch()
-    put(bare, "java", "exit 1")
-    put(bare, "mvn", MAVEN)
+    add_program(bare_machine, "java", "exit 1")
+    add_program(bare_machine, "mvn", FAKE_MAVEN)
     install()
     assert not part.exists()
-    assert sorted(path.name for path in folder().iterdir()) == ["lib", "pom.xml"]
+    assert sorted(path.name for path in cache_folder().iterdir()) == ["lib", "pom.xml"]
 
 
-def test_a_cache_that_cannot_be_written_is_named(bare: Path, tmp_path: Path) -> None:
-    put(bare, "java", "exit 1")
-    put(bare, "mvn", MAVEN)
-    (tmp_path / "cache").touch()  # even root makes no folder in a file
+def test_the_error_names_the_variable_for_a_cache_that_is_not_writable(
+    bare_machine: Path, tmp_path: Path
+) -> None:
+    add_program(bare_machine, "java", "exit 1")
+    add_program(bare_machine, "mvn", FAKE_MAVEN)
+    (tmp_path / "cache").touch()  # not even root can create a folder in a file
     with pytest.raises(CannotRun, match="XDG_CACHE_HOME"):
         install()
 
 
-def test_it_imports_neither_boto3_nor_pytest_until_they_are_used() -> None:
+def test_the_module_imports_neither_boto3_nor_pytest_until_they_are_used() -> None:
     program = (
         "import sys\n"
         "sys.modules['boto3'] = sys.modules['pytest'] = None\n"
@@ -235,7 +239,7 @@ def test_it_imports_neither_boto3_nor_pytest_until_they_are_used() -> None:
 
 
 @contextmanager
-def parent(command: list[str], **environment: str) -> Iterator[subprocess.Popen[str]]:
+def parent_process(command: list[str], **environment: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         command,
         env=os.environ | environment,
@@ -249,8 +253,8 @@ def parent(command: list[str], **environment: str) -> Iterator[subprocess.Popen[
             process.kill()
 
 
-def lives(pid: int | None) -> bool:
-    assert pid, "it was started by somebody else"
+def is_running(pid: int | None) -> bool:
+    assert pid, "this test did not start the server"
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -258,17 +262,17 @@ def lives(pid: int | None) -> bool:
     return True
 
 
-def gone(pid: int, port: int, *, within: float) -> bool:
+def is_gone(pid: int, port: int, *, within: float) -> bool:
     end = time.monotonic() + within
-    while listens(port) or (lives(pid) and not zombie(pid)):
+    while is_listening(port) or (is_running(pid) and not is_zombie(pid)):
         if time.monotonic() > end:
             return False
         time.sleep(0.02)
     return True
 
 
-def zombie(pid: int) -> bool:
-    """Dead, and left to whoever adopts orphans here; in a container that may be nobody."""
+def is_zombie(pid: int) -> bool:
+    """Return whether the process has ended but was not reaped; some containers reap no orphans."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
@@ -281,7 +285,7 @@ def port_of(endpoint: str) -> int:
     return port
 
 
-def listens(port: int) -> bool:
+def is_listening(port: int) -> bool:
     with socket.socket() as attempt:
         attempt.settimeout(5)
         return attempt.connect_ex(("127.0.0.1", port)) == 0

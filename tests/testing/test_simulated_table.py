@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chatledger.messages import new_id
+from chatledger.ids import new_id
 from chatledger.stores.dynamodb import create_table
-from chatledger.stores.dynamodb.boto3_calls import failure
+from chatledger.stores.dynamodb.boto3_calls import failure_from_boto3
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Item
 from chatledger.testing.dynamodb_local import DynamoDBLocal
-from chatledger.testing.simulation import SimulatedTable, Unknown
+from chatledger.testing.simulation import SimulatedTable, Unsupported
 from chatledger.testing.simulation.items import Key
-from chatledger.testing.simulation.limits import small_limits
-from chatledger.testing.simulation.schedules import drawn, play_through
+from chatledger.testing.simulation.limits import simulation_settings
+from chatledger.testing.simulation.schedules import draw_schedule, run_and_check
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -40,8 +40,8 @@ def table(client: "DynamoDBClient") -> Iterator[str]:
     client.delete_table(TableName=name)
 
 
-class Both:
-    """DynamoDB Local and a simulated table, which are asked the same and must answer the same."""
+class ComparedTables:
+    """A table of DynamoDB Local and a simulated one, which must answer each call alike."""
 
     def __init__(self, client: "DynamoDBClient", table: str) -> None:
         self.name = table
@@ -49,76 +49,91 @@ class Both:
         self._client = client
         self._simulated = SimulatedTable(table)
         self.replies = 0
-        self.refusals: list[str] = []
+        self.errors: list[str] = []
 
     def perform(self, call: Call) -> Any:
-        told, simulated = self._asked(call), self._simulation(call)
-        assert _told(call, simulated) == _told(call, told), call
-        if isinstance(told, CallFailed):
-            self.refusals.append(told.code)
-            raise told
+        real, simulated = self._perform_really(call), self._simulate(call)
+        assert _comparable(call, simulated) == _comparable(call, real), call
+        if isinstance(real, CallFailed):
+            self.errors.append(real.code)
+            raise real
         self.replies += 1
         if "ReturnConsumedCapacity" in call.params:
-            _compare_units(call, simulated, told)
-        return told
+            _compare_units(call, simulated, real)
+        return real
 
-    def overdue(self, time: int) -> list[Key]:
-        return self._simulated.overdue(time)
+    def overdue_keys(self, time: int) -> list[Key]:
+        return self._simulated.overdue_keys(time)
 
-    def reap(self, key: Key, time: int) -> None:
+    def delete_overdue(self, key: Key, time: int) -> None:
         pk, sk = key
         self._client.delete_item(TableName=self.name, Key={"pk": {"S": pk}, "sk": {"S": sk}})
-        self._simulated.reap(key, time)
+        self._simulated.delete_overdue(key, time)
 
     def items(self) -> Iterator[Item]:
         return self._simulated.items()
 
-    def _simulation(self, call: Call) -> Any:
+    # DynamoDB Local shows every change at once, and so must the other table here.
+
+    def delay_index(self, *, delay: bool) -> None:
+        pass
+
+    def update_index(self, number: int | None = None) -> None:
+        pass
+
+    def commit(self) -> None:
+        pass
+
+    def keep_changes(self) -> None:
+        pass
+
+    def _simulate(self, call: Call) -> Any:
         try:
             return self._simulated.perform(call)
         except CallFailed as failed:
             return failed
 
-    def _asked(self, call: Call) -> Any:
+    def _perform_really(self, call: Call) -> Any:
         operation = "".join(f"_{c.lower()}" if c.isupper() else c for c in call.operation)[1:]
         try:
             return getattr(self._client, operation)(**call.params)
         except self._client.exceptions.ClientError as error:
-            return failure(error, call.operation, tries_once=True)
+            return failure_from_boto3(error, call.operation, single_attempt=True)
 
 
-def _told(call: Call, reply: Any) -> Any:
-    """What of a reply must be the same."""
+def _comparable(call: Call, reply: Any) -> Any:
+    """Return the parts of a reply or an error that must be the same."""
     if isinstance(reply, CallFailed):
         return reply.code, reply.item, reply.reasons
     ignored = ("ResponseMetadata", "ConsumedCapacity", "ItemCollectionMetrics")
-    told = {name: value for name, value in reply.items() if name not in ignored}
+    compared = {name: value for name, value in reply.items() if name not in ignored}
     if call.operation == "Scan":
-        # Which partition comes first is DynamoDB's own affair; within one there is an order.
-        told["Items"] = sorted(told["Items"], key=lambda item: str(item["pk"]["S"]))
-    return told
+        # DynamoDB scans partitions in an order of its own; within one, the order is defined.
+        compared["Items"] = sorted(compared["Items"], key=lambda item: str(item["pk"]["S"]))
+    return compared
 
 
-def _compare_units(call: Call, simulated: Any, told: Any) -> None:
-    units, theirs = _units(simulated), _units(told)
+def _compare_units(call: Call, simulated_reply: Any, real_reply: Any) -> None:
+    simulated, real = _units(simulated_reply), _units(real_reply)
     match call.operation:
-        case "GetItem" | "Query" | "Scan" if not any(theirs.values()):
-            # Reading nothing costs the least there is, which DynamoDB Local does not say.
-            assert sum(units.values()) in (0.5, 1), call
+        case "GetItem" | "Query" | "Scan" if not any(real.values()):
+            # Reading nothing costs the minimum, but DynamoDB Local reports zero.
+            assert sum(simulated.values()) in (0.5, 1), call
         case "TransactWriteItems":
-            # DynamoDB Local reports twice the price, and parts of one price as one.
-            assert sum(theirs.values()) <= 2 * sum(units.values()), call
+            # DynamoDB Local reports twice the units, and counts parts of the same size once.
+            assert sum(real.values()) <= 2 * sum(simulated.values()), call
             [part, *others] = call.params["TransactItems"]
             if not others and ("Put" in part or "Update" in part):
-                assert {place: price / 2 for place, price in theirs.items()} == units, call
+                assert {name: units / 2 for name, units in real.items()} == simulated, call
         case "BatchWriteItem" if "DeleteRequest" in str(call.params):
-            # There DynamoDB Local takes two units for deleting what does not exist.
-            assert units["table"] <= theirs["table"], call
+            # DynamoDB Local takes two units for deleting an item that does not exist.
+            assert simulated["table"] <= real["table"], call
         case _:
-            assert units == theirs, call
+            assert simulated == real, call
 
 
 def _units(reply: Any) -> dict[str, float]:
+    """Return the capacity units that a reply reports, of the table and of the index."""
     consumed = reply.get("ConsumedCapacity", [])
     found: dict[str, float] = {}
     for entry in consumed if isinstance(consumed, list) else [consumed]:
@@ -128,8 +143,8 @@ def _units(reply: Any) -> dict[str, float]:
     return found
 
 
-class Calls:
-    """Random calls on a few keys, that mostly mean something."""
+class RandomCalls:
+    """Random calls on a few keys, most of which do something."""
 
     def __init__(self, seed: int, table: str) -> None:
         self._random = random.Random(seed)
@@ -220,16 +235,16 @@ class Calls:
 
     def _transact(self) -> tuple[str, Params]:
         random = self._random
-        # What DynamoDB Local says of two parts for one item, and of wrong ones, is its own.
-        places = random.sample([(pk, sk) for pk in self._partitions for sk in SORTS], 3)
+        # Only valid parts on different items: DynamoDB Local reports other errors of its own.
+        keys = random.sample([(pk, sk) for pk in self._partitions for sk in SORTS], 3)
         parts: list[Params] = []
-        for pk, sk in places[: random.choice((1, 2, 3))]:
+        for pk, sk in keys[: random.choice((1, 2, 3))]:
             key = {"pk": {"S": pk}, "sk": {"S": sk}}
             common = {"TableName": self._table}
             condition = self._condition()
             match random.choice(("Put", "Update", "Delete", "ConditionCheck")):
                 case "Put":
-                    parts.append({"Put": common | condition | {"Item": self._right_item() | key}})
+                    parts.append({"Put": common | condition | {"Item": self._valid_item() | key}})
                 case "Update":
                     parts.append({"Update": common | {"Key": key} | self._change()})
                 case "Delete":
@@ -256,7 +271,7 @@ class Calls:
             key |= pick(({"sk": {"S": "x" * 1025}}, {"pk": {"S": ""}}, {"sk": {"N": "1"}}))
         return key
 
-    def _right_item(self) -> Item:
+    def _valid_item(self) -> Item:
         random = self._random
         item = self._key()
         if random.random() < 0.7:
@@ -268,7 +283,8 @@ class Calls:
         if random.random() < 0.3:
             item["closed"] = {"BOOL": True}
         if random.random() < 0.5:
-            # Ties come in any order, and an owner without a time counts strangely there.
+            # Few ties, whose order is undefined; and an owner only together with a time, because
+            # DynamoDB Local counts units differently without.
             item["updated_at"] = {"N": str(random.randrange(10**9))}
             if random.random() < 0.7:
                 item["owner"] = {"S": self._owner}
@@ -276,7 +292,7 @@ class Calls:
 
     def _item(self) -> Item:
         random = self._random
-        item = self._right_item()
+        item = self._valid_item()
         if random.random() < 0.02:
             item |= random.choice(
                 (
@@ -293,16 +309,18 @@ class Calls:
         if random.random() < 0.3:
             return {}
         text = random.choice(CONDITIONS)
-        return self._filled({"ConditionExpression": text}, text)
+        return self._with_placeholders({"ConditionExpression": text}, text)
 
     def _change(self) -> Params:
         random = self._random
         text = random.choice(UPDATES)
         params = self._condition() if random.random() < 0.7 else {}
         condition = params.get("ConditionExpression", "")
-        return params | self._filled({"UpdateExpression": text} | params, f"{condition} {text}")
+        return params | self._with_placeholders(
+            {"UpdateExpression": text} | params, f"{condition} {text}"
+        )
 
-    def _filled(self, params: Params, text: str) -> Params:
+    def _with_placeholders(self, params: Params, text: str) -> Params:
         random = self._random
         names = {f"#{name}": name for name in ("pk", "n", "owner", "updated_at", "text")}
         values = {
@@ -346,20 +364,20 @@ UPDATES = (
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_random_calls_are_answered_alike(client: "DynamoDBClient", table: str, seed: int) -> None:
-    both, calls = Both(client, table), Calls(seed, table)
+def test_both_answer_random_calls_alike(client: "DynamoDBClient", table: str, seed: int) -> None:
+    tables, calls = ComparedTables(client, table), RandomCalls(seed, table)
     for _ in range(CALLS):
         with suppress(CallFailed):
-            both.perform(calls.next())
-    assert both.replies > CALLS / 4
-    assert both.refusals
+            tables.perform(calls.next())
+    assert tables.replies > CALLS / 4
+    assert tables.errors
 
 
-def test_pages_end_at_a_megabyte_alike(client: "DynamoDBClient", table: str) -> None:
-    both = Both(client, table)
+def test_both_end_pages_at_a_megabyte(client: "DynamoDBClient", table: str) -> None:
+    tables = ComparedTables(client, table)
     for n in range(6):
         item = {"pk": {"S": "large"}, "sk": {"S": str(n)}, "text": {"S": "x" * 300_000}}
-        both.perform(Call("PutItem", {"TableName": table, "Item": item}))
+        tables.perform(Call("PutItem", {"TableName": table, "Item": item}))
     params: Params = {
         "TableName": table,
         "KeyConditionExpression": "#pk = :pk",
@@ -368,20 +386,18 @@ def test_pages_end_at_a_megabyte_alike(client: "DynamoDBClient", table: str) -> 
         "ReturnConsumedCapacity": "INDEXES",
     }
     for forward in (True, False):
-        reply = both.perform(Call("Query", params | {"ScanIndexForward": forward}))
+        reply = tables.perform(Call("Query", params | {"ScanIndexForward": forward}))
         start = {"ExclusiveStartKey": reply["LastEvaluatedKey"], "ScanIndexForward": forward}
-        assert "LastEvaluatedKey" not in both.perform(Call("Query", params | start))
+        assert "LastEvaluatedKey" not in tables.perform(Call("Query", params | start))
 
 
-def test_a_scan_goes_through_a_partition_in_its_order_and_ends_alike(
-    client: "DynamoDBClient",
-) -> None:
+def test_both_scan_a_partition_in_order_and_to_the_same_end(client: "DynamoDBClient") -> None:
     name = f"test-{new_id()}"
     create_table(client, name)
-    both = Both(client, name)
+    tables = ComparedTables(client, name)
     keys = [{"pk": {"S": "only"}, "sk": {"S": str(n)}} for n in range(5)]
     for key in keys:
-        both.perform(Call("PutItem", {"TableName": name, "Item": key | {"n": {"N": "1"}}}))
+        tables.perform(Call("PutItem", {"TableName": name, "Item": key | {"n": {"N": "1"}}}))
     for limit in (1, 4, 5, 6):
         params: Params = {
             "TableName": name,
@@ -393,7 +409,7 @@ def test_a_scan_goes_through_a_partition_in_its_order_and_ends_alike(
         }
         seen: list[Item] = []
         while True:
-            reply = both.perform(Call("Scan", params))
+            reply = tables.perform(Call("Scan", params))
             seen += reply["Items"]
             if "LastEvaluatedKey" not in reply:
                 break
@@ -402,8 +418,8 @@ def test_a_scan_goes_through_a_partition_in_its_order_and_ends_alike(
     client.delete_table(TableName=name)
 
 
-def test_an_update_answers_with_the_new_item_alike(client: "DynamoDBClient", table: str) -> None:
-    both = Both(client, table)
+def test_both_answer_an_update_with_the_new_item(client: "DynamoDBClient", table: str) -> None:
+    tables = ComparedTables(client, table)
     params = {
         "TableName": table,
         "Key": {"pk": {"S": "updated"}, "sk": {"S": "1"}},
@@ -412,24 +428,24 @@ def test_an_update_answers_with_the_new_item_alike(client: "DynamoDBClient", tab
         "ExpressionAttributeValues": {":n": {"N": "7"}},
         "ReturnValues": "ALL_NEW",
     }
-    assert both.perform(Call("UpdateItem", params))["Attributes"]["n"] == {"N": "7"}
+    assert tables.perform(Call("UpdateItem", params))["Attributes"]["n"] == {"N": "7"}
 
 
 @pytest.mark.parametrize("seed", range(0, 2_000, 200))
-def test_a_whole_schedule_goes_alike(client: "DynamoDBClient", seed: int) -> None:
+def test_both_run_a_whole_schedule_alike(client: "DynamoDBClient", seed: int) -> None:
     name = SimulatedTable().name
     create_table(client, name)
     try:
-        both = Both(client, name)
-        with small_limits():
-            assert play_through(drawn(seed, table=both)) is None
+        tables = ComparedTables(client, name)
+        with simulation_settings():
+            assert run_and_check(draw_schedule(seed, table=tables)) is None
     finally:
         client.delete_table(TableName=name)
-    assert both.replies > 10
+    assert tables.replies > 10
 
 
 @pytest.mark.parametrize("condition", ["size(#n) = :n", "#n > :n", "n = :n", "#n = #n", "", "#n"])
-def test_what_the_simulation_does_not_know_it_refuses(condition: str) -> None:
+def test_the_simulation_refuses_expressions_it_does_not_support(condition: str) -> None:
     params = {
         "TableName": "simulated",
         "Key": {"pk": {"S": "1"}, "sk": {"S": "1"}},
@@ -437,18 +453,95 @@ def test_what_the_simulation_does_not_know_it_refuses(condition: str) -> None:
         "ExpressionAttributeNames": {"#n": "n"},
         "ExpressionAttributeValues": {":n": {"N": "7"}},
     }
-    with pytest.raises(Unknown):
+    with pytest.raises(Unsupported):
         SimulatedTable().perform(Call("DeleteItem", params))
 
 
-def test_ttl_deletes_only_what_is_overdue() -> None:
+def test_ttl_deletes_only_overdue_items() -> None:
     table = SimulatedTable()
-    for sk, stamp in (("due", 100), ("later", 200), ("never", None)):
+    for sk, ttl in (("due", 100), ("later", 200), ("never", None)):
         item: Item = {"pk": {"S": "1"}, "sk": {"S": sk}}
-        if stamp is not None:
-            item["expires_at"] = {"N": str(stamp)}
+        if ttl is not None:
+            item["expires_at"] = {"N": str(ttl)}
         table.perform(Call("PutItem", {"TableName": "simulated", "Item": item}))
-    assert table.overdue(150) == [("1", "due")]
+    assert table.overdue_keys(150) == [("1", "due")]
     for sk in ("due", "later", "never"):
-        table.reap(("1", sk), 150)
+        table.delete_overdue(("1", sk), 150)
     assert [item["sk"]["S"] for item in table.items()] == ["later", "never"]
+
+
+def put(table: SimulatedTable, sk: str, **attributes: str) -> None:
+    item = {name: {"S": value} for name, value in {"pk": "1", "sk": sk, **attributes}.items()}
+    table.perform(Call("PutItem", {"TableName": "simulated", "Item": item | {"t": {"N": "1"}}}))
+
+
+def sort_keys(table: SimulatedTable, *, consistent: bool = True) -> list[str]:
+    params = {
+        "TableName": "simulated",
+        "KeyConditionExpression": "#pk = :pk AND #sk BETWEEN :low AND :high",
+        "ExpressionAttributeNames": {"#pk": "pk", "#sk": "sk"},
+        "ExpressionAttributeValues": {":pk": {"S": "1"}, ":low": {"S": "a"}, ":high": {"S": "z"}},
+        "ConsistentRead": consistent,
+    }
+    return [item["sk"]["S"] for item in table.perform(Call("Query", params))["Items"]]
+
+
+def test_queries_see_a_transaction_in_part_until_it_is_committed() -> None:
+    table = SimulatedTable(choose_hidden=lambda keys: keys[:1])
+    parts = [
+        {
+            "Put": {
+                "TableName": "simulated",
+                "Item": {"pk": {"S": "1"}, "sk": {"S": sk}},
+                "ConditionExpression": "attribute_not_exists(#pk)",
+                "ExpressionAttributeNames": {"#pk": "pk"},
+            }
+        }
+        for sk in ("a", "b")
+    ]
+    table.perform(Call("TransactWriteItems", {"TransactItems": parts}))
+    assert sort_keys(table) == ["b"]
+    get = {"TableName": "simulated", "Key": {"pk": {"S": "1"}, "sk": {"S": "a"}}}
+    assert "Item" in table.perform(Call("GetItem", get))
+    with pytest.raises(CallFailed):
+        table.perform(Call("PutItem", parts[0]["Put"]))
+    table.commit()
+    assert sort_keys(table) == ["a", "b"]
+
+
+def test_an_eventually_consistent_query_misses_the_last_changes() -> None:
+    table = SimulatedTable(choose_age=lambda: 2)
+    put(table, "a")
+    table.keep_changes()
+    put(table, "b")
+    put(table, "c")
+    put(table, "d")
+    assert sort_keys(table) == ["a", "b", "c", "d"]
+    assert sort_keys(table, consistent=False) == ["a", "b"]
+    table.keep_changes()
+    assert sort_keys(table, consistent=False) == ["a", "b", "c", "d"]
+
+
+def test_the_index_lags_until_it_is_updated() -> None:
+    table = SimulatedTable()
+    table.delay_index(delay=True)
+    for sk in ("a", "b"):
+        item: Item = {"pk": {"S": "1"}, "sk": {"S": sk}}
+        item |= {"owner": {"S": "ada"}, "updated_at": {"N": "1"}}
+        table.perform(Call("PutItem", {"TableName": "simulated", "Item": item}))
+
+    def listed() -> list[str]:
+        params = {
+            "TableName": "simulated",
+            "IndexName": "by_owner",
+            "KeyConditionExpression": "#owner = :owner",
+            "ExpressionAttributeNames": {"#owner": "owner"},
+            "ExpressionAttributeValues": {":owner": {"S": "ada"}},
+        }
+        return [item["sk"]["S"] for item in table.perform(Call("Query", params))["Items"]]
+
+    assert listed() == []
+    table.update_index(1)
+    assert listed() == ["a"]
+    table.delay_index(delay=False)
+    assert listed() == ["a", "b"]

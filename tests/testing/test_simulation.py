@@ -1,20 +1,33 @@
-"""The simulation finds no fault in the plans, and finds those that are put into them."""
+"""The simulation finds no bug in the plans, and finds those that a test inserts into them."""
 
 import inspect
 import os
 import sys
 import textwrap
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from chatledger.stores.dynamodb import bodies, heads, log, plans, reading, table
-from chatledger.stores.dynamodb.calls import Call, Plan
+from chatledger.stores.dynamodb import (
+    bodies,
+    calls,
+    cleanup,
+    heads,
+    log,
+    plans,
+    reading,
+    table,
+    ttl,
+)
+from chatledger.stores.dynamodb.bodies import StoredBody
+from chatledger.stores.dynamodb.calls import Plan
 from chatledger.stores.dynamodb.log import Log
-from chatledger.stores.dynamodb.plans import common, cut
-from chatledger.stores.dynamodb.records import Record, key, record_sort
-from chatledger.testing.simulation import play, script, simulate
+from chatledger.stores.dynamodb.plans import common
+from chatledger.stores.dynamodb.plans.truncate import plan_truncation
+from chatledger.stores.dynamodb.records import Record
+from chatledger.testing.simulation import run_schedule, run_schedules, trace_schedule
 from chatledger.testing.simulation.__main__ import main
 
 SCHEDULES = int(os.environ.get("CHATLEDGER_TEST_SCHEDULES", "50000"))
@@ -22,101 +35,107 @@ PLANS = "chatledger.stores.dynamodb"
 
 
 def test_every_history_can_be_explained() -> None:
-    played = play(0, schedules=SCHEDULES)
-    assert not played.failures, f"\n{played.failures[0]}"
-    assert played.schedules == SCHEDULES
+    summary = run_schedules(0, schedules=SCHEDULES)
+    assert not summary.failures, f"\n{summary.failures[0]}"
+    assert summary.schedules == SCHEDULES
 
 
 def test_a_seed_makes_the_same_history_every_time() -> None:
     for seed in (1, 20, 300):
-        assert script(seed) == script(seed)
+        assert trace_schedule(seed) == trace_schedule(seed)
 
 
-def test_by_hand_it_prints_the_history_of_a_seed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_trace_of_a_seed(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--seed", "7"])
-    assert script(7) in capsys.readouterr().out
+    assert trace_schedule(7) in capsys.readouterr().out
 
 
-# Faults that are put in ---------------------------------------------------------------------------
+# Inserted faults ----------------------------------------------------------------------------------
 
 
-class Plans:
-    """The real plans, into which faults are put until the end of the test."""
+class FaultyPlans:
+    """The real plans, into which faults can be inserted until the test ends."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
 
     def rewrite(self, function: Any, old: str, new: str) -> None:
-        """Change a part of the function's source."""
+        """Replace a part of the function's source."""
         source = textwrap.dedent(inspect.getsource(function))
-        assert old in source, f"{function.__qualname__} does not say {old!r} any more"
-        made: dict[str, Any] = {}
+        assert old in source, f"{function.__qualname__} no longer contains {old!r}"
+        namespace: dict[str, Any] = {}
         code = compile(source.replace(old, new), inspect.getfile(function), "exec")
-        exec(code, function.__globals__, made)
-        self.replace(function, made[function.__name__])
+        exec(code, function.__globals__, namespace)
+        self.replace(function, namespace[function.__name__])
 
     def replace(self, function: Any, other: Any) -> None:
-        """Put another function in its place, wherever it is called from."""
+        """Put ``other`` in the place of the function in every module and class that has it."""
         modules = [module for name, module in sys.modules.items() if name.startswith(PLANS)]
-        for place in [Log, *modules]:
+        for place in [*modules, *_classes_in(modules)]:
             for name, value in list(vars(place).items()):
                 if value is function:
                     self._monkeypatch.setattr(place, name, other)
 
-    def set(self, place: Any, name: str, value: Any) -> None:
-        assert hasattr(place, name)
-        self._monkeypatch.setattr(place, name, value)
+    def set(self, module: ModuleType, name: str, value: Any) -> None:
+        assert hasattr(module, name)
+        self._monkeypatch.setattr(module, name, value)
 
 
-def a_rival_is_taken_for_us(broken: Plans) -> None:
-    broken.rewrite(log._in_the_way, "rival.token == record.token", "True")
+def _classes_in(modules: list[ModuleType]) -> set[type]:
+    return {
+        value
+        for module in modules
+        for value in vars(module).values()
+        if inspect.isclass(value) and value.__module__.startswith(PLANS)
+    }
 
 
-def we_are_taken_for_a_rival(broken: Plans) -> None:
-    broken.rewrite(log._in_the_way, "rival.token == record.token", "False")
+def a_rival_is_mistaken_for_ourselves(faulty: FaultyPlans) -> None:
+    faulty.rewrite(Log._check_own, "by is None or by.token != record.token", "by is None")
 
 
-def dead_records_are_deleted(broken: Plans) -> None:
-    def delete(log: Log, record: Record) -> Plan[None]:
-        where = {"Key": key(log.id, record_sort(record.position))}
-        yield Call("DeleteItem", log.guarded("attribute_exists(#pk)") | where)
-
-    broken.replace(bodies._fence_one, delete)
+def we_are_mistaken_for_a_rival(faulty: FaultyPlans) -> None:
+    faulty.rewrite(Log._check_own, "by is None or by.token != record.token", "True")
 
 
-def nothing_closes_a_deleted_log(broken: Plans) -> None:
+def removed_records_leave_no_tombstones(faulty: FaultyPlans) -> None:
+    faulty.set(cleanup, "DELETED_AFTER", -100 * table.DAY)
+
+
+def no_record_closes_a_deleted_log(faulty: FaultyPlans) -> None:
     original = Log.put
 
-    def put(log: Log, record: Record, *others: Any) -> Plan[Any]:
-        return None if record.closed else (yield from original(log, record, *others))
+    def put(log: Log, record: Record, *others: Any) -> Plan[None]:
+        if not record.closed:
+            yield from original(log, record, *others)
 
-    broken.replace(Log.put, put)
-
-
-def heads_go_backwards(broken: Plans) -> None:
-    broken.set(heads, "_NEWER", "#life = :life_ AND #created_at = :created_at_")
+    faulty.replace(Log.put, put)
 
 
-def stamps_are_renewed_after_the_extension(broken: Plans) -> None:
-    extended, renew = common.extended, heads.renew
-    late: dict[Any, Record] = {}
-
-    def extend_at_once(log: Log, last: Record) -> Plan[Record]:
-        late[id(log.table), log.id] = last
-        # As though there were no item to renew.
-        return (yield from _answered(extended(log, last), {"Items": []}))
-
-    def renew_stamps_too(log: Log, last: Record) -> Plan[None]:
-        if (before := late.pop((id(log.table), log.id), None)) is not None:
-            yield from extended(log, before)
-        yield from renew(log, last)
-
-    broken.replace(extended, extend_at_once)
-    broken.replace(renew, renew_stamps_too)
+def heads_go_backwards(faulty: FaultyPlans) -> None:
+    faulty.set(heads, "_NEWER", "#life = :life_ AND #created_at = :created_at_")
 
 
-def _answered(plan: Plan[Record], reply: Any) -> Plan[Record]:
-    """What the plan comes to where each of its calls is answered so, and none is made."""
+def ttls_are_renewed_after_the_write(faulty: FaultyPlans) -> None:
+    renew_ttls, update_head = ttl.renew_ttls, heads.update_head
+    postponed: dict[Any, Record] = {}
+
+    def postpone(log: Log, last: Record, **arguments: Any) -> Plan[Record]:
+        postponed[id(log.table), log.id] = last
+        # As if there were no item to renew.
+        return (yield from _run_without_calls(renew_ttls(log, last, **arguments), {"Items": []}))
+
+    def renew_after_all(log: Log, last: Record) -> Plan[None]:
+        if (before := postponed.pop((id(log.table), log.id), None)) is not None:
+            yield from renew_ttls(log, before)
+        yield from update_head(log, last)
+
+    faulty.replace(renew_ttls, postpone)
+    faulty.replace(update_head, renew_after_all)
+
+
+def _run_without_calls(plan: Plan[Record], reply: Any) -> Plan[Record]:
+    """Return what the plan returns if each of its calls gets ``reply``, without making them."""
     try:
         next(plan)
         while True:
@@ -127,74 +146,185 @@ def _answered(plan: Plan[Record], reply: Any) -> Plan[Record]:
     yield
 
 
-def after_is_taken_on_trust(broken: Plans) -> None:
+def a_guarded_append_trusts_its_after(faulty: FaultyPlans) -> None:
     original = plans.append
 
     def append(place: table.Table, id: str, messages: Any, *, after: Any, **given: Any) -> Any:
-        remembered = place.remembered(id)
-        if after and remembered and remembered.record:
-            trusted = remembered.record._replace(position=after, width=1, messages=0)
-            place.remember(id, remembered._replace(last=trusted), since=place.time())
+        cached_end = place.cached_end(id)
+        if after and cached_end and cached_end.record:
+            trusted = cached_end.record._replace(position=after, width=1, messages=0)
+            place.cache_end(id, trusted, read_at=place.now())
         return (yield from original(place, id, messages, after=after, **given))
 
-    broken.replace(original, append)
+    faulty.replace(original, append)
 
 
-def torn_reads_pass(broken: Plans) -> None:
-    for function in (reading.back, reading.on, reading._check_unchanged):
-        broken.rewrite(function, "raise Torn", "pass")
+def inconsistent_reads_are_used(faulty: FaultyPlans) -> None:
+    for function in (reading.read_backward, reading.read_forward, reading._check_version):
+        faulty.rewrite(function, "raise InconsistentRead", "pass  #")
 
 
-def positions_are_remembered_for_ever(broken: Plans) -> None:
-    broken.set(table, "REMEMBERED", 100 * table.DAY)
+def cached_log_ends_never_expire(faulty: FaultyPlans) -> None:
+    faulty.set(table, "CACHED_FOR", 100 * table.DAY)
 
 
-def a_remembered_word_refuses(broken: Plans) -> None:
-    broken.rewrite(plans.append, "sure = False", "sure = True")
+def an_append_is_refused_because_of_a_cached_log_end(faulty: FaultyPlans) -> None:
+    attempt = sys.modules["chatledger.stores.dynamodb.plans.append"]._Attempt
+    faulty.rewrite(attempt.make, "not self.was_read", "False")
 
 
-def whether_it_lives_is_asked_twice(broken: Plans) -> None:
-    broken.rewrite(common.follow, "raise Torn", "last = None")
+def an_operation_checks_expiry_twice(faulty: FaultyPlans) -> None:
+    # Live at the first check, the conversation begins anew if it has expired at the second.
+    first_record = (
+        "return first_record(table, log_end, token, owner=last.owner, lifetime=last.lifetime, "
+        "width=width, part_items=part_items)"
+    )
+    faulty.rewrite(common.next_record, "raise InconsistentRead", first_record)
 
 
-def a_title_is_set_upon_any_other(broken: Plans) -> None:
-    broken.rewrite(
-        heads.edit,
+def a_title_overwrites_any_other(faulty: FaultyPlans) -> None:
+    faulty.rewrite(
+        heads.description_update,
         '("#edit = :edit" if seen else "attribute_not_exists(#edit)")',
-        '"#life = :life"',
+        '("(#edit = :edit OR #life = :life)" if seen else "#life = :life")',
     )
 
 
-def what_is_cut_off_is_not_told_to_be_dead(broken: Plans) -> None:
-    broken.rewrite(cut.cut, "(*before, (below + 1, last.revision))", "before")
+def a_truncation_does_not_say_what_it_removed(faulty: FaultyPlans) -> None:
+    faulty.rewrite(plan_truncation, "(*earlier, (last_seq + 1, last.revision))", "earlier")
 
 
-def a_replacement_looks_at_no_revision(broken: Plans) -> None:
-    broken.rewrite(plans.replace, "revision != last.revision", "False")
+def a_replacement_ignores_the_revision(faulty: FaultyPlans) -> None:
+    faulty.rewrite(plans.replace, "revision != last.revision", "False")
 
 
-FAULTS: list[tuple[Callable[[Plans], None], int]] = [
-    (a_rival_is_taken_for_us, 0),
-    (we_are_taken_for_a_rival, 0),
-    (dead_records_are_deleted, 0),
-    (nothing_closes_a_deleted_log, 0),
-    (heads_go_backwards, 400),
-    (stamps_are_renewed_after_the_extension, 0),
-    (after_is_taken_on_trust, 0),
-    (torn_reads_pass, 5_500),
-    (positions_are_remembered_for_ever, 0),
-    (a_remembered_word_refuses, 0),
-    (whether_it_lives_is_asked_twice, 2_700),
-    (a_title_is_set_upon_any_other, 0),
-    (what_is_cut_off_is_not_told_to_be_dead, 0),
-    (a_replacement_looks_at_no_revision, 0),
+def parts_have_the_ttl_of_the_store_s_lifetime(faulty: FaultyPlans) -> None:
+    faulty.rewrite(common.ttl_of_parts, "last.lifetime, last", "table.lifetime or 1_000, last")
+    faulty.replace(StoredBody.outlives, lambda *arguments: True)
+
+
+def parts_are_named_however_early_their_ttl_is(faulty: FaultyPlans) -> None:
+    faulty.replace(StoredBody.outlives, lambda *arguments: True)
+
+
+def parts_never_suit_their_record(faulty: FaultyPlans) -> None:
+    faulty.replace(StoredBody.outlives, lambda body, *arguments: not body.token)
+
+
+def a_renewal_skips_body_parts(faulty: FaultyPlans) -> None:
+    faulty.rewrite(ttl._renew_some, "while record.body_token:", "while False:")
+
+
+def records_have_the_lifetime_of_the_store(faulty: FaultyPlans) -> None:
+    faulty.rewrite(common.next_record, "last.lifetime", "(table.lifetime or last.lifetime)")
+
+
+def a_page_may_begin_at_an_unproven_message(faulty: FaultyPlans) -> None:
+    faulty.rewrite(reading.read_backward, "not proven or", "")
+
+
+def what_was_freed_is_not_forgotten(faulty: FaultyPlans) -> None:
+    faulty.rewrite(cleanup.free_truncated, "yield from _save_truncated(log, last, changed)", "pass")
+
+
+def a_restore_keeps_the_head_of_an_earlier_conversation(faulty: FaultyPlans) -> None:
+    faulty.rewrite(plans.restore, "yield from heads.delete_head(log, log_end.head)", "pass")
+
+
+def a_head_is_deleted_by_its_revision_alone(faulty: FaultyPlans) -> None:
+    faulty.rewrite(
+        heads.delete_head,
+        '"#revision = :revision AND #life = :life AND #created_at = :created_at"',
+        '"#revision = :revision AND (#life = :life OR #life <> :life) AND '
+        '(#created_at = :created_at OR #created_at <> :created_at)"',
+    )
+
+
+def half_a_replacement_is_read(faulty: FaultyPlans) -> None:
+    faulty.rewrite(reading._check_version, "replaced.get(record.position, 0)", "0")
+
+
+def a_log_end_is_written_after_whatever_its_age(faulty: FaultyPlans) -> None:
+    faulty.rewrite(Log.put, "not self.table.is_fresh(after.read_at)", "False")
+
+
+def a_record_is_put_after_a_day_of_sleep(faulty: FaultyPlans) -> None:
+    faulty.set(log, "CACHED_FOR", 100 * table.DAY)
+    faulty.rewrite(Log.put, "not self.table.is_fresh(after.read_at)", "False")
+
+
+def a_truncation_counts_as_freed_before_it_is(faulty: FaultyPlans) -> None:
+    faulty.rewrite(
+        cleanup.free_truncated,
+        "left = list(last.truncated)",
+        "left = list(last.truncated)\n"
+        "    yield from _save_truncated(log, last, last._replace(truncated=()))",
+    )
+
+
+def a_replaced_chunk_is_deleted_first(faulty: FaultyPlans) -> None:
+    faulty.rewrite(
+        plans.replace,
+        "yield from log.put(marker",
+        "yield from change.delete_old()\n        yield from log.put(marker",
+    )
+
+
+def an_unreported_reason_is_taken_for_none(faulty: FaultyPlans) -> None:
+    faulty.rewrite(Log.put, "yield from self._read_after_unknown_outcome(record.position)", "None")
+
+
+def a_write_is_retried_after_a_day_of_sleep(faulty: FaultyPlans) -> None:
+    faulty.set(calls, "LONGEST_RETRY", 100 * table.DAY)
+
+
+def what_another_generation_holds_is_freed(faulty: FaultyPlans) -> None:
+    faulty.rewrite(bodies.write_batch, "not table.is_fresh(read_at)", "False")
+
+
+FAULTS: list[tuple[Callable[[FaultyPlans], None], int]] = [
+    (a_rival_is_mistaken_for_ourselves, 0),
+    (we_are_mistaken_for_a_rival, 0),
+    (removed_records_leave_no_tombstones, 1_300),
+    (no_record_closes_a_deleted_log, 0),
+    (heads_go_backwards, 0),
+    (ttls_are_renewed_after_the_write, 600),
+    (a_guarded_append_trusts_its_after, 0),
+    (inconsistent_reads_are_used, 0),
+    (cached_log_ends_never_expire, 2_600),
+    (an_append_is_refused_because_of_a_cached_log_end, 200),
+    (an_operation_checks_expiry_twice, 0),
+    (a_truncation_does_not_say_what_it_removed, 0),
+    (a_replacement_ignores_the_revision, 100),
+    (parts_have_the_ttl_of_the_store_s_lifetime, 700),
+    (parts_are_named_however_early_their_ttl_is, 6_400),
+    (parts_never_suit_their_record, 0),
+    (records_have_the_lifetime_of_the_store, 0),
+    (what_was_freed_is_not_forgotten, 0),
+    (a_truncation_counts_as_freed_before_it_is, 0),
 ]
-"""Each with the schedule to start at: some show in one of some thousands only."""
+"""Each fault with the seed to start at: some show only in one of several thousand schedules."""
+
+RARE_FAULTS: tuple[Callable[[FaultyPlans], None], ...] = (
+    a_title_overwrites_any_other,
+    a_renewal_skips_body_parts,
+    a_page_may_begin_at_an_unproven_message,
+    a_restore_keeps_the_head_of_an_earlier_conversation,
+    a_head_is_deleted_by_its_revision_alone,
+    half_a_replacement_is_read,
+    a_log_end_is_written_after_whatever_its_age,
+    a_record_is_put_after_a_day_of_sleep,
+    a_replaced_chunk_is_deleted_first,
+    an_unreported_reason_is_taken_for_none,
+    a_write_is_retried_after_a_day_of_sleep,
+    what_another_generation_holds_is_freed,
+)
+"""Faults of which no seed is known that shows them within 2,000 schedules; not tested yet."""
 
 
 @pytest.mark.parametrize(("fault", "first"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])
-def test_a_fault_that_is_put_in_is_found(
-    fault: Callable[[Plans], None], first: int, monkeypatch: pytest.MonkeyPatch
+def test_an_inserted_fault_is_found(
+    fault: Callable[[FaultyPlans], None], first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fault(Plans(monkeypatch))
-    assert any(simulate(seed) for seed in range(first, first + 10_000))
+    fault(FaultyPlans(monkeypatch))
+    assert any(run_schedule(seed) for seed in range(first, first + 20_000))

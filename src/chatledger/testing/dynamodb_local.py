@@ -1,15 +1,15 @@
-"""DynamoDB Local for tests: a real server, in memory, on a free port, gone afterwards.
+"""DynamoDB Local for tests: a real server, in memory, on a free port, that ends with the tests.
 
     with DynamoDBLocal() as dynamodb:
         dynamodb.client().list_tables()
 
-pytest knows the fixture ``dynamodb_local`` (one for the whole session) once a ``conftest.py``
-says ``pytest_plugins = ["chatledger.testing.dynamodb_local"]``. By hand:
+pytest gets the fixture ``dynamodb_local``, one for the whole session, if a ``conftest.py`` contains
+``pytest_plugins = ["chatledger.testing.dynamodb_local"]``. On the command line,
 ``python -m chatledger.testing.dynamodb_local`` prints the endpoint and serves until Ctrl-C.
 
-It needs Linux or macOS, Java 17 or newer, and Maven once, for the download. Where
-``CHATLEDGER_TEST_DYNAMODB`` names an endpoint (of the container, say) that one is used, and
-none of this is needed; it may hold other tables already.
+It needs Linux or macOS, Java 17 or newer, and Maven for the one-time download. If
+``CHATLEDGER_TEST_DYNAMODB`` is set to an endpoint, for example of DynamoDB Local's container, that
+one is used instead, and none of this is needed; it may contain other tables already.
 """
 
 import argparse
@@ -26,40 +26,47 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
-from chatledger.testing.dynamodb_local_jars import CannotRun, install, is_installed, programs
+from chatledger.testing.dynamodb_local_jars import CannotRun, find_programs, install, is_installed
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-__all__ = ["ENDPOINT", "KEY", "REGION", "CannotRun", "DynamoDBLocal"]
+__all__ = ["ENDPOINT_VARIABLE", "KEY", "REGION", "CannotRun", "DynamoDBLocal"]
 
-ENDPOINT = "CHATLEDGER_TEST_DYNAMODB"
+ENDPOINT_VARIABLE = "CHATLEDGER_TEST_DYNAMODB"
+"""The environment variable with the endpoint to use instead of starting a server."""
 REGION = "us-east-1"
 KEY = "chatledger"
-"""Id and secret at once. DynamoDB Local checks neither, but wants letters and digits."""
-ATTEMPTS = 5
-START = 60.0
-"""Seconds that it may take until it answers; 1.5 on a machine that has nothing else to do."""
-END = 10.0
+"""The access key id and the secret. DynamoDB Local accepts any letters and digits."""
+MAX_ATTEMPTS = 5
+START_TIMEOUT = 60.0
+"""The seconds until the server must answer; it takes 1.5 on an idle machine."""
+STOP_TIMEOUT = 10.0
+"""The seconds until the server must have stopped before it is killed."""
 
 
 class DynamoDBLocal:
-    """A context manager: within it, ``endpoint`` answers.
+    """A DynamoDB Local that runs within a ``with`` block, with tables of its own.
 
-    Every server has its own tables. ``pid`` is its process, or None if it is not ours.
+    Attributes:
+        endpoint: Its URL, within the block.
+
+    Raises:
+        CannotRun: It cannot be downloaded or started here; the message says what to do.
     """
 
     def __init__(self) -> None:
         self.endpoint = ""
         self._process: subprocess.Popen[bytes] | None = None
-        self._watch: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int | None:
+        """The id of the server's process; None if ``CHATLEDGER_TEST_DYNAMODB`` names a server."""
         return self._process.pid if self._process else None
 
     def client(self) -> "DynamoDBClient":
-        """A boto3 client for it; no account, profile, proxy or configuration is looked at."""
+        """Return a boto3 client for it, which ignores AWS accounts, profiles and proxies."""
         import boto3
         from botocore.config import Config
 
@@ -73,30 +80,32 @@ class DynamoDBLocal:
         )
 
     def __enter__(self) -> Self:
-        given = os.environ.get(ENDPOINT)
+        given = os.environ.get(ENDPOINT_VARIABLE)
         if given:
             self.endpoint = given
             return self
         jars = install()
-        (java,) = programs("java")
-        for _ in range(ATTEMPTS):
-            # Without a name, so that nothing is left behind however the tests end.
-            with reserved_port() as port, tempfile.TemporaryFile() as log:
-                if self._start(command(java, jars, port), port, log):
+        (java,) = find_programs("java")
+        for _ in range(MAX_ATTEMPTS):
+            # The log file has no name, so that nothing remains however the tests end.
+            with reserve_port() as port, tempfile.TemporaryFile() as log:
+                if self._start(java_command(java, jars, port), port, log):
                     self.endpoint = f"http://127.0.0.1:{port}"
                     return self
-        raise CannotRun(f"{ATTEMPTS} ports, one after the other, were taken by other programs.")
+        raise CannotRun(
+            f"Other programs took {MAX_ATTEMPTS} ports, one after the other; try again."
+        )
 
     def __exit__(self, *_: object) -> None:
         self._stop()
 
     def _start(self, command: list[str], port: int, log: IO[bytes]) -> bool:
-        """Whether it answers; not where another program has the port."""
+        """Start the server; return False if another program has taken the port."""
         try:
-            # Both in sessions of their own: a Ctrl-C at the terminal is for the tests, which
-            # still need the server while they end.
-            self._watch = subprocess.Popen(
-                ["/bin/sh", "-c", WATCH],
+            # Both run in sessions of their own, so that Ctrl-C in the terminal reaches the tests
+            # only, which need the server until they have ended.
+            self._watchdog = subprocess.Popen(
+                ["/bin/sh", "-c", WATCHDOG_SCRIPT],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -110,8 +119,8 @@ class DynamoDBLocal:
                 stderr=log,
                 start_new_session=True,
             )
-            self._tell_watch(f"{self._process.pid}\n")
-            problem = until_it_answers(self._process, port)
+            self._tell_watchdog(f"{self._process.pid}\n")
+            problem = wait_until_ready(self._process, port)
         except BaseException:
             self._stop()
             raise
@@ -119,53 +128,54 @@ class DynamoDBLocal:
             return True
         self._stop()
         log.seek(0)
-        said = log.read().decode(errors="replace").strip()
-        if "java.net.BindException" in said:
+        output = log.read().decode(errors="replace").strip()
+        if "java.net.BindException" in output:
             return False
-        last = "\n".join(said.splitlines()[-20:])
+        last = "\n".join(output.splitlines()[-20:])
         raise CannotRun(
-            f"DynamoDB Local did not start ({problem}). Java must be 17 or newer. It said:\n{last}"
+            f"DynamoDB Local did not start ({problem}). Java must be 17 or newer. "
+            f"Its output ends with:\n{last}"
         )
 
     def _stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
             try:
-                self._process.wait(END)
+                self._process.wait(STOP_TIMEOUT)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
             self._process = None
-        if self._watch is not None:
-            self._tell_watch("farewell\n")
-            self._watch.communicate()
-            self._watch = None
+        if self._watchdog is not None:
+            self._tell_watchdog("exit\n")
+            self._watchdog.communicate()
+            self._watchdog = None
 
-    def _tell_watch(self, line: str) -> None:
-        assert self._watch is not None
-        assert self._watch.stdin is not None
-        with suppress(BrokenPipeError):  # it was killed; the server still ends with the context
-            self._watch.stdin.write(line.encode())
-            self._watch.stdin.flush()
+    def _tell_watchdog(self, line: str) -> None:
+        assert self._watchdog is not None
+        assert self._watchdog.stdin is not None
+        with suppress(BrokenPipeError):  # the watchdog was killed; the server still ends here
+            self._watchdog.stdin.write(line.encode())
+            self._watchdog.stdin.flush()
 
 
-WATCH = """\
+WATCHDOG_SCRIPT = """\
 read -r server
-if read -r farewell; then exit; fi
+if read -r exit; then exit; fi
 kill "$server"
 for second in 1 2 3 4 5; do kill -0 "$server" || exit; sleep 1; done
 kill -9 "$server"
 """
-"""Ends the server when the tests are killed (SIGKILL) and can end nothing themselves.
+"""Stops the server if the tests are killed (SIGKILL) and cannot stop it themselves.
 
-It waits on a pipe of which only we hold the other end, and which closes however we die. Linux'
-PR_SET_PDEATHSIG would need no process, but strikes as soon as the *thread* ends that started the
-server, needs code between fork and exec, and is not there on macOS.
+It waits for the end of a pipe whose other end only this process holds, and which closes however
+this process ends. Linux has PR_SET_PDEATHSIG, which needs no further process; but it fires when
+the *thread* that started the server ends, needs code between fork and exec, and macOS lacks it.
 """
 
 
-def command(java: str, jars: Path, port: int) -> list[str]:
-    # PerfData is a file in /tmp that a killed JVM leaves there.
+def java_command(java: str, jars: Path, port: int) -> list[str]:
+    # Without UsePerfData, because a killed JVM leaves that file in the temporary folder.
     virtual_machine = [java, "-XX:-UsePerfData", "-cp", f"{jars}/*"]
     main = "com.amazonaws.services.dynamodbv2.local.main.ServerRunner"
     return [
@@ -180,11 +190,11 @@ def command(java: str, jars: Path, port: int) -> list[str]:
 
 
 @contextmanager
-def reserved_port() -> Iterator[int]:
-    """A free port that on Linux nobody else is given meanwhile.
+def reserve_port() -> Iterator[int]:
+    """Find a free port and, on Linux, keep it from being given to others during the block.
 
-    There a program that sets SO_REUSEADDR, as Java's servers do, may listen where another one
-    that has set it is bound and does not listen. Elsewhere somebody else may be faster.
+    On Linux, a program that sets SO_REUSEADDR, as Java's servers do, may listen on a port to which
+    another such program is bound without listening. Elsewhere another program may take the port.
     """
     with socket.socket() as reservation:
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -195,23 +205,26 @@ def reserved_port() -> Iterator[int]:
         yield port
 
 
-def until_it_answers(process: subprocess.Popen[bytes], port: int) -> str | None:
-    """None once it does, or why it does not."""
-    end = time.monotonic() + START
+def wait_until_ready(process: subprocess.Popen[bytes], port: int) -> str | None:
+    """Wait until the server answers; return None, or the reason if it does not."""
+    deadline = time.monotonic() + START_TIMEOUT
     problem: str | None = "no attempt was made"
-    while time.monotonic() < end:
-        problem = ask(port)
-        # The order counts: one that ended was not the one that answered.
+    while time.monotonic() < deadline:
+        problem = probe(port)
+        # After the probe: if the process has ended, it was another server that answered.
         if process.poll() is not None:
             return f"it ended with {process.returncode}"
         if problem is None:
             return None
         time.sleep(0.05)
-    return f"no answer within {START:.0f} s: {problem}"
+    return f"no answer within {START_TIMEOUT:.0f} s: {problem}"
 
 
-def ask(port: int) -> str | None:
-    """Ask for its tables, and not just for a connection: then the engine behind it runs too."""
+def probe(port: int) -> str | None:
+    """Return None if the server answers, or the problem.
+
+    It is asked for its tables, because it accepts connections before its engine runs.
+    """
     credential = f"Credential={KEY}/20260101/{REGION}/dynamodb/aws4_request"
     headers = {
         "Content-Type": "application/x-amz-json-1.0",
@@ -222,8 +235,8 @@ def ask(port: int) -> str | None:
     try:
         connection.request("POST", "/", b"{}", headers)
         response = connection.getresponse()
-        said = response.read(1000).decode(errors="replace")
-        return None if response.status == 200 else f"{response.status} {said}"
+        answer = response.read(1000).decode(errors="replace")
+        return None if response.status == 200 else f"{response.status} {answer}"
     except (OSError, http.client.HTTPException) as failed:
         return repr(failed)
     finally:
@@ -233,22 +246,24 @@ def ask(port: int) -> str | None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m chatledger.testing.dynamodb_local",
-        description="Run DynamoDB Local, in memory, until Ctrl-C; download it first if need be.",
+        description="Run DynamoDB Local in memory until Ctrl-C; download it first if necessary.",
     )
-    parser.add_argument("--install", action="store_true", help="download it, and no more")
+    parser.add_argument("--install", action="store_true", help="only download it")
     parser.add_argument(
-        "--is-installed", action="store_true", help="say with the exit status whether it is here"
+        "--is-installed",
+        action="store_true",
+        help="exit with status 0 if it has been downloaded, else 1",
     )
-    wanted = parser.parse_args(arguments)
-    if wanted.is_installed:
+    options = parser.parse_args(arguments)
+    if options.is_installed:
         sys.exit(not is_installed())
     try:
-        if wanted.install:
+        if options.install:
             print(install())
         else:
             serve()
-    except CannotRun as why:
-        sys.exit(str(why))
+    except CannotRun as failed:
+        sys.exit(str(failed))
 
 
 def serve() -> None:
@@ -260,12 +275,12 @@ def serve() -> None:
 try:
     import pytest
 except ModuleNotFoundError:
-    pass  # the context manager and the command do without
+    pass  # the context manager and the command work without pytest
 else:
 
     @pytest.fixture(scope="session")
     def dynamodb_local() -> Iterator[DynamoDBLocal]:
-        """A DynamoDB Local for the whole session; ``endpoint`` and ``client()`` lead to it."""
+        """The DynamoDB Local of this test session; see its ``endpoint`` and ``client()``."""
         with DynamoDBLocal() as running:
             yield running
 

@@ -1,7 +1,7 @@
-"""Where DynamoDB Local's jars are, and how they get there: through Maven, once, for all projects.
+"""The jars of DynamoDB Local, downloaded once with Maven and cached for all projects.
 
-Amazon publishes DynamoDB Local as a Maven artifact, so whatever mirror, proxy and certificates
-Maven is set up for are used here too.
+Amazon publishes DynamoDB Local as a Maven artifact, so the mirrors, proxies and certificates that
+Maven is configured for are used here too.
 """
 
 import os
@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 VERSION = "2.6.1"
-PATIENCE = 600
-"""Seconds that Maven may take for 85 jars, 51 MB: 6 on a good network."""
-# The plugin's version too: left out, each version of Maven takes another.
-COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+MAVEN_TIMEOUT = 600
+"""The seconds that Maven may take for 85 jars (51 MB); it takes 6 on a good network."""
+# With the version of the plugin, which otherwise depends on the version of Maven.
+COPY_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 POM = f"""\
 <project>
   <modelVersion>4.0.0</modelVersion>
@@ -31,73 +31,77 @@ POM = f"""\
   </dependencies>
 </project>
 """
-NEEDED = {"java": ("Java 17 or newer", "default-jre-headless"), "mvn": ("Maven", "maven")}
-"""What a program is to people, and in which package Debian has it."""
+REQUIREMENTS = {"java": ("Java 17 or newer", "default-jre-headless"), "mvn": ("Maven", "maven")}
+"""The programs needed: the usual name of each, and its Debian package."""
 
 
 class CannotRun(RuntimeError):
     """DynamoDB Local cannot run here; the message says why and what to do."""
 
 
-def folder() -> Path:
-    """The cache that holds them: it exists only once they are all there."""
+def cache_folder() -> Path:
+    """Return the folder of the cached jars, which exists only when the download is complete."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute()
     return cache / "chatledger" / f"dynamodb-local-{VERSION}"
 
 
 def is_installed() -> bool:
-    return folder().is_dir()
+    return cache_folder().is_dir()
 
 
 def install() -> Path:
-    """The folder with the jars; downloads them first where they are missing."""
-    place = folder()
-    if place.is_dir():
-        return place / "lib"
-    programs("java", "mvn")
+    """Return the folder with the jars; download them first if they are missing.
+
+    Raises:
+        CannotRun: Java or Maven is missing, the download failed, or the cache is not writable.
+    """
+    cache = cache_folder()
+    if cache.is_dir():
+        return cache / "lib"
+    find_programs("java", "mvn")
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with one_at_a_time(place.parent / "dynamodb-local.lock"):
-            if not place.is_dir():  # while we waited, another process may have finished it
-                download(place)
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive_lock(cache.parent / "dynamodb-local.lock"):
+            if not cache.is_dir():  # another process may have downloaded it meanwhile
+                download(cache)
     except OSError as failed:
         raise CannotRun(
-            f"DynamoDB Local cannot be kept in {place.parent} ({failed.strerror}): "
-            "set XDG_CACHE_HOME to a folder that can be written."
+            f"DynamoDB Local cannot be stored in {cache.parent} ({failed.strerror}); "
+            "set XDG_CACHE_HOME to a writable folder."
         ) from failed
-    return place / "lib"
+    return cache / "lib"
 
 
-def programs(*names: str) -> list[str]:
-    """The paths of these programs; a sentence that says what to install if one is missing."""
+def find_programs(*names: str) -> list[str]:
+    """Return the paths of these programs; raise ``CannotRun`` if one is missing."""
     paths = {name: shutil.which(name) for name in names}
-    missing = [NEEDED[name] for name, path in paths.items() if path is None]
+    missing = [REQUIREMENTS[name] for name, path in paths.items() if path is None]
     if missing:
-        whats, packages = zip(*missing, strict=True)
+        titles, packages = zip(*missing, strict=True)
         raise CannotRun(
-            f"DynamoDB Local needs {' and '.join(whats)}: install what is missing (Debian: apt-get "
-            f"install {' '.join(packages)}), or name the endpoint of one that runs already in "
-            "CHATLEDGER_TEST_DYNAMODB."
+            f"DynamoDB Local needs {' and '.join(titles)}: install what is missing (on Debian: "
+            f"apt-get install {' '.join(packages)}), or set CHATLEDGER_TEST_DYNAMODB to the "
+            "endpoint of a DynamoDB Local that is running."
         )
     return [path for path in paths.values() if path is not None]
 
 
-def download(place: Path) -> None:
-    """Made elsewhere and renamed, so that an interrupted download is not taken for complete."""
-    part = place.with_name(f"{place.name}.part")
+def download(cache: Path) -> None:
+    """Download the jars to another folder, and rename it only when the download is complete."""
+    part = cache.with_name(f"{cache.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     try:
         (part / "pom.xml").write_text(POM, encoding="utf-8")
         run_maven(part)
-        part.rename(place)
+        part.rename(cache)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
 def run_maven(part: Path) -> None:
-    (maven,) = programs("mvn")
-    command = [maven, "-q", "-B", "--strict-checksums", "-f", str(part / "pom.xml"), COPY]
+    (maven,) = find_programs("mvn")
+    command = [maven, "-q", "-B", "--strict-checksums", "-f", str(part / "pom.xml"), COPY_GOAL]
     command += [f"-DoutputDirectory={part / 'lib'}", "-DincludeScope=runtime"]
     try:
         done = subprocess.run(
@@ -107,19 +111,21 @@ def run_maven(part: Path) -> None:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            timeout=PATIENCE,
+            timeout=MAVEN_TIMEOUT,
             check=False,
         )
     except subprocess.TimeoutExpired as slow:
-        raise CannotRun(f"Maven did not end within {PATIENCE} s; is there a network?") from slow
+        raise CannotRun(
+            f"Maven did not finish within {MAVEN_TIMEOUT} s; check the network."
+        ) from slow
     if done.returncode or not any((part / "lib").glob("DynamoDBLocal-*.jar")):
-        said = "\n".join(done.stdout.strip().splitlines()[:20])
-        raise CannotRun(f"Maven could not download DynamoDB Local {VERSION}. It said:\n{said}")
+        output = "\n".join(done.stdout.strip().splitlines()[:20])
+        raise CannotRun(f"Maven could not download DynamoDB Local {VERSION}. Its output:\n{output}")
 
 
 @contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
-    import fcntl  # only here, so that elsewhere an endpoint given by hand still works
+def exclusive_lock(path: Path) -> Iterator[None]:
+    import fcntl  # not at the top: Windows lacks it, where a given endpoint should still work
 
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

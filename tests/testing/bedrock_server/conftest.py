@@ -1,4 +1,4 @@
-"""The published fixture, offered to these tests alone, and one server for whoever only asks."""
+"""The published fixture, and a shared server for tests that script nothing."""
 
 from collections.abc import Iterator
 
@@ -10,6 +10,6 @@ from chatledger.testing.bedrock_server import bedrock_server as bedrock_server
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[BedrockServer]:
-    """For tests that leave no script behind."""
-    with BedrockServer() as running:
-        yield running
+    """Yield a server for tests that leave no scripted responses."""
+    with BedrockServer() as server:
+        yield server

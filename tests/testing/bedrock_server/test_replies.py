@@ -1,4 +1,4 @@
-"""What the server says, whole and in pieces, and what it counts."""
+"""Replies of the server, whole and streamed, and their usage."""
 
 import json
 import time
@@ -9,23 +9,23 @@ from botocore.eventstream import EventStreamBuffer
 
 from chatledger.testing.bedrock_server import (
     BedrockServer,
-    FailsMidway,
+    FailsMidStream,
     Request,
     Says,
-    Use,
+    ToolUse,
     UsesTool,
 )
-from tests.testing.bedrock_server.broken_rules import POINT, TOOLS, assistant, said, user
-from tests.testing.bedrock_server.requests_for_tests import (
+from tests.testing.bedrock_server.client import (
     HELLO,
     MICRO,
     ONCE,
     SONNET,
-    Answered,
-    asks,
+    HttpResponse,
     events,
-    text,
+    reply_text,
+    send,
 )
+from tests.testing.bedrock_server.rule_violations import POINT, TOOLS, assistant, conversation, user
 
 
 @pytest.fixture
@@ -33,11 +33,11 @@ def client(bedrock_server: BedrockServer) -> Any:
     return bedrock_server.client(ONCE)
 
 
-def kinds(of: list[dict[str, Any]]) -> list[str]:
-    return [kind for event in of for kind in event]
+def event_names(events: list[dict[str, Any]]) -> list[str]:
+    return [name for event in events for name in event]
 
 
-def test_a_reply_in_pieces_is_each_piece_in_its_frame(
+def test_a_streamed_reply_has_one_event_for_each_piece(
     bedrock_server: BedrockServer, client: Any
 ) -> None:
     bedrock_server.script(Says(["Добрий ", "день 👋", "!"]))
@@ -63,13 +63,13 @@ def test_a_reply_in_pieces_is_each_piece_in_its_frame(
     ]
 
 
-def test_every_frame_says_what_it_is_and_is_padded(bedrock_server: BedrockServer) -> None:
-    bedrock_server.script(UsesTool("weather", {}, saying="Hm."), FailsMidway(after=0))
+def test_every_frame_has_its_headers_and_padding(bedrock_server: BedrockServer) -> None:
+    bedrock_server.script(UsesTool("weather", {}, saying="Hm."), FailsMidStream(after=0))
     frames = [
         frame
         for _ in range(2)
-        for frame in in_frames(
-            asks(bedrock_server, {**HELLO, "toolConfig": TOOLS}, operation="converse-stream")
+        for frame in frames_of(
+            send(bedrock_server, {**HELLO, "toolConfig": TOOLS}, operation="converse-stream")
         )
     ]
     json_events = {":content-type": "application/json", ":message-type": "event"}
@@ -93,20 +93,22 @@ def test_every_frame_says_what_it_is_and_is_padded(bedrock_server: BedrockServer
     assert list(json.loads(failure.payload)) == ["message"]
 
 
-def in_frames(answer: Answered) -> list[Any]:
-    assert answer.headers["content-type"] == "application/vnd.amazon.eventstream"
+def frames_of(response: HttpResponse) -> list[Any]:
+    assert response.headers["content-type"] == "application/vnd.amazon.eventstream"
     buffer = EventStreamBuffer()
-    buffer.add_data(answer.content)
+    buffer.add_data(response.content)
     return list(buffer)
 
 
-def test_a_whole_reply_is_its_pieces_together(bedrock_server: BedrockServer, client: Any) -> None:
-    said = Says(
-        "Well, then.", reasoning="He asks.", uses=[Use("weather", {"city": "Київ"}, id="u")]
+def test_a_whole_reply_is_the_concatenation_of_its_pieces(
+    bedrock_server: BedrockServer, client: Any
+) -> None:
+    reply = Says(
+        "Well, then.", reasoning="He asks.", uses=[ToolUse("weather", {"city": "Київ"}, id="u")]
     )
-    bedrock_server.script(said, said)
-    answer = client.converse(modelId=SONNET, **HELLO, toolConfig=TOOLS)
-    assert answer["output"]["message"] == {
+    bedrock_server.script(reply, reply)
+    response = client.converse(modelId=SONNET, **HELLO, toolConfig=TOOLS)
+    assert response["output"]["message"] == {
         "role": "assistant",
         "content": [
             {"reasoningContent": {"reasoningText": {"text": "He asks.", "signature": "c2lnbmVk"}}},
@@ -114,12 +116,12 @@ def test_a_whole_reply_is_its_pieces_together(bedrock_server: BedrockServer, cli
             {"toolUse": {"toolUseId": "u", "name": "weather", "input": {"city": "Київ"}}},
         ],
     }
-    assert answer["stopReason"] == "tool_use"
+    assert response["stopReason"] == "tool_use"
     last = events(client, toolConfig=TOOLS)[-1]["metadata"]
-    assert (answer["usage"], answer["metrics"]) == (last["usage"], last["metrics"])
+    assert (response["usage"], response["metrics"]) == (last["usage"], last["metrics"])
 
 
-def test_a_tool_use_is_announced_and_its_input_comes_in_parts(
+def test_a_tool_use_starts_a_block_and_its_input_comes_in_parts(
     bedrock_server: BedrockServer, client: Any
 ) -> None:
     bedrock_server.script(UsesTool("weather", {"city": "Kyiv"}, id="u1"))
@@ -129,7 +131,7 @@ def test_a_tool_use_is_announced_and_its_input_comes_in_parts(
     parts = [event["contentBlockDelta"]["delta"]["toolUse"]["input"] for event in seen[2:6]]
     assert parts[0] == ""
     assert "".join(parts) == '{"city": "Kyiv"}'
-    assert kinds(seen[6:]) == ["contentBlockStop", "messageStop", "metadata"]
+    assert event_names(seen[6:]) == ["contentBlockStop", "messageStop", "metadata"]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_a_tool_use_is_announced_and_its_input_comes_in_parts(
         "model_context_window_exceeded",
     ],
 )
-def test_a_reply_stops_for_any_reason(
+def test_a_reply_may_have_any_stop_reason(
     bedrock_server: BedrockServer, client: Any, reason: str
 ) -> None:
     bedrock_server.script(*[Says("So.", stop_reason=reason)] * 2)
@@ -154,84 +156,88 @@ def test_a_reply_stops_for_any_reason(
     assert client.converse(modelId=SONNET, **HELLO)["stopReason"] == reason
 
 
-def test_a_reply_may_be_nothing(bedrock_server: BedrockServer, client: Any) -> None:
+def test_a_reply_may_be_empty(bedrock_server: BedrockServer, client: Any) -> None:
     bedrock_server.script(Says(), Says(""))
-    assert kinds(events(client)) == ["messageStart", "messageStop", "metadata"]
+    assert event_names(events(client)) == ["messageStart", "messageStop", "metadata"]
     assert client.converse(modelId=SONNET, **HELLO)["output"]["message"]["content"] == []
 
 
-def test_a_reply_takes_its_time(bedrock_server: BedrockServer, client: Any) -> None:
+def test_delay_and_pause_slow_a_reply_down(bedrock_server: BedrockServer, client: Any) -> None:
     bedrock_server.script(Says("One two three", delay=0.1, pause=0.05))
-    begun = time.monotonic()
+    started = time.monotonic()
     seen = events(client)
-    assert time.monotonic() - begun >= 0.2
+    assert time.monotonic() - started >= 0.2
     assert seen[-1]["metadata"]["metrics"]["latencyMs"] == 201
 
 
-def test_a_pace_holds_for_all_replies() -> None:
+def test_the_servers_pace_applies_to_all_replies() -> None:
     with BedrockServer(pace=0.02) as server:
-        begun = time.monotonic()
+        started = time.monotonic()
         seen = events(server.client(ONCE), inferenceConfig={"maxTokens": 6})
-        assert time.monotonic() - begun >= 0.1
+        assert time.monotonic() - started >= 0.1
         assert len(seen) == 1 + 6 + 3
 
 
-def test_without_a_script_the_conversation_is_remembered(client: Any) -> None:
-    talk = said(
+def test_without_a_script_the_reply_depends_on_the_conversation(client: Any) -> None:
+    messages = conversation(
         user({"text": "Hi, I am Ada."}), assistant({"text": "Hello!"}), user({"text": "Who am I?"})
     )
-    twice = [text(events(client, **talk)) for _ in range(2)]
+    twice = [reply_text(events(client, **messages)) for _ in range(2)]
     assert twice == ["Your name is Ada. You told me so in this conversation."] * 2
 
 
-def test_the_offline_reply_is_cut_after_the_most_tokens(client: Any) -> None:
+def test_the_offline_reply_is_cut_after_max_tokens(client: Any) -> None:
     seen = events(client, inferenceConfig={"maxTokens": 3})
-    assert text(seen) == "Hello, Ada! I"
+    assert reply_text(seen) == "Hello, Ada! I"
     assert {"messageStop": {"stopReason": "max_tokens"}} in seen
     assert seen[-1]["metadata"]["usage"]["outputTokens"] == 3
 
 
 def test_the_offline_reply_is_cut_at_a_stop_sequence(client: Any) -> None:
     seen = events(client, inferenceConfig={"stopSequences": ["never", "demo"]})
-    assert text(seen) == "Hello, Ada! I am Chatledger's offline "
+    assert reply_text(seen) == "Hello, Ada! I am Chatledger's offline "
     assert {"messageStop": {"stopReason": "stop_sequence"}} in seen
 
 
-def test_the_answer_may_be_a_function_of_the_request() -> None:
+def test_a_responder_chooses_the_response_to_a_request() -> None:
     def echo(request: Request) -> Says:
         return Says(request.body["messages"][-1]["content"][0]["text"])
 
-    with BedrockServer(answering=echo) as server:
-        assert text(events(server.client(ONCE))) == "Hello, I am Ada."
+    with BedrockServer(responder=echo) as server:
+        assert reply_text(events(server.client(ONCE))) == "Hello, I am Ada."
 
 
-def test_what_was_asked_is_there_to_look_at(bedrock_server: BedrockServer, client: Any) -> None:
+def test_requests_are_recorded(bedrock_server: BedrockServer, client: Any) -> None:
     client.converse(modelId=MICRO, **HELLO)
     events(client)
-    whole, streamed = bedrock_server.wait_requests(2)
-    assert (whole.operation, whole.model_id, whole.streams) == ("Converse", MICRO, False)
+    whole, streamed = bedrock_server.wait_for_requests(2)
+    assert (whole.operation, whole.model_id, whole.is_streaming) == ("Converse", MICRO, False)
     assert (streamed.operation, streamed.model_id) == ("ConverseStream", SONNET)
     assert whole.body == streamed.body == HELLO
     assert "AWS4-HMAC-SHA256" in whole.headers["authorization"]
     assert "Ada" not in repr(whole)
 
 
-def test_a_reset_forgets_script_and_requests(bedrock_server: BedrockServer, client: Any) -> None:
+def test_a_reset_clears_the_script_and_the_requests(
+    bedrock_server: BedrockServer, client: Any
+) -> None:
     bedrock_server.script(Says("One."), Says("Two."))
-    assert text(events(client)) == "One."
+    assert reply_text(events(client)) == "One."
     bedrock_server.reset()
     assert bedrock_server.requests == []
-    assert text(events(client)).startswith("Hello, Ada!")
+    assert reply_text(events(client)).startswith("Hello, Ada!")
 
 
-def test_what_stands_before_a_cache_point_is_read_from_the_cache_the_second_time(
+def test_a_prefix_up_to_a_cache_point_is_read_from_the_cache_the_second_time(
     bedrock_server: BedrockServer, client: Any
 ) -> None:
     def usage(*, system: str, question: str) -> tuple[int, int, int]:
-        answer = client.converse(
-            modelId=SONNET, system=[{"text": system}, POINT], **said(user({"text": question}))
+        response = client.converse(
+            modelId=SONNET,
+            system=[{"text": system}, POINT],
+            **conversation(user({"text": question})),
         )
-        counted = answer["usage"]
+        counted = response["usage"]
         parts = [counted[f"cache{kind}InputTokens"] for kind in ("Read", "Write")]
         assert counted["totalTokens"] == (
             counted["inputTokens"] + sum(parts) + counted["outputTokens"]

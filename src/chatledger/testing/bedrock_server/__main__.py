@@ -1,4 +1,4 @@
-"""``python -m chatledger.testing.bedrock_server``: the server by hand."""
+"""The command ``python -m chatledger.testing.bedrock_server``."""
 
 import argparse
 import signal
@@ -6,37 +6,40 @@ import sys
 from collections.abc import Sequence
 from threading import Event
 
-from chatledger.testing.bedrock_server.authorizing import API_KEY
+from chatledger.testing.bedrock_server.authentication import API_KEY
 from chatledger.testing.bedrock_server.server import BedrockServer
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a server until SIGINT or SIGTERM, after printing its address and its credentials."""
     parser = argparse.ArgumentParser(
         prog="python -m chatledger.testing.bedrock_server",
-        description="Run a fake of Amazon Bedrock Runtime, with Chatledger's offline model behind "
-        "it, until Ctrl-C.",
+        description="Run a fake of Amazon Bedrock Runtime that answers with Chatledger's offline "
+        "model, until Ctrl-C.",
     )
-    parser.add_argument("--port", type=int, default=0, help="default: a free one")
+    parser.add_argument("--port", type=int, default=0, help="port to listen on (default: any free)")
     parser.add_argument(
-        "--host", default="127.0.0.1", help="default: 127.0.0.1, for this machine alone"
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default: 127.0.0.1, reachable from this machine only)",
     )
     parser.add_argument(
-        "--pace", type=float, default=0.0, help="seconds between the pieces of a reply"
+        "--pace", type=float, default=0.0, help="seconds between the pieces of a reply (default: 0)"
     )
-    wanted = parser.parse_args(arguments)
-    end = Event()
+    options = parser.parse_args(arguments)
+    stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: end.set())
+        signal.signal(number, lambda *_: stop.set())
     try:
-        with BedrockServer(pace=wanted.pace, host=wanted.host, port=wanted.port) as running:
-            print(running.endpoint)
-            for name, value in running.environment.items():
+        with BedrockServer(pace=options.pace, host=options.host, port=options.port) as server:
+            print(server.endpoint)
+            for name, value in server.environment.items():
                 print(f"export {name}={value}")
-            # boto3 sends none without TLS; other clients do.
+            # A comment only, because boto3 sends no API key without TLS; other clients do.
             print(f"# or, with an API key: export AWS_BEARER_TOKEN_BEDROCK={API_KEY}", flush=True)
-            end.wait()
-    except OSError as failed:
-        sys.exit(f"The server did not start: {failed}")
+            stop.wait()
+    except OSError as error:
+        sys.exit(f"The server did not start: {error}")
 
 
 if __name__ == "__main__":

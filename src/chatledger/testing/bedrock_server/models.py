@@ -1,25 +1,27 @@
-"""The models that the server knows, and how a request may name them."""
+"""The models that the server knows, and the ids by which a request may name them."""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn
 
-from chatledger.testing.bedrock_server.refusing import Refused
+from chatledger.testing.bedrock_server.errors import BedrockError
 
 GEOGRAPHIES = ("us", "us-gov", "eu", "apac", "jp", "au", "ca", "global")
-"""What the id of a cross-region inference profile begins with."""
+"""The possible prefixes of a cross-region inference profile's id."""
 
 Sampling = Literal["both", "one", "none"]
 
 
 @dataclass(frozen=True, slots=True)
 class BedrockModel:
-    """What of a model decides whether it takes a request.
+    """The properties of a model that decide whether it accepts a request.
 
-    ``on_demand`` is whether its bare id may be invoked; ``profiles`` are the geographies of its
-    inference profiles. ``sampling`` is how many of temperature and top_p a request may set: both,
-    one of them, none.
+    Attributes:
+        on_demand: True if the model may be invoked by its own id, without an inference profile.
+        profiles: The geographies of its cross-region inference profiles.
+        sampling: Whether a request may set temperature and top_p: both, only one of them, or none.
+        max_stop_sequences: The number of stop sequences that a request may set.
     """
 
     id: str
@@ -28,13 +30,13 @@ class BedrockModel:
     on_demand: bool = False
     profiles: Sequence[str] = ("us", "eu", "apac", "global")
     sampling: Sampling = "both"
-    prompt_caching: bool = False
-    cache_minimum: int = 1024
-    """Tokens that a prefix needs to be cached; a shorter one is not, and that is no error."""
-    tools: bool = True
-    system_prompts: bool = True
-    prefill: bool = True
-    stop_sequences: int = 2500
+    supports_prompt_caching: bool = False
+    min_cached_tokens: int = 1024
+    """The least tokens of a prefix that is cached; a shorter one is not, without an error."""
+    supports_tools: bool = True
+    supports_system_prompts: bool = True
+    supports_prefill: bool = True
+    max_stop_sequences: int = 2500
 
 
 KNOWN_MODELS = (
@@ -44,13 +46,13 @@ KNOWN_MODELS = (
         max_output_tokens=64_000,
         profiles=("us", "us-gov", "eu", "jp", "au", "global"),
         sampling="one",
-        prompt_caching=True,
+        supports_prompt_caching=True,
     ),
     BedrockModel(
         "anthropic.claude-sonnet-4-20250514-v1:0",
         context_tokens=200_000,
         max_output_tokens=64_000,
-        prompt_caching=True,
+        supports_prompt_caching=True,
     ),
     BedrockModel(
         "anthropic.claude-haiku-4-5-20251001-v1:0",
@@ -58,8 +60,8 @@ KNOWN_MODELS = (
         max_output_tokens=64_000,
         profiles=("us", "eu", "jp", "au", "global"),
         sampling="one",
-        prompt_caching=True,
-        cache_minimum=4096,
+        supports_prompt_caching=True,
+        min_cached_tokens=4096,
     ),
     BedrockModel(
         "anthropic.claude-opus-4-7",
@@ -67,9 +69,9 @@ KNOWN_MODELS = (
         max_output_tokens=128_000,
         profiles=("us", "eu", "jp", "au", "global"),
         sampling="none",
-        prompt_caching=True,
-        cache_minimum=4096,
-        prefill=False,
+        supports_prompt_caching=True,
+        min_cached_tokens=4096,
+        supports_prefill=False,
     ),
     BedrockModel(
         "anthropic.claude-3-haiku-20240307-v1:0",
@@ -84,8 +86,8 @@ KNOWN_MODELS = (
         max_output_tokens=10_000,
         on_demand=True,
         profiles=("us", "us-gov", "eu", "apac"),
-        prompt_caching=True,
-        stop_sequences=4,
+        supports_prompt_caching=True,
+        max_stop_sequences=4,
     ),
     BedrockModel(
         "amazon.nova-micro-v1:0",
@@ -93,11 +95,11 @@ KNOWN_MODELS = (
         max_output_tokens=10_000,
         on_demand=True,
         profiles=("us", "us-gov", "eu", "apac"),
-        prompt_caching=True,
-        stop_sequences=4,
+        supports_prompt_caching=True,
+        max_stop_sequences=4,
     ),
 )
-"""A few, with what AWS says of them; pass ``BedrockServer`` your own where these do not do.
+"""A few models with the limits that AWS documents; pass ``BedrockServer`` others if you need them.
 
 https://docs.aws.amazon.com/bedrock/latest/userguide/models-supported.html
 https://docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-support.html
@@ -112,49 +114,55 @@ _ARN = re.compile(
 )
 
 
-def named(
-    model_id: str, models: Sequence[BedrockModel], *, applications: Mapping[str, str]
+def find_model(
+    model_id: str, models: Sequence[BedrockModel], *, application_profiles: Mapping[str, str]
 ) -> BedrockModel:
-    """The model that ``model_id`` means: its own id, a profile's, or an ARN of one of them.
+    """Return the model that a request names; raise ``BedrockError`` for an invalid id.
 
-    ``applications`` are the models' ids of application inference profiles. One that is not among
-    them means the first of ``models``, as nobody but the account knows what it stands for.
+    ``model_id`` is the id of a model or of an inference profile, or the ARN of either.
+    ``application_profiles`` holds model ids by the ids of application inference profiles. Any other
+    application profile stands for the first of ``models``, since only the account that made it
+    knows its model.
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-use.html
     """
     arn = _ARN.fullmatch(model_id)
     if arn is None:
-        return _profile(model_id, models) or _on_demand(model_id, models, asked=model_id)
+        return _model_of_profile(model_id, models) or _on_demand_model(
+            model_id, models, requested=model_id
+        )
     name = arn["name"]
     match arn["kind"]:
         case None:
-            return _on_demand(name, models, asked=model_id)
+            return _on_demand_model(name, models, requested=model_id)
         case "inference-profile":
-            return _profile(name, models) or _unknown()
-    return _by_id(applications.get(name, models[0].id), models) or _unknown()
+            return _model_of_profile(name, models) or _reject_unknown()
+    return _model_by_id(application_profiles.get(name, models[0].id), models) or _reject_unknown()
 
 
-def _profile(name: str, models: Sequence[BedrockModel]) -> BedrockModel | None:
-    geography, _, model_id = name.partition(".")
-    model = _by_id(model_id, models)
+def _model_of_profile(profile: str, models: Sequence[BedrockModel]) -> BedrockModel | None:
+    geography, _, model_id = profile.partition(".")
+    model = _model_by_id(model_id, models)
     if model and geography in GEOGRAPHIES and geography in model.profiles:
         return model
     return None
 
 
-def _on_demand(model_id: str, models: Sequence[BedrockModel], *, asked: str) -> BedrockModel:
-    model = _by_id(model_id, models) or _unknown()
+def _on_demand_model(
+    model_id: str, models: Sequence[BedrockModel], *, requested: str
+) -> BedrockModel:
+    model = _model_by_id(model_id, models) or _reject_unknown()
     if not model.on_demand:
-        raise Refused(
-            f"Invocation of model ID {asked} with on-demand throughput isn’t supported. Retry "
+        raise BedrockError(
+            f"Invocation of model ID {requested} with on-demand throughput isn’t supported. Retry "
             "your request with the ID or ARN of an inference profile that contains this model."
         )
     return model
 
 
-def _by_id(model_id: str, models: Sequence[BedrockModel]) -> BedrockModel | None:
+def _model_by_id(model_id: str, models: Sequence[BedrockModel]) -> BedrockModel | None:
     return next((model for model in models if model.id == model_id), None)
 
 
-def _unknown() -> BedrockModel:
-    raise Refused("The provided model identifier is invalid.")
+def _reject_unknown() -> NoReturn:
+    raise BedrockError("The provided model identifier is invalid.")

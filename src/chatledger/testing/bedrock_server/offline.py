@@ -1,36 +1,37 @@
-"""What the server says by itself, as Chatledger's offline model, within a request's limits."""
+"""Responses of Chatledger's offline model, within the limits that a request sets."""
 
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from chatledger.models import offline
-from chatledger.testing.bedrock_server.answers import Says
 from chatledger.testing.bedrock_server.requests import Request
+from chatledger.testing.bedrock_server.script import Says
 
 
-def offline_answer(request: Request) -> Says:
-    """The reply to what the user said, cut at a stop sequence or after ``maxTokens`` words."""
-    text = offline.answer(said(request.body) or [""])
+def offline_response(request: Request) -> Says:
+    """Return the offline model's reply, cut at a stop sequence or after ``maxTokens`` words."""
+    text = offline.reply_text(user_texts(request.body) or [""])
     settings = request.body.get("inferenceConfig") or {}
     stop_reason = "end_turn"
-    found = [at for end in settings.get("stopSequences") or [] if (at := text.find(end)) >= 0]
+    stops = settings.get("stopSequences") or []
+    found = [index for stop in stops if (index := text.find(stop)) >= 0]
     if found:
         text, stop_reason = text[: min(found)], "stop_sequence"
-    pieces = in_pieces(text)
-    most = settings.get("maxTokens")
-    if most is not None and len(pieces) > most:
-        pieces, stop_reason = pieces[:most], "max_tokens"
+    pieces = split_words(text)
+    max_tokens = settings.get("maxTokens")
+    if max_tokens is not None and len(pieces) > max_tokens:
+        pieces, stop_reason = pieces[:max_tokens], "max_tokens"
     return Says(pieces, stop_reason=stop_reason)
 
 
-def in_pieces(text: str) -> list[str]:
-    """``text`` in words with the white space before them, and nothing lost."""
+def split_words(text: str) -> list[str]:
+    """Split ``text`` into words, each with the white space before it; joined they are ``text``."""
     return re.findall(r"\s*\S+|\s+$", text)
 
 
-def said(body: Mapping[str, Any]) -> list[str]:
-    """What the user said in each message; of a tool, what it gave."""
+def user_texts(body: Mapping[str, Any]) -> list[str]:
+    """Return the text of each user message, including that of tool results."""
     return [
         "\n".join(_texts(message["content"]))
         for message in body["messages"]

@@ -1,4 +1,4 @@
-"""What the server was asked, for a test to look at."""
+"""Requests as the server received them, for a test to inspect."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,11 +8,13 @@ from typing import Any
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """A request that came in, whether it was answered or refused.
+    """A request that the server received, whether it was accepted or rejected.
 
-    ``operation`` is ``Converse`` or ``ConverseStream``, ``model_id`` is as the client named the
-    model, ``headers`` have names in small letters. ``body`` is what the JSON said, and empty
-    where it was none.
+    Attributes:
+        operation: ``Converse`` or ``ConverseStream``.
+        model_id: The model id exactly as the client sent it.
+        headers: The HTTP headers, by names in lower case.
+        body: The parsed JSON; empty if the body was not a JSON object.
     """
 
     operation: str
@@ -20,12 +22,13 @@ class Request:
     headers: Mapping[str, str] = field(repr=False)
     body: dict[str, Any] = field(repr=False, default_factory=dict)
     error: str | None = None
-    """The code that it was refused or failed with, before anything was answered."""
+    """The code of the HTTP error it was answered with, or None."""
     abandoned: Event = field(repr=False, default_factory=Event)
-    """Set once the client goes away before the answer is complete."""
+    """Set once the client disconnects before the response is complete."""
     ended: Event = field(repr=False, default_factory=Event)
-    """Set once the server has nothing to do with it any more."""
+    """Set once the server has finished with the request."""
 
     @property
-    def streams(self) -> bool:
+    def is_streaming(self) -> bool:
+        """True for ``ConverseStream``."""
         return self.operation == "ConverseStream"

@@ -1,4 +1,4 @@
-"""The server as tests use it: a context manager with a thread and an event loop of its own."""
+"""The server as tests use it: a context manager that runs an event loop in a thread of its own."""
 
 import asyncio
 import time
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
-from chatledger.testing.bedrock_server.answers import Answer, Answering, Fails
-from chatledger.testing.bedrock_server.authorizing import ACCESS_KEY, API_KEY, SECRET_KEY
-from chatledger.testing.bedrock_server.counting import PromptCache
+from chatledger.testing.bedrock_server.authentication import ACCESS_KEY, API_KEY, SECRET_KEY
 from chatledger.testing.bedrock_server.models import KNOWN_MODELS, BedrockModel
-from chatledger.testing.bedrock_server.offline import offline_answer
+from chatledger.testing.bedrock_server.offline import offline_response
+from chatledger.testing.bedrock_server.request_handler import RequestHandler
 from chatledger.testing.bedrock_server.requests import Request
-from chatledger.testing.bedrock_server.serving import Service
+from chatledger.testing.bedrock_server.script import Fails, Responder, ScriptedResponse
 from chatledger.testing.bedrock_server.shapes import input_shape
+from chatledger.testing.bedrock_server.tokens import PromptCache
 
 if TYPE_CHECKING:
     from botocore.config import Config
@@ -30,56 +30,63 @@ BACKLOG = 2048
 
 
 class BedrockServer:
-    """A context manager: within it, ``endpoint`` answers as Amazon Bedrock Runtime does.
+    """A fake of Amazon Bedrock Runtime, served at ``endpoint`` within the ``with`` block.
 
-    A request that Bedrock would refuse is refused. Every other one takes the next answer of the
-    script, or, once that is empty, what ``answering`` says: by default what Chatledger's offline
-    model does. ``pace`` is seconds between the pieces of a reply that says nothing of its own.
+    It rejects a request that Bedrock would reject. Every other request receives the next response
+    of the script or, when the script is empty, the one that ``responder`` returns.
 
-    ``models`` are all that it knows, ``applications`` the models' ids by the ids of application
-    inference profiles, ``secrets`` the secret keys by access keys, ``api_keys`` the bearer tokens.
+    Args:
+        pace: Seconds between the pieces of a reply that sets no ``pause`` of its own.
+        responder: Chooses the response when the script is empty; Chatledger's offline model by
+            default.
+        models: All models that the server knows.
+        application_profiles: Model ids by the ids of application inference profiles.
+        secret_keys: Secret keys by access key; ``{ACCESS_KEY: SECRET_KEY}`` by default.
+        api_keys: The API keys (bearer tokens) that it accepts.
+        host: The address to listen on.
+        port: The port to listen on; 0 for any free one.
     """
 
     def __init__(
         self,
         *,
         pace: float = 0.0,
-        answering: Answering = offline_answer,
+        responder: Responder = offline_response,
         models: Sequence[BedrockModel] = KNOWN_MODELS,
-        applications: Mapping[str, str] | None = None,
-        secrets: Mapping[str, str] | None = None,
+        application_profiles: Mapping[str, str] | None = None,
+        secret_keys: Mapping[str, str] | None = None,
         api_keys: Sequence[str] = (API_KEY,),
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
         self.endpoint = ""
         self.requests: list[Request] = []
-        """What was asked, in the order in which it came, with what was refused."""
-        self._answering = answering
-        self._script: deque[Answer] = deque()
+        """All requests in the order of their arrival, including rejected ones."""
+        self._responder = responder
+        self._script: deque[ScriptedResponse] = deque()
         self._changed = Condition()
         self._host, self._port = host, port
-        self._service = Service(
+        self._handler = RequestHandler(
             models=models,
-            applications=applications or {},
-            secrets={ACCESS_KEY: SECRET_KEY} if secrets is None else secrets,
+            application_profiles=application_profiles or {},
+            secret_keys={ACCESS_KEY: SECRET_KEY} if secret_keys is None else secret_keys,
             api_keys=frozenset(api_keys),
-            answer=self._answer,
-            arrived=self._arrived,
-            left=self._left,
+            respond=self._respond,
+            on_request=self._record,
+            on_end=self._notify,
             pace=pace,
         )
         self._clients: list[Any] = []
         self._thread: Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._end: asyncio.Event | None = None
+        self._stop: asyncio.Event | None = None
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables with which boto3, and whatever else goes by AWS's names, comes here.
+        """The environment variables that direct boto3 and other AWS clients to this server.
 
-        They are an access key's: boto3 sends an API key (``AWS_BEARER_TOKEN_BEDROCK``) over TLS
-        alone, and does so before it looks for an access key.
+        They hold an access key, not an API key (``AWS_BEARER_TOKEN_BEDROCK``): boto3 prefers an
+        API key if there is one, but sends it only over TLS.
         """
         access_key, secret_key = self._credentials()
         return {
@@ -90,9 +97,9 @@ class BedrockServer:
         }
 
     def client(self, config: "Config | None" = None) -> Any:
-        """A boto3 client for it that signs; no account, profile, proxy or setting is looked at.
+        """Return a boto3 client of this server, which is closed with the server.
 
-        It is closed with the server.
+        It signs its requests and ignores the account, profile and proxies of its environment.
         """
         import boto3
         from botocore.config import Config
@@ -110,28 +117,28 @@ class BedrockServer:
         self._clients.append(client)
         return client
 
-    def script(self, *answers: Answer) -> None:
-        """Answer the next requests so, one after the other, behind what is scripted already."""
-        for answer in answers:
-            if isinstance(answer, Fails):
-                self._script.extend([replace(answer, times=1)] * answer.times)
+    def script(self, *responses: ScriptedResponse) -> None:
+        """Add responses to the end of the script; each is given to one request."""
+        for response in responses:
+            if isinstance(response, Fails):
+                self._script.extend([replace(response, times=1)] * response.times)
             else:
-                self._script.append(answer)
+                self._script.append(response)
 
     def reset(self) -> None:
-        """Forget the script, the requests and what is cached of prompts."""
+        """Clear the script, the recorded requests and the prompt cache."""
         with self._changed:
             self._script.clear()
             self.requests.clear()
-            self._service.cache = PromptCache()
+            self._handler.cache = PromptCache()
 
-    def wait_requests(self, count: int = 1, *, timeout: float = 10.0) -> list[Request]:
-        """The requests, once there are so many; raises ``TimeoutError``."""
+    def wait_for_requests(self, count: int = 1, *, timeout: float = 10.0) -> list[Request]:
+        """Return all requests once ``count`` have arrived; raise ``TimeoutError`` otherwise."""
         self._wait(lambda: len(self.requests) >= count, f"{count} requests", timeout)
         return list(self.requests)
 
-    def wait_abandoned(self, *, timeout: float = 10.0) -> Request:
-        """The first request whose client went away; raises ``TimeoutError`` if none does."""
+    def wait_for_abandoned_request(self, *, timeout: float = 10.0) -> Request:
+        """Return the first abandoned request; raise ``TimeoutError`` if there is none in time."""
 
         def abandoned() -> list[Request]:
             return [request for request in self.requests if request.abandoned.is_set()]
@@ -140,7 +147,7 @@ class BedrockServer:
         return abandoned()[0]
 
     def __enter__(self) -> Self:
-        # Read now, as it takes a moment in which no request would be answered.
+        # Loading them takes a moment, during which the event loop would serve nobody.
         input_shape("Converse")
         input_shape("ConverseStream")
         ready: Future[int] = Future()
@@ -159,20 +166,20 @@ class BedrockServer:
         if self._thread is None:
             return
         assert self._loop is not None
-        assert self._end is not None
-        with suppress(RuntimeError):  # it ended already
-            self._loop.call_soon_threadsafe(self._end.set)
+        assert self._stop is not None
+        with suppress(RuntimeError):  # the loop is closed already
+            self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
         self._thread = None
 
     async def _serve(self, ready: "Future[int]") -> None:
-        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-        self._service.closing = False
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._handler.is_closing = False
         runner = web.AppRunner(
-            self._service.application(),
+            self._handler.application(),
             access_log=None,
             handler_cancellation=True,
-            # Nobody waits for the answers any more. Zero would mean: for as long as it takes.
+            # Nobody waits for the responses any longer. Zero would mean no limit.
             shutdown_timeout=0.01,
         )
         try:
@@ -180,32 +187,32 @@ class BedrockServer:
             site = web.TCPSite(runner, self._host, self._port, backlog=BACKLOG)
             await site.start()
             ready.set_result(runner.addresses[0][1])
-        except BaseException as failed:
+        except BaseException as error:
             await runner.cleanup()
-            ready.set_exception(failed)
+            ready.set_exception(error)
             return
-        await self._end.wait()
-        self._service.closing = True
+        await self._stop.wait()
+        self._handler.is_closing = True
         await runner.cleanup()
 
     def _credentials(self) -> tuple[str, str]:
-        return next(iter(self._service.secrets.items()))
+        return next(iter(self._handler.secret_keys.items()))
 
-    def _answer(self, request: Request) -> Answer:
-        return self._script.popleft() if self._script else self._answering(request)
+    def _respond(self, request: Request) -> ScriptedResponse:
+        return self._script.popleft() if self._script else self._responder(request)
 
-    def _arrived(self, request: Request) -> None:
+    def _record(self, request: Request) -> None:
         with self._changed:
             self.requests.append(request)
             self._changed.notify_all()
 
-    def _left(self, request: Request) -> None:
+    def _notify(self, request: Request) -> None:
         with self._changed:
             self._changed.notify_all()
 
-    def _wait(self, condition: Callable[[], bool], what: str, timeout: float) -> None:
-        end = time.monotonic() + timeout
+    def _wait(self, condition: Callable[[], bool], description: str, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
         with self._changed:
             while not condition():
-                if not self._changed.wait(end - time.monotonic()):
-                    raise TimeoutError(f"There was not {what} within {timeout} s.")
+                if not self._changed.wait(deadline - time.monotonic()):
+                    raise TimeoutError(f"Waited {timeout} s in vain for {description}.")

@@ -1,16 +1,25 @@
-"""Deterministic simulation of DynamoDB stores, as FoundationDB tests itself.
+"""Deterministic simulation testing of the DynamoDB store, in the style of FoundationDB.
 
     python -m chatledger.testing.simulation --seconds 600
 
-A seed makes a schedule: some clients, each a store of its own on one table in memory, what they
-ask for, whose call comes next, which are lost, late or throttled, who dies, when clocks jump and
-what TTL deletes. The history is then checked against what the contract of stores allows. The same
-seed makes the same schedule, so that what was found can be looked at, mended and tried again.
+A seed determines a schedule: several clients, each with a store of its own on one table in memory,
+the operations they call, whose call comes next, which calls are lost, delayed or throttled, which
+clients crash, when clocks jump and which items TTL deletes. The resulting history is then checked
+against what the store's contract allows. The same seed always makes the same schedule, so a
+failure can be examined, fixed and run again.
 """
 
-from chatledger.testing.simulation.dynamodb import SimulatedTable
-from chatledger.testing.simulation.expressions import Unknown
-from chatledger.testing.simulation.running import Played, play
-from chatledger.testing.simulation.schedules import Failure, script, simulate
+from chatledger.testing.simulation.expressions import Unsupported
+from chatledger.testing.simulation.parallel import SimulationSummary, run_schedules
+from chatledger.testing.simulation.schedules import ScheduleFailure, run_schedule, trace_schedule
+from chatledger.testing.simulation.simulated_table import SimulatedTable
 
-__all__ = ["Failure", "Played", "SimulatedTable", "Unknown", "play", "script", "simulate"]
+__all__ = [
+    "ScheduleFailure",
+    "SimulatedTable",
+    "SimulationSummary",
+    "Unsupported",
+    "run_schedule",
+    "run_schedules",
+    "trace_schedule",
+]

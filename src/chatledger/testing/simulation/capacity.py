@@ -1,19 +1,19 @@
-"""How large items are, and how many capacity units reading and writing them takes."""
+"""Sizes of items, and the capacity units that reads and writes consume."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from chatledger.stores.dynamodb.calls import Item
-from chatledger.testing.simulation.expressions import Unknown
+from chatledger.testing.simulation.expressions import Unsupported
 
-WRITE_UNIT, READ_UNIT = 1024, 4096
-ITEM_BYTES = 400 * 1024
+WRITE_UNIT, READ_UNIT = 1024, 4096  # bytes
+MAX_ITEM_BYTES = 400 * 1024
 
 
 @dataclass(slots=True)
 class Units:
-    """Capacity units that a call takes of the table, and of its index."""
+    """Capacity units that a call consumes of the table, and of its index."""
 
     table: float = 0.0
     index: float = 0.0
@@ -22,29 +22,29 @@ class Units:
         self.table += times * other.table
         self.index += times * other.index
 
-    def told(self, how: str, *, table: str, index: str) -> dict[str, Any]:
-        """As a reply tells them, where it is asked to tell them so."""
-        told: dict[str, Any] = {"TableName": table, "CapacityUnits": self.table + self.index}
-        match how:
+    def as_reply(self, detail: str, *, table: str, index: str) -> dict[str, Any]:
+        """Return the ``ConsumedCapacity`` of a reply, in the detail that the call asks for."""
+        capacity: dict[str, Any] = {"TableName": table, "CapacityUnits": self.table + self.index}
+        match detail:
             case "TOTAL":
                 pass
             case "INDEXES":
-                told["Table"] = {"CapacityUnits": self.table}
+                capacity["Table"] = {"CapacityUnits": self.table}
                 if self.index:
-                    told["GlobalSecondaryIndexes"] = {index: {"CapacityUnits": self.index}}
+                    capacity["GlobalSecondaryIndexes"] = {index: {"CapacityUnits": self.index}}
             case _:
-                raise Unknown(f"ReturnConsumedCapacity {how}")
-        return told
+                raise Unsupported(f"ReturnConsumedCapacity {detail}")
+        return capacity
 
 
 def item_size(item: Item) -> int:
-    """The item's size in bytes (AWS: item sizes and formats)."""
+    """Return the item's size in bytes, as in AWS's "DynamoDB item sizes and formats"."""
     size = 0
     for name, attribute in item.items():
-        size += _bytes(name)
+        size += _text_size(name)
         for kind, value in attribute.items():
             if kind == "S":
-                size += _bytes(value)
+                size += _text_size(value)
             elif kind == "N":
                 size += _number_size(value)
             elif kind == "B":
@@ -54,12 +54,15 @@ def item_size(item: Item) -> int:
     return size
 
 
-def _bytes(text: str) -> int:
+def _text_size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
 def _number_size(value: str) -> int:
-    """A byte for two digits, zeros at the end left out in pairs, one for the rest, one for -."""
+    """Return the size in bytes: one for two digits, one more, and one for a minus sign.
+
+    Pairs of trailing zeros take no space.
+    """
     if value == "0":
         return 1
     digits = value.removeprefix("-")
@@ -70,7 +73,7 @@ def _number_size(value: str) -> int:
 
 
 def write_units(*sizes: int) -> int:
-    """For a write that makes an item of one size one of another: the larger counts."""
+    """Return the units of a write, given the item's sizes before and after: the larger counts."""
     return max(1, -(-max(sizes) // WRITE_UNIT))
 
 
@@ -80,11 +83,17 @@ def read_units(size: int, *, consistent: bool) -> float:
 
 
 def index_units(before: Item | None, after: Item | None, keys: Iterable[str]) -> int:
-    """What an index takes for a write; None where it does not hold the item."""
+    """Return what a write consumes of an index.
+
+    Args:
+        before: The item in the index before the write; None if the index does not contain it.
+        after: The same after the write.
+        keys: The names of the index's key attributes.
+    """
     if before == after:
         return 0
     old = 0 if before is None else item_size(before)
     new = 0 if after is None else item_size(after)
     if before and after and any(before[key] != after[key] for key in keys):
-        return write_units(old) + write_units(new)  # deleted there, and put elsewhere
+        return write_units(old) + write_units(new)  # deleted, and put under the new key
     return write_units(old, new)

@@ -1,9 +1,10 @@
-"""Is there an order of the operations, consistent with real time, that explains every answer?
+"""Check a history: is there an order of its operations that explains every answer?
 
-The search of Wing and Gong (1993) with the memory of Lowe (2017), as Porcupine and Knossos do it:
-of the operations that may come next one is tried after another, and a set of operations that leads
-to a state once seen to fail is not tried again. Those come first that took effect first as far as
-one could see, so that a history that can be explained mostly is at once.
+The order must agree with real time: an operation that ended before another one started comes first.
+The search is that of Wing and Gong (1993), with Lowe's (2017) memory of failed states, as in
+Porcupine and Knossos: try each operation that may come next, and never continue twice from the same
+set of operations and the same state. Operations are tried in the order in which they probably took
+effect, so that a history that can be explained usually is at once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,231 +15,275 @@ from chatledger.conversations import Listing
 from chatledger.errors import NotFound
 from chatledger.testing.simulation import rules
 from chatledger.testing.simulation.history import PENDING, Operation
-from chatledger.testing.simulation.model import NEVER, Moment, State
+from chatledger.testing.simulation.model import NEVER, ConversationState, Interval
 
-AGAIN = 3
-"""How often a conversation may begin anew while its owner's are being deleted."""
-MOST_STEPS = 200_000
-"""Of one search; a history that needs more is given up on, and counted as explained."""
+MAX_RECREATIONS = 3
+"""The most often that a conversation may be created again while ``delete_owner`` runs."""
+MAX_STEPS = 200_000
+"""The most steps of one search; a history that needs more counts as explained."""
 
 
-class World(NamedTuple):
-    """The state of every conversation, and what operations of several steps carry along."""
+class CombinedState(NamedTuple):
+    """The states of all conversations, and the values that operations of several effects carry
+    from one effect to the next, by the operation's number."""
 
-    states: tuple[State, ...]
+    states: tuple[ConversationState, ...]
     carried: tuple[tuple[int, Any], ...] = ()
 
-    def having(self, place: int, state: State) -> "World":
-        if state is self.states[place]:
+    def with_state(self, index: int, state: ConversationState) -> "CombinedState":
+        if state is self.states[index]:
             return self
         states = list(self.states)
-        states[place] = state
-        return World(tuple(states), self.carried)
+        states[index] = state
+        return CombinedState(tuple(states), self.carried)
 
-    def carries(self, number: int) -> Any:
+    def carried_value(self, number: int) -> Any:
         return next((value for key, value in self.carried if key == number), None)
 
-    def carrying(self, number: int, value: Any) -> "World":
+    def with_carried(self, number: int, value: Any) -> "CombinedState":
+        """Return the state with that value for the operation; None removes it."""
         others = tuple(entry for entry in self.carried if entry[0] != number)
-        return World(self.states, others if value is None else (*others, (number, value)))
+        return CombinedState(self.states, others if value is None else (*others, (number, value)))
 
 
-Apply: TypeAlias = Callable[[World], Iterator[World]]
+Apply: TypeAlias = Callable[[CombinedState], Iterator[CombinedState]]
 
 
 @dataclass(slots=True, eq=False)
-class Move:
-    """A step of an operation that happens at one moment, behind those that it ``follows``."""
+class Effect:
+    """A part of an operation that takes effect at one moment; most operations have just one."""
 
     operation: Operation
     apply: Apply
+    """Yields every state that may follow the given one."""
     hint: float
-    follows: Sequence["Move"] = ()
-    optional: bool = False
+    """The step at which it probably took effect."""
+    after: Sequence["Effect"] = ()
+    """The effects that must come first."""
+    is_optional: bool = False
 
 
-def unexplained(operations: Sequence[Operation], conversations: Sequence[str]) -> str | None:
-    """None where there is such an order; else the first answer that makes it impossible."""
-    if explained(operations, conversations):
+def find_violation(operations: Sequence[Operation], conversations: Sequence[str]) -> str | None:
+    """Return the first answer that no order explains, in words; None if there is none."""
+    if is_explainable(operations, conversations):
         return None
-    for operation in sorted(operations, key=lambda one: one.done):
-        if operation.acknowledged and not explained(
-            _until(operations, operation.done), conversations
+    for operation in sorted(operations, key=lambda operation: operation.end_step):
+        if operation.is_acknowledged and not is_explainable(
+            _history_until(operation.end_step, operations), conversations
         ):
-            told = f"[{operation.number}] {operation.kind}"
-            return f"no order of the operations explains what {told} was answered"
-    return "no order of the operations explains what they were answered"
+            name = f"[{operation.number}] {operation.kind}"
+            return f"no order of the operations explains the answer of {name}"
+    return "no order of the operations explains their answers"
 
 
-def _until(operations: Sequence[Operation], end: float) -> list[Operation]:
-    """The history as it was at that step: what was under way had no answer yet."""
+def _history_until(step: float, operations: Sequence[Operation]) -> list[Operation]:
+    """Return the history as it was at that step, when later answers had not been given yet."""
     return [
-        operation if operation.done <= end else replace(operation, done=NEVER, answer=PENDING)
+        operation
+        if operation.end_step <= step
+        else replace(operation, end_step=NEVER, answer=PENDING)
         for operation in operations
-        if operation.begun <= end
+        if operation.start_step <= step
     ]
 
 
-def explained(operations: Sequence[Operation], conversations: Sequence[str]) -> bool:
-    """Whether there is such an order."""
-    moves = [
-        move
+def is_explainable(operations: Sequence[Operation], conversations: Sequence[str]) -> bool:
+    """Return whether some order of the operations explains every answer."""
+    effects = [
+        effect
         for operation in operations
-        for move in _moves(operation, operation.moment(operations), conversations)
+        for effect in _effects_of(operation, operation.interval(operations), conversations)
     ]
-    moves.sort(key=lambda move: move.hint)
-    return _Search(moves).succeeds(World((State(),) * len(conversations)), 0)
+    effects.sort(key=lambda effect: effect.hint)
+    start = CombinedState((ConversationState(),) * len(conversations))
+    return _Search(effects).succeeds(start, 0)
 
 
 class _Search:
-    def __init__(self, moves: Sequence[Move]) -> None:
-        bits = {id(move): 1 << n for n, move in enumerate(moves)}
-        self._moves = [
+    """A search for an order of the effects. Sets of effects are bit masks."""
+
+    def __init__(self, effects: Sequence[Effect]) -> None:
+        bits = {id(effect): 1 << n for n, effect in enumerate(effects)}
+        self._effects = [
             (
-                bits[id(move)],
-                sum(bits[id(other)] for other in move.follows),
-                move.operation.begun,
-                move.apply,
+                bits[id(effect)],
+                sum(bits[id(other)] for other in effect.after),
+                effect.operation.earliest_step,
+                effect.apply,
             )
-            for move in moves
+            for effect in effects
         ]
         self._required = [
-            (bits[id(move)], move.operation.done)
-            for move in moves
-            if move.operation.acknowledged and not move.optional
+            (bits[id(effect)], effect.operation.end_step)
+            for effect in effects
+            if effect.operation.is_acknowledged and not effect.is_optional
         ]
-        # By their end, so that the first that is not done yet bounds what may come next.
+        # In order of their ends, so that the first one not done yet limits what may come next.
         self._required.sort(key=lambda entry: entry[1])
-        self._failed: set[tuple[int, World]] = set()
+        self._failed: set[tuple[int, CombinedState]] = set()
         self._steps = 0
 
-    def succeeds(self, world: World, done: int) -> bool:
+    def succeeds(self, state: CombinedState, done: int) -> bool:
+        """Return whether the effects that are not in ``done`` can follow, from that state."""
         horizon = next((end for bit, end in self._required if not done & bit), None)
         if horizon is None:
             return True
-        if self._failed and (done, world) in self._failed:
+        if self._failed and (done, state) in self._failed:
             return False
         self._steps += 1
-        if self._steps > MOST_STEPS:
+        if self._steps > MAX_STEPS:
             return True
-        for bit, follows, begun, apply in self._moves:
-            if not done & bit and follows & done == follows and begun < horizon:
-                for after in apply(world):
-                    if self.succeeds(after, done | bit):
+        for bit, after, start, apply in self._effects:
+            if not done & bit and after & done == after and start < horizon:
+                for next_state in apply(state):
+                    if self.succeeds(next_state, done | bit):
                         return True
-        self._failed.add((done, world))
+        self._failed.add((done, state))
         return False
 
 
-def _moves(operation: Operation, moment: Moment, conversations: Sequence[str]) -> list[Move]:
-    """The steps of the operation; none where it cannot have changed or told anything."""
-    if not operation.acknowledged and (
-        not operation.may_have_landed or operation.kind in _TELLING_ONLY
+def _effects_of(
+    operation: Operation, interval: Interval, conversations: Sequence[str]
+) -> list[Effect]:
+    """Return the effects of the operation; none if it neither changed nor revealed anything."""
+    if not operation.is_acknowledged and (
+        not operation.may_have_landed or operation.kind in _READS
     ):
         return []
     match operation.kind:
         case "sweep":
-            return []  # it frees what nobody sees
+            return []  # it deletes only what no caller can see
         case "list":
-            return _of_list(operation, moment, conversations)
+            return _effects_of_list(operation, interval, conversations)
         case "delete_owner":
-            return _of_deletion(operation, moment, conversations)
+            return _effects_of_delete_owner(operation, interval, conversations)
+        case "scan":
+            return _effects_of_scan(operation, interval, conversations)
         case "fork":
-            return _of_fork(operation, moment, conversations)
-    place = conversations.index(operation.conversation)
+            return _effects_of_fork(operation, interval, conversations)
+    index = conversations.index(operation.conversation)
     hint = _hint(operation, operation.conversation)
 
-    def ruled(rule: rules.Rule, *follows: Move) -> Move:
-        def apply(world: World) -> Iterator[World]:
-            for state in rule(world.states[place], operation, moment):
-                yield world.having(place, state)
+    def effect_of(rule: rules.Rule, *after: Effect) -> Effect:
+        def apply(combined: CombinedState) -> Iterator[CombinedState]:
+            for state in rule(combined.states[index], operation, interval):
+                yield combined.with_state(index, state)
 
-        return Move(operation, apply, hint, follows)
+        return Effect(operation, apply, hint, after)
 
-    if operation.kind == "update" and operation.acknowledged and not operation.refused:
-        read = ruled(rules.update_read)
-        read.hint = operation.begun
-        return [read, ruled(rules.update, read)]
-    return [ruled(rules.RULES[operation.kind])]
+    if operation.kind == "update" and operation.is_acknowledged and not operation.has_error:
+        read = effect_of(rules.read_by_update)
+        read.hint = operation.start_step
+        return [read, effect_of(rules.update, read)]
+    return [effect_of(rules.RULES[operation.kind])]
 
 
-_TELLING_ONLY = frozenset({"get", "tail", "page", "list"})
+_READS = frozenset({"get", "tail", "page", "list", "scan", "repair"})
+"""Operations that change nothing; ``repair`` is among them, because nothing is ever damaged."""
 
 
 def _hint(operation: Operation, conversation: str) -> float:
-    return operation.hints.get(conversation, operation.done)
+    if operation.earliest_step < operation.start_step:
+        # A read that need not see the latest changes is tried at every moment, from the first on.
+        return operation.earliest_step
+    return operation.hints.get(conversation, operation.end_step)
 
 
-def _of_list(operation: Operation, moment: Moment, conversations: Sequence[str]) -> list[Move]:
+def _effects_of_scan(
+    operation: Operation, interval: Interval, conversations: Sequence[str]
+) -> list[Effect]:
+    """Return one effect for each conversation, because a scan is not a snapshot."""
+    return _effects_of_listing(operation, interval, conversations, rules.scan_conversation)
+
+
+def _effects_of_list(
+    operation: Operation, interval: Interval, conversations: Sequence[str]
+) -> list[Effect]:
+    """Return one effect for each conversation, because a list is not a snapshot."""
+    return _effects_of_listing(operation, interval, conversations, rules.list_conversation)
+
+
+def _effects_of_listing(
+    operation: Operation, interval: Interval, conversations: Sequence[str], rule: rules.ListingRule
+) -> list[Effect]:
     answer = operation.answer
     assert isinstance(answer, Listing)
-    shown = {conversation.id: conversation for conversation in answer.conversations}
-    moves = []
-    for place, name in enumerate(conversations):
+    listed = {conversation.id: conversation for conversation in answer.conversations}
+    effects = []
+    for index, name in enumerate(conversations):
 
-        def apply(world: World, place: int = place, name: str = name) -> Iterator[World]:
-            for state in rules.listed(world.states[place], operation, moment, shown.get(name)):
-                yield world.having(place, state)
+        def apply(
+            combined: CombinedState, index: int = index, name: str = name
+        ) -> Iterator[CombinedState]:
+            for state in rule(combined.states[index], operation, interval, listed.get(name)):
+                yield combined.with_state(index, state)
 
-        moves.append(Move(operation, apply, _hint(operation, "")))
-    return moves
+        effects.append(Effect(operation, apply, _hint(operation, "")))
+    return effects
 
 
-def _of_deletion(operation: Operation, moment: Moment, conversations: Sequence[str]) -> list[Move]:
+def _effects_of_delete_owner(
+    operation: Operation, interval: Interval, conversations: Sequence[str]
+) -> list[Effect]:
+    """Return the deletion of each conversation, and the check of their number at the end."""
     number = operation.number
-    moves = []
-    for place, name in enumerate(conversations):
+    effects = []
+    for index, name in enumerate(conversations):
 
-        def apply(world: World, place: int = place) -> Iterator[World]:
-            for state, count in rules.owner_deleted(world.states[place], operation, moment):
-                after = world.having(place, state)
-                yield after.carrying(number, (after.carries(number) or 0) + count)
+        def delete(combined: CombinedState, index: int = index) -> Iterator[CombinedState]:
+            for state, count in rules.delete_owned(combined.states[index], operation, interval):
+                changed = combined.with_state(index, state)
+                yield changed.with_carried(number, (changed.carried_value(number) or 0) + count)
 
-        def again(world: World, place: int = place) -> Iterator[World]:
-            before = world.states[place]
-            for state, count in rules.owner_deleted(before, operation, moment):
+        def delete_again(combined: CombinedState, index: int = index) -> Iterator[CombinedState]:
+            before = combined.states[index]
+            for state, count in rules.delete_owned(before, operation, interval):
                 if state is not before:
-                    after = world.having(place, state)
-                    yield after.carrying(number, (after.carries(number) or 0) + count)
+                    changed = combined.with_state(index, state)
+                    yield changed.with_carried(number, (changed.carried_value(number) or 0) + count)
 
-        moves.append(Move(operation, apply, _hint(operation, name)))
-        # It looks again at the end, and what began meanwhile goes too.
-        for _ in range(AGAIN):
-            moves.append(Move(operation, again, operation.done, moves[-1:], optional=True))
+        effects.append(Effect(operation, delete, _hint(operation, name)))
+        # It walks over the owner's conversations again at the end, and deletes those created since.
+        for _ in range(MAX_RECREATIONS):
+            effects.append(
+                Effect(operation, delete_again, operation.end_step, effects[-1:], is_optional=True)
+            )
 
-    def count(world: World) -> Iterator[World]:
-        if (world.carries(number) or 0) == operation.answer:
-            yield world.carrying(number, None)
+    def check_count(combined: CombinedState) -> Iterator[CombinedState]:
+        if (combined.carried_value(number) or 0) == operation.answer:
+            yield combined.with_carried(number, None)
 
-    if operation.acknowledged:
-        moves.append(
-            Move(operation, count, operation.done, [move for move in moves if not move.optional])
-        )
-    return moves
+    if operation.is_acknowledged:
+        required = [effect for effect in effects if not effect.is_optional]
+        effects.append(Effect(operation, check_count, operation.end_step, required))
+    return effects
 
 
-def _of_fork(operation: Operation, moment: Moment, conversations: Sequence[str]) -> list[Move]:
+def _effects_of_fork(
+    operation: Operation, interval: Interval, conversations: Sequence[str]
+) -> list[Effect]:
+    """Return the read of the source and the write of the target, or the refusal by one of them."""
     number = operation.number
     source = conversations.index(operation.conversation)
     new_id = operation.arguments["new_id"]
     target = conversations.index(new_id)
-    if operation.acknowledged and operation.refused:
-        place = source if isinstance(operation.answer, NotFound) else target
+    if operation.is_acknowledged and operation.has_error:
+        index = source if isinstance(operation.answer, NotFound) else target
 
-        def refuse(world: World) -> Iterator[World]:
-            for state in rules.fork_refused(world.states[place], operation, moment):
-                yield world.having(place, state)
+        def refuse(combined: CombinedState) -> Iterator[CombinedState]:
+            for state in rules.refuse_fork(combined.states[index], operation, interval):
+                yield combined.with_state(index, state)
 
-        return [Move(operation, refuse, _hint(operation, conversations[place]))]
+        return [Effect(operation, refuse, _hint(operation, conversations[index]))]
 
-    def copy(world: World) -> Iterator[World]:
-        for state, copied in rules.copied(world.states[source], operation, moment):
-            yield world.having(source, state).carrying(number, copied)
+    def read(combined: CombinedState) -> Iterator[CombinedState]:
+        for state, copy in rules.fork_source(combined.states[source], operation, interval):
+            yield combined.with_state(source, state).with_carried(number, copy)
 
-    def put(world: World) -> Iterator[World]:
-        copied = world.carries(number)
-        for state in rules.forked(world.states[target], operation, moment, copied):
-            yield world.having(target, state).carrying(number, None)
+    def write(combined: CombinedState) -> Iterator[CombinedState]:
+        copy = combined.carried_value(number)
+        for state in rules.fork_target(combined.states[target], operation, interval, copy):
+            yield combined.with_state(target, state).with_carried(number, None)
 
-    copying = Move(operation, copy, _hint(operation, operation.conversation))
-    return [copying, Move(operation, put, _hint(operation, new_id), (copying,))]
+    read_effect = Effect(operation, read, _hint(operation, operation.conversation))
+    return [read_effect, Effect(operation, write, _hint(operation, new_id), (read_effect,))]

@@ -1,7 +1,7 @@
-"""The part of DynamoDB's expressions that plans use. Anything else is refused, never guessed at.
+"""A parser for the part of DynamoDB's expressions that plans use.
 
-Names must be written ``#name`` and values ``:name``. A text is compiled once, however often it is
-used.
+It raises ``Unsupported`` for everything else, and never guesses. Names must be written ``#name``
+and values ``:name``. Each text is compiled once, however often it is used.
 """
 
 import re
@@ -17,22 +17,22 @@ Values: TypeAlias = Mapping[str, Attribute]
 Test: TypeAlias = Callable[[Item, Names, Values], bool]
 
 
-class Unknown(Exception):
-    """An expression that this small parser does not know."""
+class Unsupported(Exception):
+    """The simulated table does not support this; it refuses instead of guessing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A compiled condition, and the placeholders that it mentions."""
+    """A compiled condition, and the placeholders in it."""
 
-    holds: Test
+    matches: Test
     names: frozenset[str]
     values: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class KeyCondition:
-    """``#pk = :pk``, or that and ``#sk BETWEEN :low AND :high``."""
+    """``#pk = :pk``, optionally with ``AND #sk BETWEEN :low AND :high``."""
 
     partition: tuple[str, str]
     between: tuple[str, str, str] | None
@@ -42,7 +42,7 @@ class KeyCondition:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What is set, as pairs of a name and a value, and the names of what is removed."""
+    """The names and values that an update sets, and the names that it removes."""
 
     sets: tuple[tuple[str, str], ...]
     removes: tuple[str, ...]
@@ -51,142 +51,144 @@ class Update:
 
 
 @lru_cache(1_000)
-def condition(text: str) -> Condition:
-    words = _Words(text)
-    holds = _either(words)
-    words.end()
-    return Condition(holds, *words.placeholders())
+def parse_condition(text: str) -> Condition:
+    tokens = _Tokens(text)
+    matches = _parse_or(tokens)
+    tokens.expect_end()
+    return Condition(matches, *tokens.placeholders())
 
 
 @lru_cache(1_000)
-def key_condition(text: str) -> KeyCondition:
-    words = _Words(text)
-    name = words.name()
-    words.expect("=")
-    partition = name, words.value()
+def parse_key_condition(text: str) -> KeyCondition:
+    tokens = _Tokens(text)
+    name = tokens.next_name()
+    tokens.expect("=")
+    partition = name, tokens.next_value()
     between = None
-    if words.take("AND"):
-        name = words.name()
-        words.expect("BETWEEN")
-        low = words.value()
-        words.expect("AND")
-        between = name, low, words.value()
-    words.end()
-    return KeyCondition(partition, between, *words.placeholders())
+    if tokens.skip("AND"):
+        name = tokens.next_name()
+        tokens.expect("BETWEEN")
+        low = tokens.next_value()
+        tokens.expect("AND")
+        between = name, low, tokens.next_value()
+    tokens.expect_end()
+    return KeyCondition(partition, between, *tokens.placeholders())
 
 
 @lru_cache(1_000)
-def update(text: str) -> Update:
-    words = _Words(text)
+def parse_update(text: str) -> Update:
+    tokens = _Tokens(text)
     sets: list[tuple[str, str]] = []
     removes: list[str] = []
-    if words.take("SET"):
+    if tokens.skip("SET"):
         while True:
-            name = words.name()
-            words.expect("=")
-            sets.append((name, words.value()))
-            if not words.take(","):
+            name = tokens.next_name()
+            tokens.expect("=")
+            sets.append((name, tokens.next_value()))
+            if not tokens.skip(","):
                 break
-    if words.take("REMOVE"):
-        removes = _names(words)
-    words.end()
-    return Update(tuple(sets), tuple(removes), *words.placeholders())
+    if tokens.skip("REMOVE"):
+        removes = _parse_names(tokens)
+    tokens.expect_end()
+    return Update(tuple(sets), tuple(removes), *tokens.placeholders())
 
 
 @lru_cache(1_000)
-def projection(text: str) -> tuple[str, ...]:
-    words = _Words(text)
-    names = _names(words)
-    words.end()
+def parse_projection(text: str) -> tuple[str, ...]:
+    tokens = _Tokens(text)
+    names = _parse_names(tokens)
+    tokens.expect_end()
     return tuple(names)
 
 
-class _Words:
-    """The words of an expression, taken one after another."""
+class _Tokens:
+    """The tokens of an expression, read from left to right."""
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._words: list[str] = re.findall(r"[#:]?\w+|<>|[=<,()]|\S", text)
-        self._place = 0
+        self._tokens: list[str] = re.findall(r"[#:]?\w+|<>|[=<,()]|\S", text)
+        self._index = 0
 
     def next(self) -> str:
-        if self._place == len(self._words):
-            raise Unknown(f"{self._text!r} ends too early")
-        self._place += 1
-        return self._words[self._place - 1]
+        if self._index == len(self._tokens):
+            raise Unsupported(f"{self._text!r} ends too early")
+        self._index += 1
+        return self._tokens[self._index - 1]
 
-    def take(self, word: str) -> bool:
-        found = self._place < len(self._words) and self._words[self._place] == word
-        self._place += found
+    def skip(self, token: str) -> bool:
+        """Return whether that token comes next, and move past it if so."""
+        found = self._index < len(self._tokens) and self._tokens[self._index] == token
+        self._index += found
         return found
 
-    def expect(self, word: str) -> None:
-        if (found := self.next()) != word:
-            raise Unknown(f"{found!r} in {self._text!r}; known here is {word!r}")
+    def expect(self, token: str) -> None:
+        if (found := self.next()) != token:
+            raise Unsupported(f"{found!r} in {self._text!r}; only {token!r} is supported there")
 
-    def name(self) -> str:
-        return self._placeholder("#")
+    def next_name(self) -> str:
+        return self._next_placeholder("#")
 
-    def value(self) -> str:
-        return self._placeholder(":")
+    def next_value(self) -> str:
+        return self._next_placeholder(":")
 
-    def _placeholder(self, mark: str) -> str:
-        if not (found := self.next()).startswith(mark) or len(found) == 1:
-            raise Unknown(f"{found!r} in {self._text!r}; known here is {mark}...")
+    def _next_placeholder(self, prefix: str) -> str:
+        if not (found := self.next()).startswith(prefix) or len(found) == 1:
+            raise Unsupported(f"{found!r} in {self._text!r}; only {prefix}... is supported there")
         return found
 
-    def end(self) -> None:
-        if not self._words or self._place < len(self._words):
-            raise Unknown(f"{self._text!r} does not end where it should")
+    def expect_end(self) -> None:
+        if not self._tokens or self._index < len(self._tokens):
+            raise Unsupported(f"{self._text!r} is empty, or does not end where it should")
 
     def placeholders(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Return the placeholders of names and of values."""
         return (
-            frozenset(word for word in self._words if word[0] == "#"),
-            frozenset(word for word in self._words if word[0] == ":"),
+            frozenset(token for token in self._tokens if token[0] == "#"),
+            frozenset(token for token in self._tokens if token[0] == ":"),
         )
 
 
-def _names(words: _Words) -> list[str]:
-    names = [words.name()]
-    while words.take(","):
-        names.append(words.name())
+def _parse_names(tokens: _Tokens) -> list[str]:
+    names = [tokens.next_name()]
+    while tokens.skip(","):
+        names.append(tokens.next_name())
     return names
 
 
-def _either(words: _Words) -> Test:
-    test = _both(words)
-    while words.take("OR"):
-        test = _or(test, _both(words))
+def _parse_or(tokens: _Tokens) -> Test:
+    test = _parse_and(tokens)
+    while tokens.skip("OR"):
+        test = _or(test, _parse_and(tokens))
     return test
 
 
-def _both(words: _Words) -> Test:
-    test = _one(words)
-    while words.take("AND"):
-        test = _and(test, _one(words))
+def _parse_and(tokens: _Tokens) -> Test:
+    test = _parse_operand(tokens)
+    while tokens.skip("AND"):
+        test = _and(test, _parse_operand(tokens))
     return test
 
 
-def _one(words: _Words) -> Test:
-    if words.take("("):
-        test = _either(words)
-        words.expect(")")
+def _parse_operand(tokens: _Tokens) -> Test:
+    if tokens.skip("("):
+        test = _parse_or(tokens)
+        tokens.expect(")")
         return test
     for function, exists in (("attribute_exists", True), ("attribute_not_exists", False)):
-        if words.take(function):
-            words.expect("(")
-            name = words.name()
-            words.expect(")")
-            return _presence(name, exists)
-    name, operator, value = words.name(), words.next(), words.value()
+        if tokens.skip(function):
+            tokens.expect("(")
+            name = tokens.next_name()
+            tokens.expect(")")
+            return _existence(name, exists)
+    name, operator, value = tokens.next_name(), tokens.next(), tokens.next_value()
     match operator:
         case "=":
             return lambda item, names, values: item.get(names[name]) == values[value]
         case "<>":
             return lambda item, names, values: item.get(names[name]) != values[value]
         case "<":
-            return lambda item, names, values: _below(item.get(names[name]), values[value])
-    raise Unknown(f"{operator!r} is not known")
+            return lambda item, names, values: _is_less(item.get(names[name]), values[value])
+    raise Unsupported(f"the operator {operator!r}")
 
 
 def _or(one: Test, other: Test) -> Test:
@@ -197,11 +199,11 @@ def _and(one: Test, other: Test) -> Test:
     return lambda item, names, values: one(item, names, values) and other(item, names, values)
 
 
-def _presence(name: str, exists: bool) -> Test:
+def _existence(name: str, exists: bool) -> Test:
     return lambda item, names, values: (names[name] in item) is exists
 
 
-def _below(attribute: Attribute | None, value: Attribute) -> bool:
+def _is_less(attribute: Attribute | None, value: Attribute) -> bool:
     if attribute is None:
         return False
     if "N" in attribute and "N" in value:

@@ -1,4 +1,4 @@
-"""Histories in words: what was asked, each call, what became of it, and the answer."""
+"""Format operations, calls and answers as text, for the trace of a schedule."""
 
 import json
 from collections.abc import Iterable
@@ -9,50 +9,50 @@ from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
 from chatledger.errors import ChatledgerError, StoreMismatch, StoreUnavailable
 from chatledger.messages import Message
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Item
-from chatledger.stores.dynamodb.compression import opened
+from chatledger.stores.dynamodb.compression import decompress
 from chatledger.stores.dynamodb.records import conversation_of
 from chatledger.testing.simulation.history import Operation
 from chatledger.testing.simulation.operations import LONG
 
 START = 1_800_000_000_000
-"""When schedules begin, in ms since 1970."""
-INDENTED = f"\n{'':29}"
+"""The time at which schedules begin, in ms since 1970; the trace shows times relative to it."""
+INDENTED_LINE = f"\n{'':29}"
 
 
-def spelled(operation: Operation) -> str:
-    given = [
-        f"{name}={_short(value)}"
+def format_operation(operation: Operation) -> str:
+    arguments = [
+        f"{name}={_shorten(value)}"
         for name, value in operation.arguments.items()
         if value is not None and value is not False
     ]
-    return f"{operation.kind}({', '.join([operation.conversation, *given])})"
+    return f"{operation.kind}({', '.join([operation.conversation, *arguments])})"
 
 
-def in_words(answer: Any) -> str:
-    """An answer or an error."""
+def format_answer(answer: Any) -> str:
+    """Format what an operation returned or raised."""
     match answer:
         case Appended():
             return f"seqs {answer.seqs[0]}-{answer.seqs[-1]}, revision {answer.revision}"
         case Conversation():
-            described = "".join(
+            description = "".join(
                 f" {name} {value!r}"
                 for name in ("owner", "title", "metadata")
                 if (value := getattr(answer, name))
             )
-            expires = f", expires {_time(answer.expires_at)}" if answer.expires_at else ""
+            expiry = f", expires {_format_time(answer.expires_at)}" if answer.expires_at else ""
             return (
-                f"{answer.id}{described} with {answer.message_count} messages at revision "
-                f"{answer.revision}, of {_time(answer.created_at)}, changed "
-                f"{_time(answer.updated_at)}{expires}"
+                f"{answer.id}{description} with {answer.message_count} messages at revision "
+                f"{answer.revision}, created {_format_time(answer.created_at)}, updated "
+                f"{_format_time(answer.updated_at)}{expiry}"
             )
         case Tail():
-            return f"{in_words(answer.conversation)}: {_messages(answer.messages)}"
+            return f"{format_answer(answer.conversation)}: {_format_messages(answer.messages)}"
         case Page():
-            return f"{_messages(answer.messages)}, next {answer.next}"
+            return f"{_format_messages(answer.messages)}, next {answer.next}"
         case Listing():
-            return "; ".join(map(in_words, answer.conversations)) or "nothing"
+            return "; ".join(map(format_answer, answer.conversations)) or "nothing"
         case list():
-            return _messages(answer)
+            return _format_messages(answer)
         case StoreUnavailable():
             landed = "may have landed" if answer.may_have_landed else "has not landed"
             return f"StoreUnavailable, {landed}: {answer}"
@@ -61,135 +61,141 @@ def in_words(answer: Any) -> str:
     return repr(answer)
 
 
-def the_call(call: Call) -> str:
+def format_call(call: Call) -> str:
     params = call.params
     match call.operation:
         case "TransactWriteItems":
             parts = (
-                f"{kind} {_write(within)}"
+                f"{kind} {_format_write(write)}"
                 for part in params["TransactItems"]
-                for kind, within in part.items()
+                for kind, write in part.items()
             )
-            return f"TransactWriteItems {f'{INDENTED}and '.join(parts)}"
+            return f"TransactWriteItems {f'{INDENTED_LINE}and '.join(parts)}"
         case "PutItem" | "UpdateItem" | "DeleteItem":
-            return f"{call.operation} {_write(params)}"
+            return f"{call.operation} {_format_write(params)}"
         case "GetItem":
-            return f"GetItem {_place(params['Key'])}"
+            return f"GetItem {_format_key(params['Key'])}"
         case "Query":
-            values = " ".join(map(_value, params["ExpressionAttributeValues"].values()))
+            values = " ".join(map(_format_value, params["ExpressionAttributeValues"].values()))
             limit = f", limit {params['Limit']}" if "Limit" in params else ""
-            down = "" if params.get("ScanIndexForward", True) else ", descending"
-            return f"Query {values}{limit}{down}{_behind(params)}"
+            order = "" if params.get("ScanIndexForward", True) else ", descending"
+            return f"Query {values}{limit}{order}{_format_start(params)}"
         case "Scan":
-            return f"Scan{_behind(params)}"
+            return f"Scan{_format_start(params)}"
         case "BatchWriteItem":
             ((_, requests),) = params["RequestItems"].items()
-            return f"BatchWriteItem {', '.join(map(_request, requests))}"
+            return f"BatchWriteItem {', '.join(map(_format_request, requests))}"
     return call.operation
 
 
-def the_reply(reply: dict[str, Any]) -> str:
+def format_reply(reply: dict[str, Any]) -> str:
     if "Items" in reply:
-        more = f"{INDENTED}and there is more" if "LastEvaluatedKey" in reply else ""
-        return "".join(f"{INDENTED}{the_item(item)}" for item in reply["Items"]) + more or "nothing"
+        more = f"{INDENTED_LINE}and there is more" if "LastEvaluatedKey" in reply else ""
+        lines = "".join(f"{INDENTED_LINE}{format_item(item)}" for item in reply["Items"])
+        return lines + more or "nothing"
     if "Item" in reply:
-        return the_item(reply["Item"])
+        return format_item(reply["Item"])
     return "done in part" if reply.get("UnprocessedItems") else "done"
 
 
-def the_failure(failed: CallFailed) -> str:
-    told = failed.code
+def format_failure(failed: CallFailed) -> str:
+    text = failed.code
     if failed.item is not None:
-        told += f"; there is {the_item(failed.item)}"
+        text += f"; the item is {format_item(failed.item)}"
     for code, item in failed.reasons:
-        told += f"; {code}" + (f", there is {the_item(item)}" if item else "")
-    return told
+        text += f"; {code}" + (f", the item is {format_item(item)}" if item else "")
+    return text
 
 
-def the_item(item: Item) -> str:
-    shown = [
-        _body(value) if name == "b" else f"{name}={_value(value)}"
+def format_item(item: Item) -> str:
+    attributes = [
+        _format_body(value) if name == "b" else f"{name}={_format_value(value)}"
         for name, value in item.items()
         if name not in ("pk", "sk", "v")
     ]
-    return " ".join([_place(item), *filter(None, shown)])
+    return " ".join([_format_key(item), *filter(None, attributes)])
 
 
-def _place(item: Item) -> str:
-    conversation = conversation_of(item["pk"]["S"])
-    kind, *rest = item["sk"]["S"].split("#")
+def _format_key(item: Item) -> str:
+    conversation = conversation_of(item["pk"]["S"]) if "pk" in item else "-"
+    kind, *rest = item["sk"]["S"].split("#") if "sk" in item else ["-"]
     if kind == "m" and rest[0].isdigit():
         return f"{conversation} m#{int(rest[0])}"
-    if kind == "b" and len(rest) == 2:
-        return f"{conversation} b#{_token(rest[0])}#{int(rest[1])}"
-    return f"{conversation} {item['sk']['S']}"
+    if kind == "b" and len(rest) == 3 and all(rest[1:]):
+        token, first, part = rest
+        return f"{conversation} b#{_format_token(token)}#{int(first)}#{int(part)}"
+    return f"{conversation} {'#'.join([kind, *rest])}"
 
 
-def _body(attribute: dict[str, Any]) -> str:
+def _format_body(attribute: dict[str, Any]) -> str:
     try:
-        text = attribute["S"] if "S" in attribute else opened(attribute["B"])
-        return f"[{' '.join(_short(message['content']) for message in json.loads(text))}]"
-    except (StoreMismatch, ValueError):  # a part is some stretch of bytes
+        text = attribute["S"] if "S" in attribute else decompress(attribute["B"])
+        return f"[{' '.join(_shorten(message['content']) for message in json.loads(text))}]"
+    except (StoreMismatch, ValueError):  # a body part holds any piece of the compressed bytes
         return ""
 
 
-def _write(params: dict[str, Any]) -> str:
-    change = _resolved(params.get("UpdateExpression", ""), params)
-    what = the_item(params["Item"]) if "Item" in params else f"{_place(params['Key'])} {change}"
-    condition = _resolved(params.get("ConditionExpression", ""), params)
-    return f"{what} if {condition}" if condition else what
+def _format_write(params: dict[str, Any]) -> str:
+    if "Item" in params:
+        write = format_item(params["Item"])
+    else:
+        change = _fill_in(params.get("UpdateExpression", ""), params)
+        write = f"{_format_key(params['Key'])} {change}"
+    condition = _fill_in(params.get("ConditionExpression", ""), params)
+    return f"{write} if {condition}" if condition else write
 
 
-def _resolved(text: str, params: dict[str, Any]) -> str:
+def _fill_in(expression: str, params: dict[str, Any]) -> str:
+    """Return the expression with its values in place of their placeholders, and plain names."""
     values = params.get("ExpressionAttributeValues", {})
     for name in sorted(values, key=len, reverse=True):
-        text = text.replace(name, _value(values[name]))
-    return text.replace("#", "")
+        expression = expression.replace(name, _format_value(values[name]))
+    return expression.replace("#", "")
 
 
-def _request(request: dict[str, Any]) -> str:
+def _format_request(request: dict[str, Any]) -> str:
     match request:
         case {"PutRequest": {"Item": item}}:
-            return f"put {_place(item)}"
+            return f"put {_format_key(item)}"
         case {"DeleteRequest": {"Key": key}}:
-            return f"delete {_place(key)}"
+            return f"delete {_format_key(key)}"
     return repr(request)
 
 
-def _behind(params: dict[str, Any]) -> str:
+def _format_start(params: dict[str, Any]) -> str:
     start = params.get("ExclusiveStartKey")
-    return f", behind {_place(start)}" if start else ""
+    return f", after {_format_key(start)}" if start else ""
 
 
-def _value(attribute: dict[str, Any]) -> str:
+def _format_value(attribute: dict[str, Any]) -> str:
     ((kind, value),) = attribute.items()
     match kind, value:
-        case "N", str() if len(value) == 13 and value[0] in "12":
+        case "N", str() if len(value) == 13 and value[0] in "12":  # a time in ms
             return f"{(int(value) - START) / 1000:.3f}s"
-        case "N", str() if len(value) == 10:
+        case "N", str() if len(value) == 10:  # a time in seconds
             return f"{int(value) - START // 1000}s"
         case "S", str() if value.startswith("m#0"):
             return f"m#{int(value[2:])}"
         case "S", str() if value.startswith("0") and len(value) == 16:
-            return _token(value)
+            return _format_token(value)
         case "BOOL", _:
             return str(value).lower()
-    return _short(value)
+    return _shorten(value)
 
 
-def _token(token: str) -> str:
-    """Of which process it is, and its which one; the digits before that are the time."""
+def _format_token(token: str) -> str:
+    """Return the number of the token's process and of the token there; its time is left out."""
     return f"t{int(token[12:14], 16)}.{int(token[14:], 16)}"
 
 
-def _messages(messages: Iterable[Message]) -> str:
-    return f"[{', '.join(f'{message.seq}: {_short(message.content)}' for message in messages)}]"
+def _format_messages(messages: Iterable[Message]) -> str:
+    return f"[{', '.join(f'{message.seq}: {_shorten(message.content)}' for message in messages)}]"
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = value if isinstance(value, str) else repr(value)
     return text.replace("." * LONG, "...")
 
 
-def _time(moment: datetime) -> str:
-    return f"{moment.timestamp() - START / 1000:.3f}s"
+def _format_time(time: datetime) -> str:
+    return f"{time.timestamp() - START / 1000:.3f}s"

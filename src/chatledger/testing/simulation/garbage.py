@@ -1,41 +1,52 @@
-"""What of a table nobody needs: of all that is checked here, the one thing that no caller sees."""
+"""Find garbage in a table: items that nobody needs and that no caller can see.
+
+This is the only check that looks at the table instead of at answers.
+"""
 
 from collections.abc import Iterable, Mapping
 
 from chatledger.conversations import Tail
+from chatledger.stores.dynamodb.bodies import tokens_of
 from chatledger.stores.dynamodb.calls import Item
 from chatledger.stores.dynamodb.records import HEAD, Record, conversation_of, decode_record
-from chatledger.stores.dynamodb.table import HOUR, stamp_at
+from chatledger.stores.dynamodb.table import HOUR, ttl_at
 
 
-def needless(items: Iterable[Item], living: Mapping[str, Tail], time: int) -> list[str]:
-    """Items, each with the reason, that should be gone after a sweep.
+def find_garbage(items: Iterable[Item], live: Mapping[str, Tail], time: int) -> list[str]:
+    """Return a description of each item that should not exist after a complete sweep.
 
-    ``living`` is what there is to be read. What TTL is yet to delete does not count.
+    Args:
+        items: All items of the table.
+        live: The whole of each live conversation, by id.
+        time: The true time, in ms since 1970. Items with a TTL in the future are not garbage.
     """
     found: list[str] = []
-    named: set[str] = set()
-    parts: list[tuple[str, str]] = []
+    named_tokens: set[str] = set()
+    body_parts: list[tuple[str, str]] = []
     for item in items:
         conversation, sort = conversation_of(item["pk"]["S"]), item["sk"]["S"]
-        place = f"{conversation} {sort}"
-        if "expires_at" in item and int(item["expires_at"]["N"]) < stamp_at(time - 2 * HOUR):
-            found.append(f"{place} should have been deleted by TTL")
-        tail = living.get(conversation)
+        name = f"{conversation} {sort}"
+        if "expires_at" in item and int(item["expires_at"]["N"]) < ttl_at(time - 2 * HOUR):
+            found.append(f"{name} should have been deleted by TTL")
+        tail = live.get(conversation)
         record = decode_record(item) if sort.startswith("m#") else None
         if isinstance(record, Record):
-            named.add(record.parts)
+            named_tokens.update(tokens_of(record))
         if sort.startswith("b#"):
-            parts.append((sort.split("#")[1], place))
+            body_parts.append((sort.split("#")[1], name))
         if tail is None:
             if "expires_at" not in item:
-                found.append(f"{place} is of no conversation")
+                found.append(f"{name} belongs to no conversation")
         elif isinstance(record, Record):
             seqs = {message.seq for message in tail.messages}
             held = set(range(record.position, record.position + record.messages))
             if not held <= seqs:
-                found.append(f"{place} holds messages that were removed")
+                found.append(f"{name} holds messages that were removed")
+            if record.truncated and record.revision == tail.conversation.revision:
+                found.append(f"{name} still names what was removed")
         elif sort == HEAD and int(item["revision"]["N"]) != tail.conversation.revision:
-            found.append(f"{place} lags behind")
-    found += [f"{place} is named by no record" for token, place in parts if token not in named]
+            found.append(f"{name} is not up to date")
+    found += [
+        f"{name} is named by no record" for token, name in body_parts if token not in named_tokens
+    ]
     return found

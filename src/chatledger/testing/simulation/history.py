@@ -1,11 +1,12 @@
-"""What was asked of a store, by whom and when, and what it answered."""
+"""The history of a schedule: each operation, its client, its answer, and when it ran."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from chatledger.errors import ChatledgerError, StoreUnavailable
-from chatledger.testing.simulation.model import NEVER, Moment, text_of
+from chatledger.stores.dynamodb.table import HOUR
+from chatledger.testing.simulation.model import NEVER, Interval, metadata_text
 
 
 class _Pending:
@@ -14,67 +15,99 @@ class _Pending:
 
 
 PENDING = _Pending()
-"""In place of an answer, where none came."""
+"""Stands for the answer of an operation that was not answered."""
 
 
 @dataclass(slots=True)
 class Operation:
-    """One operation. ``answer`` is what it returned or raised, or ``PENDING``."""
+    """One operation of a client."""
 
     number: int
     client: str
     kind: str
     conversation: str
     arguments: dict[str, Any]
-    default: int | None
-    """How long a conversation without a lifetime of its own lives for this client (ms)."""
-    low: int
-    high: int
-    """The least and the greatest that the client's clock showed it."""
-    begun: int
-    done: float = NEVER
+    default_lifetime: int | None
+    """The lifetime (ms) that the client gives to a conversation without one of its own."""
+    clock_low: int
+    """The earliest time that the client's clock showed during the operation (ms since 1970)."""
+    clock_high: int
+    """The latest time that the client's clock showed during the operation (ms since 1970)."""
+    start_step: int
+    end_step: float = NEVER
     answer: Any = PENDING
+    """The value it returned, the error it raised, or ``PENDING``."""
+    lists_lag: bool = False
+    """True if lists may show what was once true, however long ago."""
+    sees_from: float = NEVER
+    """A read that need not see the latest changes may see the state at any step from this on."""
     gave_up: bool = False
-    """A call of it failed for too long, so that what it does afterwards may be missing."""
+    """True if one of its calls failed for too long, so that its follow-up work may be missing."""
     hints: dict[str, int] = field(default_factory=dict)
-    """The step at which it probably took effect, by conversation: where to look first."""
+    """For each conversation, the step at which the operation probably took effect. The checker
+    tries operations in this order first."""
 
     @property
-    def acknowledged(self) -> bool:
+    def is_acknowledged(self) -> bool:
+        """True if the answer says what the operation did."""
         return self.answer is not PENDING and not isinstance(self.answer, StoreUnavailable)
 
     @property
     def may_have_landed(self) -> bool:
-        """Whether it may have taken effect though it was not acknowledged."""
+        """True if it is not acknowledged, but may have taken effect."""
         if isinstance(self.answer, StoreUnavailable):
-            # Of an owner's conversations some may have gone before the call that failed.
+            # Some of an owner's conversations may be deleted when the call for another one fails.
             return self.answer.may_have_landed or self.kind == "delete_owner"
         return self.answer is PENDING
 
     @property
-    def refused(self) -> bool:
+    def has_error(self) -> bool:
+        """True if the answer is an error."""
         return isinstance(self.answer, ChatledgerError)
 
-    def moment(self, history: Sequence["Operation"]) -> Moment:
-        """When it was under way; ``history`` is all that happened."""
-        listed = self.done
-        if self.gave_up or not self.acknowledged or self.arguments.get("reply_follows"):
-            listed = NEVER
+    @property
+    def earliest_step(self) -> float:
+        """The first step at which it may have taken effect."""
+        return min(self.start_step, self.sees_from)
+
+    def interval(self, history: Sequence["Operation"]) -> Interval:
+        """Return when the operation ran; ``history`` holds all operations of the schedule."""
+        listed_by = self.end_step
+        slept = self.clock_high - self.clock_low >= HOUR
+        follows_later = self.arguments.get("reply_follows")
+        if self.gave_up or slept or not self.is_acknowledged or follows_later:
+            listed_by = NEVER
+        is_being_deleted = any(
+            other.kind in ("delete", "delete_owner")
+            and (
+                other.gave_up
+                or not other.is_acknowledged
+                or other.clock_high - other.clock_low >= HOUR
+            )
+            and other.start_step < self.end_step
+            for other in history
+        )
         updates = [
             other.arguments
             for other in history
             if other.kind == "update"
             and other.conversation == self.conversation
-            and (other.acknowledged or other.may_have_landed)
-            and other.begun < self.done
-            and other.done > self.begun
+            and (other.is_acknowledged or other.may_have_landed)
+            and other.start_step < self.end_step
+            and other.end_step > self.earliest_step
         ]
-        if not updates:
-            return Moment(self.low, self.high, self.begun, listed)
-        titles = {given["title"] or None for given in updates if given["title"] is not None}
+        titles = {update["title"] or None for update in updates if update["title"] is not None}
         metadata = {
-            text_of(given["metadata"]) for given in updates if given["metadata"] is not None
+            metadata_text(update["metadata"])
+            for update in updates
+            if update["metadata"] is not None
         }
-        return Moment(
-            self.low, self.high, self.begun, listed, frozenset(titles), frozenset(metadata)
+        return Interval(
+            clock_low=self.clock_low,
+            clock_high=self.clock_high,
+            start_step=self.earliest_step,
+            listed_by=listed_by,
+            rebuilt_by=NEVER if is_being_deleted else listed_by,
+            concurrent_titles=frozenset(titles),
+            concurrent_metadata=frozenset(metadata),
         )

@@ -1,4 +1,4 @@
-"""Where the items of a simulated table lie: by partition, in the order of their sort keys."""
+"""The items of a simulated table: by partition, in the order of their sort keys."""
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
@@ -14,28 +14,34 @@ Key: TypeAlias = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index of all attributes, with a partition key of type S and a sort key of type N."""
+    """A global secondary index of all attributes.
+
+    ``partition`` and ``sort`` are the names of its key attributes, of types S and N.
+    """
 
     name: str
     partition: str
     sort: str
 
-    def holds(self, item: Item | None) -> bool:
+    def contains(self, item: Item | None) -> bool:
         return item is not None and self.partition in item and self.sort in item
 
-    def place(self, item: Item) -> tuple[int, str, str]:
-        """Where in its partition the item lies."""
+    def sort_key(self, item: Item) -> tuple[int, str, str]:
+        """Return the key by which items of one index partition are ordered."""
         return int(item[self.sort]["N"]), item["pk"]["S"], item["sk"]["S"]
 
 
 class Items:
-    """Items by their keys, and those that the index holds."""
+    """The items of a table by key, and those that its index contains."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
         self._partitions: dict[str, dict[str, Item]] = {}
-        self._sorted: dict[str, list[str]] = {}
+        self._sort_keys: dict[str, list[str]] = {}
         self._indexed: dict[Key, Item] = {}
+        self._index_updates: list[tuple[Key, Item | None]] | None = None
+        self._uncommitted: dict[Key, Item | None] = {}
+        self._changes: dict[str, list[tuple[str, Item | None]]] | None = None
         self.count = 0
 
     def get(self, key: Key) -> Item | None:
@@ -45,60 +51,154 @@ class Items:
     def put(self, key: Key, item: Item) -> None:
         pk, sk = key
         items = self._partitions.setdefault(pk, {})
+        self._note_change(pk, sk, items.get(sk))
         if sk not in items:
-            insort(self._sorted.setdefault(pk, []), sk)
+            insort(self._sort_keys.setdefault(pk, []), sk)
             self.count += 1
         items[sk] = item
-        if self._index.holds(item):
-            self._indexed[key] = item
-        else:
-            self._indexed.pop(key, None)
+        self._update_index(key, item if self._index.contains(item) else None)
 
     def delete(self, key: Key) -> None:
         pk, sk = key
         items = self._partitions.get(pk, {})
-        if items.pop(sk, None) is None:
+        old = items.pop(sk, None)
+        if old is None:
             return
+        self._note_change(pk, sk, old)
         self.count -= 1
-        sorts = self._sorted[pk]
-        del sorts[bisect_left(sorts, sk)]
+        sort_keys = self._sort_keys[pk]
+        del sort_keys[bisect_left(sort_keys, sk)]
         if not items:
-            del self._partitions[pk], self._sorted[pk]
-        self._indexed.pop(key, None)
+            del self._partitions[pk], self._sort_keys[pk]
+        self._update_index(key, None)
 
-    def within(
-        self, pk: str, least: str | None, most: str | None, *, behind: str | None, forward: bool
+    # What reads see late -------------------------------------------------------------------------
+
+    def delay_index(self, *, delay: bool) -> None:
+        """Keep changes from the index until ``update_index`` applies them, or no longer."""
+        self.update_index()
+        self._index_updates = [] if delay else None
+
+    def update_index(self, number: int | None = None) -> None:
+        """Apply the oldest ``number`` of the changes kept from the index; all if it is None."""
+        updates = self._index_updates or []
+        for key, item in updates[:number]:
+            self._set_indexed(key, item)
+        if self._index_updates is not None:
+            self._index_updates = [] if number is None else updates[number:]
+
+    def _update_index(self, key: Key, item: Item | None) -> None:
+        if self._index_updates is None:
+            self._set_indexed(key, item)
+        else:
+            self._index_updates.append((key, item))
+
+    def _set_indexed(self, key: Key, item: Item | None) -> None:
+        if item is None:
+            self._indexed.pop(key, None)
+        else:
+            self._indexed[key] = item
+
+    def hide_from_queries(self, key: Key, old: Item | None) -> None:
+        """Let queries and scans see the item as ``old`` until ``commit``."""
+        self._uncommitted[key] = old
+
+    def commit(self) -> None:
+        """Let queries and scans see every item as it is."""
+        self._uncommitted.clear()
+
+    def keep_changes(self) -> None:
+        """Forget all changes, and remember those from now on, for ``in_stale_partition``."""
+        self._changes = {}
+
+    def _note_change(self, pk: str, sk: str, old: Item | None) -> None:
+        if self._uncommitted:
+            self._uncommitted.pop((pk, sk), None)
+        if self._changes is not None:
+            self._changes.setdefault(pk, []).append((sk, old))
+
+    def in_stale_partition(
+        self, pk: str, low: str, high: str, *, after: str | None, forward: bool, age: int
     ) -> Iterator[Item]:
-        """The partition's items between two sort keys, those included, from ``behind`` on."""
-        sorts = self._sorted.get(pk, [])
-        low = 0 if least is None else bisect_left(sorts, least)
-        high = len(sorts) if most is None else bisect_right(sorts, most)
-        if behind is not None and forward:
-            low = max(low, bisect_right(sorts, behind))
-        elif behind is not None:
-            high = min(high, bisect_left(sorts, behind))
-        found = sorts[low:high] if forward else sorts[low:high][::-1]
-        items = self._partitions.get(pk, {})
-        return (items[sk] for sk in found)
+        """Return what ``in_partition`` does, as it was before the last ``age`` changes."""
+        items = dict(self._partitions.get(pk, {}))
+        changes = (self._changes or {}).get(pk, [])
+        for sk, old in reversed(changes[-age:] if age else []):
+            if old is None:
+                items.pop(sk, None)
+            else:
+                items[sk] = old
+        found = sorted(sk for sk in items if low <= sk <= high)
+        if after is not None:
+            found = [sk for sk in found if (sk > after if forward else sk < after)]
+        return (items[sk] for sk in (found if forward else reversed(found)))
 
-    def indexed(self, value: str) -> list[Item]:
-        """The index's items under that partition key, in their order."""
+    # Reads ---------------------------------------------------------------------------------------
+
+    def in_partition(
+        self, pk: str, low: str | None, high: str | None, *, after: str | None, forward: bool
+    ) -> Iterator[Item]:
+        """Return the partition's items between two sort keys, inclusive, in order.
+
+        Args:
+            pk: The partition key.
+            low: The lowest sort key; None: no limit.
+            high: The highest sort key; None: no limit.
+            after: The sort key, in the order of the read, after which to start.
+            forward: Whether to read in ascending order.
+        """
+        if self._uncommitted:
+            yield from self._seen_in_part(pk, low, high, after=after, forward=forward)
+            return
+        sort_keys = self._sort_keys.get(pk, [])
+        start = 0 if low is None else bisect_left(sort_keys, low)
+        end = len(sort_keys) if high is None else bisect_right(sort_keys, high)
+        if after is not None and forward:
+            start = max(start, bisect_right(sort_keys, after))
+        elif after is not None:
+            end = min(end, bisect_left(sort_keys, after))
+        found = sort_keys[start:end] if forward else sort_keys[start:end][::-1]
+        items = self._partitions.get(pk, {})
+        for sk in found:
+            yield items[sk]
+
+    def _seen_in_part(
+        self, pk: str, low: str | None, high: str | None, *, after: str | None, forward: bool
+    ) -> Iterator[Item]:
+        """Return what ``in_partition`` does while parts of a transaction are not committed."""
+        items = dict(self._partitions.get(pk, {}))
+        for (of_pk, sk), old in self._uncommitted.items():
+            if of_pk == pk and old is None:
+                items.pop(sk, None)
+            elif of_pk == pk and old is not None:
+                items[sk] = old
+        found = sorted(
+            sk for sk in items if (low is None or low <= sk) and (high is None or sk <= high)
+        )
+        if after is not None:
+            found = [sk for sk in found if (sk > after if forward else sk < after)]
+        for sk in found if forward else reversed(found):
+            yield items[sk]
+
+    def in_index(self, value: str) -> list[Item]:
+        """Return the items of one partition of the index, in ascending order."""
         name = self._index.partition
         found = [item for item in self._indexed.values() if item[name]["S"] == value]
-        return sorted(found, key=self._index.place)
+        return sorted(found, key=self._index.sort_key)
 
-    def all(self, *, behind: Key | None = None) -> Iterator[Item]:
-        """Every item, partition by partition; the partitions come in the order of their hashes."""
-        for pk in sorted(self._partitions, key=_hashed):
-            if behind is None or _hashed(pk) > _hashed(behind[0]):
-                yield from self.within(pk, None, None, behind=None, forward=True)
-            elif pk == behind[0]:
-                yield from self.within(pk, None, None, behind=behind[1], forward=True)
+    def all(self, *, after: Key | None = None) -> Iterator[Item]:
+        """Yield every item, or those after a key: by partition, in the order of their hashes."""
+        for pk in sorted(self._partitions, key=_hash):
+            if after is None or _hash(pk) > _hash(after[0]):
+                yield from self.in_partition(pk, None, None, after=None, forward=True)
+            elif pk == after[0]:
+                yield from self.in_partition(pk, None, None, after=after[1], forward=True)
 
 
-def _hashed(pk: str) -> tuple[int, str]:
+def _hash(pk: str) -> tuple[int, str]:
     return crc32(pk.encode()), pk
 
 
 def is_overdue(item: Item, time: int) -> bool:
+    """Return whether TTL may delete the item at that time (seconds since 1970)."""
     return "expires_at" in item and int(item["expires_at"]["N"]) < time

@@ -1,31 +1,54 @@
-"""Limits so small that short schedules reach them."""
+"""Limits of the DynamoDB store, made so small that short schedules reach them."""
 
+import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
-from chatledger.stores.dynamodb import bodies, reading
+from chatledger.stores.dynamodb import bodies, cleanup, reading, ttl
 
-SMALL: tuple[tuple[ModuleType, str, int], ...] = (
+
+def _plans(name: str) -> ModuleType:
+    # Not imported as an attribute of the package, which is the plan of the same name.
+    return import_module(f"chatledger.stores.dynamodb.plans.{name}")
+
+
+SMALL_LIMITS: tuple[tuple[ModuleType, str, int], ...] = (
     (bodies, "INLINE_BYTES", 320),
     (bodies, "CHUNK_CHARACTERS", 320),
     (bodies, "PART_BYTES", 60),
-    (bodies, "PAGE", 2),
     (bodies, "BATCH_ITEMS", 2),
-    (reading, "MOST_RECORDS", 3),
-    (import_module("chatledger.stores.dynamodb.plans.delete"), "PAGE", 1),
+    (cleanup, "BATCH_ITEMS", 2),
+    (cleanup, "PAGE", 3),
+    (reading, "MIN_RECORDS", 2),
+    (reading, "MAX_RECORDS", 3),
+    (ttl, "RENEWED_ITEMS", 3),
+    (ttl, "READ_RECORDS", 3),
+    (_plans("create"), "COPIED_AT_ONCE", 3),
+    (_plans("delete"), "PAGE", 1),
+    (_plans("read"), "MIN_HEADS", 2),
+    (_plans("update"), "MAX_REPLACED_CHUNKS", 2),
 )
 
 
+_logger = logging.getLogger("chatledger.stores")
+
+
 @contextmanager
-def small_limits() -> Generator[None]:
-    """Within, bodies of some hundred characters are long ones, and pages hold a few items."""
-    before = [(module, name, getattr(module, name)) for module, name, _ in SMALL]
-    for module, name, value in SMALL:
+def simulation_settings() -> Generator[None]:
+    """Apply ``SMALL_LIMITS`` within the block, and silence the store's warnings.
+
+    With these limits, bodies of a few hundred characters are stored in parts, and pages hold a few
+    items.
+    """
+    was_disabled, _logger.disabled = _logger.disabled, True
+    before = [(module, name, getattr(module, name)) for module, name, _ in SMALL_LIMITS]
+    for module, name, value in SMALL_LIMITS:
         setattr(module, name, value)
     try:
         yield
     finally:
+        _logger.disabled = was_disabled
         for module, name, value in before:
             setattr(module, name, value)

@@ -1,11 +1,12 @@
-"""What conversations should be: plain values, and what each operation may make of them and answer.
+"""The model of conversations that the rules work on: immutable values, and what is known of them.
 
-The revisions and seqs are the store's to choose. Those of a write whose answer nobody saw are
-unknown until somebody reads them: a number that is zero or less, ``-n``, stands for any from ``n``
-on. Times are ms since 1970, and where only a range is known, a pair.
+The store chooses revisions and seqs. Those of a write whose answer nobody saw are unknown until a
+read shows them, so the model represents a number in one of two ways: ``n`` greater than zero is
+exactly ``n``, while zero or a negative number ``-n`` is unknown, but greater than or equal to
+``n``. Times are ms since 1970; a time that is known only within a range is a pair.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple, TypeAlias
 
@@ -16,130 +17,148 @@ from chatledger.stores.dynamodb.table import DAY
 
 NEVER = float("inf")
 Number: TypeAlias = int
+"""A revision or seq, known or unknown: see the module."""
 Range: TypeAlias = tuple[int, int]
-Place: TypeAlias = tuple[Number, str]
-"""A message: its seq and its text, which no other message has."""
+"""The earliest and the latest possible time."""
+ModelMessage: TypeAlias = tuple[Number, str]
+"""A message: its seq, and its text, which no other message has."""
 
 
-def beyond(number: Number, by: int = 1) -> Number:
-    """A number that is unknown, but for being at least so much higher."""
+def unknown_above(number: Number, by: int = 1) -> Number:
+    """Return an unknown number that is greater than ``number`` by at least ``by``."""
     return -abs(number) - by
 
 
-def known(number: Number, value: int) -> bool:
-    """Whether the number may be ``value``."""
+def can_be(number: Number, value: int) -> bool:
+    """Return whether ``number`` is, or may be, ``value``."""
     return number == value if number > 0 else value >= -number
 
 
-class Once(NamedTuple):
-    """A title, or metadata as JSON, and when the operation that replaced it had surely ended.
+class TextVersion(NamedTuple):
+    """A title, or metadata as JSON, and the step by which it had been replaced.
 
-    They lie in another item than the messages, and reads are no snapshots. So of them, other than
-    of the messages, an answer may hold whatever they were at some moment of the operation.
+    Title and metadata are stored in another item than the messages, and reads are not snapshots.
+    So unlike messages, an answer may hold any version that was current during the operation.
     """
 
     text: str | None
     until: float
 
 
-class Life(NamedTuple):
-    """A conversation from its start to its end; ``number`` is that of the operation it began by."""
+class Generation(NamedTuple):
+    """One life of a conversation id between creation and deletion, at one moment."""
 
     number: int
+    """The number of the operation that created it."""
     owner: str | None
-    titles: tuple[Once, ...]
-    metadata: tuple[Once, ...]
+    titles: tuple[TextVersion, ...]
+    """Every title so far; the last is the current one."""
+    metadata: tuple[TextVersion, ...]
+    """All metadata so far; the last is the current one."""
     created: Range
     updated: Range
     lifetime: int | None
     expiry: Range | None
-    messages: tuple[Place, ...]
+    messages: tuple[ModelMessage, ...]
     revision: Number
     keys: tuple[tuple[str, Number, int, int], ...] = ()
-    """Idempotency keys: each with its first seq, how many, and when at the earliest."""
+    """The idempotency keys used: each with the first seq of its append, the number of messages,
+    and the earliest time of the append."""
 
 
-class Shown(NamedTuple):
-    """How a list may show a conversation, or (``life`` is None) that it does not.
+class ListEntry(NamedTuple):
+    """One way in which a list may show the conversation; ``generation`` is None if it does not.
 
-    No list that begins after ``until`` may show what came before this.
+    A list that starts after the step ``until`` must not show any earlier entry.
     """
 
-    life: Life | None
+    generation: Generation | None
     until: float
 
 
-class State(NamedTuple):
-    """All that matters of one id."""
+class ConversationState(NamedTuple):
+    """Everything about one conversation id that can affect an answer."""
 
-    life: Life | None = None
-    floor: Number = 0
-    """With no life: what further revisions must be above, until a day after ``ended``."""
-    ended: int = 0
-    former: int = 0
-    """When the life before began, at the latest; no new one begins before that."""
-    shown: tuple[Shown, ...] = (Shown(None, 0),)
-    """How lists may show it, oldest first."""
-
-
-class Moment(NamedTuple):
-    """When an operation was under way, by the clock of its client and by the count of steps."""
-
-    low: int
-    high: int
-    begun: float
-    done: float
-    """Infinite where the operation was not acknowledged, or left the head to a later one."""
-    titles: frozenset[str | None] = frozenset()
-    """What updates that were under way at the same time set, and so it may have seen."""
-    metadata: frozenset[str] = frozenset()
+    generation: Generation | None = None
+    former_revision: Number = 0
+    """If there is no generation: the last revision of the former one. For a day after ``ended_at``,
+    revisions of a new generation are greater."""
+    ended_at: int = 0
+    former_created_at: int = 0
+    """The latest time at which the former generation may have been created; a new one is never
+    created earlier."""
+    list_entries: tuple[ListEntry, ...] = (ListEntry(None, 0),)
+    """The ways in which lists may show the conversation, oldest first."""
 
 
-def views(state: State, moment: Moment) -> Iterator[Life | None]:
-    """The conversation as it may be to an operation of that moment: alive, or not."""
-    life = state.life
-    if life is None:
+class Interval(NamedTuple):
+    """The time of an operation, by its client's clock (ms since 1970) and in schedule steps."""
+
+    clock_low: int
+    clock_high: int
+    start_step: float
+    listed_by: float
+    """The step after which lists must show what the operation wrote; infinite if it was not
+    acknowledged, or if it left the update of the head to a later operation."""
+    rebuilt_by: float = NEVER
+    """The step after which lists must show what the operation read, if it found a stale head;
+    infinite if a deletion may have been begun, which it does not finish."""
+    concurrent_titles: frozenset[str | None] = frozenset()
+    """Titles set by updates that ran at the same time, and so may have been seen."""
+    concurrent_metadata: frozenset[str] = frozenset()
+    """Metadata set by updates that ran at the same time, as JSON."""
+
+
+def possible_views(state: ConversationState, interval: Interval) -> Iterator[Generation | None]:
+    """Yield what an operation may find: the live generation, None for no conversation, or both.
+
+    Both are possible if the conversation may have expired during the operation.
+    """
+    generation = state.generation
+    if generation is None:
         yield None
         return
-    if life.expiry is None:
-        yield life
+    if generation.expiry is None:
+        yield generation
         return
-    first, last = life.expiry
-    if moment.low < last:
-        yield life
-    if moment.high >= first:
+    earliest, latest = generation.expiry
+    if interval.clock_low < latest:
+        yield generation
+    if interval.clock_high >= earliest:
         yield None
 
 
-def floor(state: State, moment: Moment) -> Number:
-    """What a new life's revisions must be above."""
-    if state.life is None:
-        number, ended = state.floor, state.ended
+def revision_floor(state: ConversationState, interval: Interval) -> Number:
+    """Return the number that the revisions of a new generation must exceed."""
+    if state.generation is None:
+        number, ended_at = state.former_revision, state.ended_at
     else:
-        assert state.life.expiry is not None
-        number, ended = state.life.revision, state.life.expiry[0]
-    return number if moment.high < ended + DAY else 0
+        assert state.generation.expiry is not None
+        number, ended_at = state.generation.revision, state.generation.expiry[0]
+    return number if interval.clock_high < ended_at + DAY else 0
 
 
-def live(life: Life, moment: Moment, default: int | None) -> Life:
-    """The life after activity."""
-    lifetime = default if life.lifetime is None else life.lifetime
-    low, high = moment.low, moment.high
-    expiry = None if lifetime is None else (low + lifetime, high + lifetime)
-    updated = (max(low, life.updated[0]), max(high, life.updated[1]))
-    return life._replace(updated=updated, expiry=expiry)
+def with_activity(generation: Generation, interval: Interval) -> Generation:
+    """Return the generation after activity: with a new time of update, and a new expiry."""
+    low, high = interval.clock_low, interval.clock_high
+    return generation._replace(
+        updated=(max(low, generation.updated[0]), max(high, generation.updated[1])),
+        expiry=_expiry(interval, generation.lifetime),
+    )
 
 
-def left_with(life: Life, moment: Moment, default: int | None, messages: Iterable[Place]) -> Life:
-    """The life after what left it these messages."""
-    changed = live(life, moment, default)
-    return changed._replace(messages=tuple(messages), revision=beyond(life.revision))
+def with_messages(
+    generation: Generation, interval: Interval, messages: Iterable[ModelMessage]
+) -> Generation:
+    """Return the generation after a write that left it these messages, at an unknown revision."""
+    return with_activity(generation, interval)._replace(
+        messages=tuple(messages), revision=unknown_above(generation.revision)
+    )
 
 
-def begun(
-    state: State,
-    moment: Moment,
-    default: int | None,
+def new_generation(
+    state: ConversationState,
+    interval: Interval,
     revision: Number,
     number: int,
     *,
@@ -147,65 +166,87 @@ def begun(
     title: str | None = None,
     metadata: str = "{}",
     lifetime: int | None = None,
-    messages: tuple[Place, ...] = (),
-) -> Life:
-    """A new life."""
-    lives = default if lifetime is None else lifetime
-    low, high = moment.low, moment.high
-    former = state.former if state.life is None else state.life.created[1]
-    created = (low, max(high, former))
-    return Life(
-        number,
-        owner,
-        (Once(title, NEVER),),
-        (Once(metadata, NEVER),),
-        created,
-        created,
-        lifetime,
-        None if lives is None else (low + lives, high + lives),
-        messages,
-        revision,
+    messages: tuple[ModelMessage, ...] = (),
+) -> Generation:
+    """Return a generation that the operation with that number creates."""
+    former_created_at = (
+        state.former_created_at if state.generation is None else state.generation.created[1]
+    )
+    created = (interval.clock_low, max(interval.clock_high, former_created_at))
+    return Generation(
+        number=number,
+        owner=owner,
+        titles=(TextVersion(title, NEVER),),
+        metadata=(TextVersion(metadata, NEVER),),
+        created=created,
+        updated=created,
+        lifetime=lifetime,
+        expiry=_expiry(interval, lifetime),
+        messages=messages,
+        revision=revision,
     )
 
 
-def become(state: State, life: Life | None, moment: Moment) -> State:
-    """The state after a write that left this life, or none."""
-    shown = (*state.shown, Shown(life, moment.done))
-    if life is not None:
-        return State(life, shown=shown)
-    assert state.life is not None
-    return State(None, state.life.revision, moment.low, state.life.created[1], shown)
+def _expiry(interval: Interval, lifetime: int | None) -> Range | None:
+    if lifetime is None:
+        return None
+    return interval.clock_low + lifetime, interval.clock_high + lifetime
 
 
-def refined(state: State, life: Life) -> State:
-    """The state, of which more is known by now."""
-    return state if life == state.life else state._replace(life=life)
+def after_write(
+    state: ConversationState, generation: Generation | None, interval: Interval
+) -> ConversationState:
+    """Return the state after a write that left this generation, or none."""
+    list_entries = (*state.list_entries, ListEntry(generation, interval.listed_by))
+    if generation is not None:
+        return ConversationState(generation, list_entries=list_entries)
+    former = state.generation
+    assert former is not None
+    return ConversationState(
+        generation=None,
+        former_revision=former.revision,
+        ended_at=interval.clock_low,
+        former_created_at=former.created[1],
+        list_entries=list_entries,
+    )
 
 
-def seen_as(life: Life, answer: Conversation, moment: Moment) -> Life | None:
-    """The life where it may be what was answered, with what is known of it by that."""
+def refine(state: ConversationState, generation: Generation) -> ConversationState:
+    """Return the state with what an answer has revealed about its generation."""
+    return state if generation == state.generation else state._replace(generation=generation)
+
+
+def match_conversation(
+    generation: Generation, answer: Conversation, interval: Interval
+) -> Generation | None:
+    """Return the generation with what ``answer`` reveals; None if they contradict each other."""
     if (
-        answer.owner != life.owner
-        or answer.message_count != len(life.messages)
-        or not known(life.revision, answer.revision)
-        or not _was(life.titles, answer.title, moment.titles, moment)
-        or not _was(life.metadata, text_of(answer.metadata), moment.metadata, moment)
+        answer.owner != generation.owner
+        or answer.message_count != len(generation.messages)
+        or not can_be(generation.revision, answer.revision)
+        or not _was_current(
+            generation.titles, answer.title, interval.concurrent_titles, interval.start_step
+        )
+        or not _was_current(
+            generation.metadata,
+            metadata_text(answer.metadata),
+            interval.concurrent_metadata,
+            interval.start_step,
+        )
     ):
         return None
-    created, updated = time_of(answer.created_at), time_of(answer.updated_at)
     expiry: Range | None = None
     if answer.expires_at is not None:
-        expires = time_of(answer.expires_at)
-        if life.expiry is None or not life.expiry[0] <= expires <= life.expiry[1]:
+        expires_at = time_in_ms(answer.expires_at)
+        if generation.expiry is None or not _is_within(generation.expiry, expires_at):
             return None
-        expiry = (expires, expires)
-    elif life.expiry is not None:
+        expiry = (expires_at, expires_at)
+    elif generation.expiry is not None:
         return None
-    if not (life.created[0] <= created <= life.created[1]):
+    created, updated = time_in_ms(answer.created_at), time_in_ms(answer.updated_at)
+    if not _is_within(generation.created, created) or not _is_within(generation.updated, updated):
         return None
-    if not (life.updated[0] <= updated <= life.updated[1]):
-        return None
-    return life._replace(
+    return generation._replace(
         created=(created, created),
         updated=(updated, updated),
         expiry=expiry,
@@ -213,39 +254,48 @@ def seen_as(life: Life, answer: Conversation, moment: Moment) -> Life | None:
     )
 
 
-def _was(
-    texts: tuple[Once, ...],
+def _was_current(
+    versions: tuple[TextVersion, ...],
     text: str | None,
     concurrent: frozenset[str] | frozenset[str | None],
-    moment: Moment,
+    start_step: float,
 ) -> bool:
+    """Return whether the text may have been current during an operation that started then."""
     return text in concurrent or any(
-        once.text == text and once.until >= moment.begun for once in texts
+        version.text == text and version.until >= start_step for version in versions
     )
 
 
-def read_as(life: Life, start: int, messages: list[Message]) -> Life | None:
-    """The life where its messages from that index on may be those, with their seqs known."""
+def _is_within(times: Range, time: int) -> bool:
+    return times[0] <= time <= times[1]
+
+
+def match_messages(
+    generation: Generation, start: int, messages: list[Message]
+) -> Generation | None:
+    """Return the generation with the seqs of ``messages``; None if they cannot be its own.
+
+    ``start`` is the index of the first of them within the generation's messages.
+    """
     if start < 0:
         return None
-    places = life.messages
-    news = list(places)
+    known = list(generation.messages)
     for index, message in enumerate(messages, start):
-        seq, text = places[index]
-        if message.content != text or message.seq is None or not known(seq, message.seq):
+        seq, text = known[index]
+        if message.content != text or message.seq is None or not can_be(seq, message.seq):
             return None
-        news[index] = (message.seq, text)
-    if news == list(places):
-        return life
-    if not increasing(news):
+        known[index] = (message.seq, text)
+    if known == list(generation.messages):
+        return generation
+    if not can_increase(known):
         return None
-    return life._replace(messages=tuple(news))
+    return generation._replace(messages=tuple(known))
 
 
-def increasing(places: list[Place] | tuple[Place, ...]) -> bool:
-    """Whether the seqs may be in their order."""
+def can_increase(messages: Sequence[ModelMessage]) -> bool:
+    """Return whether the seqs can be in strictly increasing order."""
     lowest = 0
-    for seq, _ in places:
+    for seq, _ in messages:
         if seq > 0:
             if seq <= lowest:
                 return False
@@ -255,25 +305,27 @@ def increasing(places: list[Place] | tuple[Place, ...]) -> bool:
     return True
 
 
-def behind(messages: tuple[Place, ...], seq: int) -> range:
-    """How many messages may have a seq of at most that."""
-    least_many = most = 0
-    for number, (place, _) in enumerate(messages, 1):
-        if place > 0:
-            if place <= seq:
-                least_many = most = number
+def possible_counts(messages: tuple[ModelMessage, ...], seq: int) -> range:
+    """Return how many messages can have a seq less than or equal to ``seq``."""
+    fewest = most = 0
+    for count, (message_seq, _) in enumerate(messages, 1):
+        if message_seq > 0:
+            if message_seq <= seq:
+                fewest = most = count
             else:
                 break
-        elif -place <= seq:
-            most = number
+        elif -message_seq <= seq:
+            most = count
         else:
             break
-    return range(least_many, most + 1)
+    return range(fewest, most + 1)
 
 
-def text_of(metadata: dict[str, Json]) -> str:
+def metadata_text(metadata: dict[str, Json]) -> str:
+    """Return metadata as JSON; hashable, unlike the dict."""
     return dumps(metadata) if metadata else "{}"
 
 
-def time_of(moment: datetime) -> int:
-    return round(moment.timestamp() * 1000)
+def time_in_ms(time: datetime) -> int:
+    """Return the time in ms since 1970."""
+    return round(time.timestamp() * 1000)

@@ -1,7 +1,8 @@
-"""What lies between clients and the table: calls are lost, late, refused, or answered in parts."""
+"""The network between clients and the table, which loses, delays, refuses and splits calls."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from random import Random
 from typing import Any, Protocol
 
@@ -9,171 +10,263 @@ from chatledger.stores.dynamodb.calls import Call, CallFailed, Item
 from chatledger.stores.dynamodb.records import conversation_of
 from chatledger.stores.dynamodb.table import HOUR
 from chatledger.testing.simulation.clients import Client
-from chatledger.testing.simulation.dynamodb import SimulatedTable
-from chatledger.testing.simulation.formatting import the_call, the_failure, the_reply
+from chatledger.testing.simulation.formatting import format_call, format_failure, format_reply
 from chatledger.testing.simulation.history import Operation
 from chatledger.testing.simulation.items import Key
-from chatledger.testing.simulation.schedule_state import Course
+from chatledger.testing.simulation.schedule_state import ScheduleState
+from chatledger.testing.simulation.simulated_table import SimulatedTable
 
 
-class AnyTable(Protocol):
-    """What is needed of a table."""
+class TableLike(Protocol):
+    """The interface of a table: ``SimulatedTable``, or a test's replacement for it."""
 
     name: str
     page_items: int | None
 
     def perform(self, call: Call) -> Any: ...
 
-    def overdue(self, time: int) -> list[Key]: ...
+    def overdue_keys(self, time: int) -> list[Key]: ...
 
-    def reap(self, key: Key, time: int) -> None: ...
+    def delete_overdue(self, key: Key, time: int) -> None: ...
 
     def items(self) -> Iterator[Item]: ...
 
+    def delay_index(self, *, delay: bool) -> None: ...
 
-class UnderWay(Exception):
-    """A call has been answered in part; its client has to wait for the rest."""
+    def update_index(self, number: int | None = None) -> None: ...
+
+    def commit(self) -> None: ...
+
+    def keep_changes(self) -> None: ...
 
 
-class Died(Exception):
-    """The client died over its call, for good."""
+class QueryUnfinished(Exception):
+    """Only part of a query has been answered; the client must send its call again for the rest."""
+
+
+class CommitUnfinished(Exception):
+    """Queries see only a part of a transaction; the client must send its call again to get its
+    reply."""
+
+
+class ClientCrashed(Exception):
+    """The client crashed during its call."""
+
+
+class Fate(StrEnum):
+    """The fates of a failing call, as the trace words them."""
+
+    LOST = "is lost"
+    REPLY_LOST = "takes effect, but the reply is lost"
+    LATE = "is late"
+    THROTTLED = "is throttled"
+    NOT_SENT = "is never sent"
+
+
+_FATES = (
+    Fate.LOST,
+    Fate.REPLY_LOST,
+    Fate.REPLY_LOST,  # twice as likely as each of the others
+    Fate.LATE,
+    Fate.THROTTLED,
+    Fate.NOT_SENT,
+)
 
 
 @dataclass(slots=True)
-class Late:
-    """A call whose client does not wait for it any more, and that may arrive yet."""
+class LateCall:
+    """A call whose client no longer waits for it, and that may still arrive."""
 
     call: Call
     operation: Operation
     until: int
+    """The time by which it arrives or is lost (ms since 1970)."""
 
 
 class Network:
-    def __init__(self, course: Course, table: AnyTable | None = None) -> None:
-        self._course = course
-        self.table: AnyTable = table or SimulatedTable(unprocessed=self._unprocessed)
-        self._late: list[Late] = []
+    """Carries calls to the table, and makes some of them fail."""
 
-    def carry(self, client: Client, call: Call) -> Any:
-        """The reply. Raises ``CallFailed``, ``UnderWay`` and ``Died``."""
-        random, rough = self._course.random, self._course.rough
-        if client.outage or random.random() < rough.faults:
+    def __init__(self, state: ScheduleState, table: TableLike | None = None) -> None:
+        self._state = state
+        self.table: TableLike = table or SimulatedTable(
+            choose_unprocessed=self._choose_unprocessed,
+            choose_hidden=self._choose_hidden,
+            choose_age=self._choose_age,
+        )
+        self._is_commit_split = False
+        self._late_calls: list[LateCall] = []
+
+    def send(self, client: Client, call: Call) -> Any:
+        """Send the call to the table, and return the reply.
+
+        Raises:
+            CallFailed: The table refused the call, or the network made it fail.
+            QueryUnfinished: The call is a query, and only part of it has been answered.
+            CommitUnfinished: The call is a transaction that queries see in part.
+            ClientCrashed: The client crashed.
+        """
+        random, environment = self._state.random, self._state.environment
+        if client.split_reply is not None:
+            reply, client.split_reply = client.split_reply, None
+            self.table.commit()
+            self._trace(client.name, call, "is committed")
+            return reply
+        if client.failing_calls or random.random() < environment.call_failure:
             self._fail(client, call)
-        rest = client.partial
-        if rest is None and call.operation == "Query" and random.random() < rough.slow:
-            return self._read_some(client, call)
-        client.partial = None
-        seen, call = ([], call) if rest is None else rest
+        partial = client.partial_query
+        if (
+            partial is None
+            and call.operation == "Query"
+            and random.random() < environment.split_query
+        ):
+            return self._read_first_part(client, call)
+        client.partial_query = None
+        items, call = ([], call) if partial is None else partial
         try:
-            reply = self._perform(call, _operation(client))
+            reply = self._perform(call, _operation_of(client))
         except CallFailed as failed:
-            self._tell(client.name, call, f"-> {the_failure(failed)}")
+            self._trace(client.name, call, f"-> {format_failure(failed)}")
             raise
-        if seen:
-            reply = reply | {"Items": seen + reply["Items"]}
-        self._tell(client.name, call, reply)
+        if self._is_commit_split:
+            self._is_commit_split = False
+            client.split_reply = reply
+            self._trace(client.name, call, "is committed in part")
+            raise CommitUnfinished
+        if items:
+            reply = reply | {"Items": items + reply["Items"]}
+        self._trace(client.name, call, reply)
         return reply
 
     def _fail(self, client: Client, call: Call) -> None:
-        random, rough = self._course.random, self._course.rough
-        if client.outage:
-            client.outage -= 1
+        """Make the call fail: always raise ``CallFailed`` or ``ClientCrashed``."""
+        random, environment = self._state.random, self._state.environment
+        if client.failing_calls:
+            client.failing_calls -= 1
         elif random.random() < 0.15:
-            client.outage = random.randrange(3, 12)
-        client.partial = None
-        fate = random.choice(FATES)
-        if fate == "is under way still" and random.random() > rough.late:
-            fate = "never arrives"
-        dies = random.random() < rough.dying
-        self._tell(client.name, call, f"{fate}{', and its client dies' if dies else ''}")
+            client.failing_calls = random.randrange(3, 12)
+        client.partial_query = None
+        fate = random.choice(_FATES)
+        if fate is Fate.LATE and random.random() > environment.late_call:
+            fate = Fate.LOST
+        is_crash = random.random() < environment.crash
+        self._trace(client.name, call, f"{fate}{', and its client crashes' if is_crash else ''}")
         match fate:
-            case "lands, and its answer is lost":
-                self._land(call, _operation(client))
-            case "is under way still":
-                self._late.append(Late(call, _operation(client), self._course.now + HOUR))
-        if dies:
-            raise Died
+            case Fate.REPLY_LOST:
+                self._deliver(call, _operation_of(client))
+            case Fate.LATE:
+                late_call = LateCall(call, _operation_of(client), self._state.now + HOUR)
+                self._late_calls.append(late_call)
+        if is_crash:
+            raise ClientCrashed
         match fate:
-            case "is throttled":
-                raise _throttled(call, random)
-            case "is never sent":
+            case Fate.THROTTLED:
+                raise _throttling(call, random)
+            case Fate.NOT_SENT:
                 raise CallFailed("NoAnswer")
             case _:
                 raise CallFailed(random.choice(("NoAnswer", "InternalServerError")), unknown=True)
 
-    def _read_some(self, client: Client, call: Call) -> Any:
-        """A query is no snapshot: read some of it now, and the rest after others had their turn."""
+    def _read_first_part(self, client: Client, call: Call) -> Any:
+        """Read the first items of a query; a query is no snapshot, and others may write meanwhile.
+
+        Returns the reply if that was all, else raises ``QueryUnfinished``.
+        """
         limit = call.params.get("Limit")
-        some = self._course.random.choice((1, 1, 2, 3))
-        if limit is not None and some >= limit:
-            some = limit
-        first = Call("Query", call.params | {"Limit": some})
-        reply = self._perform(first, _operation(client))
-        self._tell(client.name, first, reply)
-        if some == limit or "LastEvaluatedKey" not in reply or reply["ScannedCount"] < some:
+        size = self._state.random.choice((1, 1, 2, 3))
+        if limit is not None and size >= limit:
+            size = limit
+        first = Call("Query", call.params | {"Limit": size})
+        reply = self._perform(first, _operation_of(client))
+        self._trace(client.name, first, reply)
+        if size == limit or "LastEvaluatedKey" not in reply or reply["ScannedCount"] < size:
             return reply
-        more = {"ExclusiveStartKey": reply["LastEvaluatedKey"]}
+        rest = {"ExclusiveStartKey": reply["LastEvaluatedKey"]}
         if limit is not None:
-            more["Limit"] = limit - some
-        client.partial = reply["Items"], Call("Query", call.params | more)
-        raise UnderWay
+            rest["Limit"] = limit - size
+        client.partial_query = reply["Items"], Call("Query", call.params | rest)
+        raise QueryUnfinished
 
     def _perform(self, call: Call, operation: Operation) -> Any:
-        reply = self.table.perform(call)
-        hinted = _hinted(call, operation)
-        if hinted is not None:
-            operation.hints[hinted] = self._course.step
+        try:
+            reply = self.table.perform(call)
+        except CallFailed as failed:
+            raise self._with_fewer_reasons(failed) from None
+        conversation = _affected_conversation(call, operation)
+        if conversation is not None:
+            operation.hints[conversation] = self._state.step
         return reply
 
-    def _land(self, call: Call, operation: Operation) -> None:
+    def _deliver(self, call: Call, operation: Operation) -> None:
+        """Perform a call whose reply nobody gets."""
         try:
             self._perform(call, operation)
         except CallFailed as failed:
-            self._tell(operation.client, call, f"-> {the_failure(failed)}")
+            self._trace(operation.client, call, f"-> {format_failure(failed)}")
+        if self._is_commit_split:
+            self._is_commit_split = False
+            self.table.commit()
 
-    def _unprocessed(self, requests: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-        random = self._course.random
-        if random.random() > self._course.rough.unprocessed:
+    def _with_fewer_reasons(self, failed: CallFailed) -> CallFailed:
+        """Return the failure, perhaps without some of its reasons."""
+        parts = [part for part, (code, _) in enumerate(failed.reasons) if code is not None]
+        random, environment = self._state.random, self._state.environment
+        if len(parts) > 1 and random.random() < environment.partial_reasons:
+            reported = random.choice(parts)
+            failed.reasons = tuple(
+                reason if part == reported else (None, None)
+                for part, reason in enumerate(failed.reasons)
+            )
+        return failed
+
+    def _choose_hidden(self, keys: Sequence[Key]) -> Sequence[Key]:
+        random, environment = self._state.random, self._state.environment
+        if len(keys) < 2 or random.random() >= environment.split_transaction:
+            return ()
+        self.table.commit()
+        self._is_commit_split = True
+        return random.sample(list(keys), random.randrange(1, len(keys)))
+
+    def _choose_age(self) -> int:
+        random, environment = self._state.random, self._state.environment
+        return random.randrange(1, 7) if random.random() < environment.stale_reads else 0
+
+    def _choose_unprocessed(self, requests: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+        random = self._state.random
+        if random.random() > self._state.environment.partial_batch:
             return ()
         return [request for request in requests if random.random() < 0.5]
 
-    def _tell(self, who: str, call: Call, what: Any) -> None:
-        if self._course.script is not None:
-            told = what if isinstance(what, str) else f"-> {the_reply(what)}"
-            self._course.tell(who, f"{the_call(call)} {told}")
+    def _trace(self, client: str, call: Call, outcome: Any) -> None:
+        """Add the call to the trace; ``outcome`` is a text or a reply."""
+        if self._state.trace is not None:
+            text = outcome if isinstance(outcome, str) else f"-> {format_reply(outcome)}"
+            self._state.add_to_trace(client, f"{format_call(call)} {text}")
 
-    # Calls that are late -------------------------------------------------------------------------
+    # Late calls ----------------------------------------------------------------------------------
 
     @property
-    def busy(self) -> bool:
-        """Whether any call may arrive yet."""
-        return bool(self._late)
+    def has_late_calls(self) -> bool:
+        return bool(self._late_calls)
 
-    def arrive(self) -> None:
-        """One of the late calls arrives."""
-        late = self._late.pop(self._course.random.randrange(len(self._late)))
-        self._tell(late.operation.client, late.call, "arrives at last")
-        self._land(late.call, late.operation)
+    def deliver_late_call(self) -> None:
+        """Deliver one of the late calls."""
+        late_calls = self._late_calls
+        self._deliver_late_call(late_calls.pop(self._state.random.randrange(len(late_calls))))
 
-    def settle(self, until: int) -> None:
-        """The late calls that may not be under way any more by then have arrived, or never will."""
-        due = [late for late in self._late if late.until < until]
-        self._late = [late for late in self._late if late.until >= until]
-        for late in due:
-            if self._course.random.random() < 0.5:
-                self._tell(late.operation.client, late.call, "arrives at last")
-                self._land(late.call, late.operation)
+    def finish_late_calls(self, until: int) -> None:
+        """Deliver or lose each late call that cannot be under way any longer than ``until``."""
+        due = [late_call for late_call in self._late_calls if late_call.until < until]
+        self._late_calls = [late_call for late_call in self._late_calls if late_call.until >= until]
+        for late_call in due:
+            if self._state.random.random() < 0.5:
+                self._deliver_late_call(late_call)
+
+    def _deliver_late_call(self, late_call: LateCall) -> None:
+        self._trace(late_call.operation.client, late_call.call, "arrives late")
+        self._deliver(late_call.call, late_call.operation)
 
 
-FATES = (
-    "never arrives",
-    "lands, and its answer is lost",
-    "lands, and its answer is lost",
-    "is under way still",
-    "is throttled",
-    "is never sent",
-)
-_THROTTLED = (
+_THROTTLING_CODES = (
     "ProvisionedThroughputExceededException",
     "ThrottlingException",
     "RequestLimitExceeded",
@@ -181,25 +274,27 @@ _THROTTLED = (
 )
 
 
-def _throttled(call: Call, random: Random) -> CallFailed:
+def _throttling(call: Call, random: Random) -> CallFailed:
+    """Return an error with which DynamoDB throttles the call, or reports a rival transaction."""
     if call.operation != "TransactWriteItems" or random.random() < 0.3:
-        return CallFailed(random.choice(_THROTTLED))
+        return CallFailed(random.choice(_THROTTLING_CODES))
     code = random.choice(("TransactionConflict", "ThrottlingError"))
     parts = range(len(call.params["TransactItems"]))
-    hit = random.choice(parts)
-    reasons = tuple((code if part == hit else None, None) for part in parts)
+    failed_part = random.choice(parts)
+    reasons = tuple((code if part == failed_part else None, None) for part in parts)
     return CallFailed("TransactionCanceledException", reasons=reasons)
 
 
-def _operation(client: Client) -> Operation:
+def _operation_of(client: Client) -> Operation:
     assert client.operation is not None
     return client.operation
 
 
-def _hinted(call: Call, operation: Operation) -> str | None:
-    """The conversation for which the operation may take effect with this call.
+def _affected_conversation(call: Call, operation: Operation) -> str | None:
+    """Return the conversation for which the operation probably takes effect with this call.
 
-    Only a hint, where in the order of things to look for the operation first.
+    It is only a hint that makes the checker faster: see ``Operation.hints``. A query of the owner
+    index affects no single conversation, and gives "".
     """
     params = call.params
     match call.operation:

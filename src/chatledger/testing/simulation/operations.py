@@ -1,33 +1,41 @@
-"""Which operations clients try, and the plan for each."""
+"""The operations that clients call: their arguments, and the plan of each."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from random import Random
 from typing import Any
 
-from chatledger.conversations import Appended, Conversation, Page, Tail
+from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
 from chatledger.messages import Message
 from chatledger.stores.dynamodb import plans
 from chatledger.stores.dynamodb.calls import Plan
-from chatledger.stores.dynamodb.table import Table
+from chatledger.stores.dynamodb.table import DAY, HOUR, SECOND, Table
+from chatledger.stores.times import to_datetime
 
 OWNERS = ("ada", "bob")
+COPY = "c"
+"""The conversation that only forks and copies create."""
 LONG = 300
-"""Characters of a long message; limits are set so that it does not fit its record."""
-_THEN = datetime(2026, 1, 1, tzinfo=UTC)
+"""Additional characters of a long message; ``SMALL_LIMITS`` makes such a message not fit its
+record, so that it is stored in parts."""
+WHOLE_CONVERSATION = {"after": None, "before": None, "limit": 1_000, "owner": None}
+"""The arguments of a ``page`` that holds every message."""
+_CREATED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(slots=True)
-class Known:
-    """What clients know of the conversations, to ask for what is worth asking for."""
+class KnownNumbers:
+    """The revisions and seqs that clients have been answered, from which arguments are drawn."""
 
     revisions: dict[str, list[int]] = field(default_factory=dict)
     seqs: dict[str, list[int]] = field(default_factory=dict)
     texts: int = 0
+    """The number of message texts made so far."""
 
-    def learn(self, conversation: str, answer: object) -> None:
+    def add(self, conversation: str, answer: object) -> None:
+        """Add the numbers in the answer of an operation."""
         match answer:
             case Appended():
                 self._add(conversation, answer.revision, answer.seqs)
@@ -45,8 +53,8 @@ class Known:
         self.revisions.setdefault(conversation, []).append(revision)
         self.seqs.setdefault(conversation, []).extend(seqs)
 
-    def revision(self, conversation: str, random: Random) -> int:
-        """Mostly the latest."""
+    def draw_revision(self, conversation: str, random: Random) -> int:
+        """Draw a revision of the conversation, most often the latest known one."""
         revisions = self.revisions.get(conversation)
         chance = random.random()
         if revisions is None or chance < 0.1:
@@ -55,7 +63,8 @@ class Known:
             return max(revisions[-3:])
         return max(random.choice(revisions) + random.choice((-1, 0, 0, 1, 2)), 0)
 
-    def seq(self, conversation: str, random: Random) -> int:
+    def draw_seq(self, conversation: str, random: Random) -> int:
+        """Draw a seq of the conversation, most often one of the last known ones."""
         seqs = self.seqs.get(conversation)
         if not seqs:
             return random.randrange(4)
@@ -63,148 +72,243 @@ class Known:
             return random.choice(seqs[-6:])
         return max(random.choice(seqs) + random.choice((-1, 1, 2)), 0)
 
-    def text(self, random: Random, longs: float) -> str:
+    def draw_text(self, random: Random, long_messages: float) -> str:
+        """Return a new text, which is long with that probability."""
         self.texts += 1
         label = f"m{self.texts}"
-        return label + "." * LONG if random.random() < longs else label
+        return label + "." * LONG if random.random() < long_messages else label
 
 
 @dataclass(slots=True)
-class Taste:
-    """What kind of operations a schedule is made of."""
+class Workload:
+    """The choices from which the operations of a schedule are drawn."""
 
     weights: dict[str, float]
+    """The relative frequency of each kind of operation."""
     conversations: tuple[str, ...]
     owners: tuple[str | None, ...]
-    """Whose the conversations are, mostly, and others."""
-    keys: tuple[str, ...]
-    longs: float
+    """The owner of the conversations made beforehand comes first, and is the one used most."""
+    idempotency_keys: tuple[str, ...]
+    long_messages: float
+    """The probability that a message is long."""
     lifetimes: tuple[int | None, ...]
+    """The lifetimes (ms) with which conversations are created; None: the store's default."""
+    lifetimes_of_copies: tuple[int | None, ...]
+    """The lifetimes (ms) given to forks; None: that of the original."""
+    lifetimes_of_restored: tuple[int | None, ...]
+    """The lifetimes (ms) of restored conversations; None: they do not expire."""
 
     @property
-    def everywhere(self) -> tuple[str, ...]:
-        """The conversations, and one that only forks begin."""
-        return (*self.conversations, "c") if self.weights["fork"] else self.conversations
+    def all_conversations(self) -> tuple[str, ...]:
+        """The conversations, including the one that only forks and copies create."""
+        is_copied = self.weights["fork"] or self.weights["copy"]
+        return (*self.conversations, COPY) if is_copied else self.conversations
 
-    def kind(self, random: Random) -> str:
+    def choose_kind(self, random: Random) -> str:
         return random.choices(tuple(self.weights), tuple(self.weights.values()))[0]
 
 
-def arguments(
-    kind: str, conversation: str, taste: Taste, known: Known, random: Random
+def draw_arguments(
+    kind: str,
+    conversation: str,
+    workload: Workload,
+    known_numbers: KnownNumbers,
+    random: Random,
+    now: int,
 ) -> dict[str, Any]:
-    """Arguments for an operation, drawn so that most of them mean something."""
+    """Draw the arguments of an operation, most of them such that the operation can succeed.
+
+    ``now`` is the true time in ms since 1970.
+    """
+
+    def draw_revision() -> int:
+        return known_numbers.draw_revision(conversation, random)
+
+    def draw_seq() -> int:
+        return known_numbers.draw_seq(conversation, random)
+
+    def draw_text() -> str:
+        return known_numbers.draw_text(random, workload.long_messages)
+
     chance = random.random()
-    owner = None if chance < 0.55 else taste.owners[0]
+    owner = None if chance < 0.55 else workload.owners[0]
     if chance > 0.93:
         owner = random.choice(OWNERS)
-    given: dict[str, Any] = {"owner": owner}
+    arguments: dict[str, Any] = {"owner": owner}
     match kind:
         case "create":
-            given["title"] = random.choice((None, "one", "two"))
-            given["metadata"] = random.choice((None, {"n": 1}))
-            given["lifetime"] = random.choice(taste.lifetimes)
+            arguments["title"] = random.choice((None, "one", "two"))
+            arguments["metadata"] = random.choice((None, {"n": 1}))
+            arguments["lifetime"] = random.choice(workload.lifetimes)
         case "append":
             many = random.choice((1, 1, 1, 2, 3))
-            given["texts"] = [known.text(random, taste.longs) for _ in range(many)]
-            given["after"] = (
-                known.revision(conversation, random) if random.random() < 0.25 else None
+            arguments["texts"] = [draw_text() for _ in range(many)]
+            arguments["after"] = draw_revision() if random.random() < 0.25 else None
+            arguments["idempotency_key"] = (
+                random.choice(workload.idempotency_keys)
+                if workload.idempotency_keys and random.random() < 0.4
+                else None
             )
-            given["idempotency_key"] = (
-                random.choice(taste.keys) if taste.keys and random.random() < 0.4 else None
-            )
-            given["truncate_after"] = (
-                known.seq(conversation, random) if random.random() < 0.15 else None
-            )
-            given["reply_follows"] = random.random() < 0.2
+            arguments["truncate_after"] = draw_seq() if random.random() < 0.15 else None
+            arguments["reply_follows"] = random.random() < 0.2
         case "tail":
-            given["n"] = random.choice((1, 2, 3, 100))
+            arguments["n"] = random.choice((1, 2, 3, 100))
         case "page":
-            given["after"] = known.seq(conversation, random) if random.random() < 0.4 else None
-            given["before"] = known.seq(conversation, random) if random.random() < 0.4 else None
-            given["limit"] = random.choice((1, 2, 3, 100))
+            arguments["after"] = draw_seq() if random.random() < 0.4 else None
+            arguments["before"] = draw_seq() if random.random() < 0.4 else None
+            arguments["limit"] = random.choice((1, 2, 3, 100))
         case "update":
-            given["title"] = random.choice((None, "", "red", "green", "blue"))
-            given["metadata"] = random.choice((None, None, {}, {"n": known.texts}))
-            given["revision"] = (
-                known.revision(conversation, random) if random.random() < 0.3 else None
-            )
+            arguments["title"] = random.choice((None, "", "red", "green", "blue"))
+            arguments["metadata"] = random.choice((None, None, {}, {"n": known_numbers.texts}))
+            arguments["revision"] = draw_revision() if random.random() < 0.3 else None
         case "truncate":
-            given["after"] = known.seq(conversation, random) if random.random() < 0.8 else 0
+            arguments["after"] = draw_seq() if random.random() < 0.8 else 0
         case "pop":
-            given["n"] = random.choice((1, 1, 2, 3))
+            arguments["n"] = random.choice((1, 1, 2, 3))
         case "replace":
-            given["seq"] = max(known.seq(conversation, random), 1)
-            given["text"] = known.text(random, taste.longs)
-            given["revision"] = (
-                known.revision(conversation, random) if random.random() < 0.3 else None
-            )
+            arguments["seq"] = max(draw_seq(), 1)
+            arguments["text"] = draw_text()
+            arguments["revision"] = draw_revision() if random.random() < 0.3 else None
         case "fork":
-            given["at"] = known.seq(conversation, random) if random.random() < 0.5 else None
-            given["new_id"] = random.choice((*taste.everywhere, "c"))
+            arguments["at"] = draw_seq() if random.random() < 0.5 else None
+            arguments["new_id"] = random.choice((*workload.all_conversations, COPY))
+            arguments["lifetime"] = random.choice(workload.lifetimes_of_copies)
+        case "restore":
+            arguments["owner"] = workload.owners[0]
+            arguments["after"] = 0 if random.random() < 0.5 else draw_revision()
+            arguments["texts"] = [draw_text() for _ in range(random.choice((0, 1, 1, 2)))]
+            least = arguments["after"] + max(len(arguments["texts"]), 1)
+            arguments["revision"] = least + random.choice((0, 0, 1, 3))
+            arguments["title"] = random.choice((None, "old"))
+            arguments["metadata"] = random.choice(({}, {"n": 0}))
+            # The same for days, so that one id may have two generations that began alike.
+            arguments["created_at"] = now - now % (10 * DAY)
+            arguments["updated_at"] = now - random.choice((0, 40, HOUR))
+            lifetime = random.choice(workload.lifetimes_of_restored)
+            arguments["expires_at"] = (
+                None if lifetime is None else arguments["updated_at"] + lifetime
+            )
+        case "scan":
+            arguments["owner"] = None
+            arguments["limit"] = random.choice((1, 2, 100))
         case "list" | "delete_owner":
-            given["owner"] = random.choice(OWNERS)
+            arguments["owner"] = random.choice(OWNERS)
         case "sweep":
-            given.clear()
-    return given
+            arguments.clear()
+    return arguments
 
 
-def plan(kind: str, table: Table, conversation: str, given: dict[str, Any]) -> Plan[Any]:
-    return _PLANS[kind](table, conversation, given)
+def plan_for(kind: str, table: Table, conversation: str, arguments: dict[str, Any]) -> Plan[Any]:
+    """Return the store's plan for that operation."""
+    return _PLANS[kind](table, conversation, arguments)
 
 
 @lru_cache(10_000)
-def message(text: str) -> Message:
-    return Message.user(text, id=text[:9], created_at=_THEN)
+def _message(text: str) -> Message:
+    return Message.user(text, id=text[:9], created_at=_CREATED_AT)
 
 
 _PLANS: dict[str, Callable[[Table, str, dict[str, Any]], Plan[Any]]] = {
-    "create": lambda table, conversation, given: plans.create(
+    "create": lambda table, conversation, arguments: plans.create(
         table,
         conversation,
-        owner=given["owner"],
-        title=given["title"],
-        metadata=given["metadata"],
-        expires_in=_timedelta(given["lifetime"]),
+        owner=arguments["owner"],
+        title=arguments["title"],
+        metadata=arguments["metadata"],
+        expires_in=_timedelta(arguments["lifetime"]),
     ),
-    "append": lambda table, conversation, given: plans.append(
+    "append": lambda table, conversation, arguments: plans.append(
         table,
         conversation,
-        [message(text) for text in given["texts"]],
-        owner=given["owner"],
-        after=given["after"],
-        idempotency_key=given["idempotency_key"],
-        truncate_after=given["truncate_after"],
-        reply_follows=given["reply_follows"],
+        [_message(text) for text in arguments["texts"]],
+        owner=arguments["owner"],
+        after=arguments["after"],
+        idempotency_key=arguments["idempotency_key"],
+        truncate_after=arguments["truncate_after"],
+        reply_follows=arguments["reply_follows"],
     ),
-    "get": lambda table, conversation, given: plans.get(table, conversation, **given),
-    "tail": lambda table, conversation, given: plans.tail(
-        table, conversation, given["n"], owner=given["owner"]
+    "get": lambda table, conversation, arguments: plans.get(table, conversation, **arguments),
+    "tail": lambda table, conversation, arguments: plans.tail(
+        table, conversation, arguments["n"], owner=arguments["owner"]
     ),
-    "page": lambda table, conversation, given: plans.page(table, conversation, **given),
-    "update": lambda table, conversation, given: plans.update(table, conversation, **given),
-    "truncate": lambda table, conversation, given: plans.truncate(table, conversation, **given),
-    "pop": lambda table, conversation, given: plans.pop(
-        table, conversation, given["n"], owner=given["owner"]
+    "page": lambda table, conversation, arguments: plans.page(table, conversation, **arguments),
+    "update": lambda table, conversation, arguments: plans.update(table, conversation, **arguments),
+    "truncate": lambda table, conversation, arguments: plans.truncate(
+        table, conversation, **arguments
     ),
-    "replace": lambda table, conversation, given: plans.replace(
+    "pop": lambda table, conversation, arguments: plans.pop(
+        table, conversation, arguments["n"], owner=arguments["owner"]
+    ),
+    "replace": lambda table, conversation, arguments: plans.replace(
         table,
         conversation,
-        given["seq"],
-        message(given["text"]),
-        revision=given["revision"],
-        owner=given["owner"],
+        arguments["seq"],
+        _message(arguments["text"]),
+        revision=arguments["revision"],
+        owner=arguments["owner"],
     ),
-    "fork": lambda table, conversation, given: plans.fork(table, conversation, **given),
-    "delete": lambda table, conversation, given: plans.delete(table, conversation, **given),
-    "list": lambda table, conversation, given: plans.list_owned(
-        table, given["owner"], limit=100, cursor=None
+    "fork": lambda table, conversation, arguments: plans.fork(
+        table,
+        conversation,
+        at=arguments["at"],
+        new_id=arguments["new_id"],
+        owner=arguments["owner"],
+        expires_in=_timedelta(arguments["lifetime"]),
     ),
-    "delete_owner": lambda table, conversation, given: plans.delete_owner(table, given["owner"]),
-    "sweep": lambda table, conversation, given: plans.sweep(table),
+    "repair": lambda table, conversation, arguments: plans.repair(table, conversation, **arguments),
+    "restore": lambda table, conversation, arguments: plans.restore(
+        table,
+        _restored(conversation, arguments),
+        [
+            replace(_message(text), seq=seq)
+            for seq, text in enumerate(arguments["texts"], arguments["after"] + 1)
+        ],
+        after=arguments["after"],
+    ),
+    "scan": lambda table, conversation, arguments: _scan(table, arguments["limit"]),
+    "delete": lambda table, conversation, arguments: plans.delete(table, conversation, **arguments),
+    "list": lambda table, conversation, arguments: plans.list_owned(
+        table, arguments["owner"], limit=100, cursor=None
+    ),
+    "delete_owner": lambda table, conversation, arguments: plans.delete_owner(
+        table, arguments["owner"]
+    ),
+    "sweep": lambda table, conversation, arguments: plans.sweep(table),
 }
 
-EVERYTHING = {"after": None, "before": None, "limit": 1_000, "owner": None}
+
+def _restored(conversation: str, arguments: dict[str, Any]) -> Conversation:
+    """Return the conversation that ``restore`` is given."""
+    expires_at = arguments["expires_at"]
+    return Conversation(
+        id=conversation,
+        owner=arguments["owner"],
+        title=arguments["title"],
+        metadata=arguments["metadata"],
+        created_at=to_datetime(arguments["created_at"]),
+        updated_at=to_datetime(arguments["updated_at"]),
+        message_count=0,  # is not used
+        revision=arguments["revision"],
+        expires_at=None if expires_at is None else to_datetime(expires_at),
+    )
+
+
+def _scan(table: Table, limit: int) -> Plan[Listing]:
+    """Scan the whole table, and return all that was listed at once."""
+    found: list[Conversation] = []
+    cursor: str | None = None
+    while True:
+        listing = yield from plans.scan(table, limit=limit, cursor=cursor)
+        found += listing.conversations
+        cursor = listing.cursor
+        if cursor is None:
+            assert len({conversation.id for conversation in found}) == len(found)
+            return Listing(found, None)
+
+
+def restored_lifetime(updated_at: int, expires_at: int) -> int:
+    """Return the lifetime (ms) of a conversation restored with these times."""
+    return max(expires_at - updated_at, SECOND)
 
 
 def _timedelta(milliseconds: int | None) -> timedelta | None:

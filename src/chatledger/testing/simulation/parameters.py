@@ -1,6 +1,7 @@
-"""What a call's parameters say, checked as DynamoDB checks them.
+"""Check the parameters of calls as DynamoDB does.
 
-What it would refuse is ``CallFailed``; what this simulation does not know is ``Unknown``.
+What DynamoDB would refuse raises ``CallFailed``; what this simulation does not support raises
+``Unsupported``.
 """
 
 from collections.abc import Iterable, Mapping
@@ -8,17 +9,18 @@ from typing import Any, TypeAlias
 
 from chatledger.stores.dynamodb.calls import Attribute, CallFailed, Item
 from chatledger.testing.simulation import expressions
-from chatledger.testing.simulation.capacity import ITEM_BYTES, item_size
-from chatledger.testing.simulation.expressions import Condition, KeyCondition, Unknown, Update
+from chatledger.testing.simulation.capacity import MAX_ITEM_BYTES, item_size
+from chatledger.testing.simulation.expressions import Condition, KeyCondition, Unsupported, Update
 from chatledger.testing.simulation.items import Index, Key
 
 Params: TypeAlias = Mapping[str, Any]
 
-PARTITION_KEY_BYTES, SORT_KEY_BYTES = 2048, 1024
+PARTITION_KEY_BYTES, SORT_KEY_BYTES = 2048, 1024  # the most that DynamoDB takes
 
-_ALWAYS = frozenset({"TableName", "ReturnConsumedCapacity"})
+_EVERY_CALL = frozenset({"TableName", "ReturnConsumedCapacity"})
 _PLACEHOLDERS = ("ExpressionAttributeNames", "ExpressionAttributeValues")
 CONDITIONAL = ("ConditionExpression", "ReturnValuesOnConditionCheckFailure", *_PLACEHOLDERS)
+"""The parameters of a conditional write."""
 READING = (
     "FilterExpression",
     "ProjectionExpression",
@@ -27,62 +29,64 @@ READING = (
     "Limit",
     *_PLACEHOLDERS,
 )
+"""The parameters that queries and scans share."""
 
 
-def invalid(why: str) -> CallFailed:
-    return CallFailed("ValidationException", why)
+def validation_error(message: str) -> CallFailed:
+    return CallFailed("ValidationException", message)
 
 
-def check_known(params: Params, *names: str) -> None:
+def check_supported(params: Params, *names: str) -> None:
+    """Raise ``Unsupported`` unless every parameter is one of ``names``, or one of every call."""
     for name in params:
-        if name not in names and name not in _ALWAYS:
-            raise Unknown(f"the parameter {name}")
+        if name not in names and name not in _EVERY_CALL:
+            raise Unsupported(f"the parameter {name}")
 
 
 def key_of(item: Item) -> Key:
-    """The item's key. Raises where it is none."""
+    """Return the item's key. Raise ``CallFailed`` if it has no valid one."""
     if "pk" not in item or "sk" not in item:
-        raise invalid("The provided key element does not match the schema")
+        raise validation_error("The provided key element does not match the schema")
     key = []
     for name, limit in (("pk", PARTITION_KEY_BYTES), ("sk", SORT_KEY_BYTES)):
         value = item[name].get("S")
         if value is None:
-            raise invalid(f"Type mismatch for key {name}")
+            raise validation_error(f"Type mismatch for key {name}")
         if not value or (len(value) * 4 > limit and len(value.encode()) > limit):
-            raise invalid(f"Size of {name} must be 1 to {limit} bytes")
+            raise validation_error(f"Size of {name} must be 1 to {limit} bytes")
         key.append(value)
     return key[0], key[1]
 
 
-def key_alone(item: Item) -> Key:
-    """The key, where there is nothing else."""
+def key_from_param(item: Item) -> Key:
+    """Return the key of a parameter that must hold the two key attributes and nothing else."""
     if len(item) != 2:
-        raise invalid("The provided key element does not match the schema")
+        raise validation_error("The provided key element does not match the schema")
     return key_of(item)
 
 
-def checked_size(item: Item, index: Index) -> int:
-    """How large it is. Raises unless it can be put into a table with that index."""
-    if (size := item_size(item)) > ITEM_BYTES:
-        raise invalid("Item size has exceeded the maximum allowed size")
+def valid_size(item: Item, index: Index) -> int:
+    """Return the item's size. Raise ``CallFailed`` if a table with that index does not take it."""
+    if (size := item_size(item)) > MAX_ITEM_BYTES:
+        raise validation_error("Item size has exceeded the maximum allowed size")
     for name, attribute in item.items():
         ((kind, value),) = attribute.items()
         if kind not in ("S", "N", "B", "BOOL"):
-            raise Unknown(f"the type {kind} of {name}")
+            raise Unsupported(f"the type {kind} of {name}")
         if kind == "N" and str(int(value)) != value:
-            raise Unknown(f"the number {value} of {name}")
+            raise Unsupported(f"the number {value} of {name}")
     for name, kind in ((index.partition, "S"), (index.sort, "N")):
         if name in item:
             value = item[name].get(kind)
             if value is None:
-                raise invalid(f"Type mismatch for index key {name}")
+                raise validation_error(f"Type mismatch for index key {name}")
             if not 0 < len(value.encode()) <= PARTITION_KEY_BYTES:
-                raise invalid(f"Size of index key {name}")
+                raise validation_error(f"Size of index key {name}")
     return size
 
 
 def placeholders(params: Params) -> tuple[dict[str, str], dict[str, Attribute]]:
-    """The names and values that expressions mention."""
+    """Return the names and values that placeholders in the expressions stand for."""
     return (params.get("ExpressionAttributeNames", {}), params.get("ExpressionAttributeValues", {}))
 
 
@@ -90,62 +94,67 @@ _NOTHING: frozenset[str] = frozenset()
 
 
 def check_placeholders(
-    params: Params, *used: Condition | KeyCondition | Update, names: Iterable[str] = ()
+    params: Params, *used_in: Condition | KeyCondition | Update, names: Iterable[str] = ()
 ) -> None:
-    """DynamoDB refuses a name or value that is missing, and one that nothing mentions."""
-    if len(used) == 1 and not names:
-        wanted, wanted_values = used[0].names, used[0].values
+    """Raise ``CallFailed`` for a name or value that is missing, or that no expression uses.
+
+    ``names`` are further placeholders in use: those of a projection.
+    """
+    if len(used_in) == 1 and not names:
+        used_names, used_values = used_in[0].names, used_in[0].values
     else:
-        wanted = frozenset(names).union(*(one.names for one in used))
-        wanted_values = _NOTHING.union(*(one.values for one in used))
-    given, values = placeholders(params)
-    if given.keys() != wanted or values.keys() != wanted_values:
-        wrong = (given.keys() ^ wanted) | (values.keys() ^ wanted_values)
-        raise invalid(f"placeholders that nothing mentions, or that are missing: {sorted(wrong)}")
+        used_names = frozenset(names).union(*(expression.names for expression in used_in))
+        used_values = _NOTHING.union(*(expression.values for expression in used_in))
+    given_names, given_values = placeholders(params)
+    if given_names.keys() != used_names or given_values.keys() != used_values:
+        wrong = (given_names.keys() ^ used_names) | (given_values.keys() ^ used_values)
+        raise validation_error(f"Placeholders that are unused or missing: {sorted(wrong)}")
 
 
-def condition(params: Params, *beside: Update) -> Condition | None:
-    """The condition of a write, which may say more ``beside``."""
+def condition_of(params: Params, *others: Update) -> Condition | None:
+    """Return the condition of a write; ``others`` are its other expressions."""
     text = params.get("ConditionExpression")
-    test = None if text is None else expressions.condition(text)
-    check_placeholders(params, *([] if test is None else [test]), *beside)
-    return test
+    condition = None if text is None else expressions.parse_condition(text)
+    check_placeholders(params, *([] if condition is None else [condition]), *others)
+    return condition
 
 
-def holds(test: Condition | None, params: Params, item: Item | None) -> bool:
-    return test is None or test.holds(item or {}, *placeholders(params))
+def is_met(condition: Condition | None, params: Params, item: Item | None) -> bool:
+    """Return whether the write's condition, if it has one, holds for the item that is there."""
+    return condition is None or condition.matches(item or {}, *placeholders(params))
 
 
-def shown_on_failure(params: Params, item: Item | None) -> Item | None:
-    """What the failure of a condition tells of the item that is there."""
-    asked = params.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD"
-    return item if asked else None
+def item_on_failure(params: Params, item: Item | None) -> Item | None:
+    """Return the item that a failed condition reports, if the call asks for that."""
+    return item if params.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD" else None
 
 
-class Shown:
-    """Which items a read shows, and what of them."""
+class Selection:
+    """The filter and the projection of a read."""
 
     __slots__ = ("_filter", "_names", "_projected", "_values")
 
     def __init__(self, params: Params, key_condition: KeyCondition | None = None) -> None:
         self._names, self._values = placeholders(params)
         self._filter: Condition | None = None
-        used: list[Condition | KeyCondition] = [] if key_condition is None else [key_condition]
+        used_in: list[Condition | KeyCondition] = [] if key_condition is None else [key_condition]
         names: tuple[str, ...] = ()
         if "FilterExpression" in params:
-            self._filter = expressions.condition(params["FilterExpression"])
-            used.append(self._filter)
+            self._filter = expressions.parse_condition(params["FilterExpression"])
+            used_in.append(self._filter)
         if "ProjectionExpression" in params:
-            names = expressions.projection(params["ProjectionExpression"])
-        check_placeholders(params, *used, names=names)
+            names = expressions.parse_projection(params["ProjectionExpression"])
+        check_placeholders(params, *used_in, names=names)
         if self._filter and any(self._names[name] in ("pk", "sk") for name in self._filter.names):
-            raise invalid("Filter Expression can only contain non-primary key attributes")
+            raise validation_error("Filter Expression can only contain non-primary key attributes")
         self._projected = [self._names[name] for name in names]
 
-    def passes(self, item: Item) -> bool:
-        return self._filter is None or self._filter.holds(item, self._names, self._values)
+    def matches(self, item: Item) -> bool:
+        """Return whether the filter lets the item through."""
+        return self._filter is None or self._filter.matches(item, self._names, self._values)
 
-    def of(self, item: Item) -> Item:
+    def project(self, item: Item) -> Item:
+        """Return the attributes of the item that the read asks for."""
         if not self._projected:
             return item
         return {name: item[name] for name in self._projected if name in item}

@@ -1,59 +1,72 @@
-"""Which items a query finds, in a partition of the table or of its index."""
+"""Find the items of a query, in a partition of the table or of its index."""
 
 from collections.abc import Iterable
 
 from chatledger.stores.dynamodb.calls import Item
-from chatledger.testing.simulation.expressions import KeyCondition, Unknown
+from chatledger.testing.simulation.expressions import KeyCondition, Unsupported
 from chatledger.testing.simulation.items import Index, Items
-from chatledger.testing.simulation.parameters import Params, invalid, key_alone, placeholders
+from chatledger.testing.simulation.parameters import (
+    Params,
+    key_from_param,
+    placeholders,
+    validation_error,
+)
 
 
-def of_partition(
-    items: Items, params: Params, wanted: KeyCondition
+def query_table(
+    items: Items, params: Params, condition: KeyCondition, age: int = 0
 ) -> tuple[Iterable[Item], str | None]:
-    """In their order, and the sort key that nothing lies beyond, where there is one."""
+    """Return the items in order, and the sort key at which the query ends, if there is one.
+
+    They are as they were before the last ``age`` changes of the partition.
+    """
     names, values = placeholders(params)
-    name, value = wanted.partition
+    name, value = condition.partition
     if names[name] != "pk":
-        raise invalid("Query condition missed key schema element: pk")
-    pk, least, most = values[value]["S"], None, None
-    if wanted.between is not None:
-        name, low, high = wanted.between
+        raise validation_error("Query condition missed key schema element: pk")
+    pk, low, high = values[value]["S"], None, None
+    if condition.between is not None:
+        name, low_value, high_value = condition.between
         if names[name] != "sk":
-            raise invalid("Query condition missed key schema element: sk")
-        least, most = values[low]["S"], values[high]["S"]
-        if least > most:
-            raise invalid("The BETWEEN operator requires upper bound >= lower bound")
+            raise validation_error("Query condition missed key schema element: sk")
+        low, high = values[low_value]["S"], values[high_value]["S"]
+        if low > high:
+            raise validation_error("The BETWEEN operator requires upper bound >= lower bound")
     forward = params.get("ScanIndexForward", True)
-    end = most if forward else least
-    behind = None
+    end = high if forward else low
+    after = None
     if "ExclusiveStartKey" in params:
-        start, behind = key_alone(params["ExclusiveStartKey"])
-        beyond = (least and behind < least) or (most and behind > most) or behind == end
-        if start != pk or beyond:
-            raise invalid("The provided starting key does not match the key predicate")
-    return items.within(pk, least, most, behind=behind, forward=forward), end
+        start_pk, after = key_from_param(params["ExclusiveStartKey"])
+        is_outside = (low and after < low) or (high and after > high) or after == end
+        if start_pk != pk or is_outside:
+            raise validation_error("The provided starting key does not match the key predicate")
+    if age and low is not None and high is not None:
+        stale = items.in_stale_partition(pk, low, high, after=after, forward=forward, age=age)
+        return stale, end
+    return items.in_partition(pk, low, high, after=after, forward=forward), end
 
 
-def of_index(items: Items, index: Index, params: Params, wanted: KeyCondition) -> Iterable[Item]:
-    """In their order."""
+def query_index(
+    items: Items, index: Index, params: Params, condition: KeyCondition
+) -> Iterable[Item]:
+    """Return the items in order."""
     names, values = placeholders(params)
-    name, value = wanted.partition
+    name, value = condition.partition
     if params["IndexName"] != index.name:
-        raise invalid(f"The table does not have the index {params['IndexName']}")
-    if wanted.between is not None or names[name] != index.partition:
-        raise Unknown("a query of the index by more than its partition key")
+        raise validation_error(f"The table does not have the index {params['IndexName']}")
+    if condition.between is not None or names[name] != index.partition:
+        raise Unsupported("a query of the index by more than its partition key")
     if params.get("ConsistentRead"):
-        raise invalid("Consistent reads are not supported on global secondary indexes")
-    found = items.indexed(values[value]["S"])
+        raise validation_error("Consistent reads are not supported on global secondary indexes")
+    found = items.in_index(values[value]["S"])
     forward = params.get("ScanIndexForward", True)
     start = params.get("ExclusiveStartKey")
     if start is not None:
         if start.keys() != {"pk", "sk", index.partition, index.sort}:
-            raise invalid("The provided starting key is invalid")
+            raise validation_error("The provided starting key is invalid")
         if start[index.partition] != values[value]:
-            raise invalid("The provided starting key is outside query boundaries")
-        place = index.place(start)
-        found = [item for item in found if (index.place(item) > place) is forward]
-        found = [item for item in found if index.place(item) != place]
+            raise validation_error("The provided starting key is outside query boundaries")
+        start_key = index.sort_key(start)
+        found = [item for item in found if (index.sort_key(item) > start_key) is forward]
+        found = [item for item in found if index.sort_key(item) != start_key]
     return found if forward else found[::-1]

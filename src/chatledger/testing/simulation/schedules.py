@@ -1,4 +1,4 @@
-"""One schedule by its number: drawn, played, and checked."""
+"""Draw the schedule of a seed, run it, and check it."""
 
 from dataclasses import dataclass
 from random import Random
@@ -6,16 +6,20 @@ from typing import Any
 
 from chatledger.conversations import Tail
 from chatledger.stores.dynamodb.table import DAY, HOUR, SECOND
-from chatledger.testing.simulation import operations
-from chatledger.testing.simulation.checker import unexplained
+from chatledger.testing.simulation.checker import find_violation
 from chatledger.testing.simulation.clients import Client
-from chatledger.testing.simulation.garbage import needless
-from chatledger.testing.simulation.limits import small_limits
-from chatledger.testing.simulation.model import time_of
-from chatledger.testing.simulation.network import AnyTable
-from chatledger.testing.simulation.operations import OWNERS, Taste
-from chatledger.testing.simulation.schedule_state import Circumstances
-from chatledger.testing.simulation.world import World, Wrong
+from chatledger.testing.simulation.garbage import find_garbage
+from chatledger.testing.simulation.limits import simulation_settings
+from chatledger.testing.simulation.model import time_in_ms
+from chatledger.testing.simulation.network import TableLike
+from chatledger.testing.simulation.operations import (
+    OWNERS,
+    WHOLE_CONVERSATION,
+    Workload,
+    draw_arguments,
+)
+from chatledger.testing.simulation.schedule_state import Environment
+from chatledger.testing.simulation.scheduler import Scheduler, Violation
 
 WEIGHTS = {
     "create": 1.0,
@@ -32,123 +36,167 @@ WEIGHTS = {
     "delete": 1.0,
     "delete_owner": 0.3,
     "sweep": 0.3,
+    "restore": 0.5,
+    "scan": 0.4,
+    "copy": 0.3,
+    "repair": 0.3,
 }
+"""The relative frequency of each operation; schedules vary it."""
+
+LONG_JUMP_DURATIONS = (61 * SECOND, 2 * HOUR, 5 * HOUR, 23 * HOUR, 26 * HOUR, 60 * HOUR)
+LONG_JUMPS: tuple[tuple[float, tuple[int, ...]], ...] = ((0.0, ()), (0.06, LONG_JUMP_DURATIONS))
+"""Choices of ``Environment.long_jump`` and ``Environment.long_jump_durations``."""
+
+MIXED_DEFAULT_LIFETIMES: tuple[tuple[int | None, ...], ...] = (
+    (HOUR, None),
+    (DAY, None),
+    (DAY, HOUR),
+    (40 * DAY, HOUR),
+    (40 * DAY, None),
+)
+"""Choices of the lifetimes that the stores of one schedule are opened with."""
+
+CLOCK_SKEWS: tuple[tuple[int, ...], ...] = (
+    (0,),
+    (0,),
+    (0, 7, 2_000),
+    (-600_000, 0, 600_000),
+    (-HOUR // 2, 0, HOUR // 2),
+)
+"""Choices of the differences between clocks and the true time: an hour between two at most."""
+
+ACTIVITY = ("append", "tail", "page")
+TRUNCATION = ("append", "truncate", "pop", "replace", "delete")
+DELETION = ("append", "create", "delete", "delete_owner", "sweep")
+BEGINNING = ("append", "create", "fork", "delete")
+RESTORING = ("append", "restore", "delete", "copy", "update", "sweep")
+FOCUSES: tuple[tuple[str, ...], ...] = ((), (), (), TRUNCATION, TRUNCATION, DELETION, RESTORING)
+"""Choices of the operations that a schedule calls more often than all others; (): none."""
+
+PREPARATIONS = ((), ("create",), ("append",), ("create", "append", "append"))
+"""Choices of the operations called for each conversation before the schedule proper."""
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """A schedule that shows a fault, and its history as a script."""
+class ScheduleFailure:
+    """A schedule that revealed a bug: its seed, what is wrong, and its trace."""
 
     seed: int
     reason: str
-    script: str
+    trace: str
 
     def __str__(self) -> str:
-        again = f"python -m chatledger.testing.simulation --seed {self.seed}"
-        return f"{self.script}\n\nSeed {self.seed}: {self.reason}. Again: {again}"
+        command = f"python -m chatledger.testing.simulation --seed {self.seed}"
+        return f"{self.trace}\n\nSeed {self.seed}: {self.reason}. Run it again: {command}"
 
 
-def simulate(seed: int) -> Failure | None:
-    """Play the schedule of that number, and again with its script kept where it shows a fault."""
-    with small_limits():
-        reason = play_through(drawn(seed))
+def run_schedule(seed: int) -> ScheduleFailure | None:
+    """Run the schedule of that seed. If it fails, run it again with a trace, and return both."""
+    with simulation_settings():
+        reason = run_and_check(draw_schedule(seed))
         if reason is None:
             return None
-        world = drawn(seed, trace=True)
-        again = play_through(world)
-    if again != reason:
-        reason = f"{reason}; but when played again: {again}"
-    return Failure(seed, reason, _text(world))
+        scheduler = draw_schedule(seed, trace=True)
+        second_reason = run_and_check(scheduler)
+    if second_reason != reason:
+        reason = f"{reason}; but the second run gave: {second_reason}"
+    return ScheduleFailure(seed, reason, _trace_text(scheduler))
 
 
-def script(seed: int) -> str:
-    """The history of that number, and what is wrong with it."""
-    with small_limits():
-        world = drawn(seed, trace=True)
-        reason = play_through(world)
-    return f"{_text(world)}\n\n{reason or 'All of it can be explained'}."
+def trace_schedule(seed: int) -> str:
+    """Run the schedule of that seed, and return its trace, with the verdict in the last line."""
+    with simulation_settings():
+        scheduler = draw_schedule(seed, trace=True)
+        reason = run_and_check(scheduler)
+    return f"{_trace_text(scheduler)}\n\n{reason or 'Every answer can be explained'}."
 
 
-def _text(world: World) -> str:
-    assert world.course.script is not None
-    return "\n".join(world.course.script)
+def _trace_text(scheduler: Scheduler) -> str:
+    assert scheduler.state.trace is not None
+    return "\n".join(scheduler.state.trace)
 
 
-def play_through(world: World) -> str | None:
-    """Play the world to its end and check it: why it is wrong, or None."""
+def run_and_check(scheduler: Scheduler) -> str | None:
+    """Run the schedule to its end, check it, and return what is wrong with it, or None."""
     try:
-        _prepare(world)
-        world.play()
-        _finish(world)
-    except Wrong as wrong:
-        return str(wrong)
-    return unexplained(world.history, world.taste.everywhere)
+        _prepare(scheduler)
+        scheduler.run()
+        _check_final_state(scheduler)
+    except Violation as violation:
+        return str(violation)
+    return find_violation(scheduler.history, scheduler.workload.all_conversations)
 
 
-def _prepare(world: World) -> None:
-    """What was there before: most operations need a conversation."""
-    random, taste = world.course.random, world.taste
-    with world.calm() as writer:
-        for conversation in taste.conversations:
-            for kind in random.choice(BEFORE):
-                given = operations.arguments(kind, conversation, taste, world.known, random)
-                given["owner"] = taste.owners[0]
-                world.ask(writer, kind, conversation, given)
+def _prepare(scheduler: Scheduler) -> None:
+    """Create some conversations beforehand, because most operations need one."""
+    random, workload = scheduler.state.random, scheduler.workload
+    with scheduler.without_faults() as writer:
+        for conversation in workload.conversations:
+            for kind in random.choice(PREPARATIONS):
+                arguments = draw_arguments(
+                    kind,
+                    conversation,
+                    workload,
+                    scheduler.known_numbers,
+                    random,
+                    scheduler.state.now,
+                )
+                arguments["owner"] = workload.owners[0]
+                scheduler.call(writer, kind, conversation, arguments)
 
 
-SPANS = (61 * SECOND, 2 * HOUR, 5 * HOUR, 23 * HOUR, 26 * HOUR, 60 * HOUR)
-DAYS: tuple[tuple[float, tuple[int, ...]], ...] = ((0.0, ()), (0.06, SPANS))
-LIVING = ("append", "tail", "page")
-CUTTING = ("append", "truncate", "pop", "replace", "delete")
-ENDING = ("append", "create", "delete", "delete_owner", "sweep")
-FOCUSES: tuple[tuple[str, ...], ...] = ((), (), CUTTING, ENDING)
-"""What some schedules try more often than all else."""
-BEFORE = ((), ("create",), ("append",), ("create", "append", "append"))
+def _check_final_state(scheduler: Scheduler) -> None:
+    """Have a new client read everything: now, just before it expires, and after two sweeps.
 
-
-def _finish(world: World) -> None:
-    """Have a fresh client look at everything: at once, just before it expires, and after sweeps."""
-    everywhere = world.taste.everywhere
-    with world.calm() as reader:
-        # More than clocks differ by, and a reader mends what lags behind.
-        world.pass_time(30 * 60 * SECOND)
-        tails = [_tail(world, reader, conversation) for conversation in everywhere]
+    The answers become part of the history. Raises ``Violation`` if the second sweep leaves garbage.
+    """
+    conversations = scheduler.workload.all_conversations
+    with scheduler.without_faults() as reader:
+        # Longer than clocks differ, and long enough for a reader to rebuild a head that lags.
+        scheduler.advance_time(30 * 60 * SECOND)
+        tails = [_read_tail(scheduler, reader, conversation) for conversation in conversations]
         for tail in tails:
             if isinstance(tail, Tail):
-                world.ask(reader, "page", tail.conversation.id, operations.EVERYTHING)
-        world.ask(reader, "list", "", {"owner": world.taste.owners[0] or OWNERS[0]})
-        for tail in sorted((tail for tail in tails if _expires(tail)), key=_expires):
-            world.pass_time(_expires(tail) - world.course.now - 2)
-            world.reap_all()
-            _tail(world, reader, tail.conversation.id)
-        for _ in range(2):  # what the first one finishes leaves fences, which the second one finds
-            world.pass_time(27 * HOUR)
-            world.ask(reader, "sweep", "", {})
-        tails = [_tail(world, reader, conversation) for conversation in everywhere]
-    living = {tail.conversation.id: tail for tail in tails if isinstance(tail, Tail)}
-    leftovers = needless(world.table.items(), living, world.course.now)
-    if leftovers:
-        raise Wrong(f"a sweep left what nobody needs: {'; '.join(leftovers)}")
+                scheduler.call(reader, "page", tail.conversation.id, WHOLE_CONVERSATION)
+        scheduler.call(reader, "list", "", {"owner": scheduler.workload.owners[0] or OWNERS[0]})
+        scheduler.call(reader, "scan", "", {"owner": None, "limit": 100})
+        for tail in sorted((tail for tail in tails if _expiry(tail)), key=_expiry):
+            scheduler.advance_time(_expiry(tail) - scheduler.state.now - 2)
+            scheduler.delete_all_overdue()
+            _read_tail(scheduler, reader, tail.conversation.id)
+        for _ in range(2):  # the second sweep deletes the tombstones that the first one left
+            scheduler.advance_time(27 * HOUR)
+            scheduler.call(reader, "sweep", "", {})
+        tails = [_read_tail(scheduler, reader, conversation) for conversation in conversations]
+    live = {tail.conversation.id: tail for tail in tails if isinstance(tail, Tail)}
+    garbage = find_garbage(scheduler.table.items(), live, scheduler.state.now)
+    if garbage:
+        raise Violation(f"two sweeps left garbage: {'; '.join(garbage)}")
 
 
-def _expires(answer: Any) -> int:
-    """When the conversation expires; 0: never, or there is none."""
+def _expiry(answer: Any) -> int:
+    """Return when the conversation expires (ms since 1970); 0 if never, or if there is none."""
     expires_at = answer.conversation.expires_at if isinstance(answer, Tail) else None
-    return 0 if expires_at is None else time_of(expires_at)
+    return 0 if expires_at is None else time_in_ms(expires_at)
 
 
-def _tail(world: World, reader: Client, conversation: str) -> Any:
-    return world.ask(reader, "tail", conversation, {"n": 1_000, "owner": None})
+def _read_tail(scheduler: Scheduler, reader: Client, conversation: str) -> Any:
+    return scheduler.call(reader, "tail", conversation, {"n": 1_000, "owner": None})
 
 
-def drawn(seed: int, *, trace: bool = False, table: AnyTable | None = None) -> World:
-    """The world of that number, before anything happens."""
+def draw_schedule(seed: int, *, trace: bool = False, table: TableLike | None = None) -> Scheduler:
+    """Draw the workload and the environment of that seed.
+
+    Every draw, here and later, comes from one ``Random``; to add or move a draw gives every seed
+    another schedule.
+    """
     random = Random(seed)
-    pick = random.choice
+    choose = random.choice
     lifetimes: tuple[int | None, ...] = (None,)
+    lifetimes_of_copies: tuple[int | None, ...] = (None,)
     default_lifetimes: tuple[int | None, ...] = (None,)
     if random.random() < 0.4:
-        lifetime = pick((SECOND, 60 * SECOND, HOUR, DAY))
+        lifetime = choose((SECOND, 60 * SECOND, HOUR, DAY))
         match random.randrange(10):
             case 0 | 1 | 2 | 3:
                 default_lifetimes = (lifetime,)
@@ -158,48 +206,72 @@ def drawn(seed: int, *, trace: bool = False, table: AnyTable | None = None) -> W
                 lifetimes, default_lifetimes = (None, lifetime), (DAY,)
             case 9:
                 default_lifetimes = (HOUR, SECOND, lifetime)
-    days, spans = pick(DAYS)
-    focus = pick(FOCUSES)
-    if lives_on := random.random() < 0.15:
-        # Until stamps must be renewed, and while others take it to live otherwise.
-        lifetimes, default_lifetimes = (None,), pick(((DAY,), (DAY,), (DAY, None)))
-        days, spans, focus = 0.3, (20 * HOUR, 23 * HOUR), LIVING
+    long_jump, long_jump_durations = choose(LONG_JUMPS)
+    focus = choose(FOCUSES)
+    if extends_ttls := random.random() < 0.15:
+        # Conversations stay active until their TTLs must be extended, while some processes
+        # disagree about their lifetime.
+        lifetimes, default_lifetimes = (None,), choose(((DAY,), (DAY,), (DAY, None)))
+        long_jump, long_jump_durations, focus = 0.3, (20 * HOUR, 23 * HOUR), ACTIVITY
+    long_messages = choose((0, 0, 0.2, 0.6))
+    if mixes_lifetimes := not extends_ttls and random.random() < 0.15:
+        # Conversations of different lifetimes, with long messages, are kept active for weeks.
+        lifetimes = choose(((None, 40 * DAY), (None, HOUR)))
+        lifetimes_of_copies = (None, 40 * DAY, HOUR, DAY)
+        default_lifetimes = choose(MIXED_DEFAULT_LIFETIMES)
+        long_messages = choose((0.2, 0.6))
+        long_jump, focus = choose((0.1, 0.3)), choose(((), ACTIVITY, BEGINNING))
+        long_jump_durations = choose(((50 * 60 * SECOND,), (50 * 60 * SECOND, 23 * HOUR, 39 * DAY)))
+        if random.random() < 0.2:
+            long_jump_durations = (2 * HOUR, 26 * HOUR, 45 * DAY)
     weights = dict(WEIGHTS)
     for kind in weights:
         if random.random() < 0.3:
-            weights[kind] *= pick((0, 0.2, 4))
+            weights[kind] *= choose((0, 0.2, 4))
         if focus:
             weights[kind] = max(weights[kind], 2.0) if kind in focus else weights[kind] * 0.1
-    taste = Taste(
+    workload = Workload(
         weights=weights,
-        conversations=pick((("a",), ("a", "b"))),
-        owners=pick(((None,), ("ada",), ("ada",), ("ada", "bob"), ("ada", None))),
-        keys=pick(((), ("k",), ("k", "l"))),
-        longs=pick((0, 0, 0.2, 0.6)),
+        conversations=choose((("a",), ("a", "b"))),
+        owners=choose(((None,), ("ada",), ("ada",), ("ada", "bob"), ("ada", None))),
+        idempotency_keys=choose(((), ("k",), ("k", "l"))),
+        long_messages=long_messages,
         lifetimes=lifetimes,
+        lifetimes_of_copies=lifetimes_of_copies,
+        lifetimes_of_restored=choose(((None,), (None, HOUR, DAY, 40 * DAY))),
     )
     if not any(weights.values()):
         weights["append"] = 1
-    rough = Circumstances(
-        clients=pick((2, 2, 3, 3) if lives_on else (2, 2, 3, 3, 4, 5, 6)),
-        operations=pick((10, 12) if lives_on else (4, 5, 6, 7, 8, 9, 10)),
-        shared=pick((0, 0, 0.5)),
-        faults=pick((0, 0.03, 0.1, 0.25)),
-        slow=pick((0, 0.2, 0.6)),
-        sticky=pick((0, 0.5, 0.8, 0.95)),
-        late=pick((0, 1)),
-        dying=pick((0, 0.1, 0.4, 0.8)),
-        unprocessed=pick((0, 0.3)),
-        ticks=pick(((0,), (1,), (0, 1, 5, 40))),
-        short_jumps=pick((0, 0, 0.02, 0.1)),
-        long_jumps=days,
-        to_ends=0.1 if lives_on else 0.4,
-        spans=spans,
-        reaping=0.2 if days else 0.05,
-        cold=pick((0, 0.1, 0.5)),
-        skews=pick(((0,), (0,), (0, 7, 2_000), (-600_000, 0, 600_000))),
-        patience=pick((0.1, 0.5, 20.0)),
-        page_items=pick((None, None, None, 1, 2)),
-        lifetimes=default_lifetimes,
+    is_long = extends_ttls or mixes_lifetimes
+    stale_reads = choose((0, 0, 0, 0, 0, 0.6))
+    environment = Environment(
+        clients=choose((2, 2, 3, 3) if is_long else (2, 2, 3, 3, 4, 5, 6)),
+        operations=choose((10, 12, 16) if is_long else (4, 5, 6, 7, 8, 9, 10)),
+        shared_process=choose((0, 0, 0.5)),
+        call_failure=choose((0, 0.03, 0.1, 0.25)),
+        split_query=choose((0, 0.2, 0.6)),
+        same_client=choose((0, 0.5, 0.8, 0.95)),
+        late_call=choose((0, 1)),
+        crash=choose((0, 0.1, 0.4, 0.8)),
+        partial_batch=choose((0, 0.3)),
+        split_transaction=choose((0, 0.5)),
+        partial_reasons=choose((0, 0.5)),
+        index_lag=choose((0, 0, 0, 0.3, 0.9)),
+        stale_reads=stale_reads,
+        consistent=(True, False) if stale_reads else (True,),
+        call_durations=choose(((0,), (1,), (0, 1, 5, 40))),
+        short_jump=choose((0, 0, 0.02, 0.1)),
+        long_jump=long_jump,
+        jump_to_expiry=0.1 if is_long else 0.4,
+        long_jump_durations=long_jump_durations,
+        ttl_deletion=0.2 if long_jump else 0.05,
+        restart=choose((0, 0.1, 0.5)),
+        clock_skews=choose(CLOCK_SKEWS),
+        clock_change=choose((0, 0, 0.05)),
+        sleep=choose((0, 0, 0, 0.12)),
+        patience=choose((0.1, 0.5, 20.0)),
+        page_items=choose((None, None, None, 1, 2)),
+        default_lifetimes=default_lifetimes,
+        cleanup_seconds=choose(((2.0,), (2.0,), (0.0,), (0.0, 0.02, 2.0))),
     )
-    return World(random, taste, rough, trace=trace, table=table)
+    return Scheduler(random, workload, environment, trace=trace, table=table)

@@ -1,4 +1,4 @@
-"""Writes, alone or as parts of a batch or a transaction: checked first, and done afterwards."""
+"""Writes, alone or as parts of a batch or a transaction: first checked, then done."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
@@ -9,76 +9,76 @@ from chatledger.testing.simulation.expressions import Condition
 from chatledger.testing.simulation.items import Key
 from chatledger.testing.simulation.parameters import (
     Params,
-    condition,
-    invalid,
-    key_alone,
+    condition_of,
+    key_from_param,
     key_of,
     placeholders,
+    validation_error,
 )
 
-Check: TypeAlias = Callable[[Item], None]
-"""Raises where the table takes no such item."""
+CheckItem: TypeAlias = Callable[[Item], None]
+"""Raises ``CallFailed`` if the table does not take the item."""
 
 
 class Write(NamedTuple):
-    """A write that was checked and is to be done."""
+    """A write whose parameters are valid."""
 
     key: Key
     condition: Condition | None
-    new: Callable[[Item | None], Item | None]
-    """The item that comes in the place of the one that is there."""
+    new_item: Callable[[Item | None], Item | None]
+    """Returns the item after the write, given the one before; None: there is none."""
 
 
-class Prepare(NamedTuple):
-    """Which parameters a write has beside its condition, and how it is made of them."""
+class WriteKind(NamedTuple):
+    """A kind of write: the parameters it has besides its condition, and how to make a ``Write``."""
 
     parameters: tuple[str, ...]
-    write: Callable[[Params, Check], Write]
+    prepare: Callable[[Params, CheckItem], Write]
 
 
-def _put(params: Params, check: Check) -> Write:
+def _prepare_put(params: Params, check_item: CheckItem) -> Write:
     item = params["Item"]
-    check(item)
-    return Write(key_of(item), condition(params), lambda _: item)
+    check_item(item)
+    return Write(key_of(item), condition_of(params), lambda _: item)
 
 
-def _update(params: Params, check: Check) -> Write:
-    key = key_alone(params["Key"])
-    update = expressions.update(params["UpdateExpression"])
-    test = condition(params, update)
+def _prepare_update(params: Params, check_item: CheckItem) -> Write:
+    key = key_from_param(params["Key"])
+    update = expressions.parse_update(params["UpdateExpression"])
+    condition = condition_of(params, update)
     names, values = placeholders(params)
     changed = [names[name] for name, _ in update.sets] + [names[n] for n in update.removes]
     if len(set(changed)) < len(changed):
-        raise invalid("Two document paths overlap with each other")
+        raise validation_error("Two document paths overlap with each other")
     if "pk" in changed or "sk" in changed:
-        raise invalid("Cannot update attribute pk or sk: it is part of the key")
+        raise validation_error("Cannot update attribute pk or sk: it is part of the key")
 
-    def new(old: Item | None) -> Item:
+    def new_item(old: Item | None) -> Item:
         item = dict(params["Key"] if old is None else old)
         for name, value in update.sets:
             item[names[name]] = values[value]
         for name in update.removes:
             item.pop(names[name], None)
-        check(item)
+        check_item(item)
         return item
 
-    return Write(key, test, new)
+    return Write(key, condition, new_item)
 
 
-def _delete(params: Params, check: Check) -> Write:
-    return Write(key_alone(params["Key"]), condition(params), lambda _: None)
+def _prepare_delete(params: Params, check_item: CheckItem) -> Write:
+    return Write(key_from_param(params["Key"]), condition_of(params), lambda _: None)
 
 
-def _condition_check(params: Params, check: Check) -> Write:
+def _prepare_condition_check(params: Params, check_item: CheckItem) -> Write:
     if "ConditionExpression" not in params:
-        raise invalid("A ConditionCheck needs a ConditionExpression")
-    return Write(key_alone(params["Key"]), condition(params), lambda old: old)
+        raise validation_error("A ConditionCheck needs a ConditionExpression")
+    return Write(key_from_param(params["Key"]), condition_of(params), lambda old: old)
 
 
-PREPARE = {
-    "Put": Prepare(("Item",), _put),
-    "Update": Prepare(("Key", "UpdateExpression"), _update),
-    "Delete": Prepare(("Key",), _delete),
-    "ConditionCheck": Prepare(("Key",), _condition_check),
+WRITE_KINDS = {
+    "Put": WriteKind(("Item",), _prepare_put),
+    "Update": WriteKind(("Key", "UpdateExpression"), _prepare_update),
+    "Delete": WriteKind(("Key",), _prepare_delete),
+    "ConditionCheck": WriteKind(("Key",), _prepare_condition_check),
 }
-"""By the name that a transaction has for it."""
+"""The kinds of write, by their names in a transaction."""

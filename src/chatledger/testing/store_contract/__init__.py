@@ -1,6 +1,7 @@
-"""What every store promises, as tests that any store can turn on with one fixture.
+"""The contract suite: tests of every promise that a store makes, for any store.
 
-They know nothing of a store but ``chatledger.stores.contract``. In a test file of your own::
+The tests use nothing of a store but ``chatledger.stores.contract``. Subclass them in a test file of
+your own, with one fixture each::
 
     class TestMyStore(StoreContract):
         @pytest.fixture
@@ -18,40 +19,16 @@ They know nothing of a store but ``chatledger.stores.contract``. In a test file 
         def store_url(self, tmp_path):
             return f"mystore:///{tmp_path}"
 
-The tests need ``chatledger[testing]``.
+The tests need the packages of the extra ``testing``.
 """
+
+from pkgutil import iter_modules
 
 import pytest
 
-# pytest explains the asserts of test files alone, unless it is told before these are imported.
-pytest.register_assert_rewrite(
-    *(
-        f"{__name__}.{module}"
-        for module in (
-            "appending",
-            "asynchronous",
-            "expiring",
-            "forking",
-            "histories",
-            "keeping",
-            "keys",
-            "listing",
-            "lives",
-            "moving",
-            "naming",
-            "owning",
-            "processes",
-            "readers",
-            "reading",
-            "refusing",
-            "removing",
-            "rivals",
-            "scanning",
-            "starting",
-            "terms",
-        )
-    )
-)
+# By default, pytest explains failed asserts in test files only; it must be told of other modules
+# before they are imported.
+pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
 
 from chatledger.testing.store_contract.clock import Clock  # noqa: E402
 from chatledger.testing.store_contract.contracts import AsyncStoreContract, StoreContract  # noqa: E402

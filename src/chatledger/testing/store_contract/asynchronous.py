@@ -1,4 +1,4 @@
-"""What an async store promises beyond the rest: to its event loop, and to who cancels."""
+"""Laws of async stores alone: cancellation, and an event loop that is never blocked."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -9,17 +9,23 @@ from typing import Any, cast
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from chatledger.messages import new_id
+from chatledger.ids import new_id
 from chatledger.stores.contract import AsyncStore, Store
-from chatledger.testing.store_contract.helpers import numbers_of_writers, read_all, said, say, see
+from chatledger.testing.store_contract.helpers import (
+    numbers_by_writer,
+    read_all,
+    snapshot,
+    texts_of,
+    user_messages,
+)
 
 WRITERS = 50
 APPENDS = 20
 BATCH = 50
 
 
-class Blocking:
-    """An async store for callers in threads: each call is one task in the store's event loop."""
+class BlockingStore:
+    """An async store as a sync one: each call runs as a task in the event loop of the store."""
 
     def __init__(self, store: AsyncStore, portal: BlockingPortal) -> None:
         self._store = store
@@ -33,7 +39,7 @@ class Blocking:
 
 
 class AsynchronousLaws:
-    """Tasks, cancellation, and an event loop that others use too."""
+    """Tasks, cancellation, and an event loop that is shared with other code."""
 
     @pytest.fixture
     def portal(self) -> Iterator[BlockingPortal]:
@@ -49,70 +55,70 @@ class AsynchronousLaws:
 
     @pytest.fixture
     def subject(self, portal: BlockingPortal, opened: AsyncStore) -> Store:
-        return cast(Store, Blocking(opened, portal))
+        return cast(Store, BlockingStore(opened, portal))
 
-    def test_no_message_of_many_tasks_is_lost_doubled_or_out_of_its_order(
+    def test_messages_of_many_tasks_are_neither_lost_nor_duplicated_nor_reordered(
         self, portal: BlockingPortal, opened: AsyncStore, subject: Store
     ) -> None:
         conversation_id = new_id()
 
         async def write(writer: int) -> None:
             for number in range(APPENDS):
-                await opened.append(conversation_id, say(f"{writer} {number}"))
+                await opened.append(conversation_id, user_messages(f"{writer} {number}"))
 
         async def write_all() -> None:
             await asyncio.gather(*map(write, range(WRITERS)))
 
         portal.call(write_all)
         messages = read_all(subject, conversation_id)
-        assert numbers_of_writers(messages) == {
+        assert numbers_by_writer(messages) == {
             str(writer): list(range(APPENDS)) for writer in range(WRITERS)
         }
 
-    @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 10, 100, 1_000])
-    def test_an_append_that_was_cancelled_is_in_whole_or_not_at_all(
-        self, portal: BlockingPortal, opened: AsyncStore, subject: Store, turns: int
+    @pytest.mark.parametrize("iterations", [0, 1, 2, 3, 5, 10, 100, 1_000])
+    def test_a_cancelled_append_is_made_entirely_or_not_at_all(
+        self, portal: BlockingPortal, opened: AsyncStore, subject: Store, iterations: int
     ) -> None:
         conversation_id = subject.create().id
         batch = [str(number) for number in range(BATCH)]
 
         async def append_and_cancel() -> None:
-            appending = asyncio.create_task(opened.append(conversation_id, say(*batch)))
-            for _ in range(turns):
+            appending = asyncio.create_task(opened.append(conversation_id, user_messages(*batch)))
+            for _ in range(iterations):
                 await asyncio.sleep(0)
             appending.cancel()
             await asyncio.gather(appending, return_exceptions=True)
 
         for _ in range(5):
             portal.call(append_and_cancel)
-        subject.append(conversation_id, say("the store goes on"))
-        texts = said(see(subject, conversation_id).messages)
-        # It may land later than it was cancelled, and so before or behind what came next.
-        texts.remove("the store goes on")
+        subject.append(conversation_id, user_messages("the store still works"))
+        texts = texts_of(snapshot(subject, conversation_id).messages)
+        # A cancelled append may land late, so before or after the append that followed.
+        texts.remove("the store still works")
         assert texts == batch * (len(texts) // BATCH)
 
-    @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 10, 100, 1_000])
-    def test_an_append_that_was_cancelled_can_be_sent_again_with_its_key(
-        self, portal: BlockingPortal, opened: AsyncStore, subject: Store, turns: int
+    @pytest.mark.parametrize("iterations", [0, 1, 2, 3, 5, 10, 100, 1_000])
+    def test_a_cancelled_append_can_be_repeated_with_its_key(
+        self, portal: BlockingPortal, opened: AsyncStore, subject: Store, iterations: int
     ) -> None:
         conversation_id = subject.create().id
         batch = [str(number) for number in range(BATCH)]
 
         async def append_cancel_and_append() -> None:
             append = partial(
-                opened.append, conversation_id, say(*batch), idempotency_key="the same"
+                opened.append, conversation_id, user_messages(*batch), idempotency_key="the same"
             )
             appending = asyncio.create_task(append())
-            for _ in range(turns):
+            for _ in range(iterations):
                 await asyncio.sleep(0)
             appending.cancel()
             await asyncio.gather(appending, return_exceptions=True)
             await append()
 
         portal.call(append_cancel_and_append)
-        assert said(read_all(subject, conversation_id)) == batch
+        assert texts_of(read_all(subject, conversation_id)) == batch
 
-    def test_cancelled_reads_and_writes_leave_a_store_that_works(
+    def test_the_store_still_works_after_cancelled_reads_and_writes(
         self, portal: BlockingPortal, opened: AsyncStore, subject: Store
     ) -> None:
         conversation_id = subject.create().id
@@ -122,7 +128,7 @@ class AsynchronousLaws:
                 asyncio.ensure_future(call)
                 for _ in range(20)
                 for call in (
-                    opened.append(conversation_id, say("1", "2", "3")),
+                    opened.append(conversation_id, user_messages("1", "2", "3")),
                     opened.tail(conversation_id, 10),
                     opened.get(conversation_id),
                 )
@@ -134,22 +140,22 @@ class AsynchronousLaws:
 
         portal.call(cancel_many)
         subject.clear(conversation_id)
-        subject.append(conversation_id, say("the store goes on"))
-        assert said(read_all(subject, conversation_id)) == ["the store goes on"]
+        subject.append(conversation_id, user_messages("the store still works"))
+        assert texts_of(read_all(subject, conversation_id)) == ["the store still works"]
 
-    def test_the_event_loop_turns_while_an_append_waits(
+    def test_the_event_loop_keeps_running_while_an_append_waits(
         self, portal: BlockingPortal, opened: AsyncStore
     ) -> None:
-        batch = say(*map(str, range(5_000)))
+        batch = user_messages(*map(str, range(5_000)))
 
-        async def turns_meanwhile() -> int:
-            turns = 0
+        async def iterations_meanwhile() -> int:
+            iterations = 0
             appending = asyncio.create_task(opened.append(new_id(), batch))
             while not appending.done():
-                turns += 1
+                iterations += 1
                 await asyncio.sleep(0)
             await appending
-            return turns
+            return iterations
 
-        # A loop that was blocked would have turned two or three times, however long it took.
-        assert portal.call(turns_meanwhile) > 10
+        # A blocked loop would run two or three iterations, however long the append took.
+        assert portal.call(iterations_meanwhile) > 10

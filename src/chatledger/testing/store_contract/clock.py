@@ -1,37 +1,39 @@
-"""The time that a store under test is told."""
+"""The clock of a store under test."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-from chatledger.messages import to_milliseconds
+from chatledger.messages import normalize_time
 
 
 class Clock:
-    """Calling it gives the time in UTC, to the millisecond: the real one and what was advanced.
+    """A clock that runs with real time, and that a test can advance and stop.
 
-    ::
+    Calling it returns the time in UTC, to the millisecond. ::
 
         clock.advance(timedelta(hours=23))
         with clock.stopped():
-            ...  # moved by advance alone
+            ...  # here only ``advance`` moves it
     """
 
     def __init__(self) -> None:
         self._ahead = timedelta()
-        self._stands_at: datetime | None = None
+        self._stopped_at: datetime | None = None
 
     def __call__(self) -> datetime:
-        return to_milliseconds((self._stands_at or datetime.now(UTC)) + self._ahead)
+        return normalize_time((self._stopped_at or datetime.now(UTC)) + self._ahead)
 
     def advance(self, time: timedelta) -> None:
+        """Move the clock ahead by ``time``."""
         self._ahead += time
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        self._stands_at = datetime.now(UTC)
+        """Stop the clock within the block."""
+        self._stopped_at = datetime.now(UTC)
         try:
             yield
         finally:
-            # Real time went on meanwhile, so that this clock too never goes back.
-            self._stands_at = None
+            # Real time has passed meanwhile, so this clock does not go back.
+            self._stopped_at = None

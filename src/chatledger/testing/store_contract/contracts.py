@@ -1,4 +1,4 @@
-"""The laws together, for stores and for async stores."""
+"""All laws together: the contracts of stores and of async stores."""
 
 from typing import ClassVar
 
@@ -10,44 +10,45 @@ from chatledger.testing.store_contract.asynchronous import AsynchronousLaws
 from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.expiring import ExpiringLaws
 from chatledger.testing.store_contract.forking import ForkingLaws
-from chatledger.testing.store_contract.histories import HistoryLaws
+from chatledger.testing.store_contract.invalid_arguments import InvalidArgumentLaws
 from chatledger.testing.store_contract.keys import KeyLaws
+from chatledger.testing.store_contract.lifecycle import LifecycleLaws
 from chatledger.testing.store_contract.listing import ListingLaws
-from chatledger.testing.store_contract.moving import MovingLaws
 from chatledger.testing.store_contract.naming import NamingLaws
-from chatledger.testing.store_contract.ownership import OwningLaws
+from chatledger.testing.store_contract.operation_rules import HistoryLaws
+from chatledger.testing.store_contract.ownership import OwnershipLaws
 from chatledger.testing.store_contract.reading import ReadingLaws
-from chatledger.testing.store_contract.refusing import RefusingLaws
 from chatledger.testing.store_contract.removing import RemovingLaws
+from chatledger.testing.store_contract.restoring import RestoringLaws
 from chatledger.testing.store_contract.rivals import RivalLaws
-from chatledger.testing.store_contract.roundtrip import KeepingLaws
+from chatledger.testing.store_contract.roundtrip import RoundtripLaws
 from chatledger.testing.store_contract.scanning import ScanningLaws
-from chatledger.testing.store_contract.starting import StartingLaws
 
 
-# pytest runs the tests of the last class first: the plain ones, whose failures say the most.
+# pytest runs the tests of the last base class first. The plain ones come last here, because their
+# failures explain the most.
 class Laws(
     HistoryLaws,
     RivalLaws,
-    MovingLaws,
+    RestoringLaws,
     ScanningLaws,
-    KeepingLaws,
-    RefusingLaws,
+    RoundtripLaws,
+    InvalidArgumentLaws,
     NamingLaws,
     ExpiringLaws,
-    OwningLaws,
+    OwnershipLaws,
     ForkingLaws,
     RemovingLaws,
     ListingLaws,
     ReadingLaws,
     KeyLaws,
     AppendingLaws,
-    StartingLaws,
+    LifecycleLaws,
 ):
-    """Every law, of the store that the fixture ``subject`` gives."""
+    """Every law that stores and async stores share; the fixture ``subject`` is the store."""
 
     examples: ClassVar[int] = 100
-    """How many random histories of 40 operations are tried, and how many random messages."""
+    """The number of random histories, of 40 operations each, and of random messages to try."""
 
     @pytest.fixture
     def clock(self) -> Clock:
@@ -55,15 +56,16 @@ class Laws(
 
 
 class StoreContract(Laws):
-    """The contract of ``Store``. Your fixture ``store`` gives one that is open.
+    """The contract of ``Store``; your fixture ``store`` returns an open store.
 
-    Of the store it asks that it was opened with the fixture ``clock`` as its clock, and that
-    conversations live for ever where ``expires_in`` says nothing. It may be empty or not, new for
-    each test or the same for all (then override ``clock`` with one that lives as long): the tests
-    use ids and owners of their own, and sweep, but neither close it nor count what else is in it.
+    The store must use the fixture ``clock`` as its clock, and conversations created without
+    ``expires_in`` must not expire. The store may be empty or not, and new for each test or shared
+    by all of them; if it is shared, override ``clock`` with one that is shared too. The tests use
+    ids and owners of their own. They call ``sweep``, but do not close the store or count its other
+    conversations.
 
-    ``examples`` is how hard the laws about random histories and random messages try; set it on
-    your class, lower for a slow store, higher over night.
+    Set ``examples`` on your class to try fewer random histories and messages with a slow store, or
+    more overnight.
     """
 
     @pytest.fixture
@@ -72,9 +74,9 @@ class StoreContract(Laws):
 
 
 class AsyncStoreContract(AsynchronousLaws, Laws):
-    """The contract of ``AsyncStore``: that of ``Store``, and what async callers rely on.
+    """The contract of ``AsyncStore``: that of ``Store``, and the promises to async callers.
 
-    Your fixture ``store`` gives an async context manager of the store, not entered: each test
-    enters and leaves it in an event loop (asyncio) of its own, where threads become tasks. Else it
-    asks the same as ``StoreContract``.
+    Your fixture ``store`` returns the store as an async context manager that has not been entered:
+    each test enters and leaves it in an event loop (asyncio) of its own. Concurrent callers are
+    tasks instead of threads. Otherwise the requirements are those of ``StoreContract``.
     """

@@ -1,4 +1,4 @@
-"""What has expired is gone, from the moment on that it said."""
+"""Laws of expiry and ``sweep``: an expired conversation does not exist from that moment on."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -6,58 +6,62 @@ from datetime import timedelta
 import pytest
 
 from chatledger.errors import NotFound
-from chatledger.messages import new_id
+from chatledger.ids import new_id
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.helpers import (
-    ACTIVITY,
-    NEEDS_ONE,
-    Begun,
+    ACTIVITIES,
+    OPERATIONS_ON_EXISTING,
     Operation,
-    begin,
+    Started,
+    assert_unchanged,
     ids_of,
     list_all,
-    look,
-    said,
-    say,
-    see,
-    unchanged,
+    snapshot,
+    snapshot_if_any,
+    start_conversation,
+    texts_of,
+    user_messages,
 )
 
 HOUR = timedelta(hours=1)
 MILLISECOND = timedelta(milliseconds=1)
 
-NO_ACTIVITY: dict[str, Callable[[Store, Begun], object]] = {
-    "get": lambda store, it: store.get(it.id),
-    "tail": lambda store, it: store.tail(it.id, 5),
-    "page": lambda store, it: store.page(it.id),
-    "list": lambda store, it: store.list(store.get(it.id).owner or ""),
-    "update": lambda store, it: store.update(it.id, title="new", metadata={"a": 1}),
-    "truncate nothing": lambda store, it: store.truncate(it.id, after=it.revision),
-    "fork": lambda store, it: store.fork(it.id),
+NO_ACTIVITY: dict[str, Callable[[Store, Started], object]] = {
+    "get": lambda store, conversation: store.get(conversation.id),
+    "tail": lambda store, conversation: store.tail(conversation.id, 5),
+    "page": lambda store, conversation: store.page(conversation.id),
+    "list": lambda store, conversation: store.list(store.get(conversation.id).owner or ""),
+    "update": lambda store, conversation: store.update(
+        conversation.id, title="new", metadata={"a": 1}
+    ),
+    "truncate nothing": lambda store, conversation: store.truncate(
+        conversation.id, after=conversation.revision
+    ),
+    "fork": lambda store, conversation: store.fork(conversation.id),
 }
 
 
-def expired(store: Store, clock: Clock, *, owner: str | None = None) -> Begun:
-    it = begin(store, "old", "and older", owner=owner, expires_in=HOUR)
-    store.update(it.id, title="old", metadata={"old": True})
+def expired_conversation(store: Store, clock: Clock, *, owner: str | None = None) -> Started:
+    conversation = start_conversation(store, "old", "and older", owner=owner, expires_in=HOUR)
+    store.update(conversation.id, title="old", metadata={"old": True})
     clock.advance(HOUR)
-    return it
+    return conversation
 
 
 class ExpiringLaws:
-    """``expires_in``, by the clock that the store was given, and ``sweep``."""
+    """``expires_in``, by the clock of the store, and ``sweep``."""
 
     def test_a_conversation_says_when_it_expires(self, subject: Store, clock: Clock) -> None:
         with clock.stopped():
             created = subject.create(expires_in=HOUR)
             assert created.expires_at == clock() + HOUR
             clock.advance(timedelta(minutes=5))
-            subject.append(created.id, say("hello"))
+            subject.append(created.id, user_messages("hello"))
             assert subject.get(created.id).expires_at == clock() + HOUR
 
     @pytest.mark.parametrize("days", [1 / 86_400, 30, 36_500])
-    def test_a_life_may_be_a_second_or_a_hundred_years(
+    def test_a_lifetime_may_be_one_second_or_a_hundred_years(
         self, subject: Store, clock: Clock, days: float
     ) -> None:
         with clock.stopped():
@@ -65,37 +69,39 @@ class ExpiringLaws:
             assert created.expires_at == clock() + timedelta(days=days)
             assert subject.get(created.id) == created
 
-    def test_a_conversation_is_there_until_the_moment_it_expires(
+    def test_a_conversation_exists_until_the_moment_it_expires(
         self, subject: Store, clock: Clock
     ) -> None:
         owner = new_id()
         with clock.stopped():
-            it = begin(subject, "hello", owner=owner, expires_in=HOUR)
+            conversation = start_conversation(subject, "hello", owner=owner, expires_in=HOUR)
             clock.advance(HOUR - MILLISECOND)
-            assert look(subject, it.id) is not None
+            assert snapshot_if_any(subject, conversation.id) is not None
             assert len(list_all(subject, owner)) == 1
             clock.advance(MILLISECOND)
-            assert look(subject, it.id) is None
+            assert snapshot_if_any(subject, conversation.id) is None
             assert list_all(subject, owner) == []
 
-    @pytest.mark.parametrize("operation", NEEDS_ONE.values(), ids=NEEDS_ONE)
-    def test_nothing_can_be_asked_of_an_expired_conversation(
+    @pytest.mark.parametrize(
+        "operation", OPERATIONS_ON_EXISTING.values(), ids=OPERATIONS_ON_EXISTING
+    )
+    def test_no_operation_finds_an_expired_conversation(
         self, subject: Store, clock: Clock, operation: Operation
     ) -> None:
         owner = new_id()
-        it = expired(subject, clock, owner=owner)
+        conversation = expired_conversation(subject, clock, owner=owner)
         for caller in (None, owner):
             with pytest.raises(NotFound):
-                operation(subject, it, caller)
-        assert look(subject, it.id) is None
+                operation(subject, conversation, caller)
+        assert snapshot_if_any(subject, conversation.id) is None
 
-    def test_an_expired_conversation_is_in_no_list_and_no_count(
+    def test_an_expired_conversation_is_neither_listed_nor_counted(
         self, subject: Store, clock: Clock
     ) -> None:
         owner = new_id()
-        lasting = [begin(subject, "hello", owner=owner).id for _ in range(2)]
+        lasting = [start_conversation(subject, "hello", owner=owner).id for _ in range(2)]
         for _ in range(3):
-            begin(subject, "hello", owner=owner, expires_in=HOUR)
+            start_conversation(subject, "hello", owner=owner, expires_in=HOUR)
         clock.advance(HOUR)
         for limit in (1, 2, 5):
             listed = list_all(subject, owner, limit=limit)
@@ -103,143 +109,150 @@ class ExpiringLaws:
         assert subject.list(owner, limit=2).cursor is None
         assert subject.delete_owner(owner) == 2
 
-    def test_a_cursor_goes_on_though_the_conversation_it_stands_at_expired(
+    def test_a_cursor_still_works_after_the_conversation_it_points_at_expired(
         self, subject: Store, clock: Clock
     ) -> None:
         owner = new_id()
-        lasting = begin(subject, "hello", owner=owner)
+        lasting = start_conversation(subject, "hello", owner=owner)
         clock.advance(timedelta(seconds=1))
-        begin(subject, "hello", owner=owner, expires_in=HOUR)
+        start_conversation(subject, "hello", owner=owner, expires_in=HOUR)
         listing = subject.list(owner, limit=1)
         clock.advance(HOUR)
         rest = subject.list(owner, cursor=listing.cursor)
         assert ids_of(rest.conversations) == [lasting.id]
 
-    @pytest.mark.parametrize("activity", ACTIVITY.values(), ids=ACTIVITY)
-    def test_activity_extends_life(
-        self, subject: Store, clock: Clock, activity: Callable[[Store, Begun], object]
+    @pytest.mark.parametrize("activity", ACTIVITIES.values(), ids=ACTIVITIES)
+    def test_activity_renews_the_expiry(
+        self, subject: Store, clock: Clock, activity: Callable[[Store, Started], object]
     ) -> None:
         with clock.stopped():
-            it = begin(subject, "1", "2", expires_in=HOUR)
+            conversation = start_conversation(subject, "1", "2", expires_in=HOUR)
             clock.advance(HOUR - MILLISECOND)
-            activity(subject, it)
-            assert subject.get(it.id).expires_at == clock() + HOUR
+            activity(subject, conversation)
+            assert subject.get(conversation.id).expires_at == clock() + HOUR
             clock.advance(HOUR - MILLISECOND)
-            assert look(subject, it.id) is not None
+            assert snapshot_if_any(subject, conversation.id) is not None
 
-    def test_activity_extends_a_life_as_often_as_there_is_some(
-        self, subject: Store, clock: Clock
-    ) -> None:
-        it = begin(subject, "0", expires_in=HOUR)
+    def test_activity_renews_the_expiry_every_time(self, subject: Store, clock: Clock) -> None:
+        conversation = start_conversation(subject, "0", expires_in=HOUR)
         for number in range(1, 25):
             clock.advance(timedelta(minutes=50))
-            subject.append(it.id, say(str(number)))
+            subject.append(conversation.id, user_messages(str(number)))
             subject.sweep()
-        assert said(see(subject, it.id).messages) == [str(number) for number in range(25)]
+        assert texts_of(snapshot(subject, conversation.id).messages) == [
+            str(number) for number in range(25)
+        ]
 
     @pytest.mark.parametrize("operation", NO_ACTIVITY.values(), ids=NO_ACTIVITY)
-    def test_what_changes_no_message_extends_no_life(
-        self, subject: Store, clock: Clock, operation: Callable[[Store, Begun], object]
+    def test_operations_that_change_no_message_do_not_renew_the_expiry(
+        self, subject: Store, clock: Clock, operation: Callable[[Store, Started], object]
     ) -> None:
-        it = begin(subject, "hello", owner=new_id(), expires_in=HOUR)
-        before = subject.get(it.id)
+        conversation = start_conversation(subject, "hello", owner=new_id(), expires_in=HOUR)
+        before = subject.get(conversation.id)
         clock.advance(timedelta(minutes=30))
-        operation(subject, it)
-        after = subject.get(it.id)
+        operation(subject, conversation)
+        after = subject.get(conversation.id)
         assert (after.expires_at, after.updated_at) == (before.expires_at, before.updated_at)
         clock.advance(timedelta(minutes=30))
-        assert look(subject, it.id) is None
+        assert snapshot_if_any(subject, conversation.id) is None
 
-    def test_a_fork_lives_as_long_from_its_own_beginning(
+    def test_a_fork_has_the_same_lifetime_from_its_own_creation(
         self, subject: Store, clock: Clock
     ) -> None:
         with clock.stopped():
-            it = begin(subject, "hello", expires_in=HOUR)
+            conversation = start_conversation(subject, "hello", expires_in=HOUR)
             clock.advance(timedelta(minutes=30))
-            fork = subject.fork(it.id)
+            fork = subject.fork(conversation.id)
             assert fork.expires_at == clock() + HOUR
             clock.advance(timedelta(minutes=30))
-            assert (look(subject, it.id), subject.get(fork.id)) == (None, fork)
+            assert (snapshot_if_any(subject, conversation.id), subject.get(fork.id)) == (None, fork)
 
     @pytest.mark.parametrize("swept", [False, True], ids=["", "and a sweep"])
     @pytest.mark.parametrize("how", ["append", "append after 0", "create", "fork"])
-    def test_a_new_life_under_an_expired_id_starts_empty_and_at_higher_revisions(
+    def test_a_new_conversation_with_an_expired_id_starts_empty_and_at_higher_revisions(
         self, subject: Store, clock: Clock, how: str, swept: bool
     ) -> None:
         owner = new_id()
-        it = expired(subject, clock, owner=new_id())
+        conversation = expired_conversation(subject, clock, owner=new_id())
         if swept:
             subject.sweep()
         with clock.stopped():
             match how:
                 case "append":
-                    subject.append(it.id, say("new"), owner=owner)
+                    subject.append(conversation.id, user_messages("new"), owner=owner)
                 case "append after 0":
-                    subject.append(it.id, say("new"), owner=owner, after=0)
+                    subject.append(conversation.id, user_messages("new"), owner=owner, after=0)
                 case "create":
-                    assert subject.create(it.id, owner=owner).revision > it.revision
-                    subject.append(it.id, say("new"))
+                    assert (
+                        subject.create(conversation.id, owner=owner).revision
+                        > conversation.revision
+                    )
+                    subject.append(conversation.id, user_messages("new"))
                 case "fork":
-                    subject.fork(begin(subject, "new", owner=owner).id, new_id=it.id)
-            seen = see(subject, it.id)
-            assert seen.conversation.created_at == clock()
-        assert said(seen.messages) == ["new"]
-        assert seen.seqs[0] > it.revision
-        assert (seen.conversation.owner, seen.conversation.title) == (owner, None)
-        assert (seen.conversation.metadata, seen.conversation.message_count) == ({}, 1)
-        assert seen.conversation.expires_at is None
-        assert seen.conversation in list_all(subject, owner)
+                    subject.fork(
+                        start_conversation(subject, "new", owner=owner).id, new_id=conversation.id
+                    )
+            state = snapshot(subject, conversation.id)
+            assert state.conversation.created_at == clock()
+        assert texts_of(state.messages) == ["new"]
+        assert state.seqs[0] > conversation.revision
+        assert (state.conversation.owner, state.conversation.title) == (owner, None)
+        assert (state.conversation.metadata, state.conversation.message_count) == ({}, 1)
+        assert state.conversation.expires_at is None
+        assert state.conversation in list_all(subject, owner)
 
-    def test_a_new_life_has_a_lifetime_of_its_own(self, subject: Store, clock: Clock) -> None:
-        it = expired(subject, clock)
+    def test_a_new_conversation_with_an_expired_id_has_a_lifetime_of_its_own(
+        self, subject: Store, clock: Clock
+    ) -> None:
+        conversation = expired_conversation(subject, clock)
         with clock.stopped():
-            created = subject.create(it.id, expires_in=2 * HOUR)
+            created = subject.create(conversation.id, expires_in=2 * HOUR)
             assert created.expires_at == clock() + 2 * HOUR
 
     def test_after_does_not_match_a_conversation_that_expired(
         self, subject: Store, clock: Clock
     ) -> None:
-        it = expired(subject, clock)
+        conversation = expired_conversation(subject, clock)
         with pytest.raises(NotFound):
-            subject.append(it.id, say("too late"), after=it.revision)
-        assert look(subject, it.id) is None
+            subject.append(conversation.id, user_messages("too late"), after=conversation.revision)
+        assert snapshot_if_any(subject, conversation.id) is None
 
-    def test_a_sweep_frees_the_expired_and_nothing_that_lives(
+    def test_a_sweep_frees_expired_conversations_and_no_live_ones(
         self, subject: Store, clock: Clock
     ) -> None:
         owner = new_id()
-        living = [
-            begin(subject, "lasting", owner=owner),
-            begin(subject, "expiring later", expires_in=4 * HOUR),
-            begin(subject),
+        live = [
+            start_conversation(subject, "lasting", owner=owner),
+            start_conversation(subject, "expiring later", expires_in=4 * HOUR),
+            start_conversation(subject),
         ]
         for _ in range(3):
-            begin(subject, "old", owner=owner, expires_in=HOUR)
+            start_conversation(subject, "old", owner=owner, expires_in=HOUR)
         clock.advance(3 * HOUR)
-        before = [look(subject, it.id) for it in living]
+        before = [snapshot_if_any(subject, conversation.id) for conversation in live]
         assert subject.sweep() >= 3
-        assert [look(subject, it.id) for it in living] == before
+        assert [snapshot_if_any(subject, conversation.id) for conversation in live] == before
         assert None not in before
-        assert ids_of(list_all(subject, owner)) == [living[0].id]
+        assert ids_of(list_all(subject, owner)) == [live[0].id]
 
-    def test_a_sweep_frees_nothing_that_an_append_keeps_alive_whose_reply_follows(
+    def test_a_sweep_spares_a_conversation_that_an_append_with_reply_follows_renewed(
         self, subject: Store, clock: Clock
     ) -> None:
-        it = begin(subject, "hello", owner=new_id(), expires_in=HOUR)
+        conversation = start_conversation(subject, "hello", owner=new_id(), expires_in=HOUR)
         clock.advance(timedelta(minutes=50))
-        subject.append(it.id, say("question"), reply_follows=True)
+        subject.append(conversation.id, user_messages("question"), reply_follows=True)
         clock.advance(timedelta(minutes=50))
-        with unchanged(subject, it.id):
+        with assert_unchanged(subject, conversation.id):
             subject.sweep()
-        assert said(see(subject, it.id).messages) == ["hello", "question"]
+        assert texts_of(snapshot(subject, conversation.id).messages) == ["hello", "question"]
 
-    def test_a_sweep_touches_neither_what_was_truncated_nor_what_remains(
+    def test_a_sweep_changes_nothing_in_a_truncated_conversation(
         self, subject: Store, clock: Clock
     ) -> None:
-        it = begin(subject, "1", "2", "3")
-        subject.truncate(it.id, after=it.seqs[0])
-        subject.append(it.id, say("4"))
+        conversation = start_conversation(subject, "1", "2", "3")
+        subject.truncate(conversation.id, after=conversation.seqs[0])
+        subject.append(conversation.id, user_messages("4"))
         clock.advance(timedelta(days=3))
-        with unchanged(subject, it.id):
+        with assert_unchanged(subject, conversation.id):
             subject.sweep()
-        assert subject.append(it.id, say("5")).seqs[0] > it.seqs[-1]
+        assert subject.append(conversation.id, user_messages("5")).seqs[0] > conversation.seqs[-1]

@@ -1,4 +1,4 @@
-"""The words that the laws are written in."""
+"""Helpers of the laws: short ways to write to a store and to read from it."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,81 +8,88 @@ from datetime import timedelta
 from threading import Barrier, Event
 from typing import NamedTuple, TypeAlias, TypeVar
 
-from chatledger.conversations import LIMIT, Conversation
+from chatledger.conversations import MAX_LIMIT, Conversation
 from chatledger.errors import ChatledgerError, NotFound
-from chatledger.messages import Message, new_id
+from chatledger.ids import new_id
+from chatledger.messages import Message
 from chatledger.stores.contract import Store
 
 T = TypeVar("T")
 
-SECONDS = 60.0
-"""How long anything may take before the suite takes it for stuck."""
+TIMEOUT_SECONDS = 60.0
+"""The longest that anything may take before the suite considers it stuck."""
 
 
-def say(*texts: str) -> list[Message]:
+def user_messages(*texts: str) -> list[Message]:
+    """Return one new message from the user for each text."""
     return [Message.user(text) for text in texts]
 
 
-def said(messages: Iterable[Message]) -> list[str]:
+def texts_of(messages: Iterable[Message]) -> list[str]:
     return [message.text for message in messages]
 
 
 def seq_of(message: Message) -> int:
-    assert message.seq is not None, "a message that was read says where it is"
+    assert message.seq is not None, "a message that was read has a seq"
     return message.seq
 
 
-class Begun(NamedTuple):
-    """A conversation as it stood after its first append."""
+class Started(NamedTuple):
+    """A conversation as it was after its first append."""
 
     id: str
     seqs: range
     revision: int
 
 
-def begin(
+def start_conversation(
     store: Store,
     *texts: str,
     conversation_id: str | None = None,
     owner: str | None = None,
     expires_in: timedelta | None = None,
-) -> Begun:
-    """A conversation that holds ``texts``."""
-    begun = store.create(conversation_id, owner=owner, expires_in=expires_in)
+) -> Started:
+    """Create a conversation and append a message from the user for each of ``texts``."""
+    created = store.create(conversation_id, owner=owner, expires_in=expires_in)
     if not texts:
-        return Begun(begun.id, range(0), begun.revision)
-    appended = store.append(begun.id, say(*texts))
-    return Begun(begun.id, appended.seqs, appended.revision)
+        return Started(created.id, range(0), created.revision)
+    appended = store.append(created.id, user_messages(*texts))
+    return Started(created.id, appended.seqs, appended.revision)
 
 
-class Seen(NamedTuple):
-    """All that a reader sees of a short conversation. ``Message.seq`` takes no part in its ``==``,
-    so it stands beside."""
+class Snapshot(NamedTuple):
+    """All that a reader sees of a short conversation.
+
+    The seqs are a field of their own because ``Message.__eq__`` ignores them.
+    """
 
     conversation: Conversation
     messages: list[Message]
     seqs: list[int]
 
 
-def see(store: Store, conversation_id: str) -> Seen:
-    tail = store.tail(conversation_id, LIMIT)
-    return Seen(tail.conversation, tail.messages, [seq_of(message) for message in tail.messages])
+def snapshot(store: Store, conversation_id: str) -> Snapshot:
+    """Return the conversation with all its messages, which must be at most ``MAX_LIMIT``."""
+    tail = store.tail(conversation_id, MAX_LIMIT)
+    return Snapshot(
+        tail.conversation, tail.messages, [seq_of(message) for message in tail.messages]
+    )
 
 
-def look(store: Store, conversation_id: str) -> Seen | None:
-    """What is there, None where nothing is."""
+def snapshot_if_any(store: Store, conversation_id: str) -> Snapshot | None:
+    """Return the conversation with all its messages, or None if there is none."""
     try:
-        return see(store, conversation_id)
+        return snapshot(store, conversation_id)
     except NotFound:
         return None
 
 
 @contextmanager
-def unchanged(store: Store, conversation_id: str) -> Iterator[None]:
-    """Whatever happens within, the conversation is afterwards as it was, or still not there."""
-    before = look(store, conversation_id)
+def assert_unchanged(store: Store, conversation_id: str) -> Iterator[None]:
+    """Assert that the block leaves the conversation as it was, or still missing."""
+    before = snapshot_if_any(store, conversation_id)
     yield
-    assert look(store, conversation_id) == before
+    assert snapshot_if_any(store, conversation_id) == before
 
 
 def read_all(
@@ -91,43 +98,43 @@ def read_all(
     *,
     after: int | None = None,
     before: int | None = None,
-    limit: int = LIMIT,
+    limit: int = MAX_LIMIT,
 ) -> list[Message]:
-    """Every message of that stretch, page by page."""
-    back = before is not None and after is None
+    """Return all messages in the range, read page by page."""
+    backward = before is not None and after is None
     messages: list[Message] = []
     while True:
         page = store.page(conversation_id, after=after, before=before, limit=limit)
         assert len(page.messages) <= limit
         messages += page.messages
         seqs = [seq_of(message) for message in messages]
-        assert seqs == sorted(set(seqs), reverse=back)
+        assert seqs == sorted(set(seqs), reverse=backward)
         if page.next is None:
             return messages
-        assert page.messages, "a page that is followed by another shows something"
-        if back:
+        assert page.messages, "a page that another follows is not empty"
+        if backward:
             before = page.next
         else:
             after = page.next
 
 
-def list_all(store: Store, owner: str, *, limit: int = LIMIT) -> list[Conversation]:
-    """Every conversation of the owner, page by page."""
+def list_all(store: Store, owner: str, *, limit: int = MAX_LIMIT) -> list[Conversation]:
+    """Return all conversations of the owner, read page by page."""
     conversations: list[Conversation] = []
     cursor: str | None = None
     while True:
         listing = store.list(owner, limit=limit, cursor=cursor)
         assert len(listing.conversations) <= limit
         conversations += listing.conversations
-        assert len(set(ids_of(conversations))) == len(conversations), "one came twice"
+        assert len(set(ids_of(conversations))) == len(conversations), "a conversation was repeated"
         if listing.cursor is None:
             return conversations
-        assert listing.conversations, "a page that is followed by another shows something"
+        assert listing.conversations, "a page that another follows is not empty"
         cursor = listing.cursor
 
 
-def scan_all(store: Store, *, limit: int = LIMIT) -> list[Conversation]:
-    """Every conversation of the store, page by page."""
+def scan_all(store: Store, *, limit: int = MAX_LIMIT) -> list[Conversation]:
+    """Return all conversations of the store, read page by page."""
     conversations: list[Conversation] = []
     cursor: str | None = None
     while True:
@@ -136,7 +143,7 @@ def scan_all(store: Store, *, limit: int = LIMIT) -> list[Conversation]:
         conversations += listing.conversations
         if listing.cursor is None:
             return conversations
-        assert listing.conversations, "a page that is followed by another shows something"
+        assert listing.conversations, "a page that another follows is not empty"
         cursor = listing.cursor
 
 
@@ -145,11 +152,11 @@ def ids_of(conversations: Iterable[Conversation]) -> list[str]:
 
 
 def race(calls: Sequence[Callable[[], T]]) -> list[T | ChatledgerError]:
-    """What each of the calls answered or raised, all of them let go at one moment."""
+    """Run the calls in threads that start at one moment; return what each returned or raised."""
     start = Barrier(len(calls))
 
     def run(call: Callable[[], T]) -> T | ChatledgerError:
-        start.wait(SECONDS)
+        start.wait(TIMEOUT_SECONDS)
         try:
             return call()
         except ChatledgerError as error:
@@ -160,16 +167,19 @@ def race(calls: Sequence[Callable[[], T]]) -> list[T | ChatledgerError]:
 
 
 @contextmanager
-def watched(store: Store, conversation_id: str) -> Iterator[list[Seen | None]]:
-    """What a reader who never rests sees meanwhile; complete at the end of the block."""
-    seen: list[Seen | None] = []
+def watch_conversation(store: Store, conversation_id: str) -> Iterator[list[Snapshot | None]]:
+    """Read the conversation continuously during the block.
+
+    Yields the list of what was read, which is complete at the end of the block.
+    """
+    seen: list[Snapshot | None] = []
     done = Event()
 
     def watch() -> None:
         last = False
         while not last:
-            last = done.is_set()  # one more look behind the last write
-            seen.append(look(store, conversation_id))
+            last = done.is_set()  # read once more after the last write
+            seen.append(snapshot_if_any(store, conversation_id))
 
     with ThreadPoolExecutor(1) as reader:
         watching = reader.submit(watch)
@@ -180,10 +190,10 @@ def watched(store: Store, conversation_id: str) -> Iterator[list[Seen | None]]:
         watching.result()
 
 
-def numbers_of_writers(messages: Iterable[Message]) -> dict[str, list[int]]:
-    """The numbers that each writer wrote, as they stand: its texts are such as ``"ada 17"``."""
+def numbers_by_writer(messages: Iterable[Message]) -> dict[str, list[int]]:
+    """Return the numbers that each writer wrote, in order; its texts are such as ``"ada 17"``."""
     numbers: dict[str, list[int]] = defaultdict(list)
-    for text in said(messages):
+    for text in texts_of(messages):
         writer, number = text.split()
         numbers[writer].append(int(number))
     return dict(numbers)
@@ -192,47 +202,59 @@ def numbers_of_writers(messages: Iterable[Message]) -> dict[str, list[int]]:
 def write_numbers(
     store: Store, conversation_id: str, writer: str, *, appends: int
 ) -> dict[int, str]:
-    """Append ``"<writer> 0"``, ``"<writer> 1"`` ...; the text by the seq that it was given."""
-    told: dict[int, str] = {}
+    """Append the texts ``"<writer> 0"``, ``"<writer> 1"`` and so on; return each by its seq."""
+    appended: dict[int, str] = {}
     for number in range(appends):
         text = f"{writer} {number}"
-        [seq] = store.append(conversation_id, say(text)).seqs
-        told[seq] = text
-    return told
+        [seq] = store.append(conversation_id, user_messages(text)).seqs
+        appended[seq] = text
+    return appended
 
 
-ACTIVITY: dict[str, Callable[[Store, Begun], object]] = {
-    "append": lambda store, it: store.append(it.id, say("another")),
-    "append after": lambda store, it: store.append(it.id, say("another"), after=it.revision),
-    "truncate": lambda store, it: store.truncate(it.id, after=0),
-    "pop": lambda store, it: store.pop(it.id),
-    "clear": lambda store, it: store.clear(it.id),
-    "replace": lambda store, it: store.replace(it.id, it.seqs[0], Message.user("another")),
+ACTIVITIES: dict[str, Callable[[Store, Started], object]] = {
+    "append": lambda store, conversation: store.append(conversation.id, user_messages("another")),
+    "append after": lambda store, conversation: store.append(
+        conversation.id, user_messages("another"), after=conversation.revision
+    ),
+    "truncate": lambda store, conversation: store.truncate(conversation.id, after=0),
+    "pop": lambda store, conversation: store.pop(conversation.id),
+    "clear": lambda store, conversation: store.clear(conversation.id),
+    "replace": lambda store, conversation: store.replace(
+        conversation.id, conversation.seqs[0], Message.user("another")
+    ),
 }
-"""What changes the messages of a conversation that was begun with some."""
+"""The operations that count as activity, on a conversation with messages."""
 
-Operation: TypeAlias = Callable[[Store, Begun, str | None], object]
+Operation: TypeAlias = Callable[[Store, Started, str | None], object]
 
-NEEDS_ONE: dict[str, Operation] = {
-    "get": lambda store, it, owner: store.get(it.id, owner=owner),
-    "tail": lambda store, it, owner: store.tail(it.id, 5, owner=owner),
-    "page": lambda store, it, owner: store.page(it.id, owner=owner),
-    "page back": lambda store, it, owner: store.page(it.id, before=it.revision + 1, owner=owner),
-    "append after": lambda store, it, owner: store.append(
-        it.id, say("another"), after=it.revision, owner=owner
+OPERATIONS_ON_EXISTING: dict[str, Operation] = {
+    "get": lambda store, conversation, owner: store.get(conversation.id, owner=owner),
+    "tail": lambda store, conversation, owner: store.tail(conversation.id, 5, owner=owner),
+    "page": lambda store, conversation, owner: store.page(conversation.id, owner=owner),
+    "page back": lambda store, conversation, owner: store.page(
+        conversation.id, before=conversation.revision + 1, owner=owner
     ),
-    "update": lambda store, it, owner: store.update(it.id, title="another", owner=owner),
-    "update metadata": lambda store, it, owner: store.update(
-        it.id, metadata={"another": True}, revision=it.revision, owner=owner
+    "append after": lambda store, conversation, owner: store.append(
+        conversation.id, user_messages("another"), after=conversation.revision, owner=owner
     ),
-    "truncate": lambda store, it, owner: store.truncate(it.id, after=0, owner=owner),
-    "pop": lambda store, it, owner: store.pop(it.id, owner=owner),
-    "clear": lambda store, it, owner: store.clear(it.id, owner=owner),
-    "replace": lambda store, it, owner: store.replace(
-        it.id, it.seqs[0], Message.user("another"), owner=owner
+    "update": lambda store, conversation, owner: store.update(
+        conversation.id, title="another", owner=owner
     ),
-    "fork": lambda store, it, owner: store.fork(it.id, owner=owner),
-    "fork to": lambda store, it, owner: store.fork(it.id, at=0, new_id=new_id(), owner=owner),
-    "delete": lambda store, it, owner: store.delete(it.id, owner=owner),
+    "update metadata": lambda store, conversation, owner: store.update(
+        conversation.id, metadata={"another": True}, revision=conversation.revision, owner=owner
+    ),
+    "truncate": lambda store, conversation, owner: store.truncate(
+        conversation.id, after=0, owner=owner
+    ),
+    "pop": lambda store, conversation, owner: store.pop(conversation.id, owner=owner),
+    "clear": lambda store, conversation, owner: store.clear(conversation.id, owner=owner),
+    "replace": lambda store, conversation, owner: store.replace(
+        conversation.id, conversation.seqs[0], Message.user("another"), owner=owner
+    ),
+    "fork": lambda store, conversation, owner: store.fork(conversation.id, owner=owner),
+    "fork to": lambda store, conversation, owner: store.fork(
+        conversation.id, at=0, new_id=new_id(), owner=owner
+    ),
+    "delete": lambda store, conversation, owner: store.delete(conversation.id, owner=owner),
 }
-"""Everything that can be asked of a conversation that is there, and of no other."""
+"""Every operation that raises ``NotFound`` if the conversation does not exist."""

@@ -1,4 +1,4 @@
-"""An owner's conversations, newest activity first, page by page."""
+"""Laws of ``list``: an owner's conversations, most recently active first, page by page."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -6,33 +6,42 @@ from typing import Any
 
 import pytest
 
+from chatledger.conversations import MAX_ID_BYTES
 from chatledger.errors import InvalidArgument
-from chatledger.messages import new_id
+from chatledger.ids import new_id
 from chatledger.stores.contract import Store
+from chatledger.stores.cursors import encode_cursor
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.helpers import ACTIVITY, Begun, begin, ids_of, list_all, say
+from chatledger.testing.store_contract.helpers import (
+    ACTIVITIES,
+    Started,
+    ids_of,
+    list_all,
+    start_conversation,
+    user_messages,
+)
 
 LIMITS = pytest.mark.parametrize("limit", [1, 2, 3, 7, 8])
 
 
-def seven(store: Store, owner: str, clock: Clock) -> list[Begun]:
-    """Seven conversations of the owner, newest activity first."""
-    begun = []
+def seven_conversations(store: Store, owner: str, clock: Clock) -> list[Started]:
+    """Create seven conversations of the owner; return them most recently active first."""
+    created = []
     for _ in range(7):
         clock.advance(timedelta(seconds=1))
-        begun.append(begin(store, "hello", owner=owner))
-    return begun[::-1]
+        created.append(start_conversation(store, "hello", owner=owner))
+    return created[::-1]
 
 
 class ListingLaws:
     """``list``."""
 
     @LIMITS
-    def test_a_list_shows_every_conversation_once_newest_activity_first(
+    def test_a_list_shows_every_conversation_once_most_recently_active_first(
         self, subject: Store, clock: Clock, limit: int
     ) -> None:
         owner = new_id()
-        ids = [it.id for it in seven(subject, owner, clock)]
+        ids = [conversation.id for conversation in seven_conversations(subject, owner, clock)]
         listed = list_all(subject, owner, limit=limit)
         assert listed == [subject.get(conversation_id) for conversation_id in ids]
 
@@ -46,46 +55,46 @@ class ListingLaws:
         listed = ids_of(list_all(subject, owner, limit=limit))
         assert sorted(listed) == sorted(ids)
 
-    def test_a_list_says_that_nothing_lies_beyond(self, subject: Store, clock: Clock) -> None:
+    def test_the_last_page_of_a_list_has_no_cursor(self, subject: Store, clock: Clock) -> None:
         owner = new_id()
         assert subject.list(owner).conversations == []
         assert subject.list(owner).cursor is None
-        seven(subject, owner, clock)
+        seven_conversations(subject, owner, clock)
         assert subject.list(owner, limit=7).cursor is None
         assert subject.list(owner, limit=6).cursor is not None
 
-    def test_a_list_holds_twenty_conversations_where_nothing_is_said(self, subject: Store) -> None:
+    def test_a_list_returns_twenty_conversations_by_default(self, subject: Store) -> None:
         owner = new_id()
         for _ in range(21):
             subject.create(owner=owner)
         assert len(subject.list(owner).conversations) == 20
 
-    @pytest.mark.parametrize("activity", ACTIVITY.values(), ids=ACTIVITY)
-    def test_activity_brings_a_conversation_to_the_front(
-        self, subject: Store, clock: Clock, activity: Callable[[Store, Begun], object]
+    @pytest.mark.parametrize("activity", ACTIVITIES.values(), ids=ACTIVITIES)
+    def test_activity_moves_a_conversation_to_the_front(
+        self, subject: Store, clock: Clock, activity: Callable[[Store, Started], object]
     ) -> None:
         owner = new_id()
-        *others, last = seven(subject, owner, clock)
+        *others, last = seven_conversations(subject, owner, clock)
         clock.advance(timedelta(seconds=1))
         activity(subject, last)
         listed = list_all(subject, owner)
-        assert ids_of(listed) == [it.id for it in (last, *others)]
+        assert ids_of(listed) == [conversation.id for conversation in (last, *others)]
         assert listed[0] == subject.get(last.id)
 
-    def test_an_update_is_listed_and_brings_nothing_to_the_front(
+    def test_an_update_is_listed_and_moves_nothing_to_the_front(
         self, subject: Store, clock: Clock
     ) -> None:
         owner = new_id()
-        ids = [it.id for it in seven(subject, owner, clock)]
+        ids = [conversation.id for conversation in seven_conversations(subject, owner, clock)]
         clock.advance(timedelta(seconds=1))
         subject.update(ids[3], title="new", metadata={"a": 1})
         listed = list_all(subject, owner)
         assert ids_of(listed) == ids
         assert (listed[3].title, listed[3].metadata) == ("new", {"a": 1})
 
-    def test_a_fork_is_listed_beside_its_original(self, subject: Store, clock: Clock) -> None:
+    def test_a_fork_is_listed_as_well_as_its_original(self, subject: Store, clock: Clock) -> None:
         owner = new_id()
-        ids = [it.id for it in seven(subject, owner, clock)]
+        ids = [conversation.id for conversation in seven_conversations(subject, owner, clock)]
         clock.advance(timedelta(seconds=1))
         fork = subject.fork(ids[2])
         assert ids_of(list_all(subject, owner)) == [fork.id, *ids]
@@ -94,51 +103,51 @@ class ListingLaws:
         self, subject: Store
     ) -> None:
         owner = new_id()
-        mine = begin(subject, owner=owner)
-        begin(subject, owner=owner + "#")
-        begin(subject)
+        mine = start_conversation(subject, owner=owner)
+        start_conversation(subject, owner=owner + "#")
+        start_conversation(subject)
         assert ids_of(list_all(subject, owner)) == [mine.id]
 
-    def test_a_cursor_goes_on_though_the_conversation_it_stands_at_was_deleted(
+    def test_a_cursor_still_works_after_the_conversation_it_points_at_was_deleted(
         self, subject: Store, clock: Clock
     ) -> None:
         owner = new_id()
-        ids = [it.id for it in seven(subject, owner, clock)]
+        ids = [conversation.id for conversation in seven_conversations(subject, owner, clock)]
         listing = subject.list(owner, limit=3)
         for conversation_id in ids[:3]:
             subject.delete(conversation_id)
         rest = subject.list(owner, cursor=listing.cursor)
         assert ids_of(rest.conversations) == ids[3:]
 
-    def test_new_activity_while_paging_skips_nothing_of_the_rest(
+    def test_activity_while_paging_skips_none_of_the_rest(
         self, subject: Store, clock: Clock
     ) -> None:
         owner = new_id()
-        ids = [it.id for it in seven(subject, owner, clock)]
+        ids = [conversation.id for conversation in seven_conversations(subject, owner, clock)]
         listing = subject.list(owner, limit=3)
         clock.advance(timedelta(seconds=1))
         for conversation_id in (ids[0], ids[2], ids[5]):
-            subject.append(conversation_id, say("meanwhile"))
+            subject.append(conversation_id, user_messages("meanwhile"))
         subject.create(owner=owner)
         rest = subject.list(owner, cursor=listing.cursor)
         assert ids_of(rest.conversations) == [ids[3], ids[4], ids[6]]
 
-    def test_a_cursor_is_good_again_and_with_another_limit(
+    def test_a_cursor_can_be_used_again_and_with_another_limit(
         self, subject: Store, clock: Clock
     ) -> None:
         owner = new_id()
-        ids = [it.id for it in seven(subject, owner, clock)]
+        ids = [conversation.id for conversation in seven_conversations(subject, owner, clock)]
         cursor = subject.list(owner, limit=2).cursor
         for limit in (1, 5, 1):
             rest = subject.list(owner, limit=limit, cursor=cursor)
             assert ids_of(rest.conversations) == ids[2 : 2 + limit]
 
-    def test_a_cursor_from_another_owners_list_shows_nobody_elses_conversations(
+    def test_a_cursor_from_another_owners_list_reveals_nothing_of_theirs(
         self, subject: Store, clock: Clock
     ) -> None:
         mine, theirs = new_id(), new_id()
-        own = {it.id for it in seven(subject, mine, clock)}
-        seven(subject, theirs, clock)
+        own = {conversation.id for conversation in seven_conversations(subject, mine, clock)}
+        seven_conversations(subject, theirs, clock)
         cursor = subject.list(theirs, limit=3).cursor
         try:
             listing = subject.list(mine, cursor=cursor)
@@ -147,19 +156,25 @@ class ListingLaws:
         assert set(ids_of(listing.conversations)) <= own
 
     @pytest.mark.parametrize(
-        "cursor", ["", "garbage", "!!!", "AAAA", "e30", "W10", "caf\xe9", "\ud800", 7, b"AA", True]
+        "cursor",
+        [
+            *("", "garbage", "!!!", "AAAA", "e30", "W10", "caf\xe9", "\ud800", 7, b"AA", True),
+            encode_cursor(1, "x" * (MAX_ID_BYTES + 1)),
+            encode_cursor(1, "é" * (MAX_ID_BYTES // 2 + 1)),
+        ],
+        ids=lambda cursor: repr(cursor)[:20],
     )
-    def test_a_cursor_that_no_list_gave_is_refused(self, subject: Store, cursor: Any) -> None:
+    def test_a_cursor_that_no_list_returned_is_rejected(self, subject: Store, cursor: Any) -> None:
         owner = new_id()
-        begin(subject, owner=owner)
+        start_conversation(subject, owner=owner)
         with pytest.raises(InvalidArgument):
             subject.list(owner, cursor=cursor)
 
-    def test_a_cursor_that_lost_a_piece_is_refused_or_stays_within_the_list(
+    def test_a_damaged_cursor_is_rejected_or_stays_within_the_list(
         self, subject: Store, clock: Clock
     ) -> None:
         owner = new_id()
-        ids = {it.id for it in seven(subject, owner, clock)}
+        ids = {conversation.id for conversation in seven_conversations(subject, owner, clock)}
         cursor = subject.list(owner, limit=3).cursor
         assert cursor is not None
         for broken in (cursor[:-1], cursor[1:], cursor[::-1], cursor + "A", cursor.swapcase()):

@@ -1,25 +1,25 @@
-"""Whatever text names a conversation, an owner or an append, it names one thing."""
+"""Laws of ids, owners and idempotency keys: different texts never mean the same thing."""
 
 from typing import Any
 
 import pytest
 
-from chatledger.conversations import ID_BYTES, IDEMPOTENCY_KEY_BYTES
+from chatledger.conversations import MAX_ID_BYTES, MAX_IDEMPOTENCY_KEY_BYTES
 from chatledger.errors import InvalidArgument, NotFound
-from chatledger.messages import new_id
+from chatledger.ids import new_id
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.helpers import (
-    NEEDS_ONE,
+    OPERATIONS_ON_EXISTING,
     Operation,
-    begin,
+    assert_unchanged,
     ids_of,
     list_all,
-    look,
     read_all,
-    said,
-    say,
-    unchanged,
+    snapshot_if_any,
+    start_conversation,
+    texts_of,
+    user_messages,
 )
 
 NEIGHBOURS = [
@@ -31,25 +31,25 @@ NEIGHBOURS = [
     "\u4f60\u597d", "\u0645\u0631\u062d\u0628\u0627", "\u200b", "\u200b\u200b", "\u202eabc",
     "\N{GRINNING FACE}", "\N{GRINNING FACE}\ufe0f", "\N{FAMILY}", ".", "..", "../a",
 ]  # fmt: skip
-"""Texts that a careless key, collation, pattern or path would take for one another."""
+"""Texts that a careless key encoding, collation, pattern or path would confuse."""
 
 LONGEST = ["x", "\u00e9", "\N{GRINNING FACE}"]
 
 
-def filled(start: str, character: str, size: int) -> str:
-    """A text of exactly ``size`` bytes in UTF-8."""
+def text_of_size(start: str, character: str, size: int) -> str:
+    """Return a text of exactly ``size`` bytes in UTF-8 that begins with ``start``."""
     room = size - len(start.encode())
     count, rest = divmod(room, len(character.encode()))
     return start + "." * rest + character * count
 
 
-def no_names(size: int) -> list[Any]:
-    """What cannot name anything where a name has at most ``size`` bytes."""
+def invalid_names(size: int) -> list[Any]:
+    """Return values that are not valid names if a name has at most ``size`` bytes."""
     return ["", "x" * (size + 1), "\u00e9" * (size // 2) + "x", "\ud800", "a\udfff", 7, b"x", True]
 
 
 class NamingLaws:
-    """Ids of conversations, owners and idempotency keys."""
+    """Ids of conversations, ids of owners, and idempotency keys."""
 
     def test_ids_that_look_alike_are_different_conversations(self, subject: Store) -> None:
         start = new_id()
@@ -57,10 +57,10 @@ class NamingLaws:
         for conversation_id, text in ids.items():
             with pytest.raises(NotFound):
                 subject.get(conversation_id)
-            subject.append(conversation_id, say(text))
+            subject.append(conversation_id, user_messages(text))
         for conversation_id, text in ids.items():
             assert subject.get(conversation_id).id == conversation_id
-            assert said(read_all(subject, conversation_id)) == [text]
+            assert texts_of(read_all(subject, conversation_id)) == [text]
         for conversation_id in list(ids)[::2]:
             subject.delete(conversation_id)
         for conversation_id in list(ids)[1::2]:
@@ -83,75 +83,83 @@ class NamingLaws:
         conversation_id = new_id()
         for _ in range(2):
             for number, key in enumerate(NEIGHBOURS):
-                subject.append(conversation_id, say(str(number)), idempotency_key=key)
-        assert said(read_all(subject, conversation_id)) == [str(n) for n in range(len(NEIGHBOURS))]
+                subject.append(conversation_id, user_messages(str(number)), idempotency_key=key)
+        assert texts_of(read_all(subject, conversation_id)) == [
+            str(n) for n in range(len(NEIGHBOURS))
+        ]
 
-    def test_a_conversation_and_its_keys_do_not_meet_those_of_a_longer_id(
+    def test_the_keys_of_a_conversation_do_not_collide_with_those_of_a_longer_id(
         self, subject: Store
     ) -> None:
         start = new_id()
-        subject.append(start, say("1"), idempotency_key="b#c")
-        subject.append(start + "#b", say("2"), idempotency_key="c")
-        subject.append(start + "b", say("3"), idempotency_key="#c")
+        subject.append(start, user_messages("1"), idempotency_key="b#c")
+        subject.append(start + "#b", user_messages("2"), idempotency_key="c")
+        subject.append(start + "b", user_messages("3"), idempotency_key="#c")
         for conversation_id, text in ((start, "1"), (start + "#b", "2"), (start + "b", "3")):
-            assert said(read_all(subject, conversation_id)) == [text]
+            assert texts_of(read_all(subject, conversation_id)) == [text]
 
     @pytest.mark.parametrize("character", LONGEST)
-    def test_names_may_be_as_long_as_is_said_and_differ_at_their_end(
+    def test_names_may_be_as_long_as_the_limit_and_differ_only_at_the_end(
         self, subject: Store, character: str
     ) -> None:
-        longest = filled(new_id(), character, ID_BYTES)
+        longest = text_of_size(new_id(), character, MAX_ID_BYTES)
         sibling = longest[:-1] + ("y" if character == "x" else "." * len(character.encode()))
-        owner = filled(new_id(), character, ID_BYTES)
-        key = filled("", character, IDEMPOTENCY_KEY_BYTES)
+        owner = text_of_size(new_id(), character, MAX_ID_BYTES)
+        key = text_of_size("", character, MAX_IDEMPOTENCY_KEY_BYTES)
         for conversation_id in (longest, sibling):
-            assert len(conversation_id.encode()) == ID_BYTES
+            assert len(conversation_id.encode()) == MAX_ID_BYTES
             for _ in range(2):
-                subject.append(conversation_id, say("1"), owner=owner, idempotency_key=key)
-            assert said(read_all(subject, conversation_id)) == ["1"]
+                subject.append(
+                    conversation_id, user_messages("1"), owner=owner, idempotency_key=key
+                )
+            assert texts_of(read_all(subject, conversation_id)) == ["1"]
         listed = list_all(subject, owner, limit=1)
         assert set(ids_of(listed)) == {longest, sibling}
         assert {conversation.owner for conversation in listed} == {owner}
         subject.delete(longest, owner=owner)
-        assert look(subject, sibling) is not None
+        assert snapshot_if_any(subject, sibling) is not None
 
-    @pytest.mark.parametrize("operation", NEEDS_ONE.values(), ids=NEEDS_ONE)
-    def test_no_operation_takes_what_cannot_be_a_name(
+    @pytest.mark.parametrize(
+        "operation", OPERATIONS_ON_EXISTING.values(), ids=OPERATIONS_ON_EXISTING
+    )
+    def test_every_operation_rejects_invalid_names(
         self, subject: Store, operation: Operation
     ) -> None:
-        it = begin(subject, "hello", owner=new_id())
-        for bad in no_names(ID_BYTES):
-            with unchanged(subject, it.id), pytest.raises(InvalidArgument):
-                operation(subject, it, bad)
-        for bad in [*no_names(ID_BYTES), None]:
+        conversation = start_conversation(subject, "hello", owner=new_id())
+        for bad in invalid_names(MAX_ID_BYTES):
+            with assert_unchanged(subject, conversation.id), pytest.raises(InvalidArgument):
+                operation(subject, conversation, bad)
+        for bad in [*invalid_names(MAX_ID_BYTES), None]:
             with pytest.raises(InvalidArgument):
-                operation(subject, it._replace(id=bad), None)
+                operation(subject, conversation._replace(id=bad), None)
 
-    @pytest.mark.parametrize("bad", no_names(ID_BYTES), ids=lambda bad: repr(bad)[:9])
-    def test_nothing_is_started_under_what_cannot_be_a_name(self, subject: Store, bad: Any) -> None:
-        it = begin(subject, "hello")
+    @pytest.mark.parametrize("bad", invalid_names(MAX_ID_BYTES), ids=lambda bad: repr(bad)[:9])
+    def test_nothing_is_created_under_an_invalid_name(self, subject: Store, bad: Any) -> None:
+        conversation = start_conversation(subject, "hello")
         starts = (
             lambda: subject.create(bad),
             lambda: subject.create(owner=bad),
-            lambda: subject.append(bad, say("hello")),
-            lambda: subject.append(it.id, say("hello"), owner=bad),
-            lambda: subject.fork(it.id, new_id=bad),
+            lambda: subject.append(bad, user_messages("hello")),
+            lambda: subject.append(conversation.id, user_messages("hello"), owner=bad),
+            lambda: subject.fork(conversation.id, new_id=bad),
             lambda: subject.list(bad),
             lambda: subject.delete_owner(bad),
         )
         for start in starts:
-            with unchanged(subject, it.id), pytest.raises(InvalidArgument):
+            with assert_unchanged(subject, conversation.id), pytest.raises(InvalidArgument):
                 start()
 
-    def test_nobody_is_no_owner(self, subject: Store) -> None:
+    def test_none_is_not_an_owner(self, subject: Store) -> None:
         nobody: Any = None
-        it = begin(subject, "anonymous")
+        conversation = start_conversation(subject, "anonymous")
         for call in (subject.list, subject.delete_owner):
-            with unchanged(subject, it.id), pytest.raises(InvalidArgument):
+            with assert_unchanged(subject, conversation.id), pytest.raises(InvalidArgument):
                 call(nobody)
 
-    @pytest.mark.parametrize("bad", no_names(IDEMPOTENCY_KEY_BYTES), ids=lambda bad: repr(bad)[:9])
-    def test_what_cannot_be_an_idempotency_key_is_refused(self, subject: Store, bad: Any) -> None:
-        for conversation_id in (begin(subject, "hello").id, new_id()):
-            with unchanged(subject, conversation_id), pytest.raises(InvalidArgument):
-                subject.append(conversation_id, say("refused"), idempotency_key=bad)
+    @pytest.mark.parametrize(
+        "bad", invalid_names(MAX_IDEMPOTENCY_KEY_BYTES), ids=lambda bad: repr(bad)[:9]
+    )
+    def test_an_invalid_idempotency_key_is_rejected(self, subject: Store, bad: Any) -> None:
+        for conversation_id in (start_conversation(subject, "hello").id, new_id()):
+            with assert_unchanged(subject, conversation_id), pytest.raises(InvalidArgument):
+                subject.append(conversation_id, user_messages("rejected"), idempotency_key=bad)

@@ -1,4 +1,4 @@
-"""What conversations should be, kept as plain lists."""
+"""The reference model: what conversations should be, kept as plain lists."""
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -6,24 +6,26 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from chatledger.conversations import Appended, Conversation
-from chatledger.messages import Message, new_id
+from chatledger.ids import new_id
+from chatledger.messages import Message
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.helpers import Seen, seq_of
+from chatledger.testing.store_contract.helpers import Snapshot, seq_of
 
 DAY = timedelta(days=1)
 
 
 @dataclass
-class Life:
-    """A conversation from its start to its end."""
+class Generation:
+    """One life of a conversation id, from creation to deletion."""
 
     conversation: Conversation
     lifetime: timedelta | None
     messages: list[Message] = field(default_factory=list)
-    answers: dict[str, tuple[Appended, datetime]] = field(default_factory=dict)
+    results: dict[str, tuple[Appended, datetime]] = field(default_factory=dict)
+    """The result and time of each append with an idempotency key."""
     deleted_at: datetime | None = None
-    listed_late: bool = False
-    """A reply was to follow its last append: until another does, a list may not show it."""
+    is_listed_late: bool = False
+    """True if the last append said that a reply follows: a list may not show it yet."""
 
     @property
     def ended_at(self) -> datetime | None:
@@ -34,62 +36,75 @@ class Life:
         return [seq_of(message) for message in self.messages]
 
     @property
-    def seen(self) -> Seen:
-        return Seen(self.conversation, self.messages, self.seqs)
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self.conversation, self.messages, self.seqs)
 
-    def mark(self, number: int) -> int:
-        """Some place worth asking for: the revision, a message, nothing, or ahead."""
+    def number(self, choice: int) -> int:
+        """Return a number on the conversation's number line that is worth testing.
+
+        By ``choice``, it is the revision, a seq, 0, or a number near or far beyond the revision.
+        """
         revision = self.conversation.revision
-        places = [revision, *self.seqs, 0, revision + 1, revision - 1, revision + 1_000]
-        return places[number % len(places)]
+        numbers = [revision, *self.seqs, 0, revision + 1, revision - 1, revision + 1_000]
+        return numbers[choice % len(numbers)]
 
 
-class Lives:
-    """The conversations of two owners and nobody.
+class ReferenceModel:
+    """The conversations of two owners, and anonymous ones.
 
-    Their revisions are the store's to choose, within its promises, which are checked here;
-    everything else can be foretold, as long as the clock stands still between its advances.
+    Their revisions are the store's choice within its promises, which are checked here. Everything
+    else is predictable while the clock is stopped between its advances.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._lives: dict[str, Life] = {}
+        self._generations: dict[str, Generation] = {}
         self.starts: Counter[str] = Counter()
+        """The number of generations that each id has had."""
         self.ids = [new_id() for _ in range(3)]
         self.owners = [None, new_id(), new_id()]
 
-    def living(self, conversation_id: str) -> Life | None:
-        life = self._lives.get(conversation_id)
-        if life is None or (life.ended_at is not None and life.ended_at <= self._clock()):
+    def find_live(self, conversation_id: str) -> Generation | None:
+        """Return the live conversation with this id, or None."""
+        generation = self._generations.get(conversation_id)
+        if generation is None:
             return None
-        return life
+        if generation.ended_at is not None and generation.ended_at <= self._clock():
+            return None
+        return generation
 
-    def find(self, place: int, caller: int) -> tuple[str, str | None, Life | None]:
-        """A conversation's id, who asks for it, and what there is for them."""
-        # Living ones come up twice, or else most operations would find nothing to work on.
-        candidates = [*filter(self.living, self.ids), *self.ids]
-        conversation_id, owner = candidates[place % len(candidates)], self.owners[caller]
-        life = self.living(conversation_id)
-        if life and owner not in (None, life.conversation.owner):
-            life = None
-        return conversation_id, owner, life
+    def choose(self, choice: int, caller: int) -> tuple[str, str | None, Generation | None]:
+        """Return an id, the caller's owner, and the conversation that this caller sees, if any."""
+        # Live ones are listed twice, as otherwise most operations would find no conversation.
+        candidates = [*filter(self.find_live, self.ids), *self.ids]
+        conversation_id, owner = candidates[choice % len(candidates)], self.owners[caller]
+        generation = self.find_live(conversation_id)
+        if generation and owner not in (None, generation.conversation.owner):
+            generation = None
+        return conversation_id, owner, generation
 
-    def owned(self, owner: str) -> list[Life]:
-        lives = [life for life in map(self.living, self.ids) if life]
-        return [life for life in lives if life.conversation.owner == owner]
+    def owned_by(self, owner: str) -> list[Generation]:
+        """Return the live conversations of ``owner``."""
+        live = [generation for generation in map(self.find_live, self.ids) if generation]
+        return [generation for generation in live if generation.conversation.owner == owner]
 
-    def floor(self, conversation_id: str) -> int:
-        """What every further revision and seq must lie above; nothing a day after the end."""
-        life = self._lives.get(conversation_id)
-        if life is None or (life.ended_at is not None and life.ended_at + DAY <= self._clock()):
+    def last_revision(self, conversation_id: str) -> int:
+        """Return the number that every new revision and seq of this id must exceed.
+
+        That is 0 from a day after the conversation's end.
+        """
+        generation = self._generations.get(conversation_id)
+        if generation is None:
             return 0
-        return life.conversation.revision
+        if generation.ended_at is not None and generation.ended_at + DAY <= self._clock():
+            return 0
+        return generation.conversation.revision
 
-    def begin(
-        self, conversation_id: str, revision: int, lifetime: timedelta | None = None, **parts: Any
-    ) -> Life:
-        """A new life is there, with those parts and else empty."""
-        assert revision > self.floor(conversation_id)
+    def start(
+        self, conversation_id: str, revision: int, lifetime: timedelta | None = None, **fields: Any
+    ) -> Generation:
+        """Record a new conversation with these fields, and otherwise empty."""
+        assert revision > self.last_revision(conversation_id)
         self.starts[conversation_id] += 1
         now = self._clock()
         empty = Conversation(
@@ -103,27 +118,29 @@ class Lives:
             revision=revision,
             expires_at=now + lifetime if lifetime else None,
         )
-        life = self._lives[conversation_id] = Life(replace(empty, **parts), lifetime)
-        return life
+        generation = Generation(replace(empty, **fields), lifetime)
+        self._generations[conversation_id] = generation
+        return generation
 
-    def change(self, life: Life, messages: list[Message], revision: int) -> None:
-        """The life's messages are now these, and that was activity."""
-        assert revision > life.conversation.revision
+    def set_messages(self, generation: Generation, messages: list[Message], revision: int) -> None:
+        """Record a change of the messages, which counts as activity."""
+        assert revision > generation.conversation.revision
         now = self._clock()
-        life.messages = messages
-        life.listed_late = False
-        life.conversation = replace(
-            life.conversation,
+        generation.messages = messages
+        generation.is_listed_late = False
+        generation.conversation = replace(
+            generation.conversation,
             message_count=len(messages),
             revision=revision,
             updated_at=now,
-            expires_at=now + life.lifetime if life.lifetime else None,
+            expires_at=now + generation.lifetime if generation.lifetime else None,
         )
 
-    def keep(self, life: Life, messages: list[Message], revision: int) -> None:
-        """Only these of the life's messages remain; where that is all of them, nothing changes."""
-        if len(messages) < len(life.messages):
-            self.change(life, messages, revision)
+    def keep_messages(self, generation: Generation, messages: list[Message], revision: int) -> None:
+        """Record that only ``messages`` remain; if those are all, nothing changes."""
+        if len(messages) < len(generation.messages):
+            self.set_messages(generation, messages, revision)
 
-    def end(self, life: Life) -> None:
-        life.deleted_at = self._clock()
+    def delete(self, generation: Generation) -> None:
+        """Record that the conversation was deleted."""
+        generation.deleted_at = self._clock()

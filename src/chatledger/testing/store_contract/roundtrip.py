@@ -1,4 +1,4 @@
-"""What went in comes back: equal, of the same types, and whatever its size."""
+"""Laws of fidelity: values come back equal, of the same types, and at any size."""
 
 from copy import deepcopy
 from datetime import UTC
@@ -8,16 +8,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatledger.conversations import BATCH_BYTES
-from chatledger.conversations import METADATA_BYTES as CONVERSATION_METADATA_BYTES
+from chatledger.conversations import MAX_BATCH_BYTES, MAX_METADATA_BYTES
 from chatledger.errors import MessageTooLarge
-from chatledger.json_values import DEEPEST, LONGEST_INTEGER_BITS, Json, dumps
-from chatledger.messages import MESSAGE_BYTES, METADATA_BYTES, Content, Message, encode, new_id
+from chatledger.json_values import MAX_DEPTH, MAX_INTEGER_BITS, Json, dumps
+from chatledger.messages import (
+    MAX_MESSAGE_BYTES,
+    MAX_MESSAGE_METADATA_BYTES,
+    Content,
+    Message,
+    encode,
+    new_id,
+)
 from chatledger.stores.contract import Store
-from chatledger.testing.store_contract.helpers import begin, look, read_all, said, see, unchanged
+from chatledger.testing.store_contract.helpers import (
+    assert_unchanged,
+    read_all,
+    snapshot,
+    snapshot_if_any,
+    start_conversation,
+    texts_of,
+)
 from chatledger.testing.store_contract.settings import examples_of
 
-WIDEST = 2**LONGEST_INTEGER_BITS - 1
+WIDEST = 2**MAX_INTEGER_BITS - 1
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 values: st.SearchStrategy[Json] = st.recursive(
@@ -34,7 +47,7 @@ values: st.SearchStrategy[Json] = st.recursive(
 objects = st.dictionaries(texts, values, max_size=3)
 
 
-def up_to(size: int) -> st.SearchStrategy[dict[str, Json]]:
+def objects_up_to(size: int) -> st.SearchStrategy[dict[str, Json]]:
     return objects.filter(lambda value: len(dumps(value).encode()) <= size)
 
 
@@ -44,40 +57,42 @@ messages = st.builds(
     content=texts | st.lists(texts | objects, max_size=3),
     id=texts.filter(bool) | st.builds(new_id),
     created_at=st.datetimes(timezones=st.just(UTC)),
-    metadata=up_to(METADATA_BYTES),
+    metadata=objects_up_to(MAX_MESSAGE_METADATA_BYTES),
     extra=objects,
 )
 
 
-def deep(levels: int) -> Json:
-    """An empty list within that many lists and dicts."""
+def nested(levels: int) -> Json:
+    """Return an empty list within ``levels`` lists and dicts."""
     value: Json = []
     for level in range(levels):
         value = [value] if level % 2 else {"in": value}
     return value
 
 
-def same(one: object, other: object) -> bool:
-    """Whether they are equal and of the same types, all the way down; 0.0 is not -0.0."""
+def is_identical(one: object, other: object) -> bool:
+    """Return whether both are equal and of the same types at every level; 0.0 is not -0.0."""
     if type(one) is not type(other):
         return False
     match one, other:
         case dict(), dict():
-            return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+            return one.keys() == other.keys() and all(
+                is_identical(one[key], other[key]) for key in one
+            )
         case list(), list():
-            return len(one) == len(other) and all(map(same, one, other))
+            return len(one) == len(other) and all(map(is_identical, one, other))
         case float(), float():
             return one.hex() == other.hex()
     return one == other
 
 
-def same_message(one: Message, other: Message) -> bool:
+def is_identical_message(one: Message, other: Message) -> bool:
     parts = ("role", "content", "id", "created_at", "metadata", "extra")
-    return all(same(getattr(one, part), getattr(other, part)) for part in parts)
+    return all(is_identical(getattr(one, part), getattr(other, part)) for part in parts)
 
 
-class KeepingLaws:
-    """Fidelity and size."""
+class RoundtripLaws:
+    """Fidelity and sizes of messages and metadata."""
 
     examples: ClassVar[int]
 
@@ -98,61 +113,61 @@ class KeepingLaws:
                 list(subject.pop(conversation_id, 10)),
             ):
                 assert len(read) == len(expected)
-                assert all(map(same_message, read, expected))
+                assert all(map(is_identical_message, read, expected))
 
         come_back()
 
     def test_metadata_comes_back_equal_and_of_the_same_types(self, subject: Store) -> None:
-        metadata = up_to(CONVERSATION_METADATA_BYTES)
+        metadata = objects_up_to(MAX_METADATA_BYTES)
 
         @examples_of(self.examples)
         @given(metadata, metadata, texts)
         def come_back(first: dict[str, Json], second: dict[str, Json], title: str) -> None:
             owner = new_id()
             created = subject.create(owner=owner, title=title, metadata=first)
-            assert same(created.metadata, first)
-            assert same(subject.get(created.id).metadata, first)
+            assert is_identical(created.metadata, first)
+            assert is_identical(subject.get(created.id).metadata, first)
             assert subject.get(created.id).title == (title or None)
             subject.update(created.id, metadata=second)
             [listed] = subject.list(owner).conversations
-            assert same(listed.metadata, second)
-            assert same(subject.fork(created.id).metadata, second)
+            assert is_identical(listed.metadata, second)
+            assert is_identical(subject.fork(created.id).metadata, second)
 
         come_back()
 
-    def test_the_deepest_and_the_widest_come_back(self, subject: Store) -> None:
-        metadata: dict[str, Json] = {"deep": deep(DEEPEST - 2), "wide": [WIDEST, -WIDEST]}
-        content: Content = [{"deep": deep(DEEPEST - 3)}]
+    def test_the_deepest_and_widest_values_come_back(self, subject: Store) -> None:
+        metadata: dict[str, Json] = {"deep": nested(MAX_DEPTH - 2), "wide": [WIDEST, -WIDEST]}
+        content: Content = [{"deep": nested(MAX_DEPTH - 3)}]
         message = Message(role="user", content=content, metadata=metadata, extra=metadata)
-        it = subject.create(metadata=metadata)
-        subject.append(it.id, [message])
-        [read] = read_all(subject, it.id)
-        assert same_message(read, message)
-        assert same(subject.get(it.id).metadata, metadata)
+        conversation = subject.create(metadata=metadata)
+        subject.append(conversation.id, [message])
+        [read] = read_all(subject, conversation.id)
+        assert is_identical_message(read, message)
+        assert is_identical(subject.get(conversation.id).metadata, metadata)
 
-    def test_what_a_caller_does_to_what_it_gave_or_got_changes_nothing(
+    def test_changing_values_passed_in_or_returned_does_not_change_the_store(
         self, subject: Store
     ) -> None:
         metadata: dict[str, Json] = {"a": [1]}
         message = Message.user([{"type": "text", "text": "hello"}])
-        it = subject.create(metadata=metadata)
-        subject.append(it.id, [message])
-        before = deepcopy(see(subject, it.id))
+        conversation = subject.create(metadata=metadata)
+        subject.append(conversation.id, [message])
+        before = deepcopy(snapshot(subject, conversation.id))
         metadata["b"] = 2
-        for content in (message.content, see(subject, it.id).messages[0].content):
+        for content in (message.content, snapshot(subject, conversation.id).messages[0].content):
             assert isinstance(content, list)
             content.append("more")
-        subject.tail(it.id, 1).messages.clear()
-        subject.page(it.id).messages.clear()
-        subject.get(it.id).metadata.clear()
-        assert see(subject, it.id) == before
+        subject.tail(conversation.id, 1).messages.clear()
+        subject.page(conversation.id).messages.clear()
+        subject.get(conversation.id).metadata.clear()
+        assert snapshot(subject, conversation.id) == before
 
     def test_a_message_of_two_megabytes_comes_back(self, subject: Store) -> None:
         message = Message.user("".join(map(chr, range(32, 0xD7FF))) * 13)
         assert len(encode(message).encode()) > 2_000_000
-        it = begin(subject, "before")
-        subject.append(it.id, [message])
-        assert see(subject, it.id).messages[1] == message
+        conversation = start_conversation(subject, "before")
+        subject.append(conversation.id, [message])
+        assert snapshot(subject, conversation.id).messages[1] == message
 
     def test_five_thousand_messages_come_back_from_one_append(self, subject: Store) -> None:
         batch = [Message.user(f"{number}: {'x' * 200}") for number in range(5_000)]
@@ -163,23 +178,29 @@ class KeepingLaws:
         assert [message.seq for message in read] == list(appended.seqs)
         assert subject.get(conversation_id).message_count == 5_000
 
-    def test_the_largest_message_is_taken_and_one_byte_more_is_not(self, subject: Store) -> None:
-        room = MESSAGE_BYTES - len(encode(Message.user("")).encode())
-        it = begin(subject, "before")
+    def test_the_largest_message_is_accepted_and_one_byte_more_is_not(self, subject: Store) -> None:
+        room = MAX_MESSAGE_BYTES - len(encode(Message.user("")).encode())
+        conversation = start_conversation(subject, "before")
         largest = Message.user("x" * room)
-        subject.append(it.id, [largest])
-        assert subject.tail(it.id, 1).messages == [largest]
+        subject.append(conversation.id, [largest])
+        assert subject.tail(conversation.id, 1).messages == [largest]
         for text in ("x" * (room + 1), "\u00e9" * (room // 2 + 1)):
-            for conversation_id in (it.id, new_id()):
-                with unchanged(subject, conversation_id), pytest.raises(MessageTooLarge) as caught:
+            for conversation_id in (conversation.id, new_id()):
+                with (
+                    assert_unchanged(subject, conversation_id),
+                    pytest.raises(MessageTooLarge) as caught,
+                ):
                     subject.append(conversation_id, [Message.user(text)])
-                assert caught.value.limit == MESSAGE_BYTES < caught.value.size
-        assert said(read_all(subject, it.id)) == ["before", largest.text]
+                assert caught.value.limit == MAX_MESSAGE_BYTES < caught.value.size
+        assert texts_of(read_all(subject, conversation.id)) == ["before", largest.text]
 
-    def test_a_batch_over_the_limit_is_refused_whole(self, subject: Store) -> None:
-        message = Message.user("x" * (BATCH_BYTES // 8))
-        for conversation_id in (begin(subject, "before").id, new_id()):
-            with unchanged(subject, conversation_id), pytest.raises(MessageTooLarge) as caught:
+    def test_a_batch_over_the_limit_is_rejected_entirely(self, subject: Store) -> None:
+        message = Message.user("x" * (MAX_BATCH_BYTES // 8))
+        for conversation_id in (start_conversation(subject, "before").id, new_id()):
+            with (
+                assert_unchanged(subject, conversation_id),
+                pytest.raises(MessageTooLarge) as caught,
+            ):
                 subject.append(conversation_id, [message] * 8)
-            assert caught.value.limit == BATCH_BYTES < caught.value.size
-        assert look(subject, conversation_id) is None
+            assert caught.value.limit == MAX_BATCH_BYTES < caught.value.size
+        assert snapshot_if_any(subject, conversation_id) is None

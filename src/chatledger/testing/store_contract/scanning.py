@@ -1,50 +1,57 @@
-"""A walk over all conversations, as ``copy`` does it."""
+"""Laws of ``scan``: every conversation of the store, page by page."""
 
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from chatledger.conversations import LIMIT
+from chatledger.conversations import MAX_LIMIT
 from chatledger.errors import InvalidArgument
-from chatledger.messages import new_id
+from chatledger.ids import new_id
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.helpers import begin, ids_of, say, scan_all
-from chatledger.testing.store_contract.refusing import NO_LIMITS
+from chatledger.testing.store_contract.helpers import (
+    ids_of,
+    scan_all,
+    start_conversation,
+    user_messages,
+)
+from chatledger.testing.store_contract.invalid_arguments import BAD_LIMITS
 
 
 class ScanningLaws:
     """``scan``."""
 
-    def test_a_scan_shows_every_living_conversation_once(
-        self, subject: Store, clock: Clock
-    ) -> None:
+    def test_a_scan_shows_every_live_conversation_once(self, subject: Store, clock: Clock) -> None:
         owner = new_id()
-        begun = [begin(subject, "hello", owner=owner) for _ in range(4)]
-        begun += [begin(subject, "hello"), begin(subject), begin(subject, owner=owner)]
-        deleted = begin(subject, "deleted", owner=owner)
+        live = [start_conversation(subject, "hello", owner=owner) for _ in range(4)]
+        live += [
+            start_conversation(subject, "hello"),
+            start_conversation(subject),
+            start_conversation(subject, owner=owner),
+        ]
+        deleted = start_conversation(subject, "deleted", owner=owner)
         subject.delete(deleted.id)
-        anew = begin(subject, "deleted", owner=owner)
-        subject.delete(anew.id)
-        begun.append(begin(subject, "anew", conversation_id=anew.id))
-        expired = begin(subject, "expired", expires_in=timedelta(hours=1))
+        reused = start_conversation(subject, "deleted", owner=owner)
+        subject.delete(reused.id)
+        live.append(start_conversation(subject, "reused", conversation_id=reused.id))
+        expired_conversation = start_conversation(subject, "expired", expires_in=timedelta(hours=1))
         clock.advance(timedelta(hours=2))
-        there = len(scan_all(subject))
-        for limit in (1, 3, 100, LIMIT):
-            if there // limit > 50:
-                continue  # others are in the store too, and would take long
+        total = len(scan_all(subject))
+        for limit in (1, 3, 100, MAX_LIMIT):
+            if total // limit > 50:
+                continue  # a shared store has many others, and this would take long
             found = scan_all(subject, limit=limit)
             ids = ids_of(found)
-            assert len(ids) == len(set(ids)) == there
-            assert not {deleted.id, expired.id} & set(ids)
+            assert len(ids) == len(set(ids)) == total
+            assert not {deleted.id, expired_conversation.id} & set(ids)
             shown = {conversation.id: conversation for conversation in found}
-            for it in begun:
-                assert shown[it.id] == subject.get(it.id)
+            for conversation in live:
+                assert shown[conversation.id] == subject.get(conversation.id)
 
-    def test_a_scan_goes_on_whatever_changes(self, subject: Store) -> None:
+    def test_a_scan_continues_whatever_changes(self, subject: Store) -> None:
         owner = new_id()
-        ids = {begin(subject, "hello", owner=owner).id for _ in range(8)}
+        ids = {start_conversation(subject, "hello", owner=owner).id for _ in range(8)}
         limit = max(1, len(scan_all(subject)) // 4)
         seen: list[str] = []
         deleted: set[str] = set()
@@ -60,21 +67,21 @@ class ScanningLaws:
                     subject.delete(conversation_id)
                     deleted.add(conversation_id)
             for conversation_id in ids - deleted:
-                subject.append(conversation_id, say("activity"))
-            begin(subject, "new")
+                subject.append(conversation_id, user_messages("activity"))
+            start_conversation(subject, "new")
             if len(deleted) == 4:
-                limit = LIMIT
+                limit = MAX_LIMIT
         assert len(seen) == len(set(seen))
         assert ids <= set(seen)
 
-    def test_a_scan_refuses_what_no_scan_gave(self, subject: Store) -> None:
+    def test_a_scan_rejects_cursors_that_no_scan_returned(self, subject: Store) -> None:
         owner = new_id()
         for _ in range(2):
-            begin(subject, owner=owner)
+            start_conversation(subject, owner=owner)
         cursors: list[Any] = ["", "x", "%", 7, b"x", subject.list(owner, limit=1).cursor]
         for cursor in cursors:
             with pytest.raises(InvalidArgument):
                 subject.scan(cursor=cursor)
-        for limit in NO_LIMITS:
+        for limit in BAD_LIMITS:
             with pytest.raises(InvalidArgument):
                 subject.scan(limit=limit)

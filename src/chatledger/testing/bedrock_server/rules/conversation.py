@@ -1,121 +1,119 @@
-"""Rules of the messages: whose turn it is, and that nobody says nothing."""
+"""Rules for messages: the order of roles, and content that must not be empty."""
 
 from itertools import pairwise
 
-from chatledger.testing.bedrock_server.refusing import Refused, refused_by_model
-from chatledger.testing.bedrock_server.rules.asked import Asked
+from chatledger.testing.bedrock_server.errors import BedrockError, model_error
+from chatledger.testing.bedrock_server.rules.converse_request import ConverseRequest
 
 
-def user_starts(asked: Asked) -> None:
-    """A conversation has messages, and the first is the user's.
+def first_message_is_the_users(request: ConverseRequest) -> None:
+    """A conversation has messages, and the first one is the user's.
 
     https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Message.html
     """
-    if not asked.messages or asked.messages[0]["role"] != "user":
-        raise Refused(
+    if not request.messages or request.messages[0]["role"] != "user":
+        raise BedrockError(
             "A conversation must start with a user message. "
             "Try again with a conversation that starts with a user message."
         )
 
 
-def roles_alternate(asked: Asked) -> None:
-    """User and assistant take turns.
+def roles_alternate(request: ConverseRequest) -> None:
+    """The roles of user and assistant alternate.
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages.html
 
-    Observed, in these words, for years. Newer models are said to take several messages of one
-    role in a row; whoever relies on that finds out here.
+    Observed, in these words, for years. Newer models reportedly accept several messages of one role
+    in a row; this server does not, so that no client relies on it.
     """
-    roles = [message["role"] for message in asked.messages]
+    roles = [message["role"] for message in request.messages]
     if any(role == after for role, after in pairwise(roles)):
-        raise Refused(
+        raise BedrockError(
             "A conversation must alternate between user and assistant roles. Make sure the "
             "conversation alternates between user and assistant roles and try again."
         )
 
 
-def messages_have_content(asked: Asked) -> None:
+def messages_have_content(request: ConverseRequest) -> None:
     """A message has at least one block.
 
     https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Message.html (the field is
-    required; that it may not be empty was observed)
+    required; that it must not be empty was observed)
     """
-    for n, message in enumerate(asked.messages):
+    for n, message in enumerate(request.messages):
         if not message["content"]:
-            raise Refused(
+            raise BedrockError(
                 f"The content field in the Message object at messages.{n} is empty. "
                 "Add a ContentBlock object to the content field and try again."
             )
 
 
-def texts_are_not_blank(asked: Asked) -> None:
-    """A text, of a message or of the system prompt, is more than white space.
+def texts_are_not_blank(request: ConverseRequest) -> None:
+    """A text in a message or in the system prompt is more than white space.
 
     https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock.html
     https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_SystemContentBlock.html
 
-    Observed, in these words for messages; for the system prompt the words are made after them.
+    Observed, in these words for messages; the wording for the system prompt is modelled on them.
     Texts within tool results may be empty.
     """
-    for place, _, text in asked.blocks("text"):
+    for path, _, text in request.blocks("text"):
         if not text.strip():
-            raise Refused(
-                f"The text field in the ContentBlock object at {place} is blank. "
+            raise BedrockError(
+                f"The text field in the ContentBlock object at {path} is blank. "
                 "Add text to the text field, and try again."
             )
-    for n, block in enumerate(asked.system):
+    for n, block in enumerate(request.system):
         if "text" in block and not block["text"].strip():
-            raise Refused(
+            raise BedrockError(
                 f"The text field in the SystemContentBlock object at system.{n} is blank. "
                 "Add text to the text field, and try again."
             )
 
 
-def documents_come_with_text(asked: Asked) -> None:
-    """A message with a document has a text, too.
+def documents_come_with_text(request: ConverseRequest) -> None:
+    """A message with a document also has a text.
 
     https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_DocumentBlock.html
     """
-    for message in asked.messages:
+    for message in request.messages:
         kinds = {kind for block in message["content"] for kind in block}
         if "document" in kinds and "text" not in kinds:
-            raise Refused("A text block must be included when using documents.")
+            raise BedrockError("A text block must be included when using documents.")
 
 
-def model_takes_prefill(asked: Asked) -> None:
-    """The last message is the assistant's only for models that go on from there.
+def prefill_is_supported(request: ConverseRequest) -> None:
+    """The last message is the assistant's only if the model supports prefill.
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages.html
-    (that the newest models refuse it was observed, in these words)
+    (that the newest models reject it was observed, in these words)
     """
-    if asked.messages[-1]["role"] == "assistant" and not asked.model.prefill:
-        raise refused_by_model(
+    if request.messages[-1]["role"] == "assistant" and not request.model.supports_prefill:
+        raise model_error(
             "This model does not support assistant message prefill. "
             "The conversation must end with a user message."
         )
 
 
-def prefill_ends_in_no_white_space(asked: Asked) -> None:
-    """An assistant's last message does not end in white space.
+def prefill_does_not_end_in_white_space(request: ConverseRequest) -> None:
+    """A last message of the assistant does not end in white space.
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages.html
     (observed, in these words, with Anthropic's models)
     """
-    last = asked.messages[-1]
+    last = request.messages[-1]
     text = last["content"][-1].get("text", "")
     if last["role"] == "assistant" and text != text.rstrip():
-        raise refused_by_model(
-            "messages: final assistant content cannot end with trailing whitespace"
-        )
+        raise model_error("messages: final assistant content cannot end with trailing whitespace")
 
 
-def model_takes_system_prompt(asked: Asked) -> None:
-    """Only some models take a system prompt.
+def system_prompt_is_supported(request: ConverseRequest) -> None:
+    """A system prompt is given only to a model that supports one.
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-inference-supported-models-features.html
     """
-    if asked.system and not asked.model.system_prompts:
-        raise Refused(
+    if request.system and not request.model.supports_system_prompts:
+        raise BedrockError(
             "This model doesn't support system messages. Try again without a system message or use "
             "a model that supports system messages."
         )

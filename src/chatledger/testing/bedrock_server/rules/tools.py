@@ -1,179 +1,177 @@
-"""Rules of tools: what may be offered, and that every use has its result."""
+"""Rules for tools: their definitions, and a result for every use."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from chatledger.testing.bedrock_server.refusing import Refused, refused_by_model
-from chatledger.testing.bedrock_server.rules.asked import Asked
+from chatledger.testing.bedrock_server.errors import BedrockError, model_error
+from chatledger.testing.bedrock_server.rules.converse_request import ConverseRequest
 
 
-def model_takes_tools(asked: Asked) -> None:
-    """Only some models use tools.
+def tools_are_supported(request: ConverseRequest) -> None:
+    """Tools are given only to a model that supports them.
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-inference-supported-models-features.html
     """
-    if asked.tool_config and not asked.model.tools:
-        mode = " in streaming mode" if asked.streams else ""
-        raise Refused(f"This model doesn't support tool use{mode}.")
+    if request.tool_config and not request.model.supports_tools:
+        mode = " in streaming mode" if request.is_streaming else ""
+        raise BedrockError(f"This model doesn't support tool use{mode}.")
 
 
-def tool_blocks_need_tools(asked: Asked) -> None:
-    """Who shows uses and results says which tools there are, now as before.
+def tool_blocks_have_a_config(request: ConverseRequest) -> None:
+    """A request with tool uses or results, even old ones, has a ``toolConfig``.
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/tool-use.html (observed, in these words)
     """
-    used = [*asked.blocks("toolUse"), *asked.blocks("toolResult")]
-    if used and not asked.tool_config:
-        raise Refused(
+    tool_blocks = [*request.blocks("toolUse"), *request.blocks("toolResult")]
+    if tool_blocks and not request.tool_config:
+        raise BedrockError(
             "The toolConfig field must be defined when using toolUse and toolResult content blocks."
         )
 
 
-def schemas_are_of_objects(asked: Asked) -> None:
-    """A tool takes a JSON object.
+def tool_schemas_are_of_objects(request: ConverseRequest) -> None:
+    """The input schema of a tool is that of a JSON object.
 
     https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ToolInputSchema.html
     (observed, in these words)
     """
-    for n, tool in enumerate(asked.tools):
+    for n, tool in enumerate(request.tools):
         if "toolSpec" not in tool:
             continue
-        place = f"toolConfig.tools.{n}.toolSpec.inputSchema.json"
-        schema = _object(tool["toolSpec"]["inputSchema"]["json"], place)
+        path = f"toolConfig.tools.{n}.toolSpec.inputSchema.json"
+        schema = _require_object(tool["toolSpec"]["inputSchema"]["json"], path)
         if schema.get("type") != "object":
-            raise Refused(f"The value at {place}.type must be one of the following: object.")
+            raise BedrockError(f"The value at {path}.type must be one of the following: object.")
 
 
-def tool_names_are_unique(asked: Asked) -> None:
-    """No two tools have one name. Observed with Anthropic's models; not documented by AWS."""
-    names = _names(asked)
+def tool_names_are_unique(request: ConverseRequest) -> None:
+    """No two tools share a name. Observed with Anthropic's models; not documented by AWS."""
+    names = _tool_names(request)
     if len(set(names)) < len(names):
-        raise refused_by_model("tools: Tool names must be unique.")
+        raise model_error("tools: Tool names must be unique.")
 
 
-def chosen_tool_exists(asked: Asked) -> None:
-    """The tool that must be used is one of those offered.
+def chosen_tool_exists(request: ConverseRequest) -> None:
+    """The tool that ``toolChoice`` demands is among the tools.
 
     https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_SpecificToolChoice.html
-    (the words are Anthropic's)
+    (the wording is Anthropic's)
     """
-    choice = (asked.tool_config or {}).get("toolChoice") or {}
-    if "tool" in choice and choice["tool"]["name"] not in _names(asked):
-        raise refused_by_model(
+    choice = (request.tool_config or {}).get("toolChoice") or {}
+    if "tool" in choice and choice["tool"]["name"] not in _tool_names(request):
+        raise model_error(
             f"tool_choice.tool: Tool '{choice['tool']['name']}' not found in provided tools"
         )
 
 
-def tool_blocks_are_where_they_belong(asked: Asked) -> None:
-    """The assistant uses, the user gives results; these stand before what else the user says.
+def tool_blocks_are_in_place(request: ConverseRequest) -> None:
+    """Only the assistant uses tools, and only the user gives results, before any other content.
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/tool-use-inference-call.html
     https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-tool-use.html
-    (the words are Anthropic's)
+    (the wording is Anthropic's)
     """
-    for place, message, _ in asked.blocks("toolUse"):
+    for path, message, _ in request.blocks("toolUse"):
         if message["role"] != "assistant":
-            raise refused_by_model(
-                f"{place}: `tool_use` blocks can only be in `assistant` messages"
-            )
-    for place, message, _ in asked.blocks("toolResult"):
+            raise model_error(f"{path}: `tool_use` blocks can only be in `assistant` messages")
+    for path, message, _ in request.blocks("toolResult"):
         if message["role"] != "user":
-            raise refused_by_model(f"{place}: `tool_result` blocks can only be in `user` messages")
-    for n, message in enumerate(asked.messages):
+            raise model_error(f"{path}: `tool_result` blocks can only be in `user` messages")
+    for n, message in enumerate(request.messages):
         results = ["toolResult" in block for block in message["content"]]
         if any(results) and results != sorted(results, reverse=True):
-            raise refused_by_model(
+            raise model_error(
                 f"messages.{n}: `tool_result` blocks must come first in the content of a message"
             )
 
 
-def tool_ids_are_unique(asked: Asked) -> None:
-    """No id is used twice, in one message or in several.
+def tool_ids_are_unique(request: ConverseRequest) -> None:
+    """No tool use id occurs twice, in one message or in several.
 
     https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ToolUseBlock.html
-    (observed: within one message in these words, over several in Anthropic's)
+    (observed: within one message in these words, across messages in Anthropic's)
     """
-    every: list[str] = []
-    for n, message in enumerate(asked.messages):
+    use_ids: list[str] = []
+    for n, message in enumerate(request.messages):
         for kind in ("toolUse", "toolResult"):
-            ids = _ids(message, kind)
-            if twice := _twice(ids):
-                raise Refused(
-                    f"The {kind} blocks at messages.{n}.content contain duplicate Ids: {twice}"
+            ids = _tool_use_ids(message, kind)
+            if duplicates := _duplicates(ids):
+                raise BedrockError(
+                    f"The {kind} blocks at messages.{n}.content contain duplicate Ids: {duplicates}"
                 )
-        every += _ids(message, "toolUse")
-    if _twice(every):
-        raise refused_by_model("messages: `tool_use` ids must be unique")
+        use_ids += _tool_use_ids(message, "toolUse")
+    if _duplicates(use_ids):
+        raise model_error("messages: `tool_use` ids must be unique")
 
 
-def uses_have_results(asked: Asked) -> None:
-    """What the assistant used has its results in the very next message, and no other ones.
+def tool_uses_have_results(request: ConverseRequest) -> None:
+    """The message after tool uses has one result for each of them and no others.
 
     https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ToolResultBlock.html
     https://docs.aws.amazon.com/bedrock/latest/userguide/tool-use-inference-call.html
     (observed, in these words)
     """
-    used: list[str] = []
-    nothing: Mapping[str, Any] = {"content": []}
-    for n, message in enumerate([*asked.messages, nothing]):
-        results = _ids(message, "toolResult")
-        if len(results) > len(used):
-            raise Refused(
+    expected: list[str] = []
+    end: Mapping[str, Any] = {"content": []}
+    for n, message in enumerate([*request.messages, end]):
+        results = _tool_use_ids(message, "toolResult")
+        if len(results) > len(expected):
+            raise BedrockError(
                 f"The number of toolResult blocks at messages.{n}.content exceeds the number of "
                 "toolUse blocks of previous turn."
             )
-        if missing := [id for id in used if id not in results]:
-            raise Refused(
+        if missing := [id for id in expected if id not in results]:
+            raise BedrockError(
                 f"Expected toolResult blocks at messages.{n}.content for the following Ids: "
                 f"{', '.join(missing)}"
             )
-        used = _ids(message, "toolUse")
+        expected = _tool_use_ids(message, "toolUse")
 
 
-def tool_json_is_an_object(asked: Asked) -> None:
-    """What goes into a tool, and JSON that comes out, is an object.
+def tool_json_is_an_object(request: ConverseRequest) -> None:
+    """The input of a tool is a JSON object, and so is JSON in its result.
 
     https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ToolResultContentBlock.html
     (observed, in these words)
     """
-    for place, _, use in asked.blocks("toolUse"):
-        _object(use["input"], f"{place}.toolUse.input")
-    for place, _, result in asked.blocks("toolResult"):
+    for path, _, use in request.blocks("toolUse"):
+        _require_object(use["input"], f"{path}.toolUse.input")
+    for path, _, result in request.blocks("toolResult"):
         for n, block in enumerate(result["content"]):
             if "json" in block:
-                _object(block["json"], f"{place}.toolResult.content.{n}.json")
+                _require_object(block["json"], f"{path}.toolResult.content.{n}.json")
 
 
-def errors_are_explained(asked: Asked) -> None:
-    """A result that says there was an error has content.
+def error_results_have_content(request: ConverseRequest) -> None:
+    """A tool result with the status ``error`` has content.
 
     https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ToolResultBlock.html
     (observed, in these words)
     """
-    for place, _, result in asked.blocks("toolResult"):
+    for path, _, result in request.blocks("toolResult"):
         if result.get("status") == "error" and not result["content"]:
-            raise Refused(
-                f"The content field at {place}.toolResult cannot be empty when status value is "
+            raise BedrockError(
+                f"The content field at {path}.toolResult cannot be empty when status value is "
                 "error."
             )
 
 
-def _object(value: object, place: str) -> Mapping[str, Any]:
+def _require_object(value: object, path: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise Refused(
-            f"The format of the value at {place} is invalid. "
+        raise BedrockError(
+            f"The format of the value at {path} is invalid. "
             "Provide a json object for the field and try again."
         )
     return value
 
 
-def _names(asked: Asked) -> list[str]:
-    return [tool[kind]["name"] for tool in asked.tools for kind in tool if "name" in tool[kind]]
+def _tool_names(request: ConverseRequest) -> list[str]:
+    return [tool[kind]["name"] for tool in request.tools for kind in tool if "name" in tool[kind]]
 
 
-def _ids(message: Mapping[str, Any], kind: str) -> list[str]:
+def _tool_use_ids(message: Mapping[str, Any], kind: str) -> list[str]:
     return [block[kind]["toolUseId"] for block in message["content"] if kind in block]
 
 
-def _twice(ids: Sequence[str]) -> str:
+def _duplicates(ids: Sequence[str]) -> str:
     return ", ".join(dict.fromkeys(id for id in ids if ids.count(id) > 1))

@@ -1,19 +1,23 @@
-"""What each operation of the contract may make of a conversation, given what it answered.
+"""Rules: how each operation of the store's contract may change a conversation, given its answer.
 
-A rule yields every state that may follow; none says that the answer cannot be explained there. Of
-an operation without an answer it yields the states in which it took effect.
+A rule yields every state that may follow the given one. If it yields none, the operation cannot
+have had its answer at that point. For an operation without an answer, it yields the states in which
+the operation took effect.
 """
 
 from chatledger.testing.simulation.rules.common import Rule
-from chatledger.testing.simulation.rules.reads import get, page, tail
-from chatledger.testing.simulation.rules.several import (
-    copied,
-    fork_refused,
-    forked,
-    listed,
-    owner_deleted,
+from chatledger.testing.simulation.rules.cross_conversation import (
+    ListingRule,
+    delete_owned,
+    fork_source,
+    fork_target,
+    list_conversation,
+    refuse_fork,
+    scan_conversation,
 )
-from chatledger.testing.simulation.rules.updates import update, update_read
+from chatledger.testing.simulation.rules.reads import get, page, repair, tail
+from chatledger.testing.simulation.rules.restoring import restore
+from chatledger.testing.simulation.rules.updates import read_by_update, update
 from chatledger.testing.simulation.rules.writes import (
     append,
     create,
@@ -25,14 +29,16 @@ from chatledger.testing.simulation.rules.writes import (
 
 __all__ = [
     "RULES",
+    "ListingRule",
     "Rule",
-    "copied",
-    "fork_refused",
-    "forked",
-    "listed",
-    "owner_deleted",
+    "delete_owned",
+    "fork_source",
+    "fork_target",
+    "list_conversation",
+    "read_by_update",
+    "refuse_fork",
+    "scan_conversation",
     "update",
-    "update_read",
 ]
 
 RULES: dict[str, Rule] = {
@@ -46,4 +52,7 @@ RULES: dict[str, Rule] = {
     "replace": replace,
     "update": update,
     "delete": delete,
+    "restore": restore,
+    "repair": repair,
 }
+"""The rules of operations that take effect in one step, on one conversation."""

@@ -1,4 +1,4 @@
-"""What rules have in common."""
+"""The parts that rules share."""
 
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
@@ -6,48 +6,74 @@ from typing import TypeAlias
 from chatledger.conversations import Conversation
 from chatledger.errors import NotFound
 from chatledger.testing.simulation.history import Operation
-from chatledger.testing.simulation.model import Life, Moment, Shown, State, become, seen_as, views
+from chatledger.testing.simulation.model import (
+    ConversationState,
+    Generation,
+    Interval,
+    ListEntry,
+    after_write,
+    match_conversation,
+    possible_views,
+)
 
-MENDED_AFTER = 60_000
-"""How long ago (ms) a conversation must have changed until a reader mends what lists show."""
+REBUILT_AFTER = 60_000
+"""The age (ms) of a conversation's last change from which a reader rebuilds a stale head, and so
+brings lists up to date."""
 
-Rule: TypeAlias = Callable[[State, Operation, Moment], Iterator[State]]
-
-
-def reading(state: State, op: Operation, moment: Moment) -> Iterator[Life | None]:
-    """The lives that may have answered; None where the answer says that there was none."""
-    refused = isinstance(op.answer, NotFound)
-    for life in views(state, moment):
-        exists = life is not None and op.arguments["owner"] in (None, life.owner)
-        if refused:
-            if not exists:
-                yield None
-        elif exists:
-            yield life
+Rule: TypeAlias = Callable[[ConversationState, Operation, Interval], Iterator[ConversationState]]
 
 
-def changing(state: State, op: Operation, moment: Moment) -> Iterator[Life | None]:
-    """As ``_reading``; but a life too may answer that a message is not there."""
-    refused = isinstance(op.answer, NotFound)
-    for life in views(state, moment):
-        exists = life is not None and op.arguments["owner"] in (None, life.owner)
-        if refused and not exists:
+def generations_read(
+    state: ConversationState, operation: Operation, interval: Interval
+) -> Iterator[Generation | None]:
+    """Yield each generation that may have answered a read; None if ``NotFound`` is right."""
+    is_refused = isinstance(operation.answer, NotFound)
+    for generation in possible_views(state, interval):
+        exists = _is_visible(generation, operation)
+        if is_refused and not exists:
             yield None
-        if exists and not (refused and op.answer.seq is None):
-            yield life
+        elif exists and not is_refused:
+            yield generation
 
 
-def answered(state: State, changed: Life, op: Operation, moment: Moment) -> Iterator[State]:
-    """The state after a write that answers with the conversation."""
-    if not op.acknowledged:
-        yield become(state, changed, moment)
-    elif isinstance(op.answer, Conversation):
-        seen = seen_as(changed, op.answer, moment)
-        if seen is not None:
-            yield become(state, seen, moment)
+def generations_changed(
+    state: ConversationState, operation: Operation, interval: Interval
+) -> Iterator[Generation | None]:
+    """Yield each generation that may have answered a write; None if ``NotFound`` is right.
+
+    Unlike for a read, an existing generation may answer ``NotFound`` with a seq: that it has no
+    such message.
+    """
+    is_refused = isinstance(operation.answer, NotFound)
+    for generation in possible_views(state, interval):
+        exists = _is_visible(generation, operation)
+        if is_refused and not exists:
+            yield None
+        if exists and not (is_refused and operation.answer.seq is None):
+            yield generation
 
 
-def mended(state: State, life: Life, moment: Moment) -> State:
-    if moment.low <= life.updated[1] + MENDED_AFTER:
+def _is_visible(generation: Generation | None, operation: Operation) -> bool:
+    return generation is not None and operation.arguments["owner"] in (None, generation.owner)
+
+
+def states_after_write(
+    state: ConversationState, changed: Generation, operation: Operation, interval: Interval
+) -> Iterator[ConversationState]:
+    """Yield the state after a write that left ``changed`` and answers with the conversation."""
+    if not operation.is_acknowledged:
+        yield after_write(state, changed, interval)
+    elif isinstance(operation.answer, Conversation):
+        generation = match_conversation(changed, operation.answer, interval)
+        if generation is not None:
+            yield after_write(state, generation, interval)
+
+
+def with_head_rebuilt(
+    state: ConversationState, generation: Generation, interval: Interval
+) -> ConversationState:
+    """Return the state after a read of ``generation``, which may have rebuilt the head."""
+    if interval.clock_low <= generation.updated[1] + REBUILT_AFTER:
         return state
-    return state._replace(shown=(*state.shown, Shown(life, moment.done)))
+    entry = ListEntry(generation, interval.rebuilt_by)
+    return state._replace(list_entries=(*state.list_entries, entry))

@@ -1,66 +1,96 @@
-"""What reading a conversation may answer."""
+"""Rules for reads of one conversation."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from chatledger.conversations import LAST_REVISION, Conversation, Page, Tail
+from chatledger.conversations import MAX_REVISION, Conversation, Page, Tail
 from chatledger.testing.simulation.history import Operation
 from chatledger.testing.simulation.model import (
-    Life,
-    Moment,
-    State,
-    behind,
-    read_as,
-    refined,
-    seen_as,
+    ConversationState,
+    Generation,
+    Interval,
+    match_conversation,
+    match_messages,
+    possible_counts,
+    refine,
 )
-from chatledger.testing.simulation.rules.common import mended, reading
+from chatledger.testing.simulation.rules.common import generations_read, with_head_rebuilt
 
 
-def get(state: State, op: Operation, moment: Moment) -> Iterator[State]:
-    for life in reading(state, op, moment):
-        if life is None:
+def get(
+    state: ConversationState, operation: Operation, interval: Interval
+) -> Iterator[ConversationState]:
+    """Rule for ``get``."""
+    answer = operation.answer
+    for generation in generations_read(state, operation, interval):
+        if generation is None:
             yield state
-        elif isinstance(op.answer, Conversation) and (seen := seen_as(life, op.answer, moment)):
-            yield mended(refined(state, seen), seen, moment)
-
-
-def tail(state: State, op: Operation, moment: Moment) -> Iterator[State]:
-    for life in reading(state, op, moment):
-        if life is None:
-            yield state
-        elif isinstance(op.answer, Tail) and (
-            seen := seen_as(life, op.answer.conversation, moment)
+        elif isinstance(answer, Conversation) and (
+            matched := match_conversation(generation, answer, interval)
         ):
-            messages = op.answer.messages
-            if len(messages) != min(op.arguments["n"], len(seen.messages)):
-                continue
-            read = read_as(seen, len(seen.messages) - len(messages), messages)
-            if read is not None:
-                yield mended(refined(state, read), read, moment)
+            yield with_head_rebuilt(refine(state, matched), matched, interval)
 
 
-def page(state: State, op: Operation, moment: Moment) -> Iterator[State]:
-    for life in reading(state, op, moment):
-        if life is None:
+def repair(
+    state: ConversationState, operation: Operation, interval: Interval
+) -> Iterator[ConversationState]:
+    """Rule for ``repair`` of a conversation that is not damaged: it only reads."""
+    for generation in generations_read(state, operation, interval):
+        if generation is None:
             yield state
-        elif isinstance(op.answer, Page):
-            for read in _paged(life, op.arguments, op.answer):
-                yield refined(state, read)
+        elif isinstance(operation.answer, Conversation) and (
+            matched := match_conversation(generation, operation.answer, interval)
+        ):
+            yield refine(state, matched)
 
 
-def _paged(life: Life, given: dict[str, Any], answer: Page) -> Iterator[Life]:
-    after, before, limit = given["after"], given["before"], given["limit"]
-    back = after is None and before is not None
-    messages = list(reversed(answer.messages)) if back else answer.messages
-    for start in behind(life.messages, after or 0):
-        for end in behind(life.messages, LAST_REVISION if before is None else before - 1):
-            many = max(end - start, 0)
-            if len(messages) != min(many, limit):
+def tail(
+    state: ConversationState, operation: Operation, interval: Interval
+) -> Iterator[ConversationState]:
+    """Rule for ``tail``."""
+    answer = operation.answer
+    for generation in generations_read(state, operation, interval):
+        if generation is None:
+            yield state
+        elif isinstance(answer, Tail) and (
+            matched := match_conversation(generation, answer.conversation, interval)
+        ):
+            count = len(matched.messages)
+            if len(answer.messages) != min(operation.arguments["n"], count):
                 continue
-            following = answer.messages[-1].seq if many > limit else None
-            if answer.next != following:
+            matched = match_messages(matched, count - len(answer.messages), answer.messages)
+            if matched is not None:
+                yield with_head_rebuilt(refine(state, matched), matched, interval)
+
+
+def page(
+    state: ConversationState, operation: Operation, interval: Interval
+) -> Iterator[ConversationState]:
+    """Rule for ``page``."""
+    for generation in generations_read(state, operation, interval):
+        if generation is None:
+            yield state
+        elif isinstance(operation.answer, Page):
+            for matched in _match_page(generation, operation.arguments, operation.answer):
+                yield refine(state, matched)
+
+
+def _match_page(
+    generation: Generation, arguments: dict[str, Any], answer: Page
+) -> Iterator[Generation]:
+    """Yield the generation with what the page reveals, for each way in which it can be answered."""
+    after, before, limit = arguments["after"], arguments["before"], arguments["limit"]
+    is_backward = after is None and before is not None
+    messages = list(reversed(answer.messages)) if is_backward else answer.messages
+    for start in possible_counts(generation.messages, after or 0):
+        last = MAX_REVISION if before is None else before - 1
+        for end in possible_counts(generation.messages, last):
+            count = max(end - start, 0)
+            if len(messages) != min(count, limit):
                 continue
-            read = read_as(life, end - len(messages) if back else start, messages)
-            if read is not None:
-                yield read
+            if answer.next != (answer.messages[-1].seq if count > limit else None):
+                continue
+            first = end - len(messages) if is_backward else start
+            matched = match_messages(generation, first, messages)
+            if matched is not None:
+                yield matched

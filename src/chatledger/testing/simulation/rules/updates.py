@@ -1,4 +1,4 @@
-"""What may become of title and metadata, which lie beside the messages."""
+"""Rules for ``update``, which changes title and metadata; they are stored apart from messages."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,72 +8,81 @@ from chatledger.errors import Conflict
 from chatledger.testing.simulation.history import Operation
 from chatledger.testing.simulation.model import (
     NEVER,
-    Life,
-    Moment,
-    Once,
-    State,
-    known,
-    refined,
-    seen_as,
-    text_of,
-    views,
+    ConversationState,
+    Generation,
+    Interval,
+    TextVersion,
+    can_be,
+    match_conversation,
+    metadata_text,
+    possible_views,
+    refine,
 )
-from chatledger.testing.simulation.rules.common import changing
+from chatledger.testing.simulation.rules.common import generations_changed
 
 
-def update(state: State, op: Operation, moment: Moment) -> Iterator[State]:
-    given = op.arguments
-    for life in changing(state, op, moment):
-        if life is None:
+def update(
+    state: ConversationState, operation: Operation, interval: Interval
+) -> Iterator[ConversationState]:
+    """Rule for the write of ``update``."""
+    arguments, answer = operation.arguments, operation.answer
+    for generation in generations_changed(state, operation, interval):
+        if generation is None:
             yield state
             continue
-        if given["revision"] is not None:
-            if isinstance(op.answer, Conflict):
-                found = op.answer.revision
-                if found != given["revision"] and known(life.revision, found):
-                    yield refined(state, life._replace(revision=found))
+        expected = arguments["revision"]
+        if expected is not None:
+            if isinstance(answer, Conflict):
+                if answer.revision != expected and can_be(generation.revision, answer.revision):
+                    yield refine(state, generation._replace(revision=answer.revision))
                 continue
-            if not known(life.revision, given["revision"]):
+            if not can_be(generation.revision, expected):
                 continue
-            life = life._replace(revision=given["revision"])
-        if op.acknowledged and not _shows(op.answer, given):
+            generation = generation._replace(revision=expected)
+        if operation.is_acknowledged and not _has_new_description(answer, arguments):
             continue
-        # Lists show it at once, however far they lag behind otherwise.
-        shown = tuple(
-            old._replace(life=_described(old.life, given, op.done))
-            if old.life is not None and old.life.number == life.number
-            else old
-            for old in state.shown
+        # Lists show the update at once, even if they lag otherwise.
+        list_entries = tuple(
+            entry._replace(generation=_updated(entry.generation, operation))
+            if entry.generation is not None and entry.generation.number == generation.number
+            else entry
+            for entry in state.list_entries
         )
-        yield state._replace(life=_described(life, given, op.done), shown=shown)
+        yield state._replace(generation=_updated(generation, operation), list_entries=list_entries)
 
 
-def update_read(state: State, op: Operation, moment: Moment) -> Iterator[State]:
-    """What an update answers beside what it changed: that lies in another item."""
-    for life in views(state, moment):
-        if life is not None and isinstance(op.answer, Conversation):
-            seen = seen_as(life, op.answer, moment)
-            if seen is not None:
-                yield refined(state, seen)
+def read_by_update(
+    state: ConversationState, operation: Operation, interval: Interval
+) -> Iterator[ConversationState]:
+    """Rule for the read of ``update``: the rest of its answer, which is stored in another item."""
+    for generation in possible_views(state, interval):
+        if generation is not None and isinstance(operation.answer, Conversation):
+            matched = match_conversation(generation, operation.answer, interval)
+            if matched is not None:
+                yield refine(state, matched)
 
 
-def _described(life: Life, given: dict[str, Any], done: float) -> Life:
-    titles, metadata = life.titles, life.metadata
-    if given["title"] is not None:
-        titles = _replaced(titles, given["title"] or None, done)
-    if given["metadata"] is not None:
-        metadata = _replaced(metadata, text_of(given["metadata"]), done)
-    return life._replace(titles=titles, metadata=metadata)
+def _updated(generation: Generation, operation: Operation) -> Generation:
+    """Return the generation with the title and metadata that the update sets."""
+    arguments, end_step = operation.arguments, operation.end_step
+    titles, metadata = generation.titles, generation.metadata
+    if arguments["title"] is not None:
+        titles = _with_version(titles, arguments["title"] or None, end_step)
+    if arguments["metadata"] is not None:
+        metadata = _with_version(metadata, metadata_text(arguments["metadata"]), end_step)
+    return generation._replace(titles=titles, metadata=metadata)
 
 
-def _shows(answer: Any, given: dict[str, Any]) -> bool:
-    """Whether an update answers with what it was given itself."""
+def _with_version(
+    versions: tuple[TextVersion, ...], text: str | None, end_step: float
+) -> tuple[TextVersion, ...]:
+    return (*versions[:-1], TextVersion(versions[-1].text, end_step), TextVersion(text, NEVER))
+
+
+def _has_new_description(answer: Any, arguments: dict[str, Any]) -> bool:
+    """Return whether the answer shows the title and metadata that the update was given."""
     return (
         isinstance(answer, Conversation)
-        and (given["title"] is None or answer.title == (given["title"] or None))
-        and (given["metadata"] is None or answer.metadata == given["metadata"])
+        and (arguments["title"] is None or answer.title == (arguments["title"] or None))
+        and (arguments["metadata"] is None or answer.metadata == arguments["metadata"])
     )
-
-
-def _replaced(texts: tuple[Once, ...], text: str | None, done: float) -> tuple[Once, ...]:
-    return (*texts[:-1], Once(texts[-1].text, done), Once(text, NEVER))

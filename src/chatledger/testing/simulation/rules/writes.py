@@ -1,4 +1,4 @@
-"""What a conversation may become by messages that come and go."""
+"""Rules for writes that create or delete a conversation, or change its messages."""
 
 from collections.abc import Iterator
 
@@ -7,205 +7,248 @@ from chatledger.errors import AlreadyExists, Conflict, NotFound
 from chatledger.stores.dynamodb.table import DAY
 from chatledger.testing.simulation.history import PENDING, Operation
 from chatledger.testing.simulation.model import (
-    Life,
-    Moment,
-    Place,
-    State,
-    become,
-    begun,
-    behind,
-    beyond,
-    floor,
-    increasing,
-    known,
-    left_with,
-    live,
-    read_as,
-    refined,
-    seen_as,
-    text_of,
-    views,
+    ConversationState,
+    Generation,
+    Interval,
+    ModelMessage,
+    after_write,
+    can_be,
+    can_increase,
+    match_conversation,
+    match_messages,
+    metadata_text,
+    new_generation,
+    possible_counts,
+    possible_views,
+    refine,
+    revision_floor,
+    unknown_above,
+    with_activity,
+    with_messages,
 )
-from chatledger.testing.simulation.rules.common import answered, changing, mended
+from chatledger.testing.simulation.rules.common import (
+    generations_changed,
+    states_after_write,
+    with_head_rebuilt,
+)
 
 
-def create(state: State, op: Operation, moment: Moment) -> Iterator[State]:
-    for life in views(state, moment):
-        if life is not None:
-            if isinstance(op.answer, AlreadyExists):
+def create(
+    state: ConversationState, operation: Operation, interval: Interval
+) -> Iterator[ConversationState]:
+    """Rule for ``create``."""
+    arguments = operation.arguments
+    for generation in possible_views(state, interval):
+        if generation is not None:
+            if isinstance(operation.answer, AlreadyExists):
                 yield state
             continue
-        revision = beyond(floor(state, moment))
-        given = op.arguments
-        new = begun(
+        new = new_generation(
             state,
-            moment,
-            op.default,
-            revision,
-            op.number,
-            owner=given["owner"],
-            title=given["title"] or None,
-            metadata=text_of(given["metadata"] or {}),
-            lifetime=given["lifetime"],
+            interval,
+            unknown_above(revision_floor(state, interval)),
+            operation.number,
+            owner=arguments["owner"],
+            title=arguments["title"] or None,
+            metadata=metadata_text(arguments["metadata"] or {}),
+            lifetime=operation.default_lifetime if (own := arguments["lifetime"]) is None else own,
         )
-        yield from answered(state, new, op, moment)
+        yield from states_after_write(state, new, operation, interval)
 
 
-def append(state: State, op: Operation, moment: Moment) -> Iterator[State]:
-    given = op.arguments
-    after, key, texts = given["after"], given["idempotency_key"], given["texts"]
-    for life in views(state, moment):
-        if life is None:
+def append(
+    state: ConversationState, operation: Operation, interval: Interval
+) -> Iterator[ConversationState]:
+    """Rule for ``append``."""
+    arguments, answer = operation.arguments, operation.answer
+    after, key = arguments["after"], arguments["idempotency_key"]
+    for generation in possible_views(state, interval):
+        if generation is None:
             if not after:
-                new = begun(
-                    state, moment, op.default, floor(state, moment), op.number, owner=given["owner"]
+                new = new_generation(
+                    state,
+                    interval,
+                    revision_floor(state, interval),
+                    operation.number,
+                    owner=arguments["owner"],
+                    lifetime=operation.default_lifetime,
                 )
-                yield from _appended(state, new, op, moment, texts, key)
-            elif isinstance(op.answer, NotFound):
+                yield from _append_to(state, new, operation, interval)
+            elif isinstance(answer, NotFound):
                 yield state
             continue
-        if given["owner"] not in (None, life.owner):
-            if isinstance(op.answer, NotFound):
+        if arguments["owner"] not in (None, generation.owner):
+            if isinstance(answer, NotFound):
                 yield state
             continue
         if key is not None:
-            done = next((entry for entry in life.keys if entry[0] == key), None)
-            if done is not None:
-                yield from _again(state, life, op, done)
-                if moment.high < done[3] + DAY:
-                    continue
+            earlier = next((entry for entry in generation.keys if entry[0] == key), None)
+            if earlier is not None:
+                yield from _repeat_answer(state, generation, operation, earlier)
+                if interval.clock_high < earlier[3] + DAY:
+                    continue  # the key must still be known
         if after is not None:
-            if isinstance(op.answer, Conflict):
-                found = op.answer.revision
-                if found != after and known(life.revision, found):
-                    yield refined(state, life._replace(revision=found))
+            if isinstance(answer, Conflict):
+                if answer.revision != after and can_be(generation.revision, answer.revision):
+                    yield refine(state, generation._replace(revision=answer.revision))
                 continue
-            if not known(life.revision, after):
+            if not can_be(generation.revision, after):
                 continue
-            life = life._replace(revision=after)
-        changed = live(life, moment, op.default)
-        cut = given["truncate_after"]
-        if cut is None:
-            yield from _appended(state, changed, op, moment, texts, key)
+            generation = generation._replace(revision=after)
+        changed = with_activity(generation, interval)
+        truncate_after = arguments["truncate_after"]
+        if truncate_after is None:
+            yield from _append_to(state, changed, operation, interval)
             continue
-        for many in behind(life.messages, cut):
-            left = changed._replace(messages=life.messages[:many])
-            yield from _appended(state, left, op, moment, texts, key)
+        for count in possible_counts(generation.messages, truncate_after):
+            truncated = changed._replace(messages=generation.messages[:count])
+            yield from _append_to(state, truncated, operation, interval)
 
 
-def _appended(
-    state: State, life: Life, op: Operation, moment: Moment, texts: list[str], key: str | None
-) -> Iterator[State]:
-    """``life`` stands as before, but for its times."""
-    first = beyond(life.revision)
-    if op.answer is PENDING or op.may_have_landed:
-        places = tuple((first - n, text) for n, text in enumerate(texts))
-        revision = beyond(life.revision, len(texts))
-    elif isinstance(op.answer, Appended):
-        seqs = op.answer.seqs
-        if len(seqs) != len(texts) or not known(first, seqs[0]) or op.answer.revision < seqs[-1]:
+def _append_to(
+    state: ConversationState, generation: Generation, operation: Operation, interval: Interval
+) -> Iterator[ConversationState]:
+    """Yield the state in which the append's messages follow those of ``generation``.
+
+    Its times must be those after the append already; its revision is the one before.
+    """
+    texts, key = operation.arguments["texts"], operation.arguments["idempotency_key"]
+    answer = operation.answer
+    first = unknown_above(generation.revision)
+    if answer is PENDING or operation.may_have_landed:
+        added = tuple((first - n, text) for n, text in enumerate(texts))
+        revision = unknown_above(generation.revision, len(texts))
+    elif isinstance(answer, Appended):
+        seqs = answer.seqs
+        if len(seqs) != len(texts) or not can_be(first, seqs[0]) or answer.revision < seqs[-1]:
             return
         first = seqs[0]
-        places = tuple(zip(seqs, texts, strict=True))
-        revision = op.answer.revision
+        added = tuple(zip(seqs, texts, strict=True))
+        revision = answer.revision
     else:
         return
-    keys = life.keys
+    keys = generation.keys
     if key is not None:
-        kept = tuple(entry for entry in keys if entry[0] != key)
-        keys = (*kept, (key, first, len(texts), moment.low))
-    messages = life.messages + places
-    changed = life._replace(messages=messages, revision=revision, keys=keys)
-    yield become(state, changed, moment)
+        others = tuple(entry for entry in keys if entry[0] != key)
+        keys = (*others, (key, first, len(texts), interval.clock_low))
+    messages = generation.messages + added
+    changed = generation._replace(messages=messages, revision=revision, keys=keys)
+    yield after_write(state, changed, interval)
 
 
-def _again(
-    state: State, life: Life, op: Operation, done: tuple[str, int, int, int]
-) -> Iterator[State]:
-    """The answer of the append that had the same key."""
-    if not isinstance(op.answer, Appended):
+def _repeat_answer(
+    state: ConversationState,
+    generation: Generation,
+    operation: Operation,
+    earlier: tuple[str, int, int, int],
+) -> Iterator[ConversationState]:
+    """Yield the state if the answer is that of the earlier append with the same key."""
+    answer = operation.answer
+    if not isinstance(answer, Appended):
         return
-    key, first, many, when = done
-    seqs = op.answer.seqs
-    if len(seqs) != many or not known(first, seqs[0]) or op.answer.revision < seqs[-1]:
+    key, first, count, time = earlier
+    seqs = answer.seqs
+    if len(seqs) != count or not can_be(first, seqs[0]) or answer.revision < seqs[-1]:
         return
     if first > 0:
         yield state
         return
+    # The earlier append was not acknowledged, so the answer reveals its seqs: -first and up.
     messages = tuple(
-        (seqs[0] + first - seq, text) if first - many < seq <= first else (seq, text)
-        for seq, text in life.messages
+        (seqs[0] + first - seq, text) if first - count < seq <= first else (seq, text)
+        for seq, text in generation.messages
     )
-    if not increasing(messages):
+    if not can_increase(messages):
         return
-    keys = tuple((key, seqs[0], many, when) if entry[0] == key else entry for entry in life.keys)
-    yield refined(state, life._replace(keys=keys))
+    keys = tuple(
+        (key, seqs[0], count, time) if entry[0] == key else entry for entry in generation.keys
+    )
+    yield refine(state, generation._replace(keys=keys))
 
 
-def truncate(state: State, op: Operation, moment: Moment) -> Iterator[State]:
-    for life in changing(state, op, moment):
-        if life is None:
+def truncate(
+    state: ConversationState, operation: Operation, interval: Interval
+) -> Iterator[ConversationState]:
+    """Rule for ``truncate``."""
+    answer = operation.answer
+    for generation in generations_changed(state, operation, interval):
+        if generation is None:
             yield state
             continue
-        for many in behind(life.messages, op.arguments["after"]):
-            if many < len(life.messages):
-                changed = left_with(life, moment, op.default, life.messages[:many])
-                yield from answered(state, changed, op, moment)
-            elif isinstance(op.answer, Conversation) and (seen := seen_as(life, op.answer, moment)):
-                yield mended(refined(state, seen), seen, moment)
+        for count in possible_counts(generation.messages, operation.arguments["after"]):
+            if count < len(generation.messages):
+                messages = generation.messages[:count]
+                changed = with_messages(generation, interval, messages)
+                yield from states_after_write(state, changed, operation, interval)
+            elif isinstance(answer, Conversation) and (
+                matched := match_conversation(generation, answer, interval)
+            ):
+                yield with_head_rebuilt(refine(state, matched), matched, interval)
 
 
-def pop(state: State, op: Operation, moment: Moment) -> Iterator[State]:
-    for life in changing(state, op, moment):
-        if life is None:
+def pop(
+    state: ConversationState, operation: Operation, interval: Interval
+) -> Iterator[ConversationState]:
+    """Rule for ``pop``."""
+    answer = operation.answer
+    for generation in generations_changed(state, operation, interval):
+        if generation is None:
             yield state
             continue
-        many = max(len(life.messages) - op.arguments["n"], 0)
-        if op.acknowledged:
-            if not isinstance(op.answer, list) or len(op.answer) != len(life.messages) - many:
+        remaining = max(len(generation.messages) - operation.arguments["n"], 0)
+        if operation.is_acknowledged:
+            popped = len(generation.messages) - remaining
+            if not isinstance(answer, list) or len(answer) != popped:
                 continue
-            read = read_as(life, many, op.answer)
-            if read is None:
+            matched = match_messages(generation, remaining, answer)
+            if matched is None:
                 continue
-            life = read
-        if many < len(life.messages):
-            yield become(state, left_with(life, moment, op.default, life.messages[:many]), moment)
-        elif op.acknowledged:
+            generation = matched
+        if remaining < len(generation.messages):
+            messages = generation.messages[:remaining]
+            changed = with_messages(generation, interval, messages)
+            yield after_write(state, changed, interval)
+        elif operation.is_acknowledged:
             yield state
 
 
-def replace(state: State, op: Operation, moment: Moment) -> Iterator[State]:
-    wanted, text = op.arguments["seq"], op.arguments["text"]
-    expected = op.arguments["revision"]
-    for life in changing(state, op, moment):
-        if life is None:
+def replace(
+    state: ConversationState, operation: Operation, interval: Interval
+) -> Iterator[ConversationState]:
+    """Rule for ``replace``."""
+    arguments, answer = operation.arguments, operation.answer
+    expected = arguments["revision"]
+    for generation in generations_changed(state, operation, interval):
+        if generation is None:
             yield state
             continue
         if expected is not None:
-            if isinstance(op.answer, Conflict):
-                found = op.answer.revision
-                if found != expected and known(life.revision, found):
-                    yield refined(state, life._replace(revision=found))
+            if isinstance(answer, Conflict):
+                if answer.revision != expected and can_be(generation.revision, answer.revision):
+                    yield refine(state, generation._replace(revision=answer.revision))
                 continue
-            if not known(life.revision, expected):
+            if not can_be(generation.revision, expected):
                 continue
-            life = life._replace(revision=expected)
-        if isinstance(op.answer, NotFound):
-            if all(seq != wanted for seq, _ in life.messages):
+            generation = generation._replace(revision=expected)
+        if isinstance(answer, NotFound):
+            if all(seq != arguments["seq"] for seq, _ in generation.messages):
                 yield state
             continue
-        for index, (seq, _) in enumerate(life.messages):
-            if known(seq, wanted):
-                messages: list[Place] = list(life.messages)
-                messages[index] = (wanted, text)
-                if increasing(messages):
-                    changed = left_with(life, moment, op.default, messages)
-                    yield from answered(state, changed, op, moment)
+        for index, (seq, _) in enumerate(generation.messages):
+            if can_be(seq, arguments["seq"]):
+                messages: list[ModelMessage] = list(generation.messages)
+                messages[index] = (arguments["seq"], arguments["text"])
+                if can_increase(messages):
+                    changed = with_messages(generation, interval, messages)
+                    yield from states_after_write(state, changed, operation, interval)
 
 
-def delete(state: State, op: Operation, moment: Moment) -> Iterator[State]:
-    for life in changing(state, op, moment):
-        if life is None:
+def delete(
+    state: ConversationState, operation: Operation, interval: Interval
+) -> Iterator[ConversationState]:
+    """Rule for ``delete``."""
+    for generation in generations_changed(state, operation, interval):
+        if generation is None:
             yield state
-        elif not op.refused or not op.acknowledged:
-            yield become(state, None, moment)
+        elif not operation.has_error or not operation.is_acknowledged:
+            yield after_write(state, None, interval)

@@ -1,4 +1,4 @@
-"""How long a request is, in tokens, roughly; and what of it a prompt cache already holds."""
+"""Estimates of input tokens, and a simulation of the prompt cache."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 from chatledger.testing.bedrock_server.models import BedrockModel
 
-BYTES_A_TOKEN = 4
-"""A common rule of thumb for English. No model counts like that, and none like another."""
+BYTES_PER_TOKEN = 4
+"""A common rule of thumb for English; every real model counts in its own way."""
 
 
 class InputTokens(NamedTuple):
-    """The tokens of a request: those that were worked through, read from and put into the cache.
+    """The input tokens of a request: processed afresh, read from the cache, written to the cache.
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html
     """
@@ -22,41 +22,43 @@ class InputTokens(NamedTuple):
     written: int = 0
 
 
-def input_tokens(body: Mapping[str, Any]) -> int:
-    return sum(tokens(block) for block in _blocks(body) if "cachePoint" not in block)
+def estimate_input_tokens(body: Mapping[str, Any]) -> int:
+    """Return the estimated number of input tokens of a request's body."""
+    return sum(estimate_tokens(block) for block in _blocks(body) if "cachePoint" not in block)
 
 
-def tokens(value: object) -> int:
+def estimate_tokens(value: object) -> int:
+    """Return the estimated number of tokens of all text in a JSON value."""
     size = sum(len(text.encode()) for text in _texts(value))
-    return -(-size // BYTES_A_TOKEN)
+    return -(-size // BYTES_PER_TOKEN)
 
 
 class PromptCache:
-    """Which beginnings of requests, up to a cache point, it has seen; it forgets none."""
+    """The prefixes of requests, up to a cache point, that were sent before; they never expire."""
 
     def __init__(self) -> None:
-        self._seen: set[tuple[str, str]] = set()
+        self._prefixes: set[tuple[str, str]] = set()
 
-    def taken(self, body: Mapping[str, Any], model: BedrockModel) -> InputTokens:
-        """What ``body`` takes; its own beginnings are cached from now on."""
+    def process(self, body: Mapping[str, Any], model: BedrockModel) -> InputTokens:
+        """Count the input tokens of ``body``, and cache its prefixes."""
         digest, total, read, last = sha256(model.id.encode()), 0, 0, 0
         for block in _blocks(body):
             if "cachePoint" not in block:
                 digest.update(json.dumps(block, sort_keys=True).encode())
-                total += tokens(block)
+                total += estimate_tokens(block)
                 continue
-            if total < model.cache_minimum:
+            if total < model.min_cached_tokens:
                 continue
-            beginning = (model.id, digest.hexdigest())
-            if beginning in self._seen:
+            prefix = (model.id, digest.hexdigest())
+            if prefix in self._prefixes:
                 read = total
-            self._seen.add(beginning)
+            self._prefixes.add(prefix)
             last = total
         return InputTokens(total - last, read, last - read)
 
 
 def _blocks(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """In the order in which they are cached: tools, system prompt, messages."""
+    """Yield all blocks in the order in which they are cached: tools, system prompt, messages."""
     yield from (body.get("toolConfig") or {}).get("tools", [])
     yield from body.get("system") or []
     for message in body.get("messages") or []:

@@ -1,4 +1,4 @@
-"""What a rule looks at: a body of the right shape, and the model it is for."""
+"""The request that rules check: a body of valid shape, and the model it is for."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ Block: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A request whose shape is right already, so that what is required is there."""
+class ConverseRequest:
+    """A request of valid shape, in which all required fields are therefore present."""
 
     body: Mapping[str, Any]
     model: BedrockModel
-    streams: bool = False
+    is_streaming: bool = False
 
     @property
     def messages(self) -> Sequence[Mapping[str, Any]]:
@@ -38,7 +38,7 @@ class Asked:
         return self.tool_config["tools"] if self.tool_config else []
 
     def blocks(self, kind: str) -> Iterator[tuple[str, Mapping[str, Any], Any]]:
-        """The place, the message and the content of all blocks of a kind in the messages."""
+        """Yield the path, message and content of each block of a kind in the messages."""
         for n, message in enumerate(self.messages):
             for m, block in enumerate(message["content"]):
                 if kind in block:

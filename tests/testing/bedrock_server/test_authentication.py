@@ -1,4 +1,4 @@
-"""Who may ask: whoever signs with a known key, or has a known API key."""
+"""Authentication: only a request signed with a known key, or with a known API key, is accepted."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ import pytest
 from botocore.config import Config
 
 from chatledger.testing.bedrock_server import ACCESS_KEY, API_KEY, BedrockServer
-from tests.testing.bedrock_server.requests_for_tests import HAIKU, HELLO, ONCE, asks, sends, signed
+from tests.testing.bedrock_server.client import HAIKU, HELLO, ONCE, http_post, send, signed_headers
 
 JSON = {"Content-Type": "application/json"}
 
@@ -18,7 +18,7 @@ def url(server: BedrockServer) -> str:
 
 
 @pytest.mark.parametrize(
-    ("headers", "status", "code", "says"),
+    ("headers", "status", "code", "message"),
     [
         ({}, 403, "MissingAuthenticationTokenException", "Missing Authentication Token"),
         ({"Authorization": "Bearer"}, 403, "AccessDeniedException", "make sure your API Key is va"),
@@ -37,18 +37,25 @@ def url(server: BedrockServer) -> str:
             "5 slash-delimited elements",
         ),
     ],
-    ids=["nothing", "no key", "another key", "a password", "a stub", "no scope"],
+    ids=[
+        "no header",
+        "an empty API key",
+        "an unknown API key",
+        "a password",
+        "no parameters",
+        "no scope",
+    ],
 )
-def test_who_does_not_authorize_properly_is_not_served(
-    shared: BedrockServer, headers: Mapping[str, str], status: int, code: str, says: str
+def test_a_request_without_valid_credentials_is_rejected(
+    shared: BedrockServer, headers: Mapping[str, str], status: int, code: str, message: str
 ) -> None:
-    answer = asks(shared, headers={**JSON, **headers})
-    assert (answer.status, answer.code) == (status, code)
-    assert says in answer.body["message"]
+    response = send(shared, headers={**JSON, **headers})
+    assert (response.status, response.code) == (status, code)
+    assert message in response.body["message"]
 
 
 @pytest.mark.parametrize(
-    ("changed", "code"),
+    ("wrong", "code"),
     [
         ({"key": "AKIASOMEBODYELSE"}, "UnrecognizedClientException"),
         ({"secret": "another"}, "InvalidSignatureException"),
@@ -56,32 +63,32 @@ def test_who_does_not_authorize_properly_is_not_served(
     ],
     ids=["an unknown key", "a wrong secret", "another service"],
 )
-def test_a_signature_counts_only_with_the_right_key(
-    shared: BedrockServer, changed: dict[str, str], code: str
+def test_a_signature_with_the_wrong_key_or_service_is_rejected(
+    shared: BedrockServer, wrong: dict[str, str], code: str
 ) -> None:
-    headers = signed(url(shared), b"{}", **changed)
-    answer = sends(url(shared), b"{}", headers)
-    assert (answer.status, answer.code) == (403, code)
+    headers = signed_headers(url(shared), b"{}", **wrong)
+    response = http_post(url(shared), b"{}", headers)
+    assert (response.status, response.code) == (403, code)
 
 
-def test_a_signature_holds_for_what_was_signed_alone(shared: BedrockServer) -> None:
-    answer = sends(url(shared), b'{"messages": []}', signed(url(shared), b"{}"))
-    assert answer.code == "InvalidSignatureException"
+def test_a_signature_is_valid_only_for_the_signed_body(shared: BedrockServer) -> None:
+    response = http_post(url(shared), b'{"messages": []}', signed_headers(url(shared), b"{}"))
+    assert response.code == "InvalidSignatureException"
 
 
-def test_a_signature_lasts_five_minutes(
+def test_a_signature_expires_after_five_minutes(
     shared: BedrockServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     earlier = datetime.now(UTC) - timedelta(minutes=6)
     monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: earlier.replace(tzinfo=None))
-    answer = asks(shared)
-    assert answer.code == "InvalidSignatureException"
-    assert "Signature expired" in answer.body["message"]
+    response = send(shared)
+    assert response.code == "InvalidSignatureException"
+    assert "Signature expired" in response.body["message"]
 
 
-def test_an_api_key_will_do(shared: BedrockServer) -> None:
-    answer = asks(shared, headers={**JSON, "Authorization": f"Bearer {API_KEY}"})
-    assert answer.status == 200
+def test_an_api_key_is_accepted(shared: BedrockServer) -> None:
+    response = send(shared, headers={**JSON, "Authorization": f"Bearer {API_KEY}"})
+    assert response.status == 200
 
 
 def test_boto3_finds_the_server_and_its_keys_in_the_environment(
@@ -101,29 +108,29 @@ def test_boto3_finds_the_server_and_its_keys_in_the_environment(
     assert signed_by.startswith(f"Credential={ACCESS_KEY}/")
 
 
-def test_keys_may_be_ones_own() -> None:
-    with BedrockServer(secrets={"me": "mine"}, api_keys=["k1"]) as server:
+def test_a_test_may_set_its_own_keys() -> None:
+    with BedrockServer(secret_keys={"me": "mine"}, api_keys=["k1"]) as server:
         assert server.client(ONCE).converse(modelId=HAIKU, **HELLO)["stopReason"] == "end_turn"
-        assert asks(server).code == "UnrecognizedClientException"
-        assert asks(server, headers={**JSON, "Authorization": "Bearer k1"}).status == 200
+        assert send(server).code == "UnrecognizedClientException"
+        assert send(server, headers={**JSON, "Authorization": "Bearer k1"}).status == 200
 
 
-def test_what_is_no_operation_is_not_found(shared: BedrockServer) -> None:
+def test_an_unknown_operation_is_not_found(shared: BedrockServer) -> None:
     for method, path in [
         ("POST", "/model/a/invoke"),
         ("GET", "/model/a/converse"),
         ("POST", "/model/arn:aws:bedrock:us-east-1::foundation-model/a/converse"),
         ("POST", "/"),
     ]:
-        answer = sends(shared.endpoint + path, b"{}", {}, method)
-        assert (answer.status, answer.code) == (404, "UnknownOperationException")
+        response = http_post(shared.endpoint + path, b"{}", {}, method)
+        assert (response.status, response.code) == (404, "UnknownOperationException")
 
 
-def test_the_body_is_json_and_says_so(shared: BedrockServer) -> None:
-    answer = asks(shared, headers={"Authorization": f"Bearer {API_KEY}"})
-    assert (answer.status, answer.code) == (415, "UnsupportedMediaTypeException")
+def test_the_content_type_must_be_json(shared: BedrockServer) -> None:
+    response = send(shared, headers={"Authorization": f"Bearer {API_KEY}"})
+    assert (response.status, response.code) == (415, "UnsupportedMediaTypeException")
 
 
-def test_the_code_has_an_address_behind_it_as_the_service_sends_it(shared: BedrockServer) -> None:
-    header = asks(shared, {}).headers["x-amzn-errortype"]
+def test_the_error_code_is_followed_by_a_uri_as_the_service_sends_it(shared: BedrockServer) -> None:
+    header = send(shared, {}).headers["x-amzn-errortype"]
     assert header == "ValidationException:http://internal.amazon.com/coral/com.amazon.bedrock/"

@@ -1,4 +1,4 @@
-"""Asking the server: with boto3, and around it, where boto3 would see to a mistake itself."""
+"""HTTP and boto3 clients of the server; plain HTTP for mistakes that boto3 would not send."""
 
 import http.client
 import json
@@ -23,14 +23,14 @@ ONCE = Config(retries={"mode": "standard", "total_max_attempts": 1}, read_timeou
 HELLO = {"messages": [{"role": "user", "content": [{"text": "Hello, I am Ada."}]}]}
 
 
-class Answered(NamedTuple):
+class HttpResponse(NamedTuple):
     status: int
     headers: Mapping[str, str]
     content: bytes
 
     @property
     def code(self) -> str:
-        """As clients are told to read it: without the address behind it."""
+        """The error code without the URI that follows it, which clients are told to ignore."""
         return self.headers.get("x-amzn-errortype", "").split(":")[0]
 
     @property
@@ -38,23 +38,23 @@ class Answered(NamedTuple):
         return json.loads(self.content)
 
 
-def asks(
+def send(
     server: BedrockServer,
     body: object = HELLO,
     *,
     model: str = SONNET,
     operation: str = "converse",
     headers: Mapping[str, str] | None = None,
-) -> Answered:
-    """Send ``body``, whatever it is, as boto3 would; signed unless ``headers`` authorize."""
+) -> HttpResponse:
+    """Send any ``body`` as boto3 would, and sign it unless ``headers`` are given."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     url = f"{server.endpoint}/model/{quote(model, safe='')}/{operation}"
     if headers is None:
-        headers = signed(url, content)
-    return sends(url, content, headers)
+        headers = signed_headers(url, content)
+    return http_post(url, content, headers)
 
 
-def signed(
+def signed_headers(
     url: str,
     content: bytes,
     *,
@@ -67,19 +67,23 @@ def signed(
     return dict(request.headers.items())
 
 
-def sends(url: str, content: bytes, headers: Mapping[str, str], method: str = "POST") -> Answered:
+def http_post(
+    url: str, content: bytes, headers: Mapping[str, str], method: str = "POST"
+) -> HttpResponse:
     address = urlsplit(url)
     assert address.hostname
-    with closing(http.client.HTTPConnection(address.hostname, address.port, timeout=10)) as to:
-        to.request(method, address.path, content, dict(headers))
-        answer = to.getresponse()
-        names = {name.lower(): value for name, value in answer.getheaders()}
-        return Answered(answer.status, names, answer.read())
+    with closing(
+        http.client.HTTPConnection(address.hostname, address.port, timeout=10)
+    ) as connection:
+        connection.request(method, address.path, content, dict(headers))
+        response = connection.getresponse()
+        names = {name.lower(): value for name, value in response.getheaders()}
+        return HttpResponse(response.status, names, response.read())
 
 
 @contextmanager
-def streams(client: Any, **arguments: Any) -> Iterator[Iterator[dict[str, Any]]]:
-    """The events of a reply, with the connection closed however it ends."""
+def open_stream(client: Any, **arguments: Any) -> Iterator[Iterator[dict[str, Any]]]:
+    """Yield the events of a reply, and close the connection afterwards."""
     arguments = {"modelId": SONNET, **HELLO, **arguments}
     stream = client.converse_stream(**arguments)["stream"]
     with closing(stream):
@@ -87,10 +91,12 @@ def streams(client: Any, **arguments: Any) -> Iterator[Iterator[dict[str, Any]]]
 
 
 def events(client: Any, **arguments: Any) -> list[dict[str, Any]]:
-    with streams(client, **arguments) as stream:
+    with open_stream(client, **arguments) as stream:
         return list(stream)
 
 
-def text(of: list[dict[str, Any]]) -> str:
-    deltas = [event["contentBlockDelta"]["delta"] for event in of if "contentBlockDelta" in event]
+def reply_text(events: list[dict[str, Any]]) -> str:
+    deltas = [
+        event["contentBlockDelta"]["delta"] for event in events if "contentBlockDelta" in event
+    ]
     return "".join(delta.get("text", "") for delta in deltas)

@@ -1,8 +1,8 @@
-"""How a request is refused: a status, a code and a message."""
+"""Errors that the server responds with: an HTTP status, a code and a message."""
 
-INVALID = "ValidationException"
+VALIDATION = "ValidationException"
 
-STATUSES = {
+HTTP_STATUSES = {
     "AccessDeniedException": 403,
     "ExpiredTokenException": 403,
     "IncompleteSignatureException": 400,
@@ -21,25 +21,25 @@ STATUSES = {
     "UnknownOperationException": 404,
     "UnrecognizedClientException": 403,
     "UnsupportedMediaTypeException": 415,
-    INVALID: 400,
+    VALIDATION: 400,
 }
-"""The codes, from Converse's own and from those that every service of AWS has.
+"""The HTTP status of each code: Converse's own, and those common to all AWS services.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
 https://docs.aws.amazon.com/bedrock/latest/APIReference/CommonErrors.html
 """
 
 
-class Refused(Exception):
-    """The request is answered with an error."""
+class BedrockError(Exception):
+    """An HTTP error response; ``code`` is a key of ``HTTP_STATUSES``."""
 
-    def __init__(self, message: str, *, code: str = INVALID) -> None:
+    def __init__(self, message: str, *, code: str = VALIDATION) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
-        self.status = STATUSES[code]
+        self.status = HTTP_STATUSES[code]
 
 
-def refused_by_model(message: str) -> Refused:
-    """What the model's own interface refuses; the service passes it on with this beginning."""
-    return Refused(f"The model returned the following errors: {message}")
+def model_error(message: str) -> BedrockError:
+    """Return an error of the model's own API, with the prefix that the service adds to it."""
+    return BedrockError(f"The model returned the following errors: {message}")
