@@ -1,5 +1,5 @@
-"""What Chatledger costs against the same work done by hand: ``python -m benchmarks``.
+"""Benchmarks of Chatledger against hand-written code that does the same: ``python -m benchmarks``.
 
-Another benchmark is one function: decorated with ``measuring.benchmark``, in a module that
-``__main__`` imports, it gets an empty folder and yields the ratios to be measured.
+To add one, write a function in a module that ``__main__`` imports, and decorate it with
+``measurement.benchmark``. It gets an empty folder, and yields the figures to measure.
 """

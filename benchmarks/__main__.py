@@ -1,4 +1,4 @@
-"""Measures, prints the results, and writes ``RESULTS.md`` unless only some were asked for."""
+"""Run the benchmarks and print the results; write ``RESULTS.md`` if all of them ran."""
 
 import os
 import platform
@@ -14,37 +14,37 @@ import benchmarks.dynamodb
 import benchmarks.serverless
 import benchmarks.sqlite  # noqa: F401  (registers its benchmarks)
 from benchmarks import langchain, turns
-from benchmarks.markdown import table
-from benchmarks.measuring import BENCHMARKS, Measured
+from benchmarks.markdown import markdown_table
+from benchmarks.measurement import BENCHMARKS, ResultRow
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 PACKAGES = ("boto3", "aiodynamo", "aiohttp", "langchain-core")
 
 
 def main(words: Sequence[str]) -> None:
-    """Run the benchmarks whose names hold any of ``words``, or all."""
+    """Run the benchmarks whose names contain any of ``words``, or all."""
 
-    def wanted(name: str) -> bool:
+    def is_selected(name: str) -> bool:
         if words and not any(word in name for word in words):
             return False
         print(f"{name} ...", file=sys.stderr)
         return True
 
-    sections = [each.section() for each in (turns, langchain) if wanted(each.NAME)]
-    measured: list[Measured] = []
+    sections = [each.section() for each in (turns, langchain) if is_selected(each.NAME)]
+    results: list[ResultRow] = []
     for each in BENCHMARKS:
-        if wanted(each.name):
+        if is_selected(each.name):
             with TemporaryDirectory() as folder:
-                measured += each.run(Path(folder))
-    if measured:
-        rows = [(each.name, each.cpu, each.wall) for each in measured]
-        sections.insert(0, table(["", "CPU", "wall"], rows))
+                results += each.run(Path(folder))
+    if results:
+        rows = [(each.name, each.cpu, each.wall) for each in results]
+        sections.insert(0, markdown_table(["", "CPU", "wall"], rows))
     print("\n\n".join(sections))
     if not words:
-        RESULTS.write_text("\n\n".join([heading(), *sections]) + "\n", encoding="utf-8")
+        RESULTS.write_text("\n\n".join([introduction(), *sections]) + "\n", encoding="utf-8")
 
 
-def heading() -> str:
+def introduction() -> str:
     versions = [
         f"Chatledger {version('chatledger')}",
         f"Python {platform.python_version()}",
@@ -56,18 +56,19 @@ def heading() -> str:
     return f"""\
 # Benchmarks
 
-What Chatledger takes as a multiple of the same work done by hand: 1.00 is as much, less is better.
-Medians of rounds that take turns; CPU is that of the whole process, wall is the time that passed. A
-message has 1,000 characters.
+The figures compare Chatledger with hand-written code that does the same work: 1.00 means the same
+time, and lower is better. They are medians of rounds in which both sides alternate. CPU is the CPU
+time of the whole process, and wall is the wall-clock time. Each message has 1,000 characters.
 
-SQLite is against `sqlite3` and `json`, in the same rows and as durable; its wall time is mostly the
-disk's. The long conversations are few and the short ones many, so that more of the long ones' pages
-lie in SQLite's cache.
+The SQLite store is compared with `sqlite3` and `json`, with the same rows and the same durability.
+Its wall-clock time is mostly spent on the disk. There are few long conversations and many short
+ones, so more pages of the long ones are in SQLite's cache.
 
-DynamoDB is against `boto3`, `json` and `zlib`, in the same requests, on DynamoDB Local: a process
-of its own, whose CPU time does not count, and whose answers are most of the wall time. Turns at
-once are 200 tasks, each a turn of a conversation of its own, against 50 threads: the throughput is
-1 / wall of theirs. The messages are English prose.
+The DynamoDB stores are compared with `boto3`, `json` and `zlib`, with the same requests, on
+DynamoDB Local. It runs in a process of its own: its CPU time is not included, but most of the
+wall-clock time is spent waiting for it. Concurrent turns are 200 tasks, each with a turn of its own
+conversation, compared with 50 threads; the relative throughput is 1 / wall. The messages are
+English prose.
 
 Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {", ".join(versions)}."""
 

@@ -1,8 +1,8 @@
-"""The same requests without Chatledger: boto3, json and zlib, and no checks at all.
+"""Hand-written code for the work of the DynamoDB stores: boto3, json and zlib, without any checks.
 
-They ask for the same under the same conditions, of items of the same size, and remember where a
-conversation ends, as Chatledger does; and so what a careful programmer would write for one
-application. Messages are dicts, and times text.
+Like Chatledger, it makes the same requests with the same conditions and item sizes, and caches each
+conversation's last record: the code that a careful programmer would write for one application.
+Messages are dicts, and times are text.
 """
 
 import json
@@ -17,16 +17,18 @@ if TYPE_CHECKING:
 Item = dict[str, Any]
 
 
-class ByHand:
+class DynamoDBByHand:
     def __init__(self, client: "DynamoDBClient", table: str) -> None:
         self._client = client
         self._table = table
-        self._last: dict[str, Item] = {}
+        self._last_records: dict[str, Item] = {}
 
     def append(
         self, conversation_id: str, role: str, text: str, *, owner: str, reply_follows: bool = False
     ) -> int:
-        last = self._last.get(conversation_id) or self._end(conversation_id, 1)[1]
+        last = (
+            self._last_records.get(conversation_id) or self._head_and_records(conversation_id, 1)[1]
+        )
         if last["o"]["S"] != owner:
             raise LookupError(conversation_id)
         now = datetime.now(UTC)
@@ -59,15 +61,15 @@ class ByHand:
             ExpressionAttributeNames={"#pk": "pk"},
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
-        self._last[conversation_id] = item
+        self._last_records[conversation_id] = item
         if not reply_follows:
-            self._renew_head(item, seq)
+            self._update_head(item, seq)
         return seq
 
     def tail(
         self, conversation_id: str, n: int, *, owner: str
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        head, *records = self._end(conversation_id, n)
+        head, *records = self._head_and_records(conversation_id, n)
         if records[0]["o"]["S"] != owner:
             raise LookupError(conversation_id)
         messages: list[dict[str, Any]] = []
@@ -77,7 +79,7 @@ class ByHand:
             messages += [{"seq": seq} | body for seq, body in enumerate(bodies, first)]
         return head, messages[-n:]
 
-    def _renew_head(self, item: Item, seq: int) -> None:
+    def _update_head(self, item: Item, seq: int) -> None:
         self._client.update_item(
             TableName=self._table,
             Key={"pk": item["pk"], "sk": {"S": "~head"}},
@@ -112,8 +114,8 @@ class ByHand:
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
 
-    def _end(self, conversation_id: str, n: int) -> list[Item]:
-        """The head, and the last records, newest first."""
+    def _head_and_records(self, conversation_id: str, n: int) -> list[Item]:
+        """Return the head, then the last records, newest first."""
         return self._client.query(
             TableName=self._table,
             KeyConditionExpression="#pk = :pk AND #sk BETWEEN :low AND :high",

@@ -1,10 +1,10 @@
-"""Tables of the results."""
+"""Markdown tables of the results."""
 
 from collections.abc import Sequence
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The first column says what it is about; the others are figures, set to the right."""
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table whose first column has names, and whose other columns are right-aligned."""
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     rule = [f"{'-' * (width + 1)}{':' if n else '-'}" for n, width in enumerate(widths)]
     return "\n".join(
@@ -13,5 +13,5 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    set_right = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
-    return f"| {' | '.join([f'{cells[0]:{widths[0]}}', *set_right[1:]])} |"
+    right_aligned = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
+    return f"| {' | '.join([f'{cells[0]:{widths[0]}}', *right_aligned[1:]])} |"

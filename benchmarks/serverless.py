@@ -1,4 +1,4 @@
-"""How long a new container of the serverless chatbot takes, against a bare Chalice application."""
+"""A cold start of the serverless chatbot compared with a minimal Chalice application."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.measuring import Figure, Ratio, Taken, benchmark
+from benchmarks.measurement import Elapsed, Figure, Ratio, benchmark
 from chatledger.stores.dynamodb import create_table
 from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
 
@@ -18,7 +18,7 @@ from time import perf_counter, process_time
 cpu, wall = process_time(), perf_counter()
 """
 REQUEST = """
-if {asks}:
+if {makes_request}:
     event = dict(
         requestContext=dict(httpMethod="POST", resourcePath="/chat"),
         headers={{"content-type": "application/json"}},
@@ -27,40 +27,40 @@ if {asks}:
         stageVariables=None,
         body=json.dumps(dict(message="Hi, I am Bob", user_id="bob")),
     )
-    answer = app(event, None)
-    assert answer["statusCode"] == 200, answer
+    response = app(event, None)
+    assert response["statusCode"] == 200, response
 print(process_time() - cpu, perf_counter() - wall)
 """
-OURS = "from app import app\n"
-BARE = """
+CHATLEDGER = "from app import app\n"
+MINIMAL = """
 import boto3
 from chalice.app import Chalice
 
-app = Chalice(app_name="bare")
+app = Chalice(app_name="minimal")
 clients = []
 
 @app.route("/chat", methods=["POST"])
 def chat():
     if not clients:
         clients.append(boto3.client("dynamodb", endpoint_url={endpoint!r}))
-    said = app.current_request.json_body
-    key = dict(pk=dict(S=said["user_id"]), sk=dict(S="bare"))
-    found = clients[0].get_item(TableName={table!r}, Key=key, ConsistentRead=True)
-    item = dict(key, messages=dict(S=said["message"]))
+    body = app.current_request.json_body
+    key = dict(pk=dict(S=body["user_id"]), sk=dict(S="minimal"))
+    clients[0].get_item(TableName={table!r}, Key=key, ConsistentRead=True)
+    item = dict(key, messages=dict(S=body["message"]))
     clients[0].put_item(TableName={table!r}, Item=item)
-    return dict(response="Hello", conversation_id="bare")
+    return dict(response="Hello", conversation_id="minimal")
 """
 
 
-@benchmark("Serverless: a new container", rounds=15)
-def container(folder: Path) -> Iterator[Sequence[Figure]]:
-    """Each in a process of its own, which has imported nothing yet."""
+@benchmark("Serverless: cold start", rounds=15)
+def cold_start(folder: Path) -> Iterator[Sequence[Figure]]:
+    """Start each application in a new process, which has not imported anything."""
     with DynamoDBLocal() as local:
         client = local.client()
         create_table(client, "conversations")
         client.close()
         environment = dict(os.environ)
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what was never compiled is no measure
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # measure with compiled modules
         environment |= {
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": KEY,
@@ -68,29 +68,33 @@ def container(folder: Path) -> Iterator[Sequence[Figure]]:
             "CHATLEDGER_STORE": f"dynamodb://conversations?endpoint={local.endpoint}",
             "CHATLEDGER_OFFLINE_PACE": "0",
         }
-        bare = BARE.format(endpoint=local.endpoint, table="conversations")
+        minimal = MINIMAL.format(endpoint=local.endpoint, table="conversations")
 
-        def started(program: str, *, asks: bool) -> Taken:
-            ran = subprocess.run(
-                [sys.executable, "-c", START + program + REQUEST.format(asks=asks)],
+        def start(program: str, *, makes_request: bool) -> Elapsed:
+            completed = subprocess.run(
+                [
+                    sys.executable,
+                    "-c",
+                    START + program + REQUEST.format(makes_request=makes_request),
+                ],
                 cwd=SERVERLESS,
                 env=environment,
                 stdout=subprocess.PIPE,
                 check=True,
                 text=True,
             )
-            cpu, wall = map(float, ran.stdout.split())
-            return Taken(cpu, wall)
+            cpu, wall = map(float, completed.stdout.split())
+            return Elapsed(cpu, wall)
 
         yield [
             Ratio(
-                "import, against a bare Chalice app that imports boto3",
-                lambda: started(OURS, asks=False),
-                lambda: started(bare, asks=False),
+                "import, vs. a minimal Chalice app that imports boto3",
+                lambda: start(CHATLEDGER, makes_request=False),
+                lambda: start(minimal, makes_request=False),
             ),
             Ratio(
-                "import and first request, against a bare one that gets and puts an item",
-                lambda: started(OURS, asks=True),
-                lambda: started(bare, asks=True),
+                "import and first request, vs. a minimal app that gets and puts an item",
+                lambda: start(CHATLEDGER, makes_request=True),
+                lambda: start(minimal, makes_request=True),
             ),
         ]

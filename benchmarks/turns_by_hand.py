@@ -1,8 +1,8 @@
-"""A turn without Chatledger, as tutorials write it: boto3, and a put around the model's reply.
+"""A hand-written turn, as in tutorials: boto3, and a write before and after the model's reply.
 
-It saves the user's message, reads the last 20, asks the model, and saves the reply. Nothing else:
-what was said is lost where the model fails or the caller goes away, turns at the same moment mix,
-and there is no list of conversations and no owner.
+It saves the user's message, reads the last 20, calls the model, and saves the reply. It does no
+more than that: the reply is lost if the model fails or the caller disconnects, concurrent turns mix
+their messages, and there is no list of conversations and no owner.
 """
 
 import sqlite3
@@ -22,7 +22,7 @@ class History(Protocol):
     def add(self, conversation_id: str, role: str, text: str) -> None: ...
 
     def last(self, conversation_id: str, n: int) -> Sequence[tuple[str, str]]:
-        """The last messages, each a role and a text, in their order."""
+        """Return the role and text of the last messages, oldest first."""
         ...
 
 
@@ -98,22 +98,22 @@ class SQLiteHistory:
 def turn(
     history: History, bedrock: Any, model_id: str, conversation_id: str, text: str
 ) -> Iterator[str]:
-    """The pieces of the reply."""
+    """Yield the pieces of the reply, and save the turn's messages."""
     history.add(conversation_id, "user", text)
-    window = dropwhile(lambda said: said[0] != "user", history.last(conversation_id, WINDOW))
-    said: list[str] = []
-    for piece in asked(bedrock, model_id, window):
-        said.append(piece)
+    window = dropwhile(lambda message: message[0] != "user", history.last(conversation_id, WINDOW))
+    pieces: list[str] = []
+    for piece in call_model(bedrock, model_id, window):
+        pieces.append(piece)
         yield piece
-    history.add(conversation_id, "assistant", "".join(said))
+    history.add(conversation_id, "assistant", "".join(pieces))
 
 
-def asked(bedrock: Any, model_id: str, window: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """The pieces of the model's reply, which is not stored."""
-    reply = bedrock.converse_stream(
+def call_model(bedrock: Any, model_id: str, window: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield the pieces of the model's reply, without saving it."""
+    response = bedrock.converse_stream(
         modelId=model_id,
         messages=[{"role": role, "content": [{"text": text}]} for role, text in window],
     )
-    for event in reply["stream"]:
+    for event in response["stream"]:
         if "contentBlockDelta" in event:
             yield event["contentBlockDelta"]["delta"]["text"]

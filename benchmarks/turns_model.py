@@ -1,4 +1,4 @@
-"""The model of the turns: the fake of Bedrock, in a process of its own, until its input ends."""
+"""The model of the turns: the fake Bedrock server, in a process of its own, until stdin ends."""
 
 import subprocess
 import sys
@@ -8,25 +8,25 @@ from itertools import cycle
 from pathlib import Path
 
 from chatledger.testing.bedrock_server import BedrockServer, Request, Says
-from tests.stores.dynamodb.prose import prose
+from tests.stores.dynamodb.sample_text import sample_text
 
-PROMPT, SLOW = "amazon.nova-micro-v1:0", "amazon.nova-lite-v1:0"
-"""The one that says all at once, and the one that thinks first, and pauses between the pieces."""
+FAST, SLOW = "amazon.nova-micro-v1:0", "amazon.nova-lite-v1:0"
+"""A model that sends its reply at once, and one that thinks first and pauses between pieces."""
 DELAY, PAUSE = 0.2, 0.001
-"""Seconds. Without the pauses the pieces come in one read, and no first piece before others."""
+"""In seconds. Without pauses all pieces arrive in one read, and there is no first piece to time."""
 LENGTH, PIECES = 1_000, 40
-"""Of a reply: its characters, and the pieces that it comes in."""
+"""The characters of a reply, and the number of its pieces."""
 
 
 def replies() -> list[list[str]]:
     size = LENGTH // PIECES
-    texts = [prose(n, LENGTH - 1) + "." for n in range(100, 150)]
+    texts = [sample_text(n, LENGTH - 1) + "." for n in range(100, 150)]
     return [[text[at : at + size] for at in range(0, LENGTH, size)] for text in texts]
 
 
 @contextmanager
-def served() -> Iterator[str]:
-    """The endpoint of a process that serves both."""
+def run_model_server() -> Iterator[str]:
+    """Yield the endpoint of a process that serves both models."""
     with subprocess.Popen(
         [sys.executable, "-m", __name__],
         cwd=Path(__file__).parents[1],
@@ -36,20 +36,20 @@ def served() -> Iterator[str]:
     ) as process:
         assert process.stdout is not None
         endpoint = process.stdout.readline().strip()
-        assert endpoint, "the model did not start"
+        assert endpoint, "the model server did not start"
         yield endpoint
 
 
 def serve() -> None:
-    following = cycle(replies())
+    next_replies = cycle(replies())
 
-    def answer(request: Request) -> Says:
-        server.requests.clear()  # nobody looks at them
+    def respond(request: Request) -> Says:
+        server.requests.clear()  # they are not needed
         if request.model_id == SLOW:
-            return Says(next(following), delay=DELAY, pause=PAUSE)
-        return Says(next(following))
+            return Says(next(next_replies), delay=DELAY, pause=PAUSE)
+        return Says(next(next_replies))
 
-    with BedrockServer(answering=answer) as server:
+    with BedrockServer(responder=respond) as server:
         print(server.endpoint, flush=True)
         sys.stdin.read()
 

@@ -1,7 +1,7 @@
-"""Writes .chalice/policy-STAGE.json and resources.json anew, from .chalice/config.json.
+"""Generate .chalice/policy-STAGE.json and resources.json from .chalice/config.json.
 
-Whoever changes a table's name or a model there runs this, as ``make serverless`` does; a test
-holds the files equal to what it writes. It is no part of the function.
+Run it with ``make serverless`` after a change of a table's name or a model; a test fails if the
+files are out of date. The deployed function does not contain it.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from chatledger.http.api import SEEN_HEADERS
+from chatledger.http.api import CORS_RESPONSE_HEADERS
 from chatledger.http.chalice import TIME_LIMIT
 from chatledger.models.bedrock import arns
 from chatledger.models.bedrock import policy as bedrock_policy
@@ -21,30 +21,34 @@ from chatledger.stores.dynamodb.table_check import (
     INDEX_DEFINITION,
     INDEX_KEYS,
     KEYS,
-    TTL,
-    schema_of,
-    types_of,
+    TTL_ATTRIBUTE,
+    attribute_definitions,
+    key_schema,
 )
 
 HERE = Path(__file__).parent
 CONFIG = Path(".chalice", "config.json")
-LASTING = "prod"
-"""The stage whose conversations stay when everything else is removed."""
+RETAINED_STAGE = "prod"
+"""The stage whose table stays when the stack is deleted."""
+
+UNUSED_STATEMENTS = ("ChatledgerCreates", "ChatledgerScans")
+"""The statements that the function does not need: CloudFormation or an operator creates the table,
+and only ``sweep`` and copying scan it."""
 
 Json = dict[str, Any]
 
 
-def files(config: Json) -> dict[Path, Json]:
-    """What each file is to hold."""
-    written = {
+def generated_files(config: Json) -> dict[Path, Json]:
+    """Return the content of each generated file, by its path."""
+    contents = {
         Path(".chalice", f"policy-{stage}.json"): policy(config, stage)
         for stage in config["stages"]
     }
-    return written | {Path("resources.json"): resources(config)}
+    return contents | {Path("resources.json"): resources(config)}
 
 
-def _function(config: Json, stage: str) -> str:
-    """As ``chalice deploy`` calls it."""
+def _function_name(config: Json, stage: str) -> str:
+    """Return the name that ``chalice deploy`` gives the function."""
     return f"{config['app_name']}-{stage}"
 
 
@@ -62,23 +66,27 @@ def _table(config: Json, stage: str) -> str:
     return urlsplit(url).netloc
 
 
-# Rights ---------------------------------------------------------------------------------------
+# Policies -------------------------------------------------------------------------------------
 
 
 def policy(config: Json, stage: str) -> Json:
-    """What the function of ``stage`` may do."""
+    """Return the IAM policy of the function of ``stage``."""
     variables = _variables(config, stage)
     table = dynamodb_policy(f"arn:aws:dynamodb:*:*:table/{_table(config, stage)}")
-    statements = [each for each in table["Statement"] if each["Sid"] != "ChatledgerCreates"]
+    statements = [
+        statement for statement in table["Statement"] if statement["Sid"] not in UNUSED_STATEMENTS
+    ]
     if models := list(_bedrock_models(variables)):
-        wanted = [arn for model in models for arn in arns(model)]
-        statements += bedrock_policy(wanted)["Statement"]
-    group = f"arn:aws:logs:*:*:log-group:/aws/lambda/{_function(config, stage)}"
+        model_arns = [arn for model in models for arn in arns(model)]
+        statements += bedrock_policy(model_arns)["Statement"]
+    group = f"arn:aws:logs:*:*:log-group:/aws/lambda/{_function_name(config, stage)}"
     actions = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"]
     statements.append(_allow("ChatledgerLogs", actions, [group, f"{group}:*"]))
     if config["stages"][stage].get("xray", config.get("xray")):
         actions = ["xray:PutTelemetryRecords", "xray:PutTraceSegments"]
-        statements.append(_allow("ChatledgerTraces", actions, "*"))  # X-Ray knows no other resource
+        statements.append(
+            _allow("ChatledgerTraces", actions, "*")
+        )  # X-Ray supports no narrower one
     return {"Version": "2012-10-17", "Statement": statements}
 
 
@@ -93,17 +101,17 @@ def _bedrock_models(variables: dict[str, str]) -> Iterator[str]:
             yield model
 
 
-def _allow(name: str, actions: list[str], resource: str | list[str]) -> Json:
-    return {"Sid": name, "Effect": "Allow", "Action": actions, "Resource": resource}
+def _allow(sid: str, actions: list[str], resource: str | list[str]) -> Json:
+    return {"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resource}
 
 
 # Resources ------------------------------------------------------------------------------------
 
 
 def resources(config: Json) -> Json:
-    """What ``chalice package --merge-template`` lays over what it makes itself.
+    """Return the resources that ``chalice package --merge-template`` adds to its own template.
 
-    It is one file for all stages, so CloudFormation is told which one it is.
+    One file serves all stages, so CloudFormation receives the stage as a parameter.
     """
     stages = list(config["stages"])
     tables = {_logical_name(stage): _table_resource(config, stage) for stage in stages}
@@ -114,12 +122,12 @@ def resources(config: Json) -> Json:
             "Stage": {
                 "Type": "String",
                 "AllowedValues": stages,
-                "Description": "The stage that was packaged: as in chalice package --stage.",
+                "Description": "The packaged stage, as given to chalice package --stage.",
             },
             "AlarmTopic": {
                 "Type": "String",
                 "Default": "",
-                "Description": "The ARN of an SNS topic that is told of alarms, if there is one.",
+                "Description": "The ARN of the SNS topic that alarms notify; empty for none.",
             },
         },
         "Mappings": {"LogDays": {stage: {"Days": _log_days(stage)} for stage in stages}},
@@ -128,10 +136,10 @@ def resources(config: Json) -> Json:
             "HasAlarmTopic": {"Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmTopic"}, ""]}]},
         },
         "Resources": {
-            # Else the function could be asked before its group is there, and make it for ever.
+            # A function that is called before its log group exists creates one without retention.
             "APIHandler": {"DependsOn": "LogGroup", "Properties": {"FunctionName": function}},
-            # Chalice's log_retention_in_days names a function that is not there, and
-            # chalice deploy a group that is never written to.
+            # Chalice's own setting, log_retention_in_days, is no use here: chalice package refers
+            # to a function that does not exist, chalice deploy to a group that is never written to.
             "LogGroup": {
                 "Type": "AWS::Logs::LogGroup",
                 "Properties": {
@@ -139,7 +147,7 @@ def resources(config: Json) -> Json:
                     "RetentionInDays": {"Fn::FindInMap": ["LogDays", {"Ref": "Stage"}, "Days"]},
                 },
             },
-            # SAM puts these into the API's definition, so that they are deployed with it.
+            # SAM writes these into the API's definition, so that they are deployed with it.
             "RestAPI": {"Properties": {"GatewayResponses": _gateway_responses()}},
             **tables,
             **_alarms(config),
@@ -148,7 +156,7 @@ def resources(config: Json) -> Json:
 
 
 def _log_days(stage: str) -> int:
-    return 90 if stage == LASTING else 14
+    return 90 if stage == RETAINED_STAGE else 14
 
 
 def _condition(stage: str) -> str:
@@ -160,36 +168,36 @@ def _logical_name(stage: str) -> str:
 
 
 def _title(stage: str) -> str:
-    """As CloudFormation takes it in names: letters and digits alone."""
+    """Return the stage in the form CloudFormation allows in names: letters and digits only."""
     return "".join(part[:1].upper() + part[1:] for part in re.split(r"[^A-Za-z0-9]+", stage))
 
 
 def _table_resource(config: Json, stage: str) -> Json:
-    lasting = stage == LASTING
-    fate = "Retain" if lasting else "Delete"
+    is_retained = stage == RETAINED_STAGE
+    deletion_policy = "Retain" if is_retained else "Delete"
     return {
         "Type": "AWS::DynamoDB::Table",
         "Condition": _condition(stage),
-        "DeletionPolicy": fate,
-        "UpdateReplacePolicy": fate,
+        "DeletionPolicy": deletion_policy,
+        "UpdateReplacePolicy": deletion_policy,
         "Properties": {
             "TableName": _table(config, stage),
             "BillingMode": "PAY_PER_REQUEST",
-            "KeySchema": schema_of(KEYS),
-            "AttributeDefinitions": types_of(KEYS | INDEX_KEYS),
+            "KeySchema": key_schema(KEYS),
+            "AttributeDefinitions": attribute_definitions(KEYS | INDEX_KEYS),
             "GlobalSecondaryIndexes": [INDEX_DEFINITION],
-            "TimeToLiveSpecification": {"AttributeName": TTL, "Enabled": True},
+            "TimeToLiveSpecification": {"AttributeName": TTL_ATTRIBUTE, "Enabled": True},
             "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": True},
-            "DeletionProtectionEnabled": lasting,
+            "DeletionProtectionEnabled": is_retained,
         },
     }
 
 
 def _gateway_responses() -> Json:
-    """What API Gateway answers where it asks the function nothing, or gets no answer from it."""
+    """Return the responses API Gateway sends without the function, in the form of the API."""
 
     def response(status: int | None, code: str, sentence: str, **headers: str) -> Json:
-        named = {name.replace("_", "-"): f"'{value}'" for name, value in headers.items()}
+        own_headers = {name.replace("_", "-"): f"'{value}'" for name, value in headers.items()}
         return {
             **({} if status is None else {"StatusCode": status}),
             "ResponseTemplates": {
@@ -198,20 +206,20 @@ def _gateway_responses() -> Json:
             "ResponseParameters": {
                 "Headers": {
                     "Access-Control-Allow-Origin": "'*'",
-                    "Access-Control-Expose-Headers": f"'{', '.join(SEEN_HEADERS)}'",
+                    "Access-Control-Expose-Headers": f"'{', '.join(CORS_RESPONSE_HEADERS)}'",
                 }
-                | named
+                | own_headers
             },
         }
 
-    signed_out = response(401, "not_signed_in", "Sign in first.", WWW_Authenticate="Bearer")
+    not_signed_in = response(401, "not_signed_in", "Sign in first.", WWW_Authenticate="Bearer")
     return {
         "DEFAULT_4XX": response(None, "refused", "The request was refused."),
         "DEFAULT_5XX": response(
-            None, "internal_error", "Something went wrong here; try again later."
+            None, "internal_error", "Something went wrong on the server; try again later."
         ),
-        "UNAUTHORIZED": signed_out,
-        "EXPIRED_TOKEN": signed_out,
+        "UNAUTHORIZED": not_signed_in,
+        "EXPIRED_TOKEN": not_signed_in,
         "MISSING_AUTHENTICATION_TOKEN": response(
             404, "no_such_route", "There is nothing at this address."
         ),
@@ -229,17 +237,19 @@ def _gateway_responses() -> Json:
 
 
 def _alarms(config: Json) -> Json:
-    # What takes longest and ends well is a turn that was cut off.
+    # The longest successful request is a turn that reached its time limit.
     milliseconds = int(TIME_LIMIT / timedelta(milliseconds=1))
 
-    def alarm(what: str, namespace: str, dimensions: Json, **rule: Any) -> Json:
+    def alarm(description: str, namespace: str, dimensions: Json, **rule: Any) -> Json:
         actions = {"Fn::If": ["HasAlarmTopic", [{"Ref": "AlarmTopic"}], {"Ref": "AWS::NoValue"}]}
         return {
             "Type": "AWS::CloudWatch::Alarm",
             "Properties": {
-                "AlarmDescription": what,
+                "AlarmDescription": description,
                 "Namespace": namespace,
-                "Dimensions": [{"Name": name, "Value": each} for name, each in dimensions.items()],
+                "Dimensions": [
+                    {"Name": name, "Value": value} for name, value in dimensions.items()
+                ],
                 "Period": 300,
                 "TreatMissingData": "notBreaching",
                 "ComparisonOperator": "GreaterThanOrEqualToThreshold",
@@ -254,21 +264,21 @@ def _alarms(config: Json) -> Json:
     once = {"Statistic": "Sum", "Threshold": 1, "EvaluationPeriods": 1}
     return {
         "ErrorsAlarm": alarm(
-            "The function failed: it ended with an error, or its time was over.",
+            "The function failed: it raised an error or timed out.",
             "AWS/Lambda",
             function,
             MetricName="Errors",
             **once,
         ),
         "ThrottlesAlarm": alarm(
-            "Requests found no free instance of the function.",
+            "Requests were throttled: no instance of the function was free.",
             "AWS/Lambda",
             function,
             MetricName="Throttles",
             **once,
         ),
         "DurationAlarm": alarm(
-            "One request of twenty takes nearly all the time that it may, or is cut off.",
+            "One request in twenty takes almost the whole time limit, or is cut off by it.",
             "AWS/Lambda",
             function,
             MetricName="Duration",
@@ -276,9 +286,9 @@ def _alarms(config: Json) -> Json:
             Threshold=milliseconds - 1000,
             EvaluationPeriods=3,
         ),
-        # The function answers most failures itself, so that they are no errors of its own.
+        # The function responds to most failures itself; Lambda does not count those as errors.
         "FailuresAlarm": alarm(
-            "Users were told of a failure (5xx) five times within five minutes.",
+            "Users received five server errors (5xx) within five minutes.",
             "AWS/ApiGateway",
             api,
             MetricName="5XXError",
@@ -291,7 +301,7 @@ def _alarms(config: Json) -> Json:
 
 def main() -> None:
     config = json.loads((HERE / CONFIG).read_text(encoding="utf-8"))
-    for path, content in files(config).items():
+    for path, content in generated_files(config).items():
         (HERE / path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""A real Chromium for whichever test asks for a ``page``."""
+"""The fixture ``page``: a page in a real Chromium."""
 
 import shutil
 from collections.abc import Iterator
@@ -14,29 +14,30 @@ ARGUMENTS = [
     "--disable-quic",
     "--disable-sync",
     "--no-first-run",
-    # Ours may not need anything from the network, and a test that does should say so.
+    # No page may depend on the network; a test whose page does must fail.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 ]
-PATIENCE = 15_000
-"""Milliseconds that something on a page may take where other programs run at the same time."""
+TIMEOUT = 15_000
+"""Milliseconds that an action may take on a busy machine."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "console_errors: a failed request, which Chromium logs, belongs to this test"
+        "markers",
+        "console_errors: this test expects failed requests, which Chromium logs as errors",
     )
 
 
-# Not for the session: as long as playwright runs, asyncio takes this thread for one with a running
-# loop, and the asynchronous tests of other modules would be refused theirs.
+# Module scope, not session: while Playwright runs, asyncio considers an event loop running in this
+# thread, and the asynchronous tests of other modules could not start their own.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, headless, that reaches this machine alone."""
+    """Headless Chromium from Debian that can only reach this machine."""
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.fail("These tests need Chromium: apt-get install chromium", pytrace=False)
-    expect.set_options(timeout=PATIENCE)
-    # Playwright runs it without its sandbox, as root and containers need, and on a new profile.
+    expect.set_options(timeout=TIMEOUT)
+    # Playwright starts it with a new profile and without the sandbox, as root and containers need.
     with (
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS) as browser,
@@ -46,21 +47,22 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page of a visitor who was never here; the test fails if it logs an error."""
+    """A page in a fresh browser context; the test fails if the page logs an error."""
     expected = request.node.get_closest_marker("console_errors") is not None
-    with opened_page(browser, console_errors=expected) as page:
+    with open_page(browser, console_errors=expected) as page:
         yield page
 
 
 @contextmanager
-def opened_page(browser: Browser, *, console_errors: bool = False) -> Iterator[Page]:
+def open_page(browser: Browser, *, console_errors: bool = False) -> Iterator[Page]:
     errors: list[str] = []
     with browser.new_context() as context:
-        context.set_default_timeout(PATIENCE)
+        context.set_default_timeout(TIMEOUT)
         context.on("weberror", lambda error: errors.append(f"uncaught: {error.error}"))
         if not console_errors:
             context.on(
-                "console", lambda said: errors.append(said.text) if said.type == "error" else None
+                "console",
+                lambda message: errors.append(message.text) if message.type == "error" else None,
             )
         yield context.new_page()
     assert not errors, "the page logged errors:\n" + "\n".join(errors)

@@ -1,4 +1,4 @@
-"""Real servers for whichever test asks for one."""
+"""Fixtures that start real servers."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,18 +9,18 @@ from tests.serving import Server, StartServer
 
 pytest_plugins = ["chatledger.testing.dynamodb_local", "tests.browser", "tests.no_skips"]
 
-# These assert, and are no test files: without this a failure would not say what it saw.
+# Helpers that assert but are not test files; without this their failures show no values.
 pytest.register_assert_rewrite("tests.http")
 
 
 @pytest.fixture(scope="module")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
-    """``start_server(CHATLEDGER_WINDOW="2")``: one more server, on a port and file of its own."""
-    with ExitStack() as ends:
+    """Start a server: ``start_server(CHATLEDGER_WINDOW="2")``. Each has its own port and file."""
+    with ExitStack() as stack:
 
         def start(**environment: str) -> Server:
             server = Server(tmp_path_factory.mktemp("server"), **environment)
-            ends.callback(server.kill)
+            stack.callback(server.kill)
             server.start()
             return server
 
@@ -29,5 +29,5 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
 
 @pytest.fixture(scope="module")
 def server(start_server: StartServer) -> Server:
-    """One for the whole module: ``url``, ``log()``, ``kill()``, ``restart()``, ``stop()``."""
+    """A server with default settings, shared by the tests of a module."""
     return start_server()

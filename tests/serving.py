@@ -1,4 +1,4 @@
-"""A real ``chatledger serve`` for tests: a process on loopback, over a file that outlives it."""
+"""A real ``chatledger serve`` for tests: a process on loopback with a database file."""
 
 import os
 import re
@@ -15,58 +15,60 @@ from typing import Protocol
 
 import httpx
 
-START = 30.0
-"""Seconds that a server may take until it answers, on a slow machine."""
-END = 15.0
-"""Seconds that it may take to end after a signal."""
+START_SECONDS = 30.0
+"""Seconds that a server may take to start, on a slow machine."""
+STOP_SECONDS = 15.0
+"""Seconds that a server may take to stop after a signal."""
 
 
 class Server:
-    """``environment`` is what it finds there; no ``CHATLEDGER_*`` variable of ours reaches it."""
+    """A server with the variables ``environment``, and no other ``CHATLEDGER_*`` variable."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
         self.port = free_port()
-        self._given = {"CHATLEDGER_STORE": f"sqlite:///{folder / 'chatledger.db'}"} | environment
+        self._variables = {
+            "CHATLEDGER_STORE": f"sqlite:///{folder / 'chatledger.db'}"
+        } | environment
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"http://{self._given.get('CHATLEDGER_HOST', '127.0.0.1')}:{self.port}"
+        return f"http://{self._variables.get('CHATLEDGER_HOST', '127.0.0.1')}:{self.port}"
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the server and wait until it responds."""
         for _ in range(5):
             self._launch()
             if self._answers():
                 return
-            # Between the choice of the port and the server's start another program may take it.
-            if is_free(self.port):
+            # Another program may have taken the port before the server did.
+            if is_port_free(self.port):
                 break
             self.port = free_port()
         raise AssertionError(f"The server did not start. It said:\n{self.log()}")
 
     def log(self) -> str:
-        """What it has printed since the first start, on stdout and stderr."""
+        """Return what the server has printed since its first start, on stdout and stderr."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def kill(self) -> None:
-        """End it as a crash would (SIGKILL); it can tidy up nothing."""
+        """Kill the server (SIGKILL), as a crash would; it cannot clean up."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(END)
+            self._process.wait(STOP_SECONDS)
 
     def restart(self) -> None:
-        """Kill it, and start it on the same port and file."""
+        """Kill the server and start it again with the same port and file."""
         self.kill()
         self._launch()
         assert self._answers(), f"The server did not come back. It said:\n{self.log()}"
 
     def stop(self, by: signal.Signals = signal.SIGTERM) -> int:
-        """Ask it to end; how it did (``returncode``, negative where a signal ended it)."""
+        """Send a signal and return the exit code, negative if the signal killed the server."""
         assert self._process is not None, "it was never started"
         self._process.send_signal(by)
-        return self._process.wait(END)
+        return self._process.wait(STOP_SECONDS)
 
     @property
     def _log(self) -> Path:
@@ -77,7 +79,7 @@ class Server:
             self._process = subprocess.Popen(
                 SERVE,
                 cwd=self.folder,
-                env=environment(**self._given, CHATLEDGER_PORT=str(self.port)),
+                env=environment(**self._variables, CHATLEDGER_PORT=str(self.port)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -85,7 +87,7 @@ class Server:
 
     def _answers(self) -> bool:
         assert self._process is not None
-        end = time.monotonic() + START
+        end = time.monotonic() + START_SECONDS
         with httpx.Client(trust_env=False, timeout=5) as client:
             while time.monotonic() < end and self._process.poll() is None:
                 try:
@@ -99,7 +101,7 @@ class Server:
 
 
 class StartServer(Protocol):
-    """The fixture ``start_server``: a server with these variables, ended with the module."""
+    """Type of the fixture ``start_server``: start a server that is killed after the module."""
 
     def __call__(self, **environment: str) -> Server: ...
 
@@ -108,8 +110,8 @@ SERVE = [sys.executable, "-m", "chatledger", "serve"]
 
 
 @contextmanager
-def announced(folder: Path, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server, and the address that it prints, at the moment that it does."""
+def started_server(folder: Path, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Start a server; yield its process and URL as soon as it has printed the URL."""
     process = subprocess.Popen(
         SERVE,
         cwd=folder,
@@ -119,8 +121,8 @@ def announced(folder: Path, **variables: str) -> Iterator[tuple[subprocess.Popen
         stderr=subprocess.STDOUT,
         text=True,
     )
-    mute = Timer(START, process.kill)
-    mute.start()
+    watchdog = Timer(START_SECONDS, process.kill)
+    watchdog.start()
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -128,15 +130,15 @@ def announced(folder: Path, **variables: str) -> Iterator[tuple[subprocess.Popen
         assert address, line
         yield process, address[0]
     finally:
-        mute.cancel()
+        watchdog.cancel()
         process.kill()
         process.communicate()
 
 
-def environment(**given: str) -> dict[str, str]:
-    """Ours without what would configure a server, and ``given``."""
-    ours = {name: value for name, value in os.environ.items() if "CHATLEDGER" not in name}
-    return ours | given
+def environment(**variables: str) -> dict[str, str]:
+    """Return this process's environment without ``CHATLEDGER_*``, plus ``variables``."""
+    inherited = {name: value for name, value in os.environ.items() if "CHATLEDGER" not in name}
+    return inherited | variables
 
 
 def free_port() -> int:
@@ -146,9 +148,9 @@ def free_port() -> int:
         return port
 
 
-def is_free(port: int) -> bool:
+def is_port_free(port: int) -> bool:
     with socket.socket() as attempt:
-        # As servers do: a port whose last connections are still fading counts as free.
+        # As servers do, so that a port with connections in TIME_WAIT counts as free.
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             attempt.bind(("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""``copy``: what arrives is what was there, whatever stops it on the way."""
+"""Tests of ``copy`` and ``acopy``."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -11,11 +11,15 @@ import pytest
 
 from chatledger import Copied, Message, Progress, Store, acopy, copy
 from chatledger.stores.dynamodb import DynamoDBStore
-from chatledger.stores.sqlite import SQLiteStore
-from chatledger.stores.threads import ThreadedStore
+from chatledger.stores.sqlite import AsyncSQLiteStore, SQLiteStore
 from chatledger.testing.dynamodb_local import DynamoDBLocal
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.helpers import look, read_all, say, scan_all
+from chatledger.testing.store_contract.helpers import (
+    read_all,
+    scan_all,
+    snapshot_if_any,
+    user_messages,
+)
 from tests.stores.dynamodb.tables import new_table
 
 OPENERS = ("SQLite", "DynamoDB")
@@ -28,7 +32,7 @@ def clock() -> Clock:
 
 @pytest.fixture(scope="module")
 def tables(dynamodb_local: DynamoDBLocal) -> Iterator[Callable[[], str]]:
-    """Makes an empty table and tells its name."""
+    """A function that creates an empty table and returns its name."""
     client = dynamodb_local.client()
     made: list[str] = []
 
@@ -78,33 +82,33 @@ def stores(
 
 
 LONG = Random(1).randbytes(150_000).hex()
-"""Too long for one record, and not to be compressed to much less."""
+"""A text too long for one record, which hardly compresses."""
 ANN, BEN = "ann", "ben \N{GRINNING FACE}#\u00e9"
 
 
-def lived_in(store: Store, clock: Clock) -> None:
-    """Conversations of every kind, at other times than now."""
-    store.append("plain", say(*map(str, range(40))), owner=ANN)
+def fill_store(store: Store, clock: Clock) -> None:
+    """Add conversations of every kind, with times in the past."""
+    store.append("plain", user_messages(*map(str, range(40))), owner=ANN)
     clock.advance(timedelta(hours=1))
     store.create("empty", owner=ANN, title="Nothing yet", metadata={"a": [1, 1.0, None]})
     store.create("anonymous # \N{FAMILY}\u0000", title="\u00e9")
-    store.append("anonymous # \N{FAMILY}\u0000", say("nobody's"))
+    store.append("anonymous # \N{FAMILY}\u0000", user_messages("nobody's"))
     store.create("cut", owner=BEN, metadata={"deep": {"er": "x"}})
     for n in range(6):
-        store.append("cut", say(f"{n} a", f"{n} b"))
+        store.append("cut", user_messages(f"{n} a", f"{n} b"))
         clock.advance(timedelta(seconds=1))
         if n % 3 == 1:
             store.pop("cut", 3)
         if n % 4 == 2:
             store.replace("cut", read_all(store, "cut")[0].seq or 0, Message.user("another"))
     store.fork("cut", at=8, new_id="fork")
-    store.append("cleared", say("1", "2", "3"))
+    store.append("cleared", user_messages("1", "2", "3"))
     store.clear("cleared")
-    store.append("former", say("1", "2"), owner=ANN)
+    store.append("former", user_messages("1", "2"), owner=ANN)
     store.delete("former")
-    store.append("former", say("3", "4"), owner=BEN)
+    store.append("former", user_messages("3", "4"), owner=BEN)
     store.create("brief", owner=BEN, expires_in=timedelta(days=3))
-    store.append("brief", say("soon gone"))
+    store.append("brief", user_messages("soon gone"))
     created_at = datetime(2001, 2, 3, 4, 5, 6, 789_000, tzinfo=UTC)
     store.append(
         "messages",
@@ -118,7 +122,7 @@ def lived_in(store: Store, clock: Clock) -> None:
             ),
             Message.tool("", tool_call_id="1"),
             Message.user(LONG),
-            Message.user("behind a long one"),
+            Message.user("after a long one"),
         ],
         owner=ANN,
     )
@@ -127,16 +131,18 @@ def lived_in(store: Store, clock: Clock) -> None:
 
 
 def contents(store: Store) -> dict[str, Any]:
-    return {conversation.id: look(store, conversation.id) for conversation in scan_all(store)}
+    return {
+        conversation.id: snapshot_if_any(store, conversation.id) for conversation in scan_all(store)
+    }
 
 
-def same(one: Store, other: Store) -> bool:
+def have_same_contents(one: Store, other: Store) -> bool:
     return contents(one) == contents(other)
 
 
-def test_what_goes_to_dynamodb_and_back_is_the_same(stores: Stores, clock: Clock) -> None:
+def test_a_copy_to_dynamodb_and_back_is_identical(stores: Stores, clock: Clock) -> None:
     first, between, last = stores.sqlite(), stores.dynamodb(), stores.sqlite()
-    lived_in(first, clock)
+    fill_store(first, clock)
     before = contents(first)
     assert len(before) == 9
     messages = sum(seen.conversation.message_count for seen in before.values())
@@ -147,91 +153,120 @@ def test_what_goes_to_dynamodb_and_back_is_the_same(stores: Stores, clock: Clock
             assert copy(source, target) == Copied(9, 0, [])
     assert contents(first) == before
     for seen in before.values():
-        # What a client remembers of a conversation is as good afterwards as before.
-        it = seen.conversation
+        # A revision that a client saved before the copy is valid afterwards.
+        conversation = seen.conversation
         for target in (between, last):
-            assert target.append(it.id, say("on"), after=it.revision).revision == it.revision + 1
+            assert (
+                target.append(
+                    conversation.id, user_messages("on"), after=conversation.revision
+                ).revision
+                == conversation.revision + 1
+            )
 
 
-def test_what_was_lived_in_dynamodb_goes_to_sqlite_and_on(stores: Stores, clock: Clock) -> None:
+def test_a_dynamodb_store_can_be_copied_to_sqlite_and_back(stores: Stores, clock: Clock) -> None:
     first, second, third = stores.dynamodb(), stores.sqlite(), stores.dynamodb()
-    lived_in(first, clock)
+    fill_store(first, clock)
     for source, target in ((first, second), (second, third)):
         assert copy(source, target).mismatches == []
-        assert same(source, target)
+        assert have_same_contents(source, target)
 
 
-def test_only_the_owners_conversations_are_copied(stores: Stores, clock: Clock) -> None:
+def test_a_copy_for_one_owner_has_only_their_conversations(stores: Stores, clock: Clock) -> None:
     source, target = stores.sqlite(), stores.sqlite()
-    lived_in(source, clock)
+    fill_store(source, clock)
     assert copy(source, target, owner=ANN).conversations == 3
     assert set(contents(target)) == {"plain", "empty", "messages"}
     assert copy(source, target, owner="nobody") == Copied(0, 0, [])
 
 
-class Stopped(Exception):
+class CopyStopped(Exception):
     pass
 
 
 @pytest.mark.parametrize("kind", OPENERS)
-def test_a_copy_that_is_stopped_anywhere_goes_on_where_it_was(
+def test_a_stopped_copy_continues_where_it_was_stopped(
     stores: Stores, clock: Clock, kind: str
 ) -> None:
     source = stores.sqlite()
     target: Store = stores.sqlite() if kind == "SQLite" else stores.dynamodb()
-    lived_in(source, clock)
+    fill_store(source, clock)
     random = Random(7)
-    stops = brought = 0
+    stops = copied_before = 0
     while True:
         left = random.randrange(1, 8)
-        told: list[Progress] = []
+        reports: list[Progress] = []
 
-        def progress(step: Progress, told: list[Progress] = told, left: int = left) -> None:
-            told.append(step)
-            if len(told) == left:
-                raise Stopped
+        def progress(step: Progress, reports: list[Progress] = reports, left: int = left) -> None:
+            reports.append(step)
+            if len(reports) == left:
+                raise CopyStopped
 
         try:
             copied = copy(source, target, progress=progress if stops < 12 else None)
-        except Stopped:
+        except CopyStopped:
             stops += 1
-            brought += told[-1].messages
+            copied_before += reports[-1].messages
             continue
         break
     assert stops > 1
     assert copied.mismatches == []
-    assert same(source, target)
-    # Nothing that had arrived was brought again.
-    total = sum(it.message_count for it in scan_all(source))
-    assert brought + copied.messages == total
+    assert have_same_contents(source, target)
+    # No message was copied twice.
+    total = sum(each.message_count for each in scan_all(source))
+    assert copied_before + copied.messages == total
 
 
 def test_progress_counts_conversations_and_messages(stores: Stores, clock: Clock) -> None:
     source, target = stores.sqlite(), stores.sqlite()
-    lived_in(source, clock)
-    told: list[Progress] = []
-    copied = copy(source, target, progress=told.append)
-    assert told[-1].conversations == copied.conversations == 9
-    assert told[-1].messages == copied.messages
-    assert [step.messages for step in told] == sorted(step.messages for step in told)
-    assert {step.conversation_id for step in told} == set(contents(source))
+    fill_store(source, clock)
+    reports: list[Progress] = []
+    copied = copy(source, target, progress=reports.append)
+    assert reports[-1].conversations == copied.conversations == 9
+    assert reports[-1].messages == copied.messages
+    assert [step.messages for step in reports] == sorted(step.messages for step in reports)
+    assert {step.conversation_id for step in reports} == set(contents(source))
 
 
-def test_a_second_run_brings_what_came_meanwhile(stores: Stores, clock: Clock) -> None:
+def test_a_second_run_copies_what_changed_since(stores: Stores, clock: Clock) -> None:
     source, target = stores.sqlite(), stores.dynamodb()
-    lived_in(source, clock)
+    fill_store(source, clock)
     copy(source, target)
     clock.advance(timedelta(minutes=1))
-    source.append("plain", say("more", "and more"))
+    source.append("plain", user_messages("more", "and more"))
     source.update("empty", title="", metadata={"b": 2})
-    source.append("brief", say("a little longer"))
+    source.append("brief", user_messages("a little longer"))
     source.pop("plain", 1)
-    source.append("new", say("hello"))
+    source.append("new", user_messages("hello"))
     assert copy(source, target) == Copied(10, 3, [])
-    assert same(source, target)
+    assert have_same_contents(source, target)
 
 
-def test_what_the_target_holds_in_another_form_is_named_and_left_alone(
+@pytest.mark.parametrize("kind", OPENERS)
+def test_what_the_source_has_deleted_since_is_reported_and_deleted_on_request(
+    stores: Stores, kind: str
+) -> None:
+    source, target = stores.sqlite(), getattr(stores, kind.lower())()
+    for name in ("kept", "deleted"):
+        source.append(name, user_messages("Hi"), owner="ada")
+    copy(source, target)
+    source.delete("deleted")
+    assert copy(source, target).extra == ["deleted"]
+    assert target.get("deleted").message_count == 1
+    assert copy(source, target, delete_extra=True).extra == ["deleted"]
+    assert [found.id for found in scan_all(target)] == ["kept"]
+    assert copy(source, target).extra == []
+
+
+def test_a_copy_for_one_owner_reports_and_deletes_only_their_conversations(stores: Stores) -> None:
+    source, target = stores.sqlite(), stores.sqlite()
+    for name, owner in (("hers", "ada"), ("his", "bob")):
+        target.append(name, user_messages("Hi"), owner=owner)
+    assert copy(source, target, owner="ada", delete_extra=True).extra == ["hers"]
+    assert [found.id for found in scan_all(target)] == ["his"]
+
+
+def test_conversations_that_differ_in_the_target_are_reported_and_left_alone(
     stores: Stores, clock: Clock
 ) -> None:
     source, target = stores.sqlite(), stores.dynamodb()
@@ -247,64 +282,64 @@ def test_what_the_target_holds_in_another_form_is_named_and_left_alone(
     for store in (source, target):
         store.append("started later", [message])
         clock.advance(timedelta(seconds=1))
-    target.append("ahead", say("in the target alone"))
-    source.append("behind", say("2", "3"))
-    target.append("behind", say("in the target alone"))
+    target.append("ahead", user_messages("in the target alone"))
+    source.append("behind", user_messages("2", "3"))
+    target.append("behind", user_messages("in the target alone"))
     target.delete("owner")
-    target.append("owner", say("1"), owner=BEN)
+    target.append("owner", user_messages("1"), owner=BEN)
     source.clear("cut")
-    source.append("cut", say("4"))
+    source.append("cut", user_messages("4"))
     target.delete("deleted")
     before = contents(target)
     copied = copy(source, target)
     assert copied.conversations == 1
-    why = {mismatch.conversation_id: mismatch.why for mismatch in copied.mismatches}
-    assert set(why) == {
+    reasons = {mismatch.conversation_id: mismatch.why for mismatch in copied.mismatches}
+    assert set(reasons) == {
         *("other message", "ahead", "behind", "owner", "cut", "deleted", "started later")
     }
-    assert why["other message"] == "message 2 differs in the target"
-    assert why["ahead"] == "in the target it is at revision 3, ahead of the source's 2"
-    assert why["behind"] == "message 3 differs in the target"
-    assert why["owner"] == "its owner differs in the target"
-    assert why["cut"] == "message 2 of the target is not in the source"
-    assert why["started later"] == "its created_at differs in the target"
-    assert "that one has ended" in why["deleted"]
+    assert reasons["other message"] == "message 2 differs in the target"
+    assert reasons["ahead"] == "in the target it is at revision 3, ahead of the source's 2"
+    assert reasons["behind"] == "message 3 differs in the target"
+    assert reasons["owner"] == "its owner differs in the target"
+    assert reasons["cut"] == "message 2 of the target is not in the source"
+    assert reasons["started later"] == "its created_at differs in the target"
+    assert "it was deleted or has expired" in reasons["deleted"]
     assert contents(target) == before
 
 
 @pytest.mark.parametrize("kind", OPENERS)
-def test_the_source_may_be_written_to_meanwhile(stores: Stores, clock: Clock, kind: str) -> None:
+def test_the_source_may_change_during_the_copy(stores: Stores, clock: Clock, kind: str) -> None:
     source: Store = stores.sqlite() if kind == "SQLite" else stores.dynamodb()
     target = stores.sqlite()
     for name in ("a", "b", "c"):
-        source.append(name, say(*map(str, range(60))))
+        source.append(name, user_messages(*map(str, range(60))))
     more = iter(range(4))
 
     def write(step: Progress) -> None:
         if next(more, None) is not None:
-            source.append(step.conversation_id, say("meanwhile"))
+            source.append(step.conversation_id, user_messages("meanwhile"))
 
     copied = copy(source, target, progress=write)
     assert copied.mismatches == []
     assert copy(source, target).mismatches == []
-    assert same(source, target)
+    assert have_same_contents(source, target)
 
 
-def test_a_conversation_that_ends_meanwhile_is_not_copied(stores: Stores) -> None:
+def test_a_conversation_deleted_during_the_copy_is_not_copied(stores: Stores) -> None:
     source, target = stores.sqlite(), stores.sqlite()
     for name in ("a", "b", "c"):
-        source.append(name, say("1"))
+        source.append(name, user_messages("1"))
 
     def delete(step: Progress) -> None:
-        if step.conversation_id == "a" and look(source, "b"):
+        if step.conversation_id == "a" and snapshot_if_any(source, "b"):
             source.delete("b")
 
     assert copy(source, target, progress=delete) == Copied(2, 2, [])
     assert set(contents(target)) == {"a", "c"}
 
 
-class Counting(SQLiteStore):
-    """Notes how many characters were read at once at the most."""
+class CountingStore(SQLiteStore):
+    """A store that records the largest number of characters in one page."""
 
     most = 0
 
@@ -315,47 +350,47 @@ class Counting(SQLiteStore):
 
 
 def test_long_messages_are_not_read_all_at_once(tmp_path: Path) -> None:
-    with Counting(tmp_path / "a.db") as source, Counting(tmp_path / "b.db") as target:
+    with CountingStore(tmp_path / "a.db") as source, CountingStore(tmp_path / "b.db") as target:
         for _ in range(20):
-            source.append("long", say("x" * 250_000, "y" * 250_000))
+            source.append("long", user_messages("x" * 250_000, "y" * 250_000))
         assert copy(source, target) == Copied(1, 40, [])
-        # The first page is of 16 messages, whatever they are.
+        # The first page has 16 messages, however long they are.
         assert max(source.most, target.most) <= 16 * 250_000
 
 
-def test_two_copies_at_once_are_one(stores: Stores, clock: Clock) -> None:
+def test_two_concurrent_copies_have_the_result_of_one(stores: Stores, clock: Clock) -> None:
     source, target = stores.sqlite(), stores.dynamodb()
-    source.append("a", say(*map(str, range(300))))
+    source.append("a", user_messages(*map(str, range(300))))
     inner: list[Copied] = []
 
-    def again(step: Progress) -> None:
+    def copy_again(step: Progress) -> None:
         if not inner:
             inner.append(copy(source, target))
 
-    assert copy(source, target, progress=again).mismatches == []
+    assert copy(source, target, progress=copy_again).mismatches == []
     assert inner[0].mismatches == []
-    assert same(source, target)
+    assert have_same_contents(source, target)
 
 
-def test_a_lifetime_goes_along(stores: Stores, clock: Clock) -> None:
+def test_lifetimes_are_copied(stores: Stores, clock: Clock) -> None:
     source = stores.sqlite(expire_after=timedelta(days=2))
     for target in (stores.sqlite(), stores.dynamodb()):
-        source.append("a", say("1"))
+        source.append("a", user_messages("1"))
         clock.advance(timedelta(days=1))
         assert copy(source, target).mismatches == []
         assert target.get("a").expires_at == source.get("a").expires_at
         with clock.stopped():
-            target.append("a", say("2"))
+            target.append("a", user_messages("2"))
             assert target.get("a").expires_at == clock() + timedelta(days=2)
         source.delete("a")
         clock.advance(timedelta(days=2))
 
 
-def test_a_target_that_expires_lets_what_lived_for_ever_live_from_now_on(
+def test_a_target_with_a_lifetime_applies_it_to_conversations_without_one(
     stores: Stores, clock: Clock
 ) -> None:
     source = stores.sqlite()
-    source.append("a", say("1"))
+    source.append("a", user_messages("1"))
     clock.advance(timedelta(days=100))
     for target in (
         stores.sqlite(expire_after=timedelta(days=2)),
@@ -366,18 +401,24 @@ def test_a_target_that_expires_lets_what_lived_for_ever_live_from_now_on(
             assert target.get("a").expires_at == clock() + timedelta(days=2)
 
 
-def test_async_stores_are_copied_alike(stores: Stores, clock: Clock) -> None:
+def test_async_stores_are_copied_in_the_same_way(
+    stores: Stores, clock: Clock, tmp_path: Path
+) -> None:
     source, target = stores.sqlite(), stores.sqlite()
-    lived_in(source, clock)
+    fill_store(source, clock)
 
     async def run() -> Copied:
-        return await acopy(ThreadedStore(source), ThreadedStore(target))
+        async with (
+            AsyncSQLiteStore(tmp_path / "0.db", clock=clock) as async_source,
+            AsyncSQLiteStore(tmp_path / "1.db", clock=clock) as async_target,
+        ):
+            return await acopy(async_source, async_target)
 
     assert asyncio.run(run()).conversations == 9
-    assert same(source, target)
+    assert have_same_contents(source, target)
 
 
-def test_a_store_copied_to_itself_stays_as_it_is(stores: Stores, clock: Clock) -> None:
+def test_a_store_copied_to_itself_stays_unchanged(stores: Stores, clock: Clock) -> None:
     store = stores.sqlite()
-    lived_in(store, clock)
+    fill_store(store, clock)
     assert copy(store, store) == Copied(9, 0, [])

@@ -1,4 +1,4 @@
-"""A program that logs everything writes down nothing that was said, whatever libraries carry it."""
+"""A program that logs everything at DEBUG logs no content of messages."""
 
 import os
 import subprocess
@@ -12,8 +12,8 @@ from chatledger.testing.bedrock_server import BedrockServer, Fails, Says, Thrott
 from chatledger.testing.dynamodb_local import REGION, DynamoDBLocal
 from tests.stores.dynamodb.tables import new_table
 
-SAID = ("quetzal-7431", "axolotl-99", "capybara-5", "narwhal-12", "a-key-of-mine")
-"""By the user, the model, the system prompt, the service in an error, and in the header."""
+SECRETS = ("quetzal-7431", "axolotl-99", "capybara-5", "narwhal-12", "a-key-of-mine")
+"""The user's message, the reply, the system prompt, the service's error and the idempotency key."""
 
 PROGRAM = """
 import asyncio, logging, sys
@@ -22,26 +22,26 @@ from chatledger import ChatledgerError, open_async_store, open_store
 from chatledger.chat import Chat, SyncChat
 from chatledger.models.bedrock import BedrockModel
 
-url, said, prompt, key = sys.argv[1:]
+url, message, prompt, key = sys.argv[1:]
 model = BedrockModel("amazon.nova-lite-v1:0", patience=0.5)
 
 with open_store(url) as store:
     chat = SyncChat(store, model, system_prompt=prompt)
-    place = chat.send(said, owner="bob", idempotency_key=key).conversation_id
-    list(chat.regenerate(place))
+    conversation_id = chat.send(message, owner="bob", idempotency_key=key).conversation_id
+    list(chat.regenerate(conversation_id))
     for _ in range(2):
         try:
-            chat.send(said, conversation_id=place)
+            chat.send(message, conversation_id=conversation_id)
         except ChatledgerError as error:
             logging.error("it failed: %s", error)
 
 async def main():
     async with open_async_store(url) as store:
         chat = Chat(store, model, system_prompt=prompt)
-        await chat.send(said, owner="bob")
+        await chat.send(message, owner="bob")
         for _ in range(2):
             try:
-                await chat.send(said, conversation_id=place)
+                await chat.send(message, conversation_id=conversation_id)
             except ChatledgerError as error:
                 logging.error("it failed: %s", error)
     await model.close()
@@ -57,13 +57,17 @@ def table(dynamodb_local: DynamoDBLocal) -> Iterator[str]:
     client.close()
 
 
-def test_nothing_that_was_said_is_in_any_line_of_a_log_at_any_level(
+def test_no_message_content_is_logged_at_any_level(
     dynamodb_local: DynamoDBLocal, table: str, tmp_path: Path
 ) -> None:
-    said, reply, prompt, told, key = SAID
+    message, reply, prompt, error_text, key = SECRETS
     with BedrockServer() as bedrock:
         bedrock.script(
-            Says(reply), Says(reply), Fails("ValidationException", told), Throttles(), Says(reply)
+            Says(reply),
+            Says(reply),
+            Fails("ValidationException", error_text),
+            Throttles(),
+            Says(reply),
         )
         url = f"dynamodb://{table}?region={REGION}&endpoint={dynamodb_local.endpoint}"
         environment = {
@@ -71,7 +75,7 @@ def test_nothing_that_was_said_is_in_any_line_of_a_log_at_any_level(
         }
         environment |= bedrock.environment
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, url, said, prompt, key],
+            [sys.executable, "-c", PROGRAM, url, message, prompt, key],
             env=environment,
             cwd=tmp_path,
             capture_output=True,
@@ -81,5 +85,5 @@ def test_nothing_that_was_said_is_in_any_line_of_a_log_at_any_level(
         )
     assert done.returncode == 0, done.stderr[-3_000:]
     assert "DEBUG" in done.stderr, "nothing was logged at all"
-    for word in (*SAID, bedrock.environment["AWS_SECRET_ACCESS_KEY"]):
+    for word in (*SECRETS, bedrock.environment["AWS_SECRET_ACCESS_KEY"]):
         assert word not in done.stderr

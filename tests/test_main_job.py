@@ -1,4 +1,4 @@
-"""The main job, as seen by a user: talk, lose the server, come back, be remembered."""
+"""The main job as a user sees it: a conversation survives the crash of its server."""
 
 from collections.abc import Iterator
 
@@ -6,38 +6,38 @@ import httpx
 import pytest
 
 from tests.http.client import (
-    answer_of,
-    connected,
-    events,
-    eventually,
-    said,
-    shown,
-    someone,
-    streamed,
-    talk,
+    new_user,
+    open_client,
+    open_stream,
+    read_conversation,
+    read_events,
+    send_message,
+    success_body,
+    transcript,
+    wait_until,
 )
 from tests.serving import Server, StartServer
 
 
 @pytest.fixture
 def client(server: Server) -> Iterator[httpx.Client]:
-    with connected(server.url) as client:
+    with open_client(server.url) as client:
         yield client
 
 
-def test_a_name_is_known_after_the_server_was_killed(server: Server) -> None:
-    with connected(server.url) as client:
-        place = said(client, "Hi, I am Bob", user_id="bob")["conversation_id"]
+def test_a_name_is_remembered_after_the_server_was_killed(server: Server) -> None:
+    with open_client(server.url) as client:
+        conversation_id = send_message(client, "Hi, I am Bob", user_id="bob")["conversation_id"]
 
     server.restart()
 
-    with connected(server.url) as client:
-        question = {"user_id": "bob", "conversation_id": place}
-        answer = said(client, "What is my name?", **question)
-        assert answer["conversation_id"] == place
+    with open_client(server.url) as client:
+        question = {"user_id": "bob", "conversation_id": conversation_id}
+        answer = send_message(client, "What is my name?", **question)
+        assert answer["conversation_id"] == conversation_id
         assert "Bob" in answer["response"]
-        # It knows from this conversation, and from no other.
-        assert "Bob" not in said(client, "What is my name?", user_id="eve")["response"]
+        # The name comes from this conversation and from no other.
+        assert "Bob" not in send_message(client, "What is my name?", user_id="eve")["response"]
 
 
 @pytest.mark.parametrize(
@@ -45,35 +45,35 @@ def test_a_name_is_known_after_the_server_was_killed(server: Server) -> None:
     [
         ("What did I tell you first?", ["My cat is called Minka"]),
         ("What did I say last?", ["I live in Bergen"]),
-        # Before the question, or with it: both are true.
+        # Counted with or without the question: both are true.
         ("How often have I written?", ["3", "4"]),
     ],
 )
-def test_what_was_said_is_known_after_the_server_was_killed(
+def test_earlier_messages_are_remembered_after_the_server_was_killed(
     server: Server, question: str, known: list[str]
 ) -> None:
-    told = {"user_id": someone()}
-    with connected(server.url) as client:
+    fields = {"user_id": new_user()}
+    with open_client(server.url) as client:
         for message in ("My cat is called Minka", "I like rain", "I live in Bergen"):
-            told["conversation_id"] = said(client, message, **told)["conversation_id"]
+            fields["conversation_id"] = send_message(client, message, **fields)["conversation_id"]
 
     server.restart()
 
-    with connected(server.url) as client:
-        answer = said(client, question, **told)["response"]
+    with open_client(server.url) as client:
+        answer = send_message(client, question, **fields)["response"]
     assert any(text in answer for text in known), answer
 
 
-def test_a_server_killed_in_the_middle_of_a_reply_keeps_what_the_user_said(
+def test_the_users_message_survives_a_server_killed_during_the_reply(
     start_server: StartServer,
 ) -> None:
     server = start_server(CHATLEDGER_OFFLINE_PACE="0.2", CHATLEDGER_LEASE="2s")
     with (
-        connected(server.url) as client,
-        streamed(client, message="Hi, I am Bob", user_id="bob") as response,
+        open_client(server.url) as client,
+        open_stream(client, message="Hi, I am Bob", user_id="bob") as response,
     ):
-        stream = events(response)
-        place = next(stream)[1]["conversation_id"]
+        stream = read_events(response)
+        conversation_id = next(stream)[1]["conversation_id"]
         assert next(stream)[0] == "piece"
         server.kill()
         with pytest.raises(httpx.RemoteProtocolError):
@@ -81,16 +81,20 @@ def test_a_server_killed_in_the_middle_of_a_reply_keeps_what_the_user_said(
 
     server.restart()
 
-    with connected(server.url) as client:
-        assert talk(shown(client, place))[0] == ("user", "Hi, I am Bob")
-        question = {"message": "What is my name?", "user_id": "bob", "conversation_id": place}
-        # The turn that died holds it for what was left of its lease.
+    with open_client(server.url) as client:
+        assert transcript(read_conversation(client, conversation_id))[0] == ("user", "Hi, I am Bob")
+        question = {
+            "message": "What is my name?",
+            "user_id": "bob",
+            "conversation_id": conversation_id,
+        }
+        # The interrupted turn blocks the conversation until its lease expires.
 
-        def answered() -> str | None:
+        def answer_when_free() -> str | None:
             answer = client.post("/chat", json=question)
             if answer.status_code == 409:
                 assert 1 <= int(answer.headers["Retry-After"]) <= 2
                 return None
-            return str(answer_of(answer)["response"])
+            return str(success_body(answer)["response"])
 
-        assert "Bob" in eventually(answered)
+        assert "Bob" in wait_until(answer_when_free)

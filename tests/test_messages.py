@@ -1,4 +1,4 @@
-"""The vocabulary: what a message may hold, what is refused, and what comes back."""
+"""Messages: the values they accept and reject, and that stored ones come back equal."""
 
 import json
 import math
@@ -15,29 +15,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatledger.errors import InvalidMessage, MessageTooLarge
-from chatledger.messages import MESSAGE_BYTES, METADATA_BYTES, Message, decode, encode, new_id, now
+from chatledger.messages import (
+    MAX_MESSAGE_BYTES,
+    MAX_MESSAGE_METADATA_BYTES,
+    Message,
+    decode,
+    encode,
+    new_id,
+    now,
+)
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 
 def nested(levels: int) -> list[Any]:
-    """A list in a list, ``levels`` of them."""
+    """Return ``levels`` lists, each within the next."""
     value: list[Any] = []
     for _ in range(levels - 1):
         value = [value]
     return value
 
 
-ITSELF: list[Any] = []
-ITSELF.append(ITSELF)
+RECURSIVE: list[Any] = []
+RECURSIVE.append(RECURSIVE)
 
-BASE64 = "encode it as text, say with base64."
-SURROGATE = "which no encoding can store; decode the text it came from properly."
-NO_JSON = "only None, bool, int, float, str, list and dict can be stored and come back equal."
-TOO_DEEP = "is nested over 100 deep; flatten it or store it as text."
-AWARE = (
+BASE64 = "encode it as text, for example with base64."
+SURROGATE = "which UTF-8 cannot encode; decode the text correctly where it comes from."
+NOT_JSON = "only None, bool, int, float, str, list and dict can be stored and come back equal."
+TOO_DEEP = "is nested more than 100 levels deep; flatten it or store it as text."
+NEEDS_TIME_ZONE = (
     "created_at must be an aware datetime, such as datetime.now(UTC); "
-    "a time without a zone means another moment on another machine."
+    "without a time zone it means a different moment on each machine."
 )
 
 
@@ -69,23 +77,26 @@ AWARE = (
             {"content": [None]},
             "content[0] is of type NoneType; a content block is a str or a dict.",
         ),
-        ({"content": "hi \ud83d"}, f"content holds a lone surrogate at character 3, {SURROGATE}"),
+        (
+            {"content": "hi \ud83d"},
+            f"content contains a lone surrogate at character 3, {SURROGATE}",
+        ),
         (
             {"content": ["hi", "\udc80"]},
-            f"content[1] holds a lone surrogate at character 0, {SURROGATE}",
+            f"content[1] contains a lone surrogate at character 0, {SURROGATE}",
         ),
         (
             {"content": [{"type": "image", "data": b"..."}]},
             f"content[0].data is of type bytes; {BASE64}",
         ),
-        ({"content": [{"a": ITSELF}]}, f"content[0].a{'[0]' * 98} {TOO_DEEP}"),
+        ({"content": [{"a": RECURSIVE}]}, f"content[0].a{'[0]' * 98} {TOO_DEEP}"),
         ({"id": ""}, "id must have 1 to 1,000 bytes in UTF-8."),
         ({"id": "é" * 501}, "id must have 1 to 1,000 bytes in UTF-8."),
-        ({"id": "\ud800"}, f"id holds a lone surrogate at character 0, {SURROGATE}"),
+        ({"id": "\ud800"}, f"id contains a lone surrogate at character 0, {SURROGATE}"),
         ({"id": 7}, "id is of type int; it must be a str."),
         ({"id": None}, "id is None; it must be a str."),
-        ({"created_at": datetime(2026, 5, 1)}, AWARE),
-        ({"created_at": "2026-05-01T12:00:00Z"}, AWARE),
+        ({"created_at": datetime(2026, 5, 1)}, NEEDS_TIME_ZONE),
+        ({"created_at": "2026-05-01T12:00:00Z"}, NEEDS_TIME_ZONE),
         ({"metadata": None}, "metadata is None; it must be a dict."),
         ({"metadata": [("a", 1)]}, "metadata is of type list; it must be a dict."),
         ({"metadata": {"photo": b"..."}}, f"metadata.photo is of type bytes; {BASE64}"),
@@ -101,11 +112,11 @@ AWARE = (
         ),
         (
             {"metadata": {"a": {"b": "\udfff"}}},
-            f"metadata.a.b holds a lone surrogate at character 0, {SURROGATE}",
+            f"metadata.a.b contains a lone surrogate at character 0, {SURROGATE}",
         ),
         (
             {"metadata": {"a": {"b\ud800": 1}}},
-            f"a key of metadata.a holds a lone surrogate at character 1, {SURROGATE}",
+            f"a key of metadata.a contains a lone surrogate at character 1, {SURROGATE}",
         ),
         ({"metadata": {"a": {1: "one"}}}, "metadata.a has the key 1; keys must be str."),
         ({"metadata": {None: "none"}}, "metadata has the key None; keys must be str."),
@@ -113,16 +124,16 @@ AWARE = (
             {"metadata": {"pair": (1, 2)}},
             "metadata.pair is a tuple, which would come back as a list; pass a list.",
         ),
-        ({"metadata": {"a": {1, 2}}}, f"metadata.a is of type set; {NO_JSON}"),
-        ({"metadata": {"a": [object()]}}, f"metadata.a[0] is of type object; {NO_JSON}"),
-        ({"metadata": {"at": NOON}}, f"metadata.at is of type datetime; {NO_JSON}"),
+        ({"metadata": {"a": {1, 2}}}, f"metadata.a is of type set; {NOT_JSON}"),
+        ({"metadata": {"a": [object()]}}, f"metadata.a[0] is of type object; {NOT_JSON}"),
+        ({"metadata": {"at": NOON}}, f"metadata.at is of type datetime; {NOT_JSON}"),
         (
             {"metadata": {"n": 2**2000}},
-            "metadata.n is an integer of over 600 digits; store it as text.",
+            "metadata.n is an integer of more than 600 digits; store it as text.",
         ),
         (
             {"metadata": {"n": -(10**5000)}},
-            "metadata.n is an integer of over 600 digits; store it as text.",
+            "metadata.n is an integer of more than 600 digits; store it as text.",
         ),
         ({"metadata": {"a": nested(100)}}, f"metadata.a{'[0]' * 99} {TOO_DEEP}"),
         ({"extra": {"usage": {"cost": math.inf}}}, "extra.usage.cost is inf, "),
@@ -132,15 +143,15 @@ AWARE = (
         ),
     ],
 )
-def test_what_cannot_come_back_equal_is_refused_with_a_sentence_that_names_the_part(
+def test_a_field_that_cannot_come_back_equal_is_rejected_by_an_error_that_names_it(
     fields: dict[str, Any], sentence: str
 ) -> None:
-    with pytest.raises(InvalidMessage) as refused:
+    with pytest.raises(InvalidMessage) as raised:
         Message(**({"role": "user", "content": "hello"} | fields))
-    assert str(refused.value).startswith(sentence)
+    assert str(raised.value).startswith(sentence)
 
 
-def test_a_refusal_is_a_value_error_too() -> None:
+def test_an_invalid_message_is_also_a_value_error() -> None:
     with pytest.raises(ValueError, match="role is 'robot'"):
         Message(role="robot")  # type: ignore[arg-type]
 
@@ -160,14 +171,14 @@ def test_a_refusal_is_a_value_error_too() -> None:
     ],
     ids=lambda fields: f"{fields}"[:30],
 )
-def test_what_is_just_within_the_limits_comes_back(fields: dict[str, Any]) -> None:
+def test_values_just_within_the_limits_come_back(fields: dict[str, Any]) -> None:
     message = Message(**({"role": "user", "content": "hello"} | fields))
     assert decode(encode(message), seq=1) == message
 
 
-def test_metadata_may_be_as_large_as_is_said_and_no_byte_larger() -> None:
-    # {"a":"..."} is eight bytes around the text, and é two in UTF-8.
-    fits = "é" * ((METADATA_BYTES - 8) // 2)
+def test_metadata_may_be_as_large_as_the_limit_and_not_a_byte_larger() -> None:
+    # The text is within {"a":"..."}, eight bytes; é takes two bytes in UTF-8.
+    fits = "é" * ((MAX_MESSAGE_METADATA_BYTES - 8) // 2)
     assert Message.user("hello", metadata={"a": fits}).metadata == {"a": fits}
     with pytest.raises(
         InvalidMessage, match=r"^metadata is 16,385 bytes as JSON, over the limit of 16,384\.$"
@@ -176,25 +187,25 @@ def test_metadata_may_be_as_large_as_is_said_and_no_byte_larger() -> None:
 
 
 def test_extra_may_be_larger_than_metadata() -> None:
-    large: dict[str, Any] = {"thinking": "x" * METADATA_BYTES}
+    large: dict[str, Any] = {"thinking": "x" * MAX_MESSAGE_METADATA_BYTES}
     assert Message.assistant(extra=large).extra == large
 
 
-def test_a_message_may_be_as_large_as_is_said_and_no_byte_larger() -> None:
+def test_a_message_may_be_as_large_as_the_limit_and_not_a_byte_larger() -> None:
     empty = Message.user("", id="large", created_at=NOON)
-    room = MESSAGE_BYTES - len(encode(empty).encode())
+    room = MAX_MESSAGE_BYTES - len(encode(empty).encode())
     fits = replace(empty, content="é" * (room // 2) + "x" * (room % 2))
-    assert len(encode(fits).encode()) == MESSAGE_BYTES
-    with pytest.raises(MessageTooLarge) as refused:
+    assert len(encode(fits).encode()) == MAX_MESSAGE_BYTES
+    with pytest.raises(MessageTooLarge) as raised:
         encode(replace(fits, content=f"{fits.content}x"))
-    assert (refused.value.size, refused.value.limit) == (MESSAGE_BYTES + 1, MESSAGE_BYTES)
-    assert str(refused.value) == (
+    assert (raised.value.size, raised.value.limit) == (MAX_MESSAGE_BYTES + 1, MAX_MESSAGE_BYTES)
+    assert str(raised.value) == (
         "Message 'large' is 16,777,217 bytes as JSON, over the limit of 16,777,216; "
         "keep large content elsewhere and store a link to it."
     )
 
 
-def test_a_later_change_of_the_callers_values_does_not_change_the_message() -> None:
+def test_changing_the_values_passed_in_does_not_change_the_message() -> None:
     block: dict[str, Any] = {"type": "text", "parts": ["one"]}
     content: Any = [block]
     metadata: dict[str, Any] = {"tags": ["a"]}
@@ -244,7 +255,7 @@ class Role(StrEnum):
     USER = "user"
 
 
-def test_values_of_subclasses_come_out_plain_and_equal() -> None:
+def test_values_of_subclasses_become_plain_and_equal() -> None:
     message = Message(
         role=Role.USER,  # type: ignore[arg-type]
         content=Text("hello"),
@@ -256,14 +267,14 @@ def test_values_of_subclasses_come_out_plain_and_equal() -> None:
     assert (type(message.role), message.role) == (str, "user")
     assert (type(message.content), message.content) == (str, "hello")
     assert (type(message.id), message.id) == (str, "id")
-    # repr tells the types too: a plain 3 is not <Level.HIGH: 3>.
+    # repr shows the types too: a plain 3 is not <Level.HIGH: 3>.
     assert repr(message.metadata) == "{'red': 'red', 'i': 3, 'f': 0.5, 'l': ['t']}"
     assert {type(key) for key in message.metadata} == {str}
     assert [type(value) for value in message.metadata.values()] == [str, int, float, list]
     assert decode(encode(message), seq=1) == message
 
 
-def test_times_are_kept_in_utc_to_the_millisecond() -> None:
+def test_times_are_stored_in_utc_to_the_millisecond() -> None:
     zone = timezone(timedelta(hours=-5, minutes=-30))
     made = Message.user("hello", created_at=datetime(2026, 5, 1, 20, 0, 0, 123_999, zone))
     assert made.created_at == datetime(2026, 5, 2, 1, 30, 0, 123_000, UTC)
@@ -271,7 +282,7 @@ def test_times_are_kept_in_utc_to_the_millisecond() -> None:
     assert decode(encode(made), seq=1).created_at == made.created_at
 
 
-def test_a_message_is_made_at_the_present_moment() -> None:
+def test_a_message_is_created_now_by_default() -> None:
     before = now()
     made = Message.user("hello").created_at
     assert before <= made <= now()
@@ -286,23 +297,23 @@ def test_ids_are_uuids_of_version_7_unique_and_in_the_order_they_were_made() -> 
     assert Message.user("hello").id > ids[-1]
 
 
-def test_where_a_message_lies_is_not_what_it_is() -> None:
+def test_the_seq_is_not_part_of_equality() -> None:
     message = Message.user("hello")
     assert message.seq is None
-    assert message.at(7) == message == message.at(8)
-    assert message.at(7).seq == 7
+    assert message.with_seq(7) == message == message.with_seq(8)
+    assert message.with_seq(7).seq == 7
     assert message.seq is None
     assert message != replace(message, id=new_id())
 
 
-def test_a_message_for_each_role() -> None:
+def test_there_is_a_constructor_for_each_role() -> None:
     assert Message.user("hi").role == "user"
     assert Message.system("Be kind.").role == "system"
     assert Message.assistant("Hello!").role == "assistant"
     assert Message.tool("12:00", tool_call_id="call_1").role == "tool"
 
 
-def test_a_reply_may_hold_tool_calls_alone() -> None:
+def test_a_reply_may_consist_of_tool_calls_only() -> None:
     call: dict[str, Any] = {"id": "call_1", "name": "clock", "args": {"zone": None}}
     reply = Message.assistant(tool_calls=[call], extra={"model": "offline"})
     assert reply.content == ""
@@ -312,7 +323,7 @@ def test_a_reply_may_hold_tool_calls_alone() -> None:
     assert decode(encode(reply), seq=1).tool_calls == [call]
 
 
-def test_a_tools_result_says_which_call_it_answers() -> None:
+def test_a_tool_result_names_the_call_it_answers() -> None:
     result = Message.tool("12:00", tool_call_id="call_1", extra={"status": "success"})
     assert result.tool_call_id == "call_1"
     assert result.extra == {"status": "success", "tool_call_id": "call_1"}
@@ -330,7 +341,7 @@ def test_a_tools_result_says_which_call_it_answers() -> None:
         ([{"type": "text", "text": None}, {"text": ["e"]}], ""),
     ],
 )
-def test_the_text_of_a_message_is_what_its_blocks_say(content: Any, text: str) -> None:
+def test_the_text_of_a_message_is_its_text_blocks_joined(content: Any, text: str) -> None:
     assert Message.user(content).text == text
 
 
@@ -359,11 +370,11 @@ MESSAGES = st.builds(
 
 @given(MESSAGES)
 @settings(max_examples=200, deadline=None)
-def test_what_was_stored_comes_back_equal_and_of_the_same_types(message: Message) -> None:
+def test_a_stored_message_comes_back_equal_and_of_the_same_types(message: Message) -> None:
     back = decode(encode(message), seq=5)
     assert back == message
-    # repr tells 1 from 1.0 and from True, and -0.0 from 0.0; what it says of seq differs.
-    assert repr(back) == repr(message.at(5))
+    # repr distinguishes 1 from 1.0 and True, and -0.0 from 0.0; it also includes the seq.
+    assert repr(back) == repr(message.with_seq(5))
 
 
 ANYTHING = st.recursive(
@@ -385,21 +396,21 @@ ANYTHING = st.recursive(
 
 @given(ANYTHING)
 @settings(max_examples=300, deadline=None)
-def test_what_is_not_refused_comes_back(value: Any) -> None:
-    held = {"value": value}
+def test_every_value_that_is_accepted_comes_back(value: Any) -> None:
+    fields = {"value": value}
     with suppress(InvalidMessage):
-        message = Message.user([held], metadata=held, extra=held)
+        message = Message.user([fields], metadata=fields, extra=fields)
         back = decode(encode(message).encode().decode(), seq=1)
-        assert repr([back.content, back.metadata, back.extra]) == repr([[held], held, held])
+        assert repr([back.content, back.metadata, back.extra]) == repr([[fields], fields, fields])
 
 
-def test_what_a_version_with_other_rules_wrote_is_still_read() -> None:
+def test_messages_written_under_other_rules_can_still_be_read() -> None:
     body = {
         "role": "developer",  # unknown today
         "content": "hello",
         "id": "",
         "created_at": "2026-05-01T12:00:00Z",
-        "metadata": {"large": "x" * (METADATA_BYTES + 1), "deep": nested(150)},
+        "metadata": {"large": "x" * (MAX_MESSAGE_METADATA_BYTES + 1), "deep": nested(150)},
         "reactions": ["a key that is unknown today"],
     }
     message = decode(json.dumps(body), seq=3)
@@ -407,21 +418,21 @@ def test_what_a_version_with_other_rules_wrote_is_still_read() -> None:
     assert message.created_at == NOON
     assert message.metadata == body["metadata"]
     assert message.extra == {}
-    # And it goes on to other conversations as it is.
+    # It can also be copied to another conversation unchanged.
     assert decode(encode(message), seq=3) == message
 
 
-def test_what_is_no_dict_is_refused_as_extra_beside_tool_calls_too() -> None:
+def test_extra_must_be_a_dict_even_with_tool_calls() -> None:
     with pytest.raises(InvalidMessage, match="extra is of type list"):
         Message.assistant(extra=[1], tool_calls=[{"id": "call_1"}])  # type: ignore[arg-type]
 
 
-def test_tool_calls_that_are_null_are_none() -> None:
+def test_null_tool_calls_count_as_none() -> None:
     assert Message.assistant("Hi", extra={"tool_calls": None}).tool_calls == []
 
 
 @pytest.mark.parametrize("year", [1, 9999])
-def test_a_time_that_utc_does_not_have_is_refused(year: int) -> None:
+def test_a_time_outside_the_years_of_utc_is_rejected(year: int) -> None:
     zone = timezone(timedelta(hours=1 if year == 1 else -1))
     edge = (
         datetime(year, 1, 1, tzinfo=zone)

@@ -1,4 +1,4 @@
-"""What CI makes of a test that does not run."""
+"""Skipped tests count as failed in CI."""
 
 import os
 import subprocess
@@ -25,9 +25,7 @@ MODULE = "import pytest; pytest.importorskip('no_such_module')"
     ("ci", "summary", "status"),
     [("", "1 passed, 2 skipped, 1 xfailed", 0), ("true", "1 passed, 1 xfailed, 2 errors", 1)],
 )
-def test_what_is_skipped_fails_in_ci_alone(
-    tmp_path: Path, ci: str, summary: str, status: int
-) -> None:
+def test_skipped_tests_fail_only_in_ci(tmp_path: Path, ci: str, summary: str, status: int) -> None:
     (tmp_path / "test_some.py").write_text(TESTS)
     (tmp_path / "test_others.py").write_text(MODULE)
     pytest_command = [sys.executable, "-m", "pytest", "-p", "tests.no_skips"]

@@ -1,4 +1,4 @@
-"""The offline model: honest, the same each time, and it makes memory visible."""
+"""The offline model is honest and deterministic, and shows what a conversation remembers."""
 
 import asyncio
 from contextlib import aclosing, closing
@@ -9,7 +9,7 @@ import pytest
 
 from chatledger.errors import ModelRefused
 from chatledger.messages import Message
-from chatledger.models.offline import HELP, HONEST, OfflineModel, answer
+from chatledger.models.offline import DISCLAIMER, HELP, OfflineModel, reply_text
 from chatledger.models.protocol import Finished, OpenedModel, Usage
 
 pytestmark = pytest.mark.anyio
@@ -22,10 +22,10 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def test_it_says_in_its_first_reply_that_it_is_no_language_model() -> None:
-    reply = answer(["Hello"])
-    assert "not a language model" in HONEST
-    assert HONEST in reply
+def test_the_first_reply_says_that_it_is_not_a_language_model() -> None:
+    reply = reply_text(["Hello"])
+    assert "not a language model" in DISCLAIMER
+    assert DISCLAIMER in reply
     assert HELP in reply
 
 
@@ -44,10 +44,10 @@ def test_it_says_in_its_first_reply_that_it_is_no_language_model() -> None:
         ("Я? My name is Юрий", "Юрий"),
     ],
 )
-def test_a_name_is_greeted_and_known_when_asked_for(introduction: str, name: str) -> None:
-    assert answer([introduction]).startswith(f"Hello, {name}! ")
+def test_a_name_is_greeted_and_remembered(introduction: str, name: str) -> None:
+    assert reply_text([introduction]).startswith(f"Hello, {name}! ")
     said = [introduction, "I live in Bergen", "What is my name?"]
-    assert answer(said) == f"Your name is {name}. You told me so in this conversation."
+    assert reply_text(said) == f"Your name is {name}. You told me so in this conversation."
 
 
 @pytest.mark.parametrize(
@@ -62,20 +62,20 @@ def test_a_name_is_greeted_and_known_when_asked_for(introduction: str, name: str
         "Who am I",
     ],
 )
-def test_the_name_may_be_asked_for_in_many_ways(question: str) -> None:
-    assert answer(["Hi! I'm bob", question]).startswith("Your name is bob.")
-    assert answer(["It rains.", question]).startswith("You have not told me your name yet.")
-    assert answer([question]).startswith("You have not told me your name yet.")
+def test_the_question_for_the_name_may_be_phrased_in_many_ways(question: str) -> None:
+    assert reply_text(["Hi! I'm bob", question]).startswith("Your name is bob.")
+    assert reply_text(["It rains.", question]).startswith("You have not told me your name yet.")
+    assert reply_text([question]).startswith("You have not told me your name yet.")
 
 
-def test_the_name_told_last_is_the_one() -> None:
-    assert "Robert" in answer(["I am Bob", "My name is Robert", "Who am I?"])
+def test_the_last_name_given_counts() -> None:
+    assert "Robert" in reply_text(["I am Bob", "My name is Robert", "Who am I?"])
 
 
 @pytest.mark.parametrize("said", ["I am tired", "I'm hungry", "What I am saying is this"])
-def test_not_every_i_am_is_a_name(said: str) -> None:
-    assert answer([said]).startswith("Hello! ")
-    assert answer([said, "What is my name?"]).startswith("You have not told me your name yet.")
+def test_not_everything_after_i_am_is_a_name(said: str) -> None:
+    assert reply_text([said]).startswith("Hello! ")
+    assert reply_text([said, "What is my name?"]).startswith("You have not told me your name yet.")
 
 
 @pytest.mark.parametrize(
@@ -90,18 +90,24 @@ def test_not_every_i_am_is_a_name(said: str) -> None:
         ("how many messages are there", "3 times"),
     ],
 )
-def test_what_was_said_first_and_last_and_how_often_is_known(question: str, reply: str) -> None:
-    assert reply in answer(["My cat is called Minka", "I like rain", question])
+def test_the_first_and_last_message_and_their_number_are_remembered(
+    question: str, reply: str
+) -> None:
+    assert reply in reply_text(["My cat is called Minka", "I like rain", question])
 
 
-def test_the_first_message_of_all_has_nothing_before_it() -> None:
-    assert answer(["What did I say first?"]).startswith("This is the first thing you tell me here.")
-    assert answer(["What did I say last?"]).startswith("This is the first thing you tell me here.")
-    assert "written once" in answer(["How often have I written?"])
+def test_the_first_message_has_nothing_before_it() -> None:
+    assert reply_text(["What did I say first?"]).startswith(
+        "This is the first thing you have told me here."
+    )
+    assert reply_text(["What did I say last?"]).startswith(
+        "This is the first thing you have told me here."
+    )
+    assert "written once" in reply_text(["How often have I written?"])
 
 
-def test_what_is_no_question_is_said_back_with_its_number() -> None:
-    reply = answer(["Hello", "I live in Bergen"])
+def test_a_statement_is_repeated_with_its_number() -> None:
+    reply = reply_text(["Hello", "I live in Bergen"])
     assert "“I live in Bergen”" in reply
     assert "number 2" in reply
 
@@ -110,12 +116,12 @@ def test_what_is_no_question_is_said_back_with_its_number() -> None:
     "word",
     ["my name ", "what ", "what's ", "first ", "last ", "hi ", " ", "I am ", "call me ", "?"],
 )
-def test_a_long_message_is_answered_at_once(word: str) -> None:
+def test_a_long_message_is_answered_quickly(word: str) -> None:
     text = word * (32_000 // len(word))
     began = thread_time()
     for _ in range(10):
-        assert len(answer([text, text])) < 1_000
-    # A pattern whose time grows with the square of the length takes 20 seconds of CPU for these.
+        assert len(reply_text([text, text])) < 1_000
+    # A pattern with quadratic run time would take 20 seconds of CPU for these.
     assert thread_time() - began < 5
 
 
@@ -129,33 +135,33 @@ async def streamed(model: OfflineModel, messages: list[Message]) -> list[str | F
     return [piece async for piece in model.stream(messages, system_prompt="Be brief.")]
 
 
-async def test_the_reply_comes_in_pieces_and_is_the_same_at_any_pace_and_each_time() -> None:
+async def test_the_reply_comes_in_pieces_and_is_always_the_same() -> None:
     messages = conversation("Hi, I am Bob", "What is my name?")
     one = await streamed(OfflineModel(), messages)
     assert one == await streamed(OfflineModel(), messages)
     assert one == await streamed(OfflineModel(pace=0.001), messages)
     *pieces, finished = one
     assert len(pieces) > 1
-    assert "".join(map(str, pieces)) == answer(["Hi, I am Bob", "What is my name?"])
+    assert "".join(map(str, pieces)) == reply_text(["Hi, I am Bob", "What is my name?"])
     assert isinstance(finished, Finished)
     assert not any(isinstance(piece, Finished) for piece in pieces)
 
 
-async def test_it_ends_with_what_the_reply_took() -> None:
+async def test_the_reply_ends_with_its_token_usage() -> None:
     *pieces, finished = await streamed(OfflineModel(), conversation("Hi, I am Bob", "Who am I?"))
     assert isinstance(finished, Finished)
     assert finished.stop_reason == "end_turn"
-    # The words of all that it was shown: 4 of the user's, 7 of the reply's and 3 again.
+    # The words of the window: 4 of the user, 7 of the reply and 3 of the user.
     assert finished.usage == Usage(input_tokens=4 + 7 + 3, output_tokens=len(pieces))
 
 
-async def test_it_listens_to_the_user_alone() -> None:
-    # What it said itself introduces nobody, and is no message of the user's.
+async def test_only_the_users_messages_count() -> None:
+    # Its own replies name nobody and are not messages of the user.
     pieces = await streamed(OfflineModel(), conversation("It rains.", "What is my name?"))
     assert "You have not told me your name yet." in "".join(map(str, pieces))
 
 
-async def test_both_forms_say_the_same() -> None:
+async def test_the_sync_and_async_replies_are_the_same() -> None:
     model: OpenedModel = OfflineModel()
     messages = conversation("Hi, I am Bob", "What is my name?")
     assert [*model.stream_sync(messages)] == [piece async for piece in model.stream(messages)]
@@ -163,7 +169,7 @@ async def test_both_forms_say_the_same() -> None:
     await model.close()
 
 
-async def test_its_pace_is_so_many_seconds_a_piece_in_both_forms() -> None:
+async def test_the_pace_is_the_seconds_per_piece_sync_and_async() -> None:
     model = OfflineModel(pace=0.02)
     pieces = len([*OfflineModel().stream_sync(HELLO)]) - 1
     began = perf_counter()
@@ -187,19 +193,19 @@ async def test_closing_the_reply_ends_it() -> None:
     assert [*streaming] == []
 
 
-async def test_others_are_answered_while_it_speaks() -> None:
+async def test_several_replies_run_concurrently() -> None:
     replies = [OfflineModel(pace=0.01).stream(HELLO) for _ in range(2)]
     order: list[int] = []
 
-    async def listen(n: int) -> None:
+    async def collect(n: int) -> None:
         async for _ in replies[n]:
-            order.append(n)  # noqa: PERF401 - in the order that they come
+            order.append(n)  # noqa: PERF401 - in the order of arrival
 
-    await asyncio.gather(listen(0), listen(1))
+    await asyncio.gather(collect(0), collect(1))
     assert order != sorted(order)
 
 
-def said_by_it(*messages: Message) -> str:
+def generated_text(*messages: Message) -> str:
     *pieces, finished = OfflineModel().stream_sync(messages)
     assert isinstance(finished, Finished)
     return "".join(map(str, pieces))
@@ -208,10 +214,10 @@ def said_by_it(*messages: Message) -> str:
 CALL: dict[str, Any] = {"id": "1", "name": "weather", "args": {}, "type": "tool_call"}
 
 
-def test_it_answers_what_a_window_gives_a_model() -> None:
-    reply = said_by_it(
+def test_a_window_with_tools_and_blocks_is_answered() -> None:
+    reply = generated_text(
         Message.system("You are helpful. My name is System."),
-        Message.user("Hi, I am Bob\n\nWhat is the weather?"),  # two that were joined
+        Message.user("Hi, I am Bob\n\nWhat is the weather?"),  # two joined messages
         Message.assistant("", tool_calls=[CALL]),
         Message.tool("My name is Tool.", tool_call_id="1"),
         Message.assistant("It rains."),
@@ -220,22 +226,22 @@ def test_it_answers_what_a_window_gives_a_model() -> None:
     assert reply == "Your name is Bob. You told me so in this conversation."
 
 
-def test_it_answers_the_user_behind_a_tools_result_too() -> None:
-    reply = said_by_it(
+def test_a_window_that_ends_with_a_tool_result_is_answered() -> None:
+    reply = generated_text(
         Message.user("What is the weather?"),
         Message.assistant("", tool_calls=[CALL]),
         Message.tool("Rain.", tool_call_id="1"),
     )
-    assert HONEST in reply
+    assert DISCLAIMER in reply
 
 
-def test_what_it_was_sent_without_words_is_answered_too() -> None:
+def test_a_message_without_text_is_answered() -> None:
     picture = Message.user([{"type": "image", "source": {}}])
-    assert HONEST in said_by_it(picture)
-    assert "number 2" in said_by_it(picture, Message.assistant("Hello!"), picture)
+    assert DISCLAIMER in generated_text(picture)
+    assert "number 2" in generated_text(picture, Message.assistant("Hello!"), picture)
 
 
-def test_it_has_nothing_to_answer_where_the_user_said_nothing() -> None:
+def test_a_window_without_a_user_message_is_refused() -> None:
     for messages in ([], [Message.system("Be brief.")]):
         with pytest.raises(ModelRefused):
             next(OfflineModel().stream_sync(messages))

@@ -1,4 +1,4 @@
-"""Tool calls: whichever framework stored them, they are read in one form."""
+"""Tool calls are read in one form, whichever framework stored them."""
 
 from copy import deepcopy
 from typing import Any
@@ -11,7 +11,15 @@ from chatledger import Message
 from chatledger.json_values import Json
 from chatledger.testing.store_contract.roundtrip import objects, values
 from chatledger.testing.store_contract.settings import examples_of
-from chatledger.tool_calls import Call, Result, is_call, is_result, normal, parts, result
+from chatledger.tool_calls import (
+    ParsedCall,
+    ParsedResult,
+    is_call,
+    is_result,
+    normalize_call,
+    parse_call,
+    parse_result,
+)
 
 CALL: dict[str, Json] = {"id": "call_1", "name": "clock", "args": {"zone": 1}, "type": "tool_call"}
 
@@ -28,23 +36,28 @@ FORMS: dict[str, dict[str, Json]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_call_in_any_of_the_known_forms_is_read_in_one(form: str) -> None:
+def test_a_call_in_any_known_form_is_normalized(form: str) -> None:
     before = deepcopy(FORMS[form])
-    assert normal(FORMS[form]) == CALL
+    assert normalize_call(FORMS[form]) == CALL
     assert FORMS[form] == before
 
 
-def test_a_call_in_the_one_form_stays_as_it_is() -> None:
-    assert normal({**CALL, "index": 3}) == CALL
-    assert normal(dict(CALL)) == CALL
+def test_a_normalized_call_stays_unchanged() -> None:
+    assert normalize_call({**CALL, "index": 3}) == CALL
+    assert normalize_call(dict(CALL)) == CALL
 
 
 def openai(arguments: str) -> dict[str, Json]:
     return {"id": "call_1", "function": {"name": "clock", "arguments": arguments}}
 
 
-def test_no_text_of_arguments_calls_with_none() -> None:
-    assert normal(openai("")) == {"id": "call_1", "name": "clock", "args": {}, "type": "tool_call"}
+def test_an_empty_text_of_arguments_means_no_arguments() -> None:
+    assert normalize_call(openai("")) == {
+        "id": "call_1",
+        "name": "clock",
+        "args": {},
+        "type": "tool_call",
+    }
 
 
 @pytest.mark.parametrize(
@@ -80,14 +93,16 @@ def test_no_text_of_arguments_calls_with_none() -> None:
     ],
     ids=lambda call: repr(call)[:60],
 )
-def test_what_lacks_id_name_or_an_object_of_arguments_is_no_call(call: Any) -> None:
-    assert normal(call) is None
+def test_a_call_without_id_name_or_an_object_of_arguments_is_not_normalized(call: Any) -> None:
+    assert normalize_call(call) is None
 
 
-def test_a_call_that_lacks_something_says_what_it_has() -> None:
-    assert parts({"name": "clock", "args": "{", "id": "call_1"}) == Call("call_1", "clock", None)
-    assert parts({"name": "clock", "args": {}}) == Call(None, "clock", {})
-    assert parts("clock()") == Call(None, None, None)
+def test_a_malformed_call_is_parsed_as_far_as_possible() -> None:
+    assert parse_call({"name": "clock", "args": "{", "id": "call_1"}) == ParsedCall(
+        "call_1", "clock", None
+    )
+    assert parse_call({"name": "clock", "args": {}}) == ParsedCall(None, "clock", {})
+    assert parse_call("clock()") == ParsedCall(None, None, None)
 
 
 @given(
@@ -97,10 +112,10 @@ def test_a_call_that_lacks_something_says_what_it_has() -> None:
     )
 )
 @examples_of(200)
-def test_whatever_was_stored_is_read_or_is_no_call(call: Json) -> None:
-    read = normal(call)
+def test_any_stored_value_is_normalized_or_is_not_a_call(call: Json) -> None:
+    read = normalize_call(call)
     if read is not None:
-        assert normal(read) == read
+        assert normalize_call(read) == read
         assert Message.assistant(tool_calls=[read]).tool_calls == [read]
 
 
@@ -109,19 +124,19 @@ def test_whatever_was_stored_is_read_or_is_no_call(call: Json) -> None:
     [
         (
             {"type": "tool_result", "tool_use_id": "call_1", "content": "12:00"},
-            Result("call_1", "12:00", failed=False),
+            ParsedResult("call_1", "12:00", is_error=False),
         ),
         (
             {"type": "tool_result", "tool_use_id": "call_1", "is_error": True},
-            Result("call_1", "", failed=True),
+            ParsedResult("call_1", "", is_error=True),
         ),
         (
             {"toolResult": {"toolUseId": "call_1", "content": [{"text": "12:00"}, 7, {"json": 1}]}},
-            Result("call_1", [{"text": "12:00"}, {"json": 1}], failed=False),
+            ParsedResult("call_1", [{"text": "12:00"}, {"json": 1}], is_error=False),
         ),
         (
             {"toolResult": {"toolUseId": "call_1", "content": [], "status": "error"}},
-            Result("call_1", [], failed=True),
+            ParsedResult("call_1", [], is_error=True),
         ),
         ({"type": "tool_result", "content": "12:00"}, None),
         ({"type": "tool_result", "tool_use_id": ""}, None),
@@ -129,26 +144,26 @@ def test_whatever_was_stored_is_read_or_is_no_call(call: Json) -> None:
         ({"toolResult": {"toolUseId": 7}}, None),
     ],
 )
-def test_a_block_with_a_result_says_of_which_call_it_is(
-    block: dict[str, Json], read: Result | None
+def test_a_result_block_is_parsed_with_the_id_of_its_call(
+    block: dict[str, Json], read: ParsedResult | None
 ) -> None:
     assert is_result(block)
     assert not is_call(block)
-    assert result(block) == read
+    assert parse_result(block) == read
 
 
 @pytest.mark.parametrize(
     "block", ["tool_use", {}, {"type": "text", "text": "toolUse"}, {"type": ["tool_use"]}]
 )
-def test_other_blocks_are_neither_call_nor_result(block: Any) -> None:
+def test_other_blocks_are_neither_calls_nor_results(block: Any) -> None:
     assert not is_call(block)
     assert not is_result(block)
-    assert result(block) is None
+    assert parse_result(block) is None
 
 
 @pytest.mark.parametrize(
     "block", [FORMS["Anthropic"], FORMS["Bedrock"], CALL, {"type": "tool_use"}, {"toolUse": None}]
 )
-def test_a_block_with_a_call_is_told_well_formed_or_not(block: Any) -> None:
+def test_a_call_block_is_recognized_even_if_malformed(block: Any) -> None:
     assert is_call(block)
     assert not is_result(block)

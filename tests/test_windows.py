@@ -1,4 +1,4 @@
-"""Windows: a model sees an ending of the conversation, and never one that it would refuse."""
+"""Windows: a model sees an ending of the conversation, and always a valid one."""
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -23,39 +23,39 @@ def call(id: str = "a", **args: Json) -> dict[str, Json]:
     return {"id": id, "name": "clock", "args": args, "type": "tool_call"}
 
 
-def seen(messages: Sequence[Message]) -> list[Any]:
-    """Role and content of what a model would be given, and what is said of tool calls."""
-    shown: list[Any] = []
+def roles_and_contents(messages: Sequence[Message]) -> list[Any]:
+    """Return role, content and any tool call ids of each message once it is valid."""
+    found: list[Any] = []
     for message in valid_for_models(messages):
         tools = [call["id"] for call in message.tool_calls] or message.tool_call_id
-        shown.append((message.role, message.content, *([tools] if tools else [])))
-    return shown
+        found.append((message.role, message.content, *([tools] if tools else [])))
+    return found
 
 
-# What a chat has.
+# Conversations of a chat.
 
 
-def test_two_questions_in_a_row_after_a_model_failed_are_one() -> None:
-    asked = [user("Hi"), assistant("Hello"), user("Are you there?"), user("Anybody?")]
-    assert seen(asked) == [
+def test_two_questions_in_a_row_are_joined() -> None:
+    talk = [user("Hi"), assistant("Hello"), user("Are you there?"), user("Anybody?")]
+    assert roles_and_contents(talk) == [
         ("user", "Hi"),
         ("assistant", "Hello"),
         ("user", "Are you there?\n\nAnybody?"),
     ]
 
 
-def test_a_reply_that_was_stopped_before_its_first_word_is_passed_over() -> None:
-    asked = [user("Hi"), assistant("", extra={"stop_reason": "stopped"}), user("Hi again")]
-    assert seen(asked) == [("user", "Hi\n\nHi again")]
+def test_a_reply_that_was_stopped_before_its_first_word_is_dropped() -> None:
+    talk = [user("Hi"), assistant("", extra={"stop_reason": "stopped"}), user("Hi again")]
+    assert roles_and_contents(talk) == [("user", "Hi\n\nHi again")]
 
 
-def test_a_window_that_would_start_with_a_reply_starts_with_the_question_behind_it() -> None:
+def test_a_window_that_would_start_with_a_reply_starts_with_the_next_question() -> None:
     talk = [user("1"), assistant("2"), user("3"), assistant("4"), user("5")]
     assert last(4)(talk) == talk[2:]
     assert last(2)(talk) == talk[4:]
 
 
-def test_a_cut_between_a_tool_call_and_its_result_leaves_out_both() -> None:
+def test_a_cut_between_a_tool_call_and_its_result_drops_both() -> None:
     talk = [
         user("The time?"),
         assistant(tool_calls=[call()]),
@@ -69,14 +69,14 @@ def test_a_cut_between_a_tool_call_and_its_result_leaves_out_both() -> None:
     assert last(5)(talk) == talk
 
 
-def test_a_question_that_is_asked_before_the_tool_answered_comes_behind_its_result() -> None:
+def test_a_question_asked_before_a_tools_result_is_moved_after_it() -> None:
     talk = [
         user("The time?"),
         assistant("I look.", tool_calls=[call()]),
         user("Quick!"),
         tool("12:00", tool_call_id="a"),
     ]
-    assert seen(talk) == [
+    assert roles_and_contents(talk) == [
         ("user", "The time?"),
         ("assistant", "I look.", ["a"]),
         ("tool", "12:00", "a"),
@@ -84,34 +84,33 @@ def test_a_question_that_is_asked_before_the_tool_answered_comes_behind_its_resu
     ]
 
 
-# The system's messages.
+# System messages.
 
 
-def test_the_systems_messages_are_joined_at_the_front() -> None:
+def test_system_messages_are_joined_at_the_front() -> None:
     talk = [assistant("Hello"), system("Be brief."), user("Hi"), system(" "), system("Be kind.")]
-    assert seen(talk) == [("system", "Be brief.\n\nBe kind."), ("user", "Hi")]
+    assert roles_and_contents(talk) == [("system", "Be brief.\n\nBe kind."), ("user", "Hi")]
 
 
-def test_a_system_message_between_two_of_one_role_does_not_part_them() -> None:
-    assert seen([user("1"), system("Be brief."), user("2")]) == [
+def test_a_system_message_between_two_of_one_role_does_not_separate_them() -> None:
+    assert roles_and_contents([user("1"), system("Be brief."), user("2")]) == [
         ("system", "Be brief."),
         ("user", "1\n\n2"),
     ]
 
 
-def test_the_systems_blocks_are_kept_where_one_of_them_says_something() -> None:
+def test_the_blocks_of_a_system_message_are_kept_if_one_of_them_is_text() -> None:
     cache: dict[str, Json] = {"cachePoint": {"type": "default"}}
-    assert seen([system([cache]), user("Hi")]) == [("user", "Hi")]
-    assert seen([system(["Be brief.", cache]), system("Be kind."), user("Hi")])[0] == (
-        "system",
-        ["Be brief.", cache, {"type": "text", "text": "Be kind."}],
-    )
+    assert roles_and_contents([system([cache]), user("Hi")]) == [("user", "Hi")]
+    assert roles_and_contents([system(["Be brief.", cache]), system("Be kind."), user("Hi")])[
+        0
+    ] == ("system", ["Be brief.", cache, {"type": "text", "text": "Be kind."}])
 
 
 # Starting with the user.
 
 
-def test_what_came_before_the_users_first_message_is_left_out() -> None:
+def test_everything_before_the_users_first_message_is_dropped() -> None:
     talk = [
         assistant("Welcome!", tool_calls=[call()]),
         tool("12:00", tool_call_id="a"),
@@ -133,7 +132,7 @@ def test_what_came_before_the_users_first_message_is_left_out() -> None:
         [user([{"type": "tool_result", "tool_use_id": "a", "content": "12:00"}])],
     ],
 )
-def test_where_the_user_said_nothing_there_is_nothing_to_answer(talk: list[Message]) -> None:
+def test_a_conversation_without_text_of_the_user_becomes_empty(talk: list[Message]) -> None:
     assert valid_for_models(talk) == []
     assert last(10)(talk) == []
     assert within_tokens(10)(talk) == []
@@ -144,7 +143,7 @@ def test_where_the_user_said_nothing_there_is_nothing_to_answer(talk: list[Messa
 
 def test_text_and_blocks_are_joined_as_blocks() -> None:
     image: dict[str, Json] = {"type": "image", "url": "https://example.org/cat.png"}
-    assert seen([user("Look:"), user([image, "My cat."]), user("Nice?")]) == [
+    assert roles_and_contents([user("Look:"), user([image, "My cat."]), user("Nice?")]) == [
         (
             "user",
             [
@@ -158,8 +157,8 @@ def test_text_and_blocks_are_joined_as_blocks() -> None:
 
 
 def test_a_joined_message_has_the_id_time_and_metadata_of_the_last() -> None:
-    first = user("1", metadata={"n": 1}).at(7)
-    second = user("2", metadata={"n": 2}, extra={"langchain": {"type": "human"}}).at(8)
+    first = user("1", metadata={"n": 1}).with_seq(7)
+    second = user("2", metadata={"n": 2}, extra={"langchain": {"type": "human"}}).with_seq(8)
     [joined] = valid_for_models([first, second])
     assert (joined.id, joined.created_at, joined.metadata, joined.seq) == (
         second.id,
@@ -167,11 +166,11 @@ def test_a_joined_message_has_the_id_time_and_metadata_of_the_last() -> None:
         {"n": 2},
         8,
     )
-    # A framework's own note would give it the second message's fields back.
+    # Otherwise a framework would restore the second message's content from its own data.
     assert joined.extra == {}
 
 
-def test_joined_replies_have_the_tool_calls_of_all() -> None:
+def test_a_joined_reply_has_the_tool_calls_of_all() -> None:
     talk = [
         user("Hi"),
         assistant("One", tool_calls=[call("a")], extra={"model": "offline"}),
@@ -179,7 +178,7 @@ def test_joined_replies_have_the_tool_calls_of_all() -> None:
         tool("2", tool_call_id="b"),
         tool("1", tool_call_id="a"),
     ]
-    assert seen(talk) == [
+    assert roles_and_contents(talk) == [
         ("user", "Hi"),
         ("assistant", "One", ["a", "b"]),
         ("tool", "1", "a"),
@@ -187,7 +186,7 @@ def test_joined_replies_have_the_tool_calls_of_all() -> None:
     ]
 
 
-def test_what_needs_no_change_is_the_very_same_object() -> None:
+def test_a_message_that_needs_no_change_is_the_same_object() -> None:
     talk = [
         system("Be brief."),
         user("The time?", extra={"name": "bob"}),
@@ -200,22 +199,22 @@ def test_what_needs_no_change_is_the_very_same_object() -> None:
         tool([], tool_call_id="b"),
         assistant("Noon."),
     ]
-    for shown, said in zip(valid_for_models(talk), talk, strict=True):
-        assert shown is said
+    for valid, original in zip(valid_for_models(talk), talk, strict=True):
+        assert valid is original
 
 
 # Blank text.
 
 
-def test_blank_blocks_are_left_out_and_the_others_stay() -> None:
+def test_blank_blocks_are_dropped_and_the_others_kept() -> None:
     blocks: Any = ["", {"type": "text", "text": " "}, {"text": "\n"}, {"type": "text"}, {}, "Hi"]
     image: dict[str, Json] = {"image": {"format": "png"}}
-    assert seen([user([*blocks, image])]) == [("user", ["Hi", image])]
+    assert roles_and_contents([user([*blocks, image])]) == [("user", ["Hi", image])]
 
 
-def test_a_blank_text_beside_a_tool_call_is_left_out() -> None:
+def test_a_blank_text_next_to_a_tool_call_is_dropped() -> None:
     talk = [user("Hi"), assistant(" \n", tool_calls=[call()]), tool("1", tool_call_id="a")]
-    assert seen(talk)[1:] == [("assistant", "", ["a"]), ("tool", "1", "a")]
+    assert roles_and_contents(talk)[1:] == [("assistant", "", ["a"]), ("tool", "1", "a")]
 
 
 def test_a_result_may_be_blank() -> None:
@@ -226,12 +225,12 @@ def test_a_result_may_be_blank() -> None:
 # Tool calls and their results.
 
 
-def test_a_call_without_a_result_is_left_out_and_the_text_stays() -> None:
+def test_a_call_without_a_result_is_dropped_and_the_text_kept() -> None:
     talk = [user("Hi"), assistant("I look.", tool_calls=[call()]), user("Well?")]
-    assert seen(talk) == [("user", "Hi"), ("assistant", "I look."), ("user", "Well?")]
+    assert roles_and_contents(talk) == [("user", "Hi"), ("assistant", "I look."), ("user", "Well?")]
 
 
-def test_a_call_that_is_answered_only_after_the_next_reply_is_left_out_with_its_result() -> None:
+def test_a_call_whose_result_comes_after_the_next_reply_is_dropped_with_its_result() -> None:
     talk = [
         user("Hi"),
         assistant("I look.", tool_calls=[call()]),
@@ -240,7 +239,7 @@ def test_a_call_that_is_answered_only_after_the_next_reply_is_left_out_with_its_
         tool("12:00", tool_call_id="a"),
         user("So?"),
     ]
-    assert seen(talk) == [
+    assert roles_and_contents(talk) == [
         ("user", "Hi"),
         ("assistant", "I look."),
         ("user", "Well?"),
@@ -249,16 +248,16 @@ def test_a_call_that_is_answered_only_after_the_next_reply_is_left_out_with_its_
     ]
 
 
-def test_what_becomes_neighbours_as_calls_or_results_are_left_out_is_joined() -> None:
+def test_messages_that_become_neighbours_when_calls_or_results_are_dropped_are_joined() -> None:
     talk = [
         user("1"),
         assistant(tool_calls=[call()]),
         user("2"),
         assistant("3"),
-        tool("nobody asked", tool_call_id="b"),
+        tool("no such call", tool_call_id="b"),
         assistant("4"),
     ]
-    assert seen(talk) == [("user", "1\n\n2"), ("assistant", "3\n\n4")]
+    assert roles_and_contents(talk) == [("user", "1\n\n2"), ("assistant", "3\n\n4")]
 
 
 def test_of_two_calls_or_two_results_with_one_id_the_first_counts() -> None:
@@ -268,18 +267,18 @@ def test_of_two_calls_or_two_results_with_one_id_the_first_counts() -> None:
         tool("first", tool_call_id="a"),
         tool("second", tool_call_id="a"),
     ]
-    _, asked, answered = valid_for_models(talk)
-    assert asked.tool_calls == [call(zone=1)]
-    assert answered is talk[2]
+    _, calling, result = valid_for_models(talk)
+    assert calling.tool_calls == [call(zone=1)]
+    assert result is talk[2]
 
 
-def test_an_id_may_come_again_in_a_later_exchange() -> None:
-    once = [user("Hi"), assistant(tool_calls=[call()]), tool("1", tool_call_id="a")]
-    talk = [*once, assistant(tool_calls=[call()]), tool("2", tool_call_id="a")]
+def test_an_id_may_be_used_again_in_a_later_exchange() -> None:
+    first = [user("Hi"), assistant(tool_calls=[call()]), tool("1", tool_call_id="a")]
+    talk = [*first, assistant(tool_calls=[call()]), tool("2", tool_call_id="a")]
     assert valid_for_models(talk) == talk
 
 
-def test_calls_come_in_one_form_whichever_they_were_stored_in() -> None:
+def test_stored_calls_of_every_form_become_normal() -> None:
     stored: list[Any] = [
         {"id": "a", "function": {"name": "clock", "arguments": "{}"}},
         "clock()",
@@ -287,12 +286,12 @@ def test_calls_come_in_one_form_whichever_they_were_stored_in() -> None:
         {"name": "clock", "args": {}},
     ]
     results = [tool("1", tool_call_id="a"), tool("2", tool_call_id="b")]
-    _, asked, *answered = valid_for_models([user("Hi"), assistant(tool_calls=stored), *results])
-    assert asked.extra == {"tool_calls": [call("a"), call("b")]}
-    assert answered == results
+    _, calling, *answering = valid_for_models([user("Hi"), assistant(tool_calls=stored), *results])
+    assert calling.extra == {"tool_calls": [call("a"), call("b")]}
+    assert answering == results
 
 
-def test_calls_among_the_blocks_are_moved_out_and_not_doubled() -> None:
+def test_calls_among_the_blocks_are_moved_out_and_not_duplicated() -> None:
     blocks: Any = [
         {"type": "text", "text": "I look."},
         {"type": "tool_use", "id": "a", "name": "clock", "input": {"zone": 2}},
@@ -301,58 +300,58 @@ def test_calls_among_the_blocks_are_moved_out_and_not_doubled() -> None:
     ]
     results = [tool(id, tool_call_id=id) for id in "abc"]
     talk = [user("Hi"), assistant(blocks, tool_calls=[call("a", zone=1)]), *results]
-    _, asked, *answered = valid_for_models(talk)
-    assert asked.content == blocks[:1]
-    assert asked.tool_calls == [call("a", zone=1), call("b")]
-    assert answered == results[:2]
+    _, calling, *answering = valid_for_models(talk)
+    assert calling.content == blocks[:1]
+    assert calling.tool_calls == [call("a", zone=1), call("b")]
+    assert answering == results[:2]
 
 
-def test_results_among_a_users_blocks_become_messages_of_their_own() -> None:
+def test_results_among_a_users_blocks_become_tool_messages() -> None:
     blocks: Any = [
         {"type": "tool_result", "tool_use_id": "a", "content": "12:00"},
         {"toolResult": {"toolUseId": "b", "content": [{"text": "?"}], "status": "error"}},
-        {"type": "tool_result", "tool_use_id": "nobody asked", "content": "!"},
+        {"type": "tool_result", "tool_use_id": "no such call", "content": "!"},
         {"type": "tool_result"},
         "Well?",
     ]
     answer = user(blocks, id="answer")
-    shown = valid_for_models([user("Hi"), assistant(tool_calls=[call("b"), call("a")]), answer])
-    _, _, second, first, asked = shown
+    valid = valid_for_models([user("Hi"), assistant(tool_calls=[call("b"), call("a")]), answer])
+    _, _, second, first, question = valid
     assert (second.role, second.id, second.content) == ("tool", "answer/b", [{"text": "?"}])
     assert second.extra == {"tool_call_id": "b", "status": "error"}
     assert (first.role, first.id, first.content) == ("tool", "answer/a", "12:00")
     assert first.extra == {"tool_call_id": "a"}
-    assert (asked.role, asked.id, asked.content) == ("user", "answer", ["Well?"])
+    assert (question.role, question.id, question.content) == ("user", "answer", ["Well?"])
 
 
-def test_a_result_within_a_tools_own_message_is_taken_out_of_its_wrapping() -> None:
+def test_a_result_block_within_a_tool_message_is_unwrapped() -> None:
     block: dict[str, Json] = {"type": "tool_result", "tool_use_id": "a", "content": "12:00"}
-    asked = [user("Hi"), assistant(tool_calls=[call()])]
+    calling = [user("Hi"), assistant(tool_calls=[call()])]
     for wrapped in (tool([block], tool_call_id="a"), Message(role="tool", content=[block])):
-        assert seen([*asked, wrapped])[2:] == [("tool", "12:00", "a")]
+        assert roles_and_contents([*calling, wrapped])[2:] == [("tool", "12:00", "a")]
 
 
-def test_calls_and_results_within_a_result_are_left_out_of_it() -> None:
+def test_calls_and_results_within_a_result_are_dropped() -> None:
     nested: Any = [{"type": "tool_use", "id": "b"}, {"toolResult": {}}, {"text": "12:00"}]
-    asked = [user("Hi"), assistant(tool_calls=[call()])]
+    calling = [user("Hi"), assistant(tool_calls=[call()])]
     block: dict[str, Json] = {"type": "tool_result", "tool_use_id": "a", "content": nested}
     for answer in (user([block]), tool(nested, tool_call_id="a", extra={"usage": 1})):
-        [*_, result] = valid_for_models([*asked, answer])
+        [*_, result] = valid_for_models([*calling, answer])
         assert (result.role, result.content) == ("tool", nested[2:])
         assert result.extra == {"tool_call_id": "a"}
 
 
-def test_a_message_of_a_role_that_is_unknown_is_passed_over() -> None:
+def test_a_message_of_an_unknown_role_is_dropped() -> None:
     body: dict[str, Any] = {"role": "developer", "content": "Be brief.", "id": "d-1"}
     unknown = decode_body(body | {"created_at": "2026-05-01T12:00:00Z"}, seq=1)
-    assert seen([user("1"), unknown, user("2")]) == [("user", "1\n\n2")]
+    assert roles_and_contents([user("1"), unknown, user("2")]) == [("user", "1\n\n2")]
 
 
-# The end.
+# The end of the conversation.
 
 
 @pytest.mark.parametrize(
-    ("content", "shown"),
+    ("content", "expected"),
     [
         ("Well \n", "Well"),
         (["So ", "Well \n"], ["So ", "Well"]),
@@ -361,12 +360,18 @@ def test_a_message_of_a_role_that_is_unknown_is_passed_over() -> None:
         ([{"image": {}}], [{"image": {}}]),
     ],
 )
-def test_a_reply_at_the_end_does_not_end_in_white_space(content: Any, shown: Any) -> None:
-    assert seen([user("Hi "), assistant(content)]) == [("user", "Hi "), ("assistant", shown)]
-    assert seen([user("Hi "), assistant(content), user("?")])[1] == ("assistant", content)
+def test_a_reply_at_the_end_does_not_end_in_white_space(content: Any, expected: Any) -> None:
+    assert roles_and_contents([user("Hi "), assistant(content)]) == [
+        ("user", "Hi "),
+        ("assistant", expected),
+    ]
+    assert roles_and_contents([user("Hi "), assistant(content), user("?")])[1] == (
+        "assistant",
+        content,
+    )
 
 
-# Any conversation at all.
+# Properties of any conversation.
 
 texts = st.sampled_from(["", " ", "\n\t", "Hi", "Well \n", " Noon.", "你好", "x" * 99]) | st.text(
     st.characters(exclude_categories=["Cs"]), max_size=5
@@ -376,12 +381,12 @@ args = st.sampled_from(['{"zone": 1}', "{}", "[]", "{"])
 objects_of_args = st.sampled_from([{}, {"zone": 1}, None, "{}", 7])
 call_blocks = st.one_of(
     st.builds(
-        lambda of, args: {"type": "tool_use", "id": of, "name": "clock", "input": args},
+        lambda call_id, args: {"type": "tool_use", "id": call_id, "name": "clock", "input": args},
         ids,
         objects_of_args,
     ),
     st.builds(
-        lambda of, args: {"toolUse": {"toolUseId": of, "name": "clock", "input": args}},
+        lambda call_id, args: {"toolUse": {"toolUseId": call_id, "name": "clock", "input": args}},
         ids,
         objects_of_args,
     ),
@@ -391,7 +396,9 @@ calls = st.one_of(
     st.builds(call, ids, zone=st.integers(0, 1)),
     call_blocks,
     st.builds(
-        lambda of, args: {"id": of, "function": {"name": "clock", "arguments": args}}, ids, args
+        lambda call_id, args: {"id": call_id, "function": {"name": "clock", "arguments": args}},
+        ids,
+        args,
     ),
     values,
 )
@@ -401,11 +408,17 @@ blocks = st.one_of(
     st.builds(lambda text: {"text": text}, texts),
     call_blocks,
     st.builds(
-        lambda of, content: {"type": "tool_result", "tool_use_id": of, "content": content},
+        lambda call_id, content: {
+            "type": "tool_result",
+            "tool_use_id": call_id,
+            "content": content,
+        },
         ids,
         texts | st.lists(text_blocks | call_blocks, max_size=2) | values,
     ),
-    st.builds(lambda of: {"toolResult": {"toolUseId": of, "content": [{"text": "1"}]}}, ids),
+    st.builds(
+        lambda call_id: {"toolResult": {"toolUseId": call_id, "content": [{"text": "1"}]}}, ids
+    ),
     st.sampled_from([
         {"type": "image", "url": "https://example.org/cat.png"},
         {"cachePoint": {"type": "default"}},
@@ -431,19 +444,19 @@ messages = st.one_of(
     ),
 )
 exchanges = st.builds(
-    lambda said, asked, answered: [
-        assistant(said, tool_calls=[call(id) for id in asked]),
-        *(tool("1", tool_call_id=id) for id in answered),
+    lambda content, call_ids, result_ids: [
+        assistant(content, tool_calls=[call(id) for id in call_ids]),
+        *(tool("1", tool_call_id=id) for id in result_ids),
     ],
     contents,
     st.lists(ids, max_size=3),
     st.permutations("abc"),
 )
 conversations = st.lists(messages.map(lambda message: [message]) | exchanges, max_size=12).map(
-    lambda stretches: [message for stretch in stretches for message in stretch]
+    lambda groups: [message for group in groups for message in group]
 )
-asking = st.builds(lambda before: [*before, user("Well?")], conversations)
-"""Conversations that end with the user's question, as a chat's do."""
+conversations_to_reply_to = st.builds(lambda before: [*before, user("Well?")], conversations)
+"""Conversations that end with the user's question, as in a chat."""
 counts: st.SearchStrategy[Callable[[Message], int]] = st.sampled_from([
     approximate_tokens,
     lambda message: 1,
@@ -470,15 +483,15 @@ def blocks_of(message: Message) -> list[Any]:
 
 
 def assert_valid(messages: Sequence[Message]) -> None:
-    """What the strictest of models asks of the messages it is given."""
-    turns = [*messages]
-    if turns and turns[0].role == "system":
-        assert any(is_text(block) for block in blocks_of(turns[0]))
-        [_, *turns] = turns
-        assert turns, "a system message and nothing else"
+    """Assert everything that the strictest model requires of messages."""
+    after_system = [*messages]
+    if after_system and after_system[0].role == "system":
+        assert any(is_text(block) for block in blocks_of(after_system[0]))
+        [_, *after_system] = after_system
+        assert after_system, "a system message and nothing else"
     before: Message | None = None
     open_calls: list[Json] = []
-    for message in turns:
+    for message in after_system:
         match message.role:
             case "user":
                 assert before is None or before.role in ("assistant", "tool")
@@ -489,19 +502,19 @@ def assert_valid(messages: Sequence[Message]) -> None:
                 assert before.role in ("user", "tool")
                 assert not open_calls
                 assert message.content or message.tool_calls
-                for made in message.tool_calls:
-                    assert made.keys() == {"id", "name", "args", "type"}
-                    assert made["id"]
-                    assert made["name"]
-                    assert isinstance(made["args"], dict)
-                    assert made["type"] == "tool_call"
-                open_calls = [made["id"] for made in message.tool_calls]
+                for each in message.tool_calls:
+                    assert each.keys() == {"id", "name", "args", "type"}
+                    assert each["id"]
+                    assert each["name"]
+                    assert isinstance(each["args"], dict)
+                    assert each["type"] == "tool_call"
+                open_calls = [each["id"] for each in message.tool_calls]
                 assert len({str(id) for id in open_calls}) == len(open_calls)
             case "tool":
                 assert open_calls, "a result that no call is open for"
                 assert message.tool_call_id == open_calls.pop(0)
             case other:
-                raise AssertionError(f"a message of role {other} behind the first")
+                raise AssertionError(f"a message of role {other} after the first")
         before = message
     assert not open_calls
     for message in messages:
@@ -519,30 +532,30 @@ def assert_valid(messages: Sequence[Message]) -> None:
 
 @given(conversations)
 @examples_of(500)
-def test_whatever_was_said_a_model_takes_it(talk: list[Message]) -> None:
+def test_any_conversation_becomes_valid(talk: list[Message]) -> None:
     before = deepcopy(talk)
-    shown = valid_for_models(talk)
-    assert_valid(shown)
+    valid = valid_for_models(talk)
+    assert_valid(valid)
     assert talk == before
-    # What is valid stays as it is, to the object.
-    again = valid_for_models(shown)
-    assert len(again) == len(shown)
-    assert all(one is other for one, other in zip(again, shown, strict=True))
-    assert valid_for_models(tuple(talk)) == shown
+    # Valid messages stay the same objects.
+    again = valid_for_models(valid)
+    assert len(again) == len(valid)
+    assert all(one is other for one, other in zip(again, valid, strict=True))
+    assert valid_for_models(tuple(talk)) == valid
 
 
-@given(asking)
+@given(conversations_to_reply_to)
 @examples_of(200)
-def test_a_question_at_the_end_is_the_end_of_what_a_model_is_given(talk: list[Message]) -> None:
+def test_a_question_at_the_end_is_the_end_of_every_window(talk: list[Message]) -> None:
     for window in (last(1), last(3), last(1_000), within_tokens(1), within_tokens(100)):
-        shown = window(talk)
-        assert_valid(shown)
-        assert shown[-1].role == "user"
-        assert shown[-1].text.endswith("Well?")
+        seen = window(talk)
+        assert_valid(seen)
+        assert seen[-1].role == "user"
+        assert seen[-1].text.endswith("Well?")
 
 
-def said(talk: Sequence[Message], role: str) -> list[Any]:
-    """All that was said in a role, but for tool calls and results: texts run together, blocks."""
+def content_of_role(talk: Sequence[Message], role: str) -> list[Any]:
+    """Return all content of a role except tool calls and results: merged texts, and blocks."""
     parts: list[Any] = [""]
     for message in talk:
         for block in blocks_of(message) if message.role == role else []:
@@ -556,71 +569,73 @@ def said(talk: Sequence[Message], role: str) -> list[Any]:
 
 @given(conversations)
 @examples_of(300)
-def test_nothing_that_was_said_since_the_users_first_word_is_lost(talk: list[Message]) -> None:
-    shown = valid_for_models(talk)
-    heard = [n for n, message in enumerate(talk) if said([message], "user") != [""]]
-    if not heard:
-        assert shown == []
+def test_no_content_after_the_users_first_message_is_lost(talk: list[Message]) -> None:
+    valid = valid_for_models(talk)
+    with_content = [
+        n for n, message in enumerate(talk) if content_of_role([message], "user") != [""]
+    ]
+    if not with_content:
+        assert valid == []
         return
     for role in ("user", "assistant"):
-        assert said(shown, role) == said(talk[heard[0] :], role)
+        assert content_of_role(valid, role) == content_of_role(talk[with_content[0] :], role)
 
 
 @given(conversations, st.data())
 @examples_of(200)
-def test_what_is_blank_parts_nobody(talk: list[Message], data: st.DataObject) -> None:
+def test_blank_messages_make_no_difference(talk: list[Message], data: st.DataObject) -> None:
     blank = st.builds(
         Message,
         role=st.sampled_from(["user", "assistant", "system"]),
         content=st.sampled_from([" ", "", [], [""]]),
     )
-    more = [*talk]
+    with_blanks = [*talk]
     for message in data.draw(st.lists(blank, max_size=4)):
-        more.insert(data.draw(st.integers(0, len(more))), message)
-    assert valid_for_models(more) == valid_for_models(talk)
+        with_blanks.insert(data.draw(st.integers(0, len(with_blanks))), message)
+    assert valid_for_models(with_blanks) == valid_for_models(talk)
 
 
-@given(asking, st.integers(1, 1_000) | st.integers(1, 12))
+@given(conversations_to_reply_to, st.integers(1, 1_000) | st.integers(1, 12))
 @examples_of(200)
-def test_the_last_n_are_what_models_take_of_the_last_n(talk: list[Message], n: int) -> None:
+def test_last_n_is_the_valid_form_of_the_last_n_messages(talk: list[Message], n: int) -> None:
     assert last(n)(talk) == valid_for_models(talk[-n:])
     assert last(n).reads == n
 
 
 @given(conversations, st.integers(1, 200), counts, st.integers(1, 30))
 @examples_of(500)
-def test_within_a_budget_is_the_longest_ending_that_fits_or_else_the_shortest(
+def test_within_tokens_is_the_longest_ending_that_fits_or_else_the_shortest(
     talk: list[Message], budget: int, count: Callable[[Message], int], reads: int
 ) -> None:
     before = deepcopy(talk)
     window = within_tokens(budget, count=count, reads=reads)
-    shown = window(talk)
+    seen = window(talk)
     assert talk == before
     assert window.reads == reads
-    assert window(talk[-reads:]) == shown
+    assert window(talk[-reads:]) == seen
 
     endings = [valid_for_models(talk[-n:]) for n in range(min(reads, len(talk)), 0, -1)]
     endings = [ending for ending in endings if ending]
     fits = [ending for ending in endings if sum(map(count, ending)) <= budget]
-    assert shown == [*fits, *endings[-1:], []][0]
+    assert seen == [*fits, *endings[-1:], []][0]
 
 
 @given(conversations, st.integers(1, 200))
 @examples_of(200)
-def test_whatever_a_message_counts_the_window_fits_or_is_the_shortest(
+def test_with_any_count_the_window_fits_or_is_the_shortest(
     talk: list[Message], budget: int
 ) -> None:
     def count(message: Message) -> int:
-        return 7919 * len(message.text) % 50  # less of many a longer one
+        return 7919 * len(message.text) % 50  # often less for a longer message
 
-    shown = within_tokens(budget, count=count)(talk)
+    seen = within_tokens(budget, count=count)(talk)
     endings = [valid_for_models(talk[n:]) for n in range(len(talk))]
     endings = [ending for ending in endings if ending]
-    assert shown in endings or not endings
-    assert sum(map(count, shown)) <= budget or shown == endings[-1]
+    assert seen in endings or not endings
+    assert sum(map(count, seen)) <= budget or seen == endings[-1]
 
 
-def test_each_message_is_counted_once_however_many_endings_there_are() -> None:
+def test_each_message_is_counted_at_most_once() -> None:
     counted = 0
 
     def count(message: Message) -> int:
@@ -631,13 +646,13 @@ def test_each_message_is_counted_once_however_many_endings_there_are() -> None:
     talk = [user("Hi") if n % 2 == 0 else assistant("Hello") for n in range(200)]
     assert within_tokens(1_000_000, count=count)(talk) == talk
     assert counted == 200
-    # And what lies far before the budget's end is not counted at all.
+    # Messages far before the window are not counted.
     counted = 0
     assert within_tokens(4, count=count)(talk) == talk[-4:]
     assert counted < 10
 
 
-def test_a_question_over_the_budget_is_asked_all_the_same_with_what_follows_it() -> None:
+def test_a_question_over_the_budget_is_kept_with_everything_after_it() -> None:
     talk = [
         user("Hi"),
         assistant("Hello"),
@@ -648,14 +663,14 @@ def test_a_question_over_the_budget_is_asked_all_the_same_with_what_follows_it()
     assert within_tokens(10)(talk) == talk[2:]
 
 
-def test_a_system_message_that_does_not_fit_is_left_out_before_the_question_is() -> None:
+def test_a_system_message_that_does_not_fit_is_dropped_before_the_question() -> None:
     talk = [user("1"), assistant("2"), system("x" * 400), user("3")]
     assert within_tokens(99)(talk) == talk[3:]
     assert within_tokens(110)(talk) == talk[2:]
     assert within_tokens(130)(talk) == [talk[2], *talk[:2], talk[3]]
 
 
-def test_a_window_of_your_own_is_given_the_last_messages_it_reads_and_made_valid() -> None:
+def test_a_custom_window_gets_the_last_messages_and_its_result_is_made_valid() -> None:
     given: list[list[Message]] = []
 
     def every_second(messages: Sequence[Message]) -> list[Message]:
@@ -682,33 +697,33 @@ def test_a_window_of_your_own_is_given_the_last_messages_it_reads_and_made_valid
         (lambda: within_tokens(9, reads=1_001), "reads must be 1 to 1,000."),
         (
             lambda: within_tokens(9, count=7),  # type: ignore[arg-type]
-            "count is of type int; it must be a function from a message to its tokens.",
+            "count is of type int; it must be a function from a message to its number of tokens.",
         ),
         (lambda: Window(valid_for_models, 0), "reads must be 1 to 1,000."),
         (
             lambda: Window([], 9),  # type: ignore[arg-type]
-            "choose is of type list; it must be a function from messages to those that are seen.",
+            "choose is of type list; it must be a function from messages to those in the window.",
         ),
     ],
 )
-def test_what_no_window_can_be_is_refused_with_what_to_do(
+def test_invalid_arguments_are_refused_with_what_to_do(
     make: Callable[[], Window], sentence: str
 ) -> None:
-    with pytest.raises(InvalidArgument) as refused:
+    with pytest.raises(InvalidArgument) as raised:
         make()
-    assert str(refused.value) == sentence
+    assert str(raised.value) == sentence
 
 
-# Counting.
+# Counting tokens.
 
 
 @given(messages)
 @examples_of(200)
-def test_every_message_counts_something(message: Message) -> None:
+def test_every_message_has_tokens(message: Message) -> None:
     assert approximate_tokens(message) >= 4
 
 
-def test_four_characters_of_ascii_are_a_token_and_one_of_chinese() -> None:
+def test_four_ascii_characters_are_a_token_and_so_is_one_chinese_character() -> None:
     assert approximate_tokens(user("abcd" * 100)) == 104
     assert approximate_tokens(user("你好" * 50)) == 104
     assert approximate_tokens(user("abcd你好" * 10)) == 34
@@ -716,13 +731,13 @@ def test_four_characters_of_ascii_are_a_token_and_one_of_chinese() -> None:
     assert approximate_tokens(user(["abcd", {"type": "text", "text": "你好"}, {"text": "a"}])) == 8
 
 
-def test_tool_calls_and_results_count_too() -> None:
+def test_tool_calls_and_results_are_counted() -> None:
     assert approximate_tokens(assistant(tool_calls=[call(text="x" * 400)])) > 100
     assert approximate_tokens(tool("", tool_call_id="x" * 400)) > 100
     assert approximate_tokens(tool([{"json": {"rows": ["x" * 400]}}], tool_call_id="a")) > 100
 
 
-def test_an_image_counts_the_same_whatever_its_size() -> None:
+def test_an_image_counts_the_same_for_any_size() -> None:
     small: Any = {"type": "image", "source": {"data": "x"}}
     large: Any = {"image": {"source": {"bytes": "x" * 1_000_000}}}
     assert approximate_tokens(user([small])) == approximate_tokens(user([large])) == 1_604

@@ -1,1 +1,1 @@
-"""What the function has of its own: Chalice packages this folder with app.py."""
+"""The function's own modules, which Chalice packages together with app.py."""

@@ -1,6 +1,6 @@
-"""The chatbot of this function: what ``chatledger serve`` reads from ``CHATLEDGER_*`` holds here too.
+"""The chatbot of this function, configured by the same ``CHATLEDGER_*`` as ``chatledger serve``.
 
-Hooks, tools, another window and the like are for ``open_chats``.
+Add hooks, tools or another window in ``open_chats``.
 """
 
 from functools import partial
@@ -8,8 +8,8 @@ from functools import partial
 from chalice.app import Chalice, CognitoUserPoolAuthorizer
 
 from chatledger.chat import SyncChat
-from chatledger.http.chalice import TIME_LIMIT, Chats, register
-from chatledger.http.opening import open_sign_in
+from chatledger.http.chalice import TIME_LIMIT, ChatFactory, register
+from chatledger.http.sign_in import open_sign_in
 from chatledger.models import Models, open_model
 from chatledger.settings import Settings, read_settings
 from chatledger.stores.urls import open_store
@@ -17,7 +17,7 @@ from chatledger.windows import last
 
 
 def serve(app: Chalice) -> None:
-    """Add the API's routes to ``app``; nothing is opened before a request needs it."""
+    """Add the API's routes to ``app``; the store and the models open with the first request."""
     settings = read_settings()
     models = open_models(settings)
     pool = settings.cognito_user_pool
@@ -33,13 +33,15 @@ def serve(app: Chalice) -> None:
 
 
 def open_models(settings: Settings) -> Models:
+    """Return the models that requests may name."""
     return Models(
         [settings.model, *settings.models],
         open=partial(open_model, offline_pace=settings.offline_pace),
     )
 
 
-def open_chats(settings: Settings, models: Models) -> Chats:
+def open_chats(settings: Settings, models: Models) -> ChatFactory:
+    """Open the store and the default model; return a factory of chats with them."""
     return partial(
         SyncChat,
         open_store(settings.store, expire_after=settings.expire_after),

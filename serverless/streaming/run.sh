@@ -1,4 +1,4 @@
 #!/bin/bash
-# What the Lambda Web Adapter starts: the server of `chatledger serve`, from this very folder.
+# The Lambda Web Adapter starts this script, which runs `chatledger serve` from this folder.
 cd "$(dirname "$0")"
 exec python3 -m chatledger serve

@@ -1,5 +1,6 @@
 """Durable, ordered memory for AI applications, on DynamoDB or one SQLite file."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
@@ -28,6 +29,23 @@ from chatledger.stores.urls import open_async_store, open_store
 
 if TYPE_CHECKING:
     from chatledger.copying import Copied, Mismatch, Progress, acopy, copy
+
+    # Left out of ``__all__``, because they need boto3 and ``import *`` must work without it.
+    from chatledger.importing.tutorial_table import ROLE_NAMES as ROLE_NAMES
+    from chatledger.importing.tutorial_table import CopiedTable as CopiedTable
+    from chatledger.importing.tutorial_table import copy_tutorial_table as copy_tutorial_table
+
+# Imported on first use: few programs copy data, and this code would slow down every other one.
+_LAZY = {
+    "Copied": "chatledger.copying",
+    "CopiedTable": "chatledger.importing.tutorial_table",
+    "Mismatch": "chatledger.copying",
+    "Progress": "chatledger.copying",
+    "ROLE_NAMES": "chatledger.importing.tutorial_table",
+    "acopy": "chatledger.copying",
+    "copy": "chatledger.copying",
+    "copy_tutorial_table": "chatledger.importing.tutorial_table",
+}
 
 __all__ = [
     "AlreadyExists",
@@ -66,9 +84,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # With the first use: few programs move data, and all pay for what is imported.
-    if name in ("Copied", "Mismatch", "Progress", "acopy", "copy"):
-        from chatledger import copying
-
-        return getattr(copying, name)
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

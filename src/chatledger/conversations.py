@@ -1,42 +1,56 @@
-"""Conversations, and the small values that stores answer with."""
+"""Conversations, the other values that stores return, and the checks that all stores share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from uuid import NAMESPACE_URL, uuid5
 
 from chatledger.errors import InvalidArgument, MessageTooLarge
 from chatledger.json_values import Json, checked_object, checked_text
-from chatledger.messages import Message, encode, to_milliseconds
+from chatledger.messages import Message, encode, normalize_time
 
-ID_BYTES = 2_000
-"""The longest id of a conversation or an owner, in UTF-8 (DynamoDB takes 2,048 for a key)."""
-IDEMPOTENCY_KEY_BYTES = 1_000
-"""The longest idempotency key, in UTF-8 (DynamoDB takes 1,024 for a sort key)."""
-TITLE_CHARACTERS = 1_000
-METADATA_BYTES = 4 * 1024
-"""The largest ``metadata`` of a conversation, as JSON in UTF-8: lists carry it along."""
-BATCH_MESSAGES = 10_000
-"""The most messages one append takes."""
-BATCH_BYTES = 64 * 1024 * 1024
-"""The most that the messages of one append may have together, as JSON in UTF-8."""
-LIMIT = 1_000
-"""The most messages or conversations that one read answers with."""
-LAST_REVISION = 2**53 - 1
-"""The highest revision and seq: all that JSON readers in other languages hold exactly."""
-NUMBERS_TAKEN = (
-    "that one has ended, and its numbers stay taken for a day or more; wait, or restore into "
-    "another store"
+MAX_ID_BYTES = 2_000
+"""The longest id of a conversation or an owner, in bytes of UTF-8; DynamoDB's limit for a partition
+key is 2,048."""
+MAX_IDEMPOTENCY_KEY_BYTES = 1_000
+"""The longest idempotency key, in bytes of UTF-8; DynamoDB's limit for a sort key is 1,024."""
+MAX_TITLE_CHARACTERS = 1_000
+MAX_METADATA_BYTES = 4 * 1024
+"""The largest ``metadata`` of a conversation, in bytes of JSON; kept small, as lists include it."""
+MAX_BATCH_MESSAGES = 10_000
+"""The most messages in one append."""
+MAX_BATCH_BYTES = 64 * 1024 * 1024
+"""The largest total size of the messages in one append, in bytes of JSON."""
+MAX_LIMIT = 1_000
+"""The most messages or conversations that one read returns."""
+MAX_READ_BYTES = 32 * 1024 * 1024
+"""The approximate limit on the messages that one read returns, in bytes of JSON; a single message
+may exceed it."""
+MAX_REVISION = 2**53 - 1
+"""The highest revision and seq: the largest integer that JSON parsers in every language represent
+exactly (RFC 8259, section 6)."""
+REVISIONS_TAKEN = (
+    "it was deleted or has expired, and its revisions stay reserved for a day or more; wait, or "
+    "restore into another store"
 )
-"""What to do about a ``Conflict`` with a former conversation of the same id."""
+"""The advice of a ``Conflict`` with an earlier conversation of the same id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """What is known of a conversation beside its messages.
+    """A conversation without its messages.
 
-    ``revision`` moves up with every change of its messages and is never given out twice; pass it
-    as ``after`` to append only if nobody else did. ``updated_at`` is when its messages last
-    changed. ``expires_at`` is None where it lives until it is deleted.
+    Attributes:
+        id: Its id.
+        owner: The id of its owner, or None if it is anonymous.
+        title: Its title, or None.
+        metadata: The application's own data, at most ``MAX_METADATA_BYTES`` as JSON.
+        created_at: When it was created, in UTC to the millisecond.
+        updated_at: When its messages last changed.
+        message_count: The number of its messages.
+        revision: A number that every change of its messages increases and that is never reused.
+            Pass it as ``after`` to append only if nobody else has changed the messages.
+        expires_at: When it expires, or None if it lives until it is deleted.
     """
 
     id: str
@@ -52,7 +66,12 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """Where the messages of an append are: their seqs, and the revision that this made."""
+    """The result of an append.
+
+    Attributes:
+        seqs: The seqs of the new messages, in their order.
+        revision: The revision of the conversation after the append.
+    """
 
     seqs: range
     revision: int
@@ -60,7 +79,7 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """A conversation and its last messages, oldest first, as they stood at one moment."""
+    """A conversation and its last messages, oldest first, as they were at one moment."""
 
     conversation: Conversation
     messages: list[Message]
@@ -68,7 +87,12 @@ class Tail:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A stretch of messages; ``next`` is the ``after`` or ``before`` of the next one, or None."""
+    """Consecutive messages of a conversation.
+
+    Attributes:
+        messages: The messages, in the order in which the caller pages.
+        next: The ``after`` or ``before`` that reads the next page, or None if this is the last.
+    """
 
     messages: list[Message]
     next: int | None
@@ -76,97 +100,119 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Some conversations; ``cursor`` asks for those behind them, None at the end."""
+    """Consecutive conversations of a list or scan.
+
+    Attributes:
+        conversations: The conversations.
+        cursor: The cursor that reads the next ones, or None if these are the last.
+    """
 
     conversations: list[Conversation]
     cursor: str | None
 
 
 def check_id(value: object, name: str = "conversation_id") -> None:
-    """Raise ``InvalidArgument`` unless ``value`` can name a conversation or an owner."""
-    _check_key(value, name, ID_BYTES)
+    """Raise ``InvalidArgument`` unless ``value`` is a valid id of a conversation or an owner."""
+    _check_key(value, name, MAX_ID_BYTES)
 
 
-def check_names(conversation_id: object, owner: object) -> None:
-    """Raise ``InvalidArgument`` unless both can name what they should; the owner may be None."""
+def check_ids(conversation_id: object, owner: object) -> None:
+    """Raise ``InvalidArgument`` unless both are valid ids; ``owner`` may be None."""
     check_id(conversation_id)
     if owner is not None:
         check_id(owner, "owner")
 
 
 def check_idempotency_key(value: object) -> None:
-    """Raise ``InvalidArgument`` unless ``value`` is an idempotency key, or None."""
+    """Raise ``InvalidArgument`` unless ``value`` is a valid idempotency key, or None."""
     if value is not None:
-        _check_key(value, "idempotency_key", IDEMPOTENCY_KEY_BYTES)
+        _check_key(value, "idempotency_key", MAX_IDEMPOTENCY_KEY_BYTES)
+
+
+def uuid_from_key(*parts: str) -> str:
+    """Return a UUID derived from an idempotency key; the same parts always give the same one."""
+    return str(uuid5(NAMESPACE_URL, ":".join(("chatledger", *parts))))
 
 
 def check_title(value: object) -> None:
-    """Raise ``InvalidArgument`` unless ``value`` can be a title, or is None."""
+    """Raise ``InvalidArgument`` unless ``value`` is a valid title, or None."""
     if value is not None:
         text = checked_text(value, "title", error=InvalidArgument)
-        if len(text) > TITLE_CHARACTERS:
+        if len(text) > MAX_TITLE_CHARACTERS:
             raise InvalidArgument(
-                f"title has {len(text):,} characters, over the limit of {TITLE_CHARACTERS:,}."
+                f"title has {len(text):,} characters, over the limit of {MAX_TITLE_CHARACTERS:,}."
             )
 
 
 def checked_metadata(value: object) -> dict[str, Json]:
-    """A copy of a conversation's metadata; None is none. Raises ``InvalidArgument``."""
+    """Return a checked copy of a conversation's metadata; an empty one if ``value`` is None.
+
+    Raises:
+        InvalidArgument: ``value`` is not a dict of JSON, or is larger than ``MAX_METADATA_BYTES``.
+    """
     if value is None:
         return {}
-    return checked_object(value, "metadata", limit=METADATA_BYTES, error=InvalidArgument)
+    return checked_object(value, "metadata", limit=MAX_METADATA_BYTES, error=InvalidArgument)
 
 
 def encode_batch(messages: object) -> list[str]:
-    """The messages of one append as the JSON texts that stores keep.
+    """Return the messages of one append as JSON texts, the form in which stores keep them.
 
-    Raises ``InvalidArgument`` unless they are a sequence of messages that one append takes, and
-    ``MessageTooLarge``.
+    Raises:
+        InvalidArgument: ``messages`` is not a sequence of 1 to ``MAX_BATCH_MESSAGES`` messages.
+        MessageTooLarge: A message is larger than ``MAX_MESSAGE_BYTES``, or all of them together
+            are larger than ``MAX_BATCH_BYTES``.
     """
     if isinstance(messages, Message | str) or not isinstance(messages, Sequence):
         raise InvalidArgument("messages must be a list of Message; for one message pass [message].")
     if not messages:
-        raise InvalidArgument("messages is empty; there is nothing to append.")
-    if len(messages) > BATCH_MESSAGES:
+        raise InvalidArgument("messages is empty; pass at least one message.")
+    if len(messages) > MAX_BATCH_MESSAGES:
         raise InvalidArgument(
-            f"messages holds {len(messages):,}; append at most {BATCH_MESSAGES:,} at once."
+            f"messages has {len(messages):,} items; append at most {MAX_BATCH_MESSAGES:,} at once."
         )
-    bodies = [encode_one(message, f"messages[{n}]") for n, message in enumerate(messages)]
-    # A character is at most 4 bytes, so that most batches need no second look.
-    if sum(map(len, bodies)) * 4 > BATCH_BYTES:
+    bodies = [encode_message(message, f"messages[{n}]") for n, message in enumerate(messages)]
+    # A character takes at most 4 bytes, so only large batches need to be measured.
+    if sum(map(len, bodies)) * 4 > MAX_BATCH_BYTES:
         size = sum(len(body.encode()) for body in bodies)
-        if size > BATCH_BYTES:
-            raise MessageTooLarge("The batch", size=size, limit=BATCH_BYTES)
+        if size > MAX_BATCH_BYTES:
+            raise MessageTooLarge("The batch", size=size, limit=MAX_BATCH_BYTES)
     return bodies
 
 
-def checked_restored(
+def prepare_restore(
     conversation: object, messages: object, after: object
 ) -> tuple[Conversation, list[str]]:
-    """The conversation as stores keep it, and the messages to be put back as JSON texts.
+    """Check the arguments of ``Store.restore``.
 
-    Raises ``InvalidArgument`` unless the messages bear the seqs from behind ``after`` on and the
-    revision has room for them, and raises as ``encode_batch``.
+    Returns:
+        The conversation as stores keep it (times in UTC to the millisecond, an empty title as
+        None), and the messages as JSON texts.
+
+    Raises:
+        InvalidArgument: The conversation is invalid, the messages do not have the seqs from
+            ``after + 1`` on, or the revision is lower than the last of them.
+        MessageTooLarge: As for ``encode_batch``.
     """
     if not isinstance(conversation, Conversation):
         raise InvalidArgument(
             f"conversation is of type {type(conversation).__name__}; pass one that get, list or "
-            "scan of another store answered with."
+            "scan of another store returned."
         )
-    check_names(conversation.id, conversation.owner)
+    check_ids(conversation.id, conversation.owner)
     check_title(conversation.title)
     check_number(after, "after", least=0)
     assert isinstance(after, int)
-    nothing = isinstance(messages, list | tuple) and not messages
-    bodies = [] if nothing else encode_batch(messages)
+    is_empty = isinstance(messages, list | tuple) and not messages
+    bodies = [] if is_empty else encode_batch(messages)
     check_number(conversation.revision, "conversation.revision", least=after + max(len(bodies), 1))
     if bodies:
         assert isinstance(messages, Sequence)
         for seq, message in enumerate(messages, after + 1):
             if message.seq != seq:
                 raise InvalidArgument(
-                    f"messages[{seq - after - 1}] bears the seq {message.seq}, not {seq}; one call "
-                    "restores messages that follow each other without a gap, from after + 1 on."
+                    f"messages[{seq - after - 1}] has the seq {message.seq}, not {seq}; one call "
+                    "restores messages with consecutive seqs, starting at after + 1."
                 )
     created_at = _checked_time(conversation.created_at, "created_at")
     expires_at = conversation.expires_at
@@ -184,15 +230,15 @@ def checked_restored(
 
 
 def lifetime_of(conversation: Conversation) -> timedelta | None:
-    """How long it lives after each change of its messages, as its times tell."""
+    """Return the conversation's lifetime, computed from its times; None if it does not expire."""
     if conversation.expires_at is None:
         return None
-    # A clock that was set back at the last change makes them tell too little.
+    # If the clock was set back before the last change, the difference is too small, or negative.
     return max(conversation.expires_at - conversation.updated_at, timedelta(seconds=1))
 
 
-def encode_one(value: object, name: str = "message") -> str:
-    """The ``Message`` as the JSON text that stores keep; raises as ``encode_batch``."""
+def encode_message(value: object, name: str = "message") -> str:
+    """Return one message as JSON text; raise the errors of ``encode_batch``."""
     if not isinstance(value, Message):
         raise InvalidArgument(
             f"{name} is of type {type(value).__name__}; make it with Message.user(...), "
@@ -201,29 +247,32 @@ def encode_one(value: object, name: str = "message") -> str:
     return encode(value)
 
 
-def check_number(value: object, name: str, *, least: int, most: int = LAST_REVISION) -> None:
+def check_number(value: object, name: str, *, least: int, most: int = MAX_REVISION) -> None:
     """Raise ``InvalidArgument`` unless ``value`` is an int from ``least`` to ``most``."""
-    # True is an int too, and never what was meant.
+    # bool is a subclass of int, but True as a number is always a mistake.
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidArgument(f"{name} is of type {type(value).__name__}; it must be an int.")
     if not least <= value <= most:
         raise InvalidArgument(f"{name} must be {least:,} to {most:,}.")
 
 
-def check_place(value: object, name: str) -> None:
-    """Raise ``InvalidArgument`` unless ``value`` is a seq or a revision, 0 for none, or None."""
+def check_revision(value: object, name: str) -> None:
+    """Raise ``InvalidArgument`` unless ``value`` is a revision or a seq, 0 or None.
+
+    Revisions and seqs are numbers on the same line; 0 is before the first.
+    """
     if value is not None:
         check_number(value, name, least=0)
 
 
 def check_lifetime(value: object, name: str = "expires_in") -> None:
-    """Raise ``InvalidArgument`` unless ``value`` is a time of a second to 100 years, or None."""
+    """Raise ``InvalidArgument`` unless ``value`` is from 1 second to 36,500 days, or None."""
     if value is None:
         return
     if not isinstance(value, timedelta):
         raise InvalidArgument(f"{name} is of type {type(value).__name__}; it must be a timedelta.")
     if not timedelta(seconds=1) <= value <= timedelta(days=36_500):
-        raise InvalidArgument(f"{name} is {value}; it must be a second to 36,500 days.")
+        raise InvalidArgument(f"{name} is {value}; it must be from 1 second to 36,500 days.")
 
 
 def _checked_time(value: object, name: str) -> datetime:
@@ -231,7 +280,7 @@ def _checked_time(value: object, name: str) -> datetime:
         raise InvalidArgument(
             f"conversation.{name} must be an aware datetime, such as datetime.now(UTC)."
         )
-    return to_milliseconds(value)
+    return normalize_time(value)
 
 
 def _check_key(value: object, name: str, limit: int) -> None:

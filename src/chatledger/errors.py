@@ -1,26 +1,31 @@
-"""Everything Chatledger raises. Each error carries its facts and says what to do."""
+"""Every error that Chatledger raises. Each carries its facts and says what to do."""
 
 from collections.abc import Sequence
 
 
 class ChatledgerError(Exception):
-    """The base of all errors that Chatledger raises on purpose."""
+    """The base class of every error that Chatledger raises on purpose."""
 
 
 class InvalidArgument(ChatledgerError, ValueError):
-    """An argument that no store would take; nothing was read or written."""
+    """The argument is invalid for every store; nothing was read or written."""
 
 
 class InvalidMessage(InvalidArgument):
-    """A message, or a part of one, that cannot be stored and come back equal."""
+    """The message, or a part of it, cannot be stored and read back equal."""
 
 
 class MessageTooLarge(InvalidMessage):
-    """A message or a batch over the stated size; nothing was written."""
+    """The message or batch exceeds the size limit; nothing was written.
 
-    def __init__(self, what: str, *, size: int, limit: int) -> None:
+    Attributes:
+        size: Its size as JSON, in bytes of UTF-8.
+        limit: The largest size allowed, in bytes.
+    """
+
+    def __init__(self, subject: str, *, size: int, limit: int) -> None:
         super().__init__(
-            f"{what} is {size:,} bytes as JSON, over the limit of {limit:,}; "
+            f"{subject} is {size:,} bytes as JSON, over the limit of {limit:,}; "
             "keep large content elsewhere and store a link to it."
         )
         self.size = size
@@ -28,27 +33,38 @@ class MessageTooLarge(InvalidMessage):
 
 
 class NotFound(ChatledgerError):
-    """There is no such conversation, or not for this owner, or no such message in it."""
+    """The conversation, or the message in it, does not exist, or belongs to another owner.
+
+    Attributes:
+        conversation_id: The id that was asked for.
+        seq: The seq of the missing message, or None if the conversation is missing.
+    """
 
     def __init__(self, conversation_id: str, *, seq: int | None = None) -> None:
-        what = "conversation" if seq is None else f"message {seq} in conversation"
-        super().__init__(f"There is no {what} {conversation_id!r}.")
+        missing = "conversation" if seq is None else f"message {seq} in conversation"
+        super().__init__(f"There is no {missing} {conversation_id!r}.")
         self.conversation_id = conversation_id
         self.seq = seq
 
 
 class AlreadyExists(ChatledgerError):
-    """The id is taken by a conversation that lives."""
+    """The id belongs to a live conversation, possibly another owner's."""
 
     def __init__(self, conversation_id: str) -> None:
         super().__init__(
-            f"Conversation {conversation_id!r} exists already; choose another id or append to it."
+            f"Conversation {conversation_id!r} already exists; choose another id or append to it."
         )
         self.conversation_id = conversation_id
 
 
 class Conflict(ChatledgerError):
-    """Another writer was first; read the conversation again and retry."""
+    """Another writer was first; read the conversation again and retry.
+
+    Attributes:
+        conversation_id: The conversation that was to be changed.
+        expected: The revision that the caller passed.
+        revision: The revision that the conversation has.
+    """
 
     def __init__(
         self,
@@ -59,8 +75,7 @@ class Conflict(ChatledgerError):
         advice: str = "read it again and retry",
     ) -> None:
         super().__init__(
-            f"Conversation {conversation_id!r} stands at revision {revision}, not {expected}; "
-            f"{advice}."
+            f"Conversation {conversation_id!r} is at revision {revision}, not {expected}; {advice}."
         )
         self.conversation_id = conversation_id
         self.expected = expected
@@ -68,10 +83,11 @@ class Conflict(ChatledgerError):
 
 
 class StoreUnavailable(ChatledgerError):
-    """The store did not answer, or not in time, or has no room; trying again later may help.
+    """The store did not answer, did not answer in time, or is full; retry later.
 
-    ``may_have_landed`` says whether the write may be in all the same: append again with the
-    same ``idempotency_key`` and it is in once.
+    Attributes:
+        may_have_landed: True if the write may have taken effect nevertheless. Append again with
+            the same ``idempotency_key``, and the append is made exactly once.
     """
 
     def __init__(self, message: str, *, may_have_landed: bool = False) -> None:
@@ -80,26 +96,45 @@ class StoreUnavailable(ChatledgerError):
 
 
 class StoreMismatch(ChatledgerError):
-    """What lies at this place is no Chatledger store, or one that this version cannot use."""
+    """The file or table is not a Chatledger store, or is one that this version cannot use."""
+
+
+class ConversationDamaged(ChatledgerError):
+    """A message is missing from the table, for example after a restore from a backup.
+
+    Attributes:
+        conversation_id: The conversation.
+        seq: The seq of the missing message.
+    """
+
+    def __init__(self, conversation_id: str, *, seq: int) -> None:
+        super().__init__(
+            f"Message {seq} of conversation {conversation_id!r} is missing from the table. Pages "
+            "that do not include it can be read; the store's repair() makes the rest usable again."
+        )
+        self.conversation_id = conversation_id
+        self.seq = seq
 
 
 class ModelError(ChatledgerError):
-    """A model gave no reply, or not all of it; the user's message is kept, the next turn works.
+    """The model gave no reply, or not all of it. The user's message is saved; the next turn works.
 
-    ``retryable`` says whether the same call may succeed later.
+    Attributes:
+        retryable: True if the same call may succeed later.
     """
 
     retryable = True
 
 
 class ModelUnavailable(ModelError):
-    """The model is down, is not ready, or broke off; trying again later may help."""
+    """The model is down, is not ready, or broke off its reply; retrying later may help."""
 
 
 class ModelThrottled(ModelError):
-    """Too many calls or tokens for the account's quota; trying again after a while helps.
+    """The account exceeded its quota of calls or tokens; retry after a pause.
 
-    ``retry_after`` is in seconds, None where the model's service did not say.
+    Attributes:
+        retry_after: The pause in seconds, or None if the model's service did not name one.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
@@ -108,24 +143,29 @@ class ModelThrottled(ModelError):
 
 
 class ModelTimeout(ModelError):
-    """The model took too long; trying again may help."""
+    """The model took too long; retrying may help."""
 
 
 class ModelRefused(ModelError):
-    """The model's service refuses the call: a right is missing, or the call is not valid.
+    """The model's service rejected the call: it is invalid, or a permission is missing.
 
-    Trying again does not help before something is changed, and the message says what.
+    Retrying does not help until something is changed; the message says what.
     """
 
     retryable = False
 
 
 class UnknownModel(InvalidArgument):
-    """No model goes by that name here, or what it needs is not installed."""
+    """No model has this name, or a package that it needs is not installed."""
 
 
 class TurnInProgress(ChatledgerError):
-    """Another turn of the conversation is running; wait ``retry_after`` seconds at most."""
+    """Another turn of the conversation is running; wait for it, or stop it.
+
+    Attributes:
+        conversation_id: The conversation.
+        retry_after: The seconds until that turn's lease ends; the turn may end earlier.
+    """
 
     def __init__(self, conversation_id: str, *, retry_after: float) -> None:
         super().__init__(
@@ -137,30 +177,33 @@ class TurnInProgress(ChatledgerError):
 
 
 class KeyReused(InvalidArgument):
-    """The idempotency key was used for another message, or what came of it cannot be had again."""
+    """The idempotency key was used for another request, or its reply is no longer available."""
 
 
 class TableMissing(StoreMismatch):
-    """The table is not there."""
+    """The DynamoDB table does not exist."""
 
     def __init__(self, table: str) -> None:
         super().__init__(
-            f"There is no DynamoDB table {table!r} in this account and region; make it with "
+            f"There is no DynamoDB table {table!r} in this account and region; create it with "
             f"chatledger.stores.dynamodb.create_table(client, {table!r})."
         )
         self.table = table
 
 
 class TableMismatch(StoreMismatch):
-    """The table is there, and is not as a store needs it.
+    """The DynamoDB table exists, but is not set up as the store needs it.
 
-    ``differences`` are sentences without a full stop; ``remedy`` says what to do.
+    Attributes:
+        table: The name of the table.
+        differences: What differs; clauses without a full stop.
+        remedy: What to do about it; a full sentence.
     """
 
     def __init__(self, table: str, differences: Sequence[str], remedy: str) -> None:
         super().__init__(
-            f"The DynamoDB table {table!r} is not as a store needs it: {'; '.join(differences)}. "
-            f"{remedy}"
+            f"The DynamoDB table {table!r} is not set up as the store needs it: "
+            f"{'; '.join(differences)}. {remedy}"
         )
         self.table = table
         self.differences = tuple(differences)
@@ -168,9 +211,10 @@ class TableMismatch(StoreMismatch):
 
 
 class AccessRefused(ChatledgerError):
-    """The credentials are missing, have expired, or lack a right.
+    """The AWS credentials are missing, have expired, or lack a permission.
 
-    ``may_have_landed`` says whether an earlier try of the write may be in all the same.
+    Attributes:
+        may_have_landed: True if an earlier attempt at the write may have taken effect.
     """
 
     def __init__(self, message: str, *, may_have_landed: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The JSON values that come back from every store exactly as they went in."""
+"""JSON values, checked so that every store returns them exactly as they were written."""
 
 import json
 import math
@@ -8,56 +8,73 @@ from chatledger.errors import InvalidArgument
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
-DEEPEST = 100
-"""How many lists and dicts may lie within one another."""
+MAX_DEPTH = 100
+"""The most levels of lists and dicts within one another."""
 
-LONGEST_INTEGER_BITS = 2_000
-# Python can be told to read no integer of over 640 digits (sys.set_int_max_str_digits); what one
-# process stores, every other must be able to read.
+MAX_INTEGER_BITS = 2_000
+# About 600 digits. A process can be told to parse no integer of more than 640 digits (the lowest
+# value that sys.set_int_max_str_digits takes), and every process must be able to read what
+# another one wrote.
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
-_decode = json.JSONDecoder().raw_decode  # without a look for white space, which takes as long
+# raw_decode, because decode also skips white space, which doubles the time for short texts.
+_decode = json.JSONDecoder().raw_decode
 
 
 def dumps(value: object) -> str:
-    """``value`` as compact JSON text."""
+    """Return ``value`` as compact JSON text."""
     return _encode(value)
 
 
 def loads(text: str) -> Any:
-    """The value that ``dumps`` made ``text`` of. Raises ``ValueError`` where there is more."""
+    """Return the value that ``dumps`` encoded as ``text``.
+
+    Raises:
+        ValueError: ``text`` is not JSON, or continues after the JSON value.
+    """
     value, end = _decode(text)
     if end != len(text):
-        raise ValueError(f"There is something behind the JSON value, from character {end} on.")
+        raise ValueError(f"The text continues after the JSON value, at character {end}.")
     return value
 
 
 def checked_text(value: object, part: str, *, error: type[InvalidArgument]) -> str:
-    """``value`` as a plain ``str`` that has an encoding; else ``error`` naming ``part``."""
+    """Return ``value`` as a plain ``str``; raise ``error`` unless UTF-8 can encode it.
+
+    Args:
+        value: The value to check; a subclass of ``str``, such as an enum's member, becomes a
+            plain ``str``.
+        part: The name of the value for the error message, such as ``"content[0].text"``.
+        error: The class of error to raise.
+    """
     if not isinstance(value, str):
-        raise error(f"{part} is {_named(value)}; it must be a str.")
-    # The plain base of a subclass, such as the text of an enum's member.
+        raise error(f"{part} is {_type_name(value)}; it must be a str.")
+    # str.__str__, because a subclass may override __str__.
     text = value if type(value) is str else str.__str__(value)
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError as failed:
             raise error(
-                f"{part} holds a lone surrogate at character {failed.start}, "
-                "which no encoding can store; decode the text it came from properly."
+                f"{part} contains a lone surrogate at character {failed.start}, "
+                "which UTF-8 cannot encode; decode the text correctly where it comes from."
             ) from None
     return text
 
 
 def checked_json(
-    value: object, part: str, *, error: type[InvalidArgument], depth: int = DEEPEST
+    value: object, part: str, *, error: type[InvalidArgument], depth: int = MAX_DEPTH
 ) -> Json:
-    """A copy of ``value`` that is JSON and nothing else, equal to it and of the same types.
+    """Return a copy of ``value`` that is pure JSON, equal to it and of the same types.
 
-    Raises ``error`` with a sentence that names the part at fault, such as
-    ``content[0].data is bytes; encode it as text, say with base64``.
+    Args:
+        value: The value to check.
+        part: The name of the value for the error message.
+        error: The class of error to raise, with a sentence that names the part at fault, such as
+            ``content[0].data is of type bytes; encode it as text, for example with base64.``
+        depth: The levels of nesting still allowed.
     """
     match value:
         case None | bool():
@@ -65,15 +82,18 @@ def checked_json(
         case str():
             return checked_text(value, part, error=error)
         case int():
-            if value.bit_length() > LONGEST_INTEGER_BITS:
-                raise error(f"{part} is an integer of over 600 digits; store it as text.")
+            if value.bit_length() > MAX_INTEGER_BITS:
+                raise error(f"{part} is an integer of more than 600 digits; store it as text.")
             return int(value)
         case float():
             if not math.isfinite(value):
                 raise error(f"{part} is {float(value)}, which JSON cannot hold; use None or text.")
             return float(value)
         case list() | dict() if depth == 0:
-            raise error(f"{part} is nested over {DEEPEST} deep; flatten it or store it as text.")
+            raise error(
+                f"{part} is nested more than {MAX_DEPTH} levels deep; flatten it or store it as "
+                "text."
+            )
         case list():
             return [
                 checked_json(item, f"{part}[{n}]", error=error, depth=depth - 1)
@@ -88,11 +108,13 @@ def checked_json(
                 copy[name] = checked_json(item, f"{part}.{name}", error=error, depth=depth - 1)
             return copy
         case bytes() | bytearray() | memoryview():
-            raise error(f"{part} is {_named(value)}; encode it as text, say with base64.")
+            raise error(
+                f"{part} is {_type_name(value)}; encode it as text, for example with base64."
+            )
         case tuple():
             raise error(f"{part} is a tuple, which would come back as a list; pass a list.")
     raise error(
-        f"{part} is {_named(value)}; "
+        f"{part} is {_type_name(value)}; "
         "only None, bool, int, float, str, list and dict can be stored and come back equal."
     )
 
@@ -100,9 +122,16 @@ def checked_json(
 def checked_object(
     value: object, part: str, *, limit: int, error: type[InvalidArgument]
 ) -> dict[str, Json]:
-    """A checked copy of the dict ``value``, of at most ``limit`` bytes as JSON."""
+    """Return a checked copy of the dict ``value``, as ``checked_json`` does.
+
+    Args:
+        value: The value to check.
+        part: The name of the value for the error message.
+        limit: The largest size allowed, in bytes of JSON.
+        error: The class of error to raise.
+    """
     if not isinstance(value, dict):
-        raise error(f"{part} is {_named(value)}; it must be a dict.")
+        raise error(f"{part} is {_type_name(value)}; it must be a dict.")
     copy = checked_json(value, part, error=error)
     assert isinstance(copy, dict)
     if copy and (size := len(dumps(copy).encode())) > limit:
@@ -110,5 +139,5 @@ def checked_object(
     return copy
 
 
-def _named(value: object) -> str:
+def _type_name(value: object) -> str:
     return f"of type {type(value).__name__}" if value is not None else "None"

@@ -1,18 +1,18 @@
-"""What people say stays out of the logs of the libraries that carry it."""
+"""Keep the content of messages out of the debug logs of third-party libraries."""
 
 import logging
 
-TALKATIVE = ("aiodynamo", "botocore")
-"""Their loggers write whole requests and answers at DEBUG, signatures and tokens among them."""
+VERBOSE_LIBRARIES = ("aiodynamo", "botocore")
+"""Libraries that log whole requests and responses at DEBUG, with signatures and tokens in them."""
 
 
 def keep_messages_out_of_logs() -> None:
-    """Have these log from INFO on, unless somebody has given them a level by their names.
+    """Set the loggers of ``VERBOSE_LIBRARIES`` to INFO unless they have a level already.
 
-    So a program that logs everything at DEBUG writes down no message; and who looks for a fault
-    in one of them can still say so: ``logging.getLogger("botocore").setLevel("DEBUG")``.
+    A program that logs everything at DEBUG thus logs no message. To debug one of the libraries, set
+    its level explicitly: ``logging.getLogger("botocore").setLevel("DEBUG")``.
     """
-    for name in TALKATIVE:
+    for name in VERBOSE_LIBRARIES:
         logger = logging.getLogger(name)
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.INFO)

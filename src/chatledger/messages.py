@@ -1,40 +1,34 @@
-"""Messages: frozen values that can be stored from the moment they are made."""
+"""Messages: frozen values, checked when they are made so that every store can store them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias, cast, get_args
 
-import uuid_utils
-
 from chatledger.errors import InvalidMessage, MessageTooLarge
+from chatledger.ids import new_id
 from chatledger.json_values import Json, checked_json, checked_object, checked_text, dumps, loads
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 Content: TypeAlias = str | list[str | dict[str, Json]]
 
 ROLES = frozenset(get_args(Role))
-MESSAGE_BYTES = 16 * 1024 * 1024
-"""The largest message a store takes, as JSON in UTF-8."""
-METADATA_BYTES = 16 * 1024
-"""The largest ``metadata`` of a message, as JSON in UTF-8."""
-MESSAGE_ID_BYTES = 1_000
-_NOTHING: dict[str, Json] = {}
-
-
-def new_id() -> str:
-    """A UUIDv7 (RFC 9562): unique, and later ones sort behind earlier ones."""
-    return str(uuid_utils.uuid7())
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+"""The largest message that stores accept, in bytes of JSON."""
+MAX_MESSAGE_METADATA_BYTES = 16 * 1024
+"""The largest ``metadata`` of a message, in bytes of JSON."""
+MAX_MESSAGE_ID_BYTES = 1_000
+"""The longest ``id`` of a message, in bytes of UTF-8."""
+_EMPTY: dict[str, Json] = {}
 
 
 def now() -> datetime:
-    """The time in UTC, to the millisecond: what is stored is what was seen."""
-    time = datetime.now(UTC)
-    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+    """Return the current time in UTC, to the millisecond, the precision that stores keep."""
+    return normalize_time(datetime.now(UTC))
 
 
-def to_milliseconds(time: datetime) -> datetime:
-    """``time`` in UTC, without the microseconds that no store keeps."""
+def normalize_time(time: datetime) -> datetime:
+    """Return ``time`` in UTC, truncated to the millisecond, the precision that stores keep."""
     time = time.astimezone(UTC)
     return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
@@ -43,14 +37,22 @@ def to_milliseconds(time: datetime) -> datetime:
 class Message:
     """One message of a conversation.
 
-    ``content`` is text or a list of content blocks. ``metadata`` is yours (at most
-    ``METADATA_BYTES``); ``extra`` is for what a framework adds beside role and content, tool calls
-    among it. Both come back equal and of the same types. What could not be stored is refused here,
-    with ``InvalidMessage``. Lists and dicts are copied, so that a later change of yours does not
-    change the message.
+    Every field is checked and copied when the message is made, so a message can always be stored,
+    and changing a list or dict that was passed in does not change the message. Every store
+    returns messages equal to those it was given, with values of the same types.
 
-    ``seq`` is the message's place in its conversation, which the store gives; it takes no part in
-    ``==``.
+    Attributes:
+        role: ``"system"``, ``"user"``, ``"assistant"`` or ``"tool"``.
+        content: Text, or a list of content blocks, each a ``str`` or a ``dict``.
+        id: At most ``MAX_MESSAGE_ID_BYTES`` of UTF-8; by default a new UUIDv7.
+        created_at: When the message was made, in UTC to the millisecond; by default now.
+        metadata: The application's own data, at most ``MAX_MESSAGE_METADATA_BYTES`` as JSON.
+        extra: Data that a framework adds to role and content, such as tool calls.
+        seq: The message's place in its conversation, assigned by the store; None until it is
+            stored. It takes no part in ``==``.
+
+    Raises:
+        InvalidMessage: A field cannot be stored and read back equal.
     """
 
     role: Role
@@ -72,15 +74,18 @@ class Message:
             "id": _checked_id(self.id),
             "created_at": _checked_time(self.created_at),
             "metadata": checked_object(
-                self.metadata, "metadata", limit=METADATA_BYTES, error=InvalidMessage
+                self.metadata, "metadata", limit=MAX_MESSAGE_METADATA_BYTES, error=InvalidMessage
             ),
-            "extra": checked_object(self.extra, "extra", limit=MESSAGE_BYTES, error=InvalidMessage),
+            "extra": checked_object(
+                self.extra, "extra", limit=MAX_MESSAGE_BYTES, error=InvalidMessage
+            ),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
     @classmethod
     def user(cls, content: Content, **fields: Any) -> "Message":
+        """Return a message from the user; ``fields`` are further fields of ``Message``."""
         return cls(role="user", content=content, **fields)
 
     @classmethod
@@ -89,61 +94,79 @@ class Message:
         content: Content = "",
         *,
         tool_calls: Sequence[dict[str, Json]] = (),
-        extra: dict[str, Json] = _NOTHING,
+        extra: dict[str, Json] = _EMPTY,
         **fields: Any,
     ) -> "Message":
-        """A reply; its text may be empty where it holds only tool calls."""
-        more: dict[str, Json] = {"tool_calls": list(tool_calls)} if tool_calls else {}
-        return cls(role="assistant", content=content, extra=_joined(extra, more), **fields)
+        """Return a reply of the model.
+
+        Args:
+            content: The text or content blocks; may be empty, for example if the reply consists
+                of tool calls only.
+            tool_calls: The tool calls that the model makes, stored as ``extra["tool_calls"]``.
+            extra: Further data of the framework.
+            **fields: Further fields of ``Message``.
+        """
+        added: dict[str, Json] = {"tool_calls": list(tool_calls)} if tool_calls else {}
+        return cls(role="assistant", content=content, extra=_merged_extra(extra, added), **fields)
 
     @classmethod
     def system(cls, content: Content, **fields: Any) -> "Message":
+        """Return a system message, such as instructions to the model."""
         return cls(role="system", content=content, **fields)
 
     @classmethod
     def tool(
-        cls,
-        content: Content,
-        *,
-        tool_call_id: str,
-        extra: dict[str, Json] = _NOTHING,
-        **fields: Any,
+        cls, content: Content, *, tool_call_id: str, extra: dict[str, Json] = _EMPTY, **fields: Any
     ) -> "Message":
-        """The result of the tool call with that id."""
-        more: dict[str, Json] = {"tool_call_id": tool_call_id}
-        return cls(role="tool", content=content, extra=_joined(extra, more), **fields)
+        """Return the result of a tool call.
+
+        Args:
+            content: The result.
+            tool_call_id: The id of the call, stored as ``extra["tool_call_id"]``.
+            extra: Further data of the framework.
+            **fields: Further fields of ``Message``.
+        """
+        added: dict[str, Json] = {"tool_call_id": tool_call_id}
+        return cls(role="tool", content=content, extra=_merged_extra(extra, added), **fields)
 
     @property
     def tool_calls(self) -> list[dict[str, Json]]:
-        """The tool calls of an assistant's message, as the framework made them."""
+        """The tool calls of an assistant message, in the framework's form; empty if none."""
         calls = self.extra.get("tool_calls")
         return cast(list[dict[str, Json]], calls) if isinstance(calls, list) else []
 
     @property
     def tool_call_id(self) -> str | None:
-        """Which tool call a tool's message answers."""
+        """The id of the tool call that a tool message answers, or None."""
         id = self.extra.get("tool_call_id")
         return id if isinstance(id, str) else None
 
     @property
     def text(self) -> str:
-        """The text of the content; blocks of other kinds say nothing."""
+        """The text of the content, its text blocks joined; other blocks are left out."""
         if isinstance(self.content, str):
             return self.content
         parts = (block if isinstance(block, str) else block.get("text") for block in self.content)
         return "".join(part for part in parts if isinstance(part, str))
 
-    def at(self, seq: int) -> "Message":
-        """The same message at that place."""
-        return _trusted(
+    def with_seq(self, seq: int) -> "Message":
+        """Return a copy of the message with this ``seq``."""
+        return _unchecked_message(
             self.role, self.content, self.id, self.created_at, self.metadata, self.extra, seq
         )
 
 
-def encode(message: Message) -> str:
-    """The message as the JSON text that stores keep; everything but its seq.
+def seq_of(message: Message) -> int:
+    """Return the seq of a message that has one, such as a message that a store returned."""
+    assert message.seq is not None
+    return message.seq
 
-    Raises ``MessageTooLarge`` over ``MESSAGE_BYTES``.
+
+def encode(message: Message) -> str:
+    """Return the message as JSON text, the form in which stores keep it, without its seq.
+
+    Raises:
+        MessageTooLarge: The text is longer than ``MAX_MESSAGE_BYTES`` in UTF-8.
     """
     body: dict[str, object] = {
         "role": message.role,
@@ -156,24 +179,24 @@ def encode(message: Message) -> str:
     if message.extra:
         body["extra"] = message.extra
     text = dumps(body)
-    # A character is at most 4 bytes, so short texts need no second look.
-    if len(text) * 4 > MESSAGE_BYTES and (size := len(text.encode())) > MESSAGE_BYTES:
-        raise MessageTooLarge(f"Message {message.id!r}", size=size, limit=MESSAGE_BYTES)
+    # A character takes at most 4 bytes, so only long texts need to be measured.
+    if len(text) * 4 > MAX_MESSAGE_BYTES and (size := len(text.encode())) > MAX_MESSAGE_BYTES:
+        raise MessageTooLarge(f"Message {message.id!r}", size=size, limit=MAX_MESSAGE_BYTES)
     return text
 
 
 def decode(text: str, *, seq: int) -> Message:
-    """The message that ``encode`` made ``text`` of.
+    """Return the message that ``encode`` encoded as ``text``, with this ``seq``.
 
-    What was stored is read back as it is: a rule that a later version adds to ``Message`` must not
-    make yesterday's conversations unreadable.
+    The fields are not checked again: a rule that a later version adds to ``Message`` must not make
+    conversations that are already stored unreadable.
     """
     return decode_body(loads(text), seq=seq)
 
 
 def decode_body(body: dict[str, Any], *, seq: int) -> Message:
-    """The message of which ``body`` is the JSON value."""
-    return _trusted(
+    """Return the message whose decoded JSON is ``body``, as ``decode`` does."""
+    return _unchecked_message(
         body["role"],
         body["content"],
         body["id"],
@@ -184,7 +207,7 @@ def decode_body(body: dict[str, Any], *, seq: int) -> Message:
     )
 
 
-def _trusted(
+def _unchecked_message(
     role: str,
     content: Content,
     id: str,
@@ -193,16 +216,16 @@ def _trusted(
     extra: dict[str, Json],
     seq: int,
 ) -> Message:
-    """The message without its checks, which were made before it was stored."""
+    """Return a message without checking its fields: they were checked before it was stored."""
     message = object.__new__(Message)
-    put = object.__setattr__
-    put(message, "role", role)
-    put(message, "content", content)
-    put(message, "id", id)
-    put(message, "created_at", created_at)
-    put(message, "metadata", metadata)
-    put(message, "extra", extra)
-    put(message, "seq", seq)
+    set_field = object.__setattr__
+    set_field(message, "role", role)
+    set_field(message, "content", content)
+    set_field(message, "id", id)
+    set_field(message, "created_at", created_at)
+    set_field(message, "metadata", metadata)
+    set_field(message, "extra", extra)
+    set_field(message, "seq", seq)
     return message
 
 
@@ -225,8 +248,8 @@ def _checked_content(content: object) -> Content:
 
 def _checked_id(value: object) -> str:
     text = checked_text(value, "id", error=InvalidMessage)
-    if not text or len(text.encode()) > MESSAGE_ID_BYTES:
-        raise InvalidMessage(f"id must have 1 to {MESSAGE_ID_BYTES:,} bytes in UTF-8.")
+    if not text or len(text.encode()) > MAX_MESSAGE_ID_BYTES:
+        raise InvalidMessage(f"id must have 1 to {MAX_MESSAGE_ID_BYTES:,} bytes in UTF-8.")
     return text
 
 
@@ -234,21 +257,22 @@ def _checked_time(value: object) -> datetime:
     if not isinstance(value, datetime) or value.utcoffset() is None:
         raise InvalidMessage(
             "created_at must be an aware datetime, such as datetime.now(UTC); "
-            "a time without a zone means another moment on another machine."
+            "without a time zone it means a different moment on each machine."
         )
     try:
-        return to_milliseconds(value)
+        return normalize_time(value)
     except OverflowError:
-        raise InvalidMessage("created_at is before the year 1 or behind 9999 in UTC.") from None
+        raise InvalidMessage("created_at is outside the years 1 to 9999 in UTC.") from None
 
 
-def _joined(extra: object, more: dict[str, Json]) -> dict[str, Json]:
-    return extra | more if isinstance(extra, dict) else cast(dict[str, Json], extra)
+def _merged_extra(extra: object, added: dict[str, Json]) -> dict[str, Json]:
+    return extra | added if isinstance(extra, dict) else cast(dict[str, Json], extra)
 
 
 __all__ = [
-    "MESSAGE_BYTES",
-    "METADATA_BYTES",
+    "MAX_MESSAGE_BYTES",
+    "MAX_MESSAGE_ID_BYTES",
+    "MAX_MESSAGE_METADATA_BYTES",
     "Content",
     "Message",
     "Role",
@@ -256,5 +280,6 @@ __all__ = [
     "decode_body",
     "encode",
     "new_id",
+    "normalize_time",
     "now",
 ]

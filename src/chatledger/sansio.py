@@ -1,4 +1,4 @@
-"""Several operations of stores as one, written once for sync and async stores."""
+"""Sequences of store operations that are written once, for sync and async stores."""
 
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeAlias, TypeVar, cast
@@ -7,36 +7,37 @@ from chatledger.errors import ChatledgerError
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[Callable[[], Any], Any, T]
-"""Yields operations, not yet called; is sent their answers, or thrown Chatledger's errors."""
+"""A generator that yields store operations without calling them. It is sent the result of each, or
+has the ``ChatledgerError`` that the operation raised thrown into it."""
 
 
 def run(steps: Steps[T]) -> T:
-    """What ``steps`` return, over a sync store."""
-    reply: Any = None
-    failed: ChatledgerError | None = None
+    """Run ``steps`` over a sync store and return their result."""
+    result: Any = None
+    error: ChatledgerError | None = None
     while True:
         try:
-            call = steps.throw(failed) if failed else steps.send(reply)
+            operation = steps.throw(error) if error else steps.send(result)
         except StopIteration as end:
             return cast(T, end.value)
-        reply, failed = None, None
+        result, error = None, None
         try:
-            reply = call()
-        except ChatledgerError as error:
-            failed = error
+            result = operation()
+        except ChatledgerError as raised:
+            error = raised
 
 
 async def arun(steps: Steps[T]) -> T:
-    """What ``steps`` return, over an async store: their operations are awaited."""
-    reply: Any = None
-    failed: ChatledgerError | None = None
+    """Run ``steps`` over an async store, whose operations are awaited, and return their result."""
+    result: Any = None
+    error: ChatledgerError | None = None
     while True:
         try:
-            call = steps.throw(failed) if failed else steps.send(reply)
+            operation = steps.throw(error) if error else steps.send(result)
         except StopIteration as end:
             return cast(T, end.value)
-        reply, failed = None, None
+        result, error = None, None
         try:
-            reply = await cast(Callable[[], Awaitable[Any]], call)()
-        except ChatledgerError as error:
-            failed = error
+            result = await cast(Callable[[], Awaitable[Any]], operation)()
+        except ChatledgerError as raised:
+            error = raised

@@ -1,4 +1,4 @@
-"""Every law of turns holds over SQLite and over DynamoDB, and so is tried over both."""
+"""Fixtures: the turn tests run over a SQLite store and a DynamoDB store."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from chatledger.stores.contract import AsyncStore, Store
 from chatledger.stores.urls import open_async_store, open_store
 from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
-from tests.stores.dynamodb.tables import empty, new_table
+from tests.stores.dynamodb.tables import clear_table, new_table
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -42,7 +42,7 @@ def table(dynamodb_local: DynamoDBLocal) -> Iterator["Table"]:
 def url(
     request: pytest.FixtureRequest, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
-    """The URL of a store of the test's own."""
+    """The URL of an empty store for one test."""
     if request.param == "sqlite":
         yield f"sqlite:///{path}"
         return
@@ -50,8 +50,8 @@ def url(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEY)
     table: Table = request.getfixturevalue("table")
     yield f"dynamodb://{table.name}?region={REGION}&endpoint={table.endpoint}"
-    # A new table for each test would cost more than most of them.
-    empty(table.client, table.name)
+    # Emptying the table is faster than creating a new one for each test.
+    clear_table(table.client, table.name)
 
 
 @pytest.fixture

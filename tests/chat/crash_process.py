@@ -1,19 +1,19 @@
-"""A turn in a process of its own, which a test kills: ``python -m tests.chat.crash_process URL``."""
+"""A turn in a process that a test kills: ``python -m tests.chat.crash_process URL``."""
 
 import asyncio
 import sys
 
 from chatledger.chat import Chat
 from chatledger.stores.urls import open_async_store
-from tests.chat.chat_helpers import DONE, Scripted, Waits
+from tests.chat.chat_helpers import DONE, Gate, ScriptedModel
 
 
-async def talk_until_killed(url: str) -> None:
+async def run_turn_until_killed(url: str) -> None:
     async with open_async_store(url) as store:
-        chat = Chat(store, Scripted("Well, ", Waits(), DONE))
+        chat = Chat(store, ScriptedModel("Well, ", Gate(), DONE))
         async for event in chat.stream("Hi", conversation_id="talk", owner="bob"):
             print(repr(event), flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(talk_until_killed(sys.argv[1]))
+    asyncio.run(run_turn_until_killed(sys.argv[1]))

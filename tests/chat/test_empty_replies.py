@@ -1,4 +1,4 @@
-"""A turn that asks a model nothing is refused before anything of it is stored."""
+"""A turn without anything to answer is rejected before any of it is stored."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from chatledger.chat import Chat
 from chatledger.errors import InvalidArgument, InvalidMessage
 from chatledger.messages import Message
 from chatledger.stores.contract import AsyncStore
-from tests.chat.chat_helpers import Echo, begin, kept
+from tests.chat.chat_helpers import EchoModel, create_conversation, transcript
 
 pytestmark = pytest.mark.anyio
 
@@ -19,37 +19,39 @@ BLANK: dict[str, str | Message | list[Message]] = {
 
 
 @pytest.mark.parametrize("blank", BLANK.values(), ids=BLANK)
-async def test_a_blank_message_is_refused_and_starts_nothing(
+async def test_a_blank_message_is_rejected_and_creates_no_conversation(
     store: AsyncStore, blank: str | Message | list[Message]
 ) -> None:
-    model = Echo()
+    model = EchoModel()
     chat = Chat(store, model)
     with pytest.raises(InvalidMessage, match="blank"):
         await chat.send(blank, conversation_id="talk", owner="bob")
     assert (await store.list("bob")).conversations == []
-    assert model.asked == []
+    assert model.windows == []
 
 
-async def test_an_edit_to_nothing_leaves_the_message_as_it_was(store: AsyncStore) -> None:
-    await begin(store, "Hi")
+async def test_an_edit_to_a_blank_message_is_rejected_and_changes_nothing(
+    store: AsyncStore,
+) -> None:
+    await create_conversation(store, "Hi")
     with pytest.raises(InvalidMessage, match="blank"):
-        async for _ in Chat(store, Echo()).edit("talk", 2, "  "):
+        async for _ in Chat(store, EchoModel()).edit("talk", 2, "  "):
             pass
-    assert await kept(store) == [("user", "Hi")]
+    assert await transcript(store) == [("user", "Hi")]
 
 
-async def test_a_result_without_its_call_is_refused_and_not_stored(store: AsyncStore) -> None:
-    model = Echo()
+async def test_a_tool_result_without_its_call_is_rejected_and_not_stored(store: AsyncStore) -> None:
+    model = EchoModel()
     chat = Chat(store, model)
     await chat.send("Hi", conversation_id="talk", owner="bob")
-    before = await kept(store)
-    with pytest.raises(InvalidArgument, match="needs the call"):
+    before = await transcript(store)
+    with pytest.raises(InvalidArgument, match="directly follows its call"):
         await chat.send(Message.tool("12:00", tool_call_id="1"), conversation_id="talk")
-    assert await kept(store) == before
-    assert len(model.asked) == 1
+    assert await transcript(store) == before
+    assert len(model.windows) == 1
 
 
-async def test_what_says_something_beside_what_is_blank_is_taken(store: AsyncStore) -> None:
+async def test_a_blank_message_next_to_one_with_text_is_accepted(store: AsyncStore) -> None:
     messages = [Message.user(""), Message.user("Hi")]
-    reply = await Chat(store, Echo()).send(messages, conversation_id="talk", owner="bob")
+    reply = await Chat(store, EchoModel()).send(messages, conversation_id="talk", owner="bob")
     assert reply.text == "You said: Hi"

@@ -1,4 +1,4 @@
-"""Whatever fails, and whenever: what is kept, what the caller gets, and the next turn works."""
+"""Faults at every step of a turn: the stored messages, the caller's result, and the next turn."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,17 +25,17 @@ from chatledger.stores.urls import open_async_store
 from tests.chat.chat_helpers import (
     DONE,
     Caller,
-    Echo,
-    Scripted,
-    Time,
-    Waits,
-    Watched,
-    answer_lost,
-    events_of,
-    kept,
-    talk,
-    timed,
-    unavailable,
+    EchoModel,
+    FakeTime,
+    Gate,
+    ScriptedModel,
+    WatchedStore,
+    collect_events,
+    lose_response,
+    raise_unavailable,
+    transcript,
+    transcript_of,
+    with_time,
 )
 
 pytestmark = pytest.mark.anyio
@@ -44,46 +44,46 @@ EARLIER = [("user", "I am Bob"), ("assistant", "Hello, Bob")]
 QUESTION = ("user", "Hi")
 
 
-class Clock:
-    """The store's, which a test sets forward."""
+class StoreClock:
+    """A clock of the store that a test advances."""
 
     def __init__(self) -> None:
-        self.ahead = timedelta()
+        self.offset = timedelta()
 
     def __call__(self) -> datetime:
-        return now() + self.ahead
+        return now() + self.offset
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> StoreClock:
+    return StoreClock()
 
 
 @pytest.fixture
-async def store(url: str, clock: Clock) -> AsyncIterator[AsyncStore]:
-    """With a conversation that lives for an hour after each change."""
+async def store(url: str, clock: StoreClock) -> AsyncIterator[AsyncStore]:
+    """A store with a conversation that expires an hour after its last change."""
     async with open_async_store(url, clock=clock) as store:
         await store.create("talk", owner="bob", expires_in=timedelta(hours=1))
         await store.append("talk", [Message.user("I am Bob"), Message.assistant("Hello, Bob")])
         yield store
 
 
-async def taken(chat: Chat, events: list[Event]) -> None:
-    """A turn, whose events are noted; raises what it ends with."""
+async def run_turn(chat: Chat, events: list[Event]) -> None:
+    """Run a turn and add its events to ``events``. Raises the turn's error."""
     async with (
         asyncio.timeout(20),
         aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as turn,
     ):
         async for event in turn:
-            events.append(event)  # noqa: PERF401 - what came before an error counts
+            events.append(event)  # noqa: PERF401 - keeps the events before an error
 
 
-async def works(store: AsyncStore, time: Time | None = None) -> None:
-    before = await kept(store)
-    chat = timed(Chat(store, Echo()), time or Time())
+async def assert_next_turn_works(store: AsyncStore, time: FakeTime | None = None) -> None:
+    before = await transcript(store)
+    chat = with_time(Chat(store, EchoModel()), time or FakeTime())
     reply = await chat.send("And now?", conversation_id="talk", owner="bob")
     assert reply.finished == DONE
-    assert await kept(store) == [*before, ("user", "And now?"), ("assistant", reply.text)]
+    assert await transcript(store) == [*before, ("user", "And now?"), ("assistant", reply.text)]
 
 
 async def stop_reason(store: AsyncStore) -> object:
@@ -93,11 +93,11 @@ async def stop_reason(store: AsyncStore) -> object:
 # The model
 
 
-class Model(NamedTuple):
-    says: tuple[str | Finished | Exception, ...]
+class ModelCase(NamedTuple):
+    script: tuple[str | Finished | Exception, ...]
     raises: type[Exception] | None
-    keeps: str | None
-    as_: str | None
+    stored: str | None
+    stop_reason_stored: str | None
 
 
 ERRORS = [
@@ -107,43 +107,47 @@ ERRORS = [
     ModelRefused("No right."),
     RuntimeError("A bug."),
 ]
-MODELS = {
-    "fails at once": [Model((error,), type(error), None, None) for error in ERRORS],
+MODEL_CASES = {
+    "fails at once": [ModelCase((error,), type(error), None, None) for error in ERRORS],
     "fails in mid-reply": [
-        Model(("Well, ", "I ", error), type(error), "Well, I ", "failed") for error in ERRORS
+        ModelCase(("Well, ", "I ", error), type(error), "Well, I ", "failed") for error in ERRORS
     ],
-    "ends without a word": [Model((), ModelUnavailable, None, None)],
-    "ends in mid-reply": [Model(("Well, ",), ModelUnavailable, "Well, ", "failed")],
-    "says nothing and finishes": [Model((DONE,), None, "", "end_turn")],
-    "is silent": [Model((), ModelTimeout, None, None)],
+    "ends without output": [ModelCase((), ModelUnavailable, None, None)],
+    "ends in mid-reply": [ModelCase(("Well, ",), ModelUnavailable, "Well, ", "failed")],
+    "finishes without text": [ModelCase((DONE,), None, "", "end_turn")],
+    "is silent": [ModelCase((), ModelTimeout, None, None)],
 }
 
 
-@pytest.mark.parametrize("fault", MODELS)
-async def test_whatever_the_model_does_what_it_said_is_kept_and_the_next_turn_works(
+@pytest.mark.parametrize("fault", MODEL_CASES)
+async def test_however_the_model_fails_the_partial_reply_is_saved_and_the_next_turn_works(
     store: AsyncStore, fault: str
 ) -> None:
-    for says, raises, keeps, as_ in MODELS[fault]:
-        before = await kept(store)
-        silence, limit = ((Waits(),), 0.1) if fault == "is silent" else ((), 60)
+    for script, raises, stored, stop_reason_stored in MODEL_CASES[fault]:
+        before = await transcript(store)
+        silence, limit = ((Gate(),), 0.1) if fault == "is silent" else ((), 60)
         events: list[Event] = []
         caught: Exception | None = None
         try:
-            model = Scripted(*says, *silence)
-            await taken(Chat(store, model, time_limit=timedelta(seconds=limit)), events)
+            model = ScriptedModel(*script, *silence)
+            await run_turn(Chat(store, model, time_limit=timedelta(seconds=limit)), events)
         except Exception as error:
             caught = error
         assert type(caught) is (raises or type(None))
-        if isinstance(says[-1] if says else None, Exception):
-            assert caught is says[-1]
-        pieces = [piece for piece in says if isinstance(piece, str)]
-        ended = [] if raises else [DONE if as_ == "end_turn" else Finished(str(as_))]
+        if isinstance(script[-1] if script else None, Exception):
+            assert caught is script[-1]
+        pieces = [piece for piece in script if isinstance(piece, str)]
+        ended = (
+            []
+            if raises
+            else [DONE if stop_reason_stored == "end_turn" else Finished(str(stop_reason_stored))]
+        )
         assert events == [Started("talk"), *pieces, *ended]
-        replies = [] if keeps is None else [("assistant", keeps)]
-        assert await kept(store) == [*before, QUESTION, *replies]
-        if keeps is not None:
-            assert await stop_reason(store) == as_
-        await works(store)
+        replies = [] if stored is None else [("assistant", stored)]
+        assert await transcript(store) == [*before, QUESTION, *replies]
+        if stored is not None:
+            assert await stop_reason(store) == stop_reason_stored
+        await assert_next_turn_works(store)
 
 
 # The caller
@@ -151,23 +155,23 @@ async def test_whatever_the_model_does_what_it_said_is_kept_and_the_next_turn_wo
 
 @pytest.mark.parametrize("how", ["closes", "is cancelled"])
 @pytest.mark.parametrize("when", ["at once", "in mid-reply", "while the reply is stored"])
-async def test_whenever_the_caller_goes_away_what_was_said_is_kept_and_the_next_turn_works(
+async def test_whenever_the_caller_leaves_the_reply_so_far_is_saved_and_the_next_turn_works(
     store: AsyncStore, when: str, how: str
 ) -> None:
-    watched, storing = Watched(store), Waits()
+    watched, gate = WatchedStore(store), Gate()
 
-    async def held_up() -> None:
-        storing.reached.set()
-        await storing.over.wait()
+    async def wait_at_gate() -> None:
+        gate.reached.set()
+        await gate.opened.wait()
 
-    watched.before("append", 2, held_up)
-    storing.over.set()
-    script: dict[str, tuple[str | Waits | Finished, ...]] = {
-        "at once": (Waits(),),
-        "in mid-reply": ("Well, ", Waits()),
+    watched.before("append", 2, wait_at_gate)
+    gate.opened.set()
+    script: dict[str, tuple[str | Gate | Finished, ...]] = {
+        "at once": (Gate(),),
+        "in mid-reply": ("Well, ", Gate()),
         "while the reply is stored": ("Well, ", "yes.", DONE),
     }
-    model = Scripted(*script[when])
+    model = ScriptedModel(*script[when])
     chat = Chat(watched.store, model)
     lasts: dict[str, Event] = {"at once": Started("talk"), "in mid-reply": "Well, "}
     last = lasts.get(when, "yes.")
@@ -178,204 +182,206 @@ async def test_whenever_the_caller_goes_away_what_was_said_is_kept_and_the_next_
                     break
     else:
         if when == "while the reply is stored":
-            storing.over.clear()
+            gate.opened.clear()
         caller = Caller(chat.stream("Hi", conversation_id="talk", owner="bob"))
-        await caller.until(last)
+        await caller.wait_for(last)
         if when == "while the reply is stored":
-            await storing.reached.wait()
+            await gate.reached.wait()
         caller.task.cancel()
         await asyncio.wait({caller.task}, timeout=20)
         assert caller.task.cancelled()
-        storing.over.set()
+        gate.opened.set()
     await chat.close()
-    assert model.calls_ended == 1
-    said = {"at once": None, "in mid-reply": "Well, "}.get(when, "Well, yes.")
-    replies = [] if said is None else [("assistant", said)]
-    assert await kept(store) == [*EARLIER, QUESTION, *replies]
-    if said:
+    assert model.ended_calls == 1
+    reply_text = {"at once": None, "in mid-reply": "Well, "}.get(when, "Well, yes.")
+    replies = [] if reply_text is None else [("assistant", reply_text)]
+    assert await transcript(store) == [*EARLIER, QUESTION, *replies]
+    if reply_text:
         complete = when == "while the reply is stored"
         assert await stop_reason(store) == ("end_turn" if complete else "stopped")
-    await works(store)
+    await assert_next_turn_works(store)
 
 
 @pytest.mark.parametrize("when", ["reads", "stores the question"])
-async def test_a_caller_who_goes_away_before_the_turn_has_started_leaves_the_conversation_free(
+async def test_the_next_turn_works_after_a_caller_leaves_before_the_turn_has_started(
     store: AsyncStore, when: str
 ) -> None:
-    watched, doing = Watched(store), Waits()
+    watched, gate = WatchedStore(store), Gate()
 
-    async def held_up() -> None:
-        doing.reached.set()
-        await doing.over.wait()
+    async def wait_at_gate() -> None:
+        gate.reached.set()
+        await gate.opened.wait()
 
-    watched.before("tail" if when == "reads" else "append", 1, held_up)
-    chat = Chat(watched.store, Scripted("Well, ", Waits()))
+    watched.before("tail" if when == "reads" else "append", 1, wait_at_gate)
+    chat = Chat(watched.store, ScriptedModel("Well, ", Gate()))
     caller = Caller(chat.stream("Hi", conversation_id="talk", owner="bob"))
-    await doing.reached.wait()
+    await gate.reached.wait()
     caller.task.cancel()
     await asyncio.wait({caller.task}, timeout=20)
-    doing.over.set()
+    gate.opened.set()
     await chat.close()
-    assert await kept(store) == [*EARLIER, *([] if when == "reads" else [QUESTION])]
-    await works(store)
+    assert await transcript(store) == [*EARLIER, *([] if when == "reads" else [QUESTION])]
+    await assert_next_turn_works(store)
 
 
 # The store
 
 
-class Fault(NamedTuple):
+class StoreFault(NamedTuple):
     operation: str
     n: int
     landed: bool
-    keeps: tuple[tuple[str, str], ...]
-    free: bool
-    """At once, and not only when the lease has ended."""
+    stored: tuple[tuple[str, str], ...]
+    is_released: bool
+    """True if the next turn can start at once, before the lease has ended."""
 
 
 REPLY = ("assistant", "Well, yes.")
-STORES = {
-    "at the read": Fault("tail", 1, False, (), True),
-    "at the question": Fault("append", 1, False, (), True),
-    "behind the question": Fault("append", 1, True, (QUESTION,), False),
-    "at the reply": Fault("append", 2, False, (QUESTION,), False),
-    "behind the reply": Fault("append", 2, True, (QUESTION, REPLY), True),
+STORE_FAULTS = {
+    "at the read": StoreFault("tail", 1, False, (), True),
+    "at the question": StoreFault("append", 1, False, (), True),
+    "after the question": StoreFault("append", 1, True, (QUESTION,), False),
+    "at the reply": StoreFault("append", 2, False, (QUESTION,), False),
+    "after the reply": StoreFault("append", 2, True, (QUESTION, REPLY), True),
 }
 
 
-@pytest.mark.parametrize("fault", STORES)
+@pytest.mark.parametrize("fault", STORE_FAULTS)
 @pytest.mark.parametrize("failing", [False, True], ids=["", "and the model failed"])
-async def test_whenever_the_store_fails_the_caller_is_told_and_the_next_turn_works(
+async def test_whenever_the_store_fails_the_caller_gets_the_error_and_the_next_turn_works(
     store: AsyncStore, fault: str, failing: bool
 ) -> None:
-    operation, n, landed, keeps, free = STORES[fault]
-    watched, time = Watched(store), Time()
+    operation, n, landed, stored, is_released = STORE_FAULTS[fault]
+    watched, time = WatchedStore(store), FakeTime()
     (watched.after if landed else watched.before)(
-        operation, n, answer_lost if landed else unavailable
+        operation, n, lose_response if landed else raise_unavailable
     )
     script = ("Well, ", "yes.", RuntimeError("A bug.") if failing else DONE)
-    chat = timed(Chat(watched.store, Scripted(*script)), time)
+    chat = with_time(Chat(watched.store, ScriptedModel(*script)), time)
     events: list[Event] = []
-    # What the model raised says more than what came of it.
+    # The model's error takes precedence over the store's.
     error = RuntimeError if failing and "reply" in fault else StoreUnavailable
     with pytest.raises(error):
-        await taken(chat, events)
+        await run_turn(chat, events)
     assert DONE not in events
     assert (Started("talk") in events) is ("reply" in fault)
-    assert await kept(store) == [*EARLIER, *keeps]
-    watched.mend()
-    if not free:
-        time.passes(60)
-    await works(store, time)
+    assert await transcript(store) == [*EARLIER, *stored]
+    watched.clear_actions()
+    if not is_released:
+        time.advance(60)
+    await assert_next_turn_works(store, time)
 
 
-@pytest.mark.parametrize("landed", [False, True], ids=["at it", "behind it"])
-async def test_a_release_that_fails_leaves_the_conversation_to_its_lease(
+@pytest.mark.parametrize("landed", [False, True], ids=["before the write", "after the write"])
+async def test_after_a_failed_release_the_next_turn_works_when_the_lease_ends(
     store: AsyncStore, landed: bool
 ) -> None:
-    watched, time = Watched(store), Time()
+    watched, time = WatchedStore(store), FakeTime()
     if landed:
-        watched.after("replace", 1, answer_lost)
+        watched.after("replace", 1, lose_response)
     else:
-        watched.before("replace", 1, unavailable)
+        watched.before("replace", 1, raise_unavailable)
     error = ModelUnavailable("It is down.")
-    chat = timed(Chat(watched.store, Scripted(error)), time)
+    chat = with_time(Chat(watched.store, ScriptedModel(error)), time)
     with pytest.raises(ModelUnavailable) as caught:
-        await taken(chat, [])
+        await run_turn(chat, [])
     assert caught.value is error
-    assert await kept(store) == [*EARLIER, QUESTION]
-    watched.mend()
+    assert await transcript(store) == [*EARLIER, QUESTION]
+    watched.clear_actions()
     if not landed:
         with pytest.raises(TurnInProgress):
-            await works(store, time)
-        time.passes(60)
-    await works(store, time)
+            await assert_next_turn_works(store, time)
+        time.advance(60)
+    await assert_next_turn_works(store, time)
 
 
 async def test_a_caller_who_leaves_while_the_store_is_down_gets_no_error(store: AsyncStore) -> None:
-    watched, time = Watched(store), Time()
-    chat = timed(Chat(watched.store, Scripted("Well, ", Waits())), time)
+    watched, time = WatchedStore(store), FakeTime()
+    chat = with_time(Chat(watched.store, ScriptedModel("Well, ", Gate())), time)
     async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as turn:
         async for event in turn:
             if event == "Well, ":
                 break
-        watched.before("append", 0, unavailable)
-    assert await kept(store) == [*EARLIER, QUESTION]
-    watched.mend()
-    time.passes(60)
-    await works(store, time)
+        watched.before("append", 0, raise_unavailable)
+    assert await transcript(store) == [*EARLIER, QUESTION]
+    watched.clear_actions()
+    time.advance(60)
+    await assert_next_turn_works(store, time)
 
 
 @pytest.mark.parametrize("operation", ["tail", "append", "replace"])
-async def test_what_was_asked_when_the_store_failed_may_be_asked_again(
+async def test_a_message_sent_while_the_store_failed_can_be_sent_again(
     store: AsyncStore, operation: str
 ) -> None:
-    watched, time = Watched(store), Time()
-    watched.after(operation, 1, answer_lost)
+    watched, time = WatchedStore(store), FakeTime()
+    watched.after(operation, 1, lose_response)
     script = ("yes.", DONE) if operation != "replace" else (RuntimeError("A bug."),)
     with pytest.raises((StoreUnavailable, RuntimeError)):
-        await taken(timed(Chat(watched.store, Scripted(*script)), time), [])
-    time.passes(60)
-    await timed(Chat(store, Scripted("Well, ", DONE)), time).send("Hi", conversation_id="talk")
-    assert await kept(store) == [*EARLIER, QUESTION, ("assistant", "Well, ")]
+        await run_turn(with_time(Chat(watched.store, ScriptedModel(*script)), time), [])
+    time.advance(60)
+    await with_time(Chat(store, ScriptedModel("Well, ", DONE)), time).send(
+        "Hi", conversation_id="talk"
+    )
+    assert await transcript(store) == [*EARLIER, QUESTION, ("assistant", "Well, ")]
 
 
-# What becomes of the conversation meanwhile
+# Changes to the conversation during a turn
 
 
-class Meanwhile(NamedTuple):
-    does: Callable[[AsyncStore, Clock], Awaitable[None]]
-    leaves: list[tuple[str, str]] | None
-    """Of what was said before; None: no conversation."""
+class Change(NamedTuple):
+    apply: Callable[[AsyncStore, StoreClock], Awaitable[None]]
+    remaining: list[tuple[str, str]] | None
+    """The earlier messages that remain, or None if there is no conversation."""
 
 
-async def delete(store: AsyncStore, clock: Clock) -> None:
+async def delete(store: AsyncStore, clock: StoreClock) -> None:
     await store.delete("talk")
 
 
-async def clear(store: AsyncStore, clock: Clock) -> None:
+async def clear(store: AsyncStore, clock: StoreClock) -> None:
     await store.clear("talk")
 
 
-async def truncate(store: AsyncStore, clock: Clock) -> None:
+async def truncate(store: AsyncStore, clock: StoreClock) -> None:
     first = (await store.page("talk", limit=1)).messages[0].seq
     assert first is not None
     await store.truncate("talk", after=first)
 
 
-async def expire(store: AsyncStore, clock: Clock) -> None:
-    clock.ahead += timedelta(hours=2)
+async def expire(store: AsyncStore, clock: StoreClock) -> None:
+    clock.offset += timedelta(hours=2)
 
 
-async def start_anew(store: AsyncStore, clock: Clock) -> None:
+async def recreate(store: AsyncStore, clock: StoreClock) -> None:
     await store.delete("talk")
     await store.create("talk", owner="bob")
 
 
-MEANWHILE = {
-    "is deleted": Meanwhile(delete, None),
-    "is cleared": Meanwhile(clear, []),
-    "is truncated": Meanwhile(truncate, EARLIER[:1]),
-    "expires": Meanwhile(expire, None),
-    "starts anew": Meanwhile(start_anew, []),
+CHANGES = {
+    "is deleted": Change(delete, None),
+    "is cleared": Change(clear, []),
+    "is truncated": Change(truncate, EARLIER[:1]),
+    "expires": Change(expire, None),
+    "is recreated": Change(recreate, []),
 }
 MOMENTS = [
     "before the question is stored",
-    "behind the question",
+    "after the question is stored",
     "in mid-reply",
     "before the reply is stored",
 ]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("what", MEANWHILE)
-async def test_whatever_becomes_of_the_conversation_meanwhile_stays_so_and_the_next_turn_works(
-    store: AsyncStore, clock: Clock, what: str, moment: str
+@pytest.mark.parametrize("what", CHANGES)
+async def test_a_turn_does_not_undo_changes_to_the_conversation_made_meanwhile(
+    store: AsyncStore, clock: StoreClock, what: str, moment: str
 ) -> None:
-    does, leaves = MEANWHILE[what]
-    watched = Watched(store)
+    apply, remaining = CHANGES[what]
+    watched = WatchedStore(store)
 
     async def act() -> None:
-        await does(store, clock)
+        await apply(store, clock)
 
     at = MOMENTS.index(moment)
     if at == 0:
@@ -384,7 +390,7 @@ async def test_whatever_becomes_of_the_conversation_meanwhile_stays_so_and_the_n
         watched.after("append", 1, act)
     elif at == 3:
         watched.before("append", 2, act)
-    model = Scripted("Well, ", "yes.", DONE)
+    model = ScriptedModel("Well, ", "yes.", DONE)
     events: list[Event] = []
     async with aclosing(
         Chat(watched.store, model).stream("Hi", conversation_id="talk", owner="bob")
@@ -393,33 +399,38 @@ async def test_whatever_becomes_of_the_conversation_meanwhile_stays_so_and_the_n
             events.append(event)
             if at == 2 and event == "Well, ":
                 await act()
-    # Who asked gets the answer all the same.
+    # The caller gets the reply in any case.
     assert events == [Started("talk"), "Well, ", "yes.", DONE]
     if at == 0:
-        # It was not stored before that happened: it is asked behind what is left.
-        left = leaves or []
-        assert await kept(store) == [*left, QUESTION, REPLY]
-        assert model.asked[-1][-1][1].split("\n\n") == [text for _, text in [*left, QUESTION]]
-        assert len(model.asked[-1]) == 1
-    elif leaves is None:
+        # The question was not stored yet: it is appended to the messages that remain.
+        kept_messages = remaining or []
+        assert await transcript(store) == [*kept_messages, QUESTION, REPLY]
+        assert model.windows[-1][-1][1].split("\n\n") == [
+            text for _, text in [*kept_messages, QUESTION]
+        ]
+        assert len(model.windows[-1]) == 1
+    elif remaining is None:
         with pytest.raises(NotFound):
             await store.get("talk")
-        await Chat(store, Echo()).send("And now?", conversation_id="talk", owner="bob")
-        assert await kept(store) == [("user", "And now?"), ("assistant", "You said: And now?")]
+        await Chat(store, EchoModel()).send("And now?", conversation_id="talk", owner="bob")
+        assert await transcript(store) == [
+            ("user", "And now?"),
+            ("assistant", "You said: And now?"),
+        ]
         return
     else:
-        assert await kept(store) == leaves
-    await works(store)
+        assert await transcript(store) == remaining
+    await assert_next_turn_works(store)
 
 
 @pytest.mark.parametrize("what", ["is deleted", "expires"])
-async def test_without_an_owner_a_conversation_that_has_gone_meanwhile_does_not_start_anew(
-    store: AsyncStore, clock: Clock, what: str
+async def test_without_an_owner_a_conversation_deleted_meanwhile_is_not_created_again(
+    store: AsyncStore, clock: StoreClock, what: str
 ) -> None:
-    watched, model = Watched(store), Scripted("Well, ", DONE)
+    watched, model = WatchedStore(store), ScriptedModel("Well, ", DONE)
 
     async def act() -> None:
-        await MEANWHILE[what].does(store, clock)
+        await CHANGES[what].apply(store, clock)
 
     watched.before("append", 1, act)
     with pytest.raises(NotFound):
@@ -429,31 +440,34 @@ async def test_without_an_owner_a_conversation_that_has_gone_meanwhile_does_not_
 
 
 @pytest.mark.parametrize("what", ["is deleted", "is cleared", "is truncated"])
-async def test_a_turn_whose_question_has_gone_ends_when_it_would_renew(
-    store: AsyncStore, clock: Clock, what: str
+async def test_a_turn_whose_question_was_removed_ends_at_its_next_renewal(
+    store: AsyncStore, clock: StoreClock, what: str
 ) -> None:
-    time = Time()
-    chat = timed(Chat(store, Scripted("Well, ", Waits(), DONE)), time)
+    time = FakeTime()
+    chat = with_time(Chat(store, ScriptedModel("Well, ", Gate(), DONE)), time)
     async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as turn:
         assert [await anext(turn), await anext(turn)] == [Started("talk"), "Well, "]
-        await MEANWHILE[what].does(store, clock)
-        time.passes(25)
-        assert await events_of(turn) == [Finished("stopped")]
-    if MEANWHILE[what].leaves is not None:
-        assert await kept(store) == MEANWHILE[what].leaves
-    reply = await Chat(store, Echo()).send("And now?", conversation_id="talk", owner="bob")
+        await CHANGES[what].apply(store, clock)
+        time.advance(25)
+        assert await collect_events(turn) == [Finished("stopped")]
+    if CHANGES[what].remaining is not None:
+        assert await transcript(store) == CHANGES[what].remaining
+    reply = await Chat(store, EchoModel()).send("And now?", conversation_id="talk", owner="bob")
     assert reply.finished == DONE
 
 
-async def test_what_others_append_between_the_read_and_the_question_is_seen(
+async def test_the_model_sees_messages_appended_between_the_read_and_the_question(
     store: AsyncStore,
 ) -> None:
-    watched, model = Watched(store), Echo()
+    watched, model = WatchedStore(store), EchoModel()
 
-    async def others() -> None:
+    async def append_other() -> None:
         await store.append("talk", [Message.user("Are you there?")])
 
-    watched.before("append", 1, others)
+    watched.before("append", 1, append_other)
     await Chat(watched.store, model).send("Hi", conversation_id="talk")
-    assert model.asked[-1] == [*EARLIER, ("user", "Are you there?\n\nHi")]
-    assert talk((await store.page("talk")).messages)[2:4] == [("user", "Are you there?"), QUESTION]
+    assert model.windows[-1] == [*EARLIER, ("user", "Are you there?\n\nHi")]
+    assert transcript_of((await store.page("talk")).messages)[2:4] == [
+        ("user", "Are you there?"),
+        QUESTION,
+    ]

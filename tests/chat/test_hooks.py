@@ -1,4 +1,4 @@
-"""What others add to a turn."""
+"""Hooks: they see and change the window, and see the reply."""
 
 import asyncio
 import logging
@@ -16,13 +16,13 @@ from tests.chat.chat_helpers import (
     DONE,
     OVERLOADED,
     Caller,
-    Echo,
-    Scripted,
-    Waits,
-    begin,
-    events_of,
-    kept,
-    talk,
+    EchoModel,
+    Gate,
+    ScriptedModel,
+    collect_events,
+    create_conversation,
+    transcript,
+    transcript_of,
 )
 
 pytestmark = pytest.mark.anyio
@@ -30,8 +30,8 @@ pytestmark = pytest.mark.anyio
 Change = Callable[[list[Message]], list[Message]]
 
 
-class Noted:
-    """A hook that notes what it sees, and may change it."""
+class RecordingHook:
+    """A hook that records what it gets, and may change the window."""
 
     def __init__(self, change: Change = list) -> None:
         self.windows: list[list[tuple[str, str]]] = []
@@ -39,105 +39,109 @@ class Noted:
         self._change = change
 
     def before_model(self, window: list[Message]) -> list[Message]:
-        self.windows.append(talk(window))
+        self.windows.append(transcript_of(window))
         return self._change(window)
 
     def after_reply(self, reply: Reply) -> None:
         self.replies.append(reply)
 
 
-class Awaited(Noted):
-    """The same, of which each method is async."""
+class AsyncRecordingHook(RecordingHook):
+    """A ``RecordingHook`` with async methods."""
 
     def before_model(self, window: list[Message]) -> Awaitable[list[Message]]:  # type: ignore[override]
         async def later() -> list[Message]:
             await asyncio.sleep(0)
-            return Noted.before_model(self, window)
+            return RecordingHook.before_model(self, window)
 
         return later()
 
     def after_reply(self, reply: Reply) -> Awaitable[None]:  # type: ignore[override]
         async def later() -> None:
             await asyncio.sleep(0)
-            Noted.after_reply(self, reply)
+            RecordingHook.after_reply(self, reply)
 
         return later()
 
 
-KINDS = pytest.mark.parametrize("kind", [Noted, Awaited], ids=["sync", "async"])
+HOOK_TYPES = pytest.mark.parametrize(
+    "hook_type", [RecordingHook, AsyncRecordingHook], ids=["sync", "async"]
+)
 
 
-@KINDS
-async def test_a_hook_sees_what_the_model_would_and_what_it_said(
-    store: AsyncStore, kind: type[Noted]
+@HOOK_TYPES
+async def test_a_hook_gets_the_models_window_and_its_reply(
+    store: AsyncStore, hook_type: type[RecordingHook]
 ) -> None:
-    await begin(store, "I am Bob", "Hi")
-    hook, model = kind(), Echo()
+    await create_conversation(store, "I am Bob", "Hi")
+    hook, model = hook_type(), EchoModel()
     chat = Chat(store, model, window=last(2), hooks=[hook])
     reply = await chat.send("Who am I?", conversation_id="talk")
-    assert hook.windows == model.asked == [[("user", "Hi\n\nWho am I?")]]
+    assert hook.windows == model.windows == [[("user", "Hi\n\nWho am I?")]]
     assert hook.replies == [reply] == [Reply("talk", "You said: Hi\n\nWho am I?", DONE)]
 
 
-@KINDS
-async def test_a_hook_may_change_what_the_model_sees_and_nothing_of_it_is_stored(
-    store: AsyncStore, kind: type[Noted]
+@HOOK_TYPES
+async def test_a_hook_may_change_the_window_and_its_changes_are_not_stored(
+    store: AsyncStore, hook_type: type[RecordingHook]
 ) -> None:
-    hook = kind(lambda window: [Message.system("It is May."), *window])
-    model = Echo()
+    hook = hook_type(lambda window: [Message.system("It is May."), *window])
+    model = EchoModel()
     await Chat(store, model, hooks=[hook]).send("Hi", conversation_id="talk", owner="bob")
-    assert model.asked == [[("system", "It is May."), ("user", "Hi")]]
-    assert await kept(store) == [("user", "Hi"), ("assistant", "You said: Hi")]
+    assert model.windows == [[("system", "It is May."), ("user", "Hi")]]
+    assert await transcript(store) == [("user", "Hi"), ("assistant", "You said: Hi")]
 
 
-async def test_what_a_hook_makes_of_it_is_made_valid_for_models(sqlite: AsyncStore) -> None:
+async def test_the_window_that_a_hook_returns_is_made_valid_for_models(sqlite: AsyncStore) -> None:
     def change(window: list[Message]) -> list[Message]:
         return [Message.assistant("Before all."), Message.user("Note: May."), *window]
 
-    model = Echo()
-    chat = Chat(sqlite, model, hooks=[Noted(change)])
+    model = EchoModel()
+    chat = Chat(sqlite, model, hooks=[RecordingHook(change)])
     await chat.send("Hi", conversation_id="talk", owner="bob")
-    assert model.asked == [[("user", "Note: May.\n\nHi")]]
+    assert model.windows == [[("user", "Note: May.\n\nHi")]]
 
 
-async def test_hooks_are_called_in_their_order_each_with_what_the_one_before_made(
+async def test_hooks_are_called_in_order_each_with_the_window_of_the_previous_one(
     sqlite: AsyncStore,
 ) -> None:
-    def adding(text: str) -> Change:
+    def append_text(text: str) -> Change:
         return lambda window: [*window, Message.user(text)]
 
-    hooks = [Noted(adding("one")), Awaited(adding("two")), Noted(adding("three"))]
-    model = Echo()
+    hooks = [
+        RecordingHook(append_text("one")),
+        AsyncRecordingHook(append_text("two")),
+        RecordingHook(append_text("three")),
+    ]
+    model = EchoModel()
     await Chat(sqlite, model, hooks=hooks).send("Hi", conversation_id="talk", owner="bob")
     texts = [hook.windows[0][0][1].split("\n\n") for hook in hooks]
     assert texts == [["Hi"], ["Hi", "one"], ["Hi", "one", "two"]]
-    assert model.asked[0][0][1].split("\n\n") == ["Hi", "one", "two", "three"]
+    assert model.windows[0][0][1].split("\n\n") == ["Hi", "one", "two", "three"]
 
 
-async def test_the_users_message_is_stored_before_a_hook_is_asked_and_the_reply_before_it_is_told(
-    store: AsyncStore,
-) -> None:
-    class Reads:
+async def test_messages_are_stored_before_hooks_see_them(store: AsyncStore) -> None:
+    class ReadingHook:
         def __init__(self) -> None:
             self.seen: list[list[tuple[str, str]]] = []
 
         async def before_model(self, window: list[Message]) -> list[Message]:
-            self.seen.append(await kept(store))
+            self.seen.append(await transcript(store))
             return window
 
         async def after_reply(self, reply: Reply) -> None:
-            self.seen.append(await kept(store))
+            self.seen.append(await transcript(store))
 
-    hook = Reads()
-    await Chat(store, Echo(), hooks=[hook]).send("Hi", conversation_id="talk", owner="bob")
+    hook = ReadingHook()
+    await Chat(store, EchoModel(), hooks=[hook]).send("Hi", conversation_id="talk", owner="bob")
     assert hook.seen == [[("user", "Hi")], [("user", "Hi"), ("assistant", "You said: Hi")]]
 
 
 class Blocked(Exception):
-    """What a moderator raises."""
+    """An error that a moderation hook raises."""
 
 
-class Raises(Noted):
+class RaisingHook(RecordingHook):
     def __init__(self, before: Exception | None = None, after: Exception | None = None) -> None:
         super().__init__()
         self._before, self._after = before, after
@@ -154,58 +158,60 @@ class Raises(Noted):
 
 
 @pytest.mark.parametrize("error", [Blocked("no"), InvalidArgument("no"), ModelUnavailable("no")])
-async def test_what_a_hook_raises_ends_the_turn_and_the_next_one_works(
+async def test_an_error_in_before_model_ends_the_turn_and_the_next_one_works(
     store: AsyncStore, error: Exception
 ) -> None:
-    model = Echo()
-    behind = Noted()
-    chat = Chat(store, model, hooks=[Raises(before=error), behind])
+    model = EchoModel()
+    next_hook = RecordingHook()
+    chat = Chat(store, model, hooks=[RaisingHook(before=error), next_hook])
     with pytest.raises(type(error), match="no"):
         await chat.send("Hi", conversation_id="talk", owner="bob")
-    assert (model.asked, behind.windows, behind.replies) == ([], [], [])
-    assert await kept(store) == [("user", "Hi")]
-    # And sent again it is there once.
+    assert (model.windows, next_hook.windows, next_hook.replies) == ([], [], [])
+    assert await transcript(store) == [("user", "Hi")]
+    # Sent again, the message is stored once.
     await Chat(store, model).send("Hi", conversation_id="talk")
-    assert await kept(store) == [("user", "Hi"), ("assistant", "You said: Hi")]
+    assert await transcript(store) == [("user", "Hi"), ("assistant", "You said: Hi")]
 
 
-async def test_what_is_no_list_of_messages_ends_the_turn_and_the_next_one_works(
+async def test_a_hook_that_returns_no_list_of_messages_ends_the_turn_and_the_next_one_works(
     sqlite: AsyncStore,
 ) -> None:
-    chat = Chat(sqlite, Echo(), hooks=[Noted(lambda window: None)])  # type: ignore[arg-type, return-value]
+    chat = Chat(sqlite, EchoModel(), hooks=[RecordingHook(lambda window: None)])  # type: ignore[arg-type, return-value]
     with pytest.raises((TypeError, InvalidArgument)):
         await chat.send("Hi", conversation_id="talk", owner="bob")
-    assert (await Chat(sqlite, Echo()).send("Hi", conversation_id="talk")).finished == DONE
+    assert (await Chat(sqlite, EchoModel()).send("Hi", conversation_id="talk")).finished == DONE
 
 
-async def test_what_a_hook_raises_behind_the_reply_is_logged_by_its_kind_and_changes_nothing(
+async def test_an_error_in_after_reply_is_logged_by_its_type_and_changes_nothing(
     store: AsyncStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    behind = Noted()
-    hooks: list[Hook] = [Raises(after=Blocked("Hi, I am a secret")), behind]
-    events = Chat(store, Echo(), hooks=hooks).stream("Hi", conversation_id="talk", owner="bob")
-    assert await events_of(events) == [Started("talk"), "You said: Hi", DONE]
-    assert await kept(store) == [("user", "Hi"), ("assistant", "You said: Hi")]
-    assert len(behind.replies) == 1
+    next_hook = RecordingHook()
+    hooks: list[Hook] = [RaisingHook(after=Blocked("Hi, I am a secret")), next_hook]
+    events = Chat(store, EchoModel(), hooks=hooks).stream("Hi", conversation_id="talk", owner="bob")
+    assert await collect_events(events) == [Started("talk"), "You said: Hi", DONE]
+    assert await transcript(store) == [("user", "Hi"), ("assistant", "You said: Hi")]
+    assert len(next_hook.replies) == 1
     [record] = [each for each in caplog.records if each.name.startswith("chatledger.chat")]
     assert "Blocked" in record.getMessage()
     assert "secret" not in caplog.text
     assert record.exc_info is None
-    assert (await Chat(store, Echo()).send("And now?", conversation_id="talk")).finished == DONE
+    assert (
+        await Chat(store, EchoModel()).send("And now?", conversation_id="talk")
+    ).finished == DONE
 
 
 @pytest.mark.parametrize(
     ("script", "text", "how"),
-    [(("Well, ", OVERLOADED), "Well, ", "failed"), (("Well, ", Waits()), "Well, ", "stopped")],
+    [(("Well, ", OVERLOADED), "Well, ", "failed"), (("Well, ", Gate()), "Well, ", "stopped")],
 )
-async def test_hooks_are_told_of_replies_that_broke_off_as_such(
-    sqlite: AsyncStore, script: tuple[str | Waits | Exception, ...], text: str, how: str
+async def test_hooks_get_partial_replies_with_their_stop_reason(
+    sqlite: AsyncStore, script: tuple[str | Gate | Exception, ...], text: str, how: str
 ) -> None:
-    hook = Noted()
-    chat = Chat(sqlite, Scripted(*script), hooks=[hook])
+    hook = RecordingHook()
+    chat = Chat(sqlite, ScriptedModel(*script), hooks=[hook])
     caller = Caller(chat.stream("Hi", conversation_id="talk", owner="bob"))
-    await caller.until("Well, ")
+    await caller.wait_for("Well, ")
     if how == "stopped":
         await chat.stop("talk")
     await asyncio.wait({caller.task}, timeout=20)
@@ -214,59 +220,59 @@ async def test_hooks_are_told_of_replies_that_broke_off_as_such(
         assert isinstance(caller.task.exception(), ModelUnavailable)
 
 
-async def test_hooks_are_not_told_of_what_is_not_stored(sqlite: AsyncStore) -> None:
-    hook = Noted()
-    chat = Chat(sqlite, Scripted(OVERLOADED), hooks=[hook])
+async def test_hooks_do_not_get_replies_that_are_not_stored(sqlite: AsyncStore) -> None:
+    hook = RecordingHook()
+    chat = Chat(sqlite, ScriptedModel(OVERLOADED), hooks=[hook])
     with pytest.raises(ModelUnavailable):
         await chat.send("Hi", conversation_id="talk", owner="bob")
-    await events_of(Chat(sqlite, Echo(), hooks=[hook]).stream_unkept("Hi"))
+    await collect_events(Chat(sqlite, EchoModel(), hooks=[hook]).stream_without_saving("Hi"))
     assert hook.replies == []
     assert len(hook.windows) == 1
 
 
-async def test_a_reply_that_is_answered_again_calls_no_hook(sqlite: AsyncStore) -> None:
-    hook = Noted()
-    chat = Chat(sqlite, Echo(), hooks=[hook])
+async def test_a_replayed_reply_calls_no_hook(sqlite: AsyncStore) -> None:
+    hook = RecordingHook()
+    chat = Chat(sqlite, EchoModel(), hooks=[hook])
     for _ in range(2):
         await chat.send("Hi", conversation_id="talk", owner="bob", idempotency_key="key 1")
     assert (len(hook.windows), len(hook.replies)) == (1, 1)
 
 
-async def test_a_caller_who_leaves_while_a_hook_works_leaves_the_question_and_the_next_turn_works(
+async def test_if_the_caller_leaves_during_a_hook_the_question_stays_and_the_next_turn_works(
     store: AsyncStore,
 ) -> None:
-    reached, over = asyncio.Event(), asyncio.Event()
+    reached, opened = asyncio.Event(), asyncio.Event()
 
-    class Slow(Noted):
+    class SlowHook(RecordingHook):
         def before_model(self, window: list[Message]) -> Awaitable[list[Message]]:  # type: ignore[override]
             async def later() -> list[Message]:
                 reached.set()
-                await over.wait()
+                await opened.wait()
                 return window
 
             return later()
 
-    model = Echo()
-    chat = Chat(store, model, hooks=[Slow()])
+    model = EchoModel()
+    chat = Chat(store, model, hooks=[SlowHook()])
     caller = Caller(chat.stream("Hi", conversation_id="talk", owner="bob"))
     await reached.wait()
     caller.task.cancel()
     await asyncio.wait({caller.task}, timeout=20)
-    over.set()
+    opened.set()
     await chat.close()
-    assert model.asked == []
-    assert await kept(store) == [("user", "Hi")]
-    assert (await Chat(store, Echo()).send("Hi", conversation_id="talk")).finished == DONE
+    assert model.windows == []
+    assert await transcript(store) == [("user", "Hi")]
+    assert (await Chat(store, EchoModel()).send("Hi", conversation_id="talk")).finished == DONE
 
 
-async def test_edits_and_other_replies_call_hooks_too(sqlite: AsyncStore) -> None:
-    hook = Noted()
-    chat = Chat(sqlite, Echo(), hooks=[hook])
+async def test_edit_and_regenerate_call_hooks_too(sqlite: AsyncStore) -> None:
+    hook = RecordingHook()
+    chat = Chat(sqlite, EchoModel(), hooks=[hook])
     await chat.send("Hi", conversation_id="talk", owner="bob")
-    await events_of(chat.regenerate("talk"))
+    await collect_events(chat.regenerate("talk"))
     seq = (await sqlite.page("talk")).messages[0].seq
     assert seq is not None
-    await events_of(chat.edit("talk", seq, "Ho"))
+    await collect_events(chat.edit("talk", seq, "Ho"))
     assert hook.windows == [[("user", "Hi")], [("user", "Hi")], [("user", "Ho")]]
     assert [reply.text for reply in hook.replies] == [
         "You said: Hi",
@@ -275,8 +281,8 @@ async def test_edits_and_other_replies_call_hooks_too(sqlite: AsyncStore) -> Non
     ]
 
 
-async def test_a_hook_is_told_how_a_reply_ended(sqlite: AsyncStore) -> None:
+async def test_a_hook_gets_the_stop_reason_of_a_reply(sqlite: AsyncStore) -> None:
     limit = Finished("max_tokens")
-    hook = Noted()
-    await Chat(sqlite, Scripted("Well", limit), hooks=[hook]).send("Hi", owner="bob")
+    hook = RecordingHook()
+    await Chat(sqlite, ScriptedModel("Well", limit), hooks=[hook]).send("Hi", owner="bob")
     assert [reply.finished for reply in hook.replies] == [limit]

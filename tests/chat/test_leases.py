@@ -1,4 +1,4 @@
-"""Of two turns of a conversation one runs, and however it ends, the next one works."""
+"""Leases: one turn of a conversation runs at a time, and however it ends, the next one works."""
 
 import asyncio
 import subprocess
@@ -22,21 +22,21 @@ from tests.chat.chat_helpers import (
     DONE,
     OVERLOADED,
     Caller,
-    Echo,
-    Scripted,
-    Time,
-    Waits,
-    Watched,
-    add,
-    begin,
-    drive_until_started,
-    events_of,
-    kept,
-    reply_to,
-    timed,
-    turn_of,
-    unavailable,
-    until_piece,
+    EchoModel,
+    FakeTime,
+    Gate,
+    ScriptedModel,
+    WatchedStore,
+    append_messages,
+    collect_events,
+    create_conversation,
+    last_reply,
+    raise_unavailable,
+    run_until_started,
+    take_until,
+    transcript,
+    turn_for,
+    with_time,
 )
 
 pytestmark = pytest.mark.anyio
@@ -44,41 +44,43 @@ pytestmark = pytest.mark.anyio
 ROUNDS = 10
 
 
-def talking(*script: str) -> Scripted:
-    return Scripted(*script, DONE)
+def model_saying(*script: str) -> ScriptedModel:
+    return ScriptedModel(*script, DONE)
 
 
-async def refused(store: AsyncStore, time: Time | None = None, text: str = "Me too") -> float:
-    """The rival's turn must not run; how long it is told to wait."""
-    rival = timed(Chat(store, Echo()), time or Time())
-    before = await kept(store)
-    with pytest.raises(TurnInProgress) as held:
+async def assert_turn_in_progress(
+    store: AsyncStore, time: FakeTime | None = None, text: str = "Me too"
+) -> float:
+    """Assert that another turn is rejected; return its ``retry_after``."""
+    rival = with_time(Chat(store, EchoModel()), time or FakeTime())
+    before = await transcript(store)
+    with pytest.raises(TurnInProgress) as rejected:
         await rival.send(text, conversation_id="talk", owner="bob")
-    assert await kept(store) == before
-    return held.value.retry_after
+    assert await transcript(store) == before
+    return rejected.value.retry_after
 
 
-async def works(store: AsyncStore, text: str = "And now?") -> None:
-    """A turn of another process runs, and is kept."""
-    reply = await Chat(store, Echo()).send(text, conversation_id="talk", owner="bob")
+async def assert_next_turn_works(store: AsyncStore, text: str = "And now?") -> None:
+    """Assert that another process can run a turn."""
+    reply = await Chat(store, EchoModel()).send(text, conversation_id="talk", owner="bob")
     assert reply.finished == DONE
-    assert (await kept(store))[-2:] == [("user", text), ("assistant", reply.text)]
+    assert (await transcript(store))[-2:] == [("user", text), ("assistant", reply.text)]
 
 
-# Two at once
+# Simultaneous turns
 
 
-@pytest.mark.parametrize("there", [True, False], ids=["in one that is there", "in a new one"])
-async def test_of_two_turns_that_start_at_the_same_moment_one_runs_and_nothing_is_kept_of_the_other(
-    url: str, there: bool
+@pytest.mark.parametrize("exists", [True, False], ids=["existing conversation", "new conversation"])
+async def test_only_one_of_two_simultaneous_turns_runs_and_nothing_of_the_other_is_stored(
+    url: str, exists: bool
 ) -> None:
     async with open_async_store(url) as one, open_async_store(url) as other:
         for n in range(ROUNDS):
             id = f"talk {n}"
-            if there:
+            if exists:
                 await one.create(id, owner="bob")
-            waits = Waits()
-            chats = [Chat(store, Scripted("Hello", waits, DONE)) for store in (one, other)]
+            gate = Gate()
+            chats = [Chat(store, ScriptedModel("Hello", gate, DONE)) for store in (one, other)]
             turns = [
                 asyncio.create_task(chat.send(f"from {which}", conversation_id=id, owner="bob"))
                 for which, chat in enumerate(chats)
@@ -89,30 +91,30 @@ async def test_of_two_turns_that_start_at_the_same_moment_one_runs_and_nothing_i
             assert (len(ended), len(running)) == (1, 1)
             with pytest.raises(TurnInProgress):
                 await ended.pop()
-            waits.over.set()
+            gate.opened.set()
             [winner] = running
             assert (await winner).text == "Hello"
-            asked = f"from {turns.index(winner)}"
-            assert await kept(one, id) == [("user", asked), ("assistant", "Hello")]
+            question = f"from {turns.index(winner)}"
+            assert await transcript(one, id) == [("user", question), ("assistant", "Hello")]
 
 
-async def test_who_is_refused_is_told_how_long_to_wait_which_is_no_longer_than_the_lease(
-    sqlite: AsyncStore,
-) -> None:
-    time = Time()
-    chat = timed(Chat(sqlite, talking("Well, ", "yes.")), time)
+async def test_retry_after_is_the_remaining_time_of_the_lease(sqlite: AsyncStore) -> None:
+    time = FakeTime()
+    chat = with_time(Chat(sqlite, model_saying("Well, ", "yes.")), time)
     async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as events:
-        await until_piece(events, "Well, ")
-        for passed, left in ((0, 60), (59, 1), (0.999, 0.001)):
-            time.passes(passed)
-            assert await refused(sqlite, time) == pytest.approx(left, abs=0.0005)
+        await take_until(events, "Well, ")
+        for passed, remaining in ((0, 60), (59, 1), (0.999, 0.001)):
+            time.advance(passed)
+            assert await assert_turn_in_progress(sqlite, time) == pytest.approx(
+                remaining, abs=0.0005
+            )
 
 
-async def test_many_who_ask_at_once_are_answered_once(url: str) -> None:
+async def test_only_one_of_many_simultaneous_turns_gets_a_reply(url: str) -> None:
     async with open_async_store(url) as one, open_async_store(url) as other:
-        await begin(one)
-        waits = Waits()
-        chats = [Chat(store, Scripted("Hello", waits, DONE)) for store in (one, other)]
+        await create_conversation(one)
+        gate = Gate()
+        chats = [Chat(store, ScriptedModel("Hello", gate, DONE)) for store in (one, other)]
         turns = [
             asyncio.create_task(chats[n % 2].send(f"{n}", conversation_id="talk"))
             for n in range(12)
@@ -125,30 +127,28 @@ async def test_many_who_ask_at_once_are_answered_once(url: str) -> None:
             for turn in ended:
                 with pytest.raises(TurnInProgress):
                     await turn
-        waits.over.set()
+        gate.opened.set()
         [winner] = running
         await winner
-        assert await kept(one) == [("user", f"{turns.index(winner)}"), ("assistant", "Hello")]
+        assert await transcript(one) == [("user", f"{turns.index(winner)}"), ("assistant", "Hello")]
 
 
-# Its process dies
+# The process of a turn dies
 
 
-async def test_a_turn_that_nobody_drives_on_frees_the_conversation_when_its_lease_ends(
-    store: AsyncStore,
-) -> None:
-    time = Time()
-    turn = turn_of(timed(Chat(store, Echo()), time), "Hi")
-    await drive_until_started(turn)
+async def test_an_abandoned_turn_blocks_others_only_until_its_lease_ends(store: AsyncStore) -> None:
+    time = FakeTime()
+    turn = turn_for(with_time(Chat(store, EchoModel()), time), "Hi")
+    await run_until_started(turn)
     del turn
-    time.passes(59.9)
-    assert await refused(store, time) == pytest.approx(0.1)
-    time.passes(0.1)
-    rival = timed(Chat(store, Echo()), time)
+    time.advance(59.9)
+    assert await assert_turn_in_progress(store, time) == pytest.approx(0.1)
+    time.advance(0.1)
+    rival = with_time(Chat(store, EchoModel()), time)
     assert (await rival.send("Me too", conversation_id="talk")).text == "You said: Hi\n\nMe too"
 
 
-async def test_a_killed_process_frees_the_conversation_when_its_lease_ends(
+async def test_the_turn_of_a_killed_process_blocks_others_only_until_its_lease_ends(
     url: str, store: AsyncStore
 ) -> None:
     root = Path(__file__).parents[2]
@@ -161,304 +161,302 @@ async def test_a_killed_process_frees_the_conversation_when_its_lease_ends(
         process.kill()
         await process.wait()
     assert lines == [b"Started(conversation_id='talk')\n", b"'Well, '\n"]
-    assert await kept(store) == [("user", "Hi")]
-    await refused(store)
-    later = Time()
-    later.passes(61)
-    model = Echo()
-    # The same again, as a user would: it is not there twice.
-    await timed(Chat(store, model), later).send("Hi", conversation_id="talk", owner="bob")
-    assert model.asked == [[("user", "Hi")]]
-    assert await kept(store) == [("user", "Hi"), ("assistant", "You said: Hi")]
+    assert await transcript(store) == [("user", "Hi")]
+    await assert_turn_in_progress(store)
+    later = FakeTime()
+    later.advance(61)
+    model = EchoModel()
+    # The user sends the same message again: it is stored once.
+    await with_time(Chat(store, model), later).send("Hi", conversation_id="talk", owner="bob")
+    assert model.windows == [[("user", "Hi")]]
+    assert await transcript(store) == [("user", "Hi"), ("assistant", "You said: Hi")]
 
 
-# It takes longer than its lease
+# Renewals
 
 
-async def test_a_turn_that_takes_longer_than_its_lease_keeps_the_conversation(
-    store: AsyncStore,
-) -> None:
-    time = Time()
+async def test_a_turn_that_takes_longer_than_its_lease_renews_it(store: AsyncStore) -> None:
+    time = FakeTime()
     pieces = [f"{n} " for n in range(6)]
-    chat = timed(Chat(store, talking(*pieces)), time)
+    chat = with_time(Chat(store, model_saying(*pieces)), time)
     async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as events:
         for piece in pieces:
-            await until_piece(events, piece)
-            assert await refused(store, time) > 0
-            time.passes(25)
-        assert await events_of(events) == [DONE]
-    assert await kept(store) == [("user", "Hi"), ("assistant", "".join(pieces))]
-    await works(store)
+            await take_until(events, piece)
+            assert await assert_turn_in_progress(store, time) > 0
+            time.advance(25)
+        assert await collect_events(events) == [DONE]
+    assert await transcript(store) == [("user", "Hi"), ("assistant", "".join(pieces))]
+    await assert_next_turn_works(store)
 
 
-async def test_a_turn_whose_model_is_silent_for_longer_than_its_lease_keeps_the_conversation(
+async def test_a_turn_whose_model_is_silent_for_longer_than_the_lease_renews_it(
     store: AsyncStore,
 ) -> None:
-    watched, waits, start = Watched(store), Waits(), Time()
+    watched, gate, start = WatchedStore(store), Gate(), FakeTime()
     chat = Chat(
-        watched.store, Scripted("Well, ", waits, "yes.", DONE), lease=timedelta(seconds=0.6)
+        watched.store, ScriptedModel("Well, ", gate, "yes.", DONE), lease=timedelta(seconds=0.6)
     )
     caller = Caller(chat.stream("Hi", conversation_id="talk", owner="bob"))
-    await waits.reached.wait()
-    await watched.until("replace", 4)
-    # Each at a third of the lease: the first lease is over, and this one holds until 1.4 s.
-    start.passes(1)
+    await gate.reached.wait()
+    await watched.wait_for_calls("replace", 4)
+    # With a renewal at each third, the first lease (0.6 s) has ended and this one ends at 1.4 s.
+    start.advance(1)
     fixed = start.clock()
     start.clock = lambda: fixed  # type: ignore[method-assign]
-    await refused(store, start)
-    waits.over.set()
+    await assert_turn_in_progress(store, start)
+    gate.opened.set()
     await caller.task
-    assert await kept(store) == [("user", "Hi"), ("assistant", "Well, yes.")]
+    assert await transcript(store) == [("user", "Hi"), ("assistant", "Well, yes.")]
 
 
 async def test_a_renewal_that_fails_does_not_end_the_turn(store: AsyncStore) -> None:
-    time, watched = Time(), Watched(store)
-    watched.before("replace", 0, unavailable)
-    chat = timed(Chat(watched.store, talking("Well, ", "I ", "say ", "yes.")), time)
+    time, watched = FakeTime(), WatchedStore(store)
+    watched.before("replace", 0, raise_unavailable)
+    chat = with_time(Chat(watched.store, model_saying("Well, ", "I ", "say ", "yes.")), time)
     async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as events:
-        await until_piece(events, "Well, ")
-        time.passes(25)
-        await until_piece(events, "I ")
-        assert "replace" in [name for name, _ in watched.asked]
-        watched.mend()
-        time.passes(25)
-        await until_piece(events, "say ")
-        time.passes(25)  # the first lease is over, the renewed one is not
-        await refused(store, time)
-        assert await events_of(events) == ["yes.", DONE]
-    assert await kept(store) == [("user", "Hi"), ("assistant", "Well, I say yes.")]
-    await works(store)
+        await take_until(events, "Well, ")
+        time.advance(25)
+        await take_until(events, "I ")
+        assert "replace" in [name for name, _ in watched.requests]
+        watched.clear_actions()
+        time.advance(25)
+        await take_until(events, "say ")
+        time.advance(25)  # the first lease has ended, the renewed one has not
+        await assert_turn_in_progress(store, time)
+        assert await collect_events(events) == ["yes.", DONE]
+    assert await transcript(store) == [("user", "Hi"), ("assistant", "Well, I say yes.")]
+    await assert_next_turn_works(store)
 
 
-async def test_a_renewal_whose_answer_is_lost_does_not_end_the_turn_and_the_next_one_works(
-    store: AsyncStore,
-) -> None:
-    time, watched = Time(), Watched(store)
-    watched.after("replace", 1, unavailable)
-    chat = timed(Chat(watched.store, talking("Well, ", "I ", "say ", "yes.")), time)
+async def test_a_renewal_whose_response_is_lost_does_not_end_the_turn(store: AsyncStore) -> None:
+    time, watched = FakeTime(), WatchedStore(store)
+    watched.after("replace", 1, raise_unavailable)
+    chat = with_time(Chat(watched.store, model_saying("Well, ", "I ", "say ", "yes.")), time)
     async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as events:
         for piece in ("Well, ", "I ", "say "):
-            await until_piece(events, piece)
-            time.passes(25)
-        assert await events_of(events) == ["yes.", DONE]
-    assert await kept(store) == [("user", "Hi"), ("assistant", "Well, I say yes.")]
-    await works(store)
+            await take_until(events, piece)
+            time.advance(25)
+        assert await collect_events(events) == ["yes.", DONE]
+    assert await transcript(store) == [("user", "Hi"), ("assistant", "Well, I say yes.")]
+    await assert_next_turn_works(store)
 
 
-# However it ends
+# All endings of a turn
 
 
-async def finished(store: AsyncStore) -> None:
-    await Chat(store, Echo()).send("Hi", conversation_id="talk")
+async def finish(store: AsyncStore) -> None:
+    await Chat(store, EchoModel()).send("Hi", conversation_id="talk")
 
 
-async def failed_at_once(store: AsyncStore) -> None:
+async def fail_at_once(store: AsyncStore) -> None:
     with pytest.raises(ModelUnavailable):
-        await Chat(store, Scripted(OVERLOADED)).send("Hi", conversation_id="talk")
+        await Chat(store, ScriptedModel(OVERLOADED)).send("Hi", conversation_id="talk")
 
 
-async def failed_in_mid_reply(store: AsyncStore) -> None:
+async def fail_in_mid_reply(store: AsyncStore) -> None:
     with pytest.raises(ModelUnavailable):
-        await Chat(store, Scripted("Well, ", OVERLOADED)).send("Hi", conversation_id="talk")
+        await Chat(store, ScriptedModel("Well, ", OVERLOADED)).send("Hi", conversation_id="talk")
 
 
-async def stopped_at_once(store: AsyncStore) -> None:
-    chat = Chat(store, Scripted(Waits()))
+async def stop_at_once(store: AsyncStore) -> None:
+    chat = Chat(store, ScriptedModel(Gate()))
     events = chat.stream("Hi", conversation_id="talk")
     assert await anext(events) == Started("talk")
     assert await chat.stop("talk")
-    assert await events_of(events) == [Finished("stopped")]
+    assert await collect_events(events) == [Finished("stopped")]
 
 
-async def stopped_in_mid_reply(store: AsyncStore) -> None:
-    chat = Chat(store, Scripted("Well, ", Waits()))
+async def stop_in_mid_reply(store: AsyncStore) -> None:
+    chat = Chat(store, ScriptedModel("Well, ", Gate()))
     events = chat.stream("Hi", conversation_id="talk")
-    await until_piece(events, "Well, ")
+    await take_until(events, "Well, ")
     assert await chat.stop("talk")
-    assert await events_of(events) == [Finished("stopped")]
+    assert await collect_events(events) == [Finished("stopped")]
 
 
-async def left_at_once(store: AsyncStore) -> None:
+async def leave_at_once(store: AsyncStore) -> None:
     async with aclosing(
-        Chat(store, Scripted(Waits())).stream("Hi", conversation_id="talk")
+        Chat(store, ScriptedModel(Gate())).stream("Hi", conversation_id="talk")
     ) as events:
         assert await anext(events) == Started("talk")
 
 
-async def left_in_mid_reply(store: AsyncStore) -> None:
+async def leave_in_mid_reply(store: AsyncStore) -> None:
     async with aclosing(
-        Chat(store, Scripted("Well, ", Waits())).stream("Hi", conversation_id="talk")
+        Chat(store, ScriptedModel("Well, ", Gate())).stream("Hi", conversation_id="talk")
     ) as events:
-        await until_piece(events, "Well, ")
+        await take_until(events, "Well, ")
 
 
-async def cancelled(store: AsyncStore) -> None:
-    chat = Chat(store, Scripted("Well, ", Waits()))
+async def cancel(store: AsyncStore) -> None:
+    chat = Chat(store, ScriptedModel("Well, ", Gate()))
     caller = Caller(chat.stream("Hi", conversation_id="talk"))
-    await caller.until("Well, ")
+    await caller.wait_for("Well, ")
     caller.task.cancel()
     await asyncio.wait({caller.task})
     await chat.close()
 
 
-async def timed_out_at_once(store: AsyncStore) -> None:
-    chat = Chat(store, Scripted(Waits()), time_limit=timedelta(seconds=0.05))
+async def time_out_at_once(store: AsyncStore) -> None:
+    chat = Chat(store, ScriptedModel(Gate()), time_limit=timedelta(seconds=0.05))
     with pytest.raises(ModelTimeout):
         await chat.send("Hi", conversation_id="talk")
 
 
-async def timed_out_in_mid_reply(store: AsyncStore) -> None:
-    time = Time()
-    chat = timed(Chat(store, Scripted("Well, ", Waits()), time_limit=timedelta(seconds=5)), time)
+async def time_out_in_mid_reply(store: AsyncStore) -> None:
+    time = FakeTime()
+    chat = with_time(
+        Chat(store, ScriptedModel("Well, ", Gate()), time_limit=timedelta(seconds=5)), time
+    )
     events = chat.stream("Hi", conversation_id="talk")
-    await until_piece(events, "Well, ")
-    time.passes(5)
-    assert await events_of(events) == [Finished("timed_out")]
+    await take_until(events, "Well, ")
+    time.advance(5)
+    assert await collect_events(events) == [Finished("timed_out")]
 
 
-async def said_what_cannot_be_stored(store: AsyncStore) -> None:
-    with pytest.raises(Exception):  # noqa: B017, PT011 - whichever: the next turn is what counts
-        await Chat(store, Scripted("\ud83d", DONE)).send("Hi", conversation_id="talk")
+async def yield_text_that_cannot_be_stored(store: AsyncStore) -> None:
+    with pytest.raises(Exception):  # noqa: B017, PT011 - any error will do
+        await Chat(store, ScriptedModel("\ud83d", DONE)).send("Hi", conversation_id="talk")
 
 
-ENDS = [
-    finished,
-    failed_at_once,
-    failed_in_mid_reply,
-    stopped_at_once,
-    stopped_in_mid_reply,
-    left_at_once,
-    left_in_mid_reply,
-    cancelled,
-    timed_out_at_once,
-    timed_out_in_mid_reply,
-    said_what_cannot_be_stored,
+ENDINGS = [
+    finish,
+    fail_at_once,
+    fail_in_mid_reply,
+    stop_at_once,
+    stop_in_mid_reply,
+    leave_at_once,
+    leave_in_mid_reply,
+    cancel,
+    time_out_at_once,
+    time_out_in_mid_reply,
+    yield_text_that_cannot_be_stored,
 ]
 
 
-@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+@pytest.mark.parametrize("end", ENDINGS, ids=lambda end: end.__name__)
 async def test_however_a_turn_ends_the_next_one_works_at_once(
     store: AsyncStore, end: Callable[[AsyncStore], Awaitable[None]]
 ) -> None:
-    await begin(store)
+    await create_conversation(store)
     await end(store)
-    await works(store)
-    await works(store)
+    await assert_next_turn_works(store)
+    await assert_next_turn_works(store)
 
 
-# What others do meanwhile
+# Other writers during a turn
 
 
 @pytest.mark.parametrize(
-    "foreign",
+    "other_message",
     [
         Message.user("Are you there?"),
         Message.assistant("I am another bot."),
         Message.assistant("A bot of another framework.", extra={"turn": 7}),
     ],
-    ids=["the user's", "a reply", "with an extra of its own"],
+    ids=["user message", "reply", "own turn in extra"],
 )
 @pytest.mark.parametrize("window", [1, 20])
-async def test_what_others_append_behind_the_question_does_not_free_the_conversation(
-    store: AsyncStore, foreign: Message, window: int
+async def test_messages_appended_after_the_question_do_not_end_the_lease(
+    store: AsyncStore, other_message: Message, window: int
 ) -> None:
-    chat = Chat(store, talking("Well, ", "yes."))
+    chat = Chat(store, model_saying("Well, ", "yes."))
     async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as events:
-        await until_piece(events, "Well, ")
-        await add(store, foreign)
-        rival = Chat(store, Echo(), window=last(window))
+        await take_until(events, "Well, ")
+        await append_messages(store, other_message)
+        rival = Chat(store, EchoModel(), window=last(window))
         with pytest.raises(TurnInProgress):
             await rival.send("Me too", conversation_id="talk")
-        assert await events_of(events) == ["yes.", DONE]
-    await works(store)
+        assert await collect_events(events) == ["yes.", DONE]
+    await assert_next_turn_works(store)
 
 
-async def test_a_lapsed_turn_that_another_overtook_still_keeps_its_reply(store: AsyncStore) -> None:
-    time = Time()
-    slow = timed(Chat(store, talking("Well, ", "yes.")), time)
+async def test_a_turn_whose_lease_ended_still_saves_its_reply_after_another_turn(
+    store: AsyncStore,
+) -> None:
+    time = FakeTime()
+    slow = with_time(Chat(store, model_saying("Well, ", "yes.")), time)
     async with aclosing(slow.stream("Hi", conversation_id="talk", owner="bob")) as events:
-        await until_piece(events, "Well, ")
-        time.passes(61)
-        quick = timed(Chat(store, Echo()), time)
-        await quick.send("Are you there?", conversation_id="talk")
-        assert await events_of(events) == ["yes.", DONE]
-    assert await kept(store) == [
+        await take_until(events, "Well, ")
+        time.advance(61)
+        fast = with_time(Chat(store, EchoModel()), time)
+        await fast.send("Are you there?", conversation_id="talk")
+        assert await collect_events(events) == ["yes.", DONE]
+    assert await transcript(store) == [
         ("user", "Hi"),
         ("user", "Are you there?"),
         ("assistant", "You said: Hi\n\nAre you there?"),
         ("assistant", "Well, yes."),
     ]
-    await works(store)
+    await assert_next_turn_works(store)
 
 
 @pytest.mark.parametrize("first", ["the lapsed one", "the other"])
-async def test_when_a_lapsed_turn_and_another_try_at_its_message_have_ended_the_next_turn_works(
+async def test_the_next_turn_works_after_a_turn_without_a_lease_and_a_retry_of_its_message(
     store: AsyncStore, first: str
 ) -> None:
-    time = Time()
-    slow = timed(Chat(store, talking("Well, ", "yes.")), time)
-    quick = timed(Chat(store, talking("Oh, ", "no.")), time)
+    time = FakeTime()
+    slow = with_time(Chat(store, model_saying("Well, ", "yes.")), time)
+    fast = with_time(Chat(store, model_saying("Oh, ", "no.")), time)
     async with (
         aclosing(slow.stream("Hi", conversation_id="talk", owner="bob")) as lapsed,
-        aclosing(quick.stream("Hi", conversation_id="talk", owner="bob")) as other,
+        aclosing(fast.stream("Hi", conversation_id="talk", owner="bob")) as other,
     ):
-        await until_piece(lapsed, "Well, ")
-        time.passes(61)
-        await until_piece(other, "Oh, ")
+        await take_until(lapsed, "Well, ")
+        time.advance(61)
+        await take_until(other, "Oh, ")
         turns = [lapsed, other] if first == "the lapsed one" else [other, lapsed]
         for turn in turns:
-            await events_of(turn)
-    reply = await timed(Chat(store, Echo()), time).send("And now?", conversation_id="talk")
+            await collect_events(turn)
+    reply = await with_time(Chat(store, EchoModel()), time).send("And now?", conversation_id="talk")
     assert reply.finished == DONE
 
 
-async def test_the_failure_of_a_lapsed_turn_does_not_free_the_conversation_from_the_one_that_runs(
+async def test_the_failure_of_a_turn_whose_lease_ended_does_not_release_a_newer_lease(
     store: AsyncStore,
 ) -> None:
-    time = Time()
-    failing = timed(Chat(store, Scripted(OVERLOADED)), time)
-    quick = timed(Chat(store, talking("Oh, ", "no.")), time)
+    time = FakeTime()
+    failing = with_time(Chat(store, ScriptedModel(OVERLOADED)), time)
+    fast = with_time(Chat(store, model_saying("Oh, ", "no.")), time)
     async with (
         aclosing(failing.stream("Hi", conversation_id="talk", owner="bob")) as lapsed,
-        aclosing(quick.stream("Hi", conversation_id="talk", owner="bob")) as other,
+        aclosing(fast.stream("Hi", conversation_id="talk", owner="bob")) as other,
     ):
         assert await anext(lapsed) == Started("talk")
-        time.passes(61)
-        await until_piece(other, "Oh, ")
-        # It may say that it was stopped, or why it failed.
+        time.advance(61)
+        await take_until(other, "Oh, ")
+        # It may end as stopped or with the model's error.
         with suppress(ModelUnavailable):
-            assert await events_of(lapsed) == [Finished("stopped")]
-        await refused(store, time)
-        assert await events_of(other) == ["no.", DONE]
-    assert await kept(store) == [("user", "Hi"), ("assistant", "Oh, no.")]
+            assert await collect_events(lapsed) == [Finished("stopped")]
+        await assert_turn_in_progress(store, time)
+        assert await collect_events(other) == ["no.", DONE]
+    assert await transcript(store) == [("user", "Hi"), ("assistant", "Oh, no.")]
 
 
 @pytest.mark.parametrize("how", ["renewed", "failed"])
-async def test_a_turn_does_not_bring_back_what_somebody_took_out_of_its_question(
+async def test_a_turn_does_not_restore_text_that_was_redacted_from_its_question(
     store: AsyncStore, how: str
 ) -> None:
-    time = Time()
+    time = FakeTime()
     script = ("Well, ", "yes.", DONE) if how == "renewed" else (OVERLOADED,)
-    chat = timed(Chat(store, Scripted(*script)), time)
+    chat = with_time(Chat(store, ScriptedModel(*script)), time)
     async with aclosing(chat.stream("I am Bob", conversation_id="talk", owner="bob")) as events:
         assert await anext(events) == Started("talk")
         [question] = (await store.page("talk")).messages
         assert question.seq is not None
         await store.replace("talk", question.seq, replace(question, content="I am [redacted]"))
-        time.passes(25)
+        time.advance(25)
         if how == "renewed":
-            await events_of(events)
+            await collect_events(events)
         else:
             with pytest.raises(ModelUnavailable):
-                await events_of(events)
-    assert (await kept(store))[0] == ("user", "I am [redacted]")
+                await collect_events(events)
+    assert (await transcript(store))[0] == ("user", "I am [redacted]")
 
 
-async def test_the_reply_of_a_turn_is_kept_once_though_its_answer_comes_late(
-    store: AsyncStore,
-) -> None:
-    chat = Chat(store, Echo())
+async def test_each_reply_is_stored_once_over_several_turns(store: AsyncStore) -> None:
+    chat = Chat(store, EchoModel())
     for n in range(3):
         await chat.send(f"{n}", conversation_id="talk", owner="bob")
-    assert [role for role, _ in await kept(store)] == ["user", "assistant"] * 3
-    assert (await reply_to(store)).text == "You said: 2"
+    assert [role for role, _ in await transcript(store)] == ["user", "assistant"] * 3
+    assert (await last_reply(store)).text == "You said: 2"

@@ -1,4 +1,4 @@
-"""What users write, and what models say, is in no log."""
+"""No log line contains the content of a message, a prompt or a key."""
 
 import asyncio
 import logging
@@ -15,160 +15,168 @@ from chatledger.stores.contract import AsyncStore, Store
 from tests.chat.chat_helpers import (
     DONE,
     Caller,
-    Scripted,
-    SyncScripted,
-    Time,
-    Waits,
-    Watched,
-    events_of,
-    timed,
-    until_piece,
+    FakeTime,
+    Gate,
+    ScriptedModel,
+    SyncScriptedModel,
+    WatchedStore,
+    collect_events,
+    take_until,
+    with_time,
 )
 
 pytestmark = pytest.mark.anyio
 
 NAMES = ("prompt", "reply", "system", "title", "key", "error", "tool", "owner", "hook", "edited")
-MARKS = {name: f"SECRET-{name}-7f3a" for name in NAMES}
+SECRETS = {name: f"SECRET-{name}-7f3a" for name in NAMES}
 
 
-class Leaks:
-    """A hook whose errors say what they should not."""
+class LeakyHook:
+    """A hook whose errors quote messages."""
 
     def __init__(self, *, before: bool = False) -> None:
         self._before = before
 
     def before_model(self, window: list[Message]) -> list[Message]:
         if self._before:
-            raise ValueError(MARKS["hook"], window[-1].text)
+            raise ValueError(SECRETS["hook"], window[-1].text)
         return window
 
     def after_reply(self, reply: Reply) -> None:
-        raise ValueError(MARKS["hook"], reply.text)
+        raise ValueError(SECRETS["hook"], reply.text)
 
 
-async def fails() -> None:
-    raise StoreUnavailable(MARKS["error"])
+async def raise_leaky_error() -> None:
+    raise StoreUnavailable(SECRETS["error"])
 
 
-def chatting(store: AsyncStore, *script: str | Waits | Exception, hooks: bool = False) -> Chat:
-    model = Scripted(*script, DONE)
-    return Chat(store, model, system_prompt=MARKS["system"], hooks=[Leaks()] if hooks else [])
+def make_chat(store: AsyncStore, *script: str | Gate | Exception, hooks: bool = False) -> Chat:
+    model = ScriptedModel(*script, DONE)
+    return Chat(store, model, system_prompt=SECRETS["system"], hooks=[LeakyHook()] if hooks else [])
 
 
-def asked(chat: Chat, n: object, *, key: bool = False) -> AsyncGenerator[Event, None]:
+def start_turn(chat: Chat, n: object, *, key: bool = False) -> AsyncGenerator[Event, None]:
     return chat.stream(
-        MARKS["prompt"],
+        SECRETS["prompt"],
         conversation_id=f"talk {n}",
-        owner=MARKS["owner"],
-        title=MARKS["title"],
-        system_prompt=MARKS["system"],
-        idempotency_key=MARKS["key"] if key else None,
+        owner=SECRETS["owner"],
+        title=SECRETS["title"],
+        system_prompt=SECRETS["system"],
+        idempotency_key=SECRETS["key"] if key else None,
     )
 
 
-async def ends(events: AsyncGenerator[Event, None]) -> None:
+async def run_to_end(events: AsyncGenerator[Event, None]) -> None:
     with suppress(ChatledgerError, ValueError, RuntimeError):
-        await events_of(events)
+        await collect_events(events)
 
 
-async def test_no_turn_logs_what_was_said(
+async def test_no_turn_logs_the_content_of_messages(
     store: AsyncStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     logging.getLogger("chatledger").setLevel(logging.DEBUG)
-    reply, error = MARKS["reply"], ModelUnavailable(MARKS["error"])
-    bug = RuntimeError(MARKS["error"])
+    reply, error = SECRETS["reply"], ModelUnavailable(SECRETS["error"])
+    bug = RuntimeError(SECRETS["error"])
 
-    await ends(asked(chatting(store, reply), 1))
+    await run_to_end(start_turn(make_chat(store, reply), 1))
     for n, script in enumerate([(error,), (reply, error), (bug,), (reply, bug), ("\ud83d",)]):
-        await ends(asked(chatting(store, *script), f"fails {n}"))
-        await ends(asked(chatting(store, *script, hooks=True), f"fails {n}", key=True))
-    # With a key, again, reused; with hooks.
-    for text in (MARKS["prompt"], MARKS["edited"]):
-        chat = chatting(store, reply, hooks=True)
-        await ends(
+        await run_to_end(start_turn(make_chat(store, *script), f"fails {n}"))
+        await run_to_end(start_turn(make_chat(store, *script, hooks=True), f"fails {n}", key=True))
+    # Replayed and reused keys, with hooks.
+    for text in (SECRETS["prompt"], SECRETS["edited"]):
+        chat = make_chat(store, reply, hooks=True)
+        await run_to_end(
             chat.stream(
-                text, conversation_id="talk 2", owner=MARKS["owner"], idempotency_key=MARKS["key"]
+                text,
+                conversation_id="talk 2",
+                owner=SECRETS["owner"],
+                idempotency_key=SECRETS["key"],
             )
         )
-        await ends(chat.stream(text, owner=MARKS["owner"], idempotency_key=MARKS["key"]))
-    blocked = Chat(store, Scripted(reply, DONE), hooks=[Leaks(before=True)])
-    await ends(asked(blocked, 3))
-    # Edited, made anew, stopped, timed out, left, cancelled, refused.
+        await run_to_end(chat.stream(text, owner=SECRETS["owner"], idempotency_key=SECRETS["key"]))
+    blocked = Chat(store, ScriptedModel(reply, DONE), hooks=[LeakyHook(before=True)])
+    await run_to_end(start_turn(blocked, 3))
+    # Edited, regenerated, stopped, timed out, left, cancelled and rejected turns.
     page = await store.page("talk 1")
     assert page.messages[0].seq is not None
-    await ends(chatting(store, reply).edit("talk 1", page.messages[0].seq, MARKS["edited"]))
-    await ends(chatting(store, reply).regenerate("talk 1", system_prompt=MARKS["system"]))
-    await ends(
-        chatting(store, reply).stream(
-            Message.tool(MARKS["tool"], tool_call_id=MARKS["tool"]), conversation_id="talk 1"
+    await run_to_end(
+        make_chat(store, reply).edit("talk 1", page.messages[0].seq, SECRETS["edited"])
+    )
+    await run_to_end(make_chat(store, reply).regenerate("talk 1", system_prompt=SECRETS["system"]))
+    await run_to_end(
+        make_chat(store, reply).stream(
+            Message.tool(SECRETS["tool"], tool_call_id=SECRETS["tool"]), conversation_id="talk 1"
         )
     )
-    chat = chatting(store, reply, Waits())
-    async with aclosing(asked(chat, 4)) as events:
-        await until_piece(events, reply)
-        await ends(asked(chatting(store, reply), 4))
+    chat = make_chat(store, reply, Gate())
+    async with aclosing(start_turn(chat, 4)) as events:
+        await take_until(events, reply)
+        await run_to_end(start_turn(make_chat(store, reply), 4))
         await chat.stop("talk 4")
-        await ends(events)
-    slow = Chat(store, Scripted(reply, Waits()), time_limit=timedelta(seconds=0.05))
-    await ends(asked(slow, 5))
-    async with aclosing(asked(chat, 6)) as events:
-        await until_piece(events, reply)
-    caller = Caller(asked(chat, 7))
-    await caller.until(reply)
+        await run_to_end(events)
+    slow = Chat(store, ScriptedModel(reply, Gate()), time_limit=timedelta(seconds=0.05))
+    await run_to_end(start_turn(slow, 5))
+    async with aclosing(start_turn(chat, 6)) as events:
+        await take_until(events, reply)
+    caller = Caller(start_turn(chat, 7))
+    await caller.wait_for(reply)
     caller.task.cancel()
     await asyncio.wait({caller.task})
     await chat.close()
-    # The store fails, also where the caller has left.
+    # Failures of the store, also after the caller has left.
     for operation, n in (("tail", 1), ("append", 1), ("append", 2), ("replace", 1)):
-        for left in (True, False):
-            watched, time = Watched(store), Time()
-            watched.before(operation, n, fails)
-            failing = timed(chatting(watched.store, reply, error), time)
-            events = asked(failing, f"{operation} {n} {left}")
+        for is_left in (True, False):
+            watched, time = WatchedStore(store), FakeTime()
+            watched.before(operation, n, raise_leaky_error)
+            failing_chat = with_time(make_chat(watched.store, reply, error), time)
+            events = start_turn(failing_chat, f"{operation} {n} {is_left}")
             with suppress(ChatledgerError):
                 async with aclosing(events):
-                    if left:
+                    if is_left:
                         assert isinstance(await anext(events), Started)
                     else:
-                        await events_of(events)
-            await failing.close()
-    assert_silent(caplog)
+                        await collect_events(events)
+            await failing_chat.close()
+    assert_no_secret_logged(caplog)
 
 
-def test_no_sync_turn_logs_what_was_said(
+def test_no_sync_turn_logs_the_content_of_messages(
     sync_store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    reply = MARKS["reply"]
+    reply = SECRETS["reply"]
     scripts: list[list[str | Exception]] = [
         [reply],
-        [reply, ModelUnavailable(MARKS["error"])],
-        [RuntimeError(MARKS["error"])],
+        [reply, ModelUnavailable(SECRETS["error"])],
+        [RuntimeError(SECRETS["error"])],
     ]
     for n, script in enumerate(scripts):
         chat = SyncChat(
-            sync_store, SyncScripted(*script, DONE), system_prompt=MARKS["system"], hooks=[Leaks()]
+            sync_store,
+            SyncScriptedModel(*script, DONE),
+            system_prompt=SECRETS["system"],
+            hooks=[LeakyHook()],
         )
-        for key in (None, MARKS["key"]):
+        for key in (None, SECRETS["key"]):
             with suppress(ModelUnavailable, RuntimeError):
                 chat.send(
-                    MARKS["prompt"],
+                    SECRETS["prompt"],
                     conversation_id=f"talk {n}",
-                    owner=MARKS["owner"],
-                    title=MARKS["title"],
+                    owner=SECRETS["owner"],
+                    title=SECRETS["title"],
                     idempotency_key=key,
                 )
-        events = chat.stream(MARKS["prompt"], conversation_id=f"talk {n}")
+        events = chat.stream(SECRETS["prompt"], conversation_id=f"talk {n}")
         next(events)
         events.close()
-    assert_silent(caplog)
+    assert_no_secret_logged(caplog)
 
 
-def assert_silent(caplog: pytest.LogCaptureFixture) -> None:
+def assert_no_secret_logged(caplog: pytest.LogCaptureFixture) -> None:
     formatter = logging.Formatter()
-    ours = [each for each in caplog.records if each.name.split(".")[0] == "chatledger"]
-    lines = [formatter.format(each) + repr(each.__dict__) for each in ours]
-    assert [(line, mark) for line in lines for mark in MARKS.values() if mark in line] == []
-    # Else nothing was logged, and this test shows nothing.
+    own_records = [each for each in caplog.records if each.name.split(".")[0] == "chatledger"]
+    lines = [formatter.format(each) + repr(each.__dict__) for each in own_records]
+    assert [(line, secret) for line in lines for secret in SECRETS.values() if secret in line] == []
+    # Without any log line this test would prove nothing.
     assert any("after_reply" in line for line in lines)

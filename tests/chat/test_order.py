@@ -1,4 +1,4 @@
-"""What a turn does in which order, and what it asks of its store."""
+"""The order of a turn's steps, and the calls that it makes to its store."""
 
 import asyncio
 
@@ -10,86 +10,84 @@ from chatledger.stores.contract import AsyncStore
 from tests.chat.chat_helpers import (
     DONE,
     Caller,
-    Echo,
-    Scripted,
-    Waits,
-    Watched,
-    begin,
-    events_of,
-    kept,
+    EchoModel,
+    Gate,
+    ScriptedModel,
+    WatchedStore,
+    collect_events,
+    create_conversation,
+    transcript,
 )
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_model_is_asked_while_the_users_message_is_being_stored(
+async def test_the_model_is_called_while_the_users_message_is_being_stored(
     store: AsyncStore,
 ) -> None:
-    await begin(store)
-    watched, waits = Watched(store), Waits()
-    watched.before("append", 1, waits.reached.wait)  # type: ignore[arg-type]
-    chat = Chat(watched.store, Scripted(waits, "Well.", DONE))
+    await create_conversation(store)
+    watched, gate = WatchedStore(store), Gate()
+    watched.before("append", 1, gate.reached.wait)  # type: ignore[arg-type]
+    chat = Chat(watched.store, ScriptedModel(gate, "Well.", DONE))
     caller = Caller(chat.stream("Hi", conversation_id="talk"))
-    await caller.until(Started("talk"))
-    waits.over.set()
+    await caller.wait_for(Started("talk"))
+    gate.opened.set()
     await caller.task
-    assert caller.seen == [Started("talk"), "Well.", DONE]
+    assert caller.events == [Started("talk"), "Well.", DONE]
 
 
-async def test_nothing_is_handed_on_before_the_users_message_is_stored(store: AsyncStore) -> None:
-    await begin(store)
-    watched, said, stored = Watched(store), Waits(), Waits()
+async def test_no_event_is_yielded_before_the_users_message_is_stored(store: AsyncStore) -> None:
+    await create_conversation(store)
+    watched, text_gate, store_gate = WatchedStore(store), Gate(), Gate()
 
-    async def held_up() -> None:
-        stored.reached.set()
-        await stored.over.wait()
+    async def wait_at_gate() -> None:
+        store_gate.reached.set()
+        await store_gate.opened.wait()
 
-    watched.after("append", 1, held_up)
-    chat = Chat(watched.store, Scripted("Well, ", "yes.", said, DONE))
+    watched.after("append", 1, wait_at_gate)
+    chat = Chat(watched.store, ScriptedModel("Well, ", "yes.", text_gate, DONE))
     caller = Caller(chat.stream("Hi", conversation_id="talk"))
-    await said.reached.wait()
-    await stored.reached.wait()
-    assert caller.seen == []
-    stored.over.set()
-    await caller.until("yes.")
-    assert caller.seen == [Started("talk"), "Well, ", "yes."]
-    said.over.set()
+    await text_gate.reached.wait()
+    await store_gate.reached.wait()
+    assert caller.events == []
+    store_gate.opened.set()
+    await caller.wait_for("yes.")
+    assert caller.events == [Started("talk"), "Well, ", "yes."]
+    text_gate.opened.set()
     await caller.task
-    assert await kept(store) == [("user", "Hi"), ("assistant", "Well, yes.")]
+    assert await transcript(store) == [("user", "Hi"), ("assistant", "Well, yes.")]
 
 
-async def test_a_reply_has_not_ended_before_it_is_stored(store: AsyncStore) -> None:
-    await begin(store)
-    watched, stored = Watched(store), Waits()
+async def test_finished_is_not_yielded_before_the_reply_is_stored(store: AsyncStore) -> None:
+    await create_conversation(store)
+    watched, store_gate = WatchedStore(store), Gate()
 
-    async def held_up() -> None:
-        stored.reached.set()
-        await stored.over.wait()
+    async def wait_at_gate() -> None:
+        store_gate.reached.set()
+        await store_gate.opened.wait()
 
-    watched.before("append", 2, held_up)
-    caller = Caller(Chat(watched.store, Echo()).stream("Hi", conversation_id="talk"))
-    await stored.reached.wait()
-    await caller.until("You said: Hi")
-    assert DONE not in caller.seen
-    stored.over.set()
+    watched.before("append", 2, wait_at_gate)
+    caller = Caller(Chat(watched.store, EchoModel()).stream("Hi", conversation_id="talk"))
+    await store_gate.reached.wait()
+    await caller.wait_for("You said: Hi")
+    assert DONE not in caller.events
+    store_gate.opened.set()
     await caller.task
-    assert caller.seen[-1] == DONE
+    assert caller.events[-1] == DONE
 
 
 async def test_a_turn_makes_one_read_and_two_writes(store: AsyncStore) -> None:
-    await begin(store, "I am Bob")
+    await create_conversation(store, "I am Bob")
     for n in range(3):
-        watched = Watched(store)
-        await Chat(watched.store, Echo()).send(f"{n}", conversation_id="talk", owner="bob")
+        watched = WatchedStore(store)
+        await Chat(watched.store, EchoModel()).send(f"{n}", conversation_id="talk", owner="bob")
         assert watched.calls == ["tail", "append", "append"]
 
 
-async def test_with_a_key_a_turn_only_reads_more_and_its_repetition_only_reads(
-    store: AsyncStore,
-) -> None:
-    await begin(store, "I am Bob")
-    watched = Watched(store)
-    chat = Chat(watched.store, Echo())
+async def test_a_key_costs_one_more_read_and_its_repetition_only_reads(store: AsyncStore) -> None:
+    await create_conversation(store, "I am Bob")
+    watched = WatchedStore(store)
+    chat = Chat(watched.store, EchoModel())
     await chat.send("Hi", conversation_id="talk", idempotency_key="key 1")
     assert watched.calls.count("append") == 2
     assert sorted(set(watched.calls) - {"page"}) == ["append", "tail"]
@@ -98,73 +96,75 @@ async def test_with_a_key_a_turn_only_reads_more_and_its_repetition_only_reads(
     assert watched.calls == ["tail"]
 
 
-async def test_another_reply_makes_one_read_and_two_writes_and_an_edit_one_read_more(
+async def test_regenerate_makes_one_read_and_two_writes_and_edit_one_more_read(
     store: AsyncStore,
 ) -> None:
-    await Chat(store, Echo()).send("Hi", conversation_id="talk", owner="bob")
-    watched = Watched(store)
-    await events_of(Chat(watched.store, Echo()).regenerate("talk"))
+    await Chat(store, EchoModel()).send("Hi", conversation_id="talk", owner="bob")
+    watched = WatchedStore(store)
+    await collect_events(Chat(watched.store, EchoModel()).regenerate("talk"))
     assert watched.calls == ["tail", "append", "append"]
     seq = (await store.page("talk")).messages[0].seq
     assert seq is not None
-    watched = Watched(store)
-    await events_of(Chat(watched.store, Echo()).edit("talk", seq, "Ho"))
+    watched = WatchedStore(store)
+    await collect_events(Chat(watched.store, EchoModel()).edit("talk", seq, "Ho"))
     assert watched.calls == ["tail", "page", "append", "append"]
 
 
-async def test_a_failed_turn_says_so_with_one_write_more(store: AsyncStore) -> None:
-    await begin(store, "I am Bob")
-    watched = Watched(store)
-    chat = Chat(watched.store, Scripted(RuntimeError("a bug")))
+async def test_a_failed_turn_releases_its_lease_with_one_write(store: AsyncStore) -> None:
+    await create_conversation(store, "I am Bob")
+    watched = WatchedStore(store)
+    chat = Chat(watched.store, ScriptedModel(RuntimeError("a bug")))
     with pytest.raises(RuntimeError):
         await chat.send("Hi", conversation_id="talk")
     assert watched.calls == ["tail", "append", "replace"]
 
 
-async def test_a_turn_that_is_not_kept_only_reads(sqlite: AsyncStore) -> None:
-    await begin(sqlite, "I am Bob")
-    watched = Watched(sqlite)
-    await events_of(Chat(watched.store, Echo()).stream_unkept("Hi", conversation_id="talk"))
+async def test_an_unsaved_turn_only_reads(sqlite: AsyncStore) -> None:
+    await create_conversation(sqlite, "I am Bob")
+    watched = WatchedStore(sqlite)
+    await collect_events(
+        Chat(watched.store, EchoModel()).stream_without_saving("Hi", conversation_id="talk")
+    )
     assert watched.calls == ["tail"]
 
 
-async def test_a_turn_that_nobody_begins_does_nothing(sqlite: AsyncStore) -> None:
-    model, watched = Echo(), Watched(sqlite)
+async def test_a_turn_whose_events_nobody_takes_does_nothing(sqlite: AsyncStore) -> None:
+    model, watched = EchoModel(), WatchedStore(sqlite)
     chat = Chat(watched.store, model)
     for events in (
         chat.stream("Hi", conversation_id="talk", owner="bob"),
         chat.regenerate("talk"),
         chat.edit("talk", 1, "Ho"),
-        chat.stream_unkept("Hi"),
+        chat.stream_without_saving("Hi"),
     ):
         await events.aclose()
-    assert (model.asked, watched.asked) == ([], [])
+    assert (model.windows, watched.requests) == ([], [])
 
 
-async def test_pieces_are_handed_on_as_they_are_said(sqlite: AsyncStore) -> None:
-    waits = [Waits() for _ in range(3)]
-    script: list[str | Waits | Finished] = []
-    for n, each in enumerate(waits):
-        script += [each, f"{n} "]
+async def test_pieces_are_yielded_as_the_model_produces_them(sqlite: AsyncStore) -> None:
+    gate = [Gate() for _ in range(3)]
+    script: list[str | Gate | Finished] = []
+    for n, each_gate in enumerate(gate):
+        script += [each_gate, f"{n} "]
     caller = Caller(
-        Chat(sqlite, Scripted(*script, DONE)).stream("Hi", conversation_id="talk", owner="bob")
+        Chat(sqlite, ScriptedModel(*script, DONE)).stream("Hi", conversation_id="talk", owner="bob")
     )
     expected: list[Event] = [Started("talk")]
-    for n, each in enumerate(waits):
-        await each.reached.wait()
-        await caller.until(expected[-1])
-        assert caller.seen == expected
-        each.over.set()
+    for n, each_gate in enumerate(gate):
+        await each_gate.reached.wait()
+        await caller.wait_for(expected[-1])
+        assert caller.events == expected
+        each_gate.opened.set()
         expected.append(f"{n} ")
     await caller.task
-    assert caller.seen == [*expected, DONE]
+    assert caller.events == [*expected, DONE]
 
 
-async def test_the_model_goes_on_while_its_caller_does_something_else(sqlite: AsyncStore) -> None:
-    waits = Waits()
-    model = Scripted("Well, ", "yes.", waits, DONE)
+async def test_the_model_continues_while_the_caller_does_something_else(sqlite: AsyncStore) -> None:
+    gate = Gate()
+    model = ScriptedModel("Well, ", "yes.", gate, DONE)
     events = Chat(sqlite, model).stream("Hi", conversation_id="talk", owner="bob")
     assert await anext(events) == Started("talk")
-    await asyncio.wait_for(waits.reached.wait(), 20)
-    waits.over.set()
-    assert await events_of(events) == ["Well, ", "yes.", DONE]
+    await asyncio.wait_for(gate.reached.wait(), 20)
+    gate.opened.set()
+    assert await collect_events(events) == ["Well, ", "yes.", DONE]

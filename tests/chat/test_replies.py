@@ -1,4 +1,4 @@
-"""What is kept with a reply: what it took, the tools it called; and how long it may take."""
+"""Usage and tool calls stored with a reply, time limits, and models that misbehave."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,37 +17,37 @@ from tests.chat.chat_helpers import (
     DONE,
     OVERLOADED,
     Caller,
-    Echo,
-    Scripted,
-    Time,
-    Waits,
-    add,
-    begin,
-    events_of,
-    kept,
-    reply_to,
-    timed,
-    until_piece,
+    EchoModel,
+    FakeTime,
+    Gate,
+    ScriptedModel,
+    append_messages,
+    collect_events,
+    create_conversation,
+    last_reply,
+    take_until,
+    transcript,
+    with_time,
 )
 
 pytestmark = pytest.mark.anyio
 
 
-def took(*counts: int) -> Scripted:
-    return Scripted("Well.", Finished("end_turn", Usage(*counts)))
+def model_using(*counts: int) -> ScriptedModel:
+    return ScriptedModel("Well.", Finished("end_turn", Usage(*counts)))
 
 
-# What it took
+# Usage
 
 
-async def test_what_replies_took_is_added_up(store: AsyncStore) -> None:
-    chat = Chat(store, took(3, 5, 1, 2))
-    await begin(store)
+async def test_usage_is_the_sum_over_all_replies(store: AsyncStore) -> None:
+    chat = Chat(store, model_using(3, 5, 1, 2))
+    await create_conversation(store)
     assert await chat.usage("talk", owner="bob") == Usage(0, 0)
     for n in range(1, 4):
         await chat.send(f"{n}", conversation_id="talk")
         assert await chat.usage("talk", owner="bob") == Usage(3 * n, 5 * n, n, 2 * n)
-    assert (await reply_to(store)).extra["usage"] == {
+    assert (await last_reply(store)).extra["usage"] == {
         "input_tokens": 3,
         "output_tokens": 5,
         "cached_tokens": 1,
@@ -55,47 +55,47 @@ async def test_what_replies_took_is_added_up(store: AsyncStore) -> None:
     }
 
 
-async def test_what_models_do_not_say_counts_nothing_and_loses_nothing(store: AsyncStore) -> None:
-    await begin(store)
-    silent = Chat(store, Scripted("Well.", Finished("end_turn")))
+async def test_replies_without_usage_add_nothing_and_keep_the_sum(store: AsyncStore) -> None:
+    await create_conversation(store)
+    silent = Chat(store, ScriptedModel("Well.", Finished("end_turn")))
     await silent.send("Hi", conversation_id="talk")
     assert await silent.usage("talk") == Usage(0, 0)
-    assert "usage" not in (await reply_to(store)).extra
-    await Chat(store, took(3, 5)).send("Hi", conversation_id="talk")
+    assert "usage" not in (await last_reply(store)).extra
+    await Chat(store, model_using(3, 5)).send("Hi", conversation_id="talk")
     await silent.send("Hi", conversation_id="talk")
     with pytest.raises(ModelUnavailable):
-        await Chat(store, Scripted("Well, ", OVERLOADED)).send("Hi", conversation_id="talk")
-    await Chat(store, took(30, 50)).send("Hi", conversation_id="talk")
+        await Chat(store, ScriptedModel("Well, ", OVERLOADED)).send("Hi", conversation_id="talk")
+    await Chat(store, model_using(30, 50)).send("Hi", conversation_id="talk")
     assert await silent.usage("talk") == Usage(33, 55)
 
 
-async def test_what_a_reply_took_that_was_made_anew_counts_too(store: AsyncStore) -> None:
-    await Chat(store, took(1, 1)).send("Hi", conversation_id="talk", owner="bob")
-    await Chat(store, took(3, 5)).send("Hi", conversation_id="talk")
+async def test_usage_includes_replies_that_were_regenerated(store: AsyncStore) -> None:
+    await Chat(store, model_using(1, 1)).send("Hi", conversation_id="talk", owner="bob")
+    await Chat(store, model_using(3, 5)).send("Hi", conversation_id="talk")
     for _ in range(2):
-        await events_of(Chat(store, took(30, 50)).regenerate("talk"))
-    assert await Chat(store, Echo()).usage("talk") == Usage(64, 106)
+        await collect_events(Chat(store, model_using(30, 50)).regenerate("talk"))
+    assert await Chat(store, EchoModel()).usage("talk") == Usage(64, 106)
 
 
-async def test_what_replies_took_that_were_edited_away_counts_too(store: AsyncStore) -> None:
-    await Chat(store, took(3, 5)).send("Hi", conversation_id="talk", owner="bob")
-    await Chat(store, took(30, 50)).send("Ho", conversation_id="talk")
+async def test_usage_includes_replies_that_were_edited_away(store: AsyncStore) -> None:
+    await Chat(store, model_using(3, 5)).send("Hi", conversation_id="talk", owner="bob")
+    await Chat(store, model_using(30, 50)).send("Ho", conversation_id="talk")
     seq = (await store.page("talk")).messages[0].seq
     assert seq is not None
-    await events_of(Chat(store, took(300, 500)).edit("talk", seq, "Hello"))
-    assert await Chat(store, Echo()).usage("talk") == Usage(333, 555)
+    await collect_events(Chat(store, model_using(300, 500)).edit("talk", seq, "Hello"))
+    assert await Chat(store, EchoModel()).usage("talk") == Usage(333, 555)
 
 
-async def test_what_a_reply_took_counts_though_the_one_made_anew_fails(store: AsyncStore) -> None:
-    await Chat(store, took(3, 5)).send("Hi", conversation_id="talk", owner="bob")
+async def test_usage_includes_the_old_reply_if_regenerating_fails(store: AsyncStore) -> None:
+    await Chat(store, model_using(3, 5)).send("Hi", conversation_id="talk", owner="bob")
     with pytest.raises(ModelUnavailable):
-        await events_of(Chat(store, Scripted(OVERLOADED)).regenerate("talk"))
-    await Chat(store, took(30, 50)).send("Ho", conversation_id="talk")
-    assert await Chat(store, Echo()).usage("talk") == Usage(33, 55)
+        await collect_events(Chat(store, ScriptedModel(OVERLOADED)).regenerate("talk"))
+    await Chat(store, model_using(30, 50)).send("Ho", conversation_id="talk")
+    assert await Chat(store, EchoModel()).usage("talk") == Usage(33, 55)
 
 
-async def test_nobody_sees_what_somebody_elses_replies_took(sqlite: AsyncStore) -> None:
-    chat = Chat(sqlite, took(3, 5))
+async def test_usage_of_another_owners_conversation_raises_not_found(sqlite: AsyncStore) -> None:
+    chat = Chat(sqlite, model_using(3, 5))
     await chat.send("Hi", conversation_id="talk", owner="bob")
     with pytest.raises(NotFound):
         await chat.usage("talk", owner="eve")
@@ -112,8 +112,8 @@ def calls(*ids: str) -> Sequence[dict[str, Json]]:
     )
 
 
-class Sees(Scripted):
-    """A model that notes what it is told whole."""
+class RecordingModel(ScriptedModel):
+    """A model that records the messages that it gets."""
 
     def stream(self, messages, *, system_prompt=None):  # type: ignore[no-untyped-def]
         self.messages = list(messages)
@@ -121,18 +121,18 @@ class Sees(Scripted):
 
 
 @pytest.mark.parametrize("ids", [["Bern"], ["Bern", "Rome"]], ids=["one", "several"])
-async def test_a_reply_that_calls_tools_is_kept_with_the_calls_and_goes_on_with_their_results(
+async def test_tool_calls_are_stored_with_the_reply_and_answered_in_the_next_turn(
     store: AsyncStore, ids: list[str]
 ) -> None:
-    wants = Finished("tool_use", Usage(3, 5), tool_calls=calls(*ids))
-    reply = await Chat(store, Scripted("I look.", wants)).send(
+    tool_use = Finished("tool_use", Usage(3, 5), tool_calls=calls(*ids))
+    reply = await Chat(store, ScriptedModel("I look.", tool_use)).send(
         "Weather?", conversation_id="talk", owner="bob"
     )
-    assert reply.finished == wants
-    assert (await reply_to(store)).tool_calls == list(calls(*ids))
+    assert reply.finished == tool_use
+    assert (await last_reply(store)).tool_calls == list(calls(*ids))
 
     results = [Message.tool(f"{id}: sunny", tool_call_id=id) for id in ids]
-    model = Sees("Sunny.", DONE)
+    model = RecordingModel("Sunny.", DONE)
     await Chat(store, model).send(
         results if len(results) > 1 else results[0], conversation_id="talk"
     )
@@ -142,7 +142,7 @@ async def test_a_reply_that_calls_tools_is_kept_with_the_calls_and_goes_on_with_
     assert [(each.role, each.tool_call_id, each.text) for each in seen] == [
         ("tool", id, f"{id}: sunny") for id in ids
     ]
-    assert await kept(store) == [
+    assert await transcript(store) == [
         ("user", "Weather?"),
         ("assistant", "I look."),
         *(("tool", f"{id}: sunny") for id in ids),
@@ -150,11 +150,11 @@ async def test_a_reply_that_calls_tools_is_kept_with_the_calls_and_goes_on_with_
     ]
 
 
-async def test_results_that_come_one_by_one_are_seen_together(sqlite: AsyncStore) -> None:
-    wants = Scripted(Finished("tool_use", tool_calls=calls("Bern", "Rome")))
-    await Chat(sqlite, wants).send("Weather?", conversation_id="talk", owner="bob")
-    await add(sqlite, Message.tool("cold", tool_call_id="Bern"))
-    model = Sees("Rome.", DONE)
+async def test_tool_results_stored_one_by_one_are_seen_together(sqlite: AsyncStore) -> None:
+    tool_use = ScriptedModel(Finished("tool_use", tool_calls=calls("Bern", "Rome")))
+    await Chat(sqlite, tool_use).send("Weather?", conversation_id="talk", owner="bob")
+    await append_messages(sqlite, Message.tool("cold", tool_call_id="Bern"))
+    model = RecordingModel("Rome.", DONE)
     await Chat(sqlite, model).send(
         Message.tool("warm", tool_call_id="Rome"), conversation_id="talk"
     )
@@ -166,10 +166,10 @@ async def test_results_that_come_one_by_one_are_seen_together(sqlite: AsyncStore
     ]
 
 
-async def test_a_call_that_nobody_answers_is_not_shown_to_the_model(sqlite: AsyncStore) -> None:
-    wants = Scripted("I look.", Finished("tool_use", tool_calls=calls("Bern")))
-    await Chat(sqlite, wants).send("Weather?", conversation_id="talk", owner="bob")
-    model = Sees("Well.", DONE)
+async def test_a_tool_call_without_a_result_is_not_shown_to_the_model(sqlite: AsyncStore) -> None:
+    tool_use = ScriptedModel("I look.", Finished("tool_use", tool_calls=calls("Bern")))
+    await Chat(sqlite, tool_use).send("Weather?", conversation_id="talk", owner="bob")
+    model = RecordingModel("Well.", DONE)
     await Chat(sqlite, model).send("Never mind", conversation_id="talk")
     assert all(not each.tool_calls for each in model.messages)
     assert (await sqlite.page("talk")).messages[1].tool_calls == list(calls("Bern"))
@@ -179,129 +179,141 @@ async def test_a_call_that_nobody_answers_is_not_shown_to_the_model(sqlite: Asyn
     "messages",
     [[], 7, None, Message.assistant("Hi"), [Message.system("Hi")], ["Hi"], [Message.user("a"), 7]],
 )
-async def test_what_asks_for_no_reply_is_refused(sqlite: AsyncStore, messages: object) -> None:
-    model = Echo()
+async def test_messages_that_ask_for_no_reply_are_rejected(
+    sqlite: AsyncStore, messages: object
+) -> None:
+    model = EchoModel()
     with pytest.raises(InvalidArgument):
         await Chat(sqlite, model).send(messages, conversation_id="talk", owner="bob")  # type: ignore[arg-type]
-    assert model.asked == []
+    assert model.windows == []
     assert (await sqlite.list("bob")).conversations == []
 
 
-async def test_several_messages_of_the_user_are_one_turn(sqlite: AsyncStore) -> None:
-    model = Echo()
+async def test_several_user_messages_make_one_turn(sqlite: AsyncStore) -> None:
+    model = EchoModel()
     await Chat(sqlite, model).send(
         [Message.user("Hi"), Message.user("Ho")], conversation_id="talk", owner="bob"
     )
-    assert await kept(sqlite) == [("user", "Hi"), ("user", "Ho"), ("assistant", model_said(model))]
+    assert await transcript(sqlite) == [
+        ("user", "Hi"),
+        ("user", "Ho"),
+        ("assistant", echo_of(model)),
+    ]
 
 
-def model_said(model: Scripted) -> str:
-    return f"You said: {model.asked[0][-1][1]}"
+def echo_of(model: ScriptedModel) -> str:
+    return f"You said: {model.windows[0][-1][1]}"
 
 
-# How long it may take
+# Time limits
 
 
-async def test_a_model_that_is_silent_for_too_long_has_failed_and_the_question_stays(
-    store: AsyncStore,
-) -> None:
-    model = Scripted(Waits())
+async def test_a_silent_model_times_out_and_the_question_stays(store: AsyncStore) -> None:
+    model = ScriptedModel(Gate())
     chat = Chat(store, model, time_limit=timedelta(seconds=0.05))
     with pytest.raises(ModelTimeout):
         await chat.send("Hi", conversation_id="talk", owner="bob")
-    assert model.calls_ended == 1
-    assert await kept(store) == [("user", "Hi")]
-    assert (await Chat(store, Echo()).send("And now?", conversation_id="talk")).finished == DONE
+    assert model.ended_calls == 1
+    assert await transcript(store) == [("user", "Hi")]
+    assert (
+        await Chat(store, EchoModel()).send("And now?", conversation_id="talk")
+    ).finished == DONE
 
 
-async def test_a_reply_that_takes_too_long_is_kept_as_far_as_it_came(store: AsyncStore) -> None:
-    model = Scripted("Well, ", Waits())
-    time = Time()
-    chat = timed(Chat(store, model, time_limit=timedelta(seconds=0.2)), time)
+async def test_the_partial_reply_is_saved_when_the_time_limit_ends(store: AsyncStore) -> None:
+    model = ScriptedModel("Well, ", Gate())
+    time = FakeTime()
+    chat = with_time(Chat(store, model, time_limit=timedelta(seconds=0.2)), time)
     events = chat.stream("Hi", conversation_id="talk", owner="bob")
-    await until_piece(events, "Well, ")
-    time.passes(0.2)
-    assert await events_of(events) == [Finished("timed_out")]
-    assert model.calls_ended == 1
-    assert await kept(store) == [("user", "Hi"), ("assistant", "Well, ")]
-    assert (await reply_to(store)).extra["stop_reason"] == "timed_out"
+    await take_until(events, "Well, ")
+    time.advance(0.2)
+    assert await collect_events(events) == [Finished("timed_out")]
+    assert model.ended_calls == 1
+    assert await transcript(store) == [("user", "Hi"), ("assistant", "Well, ")]
+    assert (await last_reply(store)).extra["stop_reason"] == "timed_out"
 
 
-async def test_the_time_of_a_turn_ends_while_its_model_is_silent(sqlite: AsyncStore) -> None:
-    chat = Chat(sqlite, Scripted("Well, ", Waits()), time_limit=timedelta(seconds=1))
+async def test_the_time_limit_ends_a_turn_whose_model_falls_silent(sqlite: AsyncStore) -> None:
+    chat = Chat(sqlite, ScriptedModel("Well, ", Gate()), time_limit=timedelta(seconds=1))
     caller = Caller(chat.stream("Hi", conversation_id="talk", owner="bob"))
     await caller.task
-    assert caller.seen == [Started("talk"), "Well, ", Finished("timed_out")]
+    assert caller.events == [Started("talk"), "Well, ", Finished("timed_out")]
 
 
-async def test_a_turn_in_time_is_not_touched_by_its_limit(sqlite: AsyncStore) -> None:
-    chat = Chat(sqlite, Echo(), time_limit=timedelta(minutes=1))
+async def test_a_turn_within_its_time_limit_is_not_affected(sqlite: AsyncStore) -> None:
+    chat = Chat(sqlite, EchoModel(), time_limit=timedelta(minutes=1))
     assert (await chat.send("Hi", conversation_id="talk", owner="bob")).finished == DONE
 
 
-async def test_a_turn_that_is_not_kept_ends_in_time_too(sqlite: AsyncStore) -> None:
-    chat = Chat(sqlite, Scripted(Waits()), time_limit=timedelta(seconds=0.05))
+async def test_the_time_limit_ends_an_unsaved_turn_too(sqlite: AsyncStore) -> None:
+    chat = Chat(sqlite, ScriptedModel(Gate()), time_limit=timedelta(seconds=0.05))
     with pytest.raises(ModelTimeout):
-        await events_of(chat.stream_unkept("Hi"))
+        await collect_events(chat.stream_without_saving("Hi"))
 
 
 @pytest.mark.parametrize("time", [timedelta(), timedelta(seconds=-1)])
-async def test_no_time_at_all_is_refused(sqlite: AsyncStore, time: timedelta) -> None:
+async def test_a_lease_or_time_limit_of_zero_or_less_is_rejected(
+    sqlite: AsyncStore, time: timedelta
+) -> None:
     with pytest.raises(InvalidArgument):
-        Chat(sqlite, Echo(), time_limit=time)
+        Chat(sqlite, EchoModel(), time_limit=time)
     with pytest.raises(InvalidArgument):
-        Chat(sqlite, Echo(), lease=time)
+        Chat(sqlite, EchoModel(), lease=time)
 
 
-# A model that misbehaves
+# Models that misbehave
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-@pytest.mark.parametrize("kept_turn", [True, False])
-async def test_a_models_own_timeout_is_its_failure(
-    sqlite: AsyncStore, at_once: bool, kept_turn: bool
+@pytest.mark.parametrize("is_saved", [True, False])
+async def test_a_timeout_error_of_the_model_fails_the_turn(
+    sqlite: AsyncStore, at_once: bool, is_saved: bool
 ) -> None:
-    waits = Waits()
-    script: list[str | Exception | Waits]
-    script = [waits, TimeoutError("the socket")] if at_once else ["Well, ", waits, TimeoutError()]
-    chat = Chat(sqlite, Scripted(*script))
+    gate = Gate()
+    script: list[str | Exception | Gate]
+    script = [gate, TimeoutError("the socket")] if at_once else ["Well, ", gate, TimeoutError()]
+    chat = Chat(sqlite, ScriptedModel(*script))
     turn = (
         chat.stream("Hi", conversation_id="talk", owner="bob")
-        if kept_turn
-        else chat.stream_unkept("Hi")
+        if is_saved
+        else chat.stream_without_saving("Hi")
     )
     caller = Caller(turn)
-    await caller.until(Started("talk" if kept_turn else None))
-    await waits.reached.wait()
+    await caller.wait_for(Started("talk" if is_saved else None))
+    await gate.reached.wait()
     if not at_once:
-        await caller.until("Well, ")
-    waits.over.set()
-    assert await ends_by_itself(caller), "the turn goes on for ever"
+        await caller.wait_for("Well, ")
+    gate.opened.set()
+    assert await has_ended(caller), "the turn did not end"
     assert isinstance(caller.task.exception(), TimeoutError)
 
 
-async def test_a_model_whose_call_is_cancelled_by_others_has_failed(sqlite: AsyncStore) -> None:
-    waits = Waits()
+async def test_a_model_call_that_is_cancelled_from_outside_fails_the_turn(
+    sqlite: AsyncStore,
+) -> None:
+    gate = Gate()
 
-    class Cancelled(Scripted):
+    class CancelledModel(ScriptedModel):
         async def stream(self, messages, *, system_prompt=None):  # type: ignore[no-untyped-def]
             yield "Well, "
-            await waits.over.wait()
+            await gate.opened.wait()
             raise asyncio.CancelledError
 
-    caller = Caller(Chat(sqlite, Cancelled()).stream("Hi", conversation_id="talk", owner="bob"))
-    await caller.until("Well, ")
-    waits.over.set()
-    assert await ends_by_itself(caller), "the turn goes on for ever"
-    assert await kept(sqlite) == [("user", "Hi"), ("assistant", "Well, ")]
+    caller = Caller(
+        Chat(sqlite, CancelledModel()).stream("Hi", conversation_id="talk", owner="bob")
+    )
+    await caller.wait_for("Well, ")
+    gate.opened.set()
+    assert await has_ended(caller), "the turn did not end"
+    assert await transcript(sqlite) == [("user", "Hi"), ("assistant", "Well, ")]
 
 
-async def test_a_caller_who_leaves_while_the_call_to_the_model_ends_loses_nothing(
+async def test_the_reply_is_complete_if_the_caller_leaves_while_the_model_call_ends(
     store: AsyncStore,
 ) -> None:
-    ends, ended = Waits(), Waits()
+    ends, ended = Gate(), Gate()
 
-    class Lingers(Scripted):
+    class LingeringModel(ScriptedModel):
         async def stream(self, messages, *, system_prompt=None):  # type: ignore[no-untyped-def]
             try:
                 yield "Well, yes."
@@ -309,21 +321,23 @@ async def test_a_caller_who_leaves_while_the_call_to_the_model_ends_loses_nothin
                 await asyncio.sleep(60)
             finally:
                 ends.reached.set()
-                await ended.over.wait()
+                await ended.opened.wait()
 
-    chat = Chat(store, Lingers())
+    chat = Chat(store, LingeringModel())
     caller = Caller(chat.stream("Hi", conversation_id="talk", owner="bob"))
     await ends.reached.wait()
     caller.task.cancel()
     await asyncio.wait({caller.task}, timeout=20)
-    ended.over.set()
+    ended.opened.set()
     await chat.close()
-    assert await kept(store) == [("user", "Hi"), ("assistant", "Well, yes.")]
-    assert (await reply_to(store)).extra["stop_reason"] == "end_turn"
-    assert (await Chat(store, Echo()).send("And now?", conversation_id="talk")).finished == DONE
+    assert await transcript(store) == [("user", "Hi"), ("assistant", "Well, yes.")]
+    assert (await last_reply(store)).extra["stop_reason"] == "end_turn"
+    assert (
+        await Chat(store, EchoModel()).send("And now?", conversation_id="talk")
+    ).finished == DONE
 
 
-async def ends_by_itself(caller: Caller) -> bool:
+async def has_ended(caller: Caller) -> bool:
     await asyncio.wait({caller.task}, timeout=2)
     if caller.task.done():
         return True
@@ -332,8 +346,8 @@ async def ends_by_itself(caller: Caller) -> bool:
     return False
 
 
-async def test_pieces_that_are_said_at_once_come_one_by_one(sqlite: AsyncStore) -> None:
+async def test_pieces_produced_at_once_are_yielded_one_by_one(sqlite: AsyncStore) -> None:
     pieces = [f"{n} " for n in range(100)]
-    chat = Chat(sqlite, Scripted(*pieces, DONE))
+    chat = Chat(sqlite, ScriptedModel(*pieces, DONE))
     async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as events:
-        assert await events_of(events) == [Started("talk"), *pieces, DONE]
+        assert await collect_events(events) == [Started("talk"), *pieces, DONE]

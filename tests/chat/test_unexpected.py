@@ -1,4 +1,4 @@
-"""What a turn promises, where a model, a caller or another process does what nobody expects."""
+"""Turns whose model, caller or other processes behave unexpectedly."""
 
 import asyncio
 import threading
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from chatledger.chat import Chat, SyncChat, whole_sync
+from chatledger.chat import Chat, SyncChat, collect_sync
 from chatledger.errors import (
     InvalidArgument,
     KeyReused,
@@ -29,19 +29,19 @@ from chatledger.windows import last
 DONE = Finished("end_turn", Usage(10, 10))
 
 
-class Says:
-    """A model that yields ``items``; a float is a pause."""
+class FakeModel:
+    """A model that yields ``items``; it raises errors, and sleeps for floats."""
 
     id = "says"
 
     def __init__(self, *items: Any) -> None:
         self.items = items
-        self.asked = 0
+        self.call_count = 0
 
     def stream_sync(
         self, messages: Sequence[Message], *, system_prompt: str | None = None
     ) -> Generator[Piece | Finished, None, None]:
-        self.asked += 1
+        self.call_count += 1
         for item in self.items:
             if isinstance(item, float):
                 time.sleep(item)
@@ -53,7 +53,7 @@ class Says:
     async def stream(
         self, messages: Sequence[Message], *, system_prompt: str | None = None
     ) -> AsyncGenerator[Piece | Finished, None]:
-        self.asked += 1
+        self.call_count += 1
         for item in self.items:
             await asyncio.sleep(item if isinstance(item, float) else 0)
             if isinstance(item, BaseException):
@@ -77,8 +77,8 @@ def texts(store: Store, id: str = "talk") -> list[str]:
 # Keys ---------------------------------------------------------------------------------------------
 
 
-def test_the_same_message_with_its_key_is_answered_once_however_far_back(store: Store) -> None:
-    model, question = Says("reply", DONE), Message.user("Q")
+def test_a_message_sent_again_with_its_key_is_answered_once_however_far_back(store: Store) -> None:
+    model, question = FakeModel("reply", DONE), Message.user("Q")
     chat = SyncChat(store, model, window=last(2))
     first = chat.send(question, conversation_id="talk", owner="bob", idempotency_key="k")
     for n in range(3):
@@ -86,27 +86,27 @@ def test_the_same_message_with_its_key_is_answered_once_however_far_back(store: 
     before = texts(store)
     again = chat.send(question, conversation_id="talk", owner="bob", idempotency_key="k")
     assert again == first
-    assert (model.asked, texts(store)) == (4, before)
+    assert (model.call_count, texts(store)) == (4, before)
 
 
 @pytest.mark.anyio
-async def test_one_message_object_sent_thrice_at_once_is_answered_once(tmp_path: Path) -> None:
+async def test_one_message_object_sent_three_times_at_once_is_answered_once(tmp_path: Path) -> None:
     async with open_async_store(f"sqlite:///{tmp_path / 'r.db'}") as store:
         made = await store.create(owner="bob")
-        chat, question = Chat(store, Says("reply", 0.05, DONE)), Message.user("Q")
+        chat, question = Chat(store, FakeModel("reply", 0.05, DONE)), Message.user("Q")
         sends = [
             chat.send(question, conversation_id=made.id, owner="bob", idempotency_key="k")
             for _ in range(3)
         ]
         outcomes = await asyncio.gather(*sends, return_exceptions=True)
         assert {type(each).__name__ for each in outcomes} <= {"Reply", "TurnInProgress"}
-        kept = (await store.tail(made.id, 9)).messages
-        assert [message.text for message in kept] == ["Q", "reply"]
+        messages = (await store.tail(made.id, 9)).messages
+        assert [message.text for message in messages] == ["Q", "reply"]
 
 
-def test_a_failed_turn_is_not_tried_again_behind_a_reply_of_others(store: Store) -> None:
+def test_a_failed_turn_is_not_tried_again_after_another_writers_reply(store: Store) -> None:
     def ask(*items: Any) -> None:
-        SyncChat(store, Says(*items)).send(
+        SyncChat(store, FakeModel(*items)).send(
             "q", conversation_id="talk", owner="bob", idempotency_key="k"
         )
 
@@ -117,15 +117,15 @@ def test_a_failed_turn_is_not_tried_again_behind_a_reply_of_others(store: Store)
         ask("late", DONE)
 
 
-def test_a_message_that_was_read_is_asked_anew(store: Store) -> None:
-    chat = SyncChat(store, Says("one", DONE))
+def test_a_message_read_from_the_store_starts_a_new_turn(store: Store) -> None:
+    chat = SyncChat(store, FakeModel("one", DONE))
     chat.send("Q one", conversation_id="talk", owner="bob", idempotency_key="k")
     read = store.tail("talk", 5).messages[0]
     assert read.seq is not None
-    whole_sync(chat.edit("talk", read.seq, replace(read, content="Q two")))
+    collect_sync(chat.edit("talk", read.seq, replace(read, content="Q two")))
     with pytest.raises(KeyReused):
         chat.send("Q one", conversation_id="talk", idempotency_key="k")
-    other = SyncChat(store, Says("ok", Finished("end_turn")))
+    other = SyncChat(store, FakeModel("ok", Finished("end_turn")))
     other.send(store.tail("talk", 5).messages[0], conversation_id="other", owner="bob")
     assert other.usage("other") == Usage(0, 0)
 
@@ -139,7 +139,7 @@ def test_a_model_that_would_end_the_program_ends_its_turn(store: Store, end: Bas
 
     def send() -> None:
         try:
-            SyncChat(store, Says("a", end)).send("q", conversation_id="talk", owner="bob")
+            SyncChat(store, FakeModel("a", end)).send("q", conversation_id="talk", owner="bob")
         except BaseException as error:
             raised.append(error)
 
@@ -151,21 +151,23 @@ def test_a_model_that_would_end_the_program_ends_its_turn(store: Store, end: Bas
 
 
 @pytest.mark.parametrize(
-    "odd",
+    "output",
     [b"x", 7, {"text": "x"}, print, Finished("end_turn", {"input_tokens": 1})],  # type: ignore[arg-type]
 )
-def test_what_is_no_piece_ends_the_turn_and_the_next_one_works(
-    store: Store, odd: object, capsys: pytest.CaptureFixture[str]
+def test_an_output_of_the_wrong_type_ends_the_turn_and_the_next_one_works(
+    store: Store, output: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(TypeError, match="pieces of text"):
-        SyncChat(store, Says("hello ", odd, DONE)).send("q", conversation_id="talk", owner="bob")
+        SyncChat(store, FakeModel("hello ", output, DONE)).send(
+            "q", conversation_id="talk", owner="bob"
+        )
     assert texts(store) == ["q", "hello "]
-    SyncChat(store, Says("ok", DONE)).send("q2", conversation_id="talk")
+    SyncChat(store, FakeModel("ok", DONE)).send("q2", conversation_id="talk")
     assert capsys.readouterr().out == ""
 
 
-def test_an_empty_piece_is_none(store: Store) -> None:
-    chat = SyncChat(store, Says("", 1.0, DONE), time_limit=timedelta(seconds=0.2))
+def test_an_empty_piece_does_not_count_as_output(store: Store) -> None:
+    chat = SyncChat(store, FakeModel("", 1.0, DONE), time_limit=timedelta(seconds=0.2))
     with pytest.raises(ModelTimeout):
         chat.send("q", conversation_id="talk", owner="bob")
     assert texts(store) == ["q"]
@@ -175,24 +177,24 @@ def test_an_empty_piece_is_none(store: Store) -> None:
 
 
 @pytest.mark.anyio
-async def test_close_waits_for_turns_that_were_left_by_break(tmp_path: Path) -> None:
+async def test_close_waits_for_turns_whose_callers_left_with_break(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'r.db'}"
     async with open_async_store(url) as store:
-        chat = Chat(store, Says(*(f"p{n} " for n in range(100)), DONE))
+        chat = Chat(store, FakeModel(*(f"p{n} " for n in range(100)), DONE))
         async for event in chat.stream("q", conversation_id="talk", owner="bob"):
             if event == "p3 ":
                 break
         await chat.close()
     async with open_async_store(url) as store:
-        kept = (await store.tail("talk", 5)).messages
-        assert [message.text for message in kept] == ["q", "p0 p1 p2 p3 "]
-        await Chat(store, Says("ok", DONE)).send("q2", conversation_id="talk")
+        messages = (await store.tail("talk", 5)).messages
+        assert [message.text for message in messages] == ["q", "p0 p1 p2 p3 "]
+        await Chat(store, FakeModel("ok", DONE)).send("q2", conversation_id="talk")
 
 
 @pytest.mark.anyio
-async def test_a_stop_comes_before_what_was_heard_and_not_taken(tmp_path: Path) -> None:
+async def test_a_stop_takes_effect_before_pieces_that_were_not_taken_yet(tmp_path: Path) -> None:
     async with open_async_store(f"sqlite:///{tmp_path / 'r.db'}") as store:
-        chat = Chat(store, Says(*(f"p{n} " for n in range(6)), DONE))
+        chat = Chat(store, FakeModel(*(f"p{n} " for n in range(6)), DONE))
         events = chat.stream("q", conversation_id="talk", owner="bob")
         await anext(events)
         assert await anext(events) == "p0 "
@@ -202,8 +204,8 @@ async def test_a_stop_comes_before_what_was_heard_and_not_taken(tmp_path: Path) 
         assert [m.text for m in (await store.tail("talk", 5)).messages] == ["q", "p0 "]
 
 
-class Interrupted:
-    """A store whose appends are interrupted from the keyboard once: before or after they land."""
+class InterruptedStore:
+    """A store whose ``number``-th append is interrupted, before or after it lands."""
 
     def __init__(self, store: Store, number: int, *, lands: bool) -> None:
         self._store, self._number, self._lands, self._seen = store, number, lands, 0
@@ -221,13 +223,15 @@ class Interrupted:
 
 
 @pytest.mark.parametrize("lands", [False, True])
-def test_a_question_whose_write_is_interrupted_holds_nothing(store: Store, lands: bool) -> None:
+def test_an_interrupted_write_of_the_question_does_not_block_the_next_turn(
+    store: Store, lands: bool
+) -> None:
     store.create("talk", owner="bob")
-    interrupted: Any = Interrupted(store, 1, lands=lands)
+    interrupted: Any = InterruptedStore(store, 1, lands=lands)
     with pytest.raises(KeyboardInterrupt):
-        SyncChat(interrupted, Says("hello", DONE)).send("q", conversation_id="talk")
+        SyncChat(interrupted, FakeModel("hello", DONE)).send("q", conversation_id="talk")
     assert texts(store) == (["q"] if lands else [])
-    SyncChat(store, Says("ok", DONE)).send("q", conversation_id="talk")
+    SyncChat(store, FakeModel("ok", DONE)).send("q", conversation_id="talk")
     assert texts(store) == ["q", "ok"]
 
 
@@ -244,22 +248,24 @@ def test_a_hook_that_is_interrupted_is_not_called_again(store: Store) -> None:
 
     hook = Hook()
     with pytest.raises(KeyboardInterrupt):
-        SyncChat(store, Says("hello", DONE), hooks=[hook]).send(
+        SyncChat(store, FakeModel("hello", DONE), hooks=[hook]).send(
             "q", conversation_id="talk", owner="bob"
         )
     assert (hook.calls, texts(store)) == (1, ["q", "hello"])
 
 
 @pytest.mark.parametrize("lands", [False, True])
-def test_what_was_said_is_kept_once_if_its_write_is_interrupted(store: Store, lands: bool) -> None:
-    interrupted: Any = Interrupted(store, 2, lands=lands)
+def test_the_reply_is_saved_once_if_its_write_is_interrupted(store: Store, lands: bool) -> None:
+    interrupted: Any = InterruptedStore(store, 2, lands=lands)
     with pytest.raises(KeyboardInterrupt):
-        SyncChat(interrupted, Says("hello", DONE)).send("q", conversation_id="talk", owner="bob")
+        SyncChat(interrupted, FakeModel("hello", DONE)).send(
+            "q", conversation_id="talk", owner="bob"
+        )
     assert texts(store) == ["q", "hello"]
-    SyncChat(store, Says("ok", DONE)).send("q2", conversation_id="talk")
+    SyncChat(store, FakeModel("ok", DONE)).send("q2", conversation_id="talk")
 
 
-def test_async_hooks_of_a_sync_chat_are_refused(store: Store) -> None:
+def test_a_sync_chat_rejects_async_hooks(store: Store) -> None:
     class Hook:
         async def before_model(self, window: list[Message]) -> list[Message]:
             return window
@@ -267,8 +273,8 @@ def test_async_hooks_of_a_sync_chat_are_refused(store: Store) -> None:
         async def after_reply(self, reply: object) -> None:
             pass
 
-    with pytest.raises(TypeError, match="not async"):
-        SyncChat(store, Says("x", DONE), hooks=[Hook()]).send("q", owner="bob")
+    with pytest.raises(TypeError, match="async hooks"):
+        SyncChat(store, FakeModel("x", DONE), hooks=[Hook()]).send("q", owner="bob")
 
 
 def test_a_hook_that_leaves_nothing_to_answer_ends_the_turn(store: Store) -> None:
@@ -279,18 +285,20 @@ def test_a_hook_that_leaves_nothing_to_answer_ends_the_turn(store: Store) -> Non
         def after_reply(self, reply: object) -> None:
             pass
 
-    model = Says("x", DONE)
+    model = FakeModel("x", DONE)
     with pytest.raises(InvalidArgument, match="nothing for the model"):
         SyncChat(store, model, hooks=[Hook()]).send("q", conversation_id="talk", owner="bob")
-    assert model.asked == 0
+    assert model.call_count == 0
 
 
-# Beginnings ---------------------------------------------------------------------------------------
+# First messages and options -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", [None, "k"])
-def test_a_first_message_that_is_refused_starts_nothing(store: Store, key: str | None) -> None:
-    chat = SyncChat(store, Says("x", DONE))
+def test_a_first_message_that_is_rejected_creates_no_conversation(
+    store: Store, key: str | None
+) -> None:
+    chat = SyncChat(store, FakeModel("x", DONE))
     with pytest.raises(InvalidArgument):
         chat.send([Message.tool("x", tool_call_id="c")], owner="bob", idempotency_key=key)
     with pytest.raises(MessageTooLarge):
@@ -301,17 +309,17 @@ def test_a_first_message_that_is_refused_starts_nothing(store: Store, key: str |
 @pytest.mark.parametrize(
     "wrong", [{"lease": 30}, {"lease": None}, {"time_limit": 30}, {"window": 20}], ids=str
 )
-def test_wrong_terms_are_refused_at_once(store: Store, wrong: dict[str, Any]) -> None:
+def test_invalid_options_are_rejected_at_once(store: Store, wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument, match=next(iter(wrong))):
-        SyncChat(store, Says("x", DONE), **wrong)
+        SyncChat(store, FakeModel("x", DONE), **wrong)
 
 
 # Two processes ------------------------------------------------------------------------------------
 
 
-def test_what_a_stopped_turn_took_is_added_to_what_others_took_since(store: Store) -> None:
-    here = SyncChat(store, Says("part", 0.4, "x", DONE), lease=timedelta(seconds=0.9))
-    there = SyncChat(store, Says("ok", DONE))
+def test_the_usage_of_a_stopped_turn_is_added_to_that_of_later_turns(store: Store) -> None:
+    here = SyncChat(store, FakeModel("part", 0.4, "x", DONE), lease=timedelta(seconds=0.9))
+    there = SyncChat(store, FakeModel("ok", DONE))
     there.send("one", conversation_id="talk", owner="bob")
     events = here.stream("two", conversation_id="talk")
     next(events)
@@ -324,11 +332,9 @@ def test_what_a_stopped_turn_took_is_added_to_what_others_took_since(store: Stor
     assert there.usage("talk") == Usage(30, 30)
 
 
-def test_a_question_that_is_asked_anew_gets_no_part_of_the_reply_that_was_stopped(
-    store: Store,
-) -> None:
-    here = SyncChat(store, Says("part", 0.4, "x", DONE), lease=timedelta(seconds=0.9))
-    there = SyncChat(store, Says("ok", DONE))
+def test_a_question_asked_again_does_not_get_the_stopped_turns_partial_reply(store: Store) -> None:
+    here = SyncChat(store, FakeModel("part", 0.4, "x", DONE), lease=timedelta(seconds=0.9))
+    there = SyncChat(store, FakeModel("ok", DONE))
     events = here.stream("q", conversation_id="talk", owner="bob")
     next(events)
     assert next(events) == "part"
@@ -341,10 +347,10 @@ def test_a_question_that_is_asked_anew_gets_no_part_of_the_reply_that_was_stoppe
         next(events)
 
 
-def test_two_turns_at_once_are_still_one_and_a_refusal(store: Store) -> None:
-    chat = SyncChat(store, Says("x", DONE))
+def test_the_second_of_two_turns_raises_turn_in_progress(store: Store) -> None:
+    chat = SyncChat(store, FakeModel("x", DONE))
     events = chat.stream("q", conversation_id="talk", owner="bob")
     next(events)
     with pytest.raises(TurnInProgress):
-        SyncChat(store, Says("x", DONE)).send("q2", conversation_id="talk")
+        SyncChat(store, FakeModel("x", DONE)).send("q2", conversation_id="talk")
     events.close()

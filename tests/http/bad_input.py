@@ -1,4 +1,4 @@
-"""What a server must refuse, what it must live through, and ids that look odd and are none."""
+"""Invalid requests, requests that a server must survive, and ids that look odd but are valid."""
 
 import json
 from collections.abc import Mapping
@@ -9,18 +9,18 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from chatledger.http.api import MESSAGE_CHARACTERS
+from chatledger.http.api import MAX_MESSAGE_CHARACTERS
 from tests.http.client import MARKER, Fields
 
-BODY_BYTES = 256 * 1024
-"""The longest body that is read; one byte more is 413."""
-KEY_BYTES = 2_000
-"""The longest id of a conversation or a user, in UTF-8."""
-TITLE_CHARACTERS = 1_000
+MAX_BODY_BYTES = 256 * 1024
+"""Longest body that a server reads; one byte more is 413."""
+MAX_ID_BYTES = 2_000
+"""Longest id of a conversation or a user, in UTF-8."""
+MAX_TITLE_CHARACTERS = 1_000
 
 
-def table(rows: Mapping[str, object]) -> list[Any]:
-    """``rows`` as parameters of a test, each named by its key."""
+def named_params(rows: Mapping[str, object]) -> list[Any]:
+    """Turn ``rows`` into parameters of a test, each named by its key."""
     return [pytest.param(value, id=name) for name, value in rows.items()]
 
 
@@ -28,7 +28,7 @@ def table(rows: Mapping[str, object]) -> list[Any]:
 
 
 def _with(text: str) -> bytes:
-    """A body that would be fine on every POST route, were it not for ``text``."""
+    """Return a body that would be valid on every POST route without ``text``."""
     return f'{{"message": "{MARKER}", "user_id": "u", {text}}}'.encode()
 
 
@@ -36,7 +36,7 @@ def _from(user: str) -> bytes:
     return f'{{"message": "{MARKER}", "user_id": {user}}}'.encode()
 
 
-NOT_JSON = table(
+NOT_JSON = named_params(
     {
         "empty": b"",
         "blank": b" \n",
@@ -44,7 +44,7 @@ NOT_JSON = table(
         "cut short": f'{{"message": "{MARKER}'.encode(),
         "single quotes": f"{{'message': '{MARKER}', 'user_id': 'u'}}".encode(),
         "a comma too many": _with(""),
-        "something behind it": _with('"title": "t"') + b"{}",
+        "something after it": _with('"title": "t"') + b"{}",
         "a comment": _with('"title": "t" /* why */'),
         "a raw newline in text": _with('"title": "one\ntwo"'),
         "null": b"null",
@@ -52,7 +52,7 @@ NOT_JSON = table(
         "a number": b"1",
         "text": f'"{MARKER}"'.encode(),
         "a list": f'[{{"message": "{MARKER}", "user_id": "u"}}]'.encode(),
-        "NaN where nobody looks": _with('"unknown": NaN'),
+        "NaN in an unknown field": _with('"unknown": NaN'),
         "Infinity": _with('"unknown": Infinity'),
         "minus Infinity": _with('"unknown": [-Infinity]'),
         "UTF-16": json.dumps({"message": MARKER, "user_id": "u"}).encode("utf-16"),
@@ -68,19 +68,19 @@ NOT_JSON = table(
         "a user that is not a number": _from("NaN"),
     }
 )
-"""Bodies that no POST route takes."""
+"""Bodies that every POST route rejects."""
 
-NOT_UTF8 = table(
+NOT_UTF8 = named_params(
     {
         "invalid UTF-8": _with('"title": "t"').replace(b'"t"', b'"\xff\xfe"'),
-        "invalid UTF-8 where nobody looks": _with('"unknown": "t"').replace(b'"t"', b'"\xc3("'),
+        "invalid UTF-8 in an unknown field": _with('"unknown": "t"').replace(b'"t"', b'"\xc3("'),
     }
 )
-"""Such too, which would be fine if somebody had mended them on the way."""
+"""More such bodies, which are valid if a gateway replaces the invalid bytes."""
 
 MALFORMED = [*NOT_JSON, *NOT_UTF8]
 
-STRANGE = table(
+ODD_BODIES = named_params(
     {
         "an unknown field": _with('"unknown": [1, {"a": null}]'),
         "an unknown field of 5,000 digits": _with('"unknown": ' + "9" * 5_000),
@@ -93,21 +93,21 @@ STRANGE = table(
         "a NUL in a title": _with(r'"title": "\u0000"'),
     }
 )
-"""Bodies of which the contract says nothing, but that a server must live through."""
+"""Bodies that the contract does not cover, but that must not cause a server error."""
 
 
-# Fields: each makes a body bad that would be fine without it ----------------------------------
+# Fields: each makes an otherwise valid body invalid ----------------------------------
 
 MISSING = object()
 
 
 def body_with(fields: Fields) -> bytes:
-    """``fields`` as JSON, without those that are ``MISSING``."""
+    """Return ``fields`` as JSON, without those that are ``MISSING``."""
     present = {name: value for name, value in fields.items() if value is not MISSING}
     return json.dumps(present).encode()
 
 
-def _no_text(field: str) -> dict[str, Fields]:
+def _not_text(field: str) -> dict[str, Fields]:
     values = {"a number": 7, "true": True, "a list": [MARKER], "an object": {MARKER: MARKER}}
     return {f"{field} is {name}": {field: value} for name, value in values.items()} | {
         f"{field} has a lone surrogate": {field: f"{MARKER}\ud800"},
@@ -115,28 +115,28 @@ def _no_text(field: str) -> dict[str, Fields]:
     }
 
 
-def _no_id(field: str) -> dict[str, Fields]:
-    return _no_text(field) | {
+def _not_an_id(field: str) -> dict[str, Fields]:
+    return _not_text(field) | {
         f"{field} is empty": {field: ""},
-        f"{field} is too long": {field: "x" * (KEY_BYTES + 1)},
-        f"{field} is too long in UTF-8": {field: "é" * (KEY_BYTES // 2 + 1)},
+        f"{field} is too long": {field: "x" * (MAX_ID_BYTES + 1)},
+        f"{field} is too long in UTF-8": {field: "é" * (MAX_ID_BYTES // 2 + 1)},
     }
 
 
-BAD_CHAT = table(
+BAD_CHAT = named_params(
     {
         "message is missing": {"message": MISSING},
         "message is null": {"message": None},
         "message is empty": {"message": ""},
         "message is blank": {"message": " \n\t"},
         "message is blank in Unicode": {"message": "\u00a0\u2003\u3000\u2028"},
-        "message is too long": {"message": "x" * (MESSAGE_CHARACTERS + 1)},
-        "message is too long with its blanks": {"message": "x" + " " * MESSAGE_CHARACTERS},
-        **_no_text("message"),
-        **_no_id("conversation_id"),
-        **_no_id("user_id"),
-        **_no_text("system_prompt"),
-        **_no_text("model_id"),
+        "message is too long": {"message": "x" * (MAX_MESSAGE_CHARACTERS + 1)},
+        "message is too long with its blanks": {"message": "x" + " " * MAX_MESSAGE_CHARACTERS},
+        **_not_text("message"),
+        **_not_an_id("conversation_id"),
+        **_not_an_id("user_id"),
+        **_not_text("system_prompt"),
+        **_not_text("model_id"),
         "model_id is empty": {"model_id": ""},
         "model_id is unknown": {"model_id": "telepathy"},
         "model_id is of an unknown kind": {"model_id": "telepathy:v1"},
@@ -151,37 +151,37 @@ BAD_CHAT = table(
     }
 )
 
-BAD_CONVERSATION = table(
+BAD_CONVERSATION = named_params(
     {
         "user_id is missing": {"user_id": MISSING},
         "user_id is null": {"user_id": None},
-        **_no_id("user_id"),
-        **_no_text("title"),
-        "title is too long": {"title": "x" * (TITLE_CHARACTERS + 1)},
+        **_not_an_id("user_id"),
+        **_not_text("title"),
+        "title is too long": {"title": "x" * (MAX_TITLE_CHARACTERS + 1)},
     }
 )
 
 
 # The rest of a request ------------------------------------------------------------------------
 
-BAD_CONTENT_TYPES = table(
+BAD_CONTENT_TYPES = named_params(
     {
         "none": {},
         "empty": {"Content-Type": ""},
         "nonsense": {"Content-Type": "nonsense"},
         "another kind of JSON": {"Content-Type": "application/jsonl"},
-        # These three a page of any other site may send without asking first.
+        # Pages of other sites can send these three without a CORS preflight.
         "text": {"Content-Type": "text/plain"},
         "a form": {"Content-Type": "application/x-www-form-urlencoded"},
         "a form with files": {"Content-Type": "multipart/form-data; boundary=application/json"},
     }
 )
 
-BAD_LIST = table(
+BAD_LIST = named_params(
     {
         "no user_id": "",
         "user_id empty": "user_id=",
-        "user_id too long": "user_id=" + "x" * (KEY_BYTES + 1),
+        "user_id too long": "user_id=" + "x" * (MAX_ID_BYTES + 1),
         "user_id twice": "user_id=u&user_id=v",
         "limit 0": "user_id=u&limit=0",
         "limit 101": "user_id=u&limit=101",
@@ -209,7 +209,7 @@ BAD_LIST = table(
     }
 )
 
-BAD_PAGE = table(
+BAD_PAGE = named_params(
     {
         "before 0": "before=0",
         "before below 0": "before=-1",
@@ -227,7 +227,7 @@ BAD_PAGE = table(
     }
 )
 
-ODD_IDS = table(
+ODD_IDS = named_params(
     {
         "unicode": "Gespräch 日本語 🧠",
         "a hash": "a#b",
@@ -250,11 +250,11 @@ ODD_IDS = table(
         "a newline last": "a\n",
         "the name of a route": "conversations",
         "a letter and its accent": "cafe\u0301",
-        "the longest": "x" * KEY_BYTES,
-        "the longest in UTF-8": "é" * (KEY_BYTES // 2),
+        "the longest": "x" * MAX_ID_BYTES,
+        "the longest in UTF-8": "é" * (MAX_ID_BYTES // 2),
     }
 )
-"""Ids of conversations that clients may choose."""
+"""Valid ids of conversations, chosen by clients."""
 
 
 # Anything at all ------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ _values = st.recursive(
 )
 _fields = ["message", "conversation_id", "user_id", "model_id", "system_prompt", "save_history"]
 _any_object = st.dictionaries(st.sampled_from(_fields) | TEXT, _values, max_size=8)
-# Most of these come past the first checks.
+# Most of these pass the first checks.
 _likely_object = st.fixed_dictionaries(
     {"message": TEXT, "user_id": TEXT},
     optional={
@@ -299,7 +299,7 @@ any_input = settings(
     deadline=None,
     max_examples=150,
     suppress_health_check=[
-        HealthCheck.function_scoped_fixture,  # the client keeps nothing from one to the next
-        HealthCheck.differing_executors,  # each server's class runs the same test
+        HealthCheck.function_scoped_fixture,  # the client has no state between examples
+        HealthCheck.differing_executors,  # the classes of several servers run the same test
     ],
 )

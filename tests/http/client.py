@@ -1,4 +1,4 @@
-"""A client of the HTTP API that takes no answer but one of the exact shape."""
+"""A client of the HTTP API that asserts the exact form of every response."""
 
 import json
 import re
@@ -14,9 +14,9 @@ from uuid import uuid4
 import httpx
 
 SECONDS = 20.0
-"""How long anything may take before it counts as hanging."""
+"""Seconds after which anything counts as hanging."""
 MARKER = "quetzal-7431"
-"""What users say in these tests: it must never come back in an error, nor stand in a log."""
+"""Text of users' messages; it must never appear in an error or a log."""
 JSON = {"Content-Type": "application/json"}
 
 Fields = dict[str, Any]
@@ -24,32 +24,32 @@ Event = tuple[str, Fields]
 Value = TypeVar("Value")
 
 
-# Made once: each client would load the certificates of all the world for itself, in 30 ms.
+# Shared: otherwise each client would load all CA certificates, which takes 30 ms.
 _TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def connected(url: str) -> httpx.Client:
+def open_client(url: str) -> httpx.Client:
     return httpx.Client(base_url=url, timeout=SECONDS, trust_env=False, verify=_TLS)
 
 
-def someone() -> str:
-    """A user whom no other test knows."""
+def new_user() -> str:
+    """Return the id of a user that no other test has."""
     return f"user {uuid4()}"
 
 
-def at(conversation_id: str) -> str:
-    """The path of a conversation, whatever its id."""
+def conversation_path(conversation_id: str) -> str:
+    """Return the path of a conversation with any id."""
     encoded = quote(conversation_id, safe="", errors="surrogatepass")
-    # Clients take "." and ".." out of a path; the points encoded, they are an id like any other.
+    # Clients remove "." and ".." segments from a path, unless the dots are encoded.
     return "/conversations/" + encoded.replace(".", "%2E")
 
 
 # The routes -----------------------------------------------------------------------------------
 
 
-def said(client: httpx.Client, message: str, **fields: Any) -> Fields:
-    """What ``POST /chat`` answers."""
-    answer = answer_of(client.post("/chat", json={"message": message} | fields))
+def send_message(client: httpx.Client, message: str, **fields: Any) -> Fields:
+    """Return the response of ``POST /chat``."""
+    answer = success_body(client.post("/chat", json={"message": message} | fields))
     assert answer.keys() == {"response", "conversation_id"}
     assert isinstance(answer["response"], str)
     assert answer["response"].strip()
@@ -57,9 +57,9 @@ def said(client: httpx.Client, message: str, **fields: Any) -> Fields:
     return answer
 
 
-def created(client: httpx.Client, **fields: Any) -> str:
-    """The id that ``POST /conversations`` answers with."""
-    answer = answer_of(client.post("/conversations", json=fields))
+def create_conversation(client: httpx.Client, **fields: Any) -> str:
+    """Create a conversation with ``POST /conversations`` and return its id."""
+    answer = success_body(client.post("/conversations", json=fields))
     assert answer.keys() == {"conversation_id"}
     conversation_id = answer["conversation_id"]
     assert isinstance(conversation_id, str)
@@ -67,21 +67,21 @@ def created(client: httpx.Client, **fields: Any) -> str:
     return conversation_id
 
 
-def shown(client: httpx.Client, conversation_id: str, **params: Any) -> Fields:
-    """What ``GET /conversations/{id}`` shows."""
-    answer = answer_of(client.get(at(conversation_id), params=params))
+def read_conversation(client: httpx.Client, conversation_id: str, **params: Any) -> Fields:
+    """Return the conversation from ``GET /conversations/{id}``."""
+    answer = success_body(client.get(conversation_path(conversation_id), params=params))
     assert answer.keys() == {"conversation"}
     conversation: Fields = answer["conversation"]
     known = {"conversation_id", "user_id", "title", "created_at", "updated_at"}
-    # ``next`` is there where earlier messages are: it asks for them, as ``before``.
+    # ``next`` is there only if there are earlier messages.
     assert conversation.keys() - {"next"} == known | {"messages", "metadata"}
     assert conversation["conversation_id"] == conversation_id
     assert isinstance(conversation["user_id"], str)
     assert conversation["title"] is None or isinstance(conversation["title"], str)
-    assert moment(conversation["created_at"]) <= moment(conversation["updated_at"])
+    assert parse_time(conversation["created_at"]) <= parse_time(conversation["updated_at"])
     messages = conversation["messages"]
     for message in messages:
-        # ``stop_reason`` marks a reply that did not come to its own end; no other has it.
+        # Only interrupted replies have ``stop_reason``.
         assert message.keys() - {"stop_reason"} == {"role", "content", "timestamp", "id", "seq"}
         assert message["role"] in ("user", "assistant")
         assert isinstance(message["content"], str)
@@ -89,9 +89,9 @@ def shown(client: httpx.Client, conversation_id: str, **params: Any) -> Fields:
         assert type(message["seq"]) is int
     seqs = [message["seq"] for message in messages]
     assert seqs == sorted(set(seqs)), "messages come oldest first"
-    # Their order is that of their seqs. A message's time is when it was made: of two turns at once
-    # the one that was made first may be stored second.
-    assert all(moment(message["timestamp"]) for message in messages)
+    # Messages are ordered by seq. Their timestamps need not be in order: of two concurrent turns
+    # the one that was created first may be stored second.
+    assert all(parse_time(message["timestamp"]) for message in messages)
     assert len({message["id"] for message in messages}) == len(messages)
     assert conversation["metadata"].keys() == {"message_count"}
     count = conversation["metadata"]["message_count"]
@@ -103,14 +103,14 @@ def shown(client: httpx.Client, conversation_id: str, **params: Any) -> Fields:
     return conversation
 
 
-def talk(conversation: Fields) -> list[tuple[str, str]]:
-    """Who said what."""
+def transcript(conversation: Fields) -> list[tuple[str, str]]:
+    """Return the roles and texts of a conversation's messages."""
     return [(message["role"], message["content"]) for message in conversation["messages"]]
 
 
-def listed(client: httpx.Client, user_id: str, **params: Any) -> Fields:
-    """What ``GET /conversations`` answers."""
-    answer = answer_of(client.get("/conversations", params={"user_id": user_id} | params))
+def list_conversations(client: httpx.Client, user_id: str, **params: Any) -> Fields:
+    """Return the response of ``GET /conversations``."""
+    answer = success_body(client.get("/conversations", params={"user_id": user_id} | params))
     assert answer.keys() == {"conversations", "cursor"}
     assert answer["cursor"] is None or isinstance(answer["cursor"], str)
     known = {"conversation_id", "title", "created_at", "updated_at", "message_count"}
@@ -118,41 +118,41 @@ def listed(client: httpx.Client, user_id: str, **params: Any) -> Fields:
         assert conversation.keys() == known
         assert isinstance(conversation["conversation_id"], str)
         assert conversation["title"] is None or isinstance(conversation["title"], str)
-        assert moment(conversation["created_at"]) <= moment(conversation["updated_at"])
+        assert parse_time(conversation["created_at"]) <= parse_time(conversation["updated_at"])
         assert type(conversation["message_count"]) is int
-    times = [moment(conversation["updated_at"]) for conversation in answer["conversations"]]
+    times = [parse_time(conversation["updated_at"]) for conversation in answer["conversations"]]
     assert times == sorted(times, reverse=True), "newest activity comes first"
     return answer
 
 
-def ids(listing: Fields) -> list[str]:
+def conversation_ids(listing: Fields) -> list[str]:
     return [conversation["conversation_id"] for conversation in listing["conversations"]]
 
 
-def deleted(client: httpx.Client, conversation_id: str, **params: str) -> None:
-    answer = answer_of(client.delete(at(conversation_id), params=params))
+def delete_conversation(client: httpx.Client, conversation_id: str, **params: str) -> None:
+    answer = success_body(client.delete(conversation_path(conversation_id), params=params))
     assert answer == {"message": "Conversation deleted successfully"}
 
 
-def streamed(client: httpx.Client, **fields: Any) -> AbstractContextManager[httpx.Response]:
-    """The response to ``POST /chat/stream``, while it comes in."""
+def open_stream(client: httpx.Client, **fields: Any) -> AbstractContextManager[httpx.Response]:
+    """Open the response of ``POST /chat/stream``."""
     return client.stream("POST", "/chat/stream", json=fields)
 
 
-def events(response: httpx.Response) -> Iterator[Event]:
-    """Each event as soon as it is there."""
+def read_events(response: httpx.Response) -> Iterator[Event]:
+    """Yield each event as soon as it arrives."""
     assert response.status_code == 200, response.read().decode()
     text = ""
     for part in response.iter_text():
         text = (text + part).replace("\r\n", "\n")
         *complete, text = text.split("\n\n")
         for block in complete:
-            yield from events_of(f"{block}\n\n")
+            yield from parse_events(f"{block}\n\n")
     assert text == "", "the stream ends in the middle of an event"
 
 
-def events_of(text: str) -> Iterator[Event]:
-    # Only \n ends a line here: other separators of lines may stand in the text of a piece.
+def parse_events(text: str) -> Iterator[Event]:
+    # Only \n ends a line here: the text of a piece may contain other line separators.
     for block in text.split("\n\n")[:-1]:
         lines = [line.partition(":") for line in block.split("\n")]
         fields = {name: value.removeprefix(" ") for name, _, value in lines if name}
@@ -161,8 +161,8 @@ def events_of(text: str) -> Iterator[Event]:
             yield fields["event"], json.loads(fields["data"])
 
 
-def whole(stream: Iterable[Event]) -> tuple[str | None, str]:
-    """The conversation's id and the reply's text, of a stream that came to its end."""
+def read_reply(stream: Iterable[Event]) -> tuple[str | None, str]:
+    """Return the conversation's id and the reply's text from a complete stream."""
     (start, begun), *pieces, (done, finished) = stream
     assert start == "start"
     assert begun.keys() == {"conversation_id"}
@@ -170,7 +170,7 @@ def whole(stream: Iterable[Event]) -> tuple[str | None, str]:
     for name, piece in pieces:
         assert name == "piece"
         assert piece.keys() == {"text"}
-        assert piece["text"], "a piece that says nothing"
+        assert piece["text"], "a piece must not be empty"
     assert done == "done"
     assert finished.keys() == {"stop_reason", "usage"}
     assert isinstance(finished["stop_reason"], str)
@@ -179,22 +179,22 @@ def whole(stream: Iterable[Event]) -> tuple[str | None, str]:
     return begun["conversation_id"], "".join(piece["text"] for _, piece in pieces)
 
 
-# What must hold of any answer -----------------------------------------------------------------
+# Checks of any response -----------------------------------------------------------------
 
 
-def answer_of(response: httpx.Response) -> Fields:
+def success_body(response: httpx.Response) -> Fields:
     assert response.status_code in (200, 201), f"{response.status_code}: {response.text}"
-    return body_of(response)
+    return json_body(response)
 
 
-def refused(response: httpx.Response, *statuses: int) -> Fields:
-    """Assert one of ``statuses`` in the shape of an error, with nothing of ours or theirs in it."""
+def expect_error(response: httpx.Response, *statuses: int) -> Fields:
+    """Assert an error with one of ``statuses`` that leaks nothing; return its body."""
     assert response.status_code in statuses, f"{response.status_code}: {response.text}"
-    return error_in(body_of(response))
+    return checked_error(json_body(response))
 
 
-def error_in(body: Fields) -> Fields:
-    """``body``, which must have the shape of an error."""
+def checked_error(body: Fields) -> Fields:
+    """Return ``body`` after asserting that it is the body of an error."""
     assert body.keys() == {"error", "code"}
     assert isinstance(body["error"], str)
     assert re.fullmatch(r"\S+( \S+)+\.", body["error"]), "a sentence for people"
@@ -205,16 +205,16 @@ def error_in(body: Fields) -> Fields:
     return body
 
 
-def survived(response: httpx.Response) -> None:
-    """Assert that the server kept its countenance: JSON, of an error's shape where it is one."""
+def expect_no_server_error(response: httpx.Response) -> None:
+    """Assert a response in the API's format that is not a server error."""
     assert response.status_code < 500, response.text
     if response.status_code >= 400:
-        refused(response, response.status_code)
+        expect_error(response, response.status_code)
     else:
-        answer_of(response)
+        success_body(response)
 
 
-def body_of(response: httpx.Response) -> Fields:
+def json_body(response: httpx.Response) -> Fields:
     kind = response.headers.get("Content-Type", "").partition(";")[0]
     assert kind == "application/json", f"{response.status_code}: {response.text}"
     body = response.json()
@@ -222,19 +222,19 @@ def body_of(response: httpx.Response) -> Fields:
     return body
 
 
-def moment(text: object) -> datetime:
-    """The time that ISO 8601 text with a zone says."""
+def parse_time(text: object) -> datetime:
+    """Parse a time in ISO 8601 with a time zone."""
     assert isinstance(text, str)
     time = datetime.fromisoformat(text)
     assert time.tzinfo is not None, f"{text!r} has no zone"
     return time
 
 
-def eventually(look: Callable[[], Value | None]) -> Value:
-    """The first answer of ``look`` that is not None."""
+def wait_until(look: Callable[[], Value | None]) -> Value:
+    """Call ``look`` until its result is not None, and return the result."""
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
         if (found := look()) is not None:
             return found
         time.sleep(0.05)
-    raise AssertionError(f"nothing came within {SECONDS:.0f} seconds")
+    raise AssertionError(f"nothing within {SECONDS:.0f} seconds")

@@ -1,36 +1,36 @@
-"""The HTTP contract as tests that know nothing of a server but its base URL.
+"""The HTTP contract, as tests that know only the base URL of a server.
 
-A server turns them on in a test file of this folder::
+To run them for a server, add a test file to this folder::
 
     class TestMyServer(HTTPContract):
         @pytest.fixture
         def url(self) -> str:
             return "http://127.0.0.1:8000"
 
-It must run the ``offline`` model, without pauses. Every test brings users of its own, so that one
-server does for all of them. A server behind a gateway takes ``CommonContract``, and of the others
-those whose requests the gateway hands on.
+The server must run the ``offline`` model without pauses. Each test makes up its own users, so all
+tests can share one server. A server behind a gateway runs ``CommonContract`` and those other
+classes whose requests the gateway passes on.
 """
 
 import httpx
 import pytest
 
-from tests.http.bad_input import table
-from tests.http.client import answer_of, refused
+from tests.http.bad_input import named_params
+from tests.http.client import expect_error, success_body
 from tests.http.conversation_contract import ConversationContract
+from tests.http.invalid_input_contract import BytesContract, InvalidInputContract
 from tests.http.key_contract import KeyContract, TwoKeysContract
 from tests.http.owner_contract import OwnerContract
 from tests.http.page_contract import PageContract
-from tests.http.refusal_contract import BytesContract, RefusalContract
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 
-UNKNOWN = table(
+UNKNOWN = named_params(
     {
         "get": ("GET", "/nowhere"),
         "post": ("POST", "/nowhere"),
         "delete": ("DELETE", "/nowhere"),
-        "what crawlers try": ("GET", "/.env"),
+        "a path that crawlers try": ("GET", "/.env"),
         "not UTF-8": ("GET", "/%FF"),
         "in capitals": ("GET", "/CHAT"),
     }
@@ -52,19 +52,19 @@ NOT_ALLOWED = [
 
 
 class CommonContract(
-    ConversationContract, PageContract, OwnerContract, RefusalContract, KeyContract
+    ConversationContract, PageContract, OwnerContract, InvalidInputContract, KeyContract
 ):
-    """What every Chatledger server answers, whatever it is built on; streams apart."""
+    """Tests for every Chatledger server, except those of streams."""
 
     @pytest.mark.parametrize("accept", ["*/*", "application/json", ""])
     def test_the_root_welcomes_programs(self, client: httpx.Client, accept: str) -> None:
-        answer = answer_of(client.get("/", headers={"Accept": accept}))
+        answer = success_body(client.get("/", headers={"Accept": accept}))
         assert answer["message"] == "Welcome to the Chatledger chatbot API"
 
     def test_health(self, client: httpx.Client) -> None:
-        assert answer_of(client.get("/health")) == {"status": "healthy"}
+        assert success_body(client.get("/health")) == {"status": "healthy"}
 
-    def test_health_may_be_asked_for_by_head(self, client: httpx.Client) -> None:
+    def test_health_supports_head(self, client: httpx.Client) -> None:
         response = client.head("/health")
         assert response.status_code == 200
         assert response.content == b""
@@ -73,19 +73,19 @@ class CommonContract(
     def test_an_unknown_route_is_not_found(
         self, client: httpx.Client, route: tuple[str, str]
     ) -> None:
-        refused(client.request(*route), 404)
+        expect_error(client.request(*route), 404)
 
     @pytest.mark.parametrize("route", NOT_ALLOWED, ids=" ".join)
     def test_a_wrong_method_is_not_allowed(
         self, client: httpx.Client, route: tuple[str, str]
     ) -> None:
-        refused(client.request(*route), 405)
+        expect_error(client.request(*route), 405)
 
 
 class BrowserContract:
-    """For servers that have the page."""
+    """Tests for servers that have the page."""
 
-    def test_the_root_gives_browsers_a_page(self, client: httpx.Client) -> None:
+    def test_the_root_returns_the_page_to_browsers(self, client: httpx.Client) -> None:
         response = client.get("/", headers=BROWSER)
         assert response.status_code == 200
         kind = response.headers["Content-Type"].lower().replace(" ", "")
@@ -94,14 +94,14 @@ class BrowserContract:
 
 
 class AddressContract:
-    """For servers that are asked for every address there is."""
+    """Tests for servers that receive requests for any path."""
 
     @pytest.mark.parametrize("path", UNDER_A_ROUTE)
     def test_there_is_nothing_under_a_route(self, client: httpx.Client, path: str) -> None:
-        refused(client.get(path), 404)
+        expect_error(client.get(path), 404)
 
 
 class HTTPContract(
     CommonContract, BrowserContract, AddressContract, TwoKeysContract, BytesContract
 ):
-    """What a server answers that is a program of its own, with nothing in front that it needs."""
+    """Tests for a server that needs no gateway in front of it."""

@@ -1,30 +1,30 @@
-"""What pages of another site may do, as tests that know nothing of a server."""
+"""HTTP contract: requests from pages of other sites (CORS)."""
 
 import httpx
 import pytest
 
-from tests.http.client import MARKER, answer_of, refused, someone
+from tests.http.client import MARKER, expect_error, new_user, success_body
 
 SITE = "https://chat.example"
-"""That whose pages may call the servers under test: ``CHATLEDGER_ALLOW_ORIGIN``."""
+"""The site that ``CHATLEDGER_ALLOW_ORIGIN`` allows on the servers under test."""
 
 
-def listed(header: str) -> set[str]:
+def header_items(header: str) -> set[str]:
     return {name.strip().lower() for name in header.split(",")}
 
 
 class CORSContract:
-    """For servers that were told of ``SITE``."""
+    """Tests for servers that allow ``SITE``."""
 
     @pytest.fixture(autouse=True)
-    def from_its_page(self, client: httpx.Client) -> None:
+    def from_the_allowed_site(self, client: httpx.Client) -> None:
         client.headers["Origin"] = SITE
 
     @pytest.mark.parametrize(
         ("path", "method"),
         [("/chat", "POST"), ("/conversations", "GET"), ("/conversations/1", "DELETE")],
     )
-    def test_a_browser_that_asks_first_is_told_yes(
+    def test_a_preflight_request_is_allowed(
         self, client: httpx.Client, path: str, method: str
     ) -> None:
         wanted = "authorization, content-type, idempotency-key"
@@ -33,11 +33,11 @@ class CORSContract:
         assert answer.is_success
         assert answer.headers["Access-Control-Allow-Origin"] == SITE
         assert method in answer.headers["Access-Control-Allow-Methods"]
-        assert listed(wanted) <= listed(answer.headers["Access-Control-Allow-Headers"])
+        assert header_items(wanted) <= header_items(answer.headers["Access-Control-Allow-Headers"])
 
-    def test_the_page_reads_what_it_is_answered(self, client: httpx.Client) -> None:
-        answer = client.post("/chat", json={"message": "Hi", "user_id": someone()})
-        answer_of(answer)
+    def test_the_page_can_read_responses(self, client: httpx.Client) -> None:
+        answer = client.post("/chat", json={"message": "Hi", "user_id": new_user()})
+        success_body(answer)
         assert answer.headers["Access-Control-Allow-Origin"] == SITE
 
     @pytest.mark.parametrize(
@@ -49,25 +49,25 @@ class CORSContract:
             (("GET", "/conversations"), 400),
         ],
     )
-    def test_errors_are_for_the_page_too(
+    def test_the_page_can_read_errors_too(
         self, client: httpx.Client, request_: tuple[str, str], status: int
     ) -> None:
         answer = client.request(*request_)
-        refused(answer, status)
+        expect_error(answer, status)
         assert answer.headers["Access-Control-Allow-Origin"] == SITE
-        seen = listed(answer.headers["Access-Control-Expose-Headers"])
+        seen = header_items(answer.headers["Access-Control-Expose-Headers"])
         assert {"retry-after", "www-authenticate"} <= seen
 
-    def test_no_other_site_is_named(self, client: httpx.Client) -> None:
+    def test_another_site_is_not_allowed(self, client: httpx.Client) -> None:
         client.headers["Origin"] = "https://eve.example"
-        answer = client.post("/chat", json={"message": MARKER, "user_id": someone()})
+        answer = client.post("/chat", json={"message": MARKER, "user_id": new_user()})
         assert answer.headers.get("Access-Control-Allow-Origin") in (None, SITE)
 
 
 class NoCORSContract:
-    """For servers that were told of no site."""
+    """Tests for servers that allow no site."""
 
-    def test_no_page_of_another_site_is_let_in(self, client: httpx.Client) -> None:
+    def test_no_site_is_allowed(self, client: httpx.Client) -> None:
         for method in ("OPTIONS", "GET"):
             answer = client.request(method, "/health", headers={"Origin": SITE})
             assert not [name for name in answer.headers if name.startswith("access-control")]

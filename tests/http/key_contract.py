@@ -1,101 +1,120 @@
-"""What a server answers to ``Idempotency-Key``: a request that is sent again is answered again."""
+"""HTTP contract: ``Idempotency-Key`` makes it safe to repeat a request."""
 
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from tests.http.bad_input import table
+from tests.http.bad_input import named_params
 from tests.http.client import (
     MARKER,
     Fields,
-    answer_of,
-    ids,
-    listed,
-    refused,
-    said,
-    shown,
-    someone,
-    talk,
+    conversation_ids,
+    expect_error,
+    list_conversations,
+    new_user,
+    read_conversation,
+    send_message,
+    success_body,
+    transcript,
 )
 
-BAD_KEYS = table({"empty": "", "too long": "x" * 1_001})
+BAD_KEYS = named_params({"empty": "", "too long": "x" * 1_001})
 
 
-def keyed(client: httpx.Client, key: str, **fields: object) -> httpx.Response:
+def post_with_key(client: httpx.Client, key: str, **fields: object) -> httpx.Response:
     return client.post("/chat", json=fields, headers={"Idempotency-Key": key})
 
 
 class KeyContract:
     """``POST /chat`` with the header."""
 
-    def test_the_same_request_is_answered_the_same_and_made_once(
+    def test_a_repeated_request_gets_the_same_reply_and_runs_once(
         self, client: httpx.Client
     ) -> None:
-        user, key = someone(), str(uuid4())
-        place = said(client, "Hi, I am Bob", user_id=user)["conversation_id"]
-        fields = {"message": "What is my name?", "user_id": user, "conversation_id": place}
-        first = answer_of(keyed(client, key, **fields))
-        said(client, "Something else", user_id=user, conversation_id=place)
-        assert answer_of(keyed(client, key, **fields)) == first
-        assert [role for role, _ in talk(shown(client, place))] == ["user", "assistant"] * 3
+        user, key = new_user(), str(uuid4())
+        conversation_id = send_message(client, "Hi, I am Bob", user_id=user)["conversation_id"]
+        fields = {
+            "message": "What is my name?",
+            "user_id": user,
+            "conversation_id": conversation_id,
+        }
+        first = success_body(post_with_key(client, key, **fields))
+        send_message(client, "Something else", user_id=user, conversation_id=conversation_id)
+        assert success_body(post_with_key(client, key, **fields)) == first
+        assert [role for role, _ in transcript(read_conversation(client, conversation_id))] == [
+            "user",
+            "assistant",
+        ] * 3
 
-    def test_the_same_request_starts_one_conversation(self, client: httpx.Client) -> None:
-        user, key = someone(), str(uuid4())
+    def test_a_repeated_request_starts_only_one_conversation(self, client: httpx.Client) -> None:
+        user, key = new_user(), str(uuid4())
         answers = [
-            answer_of(keyed(client, key, message="Hi, I am Bob", user_id=user)) for _ in range(3)
+            success_body(post_with_key(client, key, message="Hi, I am Bob", user_id=user))
+            for _ in range(3)
         ]
         assert answers[0] == answers[1] == answers[2]
-        assert ids(listed(client, user)) == [answers[0]["conversation_id"]]
-        assert len(talk(shown(client, answers[0]["conversation_id"]))) == 2
+        assert conversation_ids(list_conversations(client, user)) == [answers[0]["conversation_id"]]
+        assert len(transcript(read_conversation(client, answers[0]["conversation_id"]))) == 2
 
-    def test_two_users_with_one_key_do_not_meet(self, client: httpx.Client) -> None:
+    def test_two_users_with_the_same_key_get_different_conversations(
+        self, client: httpx.Client
+    ) -> None:
         key = str(uuid4())
         one, other = (
-            answer_of(keyed(client, key, message="Hi", user_id=someone()))["conversation_id"]
+            success_body(post_with_key(client, key, message="Hi", user_id=new_user()))[
+                "conversation_id"
+            ]
             for _ in range(2)
         )
         assert one != other
 
     @pytest.mark.parametrize(
         "change",
-        table(
+        named_params(
             {
                 "another message": {"message": f"{MARKER}!"},
                 "another system prompt": {"system_prompt": "Be brief."},
             }
         ),
     )
-    def test_the_same_key_with_another_body_is_refused(
+    def test_the_same_key_with_another_body_is_rejected(
         self, client: httpx.Client, change: Fields
     ) -> None:
-        user, key = someone(), str(uuid4())
+        user, key = new_user(), str(uuid4())
         fields: Fields = {"message": MARKER, "user_id": user}
-        place = answer_of(keyed(client, key, **fields))["conversation_id"]
-        before = shown(client, place)
-        error = refused(keyed(client, key, **(fields | change)), 422)
+        conversation_id = success_body(post_with_key(client, key, **fields))["conversation_id"]
+        before = read_conversation(client, conversation_id)
+        error = expect_error(post_with_key(client, key, **(fields | change)), 422)
         assert error["code"] == "idempotency_key_reused"
-        assert shown(client, place) == before
+        assert read_conversation(client, conversation_id) == before
 
-    def test_an_anonymous_conversation_is_started_once_too(self, client: httpx.Client) -> None:
+    def test_a_repeated_request_starts_only_one_anonymous_conversation(
+        self, client: httpx.Client
+    ) -> None:
         key = str(uuid4())
         fields = {"message": "Hi, I am Bob", "save_history": True}
-        assert answer_of(keyed(client, key, **fields)) == answer_of(keyed(client, key, **fields))
+        assert success_body(post_with_key(client, key, **fields)) == success_body(
+            post_with_key(client, key, **fields)
+        )
 
-    def test_a_key_for_a_one_off_answer_is_refused(self, client: httpx.Client) -> None:
-        assert refused(keyed(client, str(uuid4()), message="Hi"), 422)["code"] == "nothing_kept"
+    def test_a_key_for_a_one_off_reply_is_rejected(self, client: httpx.Client) -> None:
+        assert (
+            expect_error(post_with_key(client, str(uuid4()), message="Hi"), 422)["code"]
+            == "nothing_kept"
+        )
 
     @pytest.mark.parametrize("key", BAD_KEYS)
-    def test_what_is_no_key_is_refused(self, client: httpx.Client, key: str) -> None:
-        user = someone()
-        refused(keyed(client, key, message=MARKER, user_id=user), 422)
-        assert ids(listed(client, user)) == []
+    def test_an_invalid_key_is_rejected(self, client: httpx.Client, key: str) -> None:
+        user = new_user()
+        expect_error(post_with_key(client, key, message=MARKER, user_id=user), 422)
+        assert conversation_ids(list_conversations(client, user)) == []
 
 
 class TwoKeysContract:
-    """For servers that are handed every header, and not one of each name."""
+    """Tests for servers that receive every header, not only one of each name."""
 
-    def test_two_keys_are_refused(self, client: httpx.Client) -> None:
+    def test_two_keys_are_rejected(self, client: httpx.Client) -> None:
         headers = [("Idempotency-Key", "one"), ("Idempotency-Key", "two")]
-        body = {"message": MARKER, "user_id": someone()}
-        refused(client.post("/chat", json=body, headers=headers), 400)
+        body = {"message": MARKER, "user_id": new_user()}
+        expect_error(client.post("/chat", json=body, headers=headers), 400)

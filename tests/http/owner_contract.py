@@ -1,27 +1,27 @@
-"""Who names a user can touch nobody else's conversation: to them it does not exist."""
+"""HTTP contract: to a request that names a user, other users' conversations do not exist."""
 
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from tests.http.bad_input import KEY_BYTES, table
+from tests.http.bad_input import MAX_ID_BYTES, named_params
 from tests.http.client import (
     MARKER,
     Fields,
-    at,
-    created,
-    deleted,
-    ids,
-    listed,
-    refused,
-    said,
-    shown,
-    someone,
-    survived,
+    conversation_ids,
+    conversation_path,
+    create_conversation,
+    delete_conversation,
+    expect_error,
+    expect_no_server_error,
+    list_conversations,
+    new_user,
+    read_conversation,
+    send_message,
 )
 
-ATTEMPTS = table(
+ATTEMPTS = named_params(
     {
         "chat": ("POST", {"message": MARKER}),
         "chat without history": ("POST", {"message": MARKER, "save_history": False}),
@@ -30,75 +30,82 @@ ATTEMPTS = table(
         "delete": ("DELETE", None),
     }
 )
-NO_ONE = table(
+INVALID_USERS = named_params(
     {
-        # Taken for "none given", each would open the conversation.
+        # Treated as "no user_id", each would give access to the conversation.
         "empty": "user_id=",
         "without a value": "user_id",
         "two": "user_id={owner}&user_id=eve",
         "two, the other way about": "user_id=eve&user_id={owner}",
-        "too long": "user_id=" + "x" * (KEY_BYTES + 1),
+        "too long": "user_id=" + "x" * (MAX_ID_BYTES + 1),
     }
 )
 
 
 class OwnerContract:
     @pytest.fixture(params=["somebody's", "somebody's, empty", "nobody's"])
-    def not_hers(self, client: httpx.Client, request: pytest.FixtureRequest) -> Fields:
-        """A conversation that is not Eve's, as it is shown before she tries."""
+    def not_eves(self, client: httpx.Client, request: pytest.FixtureRequest) -> Fields:
+        """A conversation that is not Eve's, as it is before her attempts."""
         match request.param:
             case "somebody's":
-                place = said(client, "Hi", user_id=someone())["conversation_id"]
+                conversation_id = send_message(client, "Hi", user_id=new_user())["conversation_id"]
             case "somebody's, empty":
-                place = created(client, user_id=someone())
+                conversation_id = create_conversation(client, user_id=new_user())
             case _:
-                place = said(client, "Hi", save_history=True)["conversation_id"]
-        return shown(client, place)
+                conversation_id = send_message(client, "Hi", save_history=True)["conversation_id"]
+        return read_conversation(client, conversation_id)
 
     @pytest.mark.parametrize("attempt", ATTEMPTS)
-    def test_somebody_elses_conversation_does_not_exist(
-        self, client: httpx.Client, not_hers: Fields, attempt: tuple[str, Fields | None]
+    def test_another_users_conversation_does_not_exist(
+        self, client: httpx.Client, not_eves: Fields, attempt: tuple[str, Fields | None]
     ) -> None:
         method, fields = attempt
-        eve, place = someone(), not_hers["conversation_id"]
+        eve, conversation_id = new_user(), not_eves["conversation_id"]
 
-        def tried() -> Fields:
+        def attempt_error() -> Fields:
             if fields is None:
-                return refused(client.request(method, at(place), params={"user_id": eve}), 404)
-            body = fields | {"user_id": eve, "conversation_id": place}
-            return refused(client.request(method, "/chat", json=body), 404)
+                return expect_error(
+                    client.request(
+                        method, conversation_path(conversation_id), params={"user_id": eve}
+                    ),
+                    404,
+                )
+            body = fields | {"user_id": eve, "conversation_id": conversation_id}
+            return expect_error(client.request(method, "/chat", json=body), 404)
 
-        answer = tried()
-        assert shown(client, place) == not_hers
-        assert ids(listed(client, eve)) == []
+        answer = attempt_error()
+        assert read_conversation(client, conversation_id) == not_eves
+        assert conversation_ids(list_conversations(client, eve)) == []
         if fields is None:
-            # Not even that it exists can be told: she hears the same when it no longer does.
-            deleted(client, place)
-            assert tried() == answer
+            # Eve cannot even tell that it exists: the error is the same after it is deleted.
+            delete_conversation(client, conversation_id)
+            assert attempt_error() == answer
 
-    def test_its_owner_may_read_and_delete_a_conversation(self, client: httpx.Client) -> None:
-        user = someone()
-        place = said(client, "Hi", user_id=user)["conversation_id"]
-        assert shown(client, place, user_id=user)["user_id"] == user
-        deleted(client, place, user_id=user)
-        refused(client.get(at(place), params={"user_id": user}), 404)
+    def test_the_owner_can_read_and_delete_a_conversation(self, client: httpx.Client) -> None:
+        user = new_user()
+        conversation_id = send_message(client, "Hi", user_id=user)["conversation_id"]
+        assert read_conversation(client, conversation_id, user_id=user)["user_id"] == user
+        delete_conversation(client, conversation_id, user_id=user)
+        expect_error(client.get(conversation_path(conversation_id), params={"user_id": user}), 404)
 
     @pytest.mark.parametrize("method", ["GET", "DELETE"])
-    @pytest.mark.parametrize("query", NO_ONE)
-    def test_a_user_id_that_names_no_one_opens_nothing(
+    @pytest.mark.parametrize("query", INVALID_USERS)
+    def test_an_invalid_user_id_gives_no_access(
         self, client: httpx.Client, method: str, query: str
     ) -> None:
         owner = str(uuid4())
-        place = said(client, "Hi", user_id=owner)["conversation_id"]
-        url = f"{at(place)}?{query.format(owner=owner)}"
-        refused(client.request(method, url), 400, 404, 422)
-        assert len(shown(client, place)["messages"]) == 2
+        conversation_id = send_message(client, "Hi", user_id=owner)["conversation_id"]
+        url = f"{conversation_path(conversation_id)}?{query.format(owner=owner)}"
+        expect_error(client.request(method, url), 400, 404, 422)
+        assert len(read_conversation(client, conversation_id)["messages"]) == 2
 
-    def test_a_cursor_shows_nobody_elses_conversations(self, client: httpx.Client) -> None:
-        alice, eve = someone(), someone()
-        hers = [created(client, user_id=alice) for _ in range(4)]
-        created(client, user_id=eve)
-        cursor = listed(client, alice, limit=1)["cursor"]
+    def test_another_users_cursor_shows_none_of_their_conversations(
+        self, client: httpx.Client
+    ) -> None:
+        alice, eve = new_user(), new_user()
+        hers = [create_conversation(client, user_id=alice) for _ in range(4)]
+        create_conversation(client, user_id=eve)
+        cursor = list_conversations(client, alice, limit=1)["cursor"]
         response = client.get("/conversations", params={"user_id": eve, "cursor": cursor})
-        survived(response)
-        assert not any(place in response.text for place in hers)
+        expect_no_server_error(response)
+        assert not any(conversation_id in response.text for conversation_id in hers)

@@ -1,4 +1,4 @@
-"""What the Chalice server does beyond the contract: time, sign-in, CORS, opening, long answers."""
+"""The Chalice server beyond the contract: time limits, opening, sign-in, CORS, long responses."""
 
 import json
 import logging
@@ -22,10 +22,10 @@ from chatledger.errors import (
     TableMissing,
     UnknownModel,
 )
-from chatledger.http import error_log
-from chatledger.http.api import LIMIT, MESSAGE_CHARACTERS
-from chatledger.http.chalice import Chats, register
-from chatledger.http.errors import Refused
+from chatledger.http.api import MAX_MESSAGE_CHARACTERS, MAX_PAGE_SIZE
+from chatledger.http.chalice import ChatFactory, register
+from chatledger.http.errors import ApiError
+from chatledger.http.responses import SECURITY_HEADERS
 from chatledger.models import Models, OpenedModel, open_model
 from chatledger.models.offline import OfflineModel
 from chatledger.stores.contract import Store
@@ -33,21 +33,21 @@ from chatledger.stores.sqlite import SQLiteStore
 from tests.http.client import (
     MARKER,
     Fields,
-    answer_of,
-    at,
-    created,
-    ids,
-    listed,
-    refused,
-    said,
-    shown,
-    someone,
-    talk,
+    conversation_ids,
+    conversation_path,
+    create_conversation,
+    expect_error,
+    list_conversations,
+    new_user,
+    read_conversation,
+    send_message,
+    success_body,
+    transcript,
 )
 from tests.serverless.gateway import Context, Gateway
 
 LONG_QUESTION = "Hi, I am Bob and I would like to hear all that you can do"
-"""What the offline model answers in some 50 words."""
+"""A message that the offline model answers with about 50 words."""
 ROUTES = [
     ("POST", "/chat"),
     ("POST", "/chat/stream"),
@@ -76,11 +76,11 @@ def models(pace: float = 0.0) -> Models:
     return Models(["offline"], open=partial(open_model, offline_pace=pace))
 
 
-def served(
+def make_app(
     store: Store,
     *,
     pace: float = 0.0,
-    open: Callable[[], Chats] | None = None,
+    open: Callable[[], ChatFactory] | None = None,
     debug: bool = False,
     **options: Any,
 ) -> Chalice:
@@ -90,14 +90,14 @@ def served(
     return app
 
 
-def reached(app: Chalice, **gateway: Any) -> httpx.Client:
+def open_gateway_client(app: Chalice, **gateway: Any) -> httpx.Client:
     return Gateway(lambda: app, **gateway).client()
 
 
-# What is wrong on this side ---------------------------------------------------------------------
+# Configuration errors ---------------------------------------------------------------------
 
 
-def test_a_model_that_cannot_be_opened_is_told_to_the_log_and_not_to_the_client(
+def test_the_log_and_not_the_client_is_told_why_a_model_cannot_be_opened(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     def open(name: str) -> OpenedModel:
@@ -109,17 +109,17 @@ def test_a_model_that_cannot_be_opened_is_told_to_the_log_and_not_to_the_client(
     app = Chalice("chatbot", configure_logs=False)
     register(app, lambda: partial(SyncChat, store, allowed.get()), allowed)
     body = {"message": MARKER, "user_id": "bob", "model_id": "openai:gpt-5"}
-    with reached(app) as client:
+    with open_gateway_client(app) as client:
         answer = client.post("/chat", json=body)
-        assert refused(answer, 502)["code"] == "model_refused"
-        refused(client.post("/chat", json=body | {"model_id": "telepathy"}), 400)
+        assert expect_error(answer, 502)["code"] == "model_refused"
+        expect_error(client.post("/chat", json=body | {"model_id": "telepathy"}), 400)
     assert "langchain" not in answer.text
     assert "pip install it" in caplog.text
     assert MARKER not in caplog.text
 
 
 @pytest.mark.parametrize("error", [TableMissing("chats"), AccessRefused("Set AWS_PROFILE.")])
-def test_what_is_wrong_with_the_table_is_told_to_the_log_and_not_to_the_client(
+def test_the_log_and_not_the_client_is_told_what_is_wrong_with_the_table(
     store: Store,
     error: Exception,
     caplog: pytest.LogCaptureFixture,
@@ -129,9 +129,9 @@ def test_what_is_wrong_with_the_table_is_told_to_the_log_and_not_to_the_client(
         raise error
 
     monkeypatch.setattr(store, "get", get)
-    with reached(served(store)) as client:
+    with open_gateway_client(make_app(store)) as client:
         answer = client.get("/health")
-    refused(answer, 500)
+    expect_error(answer, 500)
     assert str(error) in caplog.text
     assert str(error) not in answer.text
 
@@ -139,37 +139,37 @@ def test_what_is_wrong_with_the_table_is_told_to_the_log_and_not_to_the_client(
 # Time -------------------------------------------------------------------------------------------
 
 
-def cut_short(client: httpx.Client, *, within: float) -> None:
-    """Say what takes ten seconds to be answered, and assert what comes of it."""
-    body = {"message": LONG_QUESTION, "user_id": someone()}
+def expect_cut_short(client: httpx.Client, *, within: float) -> None:
+    """Assert that a reply of ten seconds is cut short ``within`` seconds, saved and returned."""
+    body = {"message": LONG_QUESTION, "user_id": new_user()}
     began = time.monotonic()
-    answer = answer_of(client.post("/chat", json=body))
+    answer = success_body(client.post("/chat", json=body))
     assert time.monotonic() - began < within
     assert answer["stop_reason"] == "timed_out"
-    place = answer["conversation_id"]
-    conversation = shown(client, place)
-    assert talk(conversation) == [("user", LONG_QUESTION), ("assistant", answer["response"])]
+    conversation_id = answer["conversation_id"]
+    conversation = read_conversation(client, conversation_id)
+    assert transcript(conversation) == [("user", LONG_QUESTION), ("assistant", answer["response"])]
     assert conversation["messages"][1]["stop_reason"] == "timed_out"
-    again = client.post("/chat", json={"message": "And you?", "conversation_id": place})
-    assert again.status_code == 200, "the conversation is free again"
+    again = client.post("/chat", json={"message": "And you?", "conversation_id": conversation_id})
+    assert again.status_code == 200, "the next turn works"
 
 
-def test_what_was_said_when_the_time_is_over_is_kept_and_answered(store: Store) -> None:
-    app = served(store, pace=0.2, time_limit=timedelta(seconds=0.7))
-    with reached(app) as client:
-        cut_short(client, within=5)
+def test_the_reply_so_far_is_saved_and_returned_at_the_time_limit(store: Store) -> None:
+    app = make_app(store, pace=0.2, time_limit=timedelta(seconds=0.7))
+    with open_gateway_client(app) as client:
+        expect_cut_short(client, within=5)
 
 
-def test_a_turn_ends_before_the_function_is_ended(store: Store) -> None:
-    app = served(store, pace=0.2)
-    with reached(app, context=partial(Context, seconds=2.7)) as client:
-        cut_short(client, within=2)  # what is left is for keeping what was said
+def test_a_turn_ends_before_the_function_times_out(store: Store) -> None:
+    app = make_app(store, pace=0.2)
+    with open_gateway_client(app, context=partial(Context, seconds=2.7)) as client:
+        expect_cut_short(client, within=2)  # the rest is reserved for saving
 
 
-def test_opening_counts_among_the_time_of_a_turn(store: Store) -> None:
+def test_the_time_that_opening_takes_counts_towards_the_time_limit(store: Store) -> None:
     given = []
 
-    def open() -> Chats:
+    def open() -> ChatFactory:
         time.sleep(0.3)
 
         def chat(*, time_limit: timedelta) -> SyncChat:
@@ -178,52 +178,53 @@ def test_opening_counts_among_the_time_of_a_turn(store: Store) -> None:
 
         return chat
 
-    with reached(served(store, open=open, time_limit=timedelta(seconds=5))) as client:
-        said(client, "Hi")
+    with open_gateway_client(make_app(store, open=open, time_limit=timedelta(seconds=5))) as client:
+        send_message(client, "Hi")
     assert 4 < given[0] <= 4.7
 
 
-def test_a_model_that_says_nothing_in_time_is_a_timeout_and_the_next_turn_works(
-    store: Store,
-) -> None:
-    app = served(store, pace=0.3, time_limit=timedelta(seconds=0.1))
-    with reached(app) as client:
-        place = created(client, user_id=someone())
-        answer = client.post("/chat", json={"message": MARKER, "conversation_id": place})
-        assert refused(answer, 504)["code"] == "model_timeout"
+def test_a_model_without_a_piece_in_time_is_a_timeout_and_the_next_turn_works(store: Store) -> None:
+    app = make_app(store, pace=0.3, time_limit=timedelta(seconds=0.1))
+    with open_gateway_client(app) as client:
+        conversation_id = create_conversation(client, user_id=new_user())
+        answer = client.post("/chat", json={"message": MARKER, "conversation_id": conversation_id})
+        assert expect_error(answer, 504)["code"] == "model_timeout"
         assert int(answer.headers["Retry-After"]) >= 1
-        assert talk(shown(client, place)) == [("user", MARKER)]
-    with reached(served(store)) as client:
-        said(client, MARKER, conversation_id=place)
-        assert [role for role, _ in talk(shown(client, place))] == ["user", "assistant"]
+        assert transcript(read_conversation(client, conversation_id)) == [("user", MARKER)]
+    with open_gateway_client(make_app(store)) as client:
+        send_message(client, MARKER, conversation_id=conversation_id)
+        assert [role for role, _ in transcript(read_conversation(client, conversation_id))] == [
+            "user",
+            "assistant",
+        ]
 
 
-def test_a_caller_without_a_context_is_answered(store: Store) -> None:
-    with reached(served(store), context=lambda: None) as client:
-        said(client, "Hi")
+def test_an_invocation_without_a_lambda_context_works(store: Store) -> None:
+    with open_gateway_client(make_app(store), context=lambda: None) as client:
+        send_message(client, "Hi")
 
 
 # Opening ----------------------------------------------------------------------------------------
 
 
-def test_nothing_is_opened_before_a_request_needs_it_and_then_once(store: Store) -> None:
+def test_the_store_is_opened_once_by_the_first_request_that_needs_it(store: Store) -> None:
     opened = []
 
-    def open() -> Chats:
+    def open() -> ChatFactory:
         opened.append(True)
         return partial(SyncChat, store, open_model("offline"))
 
-    with reached(served(store, open=open)) as client:
+    with open_gateway_client(make_app(store, open=open)) as client:
         client.get("/")
         client.get("/nowhere")
         client.post("/chat", json={"message": 7})
         assert not opened
-        said(client, "Hi")
-        said(client, "Hi")
+        send_message(client, "Hi")
+        send_message(client, "Hi")
     assert len(opened) == 1
 
 
-def test_what_could_not_be_opened_is_tried_again_with_the_next_request(
+def test_the_next_request_tries_again_after_opening_failed(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     failures: list[Exception] = [
@@ -231,53 +232,53 @@ def test_what_could_not_be_opened_is_tried_again_with_the_next_request(
         StoreUnavailable("elsewhere.example does not answer"),
     ]
 
-    def open() -> Chats:
+    def open() -> ChatFactory:
         if failures:
             raise failures.pop(0)
         return partial(SyncChat, store, open_model("offline"))
 
-    with reached(served(store, open=open)) as client:
-        error = refused(client.get("/health"), 500)
+    with open_gateway_client(make_app(store, open=open)) as client:
+        error = expect_error(client.get("/health"), 500)
         assert error["code"] == "internal_error"
-        assert "CHATLEDGER_STORE names no table" in caplog.text  # to whoever runs it
-        assert refused(client.get("/health"), 503)["code"] == "store_unavailable"
-        answer_of(client.get("/health"))
+        assert "CHATLEDGER_STORE names no table" in caplog.text  # for the operator
+        assert expect_error(client.get("/health"), 503)["code"] == "store_unavailable"
+        success_body(client.get("/health"))
 
 
 # Errors -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_an_unknown_error_shows_no_text_and_logs_its_kind(
+def test_an_unexpected_error_is_logged_by_type_without_its_text(
     store: Store, caplog: pytest.LogCaptureFixture, debug: bool
 ) -> None:
-    def open() -> Chats:
+    def open() -> ChatFactory:
         raise ZeroDivisionError(MARKER)
 
     caplog.set_level(logging.DEBUG)
-    with reached(served(store, open=open, debug=debug)) as client:
-        body = {"message": MARKER, "user_id": someone()}
-        assert refused(client.post("/chat", json=body), 500)["code"] == "internal_error"
+    with open_gateway_client(make_app(store, open=open, debug=debug)) as client:
+        body = {"message": MARKER, "user_id": new_user()}
+        assert expect_error(client.post("/chat", json=body), 500)["code"] == "internal_error"
     assert "ZeroDivisionError" in caplog.text
     assert MARKER not in caplog.text
 
 
-def test_a_stream_is_refused_in_words_that_say_what_to_do(store: Store) -> None:
-    with reached(served(store)) as client:
-        error = refused(client.post("/chat/stream", json={"message": MARKER}), 501)
+def test_the_error_for_a_stream_says_what_to_do(store: Store) -> None:
+    with open_gateway_client(make_app(store)) as client:
+        error = expect_error(client.post("/chat/stream", json={"message": MARKER}), 501)
         assert error["code"] == "no_streaming"
         assert "/chat" in error["error"]
-        refused(client.get("/chat/stream"), 405)
+        expect_error(client.get("/chat/stream"), 405)
 
 
-def test_a_wrong_method_says_which_are_right(store: Store) -> None:
-    with reached(served(store)) as client:
+def test_the_error_for_a_wrong_method_lists_the_right_ones(store: Store) -> None:
+    with open_gateway_client(make_app(store)) as client:
         allowed = client.put("/conversations").headers["Allow"].split(", ")
         assert set(allowed) == {"GET", "POST"}
 
 
-def test_a_resource_by_another_name_is_no_route(store: Store) -> None:
-    app = served(store)
+def test_an_unknown_resource_name_is_not_a_route(store: Store) -> None:
+    app = make_app(store)
     gateway = Gateway(lambda: app)
     event = gateway.event(httpx.Request("GET", f"{gateway.url}/nowhere/at/all"))
     event["requestContext"]["resourcePath"] = "/{proxy*}"
@@ -286,14 +287,14 @@ def test_a_resource_by_another_name_is_no_route(store: Store) -> None:
     assert json.loads(answer["body"])["code"] == "no_such_route"
 
 
-def test_the_routes_of_others_are_left_alone(store: Store) -> None:
-    app = served(store)
+def test_other_routes_of_the_app_still_work(store: Store) -> None:
+    app = make_app(store)
 
     @app.route("/theirs")
     def theirs() -> dict[str, str]:
         return {"mine": "no"}
 
-    with reached(app) as client:
+    with open_gateway_client(app) as client:
         assert client.get("/theirs").json() == {"mine": "no"}
 
 
@@ -301,20 +302,19 @@ def test_the_routes_of_others_are_left_alone(store: Store) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/nowhere", "/conversations"])
-def test_every_answer_has_the_headers_of_the_other_server(store: Store, path: str) -> None:
-    with reached(served(store)) as client:
+def test_every_response_has_the_security_headers(store: Store, path: str) -> None:
+    with open_gateway_client(make_app(store)) as client:
         headers = client.get(path).headers
     assert (
-        error_log.SECURITY_HEADERS.items()
-        <= {name: headers.get(name) for name in error_log.SECURITY_HEADERS}.items()
+        SECURITY_HEADERS.items() <= {name: headers.get(name) for name in SECURITY_HEADERS}.items()
     )
 
 
-def test_a_header_is_found_by_its_name_in_any_case(store: Store) -> None:
-    user = someone()
-    with reached(served(store)) as client:
+def test_header_names_are_case_insensitive(store: Store) -> None:
+    user = new_user()
+    with open_gateway_client(make_app(store)) as client:
         answers = [
-            answer_of(
+            success_body(
                 client.post(
                     "/chat", json={"message": "Hi", "user_id": user}, headers={name: "one key"}
                 )
@@ -325,11 +325,11 @@ def test_a_header_is_found_by_its_name_in_any_case(store: Store) -> None:
 
 
 @every_route
-def test_pages_of_one_other_site_may_read_answers_and_errors(
+def test_pages_of_the_allowed_site_can_read_responses_and_errors(
     store: Store, route: tuple[str, str]
 ) -> None:
     site = "https://chat.example.org"
-    with reached(served(store, allow_origin=site)) as client:
+    with open_gateway_client(make_app(store, allow_origin=site)) as client:
         headers = client.request(*route).headers
     assert headers["Access-Control-Allow-Origin"] == site
     assert "Idempotency-Key" in headers["Access-Control-Allow-Headers"]
@@ -337,19 +337,17 @@ def test_pages_of_one_other_site_may_read_answers_and_errors(
 
 
 @every_route
-def test_pages_of_other_sites_may_read_nothing_unless_they_are_named(
-    store: Store, route: tuple[str, str]
-) -> None:
-    with reached(served(store)) as client:
+def test_pages_of_other_sites_can_read_nothing(store: Store, route: tuple[str, str]) -> None:
+    with open_gateway_client(make_app(store)) as client:
         answer = client.request(*route)
         assert not [name for name in answer.headers if name.startswith("access-control")]
         asked = client.options("/chat", headers={"Origin": "https://eve.example.org"})
         assert not [name for name in asked.headers if name.startswith("access-control")]
 
 
-def test_what_api_gateway_leaves_out_is_not_missed(store: Store) -> None:
-    # As a test in its console does, and other callers of the function.
-    app = served(store)
+def test_events_with_missing_parts_work(store: Store) -> None:
+    # Tests in the console of API Gateway and direct invocations send such events.
+    app = make_app(store)
     gateway = Gateway(lambda: app)
     event = gateway.event(httpx.Request("GET", f"{gateway.url}/conversations?user_id=bob"))
     event["headers"] = event["multiValueHeaders"] = None
@@ -360,15 +358,15 @@ def test_what_api_gateway_leaves_out_is_not_missed(store: Store) -> None:
     assert json.loads(answer["body"])["code"] == "invalid_request"
 
 
-# Who sends it -----------------------------------------------------------------------------------
+# Sign-in -----------------------------------------------------------------------------------
 
 
-class Names:
-    """Signs in whoever says a name."""
+class NameSignIn:
+    """Sign in everyone who sends a name."""
 
     def user(self, authorization: str | None) -> str:
         if authorization is None or not authorization.startswith("Name "):
-            raise Refused(401, "not_signed_in", "Say your name.", challenge="Name")
+            raise ApiError(401, "not_signed_in", "Send your name.", challenge="Name")
         return authorization.removeprefix("Name ")
 
     async def auser(self, authorization: str | None) -> str:
@@ -378,15 +376,15 @@ class Names:
 POOL = CognitoUserPoolAuthorizer("pool", provider_arns=["arn:aws:cognito-idp:eu-west-1:1:p/1"])
 
 
-def signed_in(store: Store, kind: str, user: str | None) -> httpx.Client:
+def open_signed_in_client(store: Store, kind: str, user: str | None) -> httpx.Client:
     if kind != "cognito":
-        app = served(store, sign_in=Names(), authorizer=POOL if kind == "both" else None)
-        client = reached(app)
+        app = make_app(store, sign_in=NameSignIn(), authorizer=POOL if kind == "both" else None)
+        client = open_gateway_client(app)
         if user is not None:
             client.headers["Authorization"] = f"Name {user}"
         return client
     claims = None if user is None else {"sub": user, "cognito:username": "b"}
-    return reached(served(store, authorizer=POOL), claims=claims)
+    return open_gateway_client(make_app(store, authorizer=POOL), claims=claims)
 
 
 every_kind = pytest.mark.parametrize("kind", ["tokens", "cognito", "both"])
@@ -394,72 +392,85 @@ every_kind = pytest.mark.parametrize("kind", ["tokens", "cognito", "both"])
 
 @every_kind
 @every_route
-def test_who_is_not_signed_in_hears_nothing_else(
+def test_a_request_without_sign_in_gets_only_401(
     store: Store, kind: str, route: tuple[str, str]
 ) -> None:
-    with signed_in(store, kind, None) as client:
+    with open_signed_in_client(store, kind, None) as client:
         answer = client.request(*route, content=b"{")
-        assert refused(answer, 401)["code"] == "not_signed_in"
+        assert expect_error(answer, 401)["code"] == "not_signed_in"
         assert answer.headers["WWW-Authenticate"]
 
 
 @every_kind
-def test_the_welcome_and_the_health_are_for_all(store: Store, kind: str) -> None:
-    with signed_in(store, kind, None) as client:
-        answer_of(client.get("/"))
-        answer_of(client.get("/health"))
+def test_the_welcome_and_the_health_check_need_no_sign_in(store: Store, kind: str) -> None:
+    with open_signed_in_client(store, kind, None) as client:
+        success_body(client.get("/"))
+        success_body(client.get("/health"))
 
 
 @every_kind
-def test_a_user_reaches_their_own_conversations_and_no_other(store: Store, kind: str) -> None:
-    with signed_in(store, kind, "alice") as alice, signed_in(store, kind, "eve") as eve:
-        place = said(alice, "Hi, I am Alice")["conversation_id"]
-        other = answer_of(alice.post("/conversations", json={}))["conversation_id"]
-        assert shown(alice, place)["user_id"] == "alice"
-        mine: Fields = answer_of(alice.get("/conversations"))
-        assert set(ids(mine)) == {place, other}
-        assert ids(answer_of(eve.get("/conversations"))) == []
-        refused(eve.get(at(place)), 404)
-        refused(eve.delete(at(place)), 404)
-        refused(eve.post("/chat", json={"message": MARKER, "conversation_id": place}), 404)
+def test_users_reach_only_their_own_conversations(store: Store, kind: str) -> None:
+    with (
+        open_signed_in_client(store, kind, "alice") as alice,
+        open_signed_in_client(store, kind, "eve") as eve,
+    ):
+        conversation_id = send_message(alice, "Hi, I am Alice")["conversation_id"]
+        other = success_body(alice.post("/conversations", json={}))["conversation_id"]
+        assert read_conversation(alice, conversation_id)["user_id"] == "alice"
+        mine: Fields = success_body(alice.get("/conversations"))
+        assert set(conversation_ids(mine)) == {conversation_id, other}
+        assert conversation_ids(success_body(eve.get("/conversations"))) == []
+        expect_error(eve.get(conversation_path(conversation_id)), 404)
+        expect_error(eve.delete(conversation_path(conversation_id)), 404)
+        expect_error(
+            eve.post("/chat", json={"message": MARKER, "conversation_id": conversation_id}), 404
+        )
         for attempt in (
             eve.get("/conversations", params={"user_id": "alice"}),
-            eve.get(at(place), params={"user_id": "alice"}),
+            eve.get(conversation_path(conversation_id), params={"user_id": "alice"}),
             eve.post("/chat", json={"message": MARKER, "user_id": "alice"}),
             eve.post("/conversations", json={"user_id": "alice"}),
         ):
-            refused(attempt, 403)
-        assert ids(listed(alice, "alice")) == ids(mine)
+            expect_error(attempt, 403)
+        assert conversation_ids(list_conversations(alice, "alice")) == conversation_ids(mine)
 
 
-def test_what_a_gateway_claims_is_not_believed_where_tokens_are_checked(store: Store) -> None:
-    """chalice local takes claims from tokens that nobody has signed."""
-    with reached(served(store, sign_in=Names(), authorizer=POOL), claims={"sub": "eve"}) as client:
-        refused(client.get("/conversations"), 401)
+def test_authorizer_claims_are_ignored_if_tokens_are_checked(store: Store) -> None:
+    """``chalice local`` passes on the claims of unsigned tokens."""
+    with open_gateway_client(
+        make_app(store, sign_in=NameSignIn(), authorizer=POOL), claims={"sub": "eve"}
+    ) as client:
+        expect_error(client.get("/conversations"), 401)
         client.headers["Authorization"] = "Name bob"
-        assert shown(client, said(client, "Hi")["conversation_id"])["user_id"] == "bob"
+        assert (
+            read_conversation(client, send_message(client, "Hi")["conversation_id"])["user_id"]
+            == "bob"
+        )
 
 
 @pytest.mark.parametrize("claims", [{}, {"sub": ""}, {"sub": 7}, {"sub": None}])
-def test_claims_of_an_authorizer_that_nobody_told_of_are_who_sent_it(
+def test_claims_of_an_unconfigured_authorizer_identify_the_sender(
     store: Store, claims: Fields
 ) -> None:
-    """Else, where API Gateway alone has the setting, all its users could name any user."""
-    with reached(served(store), claims={"sub": "bob"}) as client:
-        assert shown(client, said(client, "Hi")["conversation_id"])["user_id"] == "bob"
-        refused(client.get("/conversations", params={"user_id": "alice"}), 403)
-    with reached(served(store), claims=claims) as client:
-        refused(client.get("/conversations", params={"user_id": "alice"}), 401)
+    """Otherwise, with an authorizer configured only in API Gateway, users could name any user."""
+    with open_gateway_client(make_app(store), claims={"sub": "bob"}) as client:
+        assert (
+            read_conversation(client, send_message(client, "Hi")["conversation_id"])["user_id"]
+            == "bob"
+        )
+        expect_error(client.get("/conversations", params={"user_id": "alice"}), 403)
+    with open_gateway_client(make_app(store), claims=claims) as client:
+        expect_error(client.get("/conversations", params={"user_id": "alice"}), 401)
 
 
-def test_two_headers_sign_nobody_in(store: Store) -> None:
-    with reached(served(store, sign_in=Names())) as client:
+def test_two_authorization_headers_sign_nobody_in(store: Store) -> None:
+    with open_gateway_client(make_app(store, sign_in=NameSignIn())) as client:
         headers = [("Authorization", "Basic eve"), ("Authorization", "Name alice")]
-        refused(client.get("/conversations", headers=headers), 401)
+        expect_error(client.get("/conversations", headers=headers), 401)
 
 
-def test_api_gateway_asks_the_pool_for_every_route_but_the_two(store: Store) -> None:
-    app = served(store, authorizer=POOL)
+def test_every_route_except_the_public_two_has_the_authorizer(store: Store) -> None:
+    app = make_app(store, authorizer=POOL)
     without = {
         path
         for path, methods in app.routes.items()
@@ -468,18 +479,20 @@ def test_api_gateway_asks_the_pool_for_every_route_but_the_two(store: Store) -> 
     assert without == {"/", "/health"}
 
 
-# Long answers -----------------------------------------------------------------------------------
+# Long responses -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "🧠", '"', "\x00"], ids=ascii)
-def test_no_page_is_longer_than_a_function_may_answer(store: Store, letter: str) -> None:
-    messages = [Message.user(f"{n} " + letter * (MESSAGE_CHARACTERS - 4)) for n in range(LIMIT)]
+def test_no_page_is_longer_than_a_function_may_return(store: Store, letter: str) -> None:
+    messages = [
+        Message.user(f"{n} " + letter * (MAX_MESSAGE_CHARACTERS - 4)) for n in range(MAX_PAGE_SIZE)
+    ]
     store.append("long", messages, owner="bob")
     store.append("long", [Message.user("the last")])
-    with reached(served(store)) as client:
-        page = shown(client, "long")
-        told = talk(page)
+    with open_gateway_client(make_app(store)) as client:
+        page = read_conversation(client, "long")
+        told = transcript(page)
         while "next" in page:
-            page = shown(client, "long", before=page["next"])
-            told = talk(page) + told
+            page = read_conversation(client, "long", before=page["next"])
+            told = transcript(page) + told
     assert [text for _, text in told] == [message.content for message in messages] + ["the last"]

@@ -1,4 +1,4 @@
-"""The Chalice server keeps the HTTP contract: by ``chalice local`` and by events of API Gateway."""
+"""The Chalice server fulfils the HTTP contract: ``chalice local`` and API Gateway's events."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,10 +8,10 @@ from chalice.app import Chalice
 
 from tests.http.contract import AddressContract, CommonContract
 from tests.http.cors_contract import SITE, CORSContract, NoCORSContract
+from tests.http.invalid_input_contract import BytesContract
 from tests.http.key_contract import TwoKeysContract
-from tests.http.refusal_contract import BytesContract
 from tests.serverless.chalice_local import ChaliceLocal
-from tests.serverless.gateway import Gateway, deployed
+from tests.serverless.gateway import Gateway, app_factory
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def of_a_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaliceLocal
 @pytest.fixture(scope="module")
 def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Chalice]]:
     store = f"sqlite:///{tmp_path_factory.mktemp('events') / 'chatledger.db'}"
-    with deployed(CHATLEDGER_STORE=store, CHATLEDGER_OFFLINE_PACE="0") as make:
+    with app_factory(CHATLEDGER_STORE=store, CHATLEDGER_OFFLINE_PACE="0") as make:
         yield make
 
 
@@ -54,7 +54,7 @@ def of_a_stage(make: Callable[[], Chalice]) -> Gateway:
 
 
 class TestChaliceLocal(CommonContract, BytesContract):
-    """It asks for no address under a route, and hands on one header of each name."""
+    """``chalice local`` rejects paths below a route and passes on one header of each name."""
 
     @pytest.fixture
     def url(self, local: ChaliceLocal) -> str:
@@ -62,7 +62,7 @@ class TestChaliceLocal(CommonContract, BytesContract):
 
 
 class TestPlainEvents(CommonContract, AddressContract, TwoKeysContract):
-    """API Gateway mends what is not UTF-8 in a body that it hands on as text."""
+    """API Gateway replaces invalid UTF-8 in bodies that it passes on as text."""
 
     @pytest.fixture
     def client(self, plain: Gateway) -> Iterator[httpx.Client]:

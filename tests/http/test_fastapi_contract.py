@@ -1,4 +1,4 @@
-"""The FastAPI server keeps the HTTP contract: the real one, in a process, over a socket."""
+"""The FastAPI server fulfils the HTTP contract, as a process, over a socket."""
 
 import json
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.http.bad_input import BODY_BYTES
-from tests.http.client import JSON, MARKER, refused, said, someone
+from tests.http.bad_input import MAX_BODY_BYTES
+from tests.http.client import JSON, MARKER, expect_error, new_user, send_message
 from tests.http.contract import HTTPContract
 from tests.http.cors_contract import SITE, CORSContract, NoCORSContract
 from tests.http.streaming_contract import StreamingContract
@@ -59,22 +59,22 @@ class TestCORS(CORSContract):
 
 @pytest.mark.parametrize("path", ["/chat", "/chat/stream", "/conversations"])
 def test_a_body_of_unknown_length_has_the_same_limit(client: httpx.Client, path: str) -> None:
-    body = json.dumps({"message": MARKER, "user_id": someone()}).encode()
+    body = json.dumps({"message": MARKER, "user_id": new_user()}).encode()
 
     def in_chunks() -> Iterator[bytes]:
         yield body
-        for _ in range(BODY_BYTES // 1024):
+        for _ in range(MAX_BODY_BYTES // 1024):
             yield b" " * 1024
 
-    refused(client.post(path, content=in_chunks(), headers=JSON), 413)
+    expect_error(client.post(path, content=in_chunks(), headers=JSON), 413)
 
 
-def test_no_word_of_a_one_off_answer_is_in_the_file(client: httpx.Client, quick: Server) -> None:
+def test_one_off_messages_are_not_in_the_database_file(client: httpx.Client, quick: Server) -> None:
     def stored(text: str) -> bool:
         return any(text.encode() in file.read_bytes() for file in quick.folder.glob("*.db*"))
 
-    said(client, "a secret of mine: halibut")
-    said(client, "a secret of mine: halibut", user_id=someone(), save_history=False)
-    said(client, "no secret: mackerel", save_history=True)
+    send_message(client, "a secret of mine: halibut")
+    send_message(client, "a secret of mine: halibut", user_id=new_user(), save_history=False)
+    send_message(client, "no secret: mackerel", save_history=True)
     assert stored("mackerel")
     assert not stored("halibut")

@@ -1,4 +1,4 @@
-"""The page at ``/``, as somebody in front of a real Chromium meets it, over a real server."""
+"""The page at ``/``, in a real Chromium, served by a real server."""
 
 import re
 from typing import Any
@@ -8,18 +8,18 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-from tests.http.client import connected, created, said, someone
+from tests.http.client import create_conversation, new_user, open_client, send_message
 from tests.serving import Server, StartServer
 
-AT_ONCE, SLOWLY = "0", "0.1"
-"""Seconds that the model takes for a word; slowly where somebody wants to interrupt it."""
+QUICKLY, SLOWLY = "0", "0.1"
+"""Seconds that the model takes per word; slowly if the test interrupts the reply."""
 LONG_QUESTION = "Hi, I am Bob and I would like to hear all that you can do"
-"""What the offline model answers in some 50 words."""
+"""A message that the offline model answers with about 50 words."""
 
 
 @pytest.fixture(scope="module")
 def server(start_server: StartServer) -> Server:
-    return start_server(CHATLEDGER_OFFLINE_PACE=AT_ONCE)
+    return start_server(CHATLEDGER_OFFLINE_PACE=QUICKLY)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def url(server: Server) -> str:
 
 
 class Visitor:
-    """What somebody does on the page, and where they look."""
+    """A user of the page: actions, and locators of what the user sees."""
 
     def __init__(self, page: Page, url: str) -> None:
         self.page = page
@@ -41,33 +41,33 @@ class Visitor:
         self.box = page.get_by_role("textbox", name="Your message")
         self.messages = page.locator(".message")
         self.replies = page.locator(".message.assistant")
-        self.being_written = page.locator(".message.replying")
+        self.pending = page.locator(".message.replying")
         self.rows = page.get_by_role("navigation").get_by_role("listitem")
         self.notice = page.get_by_role("alert")
         self.stop = page.get_by_role("button", name="Stop")
         self.heading = page.get_by_role("heading", level=1)
 
-    def comes(self, *, as_user: str) -> "Visitor":
+    def visit(self, *, as_user: str) -> "Visitor":
         self.page.goto(self.url)
-        self.becomes(as_user)
+        self.switch_user(as_user)
         return self
 
-    def opens(self, place: str) -> None:
-        self.page.goto(f"{self.url}/#{address(place)}")
+    def open_conversation(self, conversation_id: str) -> None:
+        self.page.goto(f"{self.url}/#{address(conversation_id)}")
 
-    def becomes(self, user: str) -> None:
+    def switch_user(self, user: str) -> None:
         self.page.get_by_role("button", name="Change").click()
         self.page.get_by_role("textbox", name="Your name or id").fill(user)
         self.page.get_by_role("button", name="Save").click()
         expect(self.page.locator("#who")).to_have_text(user)
 
-    def says(self, text: str) -> None:
-        """Say it and wait for the end of the reply."""
+    def send(self, text: str) -> None:
+        """Send a message and wait for the end of the reply."""
         before = self.replies.count()
         self.box.fill(text)
         self.box.press("Enter")
         expect(self.replies).to_have_count(before + 1)
-        expect(self.being_written).to_have_count(0)
+        expect(self.pending).to_have_count(0)
 
     def row(self, title: str) -> Locator:
         return self.rows.filter(has_text=title)
@@ -76,9 +76,9 @@ class Visitor:
         return self.page.locator(":focus")
 
 
-def address(place: str) -> str:
-    """What stands behind the # for a conversation."""
-    return f"c={quote(place, safe='')}"
+def address(conversation_id: str) -> str:
+    """Return the fragment of a conversation's address, without the #."""
+    return f"c={quote(conversation_id, safe='')}"
 
 
 @pytest.fixture
@@ -87,66 +87,68 @@ def visitor(page: Page, server: Server) -> Visitor:
 
 
 @pytest.fixture
-def patient(page: Page, slow_server: Server) -> Visitor:
-    """A visitor to the server whose model takes its time."""
+def slow_visitor(page: Page, slow_server: Server) -> Visitor:
+    """A visitor to the server with the slow model."""
     return Visitor(page, slow_server.url)
 
 
-def told(client: httpx.Client, user: str, *messages: str, **fields: Any) -> str:
-    """A conversation in which the user said ``messages``."""
+def create_conversation_with(client: httpx.Client, user: str, *messages: str, **fields: Any) -> str:
+    """Create a conversation with ``messages`` of the user, and return its id."""
     for message in messages:
-        fields["conversation_id"] = said(client, message, user_id=user, **fields)["conversation_id"]
-    place: str = fields["conversation_id"]
-    return place
+        fields["conversation_id"] = send_message(client, message, user_id=user, **fields)[
+            "conversation_id"
+        ]
+    conversation_id: str = fields["conversation_id"]
+    return conversation_id
 
 
-# Talking
+# Sending messages
 
 
-def test_a_reply_streams_in(patient: Visitor) -> None:
-    patient.comes(as_user=someone())
-    patient.box.fill(LONG_QUESTION)
-    patient.box.press("Enter")
-    expect(patient.box).to_be_empty()
-    expect(patient.messages.first).to_contain_text(LONG_QUESTION)
-    text = patient.being_written.locator(".text")
+def test_a_reply_is_shown_while_it_streams_in(slow_visitor: Visitor) -> None:
+    slow_visitor.visit(as_user=new_user())
+    slow_visitor.box.fill(LONG_QUESTION)
+    slow_visitor.box.press("Enter")
+    expect(slow_visitor.box).to_be_empty()
+    expect(slow_visitor.messages.first).to_contain_text(LONG_QUESTION)
+    text = slow_visitor.pending.locator(".text")
     expect(text).not_to_be_empty()
     early = text.inner_text()
-    expect(patient.being_written).to_have_count(0)
-    whole = patient.replies.last.locator(".text").inner_text()
-    assert whole.startswith(early)
-    assert len(whole) > len(early)
+    expect(slow_visitor.pending).to_have_count(0)
+    complete = slow_visitor.replies.last.locator(".text").inner_text()
+    assert complete.startswith(early)
+    assert len(complete) > len(early)
 
 
-def test_what_was_said_is_there_after_a_reload(visitor: Visitor) -> None:
-    visitor.comes(as_user=someone())
-    visitor.says("My boat is called Halibut")
+def test_messages_are_still_there_after_a_reload(visitor: Visitor) -> None:
+    visitor.visit(as_user=new_user())
+    visitor.send("My boat is called Halibut")
     before = visitor.messages.locator(".text").all_inner_texts()
     visitor.page.reload()
     expect(visitor.messages.locator(".text")).to_have_text(before)
 
 
-def test_it_is_remembered_after_the_server_was_killed(
+def test_a_conversation_continues_after_the_server_was_killed(
     page: Page, start_server: StartServer
 ) -> None:
-    server = start_server(CHATLEDGER_OFFLINE_PACE=AT_ONCE)
-    visitor = Visitor(page, server.url).comes(as_user=someone())
-    visitor.says("Hi, I am Bob")
-    place = page.url
+    server = start_server(CHATLEDGER_OFFLINE_PACE=QUICKLY)
+    visitor = Visitor(page, server.url).visit(as_user=new_user())
+    visitor.send("Hi, I am Bob")
+    url = page.url
     page.goto("about:blank")
     server.restart()
-    page.goto(place)
+    page.goto(url)
     expect(visitor.messages.first).to_contain_text("Hi, I am Bob")
-    visitor.says("What is my name?")
+    visitor.send("What is my name?")
     expect(visitor.replies.last).to_contain_text("Bob")
 
 
-def test_what_users_write_is_shown_as_text(visitor: Visitor, client: httpx.Client) -> None:
-    user = someone()
+def test_user_input_is_shown_as_text(visitor: Visitor, client: httpx.Client) -> None:
+    user = new_user()
     attack = "<script>window.owned = 1</script><img src=x onerror='window.owned = 1'>"
-    created(client, user_id=user, title=attack)
-    visitor.comes(as_user=user)
-    visitor.says(attack)
+    create_conversation(client, user_id=user, title=attack)
+    visitor.visit(as_user=user)
+    visitor.send(attack)
     visitor.page.reload()
     expect(visitor.messages.first.locator(".text")).to_have_text(attack)
     expect(visitor.row(attack).first).to_be_visible()
@@ -154,8 +156,8 @@ def test_what_users_write_is_shown_as_text(visitor: Visitor, client: httpx.Clien
     assert visitor.page.evaluate("window.owned") is None
 
 
-def test_lines_and_spaces_are_kept(visitor: Visitor) -> None:
-    visitor.comes(as_user=someone())
+def test_line_breaks_and_spaces_are_preserved(visitor: Visitor) -> None:
+    visitor.visit(as_user=new_user())
     visitor.box.press_sequentially("first")
     visitor.box.press("Shift+Enter")
     visitor.box.press_sequentially("  second")
@@ -167,95 +169,101 @@ def test_lines_and_spaces_are_kept(visitor: Visitor) -> None:
 
 
 def test_blank_text_is_not_sent(visitor: Visitor) -> None:
-    visitor.comes(as_user=someone())
+    visitor.visit(as_user=new_user())
     visitor.box.fill(" \n ")
     visitor.box.press("Enter")
     expect(visitor.box).to_have_value(" \n ")
     expect(visitor.messages).to_have_count(0)
 
 
-def test_a_stopped_reply_keeps_what_was_said(patient: Visitor) -> None:
-    patient.comes(as_user=someone())
-    patient.box.fill(LONG_QUESTION)
-    patient.box.press("Enter")
-    expect(patient.being_written.locator(".text")).not_to_be_empty()
-    patient.stop.click()
-    expect(patient.being_written).to_have_count(0)
-    expect(patient.stop).to_be_hidden()
-    expect(patient.replies.last).to_contain_text("Stopped")
-    expect(patient.box).to_be_focused()
-    seen = patient.replies.last.locator(".text").inner_text()
-    with connected(patient.url) as client:
-        whole = said(client, LONG_QUESTION, user_id=someone())["response"]
+def test_a_stopped_reply_keeps_its_text_so_far(slow_visitor: Visitor) -> None:
+    slow_visitor.visit(as_user=new_user())
+    slow_visitor.box.fill(LONG_QUESTION)
+    slow_visitor.box.press("Enter")
+    expect(slow_visitor.pending.locator(".text")).not_to_be_empty()
+    slow_visitor.stop.click()
+    expect(slow_visitor.pending).to_have_count(0)
+    expect(slow_visitor.stop).to_be_hidden()
+    expect(slow_visitor.replies.last).to_contain_text("Stopped")
+    expect(slow_visitor.box).to_be_focused()
+    seen = slow_visitor.replies.last.locator(".text").inner_text()
+    with open_client(slow_visitor.url) as client:
+        complete = send_message(client, LONG_QUESTION, user_id=new_user())["response"]
     assert seen
-    assert whole.startswith(seen)
-    assert seen != whole
+    assert complete.startswith(seen)
+    assert seen != complete
 
 
-def test_a_stopped_reply_is_still_there_later(patient: Visitor) -> None:
-    patient.comes(as_user=someone())
-    patient.box.fill(LONG_QUESTION)
-    patient.box.press("Enter")
-    expect(patient.being_written.locator(".text")).not_to_be_empty()
-    patient.box.press("Escape")
-    expect(patient.being_written).to_have_count(0)
-    seen = patient.replies.last.locator(".text").inner_text()
-    # Until the server has noticed, the reply is not there to be read.
-    patient.page.reload()
-    expect(patient.messages.first).to_be_visible()
-    again = patient.page.get_by_role("button", name="Look again")
+def test_a_stopped_reply_is_still_there_later(slow_visitor: Visitor) -> None:
+    slow_visitor.visit(as_user=new_user())
+    slow_visitor.box.fill(LONG_QUESTION)
+    slow_visitor.box.press("Enter")
+    expect(slow_visitor.pending.locator(".text")).not_to_be_empty()
+    slow_visitor.box.press("Escape")
+    expect(slow_visitor.pending).to_have_count(0)
+    seen = slow_visitor.replies.last.locator(".text").inner_text()
+    # The reply appears once the server has noticed the disconnect.
+    slow_visitor.page.reload()
+    expect(slow_visitor.messages.first).to_be_visible()
+    again = slow_visitor.page.get_by_role("button", name="Check again")
     for _ in range(20):
         if not again.is_visible():
             break
         again.click()
-        expect(patient.messages.first).to_be_visible()
-    expect(patient.replies).to_have_count(1)
-    expect(patient.replies.first).to_contain_text(seen)
-    expect(patient.replies.first).to_contain_text("Stopped")
+        expect(slow_visitor.messages.first).to_be_visible()
+    expect(slow_visitor.replies).to_have_count(1)
+    expect(slow_visitor.replies.first).to_contain_text(seen)
+    expect(slow_visitor.replies.first).to_contain_text("Stopped")
 
 
-def test_a_reply_goes_on_while_another_conversation_is_shown(patient: Visitor) -> None:
-    patient.comes(as_user=someone())
-    patient.box.fill(LONG_QUESTION)
-    patient.box.press("Enter")
-    expect(patient.being_written.locator(".text")).not_to_be_empty()
-    patient.page.get_by_role("button", name="New conversation").click()
-    expect(patient.messages).to_have_count(0)
-    expect(patient.stop).to_be_hidden()
-    patient.page.go_back()
-    expect(patient.messages).to_have_count(2)
-    expect(patient.being_written).to_have_count(0)
-    shown = patient.messages.locator(".text").all_inner_texts()
-    patient.page.reload()
-    expect(patient.messages.locator(".text")).to_have_text(shown)
+def test_a_reply_continues_while_another_conversation_is_shown(slow_visitor: Visitor) -> None:
+    slow_visitor.visit(as_user=new_user())
+    slow_visitor.box.fill(LONG_QUESTION)
+    slow_visitor.box.press("Enter")
+    expect(slow_visitor.pending.locator(".text")).not_to_be_empty()
+    slow_visitor.page.get_by_role("button", name="New conversation").click()
+    expect(slow_visitor.messages).to_have_count(0)
+    expect(slow_visitor.stop).to_be_hidden()
+    slow_visitor.page.go_back()
+    expect(slow_visitor.messages).to_have_count(2)
+    expect(slow_visitor.pending).to_have_count(0)
+    texts = slow_visitor.messages.locator(".text").all_inner_texts()
+    slow_visitor.page.reload()
+    expect(slow_visitor.messages.locator(".text")).to_have_text(texts)
 
 
 # Finding conversations again
 
 
 def test_the_list_shows_newest_activity_first(visitor: Visitor, client: httpx.Client) -> None:
-    user = someone()
-    apples, pears, plums = (told(client, user, what) for what in ("apples", "pears", "plums"))
-    visitor.comes(as_user=user)
+    user = new_user()
+    apples, pears, plums = (
+        create_conversation_with(client, user, what) for what in ("apples", "pears", "plums")
+    )
+    visitor.visit(as_user=user)
     expect(visitor.rows).to_have_count(3)
-    assert places(visitor) == [address(place) for place in (plums, pears, apples)]
+    assert listed_addresses(visitor) == [
+        address(conversation_id) for conversation_id in (plums, pears, apples)
+    ]
     visitor.rows.last.get_by_role("link").click()
     expect(visitor.messages.first).to_contain_text("apples")
-    visitor.says("more apples")
+    visitor.send("more apples")
     expect(visitor.rows.first.get_by_role("link")).to_have_attribute("href", f"#{address(apples)}")
-    assert places(visitor) == [address(place) for place in (apples, plums, pears)]
+    assert listed_addresses(visitor) == [
+        address(conversation_id) for conversation_id in (apples, plums, pears)
+    ]
 
 
-def places(visitor: Visitor) -> list[str]:
+def listed_addresses(visitor: Visitor) -> list[str]:
     links = visitor.rows.get_by_role("link").all()
     return [(link.get_attribute("href") or "").removeprefix("#") for link in links]
 
 
 def test_older_conversations_are_loaded_on_demand(visitor: Visitor, client: httpx.Client) -> None:
-    user = someone()
+    user = new_user()
     for n in range(35):
-        created(client, user_id=user, title=f"number {n}")
-    visitor.comes(as_user=user)
+        create_conversation(client, user_id=user, title=f"number {n}")
+    visitor.visit(as_user=user)
     expect(visitor.rows).to_have_count(30)
     visitor.page.get_by_role("button", name="Older conversations").click()
     expect(visitor.rows).to_have_count(35)
@@ -263,13 +271,13 @@ def test_older_conversations_are_loaded_on_demand(visitor: Visitor, client: http
     assert titles == [f"number {n}" for n in reversed(range(35))]
 
 
-def test_back_and_forward_go_from_conversation_to_conversation(
+def test_back_and_forward_switch_between_conversations(
     visitor: Visitor, client: httpx.Client
 ) -> None:
-    user = someone()
+    user = new_user()
     for what in ("apples", "pears"):
-        told(client, user, what)
-    visitor.comes(as_user=user)
+        create_conversation_with(client, user, what)
+    visitor.visit(as_user=user)
     visitor.rows.nth(0).get_by_role("link").click()
     expect(visitor.messages.first).to_contain_text("pears")
     visitor.rows.nth(1).get_by_role("link").click()
@@ -284,29 +292,32 @@ def test_back_and_forward_go_from_conversation_to_conversation(
 
 
 @pytest.mark.parametrize(
-    "place", ["a/b/c", "Gespräch 日本語 🧠", "100%25 #c=x&c=y?", "a+b", "../health", "'\"<b>"]
+    "conversation_id",
+    ["a/b/c", "Gespräch 日本語 🧠", "100%25 #c=x&c=y?", "a+b", "../health", "'\"<b>"],
 )
 def test_a_conversation_opens_whatever_its_id(
-    visitor: Visitor, client: httpx.Client, place: str
+    visitor: Visitor, client: httpx.Client, conversation_id: str
 ) -> None:
-    user = someone()
-    place = f"{place} {user}"
-    told(client, user, "apples", conversation_id=place)
-    visitor.comes(as_user=user)
+    user = new_user()
+    conversation_id = f"{conversation_id} {user}"
+    create_conversation_with(client, user, "apples", conversation_id=conversation_id)
+    visitor.visit(as_user=user)
     visitor.rows.get_by_role("link").click()
     expect(visitor.messages.first).to_contain_text("apples")
-    visitor.says("pears")
+    visitor.send("pears")
     visitor.page.reload()
     expect(visitor.messages).to_have_count(4)
     expect(visitor.rows).to_have_count(1)
 
 
-def test_a_long_history_loads_earlier_messages_and_stays_where_it_was_read(
+def test_loading_earlier_messages_keeps_the_scroll_position(
     visitor: Visitor, client: httpx.Client
 ) -> None:
-    user = someone()
-    place = told(client, user, *(f"This is message {n}." for n in range(60)))
-    visitor.comes(as_user=user)
+    user = new_user()
+    conversation_id = create_conversation_with(
+        client, user, *(f"This is message {n}." for n in range(60))
+    )
+    visitor.visit(as_user=user)
     visitor.rows.get_by_role("link").click()
     expect(visitor.messages).to_have_count(50)
     expect(visitor.messages.last).to_be_in_viewport()
@@ -325,37 +336,37 @@ def test_a_long_history_loads_earlier_messages_and_stays_where_it_was_read(
     expect(earlier).to_be_hidden()
     said_so_far = visitor.page.locator(".message.user .text").all_inner_texts()
     assert said_so_far == [f"This is message {n}." for n in range(60)]
-    assert visitor.page.url.endswith(address(place))
+    assert visitor.page.url.endswith(address(conversation_id))
 
 
-def test_the_end_stays_in_view_unless_one_scrolls_away(patient: Visitor) -> None:
-    patient.page.set_viewport_size({"width": 800, "height": 320})
-    patient.comes(as_user=someone())
-    patient.says("Hello")
-    patient.box.fill(LONG_QUESTION)
-    patient.box.press("Enter")
-    expect(patient.being_written.locator(".text")).not_to_be_empty()
-    expect(patient.being_written).to_be_in_viewport()
-    expect(patient.messages.first).not_to_be_in_viewport()
-    patient.page.locator("#scroller").hover()
-    patient.page.mouse.wheel(0, -2000)
-    latest = patient.page.get_by_role("button", name="Latest")
+def test_the_end_stays_in_view_unless_the_user_scrolls_away(slow_visitor: Visitor) -> None:
+    slow_visitor.page.set_viewport_size({"width": 800, "height": 320})
+    slow_visitor.visit(as_user=new_user())
+    slow_visitor.send("Hello")
+    slow_visitor.box.fill(LONG_QUESTION)
+    slow_visitor.box.press("Enter")
+    expect(slow_visitor.pending.locator(".text")).not_to_be_empty()
+    expect(slow_visitor.pending).to_be_in_viewport()
+    expect(slow_visitor.messages.first).not_to_be_in_viewport()
+    slow_visitor.page.locator("#scroller").hover()
+    slow_visitor.page.mouse.wheel(0, -2000)
+    latest = slow_visitor.page.get_by_role("button", name="Latest")
     expect(latest).to_be_visible()
-    expect(patient.being_written).to_have_count(0)
-    expect(patient.replies.last).not_to_be_in_viewport()
+    expect(slow_visitor.pending).to_have_count(0)
+    expect(slow_visitor.replies.last).not_to_be_in_viewport()
     latest.click()
-    expect(patient.replies.last).to_be_in_viewport()
+    expect(slow_visitor.replies.last).to_be_in_viewport()
     expect(latest).to_be_hidden()
 
 
-def test_a_deleted_conversation_is_gone(visitor: Visitor, client: httpx.Client) -> None:
-    user = someone()
+def test_a_deleted_conversation_no_longer_exists(visitor: Visitor, client: httpx.Client) -> None:
+    user = new_user()
     for title in ("apples", "pears"):
-        created(client, user_id=user, title=title)
-    visitor.comes(as_user=user)
+        create_conversation(client, user_id=user, title=title)
+    visitor.visit(as_user=user)
     visitor.row("apples").get_by_role("link").click()
     expect(visitor.heading).to_have_text("apples")
-    visitor.says("I like apples")
+    visitor.send("I like apples")
 
     visitor.row("apples").hover()
     visitor.page.get_by_role("button", name="Delete “apples”").click()
@@ -374,60 +385,62 @@ def test_a_deleted_conversation_is_gone(visitor: Visitor, client: httpx.Client) 
     expect(visitor.messages).to_have_count(0)
 
 
-# Who one is
+# The user
 
 
-def test_the_page_gives_itself_a_user_and_keeps_it(visitor: Visitor) -> None:
+def test_the_page_makes_up_a_user_and_keeps_it(visitor: Visitor) -> None:
     visitor.page.goto(visitor.url)
     who = visitor.page.locator("#who")
     expect(who).to_have_text(re.compile(r"^web-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"))
     name = who.inner_text()
-    visitor.says("Hello")
+    visitor.send("Hello")
     visitor.page.reload()
     expect(who).to_have_text(name)
     expect(visitor.rows).to_have_count(1)
 
 
-def test_another_user_sees_nothing_of_it(visitor: Visitor, client: httpx.Client) -> None:
-    bob, ann = someone(), someone()
-    told(client, bob, "a secret of mine")
-    visitor.comes(as_user=bob)
+def test_another_user_sees_none_of_the_conversations(
+    visitor: Visitor, client: httpx.Client
+) -> None:
+    bob, ann = new_user(), new_user()
+    create_conversation_with(client, bob, "a secret of mine")
+    visitor.visit(as_user=bob)
     visitor.rows.get_by_role("link").click()
     expect(visitor.messages.first).to_contain_text("a secret of mine")
-    visitor.becomes(ann)
+    visitor.switch_user(ann)
     expect(visitor.rows).to_have_count(0)
     expect(visitor.messages).to_have_count(0)
     expect(visitor.page.get_by_text("No conversations yet.")).to_be_visible()
     expect(visitor.page.get_by_text("a secret of mine")).to_have_count(0)
-    visitor.becomes(bob)
+    visitor.switch_user(bob)
     expect(visitor.rows).to_have_count(1)
 
 
 @pytest.mark.console_errors
-def test_the_address_of_a_conversation_opens_it_for_its_owner_alone(
+def test_the_address_of_a_conversation_works_only_for_its_owner(
     visitor: Visitor, client: httpx.Client
 ) -> None:
-    bob, ann = someone(), someone()
-    place = told(client, bob, "a secret of mine")
-    visitor.comes(as_user=ann)
-    visitor.opens(place)
+    bob, ann = new_user(), new_user()
+    conversation_id = create_conversation_with(client, bob, "a secret of mine")
+    visitor.visit(as_user=ann)
+    visitor.open_conversation(conversation_id)
     expect(visitor.notice).not_to_be_empty()
     expect(visitor.messages).to_have_count(0)
-    visitor.becomes(bob)
+    visitor.switch_user(bob)
     expect(visitor.messages.first).to_contain_text("a secret of mine")
     expect(visitor.notice).to_be_empty()
 
 
-# When things go wrong
+# Errors
 
 
 @pytest.mark.console_errors
-def test_a_server_that_is_down_is_told_in_words_and_nothing_typed_is_lost(
+def test_the_page_says_that_the_server_is_down_and_keeps_the_typed_text(
     page: Page, start_server: StartServer
 ) -> None:
-    server = start_server(CHATLEDGER_OFFLINE_PACE=AT_ONCE)
-    visitor = Visitor(page, server.url).comes(as_user=someone())
-    visitor.says("Hi, I am Bob")
+    server = start_server(CHATLEDGER_OFFLINE_PACE=QUICKLY)
+    visitor = Visitor(page, server.url).visit(as_user=new_user())
+    visitor.send("Hi, I am Bob")
     server.kill()
     visitor.box.fill("What is my name?")
     visitor.box.press("Enter")
@@ -443,46 +456,46 @@ def test_a_server_that_is_down_is_told_in_words_and_nothing_typed_is_lost(
 
 
 @pytest.mark.console_errors
-def test_a_server_that_dies_in_the_middle_of_a_reply_is_told_in_words(
+def test_the_page_says_that_the_server_crashed_during_a_reply(
     page: Page, start_server: StartServer
 ) -> None:
     server = start_server(CHATLEDGER_OFFLINE_PACE=SLOWLY)
-    visitor = Visitor(page, server.url).comes(as_user=someone())
+    visitor = Visitor(page, server.url).visit(as_user=new_user())
     visitor.box.fill(LONG_QUESTION)
     visitor.box.press("Enter")
-    expect(visitor.being_written.locator(".text")).not_to_be_empty()
+    expect(visitor.pending.locator(".text")).not_to_be_empty()
     server.kill()
-    expect(visitor.notice).to_contain_text("The connection broke before the reply was complete.")
-    expect(visitor.being_written).to_have_count(0)
-    expect(visitor.replies.last).to_contain_text("Broke off")
+    expect(visitor.notice).to_contain_text("The connection was lost before the reply was complete.")
+    expect(visitor.pending).to_have_count(0)
+    expect(visitor.replies.last).to_contain_text("Interrupted")
     server.restart()
-    page.get_by_role("button", name="Show what was kept").click()
+    page.get_by_role("button", name="Show what was saved").click()
     expect(visitor.messages).to_have_count(1)
     expect(visitor.notice).to_contain_text("There is no reply to the last message yet.")
 
 
 @pytest.mark.console_errors
-def test_what_the_server_refuses_is_told_in_its_words_and_given_back(visitor: Visitor) -> None:
-    visitor.comes(as_user=someone())
+def test_a_rejected_message_returns_to_the_box_with_the_servers_reason(visitor: Visitor) -> None:
+    visitor.visit(as_user=new_user())
     too_long = "x" * 300_000
     visitor.box.fill(too_long)
     visitor.box.press("Enter")
-    expect(visitor.notice).to_contain_text("What you wrote is back in the box.")
+    expect(visitor.notice).to_contain_text("Your message is back in the box.")
     assert visitor.box.input_value() == too_long
     expect(visitor.messages).to_have_count(0)
     visitor.page.get_by_role("button", name="Dismiss").click()
     expect(visitor.notice).to_be_empty()
 
 
-def test_what_is_said_to_a_conversation_still_loading_is_said_once_it_is_there(
+def test_a_message_typed_while_a_conversation_loads_is_sent_once_it_has_loaded(
     visitor: Visitor, client: httpx.Client
 ) -> None:
-    user = someone()
-    place = told(client, user, "apples")
-    visitor.comes(as_user=user)
+    user = new_user()
+    conversation_id = create_conversation_with(client, user, "apples")
+    visitor.visit(as_user=user)
     held: list[Route] = []
     visitor.page.route("**/conversations/*", lambda route: held.append(route))
-    visitor.opens(place)
+    visitor.open_conversation(conversation_id)
     visitor.box.fill("pears")
     visitor.box.press("Enter")
     expect(visitor.box).to_have_value("pears")
@@ -493,10 +506,10 @@ def test_what_is_said_to_a_conversation_still_loading_is_said_once_it_is_there(
     expect(visitor.box).to_be_empty()
 
 
-def test_what_is_typed_waits_in_its_conversation(visitor: Visitor, client: httpx.Client) -> None:
-    user = someone()
-    told(client, user, "apples")
-    visitor.comes(as_user=user)
+def test_each_conversation_keeps_its_own_draft(visitor: Visitor, client: httpx.Client) -> None:
+    user = new_user()
+    create_conversation_with(client, user, "apples")
+    visitor.visit(as_user=user)
     visitor.box.fill("a new thought")
     visitor.rows.get_by_role("link").click()
     expect(visitor.messages.first).to_contain_text("apples")
@@ -508,14 +521,14 @@ def test_what_is_typed_waits_in_its_conversation(visitor: Visitor, client: httpx
     expect(visitor.box).to_have_value("a new thought")
 
 
-# For everybody
+# Accessibility
 
 
-def test_it_works_by_keyboard_alone(visitor: Visitor, client: httpx.Client) -> None:
-    user = someone()
+def test_the_page_works_with_the_keyboard_alone(visitor: Visitor, client: httpx.Client) -> None:
+    user = new_user()
     for title in ("apples", "pears"):
-        created(client, user_id=user, title=title)
-    visitor.comes(as_user=user)
+        create_conversation(client, user_id=user, title=title)
+    visitor.visit(as_user=user)
     page, keys = visitor.page, visitor.page.keyboard
     expect(visitor.rows).to_have_count(2)
     page.reload()
@@ -533,7 +546,7 @@ def test_it_works_by_keyboard_alone(visitor: Visitor, client: httpx.Client) -> N
     keys.type("Hi, I am Bob")
     keys.press("Enter")
     expect(visitor.replies).to_have_count(1)
-    expect(visitor.being_written).to_have_count(0)
+    expect(visitor.pending).to_have_count(0)
     expect(visitor.box).to_be_focused()
 
     tab_until(visitor, "button", "Delete “apples”")
@@ -546,7 +559,7 @@ def test_it_works_by_keyboard_alone(visitor: Visitor, client: httpx.Client) -> N
 
     tab_until(visitor, "button", "Change")
     keys.press("Enter")
-    keys.type(someone())
+    keys.type(new_user())
     keys.press("Enter")
     expect(visitor.rows).to_have_count(0)
     expect(visitor.box).to_be_focused()
@@ -562,8 +575,8 @@ def tab_until(visitor: Visitor, role: Any, name: str) -> None:
 
 
 def test_a_reply_is_read_aloud_in_sentences(visitor: Visitor) -> None:
-    visitor.comes(as_user=someone())
-    visitor.says("Hi, I am Bob")
+    visitor.visit(as_user=new_user())
+    visitor.send("Hi, I am Bob")
     spoken = visitor.page.get_by_role("log")
     expect(spoken).to_have_attribute("aria-live", "polite")
     reply = visitor.replies.last.locator(".text").inner_text()
@@ -571,12 +584,10 @@ def test_a_reply_is_read_aloud_in_sentences(visitor: Visitor) -> None:
     assert reply.split() == words.split()[-len(reply.split()) :]
 
 
-def test_everything_one_can_press_or_fill_has_a_name(
-    visitor: Visitor, client: httpx.Client
-) -> None:
-    user = someone()
-    told(client, user, "apples")
-    visitor.comes(as_user=user)
+def test_every_control_has_an_accessible_name(visitor: Visitor, client: httpx.Client) -> None:
+    user = new_user()
+    create_conversation_with(client, user, "apples")
+    visitor.visit(as_user=user)
     expect(visitor.rows).to_have_count(1)
     for role in ("button", "link", "textbox", "region", "navigation", "log"):
         nameless = visitor.page.get_by_role(role, name=re.compile(r"^\s*$"))
@@ -590,33 +601,33 @@ def test_a_phone_scrolls_in_one_direction_only(browser: Browser, server: Server)
     try:
         visitor = Visitor(page, server.url)
         page.goto(server.url)
-        visitor.says("x" * 300 + " " + "https://example.invalid/" + "y" * 300)
+        visitor.send("x" * 300 + " " + "https://example.invalid/" + "y" * 300)
         page.get_by_role("button", name="Conversations").tap()
         expect(visitor.rows).to_have_count(1)
         expect(visitor.rows.first).to_be_in_viewport()
         expect(page.get_by_role("button", name="Close the list")).to_be_focused()
-        assert widest(page) <= 320
+        assert widest_scroll_width(page) <= 320
         visitor.rows.get_by_role("link").tap()
         expect(visitor.rows.first).to_be_hidden()
         expect(visitor.messages).to_have_count(2)
-        assert widest(page) <= 320
+        assert widest_scroll_width(page) <= 320
         for part in ("#box", "#send", ".message.user .text", ".message.assistant .text"):
-            place = page.locator(part).bounding_box()
-            assert place
-            assert place["x"] >= 0
-            assert place["x"] + place["width"] <= 320
+            rectangle = page.locator(part).bounding_box()
+            assert rectangle
+            assert rectangle["x"] >= 0
+            assert rectangle["x"] + rectangle["width"] <= 320
     finally:
         context.close()
 
 
-def widest(page: Page) -> int:
+def widest_scroll_width(page: Page) -> int:
     width: int = page.evaluate(
         "Math.max(...['html', 'body', '#scroller'].map(s => document.querySelector(s).scrollWidth))"
     )
     return width
 
 
-def test_it_is_light_or_dark_as_the_system_is(visitor: Visitor) -> None:
+def test_the_page_follows_the_systems_color_scheme(visitor: Visitor) -> None:
     visitor.page.emulate_media(color_scheme="light")
     visitor.page.goto(visitor.url)
     brightness = """() => {
@@ -629,14 +640,14 @@ def test_it_is_light_or_dark_as_the_system_is(visitor: Visitor) -> None:
     assert visitor.page.evaluate(brightness) < -500
 
 
-# What holds of it all
+# Requests and events
 
 
-def test_no_request_goes_anywhere_but_to_the_server(visitor: Visitor) -> None:
+def test_the_page_sends_requests_only_to_its_server(visitor: Visitor) -> None:
     asked: list[str] = []
     visitor.page.on("request", lambda request: asked.append(request.url))
-    visitor.comes(as_user=someone())
-    visitor.says("Hello, please load https://example.invalid/image.png")
+    visitor.visit(as_user=new_user())
+    visitor.send("Hello, please load https://example.invalid/image.png")
     visitor.page.reload()
     expect(visitor.messages).to_have_count(2)
     elsewhere = [url for url in asked if not url.startswith((f"{visitor.url}/", "data:"))]
@@ -644,7 +655,7 @@ def test_no_request_goes_anywhere_but_to_the_server(visitor: Visitor) -> None:
     assert elsewhere == []
 
 
-def test_the_browser_is_told_to_run_nothing_but_the_page(server: Server) -> None:
+def test_the_content_security_policy_allows_only_the_page(server: Server) -> None:
     response = httpx.get(server.url, headers={"Accept": "text/html"}, trust_env=False)
     policy = response.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
@@ -652,7 +663,7 @@ def test_the_browser_is_told_to_run_nothing_but_the_page(server: Server) -> None
     assert "unsafe" not in policy
 
 
-def test_events_are_read_whole_however_their_bytes_are_cut(visitor: Visitor) -> None:
+def test_events_are_parsed_however_their_bytes_are_split(visitor: Visitor) -> None:
     stream = (
         ": ping\n\n"
         'event: start\r\ndata: {"a": "é🧠"}\r\n\r\n'
@@ -664,7 +675,7 @@ def test_events_are_read_whole_however_their_bytes_are_cut(visitor: Visitor) -> 
     )
     visitor.page.goto(visitor.url)
     read = """async ([text, size]) => {
-      const { events } = await import("/page/server.js");
+      const { parseEvents } = await import("/page/server.js");
       const bytes = new TextEncoder().encode(text);
       const source = new ReadableStream({
         start(controller) {
@@ -675,7 +686,7 @@ def test_events_are_read_whole_however_their_bytes_are_cut(visitor: Visitor) -> 
         },
       });
       const found = [];
-      for await (const { name, data } of events(source)) found.push([name, data]);
+      for await (const { name, data } of parseEvents(source)) found.push([name, data]);
       return found;
     }"""
     for size in (1, 2, 3, 5, 7, 1000):

@@ -1,12 +1,18 @@
-"""What the page says where the model does not answer, in a real Chromium over a real server."""
+"""The page when the model fails, in a real Chromium, served by a real server."""
 
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from chatledger.testing.bedrock_server import Answer, BedrockServer, BreaksOff, Fails, Says
-from tests.http.client import someone
+from chatledger.testing.bedrock_server import (
+    BedrockServer,
+    DropsConnection,
+    Fails,
+    Says,
+    ScriptedResponse,
+)
+from tests.http.client import new_user
 from tests.http.test_page import Visitor
 from tests.serving import Server, StartServer
 
@@ -27,31 +33,31 @@ def server(start_server: StartServer, bedrock: BedrockServer) -> Server:
 @pytest.fixture
 def visitor(page: Page, server: Server, bedrock: BedrockServer) -> Visitor:
     bedrock.reset()
-    return Visitor(page, server.url).comes(as_user=someone())
+    return Visitor(page, server.url).visit(as_user=new_user())
 
 
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fails("AccessDeniedException", SECRET), "The model does not take this conversation"),
-        (BreaksOff(after=2), "The model does not answer; try again later."),
+        (Fails("AccessDeniedException", SECRET), "The model does not accept this conversation"),
+        (DropsConnection(after=2), "The model is not available; try again later."),
     ],
     ids=["refused", "broken off"],
 )
-def test_it_says_in_plain_words_what_went_wrong_and_the_next_message_is_answered(
-    visitor: Visitor, bedrock: BedrockServer, fault: Answer, words: str
+def test_the_page_explains_a_model_error_and_the_next_message_is_answered(
+    visitor: Visitor, bedrock: BedrockServer, fault: ScriptedResponse, words: str
 ) -> None:
     bedrock.script(fault, Says("Here I am again."))
-    visitor.says("Hi, I am Bob")
+    visitor.send("Hi, I am Bob")
     expect(visitor.notice).to_contain_text(words)
     expect(visitor.page.locator("body")).not_to_contain_text(SECRET)
     expect(visitor.messages.first).to_contain_text("Hi, I am Bob")
-    visitor.says("Are you there?")
+    visitor.send("Are you there?")
     expect(visitor.replies.last).to_contain_text("Here I am again.")
     expect(visitor.notice).to_be_empty()
 
 
-def test_a_reply_that_was_cut_short_says_why(visitor: Visitor, bedrock: BedrockServer) -> None:
+def test_the_page_says_why_a_reply_was_cut_short(visitor: Visitor, bedrock: BedrockServer) -> None:
     bedrock.script(Says("Once upon a", stop_reason="max_tokens"))
-    visitor.says("Tell me a story")
+    visitor.send("Tell me a story")
     expect(visitor.replies.last).to_contain_text("Cut off at the length limit")

@@ -1,4 +1,4 @@
-"""A server that users sign in to: a real one, over a socket, beside an issuer of tokens."""
+"""A real server with sign-in, over a socket, and an issuer of tokens."""
 
 import json
 import sys
@@ -14,70 +14,70 @@ from starlette.routing import Mount, Route
 from chatledger.chat import Chat
 from chatledger.errors import InvalidArgument
 from chatledger.http.fastapi import create_app
-from chatledger.http.opening import open_sign_in
+from chatledger.http.sign_in import open_sign_in
 from chatledger.models import Models
 from chatledger.settings import Settings, read_settings
 from chatledger.stores.urls import open_async_store
-from tests.http.bad_input import table
+from tests.http.bad_input import named_params
 from tests.http.client import (
     JSON,
     MARKER,
     Fields,
-    answer_of,
-    at,
-    connected,
-    created,
-    deleted,
-    events,
-    ids,
-    refused,
-    said,
-    shown,
-    someone,
-    streamed,
-    survived,
-    whole,
+    conversation_ids,
+    conversation_path,
+    create_conversation,
+    delete_conversation,
+    expect_error,
+    expect_no_server_error,
+    new_user,
+    open_client,
+    open_stream,
+    read_conversation,
+    read_events,
+    read_reply,
+    send_message,
+    success_body,
 )
 from tests.http.tokens import (
     AUDIENCE,
     ISSUER,
     KeyServer,
+    auth_headers,
     bearer,
     claims,
-    headers,
     key_server,
-    rsa,
+    rsa_key,
     token,
 )
 from tests.serving import Server, StartServer
-from tests.test_imports import LOADED, run
-from tests.test_serve import ended
+from tests.test_imports import PRINT_LOADED, run
+from tests.test_serve import startup_error
 
-PLACE = "{conversation_id}"
+ID = "{conversation_id}"
 
-CLOSED = {
+PRIVATE_ROUTES = {
     "POST /chat": {"message": MARKER},
     "POST /chat/stream": {"message": MARKER},
     "POST /conversations": {"title": MARKER},
     "GET /conversations": None,
-    f"GET /conversations/{PLACE}": None,
-    f"DELETE /conversations/{PLACE}": None,
+    f"GET /conversations/{ID}": None,
+    f"DELETE /conversations/{ID}": None,
 }
-"""Each route that one must sign in for, and a body that it takes."""
-OF_ONE = {
-    "POST /chat": {"message": MARKER, "conversation_id": PLACE},
-    "POST /chat/stream": {"message": MARKER, "conversation_id": PLACE},
-    f"GET /conversations/{PLACE}": None,
-    f"DELETE /conversations/{PLACE}": None,
+"""The routes that need sign-in, each with a valid body."""
+CONVERSATION_ROUTES = {
+    "POST /chat": {"message": MARKER, "conversation_id": ID},
+    "POST /chat/stream": {"message": MARKER, "conversation_id": ID},
+    f"GET /conversations/{ID}": None,
+    f"DELETE /conversations/{ID}": None,
 }
-"""Each route that reaches a conversation."""
-OF_NONE = {"POST /conversations", "GET /conversations"}
-OPEN = {
+"""The routes that access one conversation, each with a valid body."""
+COLLECTION_ROUTES = {"POST /conversations", "GET /conversations"}
+PUBLIC_ROUTES = {
     *("GET /", "HEAD /", "GET /health", "HEAD /health"),
     *("GET /openapi.json", "HEAD /openapi.json", "/page"),
 }
 
-every_closed_route = pytest.mark.parametrize("route", CLOSED)
+every_private_route = pytest.mark.parametrize("route", PRIVATE_ROUTES)
 
 
 @pytest.fixture(scope="module")
@@ -98,37 +98,41 @@ def url(server: Server) -> str:
 
 @pytest.fixture
 def bob(url: str) -> Iterator[httpx.Client]:
-    yield from signed_in(url, someone())
+    yield from open_signed_in_client(url, new_user())
 
 
 @pytest.fixture
 def eve(url: str) -> Iterator[httpx.Client]:
-    yield from signed_in(url, someone())
+    yield from open_signed_in_client(url, new_user())
 
 
-def signed_in(url: str, user: str) -> Iterator[httpx.Client]:
-    with connected(url) as client:
-        client.headers.update(headers(user))
+def open_signed_in_client(url: str, user: str) -> Iterator[httpx.Client]:
+    with open_client(url) as client:
+        client.headers.update(auth_headers(user))
         client.params = {}
         yield client
 
 
-def asked(
-    client: httpx.Client, route: str, body: Fields | None, place: str = "nobody's", **query: str
+def request_route(
+    client: httpx.Client,
+    route: str,
+    body: Fields | None,
+    conversation_id: str = "nobody's",
+    **query: str,
 ) -> httpx.Response:
-    """What a route answers; ``query`` also counts as fields of the body, where there is one."""
+    """Request ``route``; ``query`` becomes part of the body if the route has one."""
     method, path = route.split(" ")
-    path = at(place) if PLACE in path else path
+    path = conversation_path(conversation_id) if ID in path else path
     if body is None:
         return client.request(method, path, params=query)
-    fields = {name: place if value == PLACE else value for name, value in body.items()}
+    fields = {name: conversation_id if value == ID else value for name, value in body.items()}
     return client.request(method, path, json=fields | query)
 
 
 # Every route --------------------------------------------------------------------------------------
 
 
-def test_these_tables_name_every_route() -> None:
+def test_the_tables_above_name_every_route() -> None:
     store = open_async_store("sqlite:///:memory:")
     models = Models(["offline"])
     app = create_app(Chat(store, models.get()), models)
@@ -140,46 +144,48 @@ def test_these_tables_name_every_route() -> None:
             assert isinstance(route, Route)
             path = route.path.replace(":conversation_id", "")
             there |= {f"{method} {path}" for method in route.methods or ()}
-    assert there == set(CLOSED) | OPEN
-    assert set(CLOSED) == set(OF_ONE) | OF_NONE
+    assert there == set(PRIVATE_ROUTES) | PUBLIC_ROUTES
+    assert set(PRIVATE_ROUTES) == set(CONVERSATION_ROUTES) | COLLECTION_ROUTES
 
 
-BAD_HEADERS = table(
+BAD_HEADERS = named_params(
     {
         "nothing": dict,
         "an empty header": lambda: {"Authorization": ""},
         "a password": lambda: {"Authorization": "Basic Ym9iOnNlY3JldA=="},
         "a broken token": lambda: {"Authorization": bearer(token()[:-5])},
-        "a foreign token": lambda: {"Authorization": bearer(token(key=rsa("rogue")))},
-        "one for another": lambda: headers("bob", aud="somebody else"),
-        "an expired token": lambda: headers("bob", exp=int(time.time()) - 3600),
-        "a huge token": lambda: headers("bob", more="x" * 20_000),
+        "a token signed by another issuer": lambda: {
+            "Authorization": bearer(token(key=rsa_key("rogue")))
+        },
+        "a token for another audience": lambda: auth_headers("bob", aud="somebody else"),
+        "an expired token": lambda: auth_headers("bob", exp=int(time.time()) - 3600),
+        "a huge token": lambda: auth_headers("bob", more="x" * 20_000),
         "a token in a cookie": lambda: {"Cookie": f"Authorization={token()}"},
     }
 )
 
 
-@every_closed_route
+@every_private_route
 @pytest.mark.parametrize("made", BAD_HEADERS)
-def test_nobody_gets_in_without_a_good_token(
+def test_nobody_gets_in_without_a_valid_token(
     client: httpx.Client, route: str, made: type[dict[str, str]]
 ) -> None:
     client.headers.update(made())
-    response = asked(client, route, CLOSED[route], user_id="bob")
-    assert refused(response, 401)["code"] in ("not_signed_in", "invalid_token")
+    response = request_route(client, route, PRIVATE_ROUTES[route], user_id="bob")
+    assert expect_error(response, 401)["code"] in ("not_signed_in", "invalid_token")
     assert response.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-@every_closed_route
-def test_two_tokens_are_none(client: httpx.Client, route: str) -> None:
+@every_private_route
+def test_two_tokens_sign_nobody_in(client: httpx.Client, route: str) -> None:
     method, path = route.split(" ")
     two = [("Authorization", bearer(token())), ("Authorization", bearer(token()))]
-    refused(client.request(method, path, headers=two, json={"message": MARKER}), 401)
+    expect_error(client.request(method, path, headers=two, json={"message": MARKER}), 401)
 
 
-ODD_REQUESTS = table(
+ODD_REQUESTS = named_params(
     {
-        "a body that is no JSON": ("POST", "/chat", b"{"),
+        "a body that is not JSON": ("POST", "/chat", b"{"),
         "a body that is too long": ("POST", "/chat", b" " * (256 * 1024 + 1)),
         "a bad parameter": ("GET", "/conversations?limit=0&limit=1", b""),
         "no such route": ("GET", "/nowhere", b""),
@@ -194,113 +200,132 @@ ODD_REQUESTS = table(
 
 
 @pytest.mark.parametrize("request_", ODD_REQUESTS)
-def test_nothing_of_a_request_is_looked_at_before_its_token(
+def test_the_token_is_checked_before_anything_else(
     client: httpx.Client, request_: tuple[str, str, bytes]
 ) -> None:
     method, path, body = request_
     response = client.request(method, path, content=body, headers=JSON)
     if path.startswith("/%70age"):
-        refused(response, 404)  # a file of the page that is not there
+        expect_error(response, 404)  # a file that the page does not have
     else:
-        refused(response, 401)
+        expect_error(response, 401)
 
 
-def test_the_page_and_health_and_the_description_need_no_token(client: httpx.Client) -> None:
-    for route in OPEN - {"/page"}:
+def test_public_paths_need_no_token(client: httpx.Client) -> None:
+    for route in PUBLIC_ROUTES - {"/page"}:
         method, path = route.split(" ")
         assert client.request(method, path).status_code == 200
     assert client.get("/page/server.js").status_code == 200
 
 
-@pytest.mark.parametrize("route", OF_ONE)
-def test_somebody_elses_conversation_does_not_exist(
+@pytest.mark.parametrize("route", CONVERSATION_ROUTES)
+def test_another_users_conversation_does_not_exist(
     bob: httpx.Client, eve: httpx.Client, route: str
 ) -> None:
-    place = said(bob, "Hi, I am Bob")["conversation_id"]
-    before = shown(bob, place)
-    answer = refused(asked(eve, route, OF_ONE[route], place), 404)
-    assert shown(bob, place) == before
-    assert ids(listed_for(eve)) == []
-    if OF_ONE[route] is None:
-        deleted(bob, place)
-        assert refused(asked(eve, route, OF_ONE[route], place), 404) == answer
+    conversation_id = send_message(bob, "Hi, I am Bob")["conversation_id"]
+    before = read_conversation(bob, conversation_id)
+    answer = expect_error(
+        request_route(eve, route, CONVERSATION_ROUTES[route], conversation_id), 404
+    )
+    assert read_conversation(bob, conversation_id) == before
+    assert conversation_ids(own_conversations(eve)) == []
+    if CONVERSATION_ROUTES[route] is None:
+        delete_conversation(bob, conversation_id)
+        assert (
+            expect_error(
+                request_route(eve, route, CONVERSATION_ROUTES[route], conversation_id), 404
+            )
+            == answer
+        )
 
 
-@every_closed_route
+@every_private_route
 @pytest.mark.parametrize("named", ["bob", "anonymous", "BOB", "nobody "])
-def test_nobody_may_speak_for_another(eve: httpx.Client, route: str, named: str) -> None:
-    response = asked(eve, route, CLOSED[route], user_id=named)
-    assert refused(response, 403)["code"] == "wrong_user"
-    assert ids(listed_for(eve)) == []
+def test_a_user_cannot_act_as_another(eve: httpx.Client, route: str, named: str) -> None:
+    response = request_route(eve, route, PRIVATE_ROUTES[route], user_id=named)
+    assert expect_error(response, 403)["code"] == "wrong_user"
+    assert conversation_ids(own_conversations(eve)) == []
 
 
-@every_closed_route
-def test_who_names_themselves_is_answered_as_who_does_not(url: str, route: str) -> None:
-    user = someone()
-    for client in signed_in(url, user):
+@every_private_route
+def test_users_may_name_themselves(url: str, route: str) -> None:
+    user = new_user()
+    for client in open_signed_in_client(url, user):
         for query in ({}, {"user_id": user}):
-            place = created(client)
-            response = asked(client, route, CLOSED[route], place, **query)
+            conversation_id = create_conversation(client)
+            response = request_route(client, route, PRIVATE_ROUTES[route], conversation_id, **query)
             assert response.status_code == 200, response.text
 
 
-def listed_for(client: httpx.Client) -> Fields:
-    return answer_of(client.get("/conversations"))
+def own_conversations(client: httpx.Client) -> Fields:
+    return success_body(client.get("/conversations"))
 
 
-# Talking, signed in -------------------------------------------------------------------------------
+# Turns of a signed-in user ------------------------------------------------------------------------
 
 
-def test_who_signs_in_need_not_say_who_they_are(url: str) -> None:
-    user = someone()
-    for client in signed_in(url, user):
-        place = said(client, "Hi, I am Bob")["conversation_id"]
-        assert "Bob" in said(client, "What is my name?", conversation_id=place)["response"]
-        assert shown(client, place)["user_id"] == user
-        assert ids(listed_for(client)) == [place]
-        with streamed(client, message="What is my name?", conversation_id=place) as response:
-            assert "Bob" in whole(events(response))[1]
-        deleted(client, place)
-        assert ids(listed_for(client)) == []
+def test_signed_in_users_need_no_user_id(url: str) -> None:
+    user = new_user()
+    for client in open_signed_in_client(url, user):
+        conversation_id = send_message(client, "Hi, I am Bob")["conversation_id"]
+        assert (
+            "Bob"
+            in send_message(client, "What is my name?", conversation_id=conversation_id)["response"]
+        )
+        assert read_conversation(client, conversation_id)["user_id"] == user
+        assert conversation_ids(own_conversations(client)) == [conversation_id]
+        with open_stream(
+            client, message="What is my name?", conversation_id=conversation_id
+        ) as response:
+            assert "Bob" in read_reply(read_events(response))[1]
+        delete_conversation(client, conversation_id)
+        assert conversation_ids(own_conversations(client)) == []
 
 
-def test_history_is_kept_for_the_subject_unless_it_is_not_wanted(bob: httpx.Client) -> None:
-    assert said(bob, "Hi", save_history=False)["conversation_id"] is None
-    assert ids(listed_for(bob)) == []
-    place = said(bob, "Hi", save_history=True)["conversation_id"]
-    assert not shown(bob, place)["user_id"].startswith("anonymous")
-    assert ids(listed_for(bob)) == [place]
+def test_history_is_saved_for_the_subject_unless_the_request_declines(bob: httpx.Client) -> None:
+    assert send_message(bob, "Hi", save_history=False)["conversation_id"] is None
+    assert conversation_ids(own_conversations(bob)) == []
+    conversation_id = send_message(bob, "Hi", save_history=True)["conversation_id"]
+    assert not read_conversation(bob, conversation_id)["user_id"].startswith("anonymous")
+    assert conversation_ids(own_conversations(bob)) == [conversation_id]
 
 
-def test_an_unknown_conversation_starts_for_the_subject(
+def test_an_unknown_conversation_is_created_for_the_subject(
     bob: httpx.Client, eve: httpx.Client
 ) -> None:
-    place = str(uuid4())
-    assert said(bob, "Hi", conversation_id=place)["conversation_id"] == place
-    refused(eve.post("/chat", json={"message": MARKER, "conversation_id": place}), 404)
+    conversation_id = str(uuid4())
+    assert (
+        send_message(bob, "Hi", conversation_id=conversation_id)["conversation_id"]
+        == conversation_id
+    )
+    expect_error(
+        eve.post("/chat", json={"message": MARKER, "conversation_id": conversation_id}), 404
+    )
 
 
-def test_one_key_of_two_users_does_not_bring_them_together(
+def test_two_users_with_the_same_idempotency_key_get_different_conversations(
     bob: httpx.Client, eve: httpx.Client
 ) -> None:
     key = {"Idempotency-Key": str(uuid4())}
     places = [
-        answer_of(client.post("/chat", json={"message": "Hi"}, headers=key))["conversation_id"]
+        success_body(client.post("/chat", json={"message": "Hi"}, headers=key))["conversation_id"]
         for client in (bob, bob, eve)
     ]
     assert places[0] == places[1] != places[2]
 
 
-def test_a_cursor_of_another_shows_nothing_of_theirs(bob: httpx.Client, eve: httpx.Client) -> None:
-    hers = [created(bob) for _ in range(3)]
-    created(eve)
-    cursor = answer_of(bob.get("/conversations", params={"limit": "1"}))["cursor"]
+def test_another_users_cursor_shows_none_of_their_conversations(
+    bob: httpx.Client, eve: httpx.Client
+) -> None:
+    bobs = [create_conversation(bob) for _ in range(3)]
+    create_conversation(eve)
+    cursor = success_body(bob.get("/conversations", params={"limit": "1"}))["cursor"]
     response = eve.get("/conversations", params={"cursor": cursor})
-    survived(response)
-    assert not any(place in response.text for place in hers)
+    expect_no_server_error(response)
+    assert not any(conversation_id in response.text for conversation_id in bobs)
 
 
-def test_no_token_and_no_message_is_in_the_log(
+def test_the_log_has_no_tokens_and_no_messages(
     bob: httpx.Client, client: httpx.Client, server: Server
 ) -> None:
     text = token(claims(MARKER))
@@ -311,8 +336,8 @@ def test_no_token_and_no_message_is_in_the_log(
     assert MARKER not in server.log()
 
 
-def test_the_description_says_that_there_are_tokens(client: httpx.Client) -> None:
-    described = answer_of(client.get("/openapi.json"))
+def test_the_openapi_description_includes_the_tokens(client: httpx.Client) -> None:
+    described = success_body(client.get("/openapi.json"))
     assert [scheme["scheme"] for scheme in described["components"]["securitySchemes"].values()] == [
         "bearer"
     ]
@@ -320,7 +345,7 @@ def test_the_description_says_that_there_are_tokens(client: httpx.Client) -> Non
     assert "user_id" not in json.dumps(body["content"]["application/json"]["schema"]["required"])
 
 
-def test_without_keys_it_says_when_to_come_again_and_still_tells_its_health(
+def test_without_keys_requests_get_a_retry_time_and_the_health_check_works(
     start_server: StartServer,
 ) -> None:
     server = start_server(
@@ -329,11 +354,11 @@ def test_without_keys_it_says_when_to_come_again_and_still_tells_its_health(
         CHATLEDGER_JWT_AUDIENCE=AUDIENCE,
         CHATLEDGER_JWT_JWKS_URL="http://127.0.0.1:9/keys.json",
     )
-    with connected(server.url) as client:
-        response = client.get("/conversations", headers=headers("bob"))
-        assert refused(response, 503)["code"] == "sign_in_unavailable"
+    with open_client(server.url) as client:
+        response = client.get("/conversations", headers=auth_headers("bob"))
+        assert expect_error(response, 503)["code"] == "sign_in_unavailable"
         assert int(response.headers["Retry-After"]) >= 1
-        assert answer_of(client.get("/health")) == {"status": "healthy"}
+        assert success_body(client.get("/health")) == {"status": "healthy"}
     assert "http://127.0.0.1:9/keys.json" in server.log()
     assert "Traceback" not in server.log()
     server.kill()
@@ -366,50 +391,53 @@ NAMELESS = {"CHATLEDGER_JWT_ISSUER": "", "CHATLEDGER_JWT_AUDIENCE": ""}
             {"CHATLEDGER_COGNITO_USER_POOL": POOL.replace("eu-west-1:", "us-east-1:")},
         ),
         ("CHATLEDGER_JWT_AUDIENCE", {"CHATLEDGER_COGNITO_USER_POOL": POOL} | NAMELESS),
-        # Whoever sets these believes that users sign in.
+        # Operators who set these expect users to sign in.
         ("CHATLEDGER_JWT_ISSUER", {"CHATLEDGER_AUTH": "none"}),
         ("CHATLEDGER_AUTH", {"CHATLEDGER_AUTH": ""}),
     ],
 )
-def test_a_wrong_setting_of_sign_in_ends_it_with_a_sentence_that_names_it(
+def test_the_server_refuses_an_invalid_sign_in_setting_and_names_it(
     tmp_path: Path, wrong: str, changed: dict[str, str]
 ) -> None:
-    assert wrong in ended(tmp_path, **(ALL | changed))
-    assert list(tmp_path.iterdir()) == [], "it looked at its settings only after it had begun"
+    assert wrong in startup_error(tmp_path, **(ALL | changed))
+    assert list(tmp_path.iterdir()) == [], "settings must be checked before anything is created"
 
 
-def test_a_user_pool_issues_under_the_name_of_its_address() -> None:
+def test_the_issuer_is_derived_from_the_user_pool() -> None:
     given = {"CHATLEDGER_AUTH": "jwt", "CHATLEDGER_JWT_AUDIENCE": "app"}
     pool = read_settings(given | {"CHATLEDGER_COGNITO_USER_POOL": POOL})
     assert pool.issuer == "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_aBcDeFgHi"
-    with pytest.raises(InvalidArgument, match="leave one of them out"):
+    with pytest.raises(InvalidArgument, match="set only one of them"):
         read_settings(ALL | {"CHATLEDGER_COGNITO_USER_POOL": POOL})
 
 
 @pytest.mark.parametrize("left", ["CHATLEDGER_JWT_AUDIENCE", "CHATLEDGER_COGNITO_USER_POOL"])
-def test_what_is_set_for_sign_in_without_it_is_named(left: str) -> None:
-    with pytest.raises(InvalidArgument, match=f"{left} is set, and CHATLEDGER_AUTH is not jwt"):
+def test_sign_in_settings_without_sign_in_are_an_error(left: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"{left} is set, but CHATLEDGER_AUTH is not jwt"):
         read_settings({left: POOL})
 
 
-def test_any_address_is_served_where_users_sign_in(tmp_path: Path) -> None:
-    # An address that no machine has (RFC 5737): it fails, but not for want of the flag.
-    line = ended(tmp_path, **ALL, CHATLEDGER_HOST="192.0.2.1")
+def test_any_address_is_served_with_sign_in(tmp_path: Path) -> None:
+    # No machine has this address (RFC 5737): it fails, but not because the flag is missing.
+    line = startup_error(tmp_path, **ALL, CHATLEDGER_HOST="192.0.2.1")
     assert "192.0.2.1" in line
     assert "--allow-unauthenticated" not in line
 
 
 def test_a_server_without_sign_in_does_not_load_its_library(tmp_path: Path) -> None:
-    done = run("import chatledger.cli.serving" + LOADED, tmp_path)
+    done = run("import chatledger.cli.serving" + PRINT_LOADED, tmp_path)
     assert done.stderr == ""
     assert "fastapi" in done.stdout
     assert not {"joserfc", "cryptography"} & set(done.stdout.split())
 
 
-def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "joserfc", None)
-    for module in ("auth", "keys"):
+    for module in ("auth", "signing_keys"):
         monkeypatch.delitem(sys.modules, f"chatledger.http.{module}", raising=False)
     settings = Settings(auth="jwt", jwt_issuer=ISSUER, jwt_audience=[AUDIENCE])
-    with pytest.raises(InvalidArgument, match=r"CHATLEDGER_AUTH.*joserfc.*chatledger\[auth\]"):
+    with pytest.raises(InvalidArgument) as refused:
         open_sign_in(settings)
+    assert str(refused.value) == (
+        "CHATLEDGER_AUTH is jwt, which needs joserfc; install it with pip install 'joserfc>=1.8'."
+    )

@@ -1,4 +1,4 @@
-"""A server that users sign in to keeps the HTTP contract too, asked by them with their tokens."""
+"""A server with sign-in fulfils the HTTP contract for requests with tokens."""
 
 import json
 from collections.abc import Generator, Iterator
@@ -17,40 +17,40 @@ from tests.http.bad_input import BAD_CONVERSATION, BAD_LIST
 from tests.http.client import (
     MARKER,
     Fields,
-    at,
-    connected,
-    deleted,
-    ids,
-    listed,
-    refused,
-    said,
-    shown,
-    someone,
+    conversation_ids,
+    conversation_path,
+    delete_conversation,
+    expect_error,
+    list_conversations,
+    new_user,
+    open_client,
+    read_conversation,
+    send_message,
 )
 from tests.http.contract import HTTPContract
-from tests.http.key_contract import keyed
+from tests.http.key_contract import post_with_key
 from tests.http.tokens import bearer, claims, key_server, token
 from tests.serving import StartServer
 
 
 class Users(httpx.Auth):
-    """Signs each request as whom it names, or as who started its conversation, or as anybody."""
+    """Sign each request as the user it names, else as its conversation's owner, else as anybody."""
 
     requires_request_body = requires_response_body = True
 
     def __init__(self) -> None:
-        self._anybody = someone()
+        self._anybody = new_user()
         self._owners: dict[str, str] = {}
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         fields = self._fields(request)
-        place = fields.get("conversation_id")
-        user = fields.get("user_id") or self._owners.get(str(place)) or self._anybody
+        conversation_id = fields.get("conversation_id")
+        user = fields.get("user_id") or self._owners.get(str(conversation_id)) or self._anybody
         try:
-            check_id(user)  # nobody else can be signed in
+            check_id(user)  # tokens for other subjects are invalid
         except InvalidArgument:
             user = self._anybody
-        request.headers["Authorization"] = signed(str(user))
+        request.headers["Authorization"] = authorization_of(str(user))
         response = yield request
         if response.status_code == 200 and request.method == "POST":
             self._owners.setdefault(response.json()["conversation_id"], str(user))
@@ -66,7 +66,7 @@ class Users(httpx.Auth):
 
 
 @cache
-def signed(user: str) -> str:
+def authorization_of(user: str) -> str:
     return bearer(token(claims(user)))
 
 
@@ -78,7 +78,7 @@ def url(start_server: StartServer) -> Iterator[str]:
 
 @pytest.fixture
 def client(url: str) -> Iterator[httpx.Client]:
-    with connected(url) as client:
+    with open_client(url) as client:
         client.auth = Users()
         yield client
 
@@ -88,39 +88,42 @@ def without(rows: list[Any], *names: str) -> list[Any]:
 
 
 class TestSignedIn(HTTPContract):
-    """What is written here anew is what differs: who signs in is always named."""
+    """The contract; the tests that differ, because a request always has a user, are overridden."""
 
     @pytest.mark.parametrize(
         "fields", without(BAD_CONVERSATION, "user_id is missing", "user_id is null")
     )
-    def test_a_conversation_with_a_bad_field_is_not_made(
+    def test_a_conversation_with_an_invalid_field_is_not_created(
         self, client: httpx.Client, fields: Fields
     ) -> None:
-        super().test_a_conversation_with_a_bad_field_is_not_made(client, fields)
+        super().test_a_conversation_with_an_invalid_field_is_not_created(client, fields)
 
     @pytest.mark.parametrize("query", without(BAD_LIST, "no user_id"))
-    def test_a_list_asked_for_wrongly_is_refused(self, client: httpx.Client, query: str) -> None:
-        super().test_a_list_asked_for_wrongly_is_refused(client, query)
+    def test_an_invalid_list_query_is_rejected(self, client: httpx.Client, query: str) -> None:
+        super().test_an_invalid_list_query_is_rejected(client, query)
 
     @pytest.mark.parametrize("fields", [{"save_history": False}], ids=str)
-    def test_a_one_off_answer_belongs_to_no_conversation(
+    def test_a_one_off_reply_belongs_to_no_conversation(
         self, client: httpx.Client, fields: Fields
     ) -> None:
-        super().test_a_one_off_answer_belongs_to_no_conversation(client, fields)
+        super().test_a_one_off_reply_belongs_to_no_conversation(client, fields)
 
-    def test_a_key_for_a_one_off_answer_is_refused(self, client: httpx.Client) -> None:
-        response = keyed(client, str(uuid4()), message=MARKER, save_history=False)
-        assert refused(response, 422)["code"] == "nothing_kept"
+    def test_a_key_for_a_one_off_reply_is_rejected(self, client: httpx.Client) -> None:
+        response = post_with_key(client, str(uuid4()), message=MARKER, save_history=False)
+        assert expect_error(response, 422)["code"] == "nothing_kept"
 
     def test_null_means_left_out(self, client: httpx.Client) -> None:
         names = ["conversation_id", "user_id", "model_id", "system_prompt", "save_history"]
-        assert said(client, "Hi", **dict.fromkeys(names))["conversation_id"] is not None
+        assert send_message(client, "Hi", **dict.fromkeys(names))["conversation_id"] is not None
 
-    def test_history_without_a_user_is_kept_for_an_anonymous_owner(
+    def test_history_without_a_user_is_saved_for_an_anonymous_owner(
         self, client: httpx.Client
     ) -> None:
-        first, second = (said(client, "Hi", save_history=True) for _ in range(2))
-        owners = [shown(client, turn["conversation_id"])["user_id"] for turn in (first, second)]
+        first, second = (send_message(client, "Hi", save_history=True) for _ in range(2))
+        owners = [
+            read_conversation(client, turn["conversation_id"])["user_id"]
+            for turn in (first, second)
+        ]
         assert owners[0] == owners[1]
         assert not owners[0].startswith("anonymous")
 
@@ -128,13 +131,16 @@ class TestSignedIn(HTTPContract):
     def test_an_unknown_conversation_needs_a_user(
         self, client: httpx.Client, fields: Fields
     ) -> None:
-        place = str(uuid4())
-        assert said(client, "Hi", conversation_id=place, **fields)["conversation_id"] == place
+        conversation_id = str(uuid4())
+        assert (
+            send_message(client, "Hi", conversation_id=conversation_id, **fields)["conversation_id"]
+            == conversation_id
+        )
 
-    def test_a_deleted_conversation_is_gone(self, client: httpx.Client) -> None:
-        user = someone()
-        place = said(client, "Hi, I am Bob", user_id=user)["conversation_id"]
-        deleted(client, place)
-        refused(client.get(at(place)), 404)
-        refused(client.delete(at(place)), 404)
-        assert ids(listed(client, user)) == []
+    def test_a_deleted_conversation_no_longer_exists(self, client: httpx.Client) -> None:
+        user = new_user()
+        conversation_id = send_message(client, "Hi, I am Bob", user_id=user)["conversation_id"]
+        delete_conversation(client, conversation_id)
+        expect_error(client.get(conversation_path(conversation_id)), 404)
+        expect_error(client.delete(conversation_path(conversation_id)), 404)
+        assert conversation_ids(list_conversations(client, user)) == []

@@ -1,4 +1,4 @@
-"""An issuer of tokens for tests: its keys, a server that publishes them, tokens of every kind."""
+"""A token issuer for tests: its keys, a server that publishes them, and tokens of every kind."""
 
 import json
 import time
@@ -18,43 +18,45 @@ AUDIENCE = "chatledger-tests"
 
 
 @cache
-def rsa(id: str = "rsa") -> RSAKey:
+def rsa_key(id: str = "rsa") -> RSAKey:
     return RSAKey.generate_key(2048, {"kid": id, "use": "sig"})
 
 
 @cache
-def elliptic(id: str = "elliptic", curve: str = "P-256") -> ECKey:
+def ec_key(id: str = "elliptic", curve: str = "P-256") -> ECKey:
     return ECKey.generate_key(curve, {"kid": id, "use": "sig"})
 
 
-def published(*keys: Key) -> bytes:
-    """The JWK Set of these keys."""
+def jwk_set(*keys: Key) -> bytes:
+    """Return the JWK Set of these keys."""
     return json.dumps({"keys": [key.as_dict(private=False) for key in keys]}).encode()
 
 
 def claims(subject: object = "bob", /, **changed: Any) -> dict[str, Any]:
-    """What a good token says, and ``changed``; what is changed to ``...`` is left out."""
+    """Return valid claims with ``changed`` ones; a claim changed to ``...`` is left out."""
     now = int(time.time())
-    said = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "iat": now, "exp": now + 3600}
-    return {name: value for name, value in (said | changed).items() if value is not ...}
+    payload = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "iat": now, "exp": now + 3600}
+    return {name: value for name, value in (payload | changed).items() if value is not ...}
 
 
-def token(said: dict[str, Any] | None = None, /, key: Key | None = None, **header: object) -> str:
-    """A token that says ``said``, signed with ``key``."""
-    key = key or rsa()
+def token(
+    payload: dict[str, Any] | None = None, /, key: Key | None = None, **header: object
+) -> str:
+    """Return a token with the claims ``payload`` (valid ones by default), signed with ``key``."""
+    key = key or rsa_key()
     algorithm = {"RSA": "RS256", "EC": "ES256", "oct": "HS256"}[key.key_type]
     named = {"alg": algorithm, "kid": key.kid} | header
     present = {name: value for name, value in named.items() if value is not None}
     registry = JWSRegistry(algorithms=[str(named["alg"])], strict_check_header=False)
-    return jwt.encode(present, claims() if said is None else said, key, registry=registry)
+    return jwt.encode(present, claims() if payload is None else payload, key, registry=registry)
 
 
 def bearer(text: str) -> str:
     return f"Bearer {text}"
 
 
-def headers(subject: str, **changed: Any) -> dict[str, str]:
-    """What a user sends who is signed in."""
+def auth_headers(subject: str, **changed: Any) -> dict[str, str]:
+    """Return the headers of a signed-in user's request."""
     return {"Authorization": bearer(token(claims(subject, **changed)))}
 
 
@@ -62,15 +64,15 @@ SECRET = OctKey.import_key("a secret of thirty-two bytes ....")
 
 
 class KeyServer:
-    """Publishes ``answer``, at ``url``; ``asked`` counts how often."""
+    """Serve ``answer`` at ``url``; ``request_count`` counts the requests."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/keys.json"
-        self.answer: bytes | Callable[[BaseHTTPRequestHandler], None] = published(rsa(), elliptic())
-        self.asked = 0
+        self.answer: bytes | Callable[[BaseHTTPRequestHandler], None] = jwk_set(rsa_key(), ec_key())
+        self.request_count = 0
 
     def respond(self, request: BaseHTTPRequestHandler) -> None:
-        self.asked += 1
+        self.request_count += 1
         if callable(self.answer):
             self.answer(request)
             return
@@ -81,7 +83,7 @@ class KeyServer:
 
     @property
     def settings(self) -> dict[str, str]:
-        """With these a server takes the tokens."""
+        """Environment variables with which a server accepts the tokens."""
         return {
             "CHATLEDGER_AUTH": "jwt",
             "CHATLEDGER_JWT_ISSUER": ISSUER,
@@ -94,7 +96,7 @@ class KeyServer:
 def key_server() -> Iterator[KeyServer]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            with suppress(ConnectionError):  # the client had enough
+            with suppress(ConnectionError):  # the client has disconnected
                 keys.respond(self)
 
         def log_message(self, format: str, *arguments: object) -> None:

@@ -1,4 +1,4 @@
-"""A tutorial's table of conversations, copied into a Chatledger store."""
+"""Tests of ``copy_tutorial_table``."""
 
 import logging
 import subprocess
@@ -18,16 +18,22 @@ from botocore.stub import Stubber
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatledger import Message, Store, open_store
-from chatledger.copying import Progress
+from chatledger import (
+    ROLE_NAMES,
+    CopiedTable,
+    Message,
+    Progress,
+    Store,
+    copy_tutorial_table,
+    open_store,
+)
 from chatledger.errors import AccessRefused, InvalidArgument, TableMissing
-from chatledger.importing.tutorial_items import time_of
-from chatledger.importing.tutorial_table import ROLE_NAMES, CopiedTable, copy_tutorial_table
-from chatledger.messages import new_id
+from chatledger.ids import new_id
+from chatledger.importing.tutorial_items import parse_time
 from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
-from tests.stores.dynamodb.clients import Died, dying_at, watched_client
 from tests.stores.dynamodb.conftest import client
+from tests.stores.dynamodb.faulty_clients import Crashed, client_with_hooks, crashing_client
 from tests.stores.dynamodb.tables import new_table
 
 if TYPE_CHECKING:
@@ -36,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["client"]
 
-SECRET = "what nobody else may read"
+SECRET = "text that must not be logged"
 CREATED = "2026-03-01T10:00:00.125000"
 CREATED_AT = datetime(2026, 3, 1, 10, 0, 0, 125_000, UTC)
 UPDATED = "2026-03-02T11:30:00+02:00"
@@ -44,7 +50,7 @@ UPDATED_AT = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
 
 class Tutorial:
-    """The table as the tutorial makes it, and conversations put there as it puts them."""
+    """A table with the tutorial's layout, and conversations written as the tutorial does."""
 
     def __init__(self, local: DynamoDBLocal) -> None:
         resource = boto3.resource(
@@ -86,22 +92,22 @@ class Tutorial:
             "messages": None if messages is None else list(messages),
             "metadata": {"message_count": len(messages or ())},
         }
-        given = item | more
-        self.table.put_item(Item={name: value for name, value in given.items() if value != ...})
+        fields = item | more
+        self.table.put_item(Item={name: value for name, value in fields.items() if value != ...})
 
     def copy(self, store: Store, **options: Any) -> CopiedTable:
-        given: dict[str, Any] = {"client": self.client}
-        return copy_tutorial_table(self.table.name, store, **(given | options))
+        arguments: dict[str, Any] = {"client": self.client}
+        return copy_tutorial_table(self.table.name, store, **(arguments | options))
 
     def items(self) -> list[Any]:
         return sorted(self.table.scan(ConsistentRead=True)["Items"], key=lambda item: str(item))
 
 
-def said(role: str, content: Any, timestamp: Any = CREATED, **more: Any) -> dict[str, Any]:
+def entry(role: str, content: Any, timestamp: Any = CREATED, **more: Any) -> dict[str, Any]:
     return {"role": role, "content": content, "timestamp": timestamp, **more}
 
 
-TALK = [said("user", "Hello"), said("assistant", "Hi, how can I help?", UPDATED)]
+CONVERSATION = [entry("user", "Hello"), entry("assistant", "Hi, how can I help?", UPDATED)]
 
 
 @pytest.fixture
@@ -132,13 +138,13 @@ def texts(store: Store, id: str) -> list[str]:
     return [message.text for message in store.page(id, limit=1_000).messages]
 
 
-def why(copied: CopiedTable) -> dict[str, str]:
+def reasons(copied: CopiedTable) -> dict[str, str]:
     return {each.conversation_id: each.why for each in copied.mismatches}
 
 
 def test_ids_owners_order_and_times_are_kept(tutorial: Tutorial, target: Store) -> None:
-    tutorial.put("1", TALK, metadata={"message_count": Decimal(2), "channel": "web"})
-    tutorial.put("2", [said("user", f"{n}") for n in range(120)], user_id="eve")
+    tutorial.put("1", CONVERSATION, metadata={"message_count": Decimal(2), "channel": "web"})
+    tutorial.put("2", [entry("user", f"{n}") for n in range(120)], user_id="eve")
     before = tutorial.items()
     assert tutorial.copy(target) == CopiedTable(conversations=2, messages=122)
     found = target.get("1", owner="bob")
@@ -156,10 +162,8 @@ def test_ids_owners_order_and_times_are_kept(tutorial: Tutorial, target: Store) 
     assert tutorial.items() == before
 
 
-def test_a_copied_conversation_goes_on_behind_what_it_has(
-    tutorial: Tutorial, target: Store
-) -> None:
-    tutorial.put("1", TALK)
+def test_a_copied_conversation_can_be_continued(tutorial: Tutorial, target: Store) -> None:
+    tutorial.put("1", CONVERSATION)
     tutorial.copy(target)
     assert target.append("1", [Message.user("More")], owner="bob", after=2).seqs == range(3, 4)
     assert texts(target, "1") == ["Hello", "Hi, how can I help?", "More"]
@@ -167,28 +171,28 @@ def test_a_copied_conversation_goes_on_behind_what_it_has(
 
 def test_every_page_of_the_table_is_read(tutorial: Tutorial, sqlite: Store) -> None:
     for n in range(9):
-        tutorial.put(f"{n}", [said("user", "x" * 300_000)])
-    asked: list[dict[str, Any]] = []
-    watched = watched_client(
-        tutorial.client, before=lambda operation, params: asked.append({operation: params})
+        tutorial.put(f"{n}", [entry("user", "x" * 300_000)])
+    calls: list[dict[str, Any]] = []
+    recording_client = client_with_hooks(
+        tutorial.client, before=lambda operation, params: calls.append({operation: params})
     )
-    assert tutorial.copy(sqlite, client=watched).conversations == 9
-    assert len(asked) >= 3
-    assert {name for each in asked for name in each} == {"scan"}
+    assert tutorial.copy(sqlite, client=recording_client).conversations == 9
+    assert len(calls) >= 3
+    assert {name for each in calls for name in each} == {"scan"}
 
 
-def test_what_is_said_of_the_progress_adds_up(tutorial: Tutorial, sqlite: Store) -> None:
+def test_progress_is_reported_after_each_conversation(tutorial: Tutorial, sqlite: Store) -> None:
     for n in range(3):
-        tutorial.put(f"{n}", TALK)
-    told: list[Progress] = []
-    tutorial.copy(sqlite, progress=told.append)
-    assert [(each.conversations, each.messages) for each in told] == [(1, 2), (2, 4), (3, 6)]
-    assert {each.conversation_id for each in told} == {"0", "1", "2"}
+        tutorial.put(f"{n}", CONVERSATION)
+    reported: list[Progress] = []
+    tutorial.copy(sqlite, progress=reported.append)
+    assert [(each.conversations, each.messages) for each in reported] == [(1, 2), (2, 4), (3, 6)]
+    assert {each.conversation_id for each in reported} == {"0", "1", "2"}
 
 
-def test_a_second_copy_brings_and_changes_nothing(tutorial: Tutorial, target: Store) -> None:
+def test_a_second_copy_changes_nothing(tutorial: Tutorial, target: Store) -> None:
     blocks = [{"type": "text", "text": "See"}, {"b": 1, "a": Decimal("0.5"), "c": {"z": 1, "y": 2}}]
-    tutorial.put("1", [*TALK, said("user", blocks, None, model="m", tokens=7)])
+    tutorial.put("1", [*CONVERSATION, entry("user", blocks, None, model="m", tokens=7)])
     tutorial.put("2", [])
     tutorial.put("3", None)
     assert tutorial.copy(target).messages == 3
@@ -197,99 +201,106 @@ def test_a_second_copy_brings_and_changes_nothing(tutorial: Tutorial, target: St
     assert [target.get(id) for id in "123"] == before
 
 
-def test_one_that_grew_in_the_source_gets_the_rest(tutorial: Tutorial, target: Store) -> None:
-    tutorial.put("1", TALK, updated_at=CREATED)
+def test_messages_added_to_the_source_are_copied_by_the_next_run(
+    tutorial: Tutorial, target: Store
+) -> None:
+    tutorial.put("1", CONVERSATION, updated_at=CREATED)
     tutorial.put("2", [])
     tutorial.copy(target)
     ids = [message.id for message in target.page("1").messages]
     for id in "12":
-        tutorial.put(id, [*TALK, said("user", "More"), said("assistant", "Sure", "")])
+        tutorial.put(id, [*CONVERSATION, entry("user", "More"), entry("assistant", "Sure", "")])
     assert tutorial.copy(target) == CopiedTable(conversations=2, messages=6, undated=2)
     for id in "12":
         assert texts(target, id) == ["Hello", "Hi, how can I help?", "More", "Sure"]
         assert target.get(id).updated_at == UPDATED_AT
     assert [message.id for message in target.page("1").messages][:2] == ids
-    tutorial.put("2", [*TALK, said("user", "More"), said("assistant", "Sure", ""), *TALK])
+    tutorial.put(
+        "2", [*CONVERSATION, entry("user", "More"), entry("assistant", "Sure", ""), *CONVERSATION]
+    )
     assert tutorial.copy(target) == CopiedTable(conversations=2, messages=2)
 
 
-def test_one_that_was_continued_in_the_store_is_named_and_left(
+def test_a_conversation_continued_in_the_store_is_reported_and_left_alone(
     tutorial: Tutorial, target: Store
 ) -> None:
     for id in ("on", "both", "cut", "cleared", "gone"):
-        tutorial.put(id, TALK)
+        tutorial.put(id, CONVERSATION)
     tutorial.copy(target)
     target.append("on", [Message.user("Here")])
     target.append("both", [Message.user("Here")])
-    tutorial.put("both", [*TALK, said("user", "There")])
+    tutorial.put("both", [*CONVERSATION, entry("user", "There")])
     target.pop("cut")
     target.clear("cleared")
     target.delete("gone")
     before = [target.get(id) for id in ("on", "both", "cut", "cleared")]
     copied = tutorial.copy(target)
     assert (copied.conversations, copied.messages) == (0, 0)
-    assert why(copied).keys() == {"on", "both", "cut", "cleared", "gone"}
-    assert "went on, behind message 2" in why(copied)["on"]
-    assert "differs behind message 2" in why(copied)["both"]
+    assert reasons(copied).keys() == {"on", "both", "cut", "cleared", "gone"}
+    assert "changed or continued after message 2" in reasons(copied)["on"]
+    assert "differs after message 2" in reasons(copied)["both"]
     assert [target.get(id) for id in ("on", "both", "cut", "cleared")] == before
 
 
-def test_a_conversation_of_another_owner_or_with_other_messages_is_named_and_left(
+def test_a_conversation_with_another_owner_or_other_messages_is_reported_and_left_alone(
     tutorial: Tutorial, target: Store
 ) -> None:
     for id in ("stranger", "other"):
-        tutorial.put(id, TALK)
+        tutorial.put(id, CONVERSATION)
     target.append("stranger", [Message.user("Hello")], owner="eve")
     target.append("other", [Message.user("Bye")], owner="bob")
     copied = tutorial.copy(target)
     assert (copied.conversations, copied.messages) == (0, 0)
-    assert "another owner" in why(copied)["stranger"]
-    assert "differs behind message 0" in why(copied)["other"]
+    assert "another owner" in reasons(copied)["stranger"]
+    assert "differs after message 0" in reasons(copied)["other"]
     assert texts(target, "stranger") == ["Hello"]
 
 
 @pytest.mark.parametrize("landed", [False, True])
-def test_killed_at_any_call_and_run_again_it_arrives_whole(
+def test_a_copy_that_dies_at_any_call_is_completed_by_further_runs(
     tutorial: Tutorial, client: "DynamoDBClient", landed: bool
 ) -> None:
-    """The target's process dies at one write after the other."""
-    talks = {str(n): [said("user", f"{n}.{m}") for m in range(n)] for n in range(4)}
-    for id, talk in talks.items():
-        tutorial.put(id, talk)
+    """The process dies at the first call to the target, then at the second, and so on."""
+    conversations = {str(n): [entry("user", f"{n}.{m}") for m in range(n)] for n in range(4)}
+    for id, messages in conversations.items():
+        tutorial.put(id, messages)
     table = new_table(client)
-    deaths = 0
+    crashes = 0
     while True:
         try:
-            last = tutorial.copy(DynamoDBStore(dying_at(client, deaths, landed=landed), table))
+            result = tutorial.copy(
+                DynamoDBStore(crashing_client(client, crashes, landed=landed), table)
+            )
             break
-        except Died:
-            deaths += 1
-    assert deaths > 4
-    assert (last.conversations, last.mismatches) == (4, ())
+        except Crashed:
+            crashes += 1
+    assert crashes > 4
+    assert (result.conversations, result.mismatches) == (4, ())
     store = DynamoDBStore(client, table)
-    for id, talk in talks.items():
-        assert texts(store, id) == [message["content"] for message in talk]
+    for id, messages in conversations.items():
+        assert texts(store, id) == [message["content"] for message in messages]
     client.delete_table(TableName=table)
 
 
-def test_a_process_that_is_killed_is_followed_by_one_that_brings_the_rest(
+def test_a_copy_is_completed_after_its_process_was_killed(
     tutorial: Tutorial, dynamodb_local: DynamoDBLocal, tmp_path: Path
 ) -> None:
     for n in range(20):
-        tutorial.put(f"{n}", [said("user", f"{n}.{m}") for m in range(5)])
+        tutorial.put(f"{n}", [entry("user", f"{n}.{m}") for m in range(5)])
     url = f"sqlite:///{tmp_path}/target.db"
     code = f"""
 import os, signal, boto3
 from chatledger import open_store
-from chatledger.importing.tutorial_table import copy_tutorial_table
+from chatledger import copy_tutorial_table
 
-def killed(progress):
+def kill_itself(progress):
     if progress.conversations == 7:
         os.kill(os.getpid(), signal.SIGKILL)
 
 client = boto3.client("dynamodb", endpoint_url={dynamodb_local.endpoint!r}, region_name={REGION!r},
     aws_access_key_id={KEY!r}, aws_secret_access_key={KEY!r})
-copy_tutorial_table({tutorial.table.name!r}, open_store({url!r}), client=client, progress=killed)
+store = open_store({url!r})
+copy_tutorial_table({tutorial.table.name!r}, store, client=client, progress=kill_itself)
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
     assert ended.returncode == -9, ended.stderr
@@ -299,14 +310,14 @@ copy_tutorial_table({tutorial.table.name!r}, open_store({url!r}), client=client,
             assert texts(store, f"{n}") == [f"{n}.{m}" for m in range(5)]
 
 
-def test_a_ttl_is_kept_to_the_second_and_the_expired_are_left_out(
+def test_a_ttl_is_kept_to_the_second_and_expired_conversations_are_left_out(
     tutorial: Tutorial, target: Store
 ) -> None:
     now = int(time.time())
     changed = datetime.fromtimestamp(now - 100, UTC).isoformat()
     for id, ttl in {"kept": now + 5_000, "gone": now - 5, "zero": 0, "far": now * 1_000}.items():
-        tutorial.put(id, TALK, ttl=ttl, updated_at=changed)
-    tutorial.put("text", TALK, ttl=str(now - 5))  # DynamoDB does not look at it either
+        tutorial.put(id, CONVERSATION, ttl=ttl, updated_at=changed)
+    tutorial.put("text", CONVERSATION, ttl=str(now - 5))  # DynamoDB ignores it too
     copied = tutorial.copy(target)
     assert (copied.conversations, copied.expired, copied.mismatches) == (4, 1, ())
     assert target.get("kept").expires_at == datetime.fromtimestamp(now + 5_000, UTC)
@@ -317,17 +328,17 @@ def test_a_ttl_is_kept_to_the_second_and_the_expired_are_left_out(
     assert abs(expires.timestamp() - time.time() - 5_100) < 60
 
 
-def test_times_that_contradict_a_ttl_are_named(tutorial: Tutorial, sqlite: Store) -> None:
+def test_times_that_contradict_a_ttl_are_reported(tutorial: Tutorial, sqlite: Store) -> None:
     tutorial.put("1", ttl=int(time.time()) + 100, updated_at="2090-01-01T00:00:00")
-    assert "ttl" in why(tutorial.copy(sqlite))["1"]
+    assert "ttl" in reasons(tutorial.copy(sqlite))["1"]
 
 
 def test_fields_may_be_missing(tutorial: Tutorial, target: Store) -> None:
     tutorial.table.put_item(Item={"conversation_id": "bare"})
     tutorial.table.put_item(
-        Item={"conversation_id": "times", "messages": [{"role": "user"}, said("user", "b")]}
+        Item={"conversation_id": "times", "messages": [{"role": "user"}, entry("user", "b")]}
     )
-    tutorial.put("nulls", TALK, user_id=..., updated_at=..., created_at=None, metadata=None)
+    tutorial.put("nulls", CONVERSATION, user_id=..., updated_at=..., created_at=None, metadata=None)
     copied = tutorial.copy(target)
     assert (copied.conversations, copied.messages, copied.undated) == (3, 4, 1)
     assert (target.get("bare").owner, target.get("bare").message_count) == (None, 0)
@@ -339,7 +350,7 @@ def test_fields_may_be_missing(tutorial: Tutorial, target: Store) -> None:
     assert tutorial.copy(target) == CopiedTable(conversations=3)
 
 
-def test_no_time_at_all_does_not_keep_a_second_copy_from_knowing_it(
+def test_a_conversation_without_times_is_recognized_by_a_second_copy(
     tutorial: Tutorial, target: Store
 ) -> None:
     bare = {"conversation_id": "1", "messages": [{"role": "user", "content": "a"}] * 2}
@@ -351,11 +362,11 @@ def test_no_time_at_all_does_not_keep_a_second_copy_from_knowing_it(
     assert target.get("1") == before
 
 
-def test_the_list_says_the_order_and_each_message_keeps_its_time(
+def test_messages_keep_the_order_of_the_list_and_their_times(
     tutorial: Tutorial, target: Store
 ) -> None:
     days = ["2026-03-05", "2026-03-04T00:00:00Z", "", "soon", 1_772_323_200, None, "2026-03-02"]
-    tutorial.put("1", [said("user", f"{n}", day) for n, day in enumerate(days)])
+    tutorial.put("1", [entry("user", f"{n}", day) for n, day in enumerate(days)])
     copied = tutorial.copy(target)
     assert (copied.messages, copied.undated) == (7, 3)
     messages = target.page("1").messages
@@ -382,21 +393,21 @@ def test_the_list_says_the_order_and_each_message_keeps_its_time(
         " 1772359200125 ",
     ],
 )
-def test_times_are_read_in_every_usual_form(value: object) -> None:
-    assert time_of(value) == CREATED_AT
+def test_times_are_read_in_every_usual_format(value: object) -> None:
+    assert parse_time(value) == CREATED_AT
 
 
 @pytest.mark.parametrize(
     "value", [None, "", " ", "yesterday", "20260301100000", True, [], {}, 10**38, "9999-12-32"]
 )
-def test_what_is_no_time_is_taken_for_none(value: object) -> None:
-    assert time_of(value) is None
+def test_an_unreadable_time_is_treated_as_missing(value: object) -> None:
+    assert parse_time(value) is None
 
 
 @pytest.mark.parametrize("year", ["0001", "1969", "9999"])
-def test_times_of_any_year_come_back(tutorial: Tutorial, target: Store, year: str) -> None:
+def test_times_of_any_year_are_kept(tutorial: Tutorial, target: Store, year: str) -> None:
     day = f"{year}-06-01T00:00:00Z"
-    tutorial.put("1", [said("user", "a", day)], created_at=day, updated_at=day)
+    tutorial.put("1", [entry("user", "a", day)], created_at=day, updated_at=day)
     assert tutorial.copy(target).mismatches == ()
     found = target.get("1")
     assert {found.created_at.year, found.updated_at.year} == {int(year)}
@@ -404,21 +415,21 @@ def test_times_of_any_year_come_back(tutorial: Tutorial, target: Store, year: st
     assert tutorial.copy(target) == CopiedTable(conversations=1)
 
 
-def test_one_of_many_short_messages_arrives_in_several_writes(
+def test_a_conversation_of_many_messages_is_copied_in_several_writes(
     tutorial: Tutorial, target: Store
 ) -> None:
-    tutorial.put("1", [said("user", f"{n}", "") for n in range(2_500)])
-    broken: list[int] = []
+    tutorial.put("1", [entry("user", f"{n}", "") for n in range(2_500)])
+    calls: list[int] = []
     restore = target.restore
 
-    def breaking(*arguments: Any, **options: Any) -> Any:
-        broken.append(1)
-        if len(broken) == 2:
-            raise Died
+    def fail_second_call(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise Crashed
         return restore(*arguments, **options)
 
-    target.restore = breaking  # type: ignore[method-assign]
-    with pytest.raises(Died):
+    target.restore = fail_second_call  # type: ignore[method-assign]
+    with pytest.raises(Crashed):
         tutorial.copy(target)
     assert target.get("1").revision == 1_000
     assert tutorial.copy(target) == CopiedTable(conversations=1, messages=1_500, undated=1_500)
@@ -426,24 +437,24 @@ def test_one_of_many_short_messages_arrives_in_several_writes(
     assert [message.text for message in target.tail("1", 2).messages] == ["2498", "2499"]
 
 
-def test_names_of_roles_are_known_in_any_case_and_can_be_added(
+def test_role_names_are_case_insensitive_and_can_be_added(
     tutorial: Tutorial, target: Store
 ) -> None:
     names = ["Human", "AI", "bot", " SYSTEM ", "developer", "tool", "model"]
-    tutorial.put("1", [said(name, "x") for name in names])
-    tutorial.put("2", [said("agent", "x")])
+    tutorial.put("1", [entry(name, "x") for name in names])
+    tutorial.put("2", [entry("agent", "x")])
     copied = tutorial.copy(target)
     assert [message.role for message in target.page("1").messages] == [
         *("user", "assistant", "assistant", "system", "system", "tool", "assistant")
     ]
-    assert "roles=" in why(copied)["2"]
+    assert "roles=" in reasons(copied)["2"]
     copied = tutorial.copy(target, roles={**ROLE_NAMES, "agent": "assistant"})
     assert copied == CopiedTable(conversations=2, messages=1)
     with pytest.raises(InvalidArgument, match="roles"):
         tutorial.copy(target, roles={"agent": "agent"})
 
 
-def test_blocks_numbers_and_other_fields_arrive_as_plain_values(
+def test_blocks_numbers_and_other_fields_are_copied_as_plain_values(
     tutorial: Tutorial, target: Store
 ) -> None:
     blocks = ["See", {"type": "text", "text": "this", "n": Decimal(3), "f": Decimal("0.25")}]
@@ -451,9 +462,9 @@ def test_blocks_numbers_and_other_fields_arrive_as_plain_values(
     tutorial.put(
         "1",
         [
-            said("user", blocks),
-            said("assistant", "", tool_calls=calls, id="mine", tokens=Decimal(12)),
-            said("tool", "5", tool_call_id="c1"),
+            entry("user", blocks),
+            entry("assistant", "", tool_calls=calls, id="mine", tokens=Decimal(12)),
+            entry("tool", "5", tool_call_id="c1"),
         ],
         metadata={"n": Decimal(1), "f": Decimal("1.5"), "on": True},
     )
@@ -466,22 +477,22 @@ def test_blocks_numbers_and_other_fields_arrive_as_plain_values(
     assert target.get("1").metadata == {"n": 1, "f": 1.5, "on": True}
 
 
-def test_what_cannot_be_read_is_named_without_a_word_of_it_and_the_rest_arrives(
+def test_unreadable_conversations_are_reported_without_their_content_and_the_others_are_copied(
     tutorial: Tutorial, target: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tutorial.put("good", TALK)
+    tutorial.put("good", CONVERSATION)
     wrong: dict[str, list[Any]] = {
         "no map": [SECRET],
-        "role": [said(SECRET, SECRET)],
+        "role": [entry(SECRET, SECRET)],
         "no role": [{"content": SECRET}],
-        "number": [said("user", 5)],
-        "map": [said("user", {"text": SECRET})],
-        "nested": [said("user", [[SECRET]])],
-        "bytes": [said("user", [{SECRET: SECRET.encode()}])],
-        "set": [said("user", SECRET, more={SECRET})],
+        "number": [entry("user", 5)],
+        "map": [entry("user", {"text": SECRET})],
+        "nested": [entry("user", [[SECRET]])],
+        "bytes": [entry("user", [{SECRET: SECRET.encode()}])],
+        "set": [entry("user", SECRET, more={SECRET})],
     }
     for id, messages in wrong.items():
-        tutorial.put(id, [*TALK, *messages])
+        tutorial.put(id, [*CONVERSATION, *messages])
     tutorial.put("text", metadata={"message_count": 1}, messages=None)
     tutorial.table.update_item(
         Key={"conversation_id": "text"},
@@ -489,23 +500,23 @@ def test_what_cannot_be_read_is_named_without_a_word_of_it_and_the_rest_arrives(
         ExpressionAttributeNames={"#m": "messages"},
         ExpressionAttributeValues={":m": SECRET},
     )
-    tutorial.put("metadata", TALK, metadata={"long": "x" * 5_000})
-    tutorial.put("no metadata", TALK, metadata="x")
+    tutorial.put("metadata", CONVERSATION, metadata={"long": "x" * 5_000})
+    tutorial.put("no metadata", CONVERSATION, metadata="x")
     tutorial.table.put_item(Item={"conversation_id": "user", "user_id": "bob", "updated_at": "1"})
-    tutorial.put("x" * 2_048, TALK)
+    tutorial.put("x" * 2_048, CONVERSATION)
     caplog.clear()
     with caplog.at_level(logging.DEBUG):
         copied = tutorial.copy(target)
-    assert why(copied).keys() == {*wrong, "text", "metadata", "no metadata", "x" * 2_048}
+    assert reasons(copied).keys() == {*wrong, "text", "metadata", "no metadata", "x" * 2_048}
     assert (copied.conversations, copied.messages) == (2, 2)
-    assert all("Message 3" in why(copied)[id] and id in why(copied)[id] for id in wrong)
+    assert all("Message 3" in reasons(copied)[id] and id in reasons(copied)[id] for id in wrong)
     assert SECRET not in repr(copied)
     assert SECRET not in caplog.text
 
 
-def test_the_owner_can_be_another(tutorial: Tutorial, sqlite: Store) -> None:
-    tutorial.put("1", TALK)
-    tutorial.put("2", TALK, user_id="anonymous")
+def test_owners_can_be_mapped(tutorial: Tutorial, sqlite: Store) -> None:
+    tutorial.put("1", CONVERSATION)
+    tutorial.put("2", CONVERSATION, user_id="anonymous")
 
     def owner(user_id: str | None) -> str | None:
         return None if user_id == "anonymous" else f"subject-of-{user_id}"
@@ -514,7 +525,7 @@ def test_the_owner_can_be_another(tutorial: Tutorial, sqlite: Store) -> None:
     assert (sqlite.get("1").owner, sqlite.get("2").owner) == ("subject-of-bob", None)
 
 
-def test_items_of_another_kind_are_counted_and_left(
+def test_items_without_a_conversation_id_are_counted(
     client: "DynamoDBClient", sqlite: Store
 ) -> None:
     table = new_table(client)
@@ -523,13 +534,13 @@ def test_items_of_another_kind_are_counted_and_left(
     client.delete_table(TableName=table)
 
 
-def test_the_client_of_a_resource_is_refused(tutorial: Tutorial, sqlite: Store) -> None:
-    tutorial.put("1", TALK)
+def test_the_client_of_a_resource_is_rejected(tutorial: Tutorial, sqlite: Store) -> None:
+    tutorial.put("1", CONVERSATION)
     with pytest.raises(InvalidArgument, match="resource"):
         tutorial.copy(sqlite, client=tutorial.table.meta.client)
 
 
-def test_a_missing_table_and_a_missing_right_say_what_to_do(
+def test_errors_for_a_missing_table_or_permission_say_what_to_do(
     tutorial: Tutorial, sqlite: Store
 ) -> None:
     with pytest.raises(TableMissing, match="nowhere"):
@@ -540,24 +551,24 @@ def test_a_missing_table_and_a_missing_right_say_what_to_do(
             tutorial.copy(sqlite)
 
 
-def test_a_throttled_scan_is_tried_again(tutorial: Tutorial, sqlite: Store) -> None:
-    tutorial.put("1", TALK)
-    refused: list[str] = []
+def test_a_throttled_scan_is_retried(tutorial: Tutorial, sqlite: Store) -> None:
+    tutorial.put("1", CONVERSATION)
+    throttled: list[str] = []
 
     def throttle(operation: str, _: Any) -> None:
-        if len(refused) < 3:
-            refused.append(operation)
+        if len(throttled) < 3:
+            throttled.append(operation)
             code = "ProvisionedThroughputExceededException"
             error = {"Error": {"Code": code, "Message": "slower"}}
             raise tutorial.client.exceptions.ClientError(error, "Scan")  # type: ignore[arg-type]
 
-    copied = tutorial.copy(sqlite, client=watched_client(tutorial.client, before=throttle))
-    assert (refused, copied.conversations) == (["scan"] * 3, 1)
+    copied = tutorial.copy(sqlite, client=client_with_hooks(tutorial.client, before=throttle))
+    assert (throttled, copied.conversations) == (["scan"] * 3, 1)
 
 
-def test_the_rate_is_kept(tutorial: Tutorial, sqlite: Store) -> None:
+def test_units_per_second_limits_the_rate(tutorial: Tutorial, sqlite: Store) -> None:
     for n in range(4):
-        tutorial.put(f"{n}", [said("user", "x" * 40_000)])
+        tutorial.put(f"{n}", [entry("user", "x" * 40_000)])
     start = time.monotonic()
     assert tutorial.copy(sqlite, units_per_second=40).conversations == 4
     assert time.monotonic() - start > 0.9
@@ -565,13 +576,16 @@ def test_the_rate_is_kept(tutorial: Tutorial, sqlite: Store) -> None:
         tutorial.copy(sqlite, units_per_second=0)
 
 
-def test_neither_langchain_nor_its_models_are_needed() -> None:
-    code = "import sys, chatledger.importing.tutorial_table; print('langchain_core' in sys.modules)"
+def test_langchain_is_not_needed() -> None:
+    code = (
+        "import sys; from chatledger import copy_tutorial_table; "
+        "print('langchain_core' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("False\n", "")
 
 
-# What DynamoDB's JSON can hold.
+# Values in DynamoDB's JSON format.
 numbers = st.integers(-(10**20), 10**20).map(lambda n: {"N": str(n)})
 texts_of = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 values: st.SearchStrategy[dict[str, Any]] = st.recursive(
@@ -590,7 +604,7 @@ values: st.SearchStrategy[dict[str, Any]] = st.recursive(
     ),
     max_leaves=6,
 )
-sound = st.fixed_dictionaries(
+valid_entries = st.fixed_dictionaries(
     {
         "role": st.sampled_from([{"S": name} for name in ROLE_NAMES]),
         "content": texts_of.map(lambda text: {"S": text}),
@@ -604,53 +618,53 @@ sound = st.fixed_dictionaries(
         )
     },
 ).map(lambda fields: {"M": fields})
-anything: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+items: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {},
     optional={
         **dict.fromkeys(("user_id", "created_at", "updated_at", "ttl", "metadata"), values),
         "messages": st.one_of(
-            values, st.lists(st.one_of(sound, values), max_size=3).map(lambda of: {"L": of})
+            values, st.lists(st.one_of(valid_entries, values), max_size=3).map(lambda of: {"L": of})
         ),
     },
 )
 
 
 @cache
-def stubbed() -> "DynamoDBClient":
+def stubbed_client() -> "DynamoDBClient":
     return boto3.client(
         "dynamodb", region_name=REGION, aws_access_key_id=KEY, aws_secret_access_key=KEY
     )
 
 
-def copied_of(item: dict[str, Any], store: Store) -> CopiedTable:
-    """The copy of a table that holds only this: the reply to its one scan is stubbed."""
-    with Stubber(stubbed()) as stub:
+def copy_single_item(item: dict[str, Any], store: Store) -> CopiedTable:
+    """Copy a table that contains only ``item``; the reply to the single scan is stubbed."""
+    with Stubber(stubbed_client()) as stub:
         stub.add_response("scan", {"Items": [{"conversation_id": {"S": "1"}, **item}]})
-        return copy_tutorial_table("stubbed", store, client=stubbed())
+        return copy_tutorial_table("stubbed", store, client=stubbed_client())
 
 
 @settings(max_examples=100, deadline=None)
-@given(item=anything)
-def test_whatever_an_item_holds_it_is_one_of_copied_expired_and_named(item: dict[str, Any]) -> None:
+@given(item=items)
+def test_every_item_is_either_copied_expired_or_reported(item: dict[str, Any]) -> None:
     with open_store("sqlite:///:memory:") as store:
-        first = copied_of(item, store)
+        first = copy_single_item(item, store)
         assert first.conversations + first.expired + len(first.mismatches) == 1
         if first.conversations:
             before = store.get("1")
             assert before.message_count == first.messages
-            assert copied_of(item, store) == CopiedTable(conversations=1)
+            assert copy_single_item(item, store) == CopiedTable(conversations=1)
             assert store.get("1") == before
 
 
 @settings(max_examples=50, deadline=None)
-@given(messages=st.lists(sound, max_size=6), cuts=st.lists(st.integers(0, 6), max_size=3))
-def test_copies_of_a_growing_conversation_end_in_what_one_copy_makes(
+@given(messages=st.lists(valid_entries, max_size=6), cuts=st.lists(st.integers(0, 6), max_size=3))
+def test_repeated_copies_of_a_growing_conversation_equal_a_single_copy(
     messages: list[Any], cuts: list[int]
 ) -> None:
-    with open_store("sqlite:///:memory:") as grown, open_store("sqlite:///:memory:") as whole:
+    with open_store("sqlite:///:memory:") as repeated, open_store("sqlite:///:memory:") as single:
         item = {"created_at": {"S": CREATED}}
         for cut in [*sorted(cuts), len(messages)]:
-            copied_of({**item, "messages": {"L": messages[:cut]}}, grown)
-        copied_of({**item, "messages": {"L": messages}}, whole)
-        assert grown.page("1").messages == whole.page("1").messages
-        assert copied_of({**item, "messages": {"L": messages}}, grown).mismatches == ()
+            copy_single_item({**item, "messages": {"L": messages[:cut]}}, repeated)
+        copy_single_item({**item, "messages": {"L": messages}}, single)
+        assert repeated.page("1").messages == single.page("1").messages
+        assert copy_single_item({**item, "messages": {"L": messages}}, repeated).mismatches == ()

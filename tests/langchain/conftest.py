@@ -1,4 +1,4 @@
-"""Stores of each kind, sync and async, for LangChain's interfaces over them."""
+"""Fixtures: stores of each kind, sync and async, for the LangChain classes on them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def log_table(client: "DynamoDBClient") -> Iterator[str]:
-    """A table of Chatledger's own layout; each test has conversations of its own in it."""
+    """A table with Chatledger's own layout; each test uses its own conversations in it."""
     name = new_table(client)
     yield name
     client.delete_table(TableName=name)
@@ -33,7 +33,7 @@ def log_table(client: "DynamoDBClient") -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "dynamodb"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a store, once of each kind."""
+    """The URL of an SQLite store, then of a DynamoDB store."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/chatledger.db"
     request.getfixturevalue("aws_environment")
@@ -50,5 +50,5 @@ def store(url: str) -> Iterator[Store]:
 
 @pytest.fixture
 def async_store(url: str) -> AsyncStore:
-    """Not entered yet: that is for the event loop of the test."""
+    """An async store that the test must enter, in its own event loop."""
     return open_async_store(url)

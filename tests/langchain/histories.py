@@ -1,4 +1,4 @@
-"""Tables as the old class has them, and histories in them."""
+"""Fixtures: tables with the layout of the old class, and histories in them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +10,11 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 from langchain_core.chat_history import BaseChatMessageHistory
 
+from chatledger.ids import new_id
 from chatledger.langchain import DynamoDBChatMessageHistory
 from chatledger.langchain.connections import shared_client
-from chatledger.messages import new_id
 from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
-from tests.langchain.old_class import old_history
+from tests.langchain.community_history import community_history
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -24,28 +24,28 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True)
 class Histories:
-    """A table, with a sort key or without, and what opens the histories in it."""
+    """A table with or without a sort key, and the histories in it."""
 
     client: "DynamoDBClient"
     session: boto3.Session
     endpoint: str
     table: str
-    names: tuple[str, ...]
+    key_names: tuple[str, ...]
 
     def open(self, session_id: str = "1", **options: Any) -> DynamoDBChatMessageHistory:
-        if len(self.names) == 2 and "key" not in options:
+        if len(self.key_names) == 2 and "key" not in options:
             options["key"] = self.key(session_id)
-        given: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "table_name": self.table,
             "session_id": session_id,
             "endpoint_url": self.endpoint,
             "boto3_session": self.session,
         }
-        return DynamoDBChatMessageHistory(**(given | options))
+        return DynamoDBChatMessageHistory(**(arguments | options))
 
-    def old(self, session_id: str = "1", **options: Any) -> BaseChatMessageHistory:
-        """The old class's. It takes floats only when it is told to."""
-        given: dict[str, Any] = {
+    def open_old(self, session_id: str = "1", **options: Any) -> BaseChatMessageHistory:
+        """Open a history with the old class, which needs an option to accept floats."""
+        arguments: dict[str, Any] = {
             "table_name": self.table,
             "session_id": session_id,
             "key": self.key(session_id),
@@ -53,15 +53,15 @@ class Histories:
             "endpoint_url": self.endpoint,
             "coerce_float_to_decimal": True,
         }
-        return old_history(**(given | options))
+        return community_history(**(arguments | options))
 
     def key(self, session_id: str = "1") -> dict[str, str]:
-        if len(self.names) == 1:
+        if len(self.key_names) == 1:
             return {"SessionId": session_id}
         return {"PK": "user#bob", "SK": f"session#{session_id}"}
 
     def item(self, session_id: str = "1") -> Item | None:
-        """The first item, as DynamoDB has it."""
+        """Return the first item of a session in DynamoDB's JSON format."""
         key = {name: {"S": value} for name, value in self.key(session_id).items()}
         found: Any = self.client.get_item(TableName=self.table, Key=key, ConsistentRead=True)
         item: Item | None = found.get("Item")
@@ -72,7 +72,7 @@ class Histories:
         self.client.put_item(TableName=self.table, Item=item | key)
 
     def items(self) -> list[Item]:
-        """All that lies in the table."""
+        """Return all items of the table."""
         pages: Any = self.client.get_paginator("scan").paginate(TableName=self.table)
         return [item for page in pages for item in page["Items"]]
 
@@ -83,8 +83,11 @@ def boto_session() -> boto3.Session:
 
 
 @contextmanager
-def table_of(
-    local: DynamoDBLocal, client: "DynamoDBClient", session: boto3.Session, names: tuple[str, ...]
+def open_histories(
+    local: DynamoDBLocal,
+    client: "DynamoDBClient",
+    session: boto3.Session,
+    key_names: tuple[str, ...],
 ) -> Iterator[Histories]:
     table = f"langchain-{new_id()}"
     kinds = ("HASH", "RANGE")
@@ -93,11 +96,11 @@ def table_of(
         BillingMode="PAY_PER_REQUEST",
         KeySchema=[
             {"AttributeName": name, "KeyType": kind}  # type: ignore[typeddict-item]
-            for name, kind in zip(names, kinds, strict=False)
+            for name, kind in zip(key_names, kinds, strict=False)
         ],
-        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in names],
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in key_names],
     )
-    yield Histories(client, session, local.endpoint, table, names)
+    yield Histories(client, session, local.endpoint, table, key_names)
     client.delete_table(TableName=table)
 
 
@@ -109,8 +112,8 @@ def histories(
     boto_session: boto3.Session,
     aws_environment: None,
 ) -> Iterator[Histories]:
-    """A table of the test's own, once without a sort key and once with one."""
-    with table_of(dynamodb_local, client, boto_session, request.param) as made:
+    """A table for one test, first without and then with a sort key."""
+    with open_histories(dynamodb_local, client, boto_session, request.param) as made:
         yield made
 
 
@@ -121,28 +124,28 @@ def hash_only(
     boto_session: boto3.Session,
     aws_environment: None,
 ) -> Iterator[Histories]:
-    """A table of the test's own, as LangChain's page makes it."""
-    with table_of(dynamodb_local, client, boto_session, ("SessionId",)) as made:
+    """A table for one test, created as LangChain's documentation says."""
+    with open_histories(dynamodb_local, client, boto_session, ("SessionId",)) as made:
         yield made
 
 
 @pytest.fixture
 def requests(dynamodb_local: DynamoDBLocal, boto_session: boto3.Session) -> Iterator[list[str]]:
-    """The operations that histories asked of DynamoDB, since the list was last cleared."""
+    """The operations that histories requested of DynamoDB since the list was last cleared."""
     events = shared_client(boto_session, dynamodb_local.endpoint).meta.events
     operations: list[str] = []
 
-    def note(model: Any, **_: object) -> None:
+    def record(model: Any, **_: object) -> None:
         operations.append(model.name)
 
-    events.register("before-call.dynamodb", note)
+    events.register("before-call.dynamodb", record)
     yield operations
-    events.unregister("before-call.dynamodb", note)
+    events.unregister("before-call.dynamodb", record)
 
 
 @contextmanager
-def lost_answers(histories: Histories, operation: str, *, times: int = 1) -> Iterator[list[str]]:
-    """The next answers to that operation never arrive, though it was done; which these were."""
+def lose_responses(histories: Histories, operation: str, *, times: int = 1) -> Iterator[list[str]]:
+    """Lose the next responses to an operation that succeeded; yield the list of lost ones."""
     events = shared_client(histories.session, histories.endpoint).meta.events
     lost: list[str] = []
 

@@ -1,4 +1,4 @@
-"""A short conversation, what may be asked of its history, and stores that watch who asks."""
+"""A short conversation, the sync methods of a history, and stores that record calls."""
 
 import threading
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from chatledger.langchain import ChatMessageHistory
 
-TALK: list[BaseMessage] = [
+CONVERSATION: list[BaseMessage] = [
     SystemMessage("Be brief."),
     HumanMessage("Hi! I'm bob"),
     AIMessage("Hello, bob!"),
@@ -17,8 +17,8 @@ TALK: list[BaseMessage] = [
 ]
 SYNC_METHODS: list[Callable[[ChatMessageHistory], object]] = [
     lambda history: history.messages,
-    lambda history: history.add_messages(TALK),
-    lambda history: history.add_message(TALK[0]),
+    lambda history: history.add_messages(CONVERSATION),
+    lambda history: history.add_message(CONVERSATION[0]),
     lambda history: history.add_user_message("Hi"),
     lambda history: history.add_ai_message("Hello"),
     lambda history: history.clear(),
@@ -28,28 +28,28 @@ SYNC_METHODS: list[Callable[[ChatMessageHistory], object]] = [
 ]
 
 
-class Watched:
-    """A store that remembers what it was asked, and in which threads."""
+class RecordingStore:
+    """A store that records the methods called, and the threads that call them."""
 
     def __init__(self, store: Any) -> None:
         self._store = store
-        self.asked: list[str] = []
+        self.calls: list[str] = []
         self.threads: set[int] = set()
 
     def __getattr__(self, name: str) -> Any:
-        def asked(*arguments: Any, **options: Any) -> Any:
-            self.asked.append(name)
+        def recorded_call(*arguments: Any, **options: Any) -> Any:
+            self.calls.append(name)
             self.threads.add(threading.get_ident())
             return getattr(self._store, name)(*arguments, **options)
 
-        return asked
+        return recorded_call
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, *_: object) -> None: ...
 
 
-class WatchedAsync(Watched):
+class AsyncRecordingStore(RecordingStore):
     async def __aenter__(self) -> None: ...
 
     async def __aexit__(self, *_: object) -> None: ...

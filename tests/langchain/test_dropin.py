@@ -1,4 +1,4 @@
-"""The class that takes the place of langchain-community's: what it does with one item."""
+"""The drop-in class on histories of one item."""
 
 import asyncio
 import inspect
@@ -38,20 +38,20 @@ REPLY = AIMessage(
 )
 
 
-def exactly(messages: list[BaseMessage]) -> list[tuple[Any, ...]]:
-    """What a caller could tell them by, the types of numbers included; maps have no order."""
+def typed_values(messages: list[BaseMessage]) -> list[tuple[Any, ...]]:
+    """Return the values of the messages with their types; maps are sorted."""
 
-    def told(value: Any) -> Any:
+    def typed(value: Any) -> Any:
         if isinstance(value, dict):
-            return sorted((name, told(each)) for name, each in value.items())
+            return sorted((name, typed(each)) for name, each in value.items())
         if isinstance(value, list | tuple):
-            return type(value).__name__, [told(each) for each in value]
+            return type(value).__name__, [typed(each) for each in value]
         return type(value).__name__, repr(value)
 
-    return [(type(message), told(message.model_dump())) for message in messages]
+    return [(type(message), typed(message.model_dump())) for message in messages]
 
 
-def test_the_parameters_are_the_old_ones_in_the_old_order() -> None:
+def test_parameters_are_the_same_and_in_the_same_order_as_in_the_old_class() -> None:
     parameters = list(inspect.signature(DynamoDBChatMessageHistory).parameters.values())
     assert [(each.name, each.default) for each in parameters[:11]] == [
         ("table_name", inspect.Parameter.empty),
@@ -70,7 +70,7 @@ def test_the_parameters_are_the_old_ones_in_the_old_order() -> None:
     assert parameters[11].name == "coerce_float_to_decimal"
 
 
-def test_the_attributes_are_the_old_ones(hash_only: Histories) -> None:
+def test_attributes_are_the_same_as_in_the_old_class(hash_only: Histories) -> None:
     history = hash_only.open("a", ttl=60, history_size=3)
     assert isinstance(history, BaseChatMessageHistory)
     assert history.table.name == hash_only.table
@@ -82,7 +82,7 @@ def test_the_attributes_are_the_old_ones(hash_only: Histories) -> None:
     assert history.coerce_float_to_decimal is False
 
 
-def test_importing_it_prints_no_warning() -> None:
+def test_importing_the_class_prints_no_warning() -> None:
     code = "from chatledger.langchain import DynamoDBChatMessageHistory"
     done = subprocess.run(
         [sys.executable, "-W", "always::UserWarning:chatledger", "-c", code],
@@ -93,18 +93,18 @@ def test_importing_it_prints_no_warning() -> None:
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_messages_come_back_as_they_went_in(histories: Histories) -> None:
-    said = [
+def test_messages_are_read_back_equal_and_of_the_same_types(histories: Histories) -> None:
+    messages = [
         SystemMessage("Be brief", id="s"),
         HI,
         REPLY,
         ToolMessage("21.5", tool_call_id="call-1", artifact={"exact": 21.0}),
         HumanMessage([{"type": "text", "text": "And?"}, {"type": "image_url", "image_url": "x"}]),
     ]
-    histories.open().add_messages(said)
+    histories.open().add_messages(messages)
     found = histories.open().messages
-    assert found == said
-    assert exactly(found) == exactly(said)
+    assert found == messages
+    assert typed_values(found) == typed_values(messages)
 
 
 def test_an_append_is_one_request_and_a_read_is_one(
@@ -121,7 +121,7 @@ def test_an_append_is_one_request_and_a_read_is_one(
     assert requests == ["GetItem"]
 
 
-def test_nothing_to_add_makes_no_request(hash_only: Histories, requests: list[str]) -> None:
+def test_adding_no_messages_makes_no_request(hash_only: Histories, requests: list[str]) -> None:
     hash_only.open().add_messages([])
     assert requests == []
 
@@ -140,7 +140,7 @@ def test_the_constructor_makes_no_request_and_takes_microseconds(
 
 
 @pytest.mark.filterwarnings("ignore:RunnableWithMessageHistory is deprecated")
-def test_a_chain_remembers_through_it(histories: Histories, requests: list[str]) -> None:
+def test_a_chain_reads_and_writes_the_history(histories: Histories, requests: list[str]) -> None:
     seen: list[list[BaseMessage]] = []
 
     def model(messages: list[BaseMessage]) -> AIMessage:
@@ -152,10 +152,10 @@ def test_a_chain_remembers_through_it(histories: Histories, requests: list[str])
     chain.invoke([HumanMessage("Hi! I'm bob")], config)
     chain.invoke([HumanMessage("Whats my name")], config)
     asyncio.run(chain.ainvoke([HumanMessage("And again?")], config))
-    told = ["Hi! I'm bob", "reply 1", "Whats my name", "reply 2", "And again?"]
-    assert [message.content for message in seen[-1]] == told
-    assert [message.content for message in histories.open("bob").messages] == [*told, "reply 3"]
-    assert set(requests) == {"GetItem", "UpdateItem"}  # how often is read is LangChain's to say
+    expected = ["Hi! I'm bob", "reply 1", "Whats my name", "reply 2", "And again?"]
+    assert [message.content for message in seen[-1]] == expected
+    assert [message.content for message in histories.open("bob").messages] == [*expected, "reply 3"]
+    assert set(requests) == {"GetItem", "UpdateItem"}  # LangChain decides how often it reads
     assert requests.count("UpdateItem") == 3
 
 
@@ -164,7 +164,7 @@ def test_messages_cannot_be_assigned(hash_only: Histories) -> None:
         hash_only.open().messages = [HI]
 
 
-def test_the_async_methods_do_the_same(hash_only: Histories) -> None:
+def test_async_methods_do_the_same_as_sync_ones(hash_only: Histories) -> None:
     history = hash_only.open()
 
     async def use() -> None:
@@ -176,14 +176,14 @@ def test_the_async_methods_do_the_same(hash_only: Histories) -> None:
     asyncio.run(use())
 
 
-def test_chunks_are_stored_as_the_messages_they_make_up(hash_only: Histories) -> None:
+def test_chunks_are_stored_as_whole_messages(hash_only: Histories) -> None:
     whole = AIMessageChunk(content="Hel", id="1") + AIMessageChunk(content="lo", id="1")
     hash_only.open().add_messages([HumanMessageChunk(content="Hi"), whole])
     assert hash_only.open().messages == [HumanMessage("Hi"), AIMessage("Hello", id="1")]
     assert [type(each) for each in hash_only.open().messages] == [HumanMessage, AIMessage]
 
 
-def test_reserved_words_are_good_names(histories: Histories) -> None:
+def test_attribute_names_may_be_reserved_words_of_dynamodb(histories: Histories) -> None:
     history = histories.open(ttl=60, ttl_key_name="ttl", history_messages_key="data")
     history.add_messages([HI])
     history.add_messages([HELLO])
@@ -193,7 +193,7 @@ def test_reserved_words_are_good_names(histories: Histories) -> None:
     assert {"ttl", "data"} < item.keys()
 
 
-def test_what_has_expired_is_not_read_and_begins_anew(histories: Histories) -> None:
+def test_an_expired_history_reads_as_empty_and_starts_anew(histories: Histories) -> None:
     histories.open(ttl=60).add_messages([HI, REPLY])
     item = histories.item()
     assert item is not None
@@ -203,7 +203,7 @@ def test_what_has_expired_is_not_read_and_begins_anew(histories: Histories) -> N
     assert histories.open().messages == [HELLO]
 
 
-def test_an_append_moves_the_ttl_and_one_without_leaves_it(histories: Histories) -> None:
+def test_an_append_with_a_ttl_extends_it_and_one_without_leaves_it(histories: Histories) -> None:
     histories.open(ttl=1_000).add_messages([HI])
     histories.open().add_messages([HELLO])
     item = histories.item()
@@ -215,20 +215,20 @@ def test_an_append_moves_the_ttl_and_one_without_leaves_it(histories: Histories)
     assert abs(int(item["expireAt"]["N"]) - time.time() - 5_000) < 30
 
 
-def test_history_size_shortens_what_is_read_and_not_what_is_stored(histories: Histories) -> None:
-    said = [HumanMessage(str(n)) for n in range(10)]
+def test_history_size_limits_what_is_read_but_not_what_is_stored(histories: Histories) -> None:
+    messages = [HumanMessage(str(n)) for n in range(10)]
     history = histories.open(history_size=3)
-    history.add_messages(said)
-    assert history.messages == said[-3:]
-    assert histories.open().messages == said
+    history.add_messages(messages)
+    assert history.messages == messages[-3:]
+    assert histories.open().messages == messages
 
 
-def test_with_trim_storage_no_more_is_stored(histories: Histories) -> None:
+def test_trim_storage_deletes_messages_beyond_history_size(histories: Histories) -> None:
     history = histories.open(history_size=3, trim_storage=True)
     for n in range(10):
         history.add_messages([HumanMessage(str(n)), AIMessage(str(n))])
-    kept = histories.open().messages
-    assert [message.content for message in kept] == ["8", "9", "9"]
+    stored = histories.open().messages
+    assert [message.content for message in stored] == ["8", "9", "9"]
 
 
 def test_a_thousand_messages_are_trimmed(hash_only: Histories) -> None:
@@ -237,21 +237,21 @@ def test_a_thousand_messages_are_trimmed(hash_only: Histories) -> None:
     assert [message.content for message in hash_only.open().messages] == ["999", HI.content]
 
 
-def test_consistency_is_asked_for_unless_it_is_renounced(hash_only: Histories) -> None:
-    asked: list[bool] = []
+def test_reads_are_consistent_unless_disabled(hash_only: Histories) -> None:
+    calls: list[bool] = []
     history = hash_only.open()
     events: Any = history._client().meta.events
 
-    def note(params: dict[str, Any], **_: object) -> None:
-        asked.append(params["ConsistentRead"])
+    def record(params: dict[str, Any], **_: object) -> None:
+        calls.append(params["ConsistentRead"])
 
-    events.register("provide-client-params.dynamodb.GetItem", note)
+    events.register("provide-client-params.dynamodb.GetItem", record)
     try:
         assert history.messages == []
         assert hash_only.open(consistent=False).messages == []
     finally:
-        events.unregister("provide-client-params.dynamodb.GetItem", note)
-    assert asked == [True, False]
+        events.unregister("provide-client-params.dynamodb.GetItem", record)
+    assert calls == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -260,12 +260,12 @@ def test_consistency_is_asked_for_unless_it_is_renounced(hash_only: Histories) -
         (RemoveMessage(id="1"), "'remove'"),
         ("hello", "of type str"),
         (HumanMessage("x", additional_kwargs={"f": {1: 2}}), "additional_kwargs.f has the key 1"),
-        (HumanMessage("\ud800"), "content holds a lone surrogate"),
+        (HumanMessage("\ud800"), "content contains a lone surrogate"),
         (HumanMessage("x", additional_kwargs={"at": object()}), "at is of type object"),
     ],
     ids=["removal", "text", "key", "surrogate", "object"],
 )
-def test_what_cannot_be_stored_is_named_and_nothing_is_written(
+def test_a_message_that_cannot_be_stored_is_named_and_nothing_is_written(
     hash_only: Histories, requests: list[str], message: Any, why: str
 ) -> None:
     with pytest.raises(InvalidMessage, match=rf"messages\[1\].*{why}"):

@@ -1,4 +1,4 @@
-"""What is wrong is named, and the item stays as it is."""
+"""Errors of the drop-in class: they name what is wrong, and the item stays unchanged."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ from tests.langchain.histories import Histories
         ({"primary_key_name": ""}, "name in key is empty"),
         ({"key": {"PK": ""}}, "'PK'.* is empty"),
         ({"key": {"PK": None}}, "'PK'.* is None"),
-        ({"key": {"PK": 1}}, "one of them is text"),
+        ({"key": {"PK": 1}}, "one of them must be text"),
         ({"key": {"a": "1", "b": "2", "c": "3"}}, "'a', 'b', 'c'"),
         ({"kms_key_id": "alias/mine"}, "update-table .*--sse-specification"),
         ({"ttl": -1}, "ttl is -1"),
@@ -41,7 +41,7 @@ from tests.langchain.histories import Histories
     ],
     ids=str,
 )
-def test_an_argument_that_cannot_be_is_named(
+def test_an_invalid_argument_is_named(
     hash_only: Histories, requests: list[str], options: dict[str, Any], why: str
 ) -> None:
     with pytest.raises(InvalidArgument, match=why):
@@ -60,7 +60,9 @@ def test_an_argument_that_cannot_be_is_named(
     ],
     ids=str,
 )
-def test_a_key_that_is_not_the_tables_is_named(histories: Histories, key: dict[str, Any]) -> None:
+def test_a_key_with_the_wrong_attributes_is_reported(
+    histories: Histories, key: dict[str, Any]
+) -> None:
     history = histories.open(key=key)
     for use in (lambda: history.messages, lambda: history.add_user_message("Hi"), history.clear):
         with pytest.raises(TableMismatch, match="its key is not") as failed:
@@ -70,16 +72,18 @@ def test_a_key_that_is_not_the_tables_is_named(histories: Histories, key: dict[s
     assert histories.items() == []
 
 
-def test_a_missing_table_says_the_commands_that_make_it(hash_only: Histories) -> None:
+def test_the_error_for_a_missing_table_has_the_commands_that_create_it(
+    hash_only: Histories,
+) -> None:
     for use in ("messages", "clear"):
         history = hash_only.open(table_name="nowhere")
         with pytest.raises(TableMissing) as failed:
             getattr(history, use) if use == "messages" else getattr(history, use)()
-        said = str(failed.value)
-        assert "aws dynamodb create-table" in said
-        assert "AttributeName=SessionId,KeyType=HASH" in said
-        assert "aws dynamodb wait table-exists --table-name nowhere" in said
-        assert "update-time-to-live" not in said
+        message = str(failed.value)
+        assert "aws dynamodb create-table" in message
+        assert "AttributeName=SessionId,KeyType=HASH" in message
+        assert "aws dynamodb wait table-exists --table-name nowhere" in message
+        assert "update-time-to-live" not in message
     key = {"PK": "1", "SK": "2"}
     with pytest.raises(TableMissing) as failed:
         hash_only.open(table_name="nowhere", ttl=60, key=key).add_user_message("Hi")
@@ -100,7 +104,7 @@ def test_a_missing_table_says_the_commands_that_make_it(hash_only: Histories) ->
     ],
     ids=str,
 )
-def test_a_history_of_another_shape_is_named_and_stays(
+def test_an_attribute_that_is_not_a_history_is_reported_and_left_unchanged(
     histories: Histories, history: dict[str, Any]
 ) -> None:
     histories.put({"History": history, "mine": {"S": "kept"}})
@@ -114,7 +118,7 @@ def test_a_history_of_another_shape_is_named_and_stays(
     assert histories.items() == before
 
 
-def test_a_message_of_an_unknown_type_is_named_by_its_place(hash_only: Histories) -> None:
+def test_a_message_of_an_unknown_type_is_reported_with_its_index(hash_only: Histories) -> None:
     hash_only.open().add_messages([HumanMessage("Hi")] * 2)
     item = hash_only.item()
     assert item is not None
@@ -126,7 +130,7 @@ def test_a_message_of_an_unknown_type_is_named_by_its_place(hash_only: Histories
         _ = hash_only.open(history_size=1).messages
 
 
-def test_attributes_of_others_in_the_item_stay(histories: Histories) -> None:
+def test_other_attributes_of_the_item_are_kept(histories: Histories) -> None:
     histories.put({"mine": {"S": "kept"}})
     histories.open().add_user_message("Hi")
     item = histories.item()
@@ -135,7 +139,7 @@ def test_attributes_of_others_in_the_item_stay(histories: Histories) -> None:
     assert [message.content for message in histories.open().messages] == ["Hi"]
 
 
-def test_throttling_is_waited_for_and_then_said(
+def test_throttled_calls_are_retried_and_finally_reported(
     hash_only: Histories, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from botocore.exceptions import ClientError

@@ -1,4 +1,4 @@
-"""Clearing a history, beside writers, and when it is broken off."""
+"""Clearing a history, also during concurrent writes and after an interruption."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -10,20 +10,22 @@ from langchain_core.messages import HumanMessage
 from chatledger.errors import AccessRefused
 from chatledger.langchain import dropin
 from chatledger.langchain.connections import shared_client
-from chatledger.langchain.memory import Places
-from tests.langchain.histories import Histories, lost_answers
+from chatledger.langchain.segment_cache import ActiveSegmentCache
+from tests.langchain.histories import Histories, lose_responses
 
-SMALL: dict[str, Any] = {"segment_bytes": 1_024}
+SMALL_SEGMENTS: dict[str, Any] = {"segment_bytes": 1_024}
 
 
-def grown(histories: Histories, session_id: str = "1", count: int = 10) -> None:
+def fill(histories: Histories, session_id: str = "1", count: int = 10) -> None:
     for n in range(count):
-        histories.open(session_id, **SMALL).add_messages([HumanMessage(f"{n}".ljust(300))])
+        histories.open(session_id, **SMALL_SEGMENTS).add_messages([HumanMessage(f"{n}".ljust(300))])
 
 
-def test_clear_removes_all_and_nothing_else(histories: Histories, requests: list[str]) -> None:
-    grown(histories, "1")
-    grown(histories, "10")
+def test_clear_removes_all_messages_of_one_session_only(
+    histories: Histories, requests: list[str]
+) -> None:
+    fill(histories, "1")
+    fill(histories, "10")
     others = histories.open("10").messages
     histories.open("1").clear()
     assert histories.open("1").messages == []
@@ -31,7 +33,7 @@ def test_clear_removes_all_and_nothing_else(histories: Histories, requests: list
     histories.open("10").clear()
     assert histories.items() == []
     requests.clear()
-    histories.open("2").clear()  # where nothing is
+    histories.open("2").clear()  # a session without messages
     histories.open("2").add_user_message("Hi")
     histories.open("2").clear()
     assert requests == ["DeleteItem", "UpdateItem", "DeleteItem"]
@@ -39,12 +41,12 @@ def test_clear_removes_all_and_nothing_else(histories: Histories, requests: list
 
 
 @pytest.mark.parametrize("run", range(3))
-@pytest.mark.parametrize("options", [{}, SMALL], ids=["one item", "segments"])
-def test_what_is_acknowledged_after_a_clear_is_there_and_nothing_from_before(
+@pytest.mark.parametrize("options", [{}, SMALL_SEGMENTS], ids=["one item", "segments"])
+def test_appends_after_a_clear_are_kept_and_appends_before_it_are_removed(
     histories: Histories, options: dict[str, Any], run: int
 ) -> None:
-    """Each writer notes its appends; what began after the clear ended must be there, and what
-    ended before the clear began must not.
+    """Appends that start after the clear has ended must be kept, and appends that end before it
+    begins must be removed. Each writer records its appends of both kinds.
     """
     begun, ended, stop = Event(), Event(), Event()
 
@@ -70,74 +72,74 @@ def test_what_is_acknowledged_after_a_clear_is_there_and_nothing_from_before(
         ended.set()
         stop.wait(0.7)
         stop.set()
-        noted = [writer.result() for writer in writers]
+        appended = [writer.result() for writer in writers]
     found = {str(message.content).strip() for message in histories.open(f"{run}").messages}
-    before = set().union(*(each[0] for each in noted))
-    after = set().union(*(each[1] for each in noted))
+    before = set().union(*(each[0] for each in appended))
+    after = set().union(*(each[1] for each in appended))
     assert before
     assert after
     assert after <= found
     assert not before & found
 
 
-def test_a_clear_whose_answers_are_lost_clears(histories: Histories) -> None:
-    grown(histories)
+def test_clear_works_when_responses_are_lost(histories: Histories) -> None:
+    fill(histories)
     with (
-        lost_answers(histories, "UpdateItem", times=2),
-        lost_answers(histories, "DeleteItem", times=2),
-        lost_answers(histories, "BatchWriteItem"),
+        lose_responses(histories, "UpdateItem", times=2),
+        lose_responses(histories, "DeleteItem", times=2),
+        lose_responses(histories, "BatchWriteItem"),
     ):
         histories.open().clear()
     assert histories.items() == []
 
 
-def test_one_that_is_broken_off_is_finished_by_the_next_reader(histories: Histories) -> None:
-    grown(histories)
+def test_an_interrupted_clear_is_finished_by_the_next_reader(histories: Histories) -> None:
+    fill(histories)
     events = shared_client(histories.session, histories.endpoint).meta.events
 
-    def refuse(**_: object) -> None:
+    def fail(**_: object) -> None:
         raise KeyboardInterrupt
 
-    events.register("before-call.dynamodb.BatchWriteItem", refuse)
+    events.register("before-call.dynamodb.BatchWriteItem", fail)
     try:
         with pytest.raises(KeyboardInterrupt):
             histories.open().clear()
     finally:
-        events.unregister("before-call.dynamodb.BatchWriteItem", refuse)
+        events.unregister("before-call.dynamodb.BatchWriteItem", fail)
     assert len(histories.items()) > 3
-    assert histories.old().messages == []
+    assert histories.open_old().messages == []
     histories.open().add_user_message("Hi")
     assert [message.content for message in histories.open().messages] == ["Hi"]
     assert len(histories.items()) == 1
 
 
-def test_a_writer_that_remembers_what_was_cleared_elsewhere_loses_nothing(
+def test_a_writer_whose_cached_segment_was_cleared_elsewhere_loses_nothing(
     histories: Histories, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grown(histories)
-    ours = dropin._PLACES
-    monkeypatch.setattr(dropin, "_PLACES", Places())  # another process
+    fill(histories)
+    own_cache = dropin._SEGMENT_CACHE
+    monkeypatch.setattr(dropin, "_SEGMENT_CACHE", ActiveSegmentCache())  # another process
     histories.open().clear()
-    grown(histories, count=5)
-    monkeypatch.setattr(dropin, "_PLACES", ours)
-    histories.open(**SMALL).add_user_message("Hi")
+    fill(histories, count=5)
+    monkeypatch.setattr(dropin, "_SEGMENT_CACHE", own_cache)
+    histories.open(**SMALL_SEGMENTS).add_user_message("Hi")
     found = [str(message.content).strip() for message in histories.open().messages]
     assert found == ["0", "1", "2", "3", "4", "Hi"]
 
 
-def test_a_missing_right_is_named(histories: Histories) -> None:
+def test_a_missing_permission_is_named(histories: Histories) -> None:
     from botocore.exceptions import ClientError
 
     events = shared_client(histories.session, histories.endpoint).meta.events
 
-    def refuse(**_: object) -> None:
+    def fail(**_: object) -> None:
         raise ClientError(
             {"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "UpdateItem"
         )
 
-    events.register("before-call.dynamodb.UpdateItem", refuse)
+    events.register("before-call.dynamodb.UpdateItem", fail)
     try:
         with pytest.raises(AccessRefused, match="dynamodb:GetItem, UpdateItem"):
             histories.open().add_user_message("Hi")
     finally:
-        events.unregister("before-call.dynamodb.UpdateItem", refuse)
+        events.unregister("before-call.dynamodb.UpdateItem", fail)

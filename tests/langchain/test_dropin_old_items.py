@@ -1,4 +1,4 @@
-"""Items of the old class, and both classes on one table during a rollout."""
+"""Items of the old class, and both classes on one table as during a rollout."""
 
 import json
 from decimal import Decimal
@@ -23,7 +23,7 @@ def put(histories: Histories, sample: dict[str, Any]) -> str:
 
 
 def plain(messages: list[BaseMessage]) -> list[dict[str, Any]]:
-    """What they hold, Decimals as numbers."""
+    """Return the fields of the messages, with Decimals as ints and floats."""
 
     def number(value: Any) -> Any:
         match value:
@@ -48,7 +48,7 @@ def decimals(value: Any) -> bool:
 
 
 @pytest.mark.parametrize("sample", ITEMS, ids=lambda sample: str(sample["about"]))
-def test_what_the_old_class_wrote_is_read_and_goes_on(
+def test_items_of_the_old_class_are_read_and_appended_to(
     histories: Histories, sample: dict[str, Any]
 ) -> None:
     session_id = put(histories, sample)
@@ -56,14 +56,14 @@ def test_what_the_old_class_wrote_is_read_and_goes_on(
     found = history.messages
     assert [message.type for message in found] == sample["types"]
     assert [message.content for message in found] == sample["contents"]
-    assert plain(found) == plain(histories.old(session_id).messages)
+    assert plain(found) == plain(histories.open_old(session_id).messages)
     assert not decimals([message.model_dump() for message in found])
     history.add_messages([HI, HELLO])
     assert history.messages == [*found, HI, HELLO]
-    assert plain(histories.old(session_id).messages) == plain([*found, HI, HELLO])
+    assert plain(histories.open_old(session_id).messages) == plain([*found, HI, HELLO])
 
 
-def test_its_numbers_are_ints_and_floats(histories: Histories) -> None:
+def test_numbers_written_by_the_old_class_are_read_as_ints_and_floats(histories: Histories) -> None:
     _, called, result, _ = histories.open(put(histories, ITEMS[1])).messages
     assert isinstance(called, AIMessage)
     assert repr(called.tool_calls[0]["args"]["a"]) == "1.5"
@@ -75,19 +75,19 @@ def test_its_numbers_are_ints_and_floats(histories: Histories) -> None:
     assert repr(result.artifact) == "{'exact': 3.25}"  # type: ignore[attr-defined]
 
 
-def test_its_chunks_come_back_as_what_they_were(histories: Histories) -> None:
+def test_chunks_written_by_the_old_class_are_read_as_chunks(histories: Histories) -> None:
     assert type(histories.open(put(histories, ITEMS[2])).messages[2]) is AIMessageChunk
 
 
-def test_both_classes_take_turns(histories: Histories) -> None:
-    old, new = histories.old(ttl=600), histories.open(ttl=600)
+def test_both_classes_can_use_a_history_alternately(histories: Histories) -> None:
+    old, new = histories.open_old(ttl=600), histories.open(ttl=600)
     new.add_messages([HI, REPLY])
     old.add_messages([HELLO])
     new.add_messages([HI])
     old.add_messages([HumanMessage("Bye")])
-    said = [HI, REPLY, HELLO, HI, HumanMessage("Bye")]
-    assert new.messages == said
-    assert plain(old.messages) == plain(list(said))
+    messages = [HI, REPLY, HELLO, HI, HumanMessage("Bye")]
+    assert new.messages == messages
+    assert plain(old.messages) == plain(list(messages))
     old.clear()
     assert new.messages == []
     new.add_messages([HELLO])
@@ -96,9 +96,9 @@ def test_both_classes_take_turns(histories: Histories) -> None:
     assert old.messages == []
 
 
-def test_the_old_class_reads_all_for_as_long_as_it_can(hash_only: Histories) -> None:
-    said = [HumanMessage(f"{n}".ljust(10_000)) for n in range(39)]  # 392 of 400 KB
-    for message in said:
+def test_the_old_class_reads_all_messages_while_they_fit_one_item(hash_only: Histories) -> None:
+    messages = [HumanMessage(f"{n}".ljust(10_000)) for n in range(39)]  # 392 of 400 KB
+    for message in messages:
         hash_only.open().add_messages([message])
     assert len(hash_only.items()) == 1
-    assert hash_only.old().messages == said
+    assert hash_only.open_old().messages == messages

@@ -1,4 +1,4 @@
-"""Every value comes back as it went in, through DynamoDB itself; and the old class reads on."""
+"""Values of every type are read back equal from DynamoDB, and the old class can read them too."""
 
 import json
 import math
@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
 
-from chatledger.langchain.values import decode, encode
+from chatledger.langchain.values import decode_value, encode_value
 from tests.langchain.histories import Histories
-from tests.langchain.test_dropin import exactly
+from tests.langchain.test_dropin import typed_values
 
 NUMBERS = (
     st.integers()
@@ -55,42 +55,42 @@ VALUES = st.recursive(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(value=VALUES)
-def test_values_come_back_equal_and_of_their_types(hash_only: Histories, value: Any) -> None:
+def test_values_are_read_back_equal_and_of_the_same_types(hash_only: Histories, value: Any) -> None:
     history = hash_only.open()
     history.clear()
-    said = [HumanMessage("x"), AIMessage("x", additional_kwargs={"value": value})]
-    history.add_messages(said)
-    assert exactly(history.messages) == exactly(said)
-    assert [message.content for message in hash_only.old().messages] == ["x", "x"]
+    messages = [HumanMessage("x"), AIMessage("x", additional_kwargs={"value": value})]
+    history.add_messages(messages)
+    assert typed_values(history.messages) == typed_values(messages)
+    assert [message.content for message in hash_only.open_old().messages] == ["x", "x"]
 
 
 @given(value=VALUES)
-def test_notes_as_json_mend_what_the_numbers_lost(value: Any) -> None:
-    attribute, notes = encode(value, "value")
-    assert repr(decode(attribute, json.loads(json.dumps(notes)))) == repr(value)
+def test_notes_restore_values_after_a_json_round_trip(value: Any) -> None:
+    attribute, notes = encode_value(value, "value")
+    assert repr(decode_value(attribute, json.loads(json.dumps(notes)))) == repr(value)
 
 
-def test_deep_values_and_empty_names_are_kept(hash_only: Histories) -> None:
+def test_deeply_nested_values_and_empty_names_are_stored(hash_only: Histories) -> None:
     deep: Any = 1.0
     for _ in range(60):
         deep = {"deeper": [deep]}
-    said = [AIMessage("x", additional_kwargs={"deep": deep, "unnamed": {"": {"a": 2.0}}})]
-    hash_only.open().add_messages(said)
-    assert exactly(hash_only.open().messages) == exactly(list(said))
-    assert len(hash_only.old().messages) == 1
+    messages = [AIMessage("x", additional_kwargs={"deep": deep, "unnamed": {"": {"a": 2.0}}})]
+    hash_only.open().add_messages(messages)
+    assert typed_values(hash_only.open().messages) == typed_values(list(messages))
+    assert len(hash_only.open_old().messages) == 1
 
 
-def test_no_decimal_comes_back_even_where_one_went_in(hash_only: Histories) -> None:
+def test_a_decimal_is_read_back_as_an_int_or_a_float(hash_only: Histories) -> None:
     given = {"whole": Decimal(3), "part": Decimal("0.1")}
     hash_only.open().add_messages([AIMessage("x", additional_kwargs=given)])
     found = hash_only.open().messages[0].additional_kwargs
     assert {name: repr(value) for name, value in found.items()} == {"whole": "3", "part": "0.1"}
 
 
-def test_the_old_class_sees_plain_numbers(hash_only: Histories) -> None:
+def test_the_old_class_reads_plain_numbers(hash_only: Histories) -> None:
     given = {"whole": 1.0, "part": 0.25, "count": 7}
     hash_only.open().add_messages([AIMessage("x", additional_kwargs=given)])
-    assert hash_only.old().messages[0].additional_kwargs == {
+    assert hash_only.open_old().messages[0].additional_kwargs == {
         "whole": Decimal(1),
         "part": Decimal("0.25"),
         "count": Decimal(7),

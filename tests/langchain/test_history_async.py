@@ -1,4 +1,4 @@
-"""Histories in async code: an async store without threads, a sync one without blocking."""
+"""``ChatMessageHistory`` in async code: async stores use no threads, sync ones never block."""
 
 import threading
 from collections.abc import Awaitable, Callable
@@ -7,9 +7,14 @@ from typing import cast
 import pytest
 
 from chatledger import AsyncStore, InvalidArgument, NotFound, Store, open_async_store, open_store
+from chatledger.ids import new_id
 from chatledger.langchain import ChatMessageHistory, MessagePage
-from chatledger.messages import new_id
-from tests.langchain.sample_messages import SYNC_METHODS, TALK, Watched, WatchedAsync
+from tests.langchain.sample_messages import (
+    CONVERSATION,
+    SYNC_METHODS,
+    AsyncRecordingStore,
+    RecordingStore,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -20,64 +25,64 @@ async def check_async(history: ChatMessageHistory) -> None:
     await history.aclear()
     with pytest.raises(NotFound):
         await history.aget_conversation()
-    await history.aadd_messages(TALK)
-    assert await history.aget_messages() == TALK
-    assert await history.apage(after=1, limit=2) == MessagePage(TALK[1:3], 3)
-    assert (await history.aget_conversation()).message_count == len(TALK)
+    await history.aadd_messages(CONVERSATION)
+    assert await history.aget_messages() == CONVERSATION
+    assert await history.apage(after=1, limit=2) == MessagePage(CONVERSATION[1:3], 3)
+    assert (await history.aget_conversation()).message_count == len(CONVERSATION)
     stranger = ChatMessageHistory(history.store, history.session_id, owner="eve")
-    reading: list[Callable[[], Awaitable[object]]] = [
+    methods: list[Callable[[], Awaitable[object]]] = [
         stranger.aget_messages,
         stranger.apage,
         stranger.aclear,
         stranger.aget_conversation,
-        lambda: stranger.aadd_messages(TALK),
+        lambda: stranger.aadd_messages(CONVERSATION),
     ]
-    for method in reading:
+    for method in methods:
         with pytest.raises(NotFound):
             await method()
     window = ChatMessageHistory(history.store, history.session_id, owner="bob", window=3)
-    assert await window.aget_messages() == TALK[3:]
+    assert await window.aget_messages() == CONVERSATION[3:]
     await history.aclear()
     assert await history.aget_messages() == []
 
 
-async def test_an_async_store_gives_the_same_to_async_callers(async_store: AsyncStore) -> None:
+async def test_async_methods_work_on_an_async_store(async_store: AsyncStore) -> None:
     async with async_store:
         await check_async(ChatMessageHistory(async_store, new_id(), owner="bob"))
 
 
-async def test_a_sync_store_works_in_async_code_too(store: Store) -> None:
+async def test_async_methods_work_on_a_sync_store(store: Store) -> None:
     await check_async(ChatMessageHistory(store, new_id(), owner="bob"))
 
 
 async def test_a_sync_store_never_blocks_the_event_loop() -> None:
     with open_store("sqlite:///:memory:") as store:
-        watched = Watched(store)
-        history = ChatMessageHistory(cast(Store, watched), "talk", owner="bob")
-        asking: list[Callable[[], Awaitable[object]]] = [
-            lambda: history.aadd_messages(TALK),
+        recording_store = RecordingStore(store)
+        history = ChatMessageHistory(cast(Store, recording_store), "talk", owner="bob")
+        methods: list[Callable[[], Awaitable[object]]] = [
+            lambda: history.aadd_messages(CONVERSATION),
             history.aget_messages,
             history.apage,
             history.aget_conversation,
             history.aclear,
         ]
-        for method in asking:
+        for method in methods:
             await method()
-        assert watched.asked == ["append", "page", "page", "get", "clear"]
-        assert threading.get_ident() not in watched.threads
+        assert recording_store.calls == ["append", "page", "page", "get", "clear"]
+        assert threading.get_ident() not in recording_store.threads
 
 
-async def test_an_async_store_is_asked_in_the_event_loops_own_thread() -> None:
+async def test_an_async_store_is_called_in_the_event_loops_thread() -> None:
     async with open_async_store("sqlite:///:memory:") as store:
-        watched = WatchedAsync(store)
-        history = ChatMessageHistory(cast(AsyncStore, watched), "talk", owner="bob")
-        await history.aadd_messages(TALK)
-        assert await history.aget_messages() == TALK
-        assert watched.threads == {threading.get_ident()}
+        recording_store = AsyncRecordingStore(store)
+        history = ChatMessageHistory(cast(AsyncStore, recording_store), "talk", owner="bob")
+        await history.aadd_messages(CONVERSATION)
+        assert await history.aget_messages() == CONVERSATION
+        assert recording_store.threads == {threading.get_ident()}
 
 
 @pytest.mark.parametrize("method", SYNC_METHODS, ids=range(len(SYNC_METHODS)))
-async def test_a_sync_method_over_an_async_store_says_what_to_do(
+async def test_a_sync_method_on_an_async_store_says_what_to_do(
     method: Callable[[ChatMessageHistory], object],
 ) -> None:
     async with open_async_store("sqlite:///:memory:") as store:

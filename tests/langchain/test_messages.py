@@ -1,4 +1,4 @@
-"""LangChain's messages travel whole through every store, and nothing else is taken for one."""
+"""Conversion of LangChain's messages, through every store."""
 
 import warnings
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ from langchain_core.messages import (
 )
 
 from chatledger import InvalidMessage, Store, open_store
+from chatledger.ids import new_id
 from chatledger.langchain import ChatMessageHistory, from_chatledger, to_chatledger
-from chatledger.messages import new_id
 from chatledger.testing.store_contract.roundtrip import objects, texts, values
 from chatledger.testing.store_contract.settings import examples_of
 
@@ -56,7 +56,7 @@ more: dict[str, Any] = {
     "response_metadata": objects,
 }
 added = st.dictionaries(st.sampled_from(["reactions", "cls", "tool_call_ids", "usage"]), values)
-"""Fields that LangChain does not know and keeps."""
+"""Fields that are not LangChain's, which LangChain keeps."""
 usages = st.none() | st.fixed_dictionaries(
     {name: st.integers(0, 10**6) for name in ("input_tokens", "output_tokens", "total_tokens")},
     optional={"input_token_details": st.fixed_dictionaries({"cache_read": st.integers(0, 99)})},
@@ -70,37 +70,41 @@ invalid_calls = st.lists(
 )
 
 
-def built(of_langchain: type[BaseMessage], **own: Any) -> st.SearchStrategy[BaseMessage]:
+def messages_of(message_class: type[BaseMessage], **own: Any) -> st.SearchStrategy[BaseMessage]:
     known = st.fixed_dictionaries(more | own)
-    return st.builds(lambda fields, extra: of_langchain(**fields, **extra), known, added)
+    return st.builds(lambda fields, extra: message_class(**fields, **extra), known, added)
 
 
 messages = st.one_of(
-    built(SystemMessage),
-    built(HumanMessage),
-    built(AIMessage, tool_calls=calls, invalid_tool_calls=invalid_calls, usage_metadata=usages),
-    built(
+    messages_of(SystemMessage),
+    messages_of(HumanMessage),
+    messages_of(
+        AIMessage, tool_calls=calls, invalid_tool_calls=invalid_calls, usage_metadata=usages
+    ),
+    messages_of(
         ToolMessage,
         tool_call_id=texts,
         artifact=values,
         status=st.sampled_from(["success", "error"]),
     ),
-    built(FunctionMessage, name=texts),
-    built(ChatMessage, role=st.sampled_from(["user", "assistant", "critic", "developer", ""])),
+    messages_of(FunctionMessage, name=texts),
+    messages_of(
+        ChatMessage, role=st.sampled_from(["user", "assistant", "critic", "developer", ""])
+    ),
 )
 
 
-def check_kept(store: Store, written: Sequence[BaseMessage]) -> None:
+def check_read_back_equal(store: Store, written: Sequence[BaseMessage]) -> None:
     history = ChatMessageHistory(store, new_id())
     history.add_messages(written)
     read = history.messages
     assert read == [*written]
     assert [type(message) for message in read] == [type(message) for message in written]
-    # JSON tells 1 from 1.0 and from True, which == does not.
+    # Unlike ==, JSON tells 1, 1.0 and True apart.
     assert [message.model_dump_json() for message in read] == [
         message.model_dump_json() for message in written
     ]
-    # What LangChain's tracers and caches make of them.
+    # The form that LangChain's tracers and caches use.
     assert [dumpd(message) for message in read] == [dumpd(message) for message in written]
 
 
@@ -108,7 +112,7 @@ def check_kept(store: Store, written: Sequence[BaseMessage]) -> None:
 @examples_of(150)
 def test_messages_of_every_type_come_back_equal_from_sqlite(written: list[BaseMessage]) -> None:
     with open_store("sqlite:///:memory:") as store:
-        check_kept(store, written)
+        check_read_back_equal(store, written)
 
 
 @pytest.mark.parametrize("url", ["dynamodb"], indirect=True)
@@ -116,7 +120,7 @@ def test_messages_of_every_type_come_back_equal_from_dynamodb(store: Store) -> N
     @given(st.lists(messages, min_size=1, max_size=6))
     @examples_of(25)
     def check(written: list[BaseMessage]) -> None:
-        check_kept(store, written)
+        check_read_back_equal(store, written)
 
     check()
 
@@ -140,31 +144,31 @@ CHUNKS = [
 
 
 @pytest.mark.parametrize("chunk", CHUNKS, ids=lambda chunk: type(chunk).__name__)
-def test_a_chunk_is_stored_as_the_message_it_is_a_chunk_of(chunk: BaseMessage) -> None:
-    kept = from_chatledger(to_chatledger(chunk))
-    assert kept == message_chunk_to_message(chunk)
-    assert type(kept) is type(chunk).__mro__[1]
+def test_a_chunk_is_stored_as_a_whole_message(chunk: BaseMessage) -> None:
+    converted = from_chatledger(to_chatledger(chunk))
+    assert converted == message_chunk_to_message(chunk)
+    assert type(converted) is type(chunk).__mro__[1]
 
 
 class Remark(HumanMessage):
-    """A message of the user's own."""
+    """A custom message class."""
 
     mood: str = "calm"
 
 
-def test_a_message_of_your_own_class_is_kept_as_the_one_it_extends() -> None:
-    kept = from_chatledger(to_chatledger(Remark(content="Hm", mood="cross")))
-    assert kept == HumanMessage(content="Hm", mood="cross")
+def test_a_message_of_a_custom_class_is_stored_as_its_base_class() -> None:
+    converted = from_chatledger(to_chatledger(Remark(content="Hm", mood="cross")))
+    assert converted == HumanMessage(content="Hm", mood="cross")
 
 
-def test_what_was_changed_behind_its_construction_is_kept_too() -> None:
+def test_fields_changed_after_construction_are_stored() -> None:
     message = AIMessage(content="Hi", additional_kwargs={"tool_calls": raw_calls})
     assert message.tool_calls
-    message.tool_calls = []  # which LangChain would fill again from additional_kwargs
+    message.tool_calls = []  # a validator would fill it again from additional_kwargs
     assert from_chatledger(to_chatledger(message)) == message
 
 
-def test_a_message_that_was_read_may_be_changed_and_nothing_else_changes_with_it() -> None:
+def test_changing_a_message_that_was_read_does_not_change_the_stored_one() -> None:
     stored = to_chatledger(AIMessage(content=["a", {"text": "b"}], response_metadata={"n": [1]}))
     read = from_chatledger(stored)
     read.content[1]["text"] = "c"  # type: ignore[index]
@@ -188,14 +192,12 @@ def test_a_message_that_was_read_may_be_changed_and_nothing_else_changes_with_it
     ],
     ids=lambda value: value if isinstance(value, str) else value.type,
 )
-def test_who_reads_the_store_without_langchain_sees_role_and_text(
-    message: BaseMessage, role: str
-) -> None:
+def test_readers_without_langchain_see_role_and_text(message: BaseMessage, role: str) -> None:
     stored = to_chatledger(message)
     assert (stored.role, stored.text) == (role, "Hi")
 
 
-def test_who_reads_the_store_without_langchain_finds_tool_calls_and_ids() -> None:
+def test_readers_without_langchain_see_tool_calls_and_ids() -> None:
     call: dict[str, Any] = {"name": "clock", "args": {}, "id": "call_1"}
     assert to_chatledger(AIMessage("", tool_calls=[call])).tool_calls == [
         call | {"type": "tool_call"}
@@ -205,15 +207,15 @@ def test_who_reads_the_store_without_langchain_finds_tool_calls_and_ids() -> Non
 
 
 class Chart:
-    """An artifact that is an object, and answers == with something that has no truth."""
+    """An artifact object whose == returns an object without a truth value, as arrays do."""
 
     def __eq__(self, other: object) -> Any:
-        return Ambiguous()
+        return NoTruthValue()
 
     __hash__ = None  # type: ignore[assignment]
 
 
-class Ambiguous:
+class NoTruthValue:
     def __bool__(self) -> bool:
         raise ValueError("The truth value of an array is ambiguous.")
 
@@ -231,8 +233,8 @@ REFUSED = [
         AIMessage("x", response_metadata={"logprobs": [float("-inf")]}),
         r"AIMessage.response_metadata.logprobs\[0\] is -inf",
     ),
-    (AIMessage("x", id="\ud800"), r"AIMessage.id holds a lone surrogate"),
-    (HumanMessage("\ud800"), r"content holds a lone surrogate"),
+    (AIMessage("x", id="\ud800"), r"AIMessage.id contains a lone surrogate"),
+    (HumanMessage("\ud800"), r"content contains a lone surrogate"),
     (HumanMessage("x", mood=object()), r"HumanMessage.mood is of type object"),
     ("Hi", r"of type str; pass a HumanMessage"),
     (None, r"of type NoneType; pass a HumanMessage"),
@@ -241,9 +243,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("message", "why"), REFUSED, ids=[why for _, why in REFUSED])
-def test_what_could_not_come_back_equal_is_refused_and_nothing_is_written(
-    message: Any, why: str
-) -> None:
+def test_a_message_that_could_not_be_read_back_equal_is_rejected(message: Any, why: str) -> None:
     with open_store("sqlite:///:memory:") as store:
         history = ChatMessageHistory(store, "talk")
         with pytest.raises(InvalidMessage, match=why):
@@ -252,9 +252,9 @@ def test_what_could_not_come_back_equal_is_refused_and_nothing_is_written(
         assert store.scan().conversations == []
 
 
-def test_a_message_that_removes_another_is_refused() -> None:
+def test_a_remove_message_is_rejected() -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it was in beta once
+        warnings.simplefilter("ignore")  # RemoveMessage was in beta once
         message = RemoveMessage(id="h-1")
     with pytest.raises(InvalidMessage, match=r"RemoveMessage .* cannot be stored"):
         to_chatledger(message)

@@ -1,4 +1,4 @@
-"""Histories of an old table, copied into a Chatledger store."""
+"""Tests of ``copy_langchain_table``."""
 
 import json
 import time
@@ -17,7 +17,7 @@ from chatledger.langchain.connections import shared_client
 from chatledger.langchain.migration import Key
 from chatledger.messages import Message
 from tests.langchain.histories import Histories
-from tests.langchain.test_dropin import HELLO, HI, REPLY, exactly
+from tests.langchain.test_dropin import HELLO, HI, REPLY, typed_values
 from tests.langchain.test_dropin_old_items import ITEMS, put
 
 
@@ -32,12 +32,12 @@ def session_of(key: Key) -> str:
 
 
 def copy(histories: Histories, store: Store, **options: Any) -> Any:
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "endpoint_url": histories.endpoint,
         "boto3_session": histories.session,
         "conversation_id": session_of,
     }
-    return copy_langchain_table(histories.table, store, **(given | options))
+    return copy_langchain_table(histories.table, store, **(arguments | options))
 
 
 def messages(store: Store, id: str) -> list[Any]:
@@ -47,13 +47,13 @@ def messages(store: Store, id: str) -> list[Any]:
     return [from_chatledger(message) for message in found]
 
 
-def test_every_history_arrives_in_order_and_of_its_types(
+def test_histories_are_copied_with_the_order_and_types_of_their_messages(
     histories: Histories, target: Store
 ) -> None:
     for sample in ITEMS[:2] + ITEMS[3:]:
         put(histories, sample)
     histories.open("exact").add_messages([HI, REPLY, HELLO])
-    for n in range(30):  # one of several items
+    for n in range(30):  # a history of several items
         histories.open("long", segment_bytes=2_000).add_messages([HumanMessage(f"{n}".ljust(300))])
     histories.put({"other": {"S": "an entity of another kind"}}, "unrelated")
     before = histories.items()
@@ -62,18 +62,18 @@ def test_every_history_arrives_in_order_and_of_its_types(
     assert report.messages == 2 + 4 + 3 + 3 + 30
     for session_id in ("text", "tools", "blocks", "exact", "long"):
         ours = histories.open(session_id).messages
-        assert exactly(messages(target, session_id)) == exactly(ours)
+        assert typed_values(messages(target, session_id)) == typed_values(ours)
     assert sorted(map(repr, histories.items())) == sorted(map(repr, before))
 
 
-def test_chunks_arrive_as_the_messages_they_make_up(histories: Histories, target: Store) -> None:
+def test_chunks_are_copied_as_whole_messages(histories: Histories, target: Store) -> None:
     put(histories, ITEMS[2])
     copy(histories, target)
     found = messages(target, "chunks")
     assert [(each.type, each.content) for each in found][2] == ("ai", "Hello")
 
 
-def test_a_ttl_is_kept_to_the_second_and_the_expired_are_left(
+def test_a_ttl_is_kept_to_the_second_and_expired_histories_are_left_out(
     histories: Histories, target: Store
 ) -> None:
     histories.open("kept", ttl=5_000).add_messages([HI])
@@ -96,7 +96,7 @@ def test_a_ttl_is_kept_to_the_second_and_the_expired_are_left(
     assert abs(expires.timestamp() - time.time() - 5_000) < 60
 
 
-def test_what_cannot_be_read_is_reported_and_the_rest_arrives(
+def test_unreadable_histories_are_reported_and_the_others_are_copied(
     histories: Histories, target: Store
 ) -> None:
     histories.open("good").add_messages([HI])
@@ -113,9 +113,7 @@ def test_what_cannot_be_read_is_reported_and_the_rest_arrives(
     assert messages(target, "good") == [HI]
 
 
-def test_a_second_copy_brings_what_is_new_and_nothing_twice(
-    histories: Histories, target: Store
-) -> None:
+def test_a_second_copy_adds_only_new_messages(histories: Histories, target: Store) -> None:
     for n in range(5):
         histories.open(f"{n}").add_messages([HI, REPLY, HELLO])
     assert copy(histories, target).messages == 15
@@ -127,7 +125,7 @@ def test_a_second_copy_brings_what_is_new_and_nothing_twice(
     assert copy(histories, target).problems == []
 
 
-def test_a_conversation_of_that_id_with_other_messages_is_left_alone(
+def test_a_conversation_with_the_same_id_and_other_messages_is_left_alone(
     hash_only: Histories, target: Store
 ) -> None:
     hash_only.open("1").add_messages([HI, HELLO])
@@ -137,18 +135,18 @@ def test_a_conversation_of_that_id_with_other_messages_is_left_alone(
     assert [each.content for each in messages(target, "1")] == ["mine"]
 
 
-def test_one_that_was_broken_off_goes_on_where_it_was(
+def test_an_interrupted_copy_continues_from_its_checkpoint(
     hash_only: Histories, target: Store, tmp_path: Path, requests: list[str]
 ) -> None:
     for n in range(30):
         hash_only.open(f"{n}").add_messages([HumanMessage("x" * 100_000)])
     hash_only.put({"History": {"S": "text"}}, "bad")
     checkpoint = tmp_path / "checkpoint.json"
-    told: list[int] = []
+    reports: list[int] = []
 
     def stop(report: Any) -> None:
-        told.append(report.conversations)
-        if len(told) == 2:
+        reports.append(report.conversations)
+        if len(reports) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -163,7 +161,7 @@ def test_one_that_was_broken_off_goes_on_where_it_was(
     assert not checkpoint.exists()
 
 
-def test_a_checkpoint_of_another_copy_is_refused(
+def test_a_checkpoint_of_another_copy_is_rejected(
     hash_only: Histories, target: Store, tmp_path: Path
 ) -> None:
     for text in ('{"about": {"table": "other", "segments": 4}}', "{}", "nonsense", "[]"):
@@ -173,9 +171,7 @@ def test_a_checkpoint_of_another_copy_is_refused(
         assert (tmp_path / "file").read_text() == text
 
 
-def test_nothing_but_reads_is_asked_of_the_source(
-    hash_only: Histories, target: Store, requests: list[str]
-) -> None:
+def test_the_source_is_only_read(hash_only: Histories, target: Store, requests: list[str]) -> None:
     for n in range(20):
         hash_only.open(segment_bytes=1_024).add_messages([HumanMessage(f"{n}".ljust(300))])
     requests.clear()
@@ -183,7 +179,7 @@ def test_nothing_but_reads_is_asked_of_the_source(
     assert set(requests) == {"DescribeTable", "Scan", "GetItem", "BatchGetItem"}
 
 
-def test_the_rate_is_kept(hash_only: Histories, target: Store) -> None:
+def test_units_per_second_limits_the_rate(hash_only: Histories, target: Store) -> None:
     for n in range(4):
         hash_only.open(f"{n}").add_messages([HumanMessage("x" * 40_000)])
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""The offline model as a LangChain chat model: the same words and usage, whole or streamed."""
+"""``OfflineChatModel``: the same reply and usage, whether streamed or not."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ from langchain_core.messages import (
 
 from chatledger import InvalidArgument
 from chatledger.langchain import OfflineChatModel
-from chatledger.models.offline import answer
+from chatledger.models.offline import reply_text
 
 pytestmark = pytest.mark.anyio
 
@@ -32,12 +32,12 @@ USAGE = {"input_tokens": 11, "output_tokens": 11, "total_tokens": 22}
 
 def check_reply(reply: BaseMessage) -> None:
     assert isinstance(reply, AIMessage)
-    assert reply.content == REPLY == answer(["Hi! I'm bob", "Whats my name"])
+    assert reply.content == REPLY == reply_text(["Hi! I'm bob", "Whats my name"])
     assert reply.usage_metadata == USAGE
     assert reply.response_metadata == {"model_name": "offline", "stop_reason": "end_turn"}
 
 
-def joined(chunks: list[Any]) -> AIMessageChunk:
+def merge_chunks(chunks: list[Any]) -> AIMessageChunk:
     whole = chunks[0]
     for chunk in chunks[1:]:
         whole += chunk
@@ -53,34 +53,34 @@ async def test_it_answers_from_the_conversation_and_counts_words() -> None:
 async def test_it_streams_word_by_word_and_the_words_are_the_reply() -> None:
     chunks = [*OfflineChatModel().stream(PROMPT)]
     assert [chunk.content for chunk in chunks][:3] == ["Your", " name", " is"]
-    check_reply(joined(chunks))
-    check_reply(joined([chunk async for chunk in OfflineChatModel().astream(PROMPT)]))
+    check_reply(merge_chunks(chunks))
+    check_reply(merge_chunks([chunk async for chunk in OfflineChatModel().astream(PROMPT)]))
 
 
-async def test_a_sync_call_works_where_an_event_loop_runs() -> None:
+async def test_a_sync_call_works_inside_a_running_event_loop() -> None:
     assert asyncio.get_running_loop().is_running()  # as in a notebook
-    check_reply(joined([*OfflineChatModel().stream(PROMPT)]))
+    check_reply(merge_chunks([*OfflineChatModel().stream(PROMPT)]))
 
 
-async def test_a_stream_tells_each_word_to_callbacks() -> None:
+async def test_a_stream_passes_each_word_to_callbacks() -> None:
     class Listener(BaseCallbackHandler):
         def __init__(self) -> None:
-            self.said: list[str] = []
+            self.words: list[str] = []
 
         def on_llm_new_token(self, token: Any, **_: Any) -> None:
-            self.said.append(token)
+            self.words.append(token)
 
     listener = Listener()
     for _ in OfflineChatModel().stream(PROMPT, {"callbacks": [listener]}):
         pass
-    assert "".join(listener.said) == REPLY
-    listener.said.clear()
+    assert "".join(listener.words) == REPLY
+    listener.words.clear()
     async for _ in OfflineChatModel().astream(PROMPT, {"callbacks": [listener]}):
         pass
-    assert "".join(listener.said) == REPLY
+    assert "".join(listener.words) == REPLY
 
 
-async def test_the_pace_is_seconds_a_word() -> None:
+async def test_pace_is_seconds_per_word() -> None:
     model = OfflineChatModel(pace=0.01)
     start = time.monotonic()
     model.invoke(PROMPT)
@@ -93,6 +93,6 @@ async def test_the_pace_is_seconds_a_word() -> None:
 
 
 @pytest.mark.parametrize("prompt", [[], [SystemMessage("You are helpful.")], [AIMessage("Hello")]])
-def test_a_prompt_without_a_users_message_is_refused(prompt: list[BaseMessage]) -> None:
+def test_a_prompt_without_a_user_message_is_rejected(prompt: list[BaseMessage]) -> None:
     with pytest.raises(InvalidArgument, match="add a HumanMessage"):
         OfflineChatModel().invoke(prompt)

@@ -1,4 +1,4 @@
-"""LangChain's oldest core that is supported, laid over the newest one that all else runs with."""
+"""The tests once more with the oldest supported langchain-core; all others run with the newest."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 OLDEST = ROOT / ".cache" / "langchain-oldest"
-"""Put there by ``scripts/test-programs``."""
+"""Installed by ``scripts/test-programs``."""
 TESTS = (
     "test_messages",
     "test_plain_messages",
@@ -34,11 +34,13 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_everything_works_with_the_oldest_core_too() -> None:
+def test_everything_works_with_the_oldest_langchain_core() -> None:
     version = run("-c", "from importlib.metadata import version; print(version('langchain-core'))")
-    assert version.stdout.strip() == "0.3.0", "scripts/test-programs puts it into .cache"
+    assert version.stdout.strip() == "0.3.0", (
+        "run scripts/test-programs, which installs it in .cache"
+    )
     files = [str(FOLDER / f"{name}.py") for name in TESTS]
-    # Its pydantic models warn, and its langsmith brings a plugin for another pytest.
+    # Its pydantic models emit warnings, and its langsmith has a plugin for another pytest version.
     options = ["-p", "no:langsmith_plugin", "-p", "no:cacheprovider"]
     options += ["-W", "ignore::DeprecationWarning", "-k", "not dynamodb", "-q"]
     tested = run("-m", "pytest", *options, *files)

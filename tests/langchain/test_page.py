@@ -1,7 +1,7 @@
-"""The page runs as it stands, in its order, with a table where an example needs one.
+"""The examples in docs/langchain.md, run in order against DynamoDB Local.
 
-Its ``python`` blocks need none, and run with the rest of the documentation too; ``py`` says that a
-block needs the table, or a warning silenced that another block silences.
+The ``python`` blocks also run with the rest of the documentation. A ``py`` block needs a table, or
+a warning filter that another block sets.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Messages that did not come through LangChain are LangChain's of the same role all the same."""
+"""Conversion to LangChain of messages that did not come from LangChain."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from chatledger.testing.store_contract.settings import examples_of
 CALL = {"name": "clock", "args": {"zone": 1}, "id": "call_1", "type": "tool_call"}
 
 
-def test_a_message_of_each_role_is_langchains_of_that_role() -> None:
+def test_messages_of_each_role_become_langchains_of_that_role() -> None:
     written = [
         Message.system("Be brief."),
         Message.user([{"type": "text", "text": "Hi"}], extra={"name": "bob"}),
@@ -46,7 +46,7 @@ def test_a_message_of_each_role_is_langchains_of_that_role() -> None:
     ],
     ids=["LangChain", "Anthropic", "Bedrock", "OpenAI"],
 )
-def test_a_tool_call_in_any_of_the_known_forms_is_langchains(call: dict[str, Json]) -> None:
+def test_a_tool_call_in_any_known_format_is_converted(call: dict[str, Json]) -> None:
     message = from_chatledger(Message.assistant(tool_calls=[call]))
     assert isinstance(message, AIMessage)
     assert message.tool_calls == [CALL]
@@ -69,14 +69,14 @@ def test_a_tool_call_in_any_of_the_known_forms_is_langchains(call: dict[str, Jso
     ],
     ids=lambda call: repr(call)[:60],
 )
-def test_a_tool_call_in_no_known_form_is_an_invalid_one(call: Any) -> None:
+def test_a_tool_call_in_an_unknown_format_becomes_an_invalid_tool_call(call: Any) -> None:
     message = from_chatledger(Message.assistant(extra={"tool_calls": [call]}))
     assert isinstance(message, AIMessage)
     assert message.tool_calls == []
     assert [found["error"] for found in message.invalid_tool_calls] != []
 
 
-def test_the_usage_and_model_of_a_reply_are_where_langchain_puts_them() -> None:
+def test_usage_and_model_of_a_reply_are_put_where_langchain_puts_them() -> None:
     extra: dict[str, Json] = {
         "model": "offline",
         "stop_reason": "end_turn",
@@ -105,9 +105,7 @@ def test_the_usage_and_model_of_a_reply_are_where_langchain_puts_them() -> None:
     ),
 )
 @examples_of(200)
-def test_whatever_another_writer_left_in_extra_the_conversation_can_be_read(
-    role: str, extra: dict[str, Json]
-) -> None:
+def test_a_message_with_any_extra_can_be_read(role: str, extra: dict[str, Json]) -> None:
     body = {"role": role, "content": "Hi", "id": "h-1", "extra": extra}
     message = decode_body(body | {"created_at": "2026-05-01T12:00:00Z"}, seq=1)
     read = from_chatledger(message)

@@ -1,4 +1,4 @@
-"""What callbacks, and LangSmith, are told of a turn: whose it is and in which session."""
+"""Callbacks and LangSmith receive the owner and the session of a turn."""
 
 import json
 import os
@@ -23,7 +23,7 @@ pytestmark = [
 
 
 class Runs(BaseCallbackHandler):
-    """The metadata of every run that it is told of."""
+    """Records the metadata of every run."""
 
     def __init__(self) -> None:
         self.metadata: list[dict[str, Any] | None] = []
@@ -38,7 +38,7 @@ class Runs(BaseCallbackHandler):
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["invoke", "ainvoke"])
-async def test_every_run_of_a_turn_carries_session_and_owner_where_the_call_names_them(
+async def test_every_run_of_a_turn_has_the_session_and_owner_given_as_metadata(
     is_async: bool,
 ) -> None:
     named = {"user_id": "bob", "conversation_id": "trip"}
@@ -58,7 +58,7 @@ async def test_every_run_of_a_turn_carries_session_and_owner_where_the_call_name
         assert metadata.items() >= named.items()
 
 
-TRACED = """
+TRACED_PROGRAM = """
 import warnings
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables.history import RunnableWithMessageHistory
@@ -82,8 +82,8 @@ wait_for_all_tracers()
 """
 
 
-class LangSmith(BaseHTTPRequestHandler):
-    """What LangSmith would be sent."""
+class FakeLangSmith(BaseHTTPRequestHandler):
+    """Stands in for LangSmith and records what it receives."""
 
     received: list[bytes]
 
@@ -117,15 +117,15 @@ class LangSmith(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None: ...
 
 
-def test_langsmith_is_told_session_and_owner_once_its_variables_are_set() -> None:
-    class Here(LangSmith):
+def test_langsmith_receives_session_and_owner_if_its_variables_are_set() -> None:
+    class RecordingLangSmith(FakeLangSmith):
         received: list[bytes] = []  # noqa: RUF012
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Here) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), RecordingLangSmith) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}"
         variables = {
-            "LANGCHAIN_TRACING_V2": "true",  # as 0.3 has it, and later versions too
+            "LANGCHAIN_TRACING_V2": "true",  # langchain-core 0.3; later versions too
             "LANGCHAIN_ENDPOINT": address,
             "LANGCHAIN_API_KEY": "none",
             "LANGSMITH_TRACING": "true",
@@ -134,7 +134,7 @@ def test_langsmith_is_told_session_and_owner_once_its_variables_are_set() -> Non
             "LANGSMITH_DISABLE_RUN_COMPRESSION": "true",
         }
         done = subprocess.run(
-            [sys.executable, "-c", TRACED],
+            [sys.executable, "-c", TRACED_PROGRAM],
             env=os.environ | variables,
             capture_output=True,
             text=True,
@@ -143,6 +143,6 @@ def test_langsmith_is_told_session_and_owner_once_its_variables_are_set() -> Non
         )
         server.shutdown()
     assert done.stdout.startswith("Hello, bob!"), done.stderr
-    sent = b"".join(Here.received)
+    sent = b"".join(RecordingLangSmith.received)
     for name, value in (("user_id", "bob-7"), ("conversation_id", "trip-7")):
         assert f'"{name}":{json.dumps(value)}'.encode() in sent.replace(b": ", b":")

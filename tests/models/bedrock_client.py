@@ -1,19 +1,12 @@
-"""Asking a model over either transport, and an environment in which it comes to a test server."""
+"""Calling a model over either transport, and an environment that leads it to a test server."""
 
 import asyncio
 import os
-import socket
-import ssl
-import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import aclosing, closing, contextmanager, suppress
+from contextlib import aclosing, closing
 from functools import cache
 from pathlib import Path
-from select import select
-from socketserver import BaseRequestHandler, ThreadingTCPServer
-from threading import Thread
 from typing import Any, Literal, TypeAlias
-from urllib.parse import urlsplit
 
 import boto3
 import pytest
@@ -41,17 +34,17 @@ def running() -> Iterator[BedrockServer]:
 
 @pytest.fixture
 def server(running: BedrockServer) -> BedrockServer:
-    """One that has not been asked yet, for ``model``."""
+    """The server for ``model``, without requests and without a script."""
     running.reset()
     return running
 
 
 @pytest.fixture
 def aws(running: BedrockServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> BedrockServer:
-    """As ``server``; its address and key are in the environment, and nothing else of AWS's is."""
+    """Return ``server`` with its address and key in the environment, and no other AWS settings."""
     running.reset()
     for name in os.environ:
-        if name.startswith("AWS_") or name.lower().endswith("_proxy"):
+        if name.startswith("AWS_") or name.lower().endswith(("_proxy", "_ca_bundle")):
             monkeypatch.delenv(name)
     for name, value in {
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
@@ -59,8 +52,8 @@ def aws(running: BedrockServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         "AWS_DEFAULT_REGION": REGION,
         "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": running.endpoint,
         "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+        "AWS_CONFIG_FILE": str(tmp_path / "missing"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "missing"),
     }.items():
         monkeypatch.setenv(name, value)
     return running
@@ -68,14 +61,14 @@ def aws(running: BedrockServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 @cache
 def session() -> boto3.Session:
-    """Kept, as it reads AWS's description of the service but once."""
+    """Return a cached session: it reads botocore's description of the service only once."""
     return boto3.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION)
 
 
 def model(
     server: BedrockServer, model_id: str = MODEL, *, patience: float = 0.0, **options: Any
 ) -> BedrockModel:
-    """Without patience it tries once."""
+    """Return a model on ``server``; without patience it makes one attempt."""
     return BedrockModel(
         model_id, session=session(), endpoint=server.endpoint, patience=patience, **options
     )
@@ -83,90 +76,41 @@ def model(
 
 def ask(
     transport: Transport,
-    asked: BedrockModel,
+    model: BedrockModel,
     messages: str | Sequence[Message] = "Hello",
     *,
     system_prompt: str | None = None,
-    seen: list[str] | None = None,
+    delivered: list[str] | None = None,
 ) -> tuple[list[str], Finished]:
-    """The reply's pieces, which are added to ``seen`` as they come, and its end."""
+    """Return the reply's pieces and its end; append the pieces to ``delivered`` as they come."""
     if isinstance(messages, str):
         messages = [Message.user(messages)]
-    pieces = [] if seen is None else seen
+    pieces = [] if delivered is None else delivered
     if transport == "async":
-        found = asyncio.run(_ask(asked, messages, system_prompt, pieces))
+        ends = asyncio.run(_ask(model, messages, system_prompt, pieces))
     else:
-        found = []
+        ends = []
         try:
-            with closing(asked.stream_sync(messages, system_prompt=system_prompt)) as reply:
+            with closing(model.stream_sync(messages, system_prompt=system_prompt)) as reply:
                 for piece in reply:
-                    (found if isinstance(piece, Finished) else pieces).append(piece)  # type: ignore[arg-type]
+                    (ends if isinstance(piece, Finished) else pieces).append(piece)  # type: ignore[arg-type]
         finally:
-            asyncio.run(asked.close())
-    [finished] = found
+            asyncio.run(model.close())
+    [finished] = ends
     return pieces, finished
 
 
 async def _ask(
-    asked: BedrockModel, messages: Sequence[Message], system_prompt: str | None, pieces: list[str]
+    model: BedrockModel, messages: Sequence[Message], system_prompt: str | None, pieces: list[str]
 ) -> list[Finished]:
-    found: list[Finished] = []
+    ends: list[Finished] = []
     try:
-        async with aclosing(asked.stream(messages, system_prompt=system_prompt)) as reply:
+        async with aclosing(model.stream(messages, system_prompt=system_prompt)) as reply:
             async for piece in reply:
                 if isinstance(piece, Finished):
-                    found.append(piece)
+                    ends.append(piece)
                 else:
                     pieces.append(piece)
     finally:
-        await asked.close()
-    return found
-
-
-@contextmanager
-def with_tls(endpoint: str, folder: Path) -> Iterator[tuple[str, Path]]:
-    """``endpoint`` over TLS: its address and the certificate to trust."""
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
-            *("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
-            *("-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
-    address = urlsplit(endpoint)
-
-    class PassesOn(BaseRequestHandler):
-        def handle(self) -> None:
-            with (
-                suppress(OSError),  # a client that trusts nobody, or one that is gone
-                context.wrap_socket(self.request, server_side=True) as client,
-                socket.create_connection((address.hostname, address.port)) as server,
-            ):
-                _pass_on(client, server)
-
-    with ThreadingTCPServer(("127.0.0.1", 0), PassesOn) as listening:
-        thread = Thread(target=listening.serve_forever, args=[0.02])
-        thread.start()
-        try:
-            yield f"https://127.0.0.1:{listening.server_address[1]}", certificate
-        finally:
-            listening.shutdown()
-            thread.join()
-
-
-def _pass_on(client: ssl.SSLSocket, server: socket.socket) -> None:
-    while readable := select([client, server], [], [], 2)[0]:
-        for source, sink in ((client, server), (server, client)):
-            if source not in readable:
-                continue
-            data = source.recv(65536)
-            while client.pending():
-                data += client.recv(65536)
-            if not data:
-                return
-            sink.sendall(data)
+        await model.close()
+    return ends

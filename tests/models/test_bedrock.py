@@ -1,4 +1,4 @@
-"""A model of Bedrock's over a socket, async and sync, which behave alike."""
+"""A Bedrock model over a socket; async and sync callers get the same behaviour."""
 
 import asyncio
 import logging
@@ -21,15 +21,15 @@ from chatledger.models.bedrock import BedrockModel, Guardrail
 from chatledger.models.protocol import Finished, OpenedModel, Usage
 from chatledger.testing.bedrock_server import (
     BedrockServer,
-    BreaksOff,
-    Corrupts,
+    CorruptsFrame,
+    DropsConnection,
     EndsEarly,
     Fails,
-    FailsMidway,
-    FallsSilent,
+    FailsMidStream,
     Says,
+    Stalls,
     Throttles,
-    Use,
+    ToolUse,
 )
 from tests.models.bedrock_client import MODEL, Transport, ask, model, running, server, transport
 
@@ -39,7 +39,7 @@ SECRET = "my PIN is 1234"
 TOOL = {"name": "weather", "description": "Tells the weather."}
 
 
-def test_a_reply_comes_in_pieces_and_then_its_end(
+def test_a_reply_is_its_pieces_and_then_its_end(
     server: BedrockServer, transport: Transport
 ) -> None:
     server.script(Says(["Hel", "lo ", "Wörld 😀"]))
@@ -53,25 +53,25 @@ def test_a_reply_comes_in_pieces_and_then_its_end(
 
 
 @pytest.mark.parametrize("uses_tool", [False, True])
-def test_a_model_that_does_not_stream_says_the_same_in_one_piece(
+def test_without_streaming_the_same_reply_comes_as_one_piece(
     server: BedrockServer, transport: Transport, uses_tool: bool
 ) -> None:
-    answer = Says(["Hello, ", "Bob!"], stop_reason="max_tokens")
+    script = Says(["Hello, ", "Bob!"], stop_reason="max_tokens")
     if uses_tool:
-        answer = Says(["One ", "moment."], uses=[Use("weather", {"place": "Bergen"}, id="1")])
+        script = Says(["One ", "moment."], uses=[ToolUse("weather", {"place": "Bergen"}, id="1")])
     tools = [TOOL] if uses_tool else []
-    told = []
+    replies = []
     for streaming in (True, False):
-        server.script(answer)
-        one = model(server, tools=tools, streaming=streaming, guardrail=Guardrail("g1", "1"))
-        pieces, finished = ask(transport, one)
+        server.script(script)
+        asked = model(server, tools=tools, streaming=streaming, guardrail=Guardrail("g1", "1"))
+        pieces, finished = ask(transport, asked)
         assert streaming or len(pieces) == 1
-        told.append(("".join(pieces), finished.stop_reason, finished.usage, finished.tool_calls))
-    assert told[0] == told[1]
+        replies.append(("".join(pieces), finished.stop_reason, finished.usage, finished.tool_calls))
+    assert replies[0] == replies[1]
     assert [request.operation for request in server.requests] == ["ConverseStream", "Converse"]
 
 
-def test_it_is_a_model_in_both_forms(server: BedrockServer) -> None:
+def test_it_is_a_model_for_async_and_sync_callers(server: BedrockServer) -> None:
     opened: OpenedModel = model(server)
     assert opened.id == f"bedrock:{MODEL}"
 
@@ -85,15 +85,15 @@ def test_it_is_a_model_in_both_forms(server: BedrockServer) -> None:
         "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123",
     ],
 )
-def test_profiles_and_arns_name_a_model_too(
+def test_a_model_can_be_named_by_inference_profile_or_arn(
     server: BedrockServer, transport: Transport, model_id: str
 ) -> None:
     ask(transport, model(server, model_id))
     assert server.requests[0].model_id == model_id
 
 
-def test_the_same_is_asked_over_either_transport(server: BedrockServer) -> None:
-    made: dict[str, Any] = {
+def test_both_transports_send_the_same_request(server: BedrockServer) -> None:
+    options: dict[str, Any] = {
         "max_tokens": 50,
         "temperature": 0.5,
         "stop_sequences": ["END"],
@@ -110,29 +110,29 @@ def test_the_same_is_asked_over_either_transport(server: BedrockServer) -> None:
         Message.tool("Rain", tool_call_id="a b"),
         Message.user("Ünd?"),
     ]
-    ask("async", model(server, **made), messages, system_prompt="Be brief.")
-    ask("sync", model(server, **made), messages, system_prompt="Be brief.")
+    ask("async", model(server, **options), messages, system_prompt="Be brief.")
+    ask("sync", model(server, **options), messages, system_prompt="Be brief.")
     first, second = server.requests
     assert first.error is None
     assert first.body == second.body
     assert first.body["system"][0] == {"text": "Be brief."}
 
 
-def test_cached_tokens_are_part_of_those_that_were_given(
+def test_cached_tokens_are_part_of_the_input_tokens(
     server: BedrockServer, transport: Transport
 ) -> None:
-    once = ask(transport, model(server, cache=True), "Hello", system_prompt="Be brief. " * 1000)[
+    first = ask(transport, model(server, cache=True), "Hello", system_prompt="Be brief. " * 1000)[
         1
     ].usage
-    then = ask(transport, model(server, cache=True), "Hello", system_prompt="Be brief. " * 1000)[
+    second = ask(transport, model(server, cache=True), "Hello", system_prompt="Be brief. " * 1000)[
         1
     ].usage
-    assert once is not None
-    assert then is not None
-    assert once.cache_write_tokens > 2000
-    assert then.cached_tokens == once.cache_write_tokens
-    assert then.input_tokens == once.input_tokens >= then.cached_tokens
-    assert (once + then).cached_tokens == then.cached_tokens
+    assert first is not None
+    assert second is not None
+    assert first.cache_write_tokens > 2000
+    assert second.cached_tokens == first.cache_write_tokens
+    assert second.input_tokens == first.input_tokens >= second.cached_tokens
+    assert (first + second).cached_tokens == second.cached_tokens
 
 
 def test_a_growing_conversation_is_read_from_the_cache(
@@ -162,10 +162,11 @@ def test_a_reply_says_why_it_ended(
     assert ask(transport, model(server))[1].stop_reason == reason
 
 
-def test_tools_are_called_and_their_results_are_given(
-    server: BedrockServer, transport: Transport
-) -> None:
-    uses = [Use("weather", {"city": "Kyiv", "days": [1, 2]}), Use("weather", {}, id="second")]
+def test_a_tool_is_called_and_its_result_sent(server: BedrockServer, transport: Transport) -> None:
+    uses = [
+        ToolUse("weather", {"city": "Kyiv", "days": [1, 2]}),
+        ToolUse("weather", {}, id="second"),
+    ]
     server.script(Says("I look.", uses=uses), Says("It rains."))
     question = Message.user("How is the weather?")
     pieces, finished = ask(transport, model(server, tools=[TOOL]), [question])
@@ -183,7 +184,7 @@ def test_tools_are_called_and_their_results_are_given(
     assert "".join(ask(transport, model(server, tools=[TOOL]), messages)[0]) == "It rains."
 
 
-def test_thoughts_are_no_part_of_the_reply(server: BedrockServer, transport: Transport) -> None:
+def test_thoughts_are_not_part_of_the_reply(server: BedrockServer, transport: Transport) -> None:
     server.script(Says("Yes.", reasoning="Should I say yes or no?"))
     assert ask(transport, model(server))[0] == ["Yes."]
 
@@ -204,27 +205,27 @@ FAULTS = [
     (Fails("ValidationException", SECRET), ModelRefused),
     (Fails("ResourceNotFoundException", SECRET), ModelRefused),
     (Fails("RequestEntityTooLargeException", SECRET), ModelRefused),
-    (FailsMidway("internalServerException", message=SECRET, after=0), ModelUnavailable),
-    (FailsMidway("modelStreamErrorException", message=SECRET), ModelUnavailable),
-    (FailsMidway("serviceUnavailableException", message=SECRET), ModelUnavailable),
-    (FailsMidway("throttlingException", message=SECRET), ModelThrottled),
-    (FailsMidway("validationException", message=SECRET), ModelRefused),
-    (BreaksOff(), ModelUnavailable),
-    (BreaksOff(after=0), ModelUnavailable),
-    (BreaksOff(after=2), ModelUnavailable),
+    (FailsMidStream("internalServerException", message=SECRET, after=0), ModelUnavailable),
+    (FailsMidStream("modelStreamErrorException", message=SECRET), ModelUnavailable),
+    (FailsMidStream("serviceUnavailableException", message=SECRET), ModelUnavailable),
+    (FailsMidStream("throttlingException", message=SECRET), ModelThrottled),
+    (FailsMidStream("validationException", message=SECRET), ModelRefused),
+    (DropsConnection(), ModelUnavailable),
+    (DropsConnection(after=0), ModelUnavailable),
+    (DropsConnection(after=2), ModelUnavailable),
     (EndsEarly(after=0), ModelUnavailable),
     (EndsEarly(after=2), ModelUnavailable),
-    (FallsSilent(), ModelTimeout),
-    (FallsSilent(after=0), ModelTimeout),
-    (FallsSilent(after=2), ModelTimeout),
-    (Corrupts(part="prelude"), ModelUnavailable),
-    (Corrupts(part="message"), ModelUnavailable),
-    (Says(uses=[Use("weather", '{"city": "Ky')]), ModelUnavailable),
+    (Stalls(), ModelTimeout),
+    (Stalls(after=0), ModelTimeout),
+    (Stalls(after=2), ModelTimeout),
+    (CorruptsFrame(part="prelude"), ModelUnavailable),
+    (CorruptsFrame(part="message"), ModelUnavailable),
+    (Says(uses=[ToolUse("weather", '{"city": "Ky')]), ModelUnavailable),
 ]
 
 
 @pytest.mark.parametrize(("fault", "kind"), FAULTS, ids=repr)
-def test_each_fault_has_its_error_which_repeats_nothing(
+def test_each_fault_has_its_error_which_repeats_no_text(
     server: BedrockServer,
     transport: Transport,
     fault: Any,
@@ -233,19 +234,19 @@ def test_each_fault_has_its_error_which_repeats_nothing(
 ) -> None:
     caplog.set_level(logging.DEBUG, "chatledger")
     server.script(fault)
-    seen: list[str] = []
+    delivered: list[str] = []
     with pytest.raises(ModelError) as raised:
-        ask(transport, model(server, timeout=0.3), SECRET, seen=seen)
+        ask(transport, model(server, timeout=0.3), SECRET, delivered=delivered)
     assert type(raised.value) is kind
     assert raised.value.retryable is (kind is not ModelRefused)
     assert SECRET not in str(raised.value)
     assert "gain" in str(raised.value)
-    assert len(seen) == (getattr(fault, "after", 0) or 0)
+    assert len(delivered) == (getattr(fault, "after", 0) or 0)
     assert not [record for record in caplog.records if record.name.startswith("chatledger")]
 
 
 @pytest.mark.parametrize(("fault", "kind"), FAULTS[:-1], ids=repr)
-def test_each_fault_has_the_same_error_where_the_reply_does_not_stream(
+def test_each_fault_has_the_same_error_without_streaming(
     server: BedrockServer, transport: Transport, fault: Any, kind: type[ModelError]
 ) -> None:
     server.script(fault)
@@ -274,7 +275,7 @@ def test_each_fault_has_the_same_error_where_the_reply_does_not_stream(
         ({"stop_sequences": ["a", "b", "c", "d", "e"]}, "stop sequences"),
     ],
 )
-def test_what_bedrock_refuses_says_what_to_change(
+def test_the_error_for_a_refused_request_says_what_to_change(
     server: BedrockServer, transport: Transport, options: dict[str, Any], advice: str
 ) -> None:
     with pytest.raises(ModelRefused) as raised:
@@ -283,28 +284,27 @@ def test_what_bedrock_refuses_says_what_to_change(
     assert len(server.requests) == 1
 
 
-def test_a_window_that_is_too_long_is_told_as_that(
+def test_the_error_for_a_window_that_is_too_long_says_so(
     server: BedrockServer, transport: Transport
 ) -> None:
     with pytest.raises(ModelRefused, match="use a smaller window"):
         ask(transport, model(server), "many words " * 200_000)
 
 
-def test_after_the_end_was_told_the_reply_is_whole_whatever_happens(
+def test_a_reply_is_complete_after_its_stop_reason_even_if_the_usage_is_lost(
     server: BedrockServer, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Usage comes behind the end; that it is lost does not make a reply worthless."""
     from chatledger.models.bedrock import replies
 
-    def lose(self: object, about: object) -> None:
+    def lose_usage(self: object, about: object) -> None:
         raise ModelUnavailable("the connection")
 
-    monkeypatch.setattr(replies.Reply, "_measured", lose)
+    monkeypatch.setattr(replies.BedrockReplyReader, "_read_metadata", lose_usage)
     server.script(Says("Hello"))
     assert ask(transport, model(server)) == (["Hello"], Finished("end_turn", None, []))
 
 
-# Further tries -----------------------------------------------------------------------------------
+# Retries -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -312,16 +312,16 @@ def test_after_the_end_was_told_the_reply_is_whole_whatever_happens(
     [
         Throttles(),
         Fails("ServiceUnavailableException"),
-        BreaksOff(),
+        DropsConnection(),
         EndsEarly(after=0),
-        FallsSilent(),
-        FailsMidway("throttlingException", after=0),
-        Corrupts(after=0),
-        Says(uses=[Use("weather", "{")]),
+        Stalls(),
+        FailsMidStream("throttlingException", after=0),
+        CorruptsFrame(after=0),
+        Says(uses=[ToolUse("weather", "{")]),
     ],
     ids=repr,
 )
-def test_what_fails_before_the_first_piece_is_tried_again(
+def test_a_call_that_fails_before_the_first_piece_is_retried(
     server: BedrockServer, transport: Transport, fault: Any
 ) -> None:
     server.script(fault, Says("Hello"))
@@ -330,27 +330,28 @@ def test_what_fails_before_the_first_piece_is_tried_again(
 
 
 @pytest.mark.parametrize(
-    "fault", [FailsMidway(after=1), BreaksOff(after=1), EndsEarly(after=1), Corrupts(after=1)]
+    "fault",
+    [FailsMidStream(after=1), DropsConnection(after=1), EndsEarly(after=1), CorruptsFrame(after=1)],
 )
-def test_what_fails_behind_the_first_piece_is_not_tried_again(
+def test_a_call_that_fails_after_the_first_piece_is_not_retried(
     server: BedrockServer, transport: Transport, fault: Any
 ) -> None:
     server.script(fault, Says("Hello"))
-    seen: list[str] = []
+    delivered: list[str] = []
     with pytest.raises(ModelUnavailable):
-        ask(transport, model(server, patience=20), seen=seen)
-    assert seen == ["One"]
+        ask(transport, model(server, patience=20), delivered=delivered)
+    assert delivered == ["One"]
     assert len(server.requests) == 1
 
 
-def test_what_is_refused_is_not_tried_again(server: BedrockServer, transport: Transport) -> None:
+def test_a_refused_call_is_not_retried(server: BedrockServer, transport: Transport) -> None:
     server.script(Fails("AccessDeniedException"), Says("Hello"))
     with pytest.raises(ModelRefused):
         ask(transport, model(server, patience=20))
     assert len(server.requests) == 1
 
 
-def test_patience_has_an_end(server: BedrockServer, transport: Transport) -> None:
+def test_retries_end_when_patience_is_over(server: BedrockServer, transport: Transport) -> None:
     server.script(Throttles(times=50))
     began = time.monotonic()
     with pytest.raises(ModelThrottled):
@@ -359,57 +360,57 @@ def test_patience_has_an_end(server: BedrockServer, transport: Transport) -> Non
     assert len(server.requests) > 1
 
 
-# Leaving a reply ---------------------------------------------------------------------------------
+# Abandoning a reply ------------------------------------------------------------------------------
 
 
-def test_a_reply_that_is_left_ends_the_call(server: BedrockServer) -> None:
+def test_closing_a_reply_ends_the_call(server: BedrockServer) -> None:
     server.script(Says("One two three", pause=60))
 
-    async def leave() -> str:
+    async def close_early() -> str:
         asked = model(server)
         try:
             async with aclosing(asked.stream([Message.user("Count")])) as reply:
                 first = await anext(reply)
-            await asyncio.to_thread(server.wait_abandoned)
+            await asyncio.to_thread(server.wait_for_abandoned_request)
             return str(first)
         finally:
             await asked.close()
 
-    assert asyncio.run(leave()) == "One"
+    assert asyncio.run(close_early()) == "One"
 
 
-def test_a_reply_that_is_left_ends_the_call_without_a_loop_too(server: BedrockServer) -> None:
+def test_closing_a_sync_reply_ends_the_call(server: BedrockServer) -> None:
     server.script(Says("One two three", pause=60))
     asked = model(server)
     with closing(asked.stream_sync([Message.user("Count")])) as reply:
         assert next(reply) == "One"
-    server.wait_abandoned()
+    server.wait_for_abandoned_request()
 
 
-def test_a_cancelled_reply_ends_the_call(server: BedrockServer) -> None:
-    server.script(FallsSilent(after=1))
+def test_cancelling_a_reply_ends_the_call(server: BedrockServer) -> None:
+    server.script(Stalls(after=1))
 
     async def cancel() -> None:
         asked = model(server)
-        began = asyncio.Event()
+        started = asyncio.Event()
 
         async def listen() -> None:
             async with aclosing(asked.stream([Message.user("Count")])) as reply:
                 async for _ in reply:
-                    began.set()
+                    started.set()
 
         listening = asyncio.create_task(listen())
-        await began.wait()
+        await started.wait()
         listening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await listening
-        await asyncio.to_thread(server.wait_abandoned)
+        await asyncio.to_thread(server.wait_for_abandoned_request)
         await asked.close()
 
     asyncio.run(cancel())
 
 
-def test_a_whole_reply_leaves_its_connection_for_the_next(server: BedrockServer) -> None:
+def test_the_connection_of_a_complete_reply_is_used_again(server: BedrockServer) -> None:
     async def ask_twice() -> int:
         asked = model(server)
         for _ in range(3):
@@ -427,34 +428,34 @@ def test_a_whole_reply_leaves_its_connection_for_the_next(server: BedrockServer)
     assert asyncio.run(ask_twice()) == 1
 
 
-# Many at once, and many loops --------------------------------------------------------------------
+# Concurrency and event loops ---------------------------------------------------------------------
 
-AT_ONCE = 300
+CONCURRENT = 300
 
 
-def test_three_hundred_replies_come_at_once_and_take_no_threads(server: BedrockServer) -> None:
-    async def one(asked: BedrockModel, begun: asyncio.Semaphore) -> None:
+def test_three_hundred_concurrent_replies_need_no_threads(server: BedrockServer) -> None:
+    async def read_reply(asked: BedrockModel, pieces: asyncio.Semaphore) -> None:
         async with aclosing(asked.stream([Message.user("Hello")])) as reply:
             async for _ in reply:
-                begun.release()
+                pieces.release()
 
-    async def all_at_once() -> int:
+    async def count_new_threads() -> int:
         asked = model(server, timeout=120, connect_timeout=60)
-        begun = asyncio.Semaphore(0)
-        server.script(Says(["One"]), *[Says(["One", " two"], pause=600)] * AT_ONCE)
-        await one(asked, begun)
+        pieces = asyncio.Semaphore(0)
+        server.script(Says(["One"]), *[Says(["One", " two"], pause=600)] * CONCURRENT)
+        await read_reply(asked, pieces)
         before = threading.active_count()
-        asking = [asyncio.create_task(one(asked, begun)) for _ in range(AT_ONCE)]
-        for _ in range(2 + AT_ONCE):  # the first one's piece and end, a piece of each other one
-            await begun.acquire()
+        tasks = [asyncio.create_task(read_reply(asked, pieces)) for _ in range(CONCURRENT)]
+        for _ in range(2 + CONCURRENT):  # piece and end of the first, one piece of each other
+            await pieces.acquire()
         grown = threading.active_count() - before
-        for task in asking:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asked.close()
         return grown
 
-    assert asyncio.run(all_at_once()) == 0
+    assert asyncio.run(count_new_threads()) == 0
     for request in server.requests[1:]:
         assert request.abandoned.wait(10)
 
@@ -471,41 +472,41 @@ def test_a_model_serves_one_event_loop_after_another(server: BedrockServer) -> N
     asyncio.run(asked.close())
 
 
-def test_a_model_serves_event_loops_of_many_threads(server: BedrockServer) -> None:
+def test_a_model_serves_the_event_loops_of_many_threads(server: BedrockServer) -> None:
     asked = model(server)
-    done: list[int] = []
-    everyone = threading.Barrier(4)
+    piece_counts: list[int] = []
+    all_finished = threading.Barrier(4)
 
     async def hello() -> None:
         for _ in range(5):
             async with aclosing(asked.stream([Message.user("Hello")])) as reply:
-                done.append(len([piece async for piece in reply]))
-        await asyncio.to_thread(everyone.wait)  # its loop is still there when others come
+                piece_counts.append(len([piece async for piece in reply]))
+        await asyncio.to_thread(all_finished.wait)  # keeps its loop open while others use the model
 
     threads = [threading.Thread(target=lambda: asyncio.run(hello())) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(done) == 20
+    assert len(piece_counts) == 20
     asyncio.run(asked.close())
 
 
-def test_a_loop_that_runs_elsewhere_is_left_in_order_when_the_model_is_closed(
+def test_closing_a_model_closes_its_connection_in_another_running_loop(
     server: BedrockServer,
 ) -> None:
     asked = model(server)
-    asked_once, closed = threading.Event(), threading.Event()
+    replied, closed = threading.Event(), threading.Event()
 
     async def hello() -> None:
         async with aclosing(asked.stream([Message.user("Hello")])) as reply:
             assert [piece async for piece in reply]
-        asked_once.set()
+        replied.set()
         await asyncio.to_thread(closed.wait)
 
     thread = threading.Thread(target=lambda: asyncio.run(hello()))
     thread.start()
-    asked_once.wait()
+    replied.wait()
     asyncio.run(asked.close())
     closed.set()
     thread.join()
@@ -513,15 +514,15 @@ def test_a_loop_that_runs_elsewhere_is_left_in_order_when_the_model_is_closed(
 
 def test_threads_share_a_model(server: BedrockServer) -> None:
     asked = model(server)
-    replies: list[int] = []
+    reply_lengths: list[int] = []
 
     def hello() -> None:
-        replies.append(len(list(asked.stream_sync([Message.user("Hello")]))))
+        reply_lengths.append(len(list(asked.stream_sync([Message.user("Hello")]))))
 
     threads = [threading.Thread(target=hello) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(replies) == 8
+    assert len(reply_lengths) == 8
     asyncio.run(asked.close())

@@ -1,4 +1,4 @@
-"""Laws of requests: whatever was stored, Bedrock takes what is made of it."""
+"""Properties of requests: Bedrock accepts the request for any stored conversation."""
 
 import json
 from typing import Any
@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatledger.messages import Message
-from chatledger.models.bedrock.requests import encoded, request
-from chatledger.models.bedrock.settings import Settings
-from chatledger.models.bedrock.tools import definitions
+from chatledger.models.bedrock.requests import encode_body, request_body
+from chatledger.models.bedrock.settings import RequestSettings
+from chatledger.models.bedrock.tools import bedrock_tools
 from chatledger.testing.bedrock_server.models import KNOWN_MODELS
-from chatledger.testing.bedrock_server.rules import Asked, check
+from chatledger.testing.bedrock_server.rules import ConverseRequest, check_rules
 from chatledger.testing.bedrock_server.shapes import check_shape
 from chatledger.windows import valid_for_models
 
 CLAUDE = next(model for model in KNOWN_MODELS if "claude-sonnet-4-5" in model.id)
-TOOLS = definitions([{"name": "weather", "description": "Tells the weather."}])
+TOOLS = bedrock_tools([{"name": "weather", "description": "Tells the weather."}])
 
 texts = st.sampled_from(["", " ", "Hello", "Bergen\n", "😀", "(empty)"])
 ids = st.sampled_from(["a", "b", "call|1", "ü", "x" * 70, ""])
@@ -62,20 +62,21 @@ conversations = st.lists(messages, max_size=12).map(lambda said: [*said, Message
 @pytest.mark.parametrize("cache", [False, True])
 @pytest.mark.parametrize("tools", [[], TOOLS], ids=["without tools", "with tools"])
 @given(conversation=conversations, system_prompt=st.none() | texts)
-def test_whatever_was_said_bedrock_takes_it(
+def test_bedrock_accepts_the_request_for_any_conversation(
     conversation: list[Message], system_prompt: str | None, tools: Any, cache: bool
 ) -> None:
-    settings = Settings(tools=tools, cache=cache)
-    body = json.loads(encoded(request(valid_for_models(conversation), system_prompt, settings)))
+    settings = RequestSettings(tools=tools, cache=cache)
+    valid = valid_for_models(conversation)
+    body = json.loads(encode_body(request_body(valid, system_prompt, settings)))
     check_shape("ConverseStream", body)
-    check(Asked(body, CLAUDE, streams=True))
+    check_rules(ConverseRequest(body, CLAUDE, is_streaming=True))
 
 
 @given(conversation=conversations)
-def test_nothing_that_the_user_wrote_is_lost_on_the_way(conversation: list[Message]) -> None:
+def test_everything_that_the_user_wrote_is_sent(conversation: list[Message]) -> None:
     valid = valid_for_models(conversation)
-    turns = request(valid, None, Settings())["messages"]
-    sent = [block.get("text") for turn in turns for block in turn["content"]]
+    converse_messages = request_body(valid, None, RequestSettings())["messages"]
+    sent = [block.get("text") for each in converse_messages for block in each["content"]]
     for message in valid:
         if message.role == "user":
             parts = [message.content] if isinstance(message.content, str) else message.content
@@ -84,6 +85,7 @@ def test_nothing_that_the_user_wrote_is_lost_on_the_way(conversation: list[Messa
 
 
 @given(conversation=conversations)
-def test_the_same_conversation_is_sent_the_same_each_time(conversation: list[Message]) -> None:
+def test_a_conversation_is_sent_the_same_way_each_time(conversation: list[Message]) -> None:
     valid = valid_for_models(conversation)
-    assert request(valid, "x", Settings(tools=TOOLS)) == request(valid, "x", Settings(tools=TOOLS))
+    settings = RequestSettings(tools=TOOLS)
+    assert request_body(valid, "x", settings) == request_body(valid, "x", settings)

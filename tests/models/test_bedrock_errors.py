@@ -1,4 +1,6 @@
-"""What is raised for a call that failed, and whether it is tried again."""
+"""The error for a failed call, and whether and when the call is retried."""
+
+from random import Random
 
 import pytest
 
@@ -9,10 +11,10 @@ from chatledger.errors import (
     ModelTimeout,
     ModelUnavailable,
 )
-from chatledger.models.bedrock.error_messages import BY_CODE, KNOWN
-from chatledger.models.bedrock.errors import Failure, translated
-from chatledger.models.bedrock.retries import TRIES, Tries
-from chatledger.models.headers import retry_after
+from chatledger.models.bedrock.error_messages import KNOWN_REFUSALS, MESSAGES_BY_CODE
+from chatledger.models.bedrock.errors import Failure, error_from_failure
+from chatledger.models.bedrock.retries import MAX_ATTEMPTS, Retries
+from chatledger.models.headers import parse_retry_after
 
 MODEL = "anthropic.claude-sonnet-4-5-20250929-v1:0"
 SECRET = "my PIN is 1234"
@@ -39,8 +41,8 @@ SECRET = "my PIN is 1234"
         ("ResourceNotFoundException", ModelRefused),
     ],
 )
-def test_each_code_has_its_error_and_names_itself(code: str, kind: type[ModelError]) -> None:
-    error = translated(Failure(code, SECRET, 400), MODEL)
+def test_each_code_has_its_error_which_names_the_code(code: str, kind: type[ModelError]) -> None:
+    error = error_from_failure(Failure(code, SECRET, 400), MODEL)
     assert type(error) is kind
     assert code[1:] in str(error)
     assert SECRET not in str(error)
@@ -62,21 +64,19 @@ def test_each_code_has_its_error_and_names_itself(code: str, kind: type[ModelErr
         (504, ModelTimeout),
     ],
 )
-def test_without_a_code_that_is_known_the_status_decides(
-    status: int, kind: type[ModelError]
-) -> None:
-    assert type(translated(Failure("", status=status), MODEL)) is kind
-    assert type(translated(Failure("UnheardOfException", status=status), MODEL)) is kind
+def test_without_a_known_code_the_status_decides(status: int, kind: type[ModelError]) -> None:
+    assert type(error_from_failure(Failure("", status=status), MODEL)) is kind
+    assert type(error_from_failure(Failure("UnheardOfException", status=status), MODEL)) is kind
 
 
-def test_a_code_that_is_none_is_not_repeated() -> None:
-    error = translated(Failure(f"<p>{SECRET}</p>", status=502), MODEL)
+def test_text_in_place_of_a_code_is_not_repeated() -> None:
+    error = error_from_failure(Failure(f"<p>{SECRET}</p>", status=502), MODEL)
     assert SECRET not in str(error)
     assert "HTTP 502" in str(error)
 
 
 @pytest.mark.parametrize(
-    ("code", "said", "advice"),
+    ("code", "service_text", "advice"),
     [
         (
             "ValidationException",
@@ -120,63 +120,74 @@ def test_a_code_that_is_none_is_not_repeated() -> None:
         ),
     ],
 )
-def test_a_refusal_says_what_to_change(code: str, said: str, advice: str) -> None:
-    error = translated(Failure(code, f"{said} {SECRET}", 400), MODEL)
+def test_a_refusal_says_what_to_change(code: str, service_text: str, advice: str) -> None:
+    error = error_from_failure(Failure(code, f"{service_text} {SECRET}", 400), MODEL)
     assert type(error) is ModelRefused
     assert advice in str(error)
     assert SECRET not in str(error)
 
 
-def test_every_sentence_can_be_said() -> None:
-    for code in BY_CODE:
-        assert "{" not in str(translated(Failure(code), MODEL))
-    for known in KNOWN:
-        sentence = str(translated(Failure(known.code, known.pieces[0]), MODEL))
-        assert "{" not in sentence
-        assert "gain" in sentence
+def test_every_message_can_be_formatted_and_says_whether_to_try_again() -> None:
+    for code in MESSAGES_BY_CODE:
+        assert "{" not in str(error_from_failure(Failure(code), MODEL))
+    for known in KNOWN_REFUSALS:
+        text = str(error_from_failure(Failure(known.code, known.phrases[0]), MODEL))
+        assert "{" not in text
+        assert "gain" in text
 
 
 @pytest.mark.parametrize(
-    ("header", "waited"), [(None, None), ("3", 3.0), ("0.5", 0.5), ("soon", None), ("-1", None)]
+    ("header", "seconds"), [(None, None), ("3", 3.0), ("0.5", 0.5), ("soon", None), ("-1", None)]
 )
-def test_a_wait_that_the_service_asks_for_is_told(header: str | None, waited: float | None) -> None:
-    error = translated(Failure("ThrottlingException", retry_after=retry_after(header)), MODEL)
+def test_a_wait_that_the_service_asks_for_is_in_the_error(
+    header: str | None, seconds: float | None
+) -> None:
+    failure = Failure("ThrottlingException", retry_after=parse_retry_after(header))
+    error = error_from_failure(failure, MODEL)
     assert isinstance(error, ModelThrottled)
-    assert error.retry_after == waited
+    assert error.retry_after == seconds
 
 
-# Further tries -----------------------------------------------------------------------------------
+# Retries -----------------------------------------------------------------------------------------
 
 
-def tries(patience: float, *, now: list[float] | None = None) -> Tries:
-    """Of which each waits as long as it may."""
+class NoJitter(Random):
+    """Always draws the upper bound."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
+def retries_without_jitter(patience: float, *, now: list[float] | None = None) -> Retries:
+    """Return retries that each wait for the longest allowed time."""
     clock = now or [0.0]
-    return Tries(patience, monotonic=lambda: clock[0], uniform=lambda low, high: high)
+    return Retries(patience, monotonic=lambda: clock[0], random=NoJitter())
 
 
-def test_waits_grow_up_to_a_longest_one_and_end() -> None:
-    made = tries(1000)
-    assert [made.pause(ModelUnavailable()) for _ in range(TRIES - 1)] == [0.25, 0.5, 1, 2, 4]
+def test_waits_double_until_the_last_attempt() -> None:
+    retries = retries_without_jitter(1000)
+    waits = [retries.next_wait(ModelUnavailable()) for _ in range(MAX_ATTEMPTS - 1)]
+    assert waits == [0.25, 0.5, 1, 2, 4]
     with pytest.raises(ModelUnavailable):
-        made.pause(ModelUnavailable())
+        retries.next_wait(ModelUnavailable())
 
 
-def test_patience_ends_tries() -> None:
+def test_retries_end_when_patience_is_over() -> None:
     now = [0.0]
-    made = tries(1.0, now=now)
-    assert made.pause(ModelTimeout()) == 0.25
+    retries = retries_without_jitter(1.0, now=now)
+    assert retries.next_wait(ModelTimeout()) == 0.25
     now[0] = 0.8
     with pytest.raises(ModelTimeout):
-        made.pause(ModelTimeout())
+        retries.next_wait(ModelTimeout())
 
 
-def test_what_is_refused_is_not_tried_again() -> None:
+def test_a_refused_call_is_not_retried() -> None:
     with pytest.raises(ModelRefused):
-        tries(1000).pause(ModelRefused())
+        retries_without_jitter(1000).next_wait(ModelRefused())
 
 
 def test_a_throttled_call_waits_as_long_as_the_service_asks() -> None:
-    made = tries(10)
-    assert made.pause(ModelThrottled("", retry_after=3)) == 3
+    retries = retries_without_jitter(10)
+    assert retries.next_wait(ModelThrottled("", retry_after=3)) == 3
     with pytest.raises(ModelThrottled):
-        made.pause(ModelThrottled("", retry_after=60))
+        retries.next_wait(ModelThrottled("", retry_after=60))

@@ -1,4 +1,4 @@
-"""What a reply's events say, however they come."""
+"""Reading a reply from its events, and the events from the bytes of a stream."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -8,9 +8,10 @@ import pytest
 
 from chatledger.errors import ModelUnavailable
 from chatledger.messages import Message, decode, encode
+from chatledger.models.bedrock.error_messages import MALFORMED_REPLY
 from chatledger.models.bedrock.errors import Failure
-from chatledger.models.bedrock.frames import Frames
-from chatledger.models.bedrock.replies import Event, Reply
+from chatledger.models.bedrock.event_stream import EventStreamDecoder
+from chatledger.models.bedrock.replies import BedrockReplyReader, Event
 from chatledger.models.protocol import Finished, Usage
 
 
@@ -31,27 +32,27 @@ def stop(reason: str = "end_turn") -> Event:
     return {"messageStop": {"stopReason": reason}}
 
 
-def read(*events: Event | Iterable[Event]) -> tuple[list[str], Finished]:
-    reply = Reply()
+def read_reply(*events: Event | Iterable[Event]) -> tuple[list[str], Finished]:
+    reader = BedrockReplyReader()
     flat: list[Any] = []
     for event in events:
         flat += [event] if isinstance(event, dict) else event
-    pieces = [piece for event in flat if (piece := reply.read(event))]
-    return pieces, reply.finished()
+    pieces = [piece for event in flat if (piece := reader.read(event))]
+    return pieces, reader.finished()
 
 
 def calls(*events: Event | Iterable[Event]) -> Any:
-    return read(*events)[1].tool_calls
+    return read_reply(*events)[1].tool_calls
 
 
-def test_text_comes_in_pieces_of_which_none_is_empty() -> None:
+def test_text_comes_in_pieces_and_none_is_empty() -> None:
     start = {"messageStart": {"role": "assistant"}}
-    pieces, finished = read(start, text("Hel"), text(""), text("lo"), stop())
+    pieces, finished = read_reply(start, text("Hel"), text(""), text("lo"), stop())
     assert pieces == ["Hel", "lo"]
     assert finished == Finished("end_turn", tool_calls=[])
 
 
-def test_input_tokens_are_all_that_the_model_was_given() -> None:
+def test_input_tokens_include_the_cached_ones() -> None:
     usage = {
         "inputTokens": 10,
         "outputTokens": 5,
@@ -59,18 +60,18 @@ def test_input_tokens_are_all_that_the_model_was_given() -> None:
         "cacheReadInputTokens": 300,
         "cacheWriteInputTokens": 30,
     }
-    _, finished = read(stop(), {"metadata": {"usage": usage, "metrics": {"latencyMs": 700}}})
+    _, finished = read_reply(stop(), {"metadata": {"usage": usage, "metrics": {"latencyMs": 700}}})
     assert finished.usage == Usage(340, 5, cached_tokens=300, cache_write_tokens=30)
     assert finished.latency_ms == 700
 
 
-def test_what_is_not_measured_is_not_known() -> None:
-    _, finished = read(stop(), {"metadata": {}})
+def test_usage_and_latency_that_are_not_reported_are_none() -> None:
+    _, finished = read_reply(stop(), {"metadata": {}})
     assert finished.usage is None
     assert finished.latency_ms is None
 
 
-def test_thoughts_and_kinds_to_come_are_passed_over() -> None:
+def test_thoughts_and_unknown_events_are_ignored() -> None:
     thought = {"reasoningContent": {"text": "hm"}}
     events: list[Event] = [
         {"contentBlockDelta": {"delta": thought, "contentBlockIndex": 0}},
@@ -78,10 +79,10 @@ def test_thoughts_and_kinds_to_come_are_passed_over() -> None:
         {"contentBlockStart": {"start": {"image": {}}, "contentBlockIndex": 3}},
         {"unheardOf": {}},
     ]
-    assert read(*events, text("Hi", 1), stop())[0] == ["Hi"]
+    assert read_reply(*events, text("Hi", 1), stop())[0] == ["Hi"]
 
 
-def test_a_tool_call_is_put_together_from_its_pieces() -> None:
+def test_a_tool_call_is_put_together_from_its_fragments() -> None:
     made = calls(text("I look."), use("", '{"city": "Ky', 'iv"}'), stop("tool_use"))
     assert made == [{"id": "t1", "name": "weather", "args": {"city": "Kyiv"}, "type": "tool_call"}]
 
@@ -96,35 +97,35 @@ def test_calls_come_in_their_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ['{"city": "Ky', "[1]", '"x"', '{"n": NaN}', '{"s": "\\ud800"}', "[" * 100_000]
+    "fragment", ['{"city": "Ky', "[1]", '"x"', '{"n": NaN}', '{"s": "\\ud800"}', "[" * 100_000]
 )
-def test_a_malformed_tool_call_is_a_failure_that_another_try_may_mend(written: str) -> None:
+def test_a_malformed_tool_call_is_a_retryable_error(fragment: str) -> None:
     with pytest.raises(ModelUnavailable, match="malformed") as raised:
-        read(use(written), stop("tool_use"))
+        read_reply(use(fragment), stop("tool_use"))
     assert raised.value.retryable
 
 
-def test_a_malformed_call_of_which_the_service_tells_is_the_same() -> None:
+def test_a_malformed_call_that_the_service_reports_is_the_same_error() -> None:
     with pytest.raises(ModelUnavailable, match="malformed"):
-        read(stop("malformed_tool_use"))
+        read_reply(stop("malformed_tool_use"))
 
 
-@pytest.mark.parametrize("written", ['{"city": "Ky', ""])
-def test_a_call_that_the_limit_cut_off_is_left_out(written: str) -> None:
-    whole, cut = use("{}", block=1, id="a"), use(*filter(None, [written]), block=2, id="b")
-    pieces, finished = read(text("I look."), whole, cut, stop("max_tokens"))
+@pytest.mark.parametrize("fragment", ['{"city": "Ky', ""])
+def test_a_call_that_was_cut_off_at_the_token_limit_is_left_out(fragment: str) -> None:
+    complete, cut_off = use("{}", block=1, id="a"), use(*filter(None, [fragment]), block=2, id="b")
+    pieces, finished = read_reply(text("I look."), complete, cut_off, stop("max_tokens"))
     assert pieces == ["I look."]
     assert [call["id"] for call in finished.tool_calls] == ["a"]
     assert finished.stop_reason == "max_tokens"
 
 
-def test_a_reply_without_its_end_broke_off() -> None:
-    with pytest.raises(ModelUnavailable, match="broke off"):
-        read(text("Hel"))
+def test_a_reply_without_its_end_was_cut_off() -> None:
+    with pytest.raises(ModelUnavailable, match="was cut off"):
+        read_reply(text("Hel"))
 
 
 @pytest.mark.parametrize(
-    "garbled",
+    "malformed",
     [
         {"messageStop": {}},
         {"messageStop": None},
@@ -133,23 +134,23 @@ def test_a_reply_without_its_end_broke_off() -> None:
         {"metadata": {"usage": {"inputTokens": None}}},
     ],
 )
-def test_a_garbled_event_is_a_failure_that_another_try_may_mend(garbled: Event) -> None:
-    with pytest.raises(ModelUnavailable, match="garbled"):
-        read(garbled)
+def test_a_malformed_event_is_a_retryable_error(malformed: Event) -> None:
+    with pytest.raises(ModelUnavailable, match="reply was malformed"):
+        read_reply(malformed)
 
 
-def test_all_that_a_model_says_can_be_stored() -> None:
-    [piece], _ = read(text("half \ud83d of one, and a whole 😀"), stop())
+def test_every_text_of_a_model_can_be_stored() -> None:
+    [piece], _ = read_reply(text("half \ud83d of one, and a whole 😀"), stop())
     assert piece == "half � of one, and a whole 😀"
     message = Message.assistant(piece)
     assert decode(encode(message), seq=1) == message
 
 
-# Frames ------------------------------------------------------------------------------------------
+# Event streams ----------------------------------------------------------------------------------
 
 
 def frame(payload: bytes, **headers: str) -> bytes:
-    """https://smithy.io/2.0/aws/amazon-eventstream.html"""
+    """Encode a frame: https://smithy.io/2.0/aws/amazon-eventstream.html"""
     from binascii import crc32
 
     def sized(data: bytes, size: int) -> bytes:
@@ -169,21 +170,21 @@ STOP = frame(
 )
 
 
-def test_frames_are_read_wherever_the_connection_cuts_them() -> None:
-    frames = Frames()
+def test_frames_may_be_split_anywhere() -> None:
+    decoder = EventStreamDecoder()
     data = STOP * 3
-    found = [event for byte in data for event in frames.add(bytes([byte]))]
+    found = [event for byte in data for event in decoder.feed(bytes([byte]))]
     assert found == [stop()] * 3
 
 
 @pytest.mark.parametrize("at", [0, 9, 20, len(STOP) - 1])
-def test_a_corrupt_frame_is_garbled(at: int) -> None:
+def test_a_corrupt_frame_is_a_malformed_reply(at: int) -> None:
     corrupt = STOP[:at] + bytes([STOP[at] ^ 1]) + STOP[at + 1 :]
-    assert list(Frames().add(STOP + corrupt)) == [stop(), Failure("Garbled")]
+    assert list(EventStreamDecoder().feed(STOP + corrupt)) == [stop(), Failure(MALFORMED_REPLY)]
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "data",
     [
         frame(b"{", message_type="event", event_type="messageStop"),
         frame(b"{}", message_type="event"),
@@ -191,14 +192,15 @@ def test_a_corrupt_frame_is_garbled(at: int) -> None:
         b"<html><body>502 Bad Gateway</body></html>",
     ],
 )
-def test_what_is_no_event_is_garbled(wrong: bytes) -> None:
-    assert list(Frames().add(wrong)) == [Failure("Garbled")]
+def test_data_that_is_not_an_event_is_a_malformed_reply(data: bytes) -> None:
+    assert list(EventStreamDecoder().feed(data)) == [Failure(MALFORMED_REPLY)]
 
 
-def test_errors_within_a_stream_are_told_by_their_code() -> None:
+def test_an_error_within_a_stream_has_its_code() -> None:
     exception = frame(
         b'{"message": "Slow down"}', message_type="exception", exception_type="throttlingException"
     )
-    assert list(Frames().add(exception)) == [Failure("throttlingException", "Slow down")]
+    [failure] = EventStreamDecoder().feed(exception)
+    assert failure == Failure("throttlingException", "Slow down")
     error = frame(b"", message_type="error", error_code="InternalError", error_message="Oh")
-    assert list(Frames().add(error)) == [Failure("InternalError", "Oh")]
+    assert list(EventStreamDecoder().feed(error)) == [Failure("InternalError", "Oh")]

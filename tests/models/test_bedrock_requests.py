@@ -1,4 +1,4 @@
-"""What Bedrock is asked, from what a conversation holds."""
+"""The request that a conversation becomes."""
 
 import json
 from base64 import b64encode
@@ -9,9 +9,9 @@ import pytest
 from chatledger.errors import InvalidArgument
 from chatledger.messages import Message
 from chatledger.models.bedrock import BedrockModel, Guardrail
-from chatledger.models.bedrock.requests import encoded, request
-from chatledger.models.bedrock.settings import Settings
-from chatledger.models.bedrock.tools import choice, definitions, valid_id, valid_name
+from chatledger.models.bedrock.requests import encode_body, request_body
+from chatledger.models.bedrock.settings import RequestSettings
+from chatledger.models.bedrock.tools import bedrock_tool_choice, bedrock_tools, valid_id, valid_name
 
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 WEATHER = {
@@ -19,7 +19,7 @@ WEATHER = {
     "description": "Tells the weather.",
     "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
 }
-TOOLS = definitions([WEATHER])
+TOOLS = bedrock_tools([WEATHER])
 
 
 def call(id: str = "call_1", **changes: Any) -> dict[str, Any]:
@@ -28,22 +28,22 @@ def call(id: str = "call_1", **changes: Any) -> dict[str, Any]:
 
 
 def body(*messages: Message, system_prompt: str | None = None, **settings: Any) -> dict[str, Any]:
-    return request(messages, system_prompt, Settings(**settings))
+    return request_body(messages, system_prompt, RequestSettings(**settings))
 
 
 def only_content(message: Message) -> Any:
-    [turn] = body(message)["messages"]
-    return turn["content"]
+    [converse_message] = body(message)["messages"]
+    return converse_message["content"]
 
 
-def test_what_is_not_asked_for_is_not_sent() -> None:
+def test_settings_that_are_left_out_are_not_sent() -> None:
     assert body(Message.user("Hello")) == {
         "messages": [{"role": "user", "content": [{"text": "Hello"}]}]
     }
 
 
-def test_settings_go_by_bedrocks_names() -> None:
-    asked = body(
+def test_settings_have_bedrocks_names() -> None:
+    sent = body(
         Message.user("Hello"),
         max_tokens=5,
         temperature=0.0,
@@ -52,14 +52,14 @@ def test_settings_go_by_bedrocks_names() -> None:
         additional_fields={"top_k": 3},
         guardrail=Guardrail("g1", "2", "async"),
     )
-    assert asked["inferenceConfig"] == {
+    assert sent["inferenceConfig"] == {
         "maxTokens": 5,
         "temperature": 0.0,
         "topP": 0.5,
         "stopSequences": ["END"],
     }
-    assert asked["additionalModelRequestFields"] == {"top_k": 3}
-    assert asked["guardrailConfig"] == {
+    assert sent["additionalModelRequestFields"] == {"top_k": 3}
+    assert sent["guardrailConfig"] == {
         "guardrailIdentifier": "g1",
         "guardrailVersion": "2",
         "streamProcessingMode": "async",
@@ -67,20 +67,20 @@ def test_settings_go_by_bedrocks_names() -> None:
 
 
 def test_a_leading_system_message_follows_the_system_prompt() -> None:
-    asked = body(
+    sent = body(
         Message.system("They live in Bergen."), Message.user("Hello"), system_prompt="Be brief."
     )
-    assert asked["system"] == [{"text": "Be brief."}, {"text": "They live in Bergen."}]
-    assert [turn["role"] for turn in asked["messages"]] == ["user"]
+    assert sent["system"] == [{"text": "Be brief."}, {"text": "They live in Bergen."}]
+    assert [each["role"] for each in sent["messages"]] == ["user"]
 
 
 @pytest.mark.parametrize("system_prompt", [None, "", "  \n"])
-def test_a_blank_system_prompt_is_none(system_prompt: str | None) -> None:
+def test_a_blank_system_prompt_is_not_sent(system_prompt: str | None) -> None:
     assert "system" not in body(Message.user("Hello"), system_prompt=system_prompt)
 
 
-def test_results_and_what_the_user_says_then_are_one_turn_and_results_come_first() -> None:
-    asked = body(
+def test_tool_results_and_the_next_user_message_are_one_message() -> None:
+    sent = body(
         Message.user("How is the weather?"),
         Message.assistant("Let me look.", tool_calls=[call("a"), call("b")]),
         Message.tool("Rain", tool_call_id="a"),
@@ -88,59 +88,59 @@ def test_results_and_what_the_user_says_then_are_one_turn_and_results_come_first
         Message.user("Well?"),
         tools=TOOLS,
     )
-    _, looked, answered = asked["messages"]
-    assert [turn["role"] for turn in asked["messages"]] == ["user", "assistant", "user"]
-    assert looked["content"] == [
+    _, calling, answering = sent["messages"]
+    assert [each["role"] for each in sent["messages"]] == ["user", "assistant", "user"]
+    assert calling["content"] == [
         {"text": "Let me look."},
         {"toolUse": {"toolUseId": "a", "name": "weather", "input": {"city": "Kyiv"}}},
         {"toolUse": {"toolUseId": "b", "name": "weather", "input": {"city": "Kyiv"}}},
     ]
-    assert answered["content"] == [
+    assert answering["content"] == [
         {"toolResult": {"toolUseId": "a", "content": [{"text": "Rain"}]}},
         {"toolResult": {"toolUseId": "b", "content": [{"text": "(empty)"}]}},
         {"text": "Well?"},
     ]
 
 
-def test_what_began_with_tools_goes_on_without_them() -> None:
-    asked = body(
+def test_a_conversation_with_tool_calls_can_continue_without_tools() -> None:
+    sent = body(
         Message.user("How is the weather?"),
         Message.assistant(tool_calls=[call()]),
         Message.tool("Rain", tool_call_id="call_1"),
     )
-    assert "toolConfig" not in asked
-    _, looked, answered = asked["messages"]
-    assert looked["content"] == [{"text": '(The tool weather was called: {"city":"Kyiv"})'}]
-    assert answered["content"] == [{"text": "(The tool weather answered: Rain)"}]
+    assert "toolConfig" not in sent
+    _, calling, answering = sent["messages"]
+    assert calling["content"] == [{"text": '(The tool weather was called: {"city":"Kyiv"})'}]
+    assert answering["content"] == [{"text": "(The tool weather answered: Rain)"}]
 
 
 @pytest.mark.parametrize("id", ["", "call|1", "ü", "x" * 65, "a b"])
-def test_an_id_that_bedrock_refuses_becomes_another_for_call_and_result(id: str) -> None:
-    asked = body(
+def test_an_id_that_bedrock_refuses_is_replaced_in_call_and_result(id: str) -> None:
+    sent = body(
         Message.user("How is the weather?"),
         Message.assistant(tool_calls=[call(id)]),
         Message.tool("Rain", tool_call_id=id),
         tools=TOOLS,
     )
-    _, looked, answered = asked["messages"]
-    used = looked["content"][0]["toolUse"]["toolUseId"]
-    assert used == answered["content"][0]["toolResult"]["toolUseId"] == valid_id(id) != id
+    _, calling, answering = sent["messages"]
+    used = calling["content"][0]["toolUse"]["toolUseId"]
+    assert used == answering["content"][0]["toolResult"]["toolUseId"] == valid_id(id) != id
 
 
-def test_ids_that_come_again_in_later_turns_are_kept_apart() -> None:
+def test_ids_that_are_used_again_later_are_made_unique() -> None:
     messages = [Message.user("How is the weather?")]
     for weather in ("Rain", "Sun", "Snow"):
         messages.append(Message.assistant(tool_calls=[call("call_0")]))
         messages.append(Message.tool(weather, tool_call_id="call_0"))
-    turns = body(*messages, tools=TOOLS)["messages"]
-    used = [turn["content"][0]["toolUse"]["toolUseId"] for turn in turns[1::2]]
-    answered = [turn["content"][0]["toolResult"]["toolUseId"] for turn in turns[2::2]]
+    converse_messages = body(*messages, tools=TOOLS)["messages"]
+    used = [each["content"][0]["toolUse"]["toolUseId"] for each in converse_messages[1::2]]
+    answered = [each["content"][0]["toolResult"]["toolUseId"] for each in converse_messages[2::2]]
     assert used == answered
     assert len(set(used)) == 3
-    assert body(*messages, tools=TOOLS)["messages"] == turns
+    assert body(*messages, tools=TOOLS)["messages"] == converse_messages
 
 
-def test_a_tools_name_that_bedrock_refuses_can_still_be_read() -> None:
+def test_a_tool_name_that_bedrock_refuses_is_replaced_by_a_readable_one() -> None:
     assert valid_name("weather") == "weather"
     made = valid_name("get.weather for " + "x" * 80)
     assert made.startswith("get_weather_for_")
@@ -148,35 +148,36 @@ def test_a_tools_name_that_bedrock_refuses_can_still_be_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "sent"), [(None, {}), ([1], {"args": [1]}), ("x", {"args": "x"}), ({"a": 1}, {"a": 1})]
+    ("args", "expected"),
+    [(None, {}), ([1], {"args": [1]}), ("x", {"args": "x"}), ({"a": 1}, {"a": 1})],
 )
-def test_arguments_are_an_object(args: Any, sent: Any) -> None:
-    asked = body(
+def test_arguments_are_always_an_object(args: Any, expected: Any) -> None:
+    sent = body(
         Message.user("?"),
         Message.assistant(tool_calls=[call(args=args)]),
         Message.tool("!", tool_call_id="call_1"),
         tools=TOOLS,
     )
-    assert asked["messages"][1]["content"][0]["toolUse"]["input"] == sent
+    assert sent["messages"][1]["content"][0]["toolUse"]["input"] == expected
 
 
-def test_tools_are_taken_plain_or_in_bedrocks_own_form() -> None:
+def test_tools_may_be_plain_or_in_bedrocks_form() -> None:
     [plain] = TOOLS
     schema = {"json": WEATHER["input_schema"]}
     spec = {"name": "weather", "description": "Tells the weather.", "inputSchema": schema}
     assert plain == {"toolSpec": spec}
-    assert definitions([plain]) == [plain]
-    assert definitions([{"name": "now"}]) == [
+    assert bedrock_tools([plain]) == [plain]
+    assert bedrock_tools([{"name": "now"}]) == [
         {"toolSpec": {"name": "now", "inputSchema": {"json": {"type": "object", "properties": {}}}}}
     ]
 
 
-def test_a_tool_that_must_be_called_is_named_or_left_to_the_model() -> None:
-    assert choice("any", TOOLS) == {"any": {}}
-    assert choice("weather", TOOLS) == {"tool": {"name": "weather"}}
-    assert choice({"auto": {}}, TOOLS) == {"auto": {}}
-    asked = body(Message.user("?"), tools=TOOLS, tool_choice=choice("auto", TOOLS))
-    assert asked["toolConfig"] == {"tools": TOOLS, "toolChoice": {"auto": {}}}
+def test_a_tool_choice_may_be_a_name_or_left_to_the_model() -> None:
+    assert bedrock_tool_choice("any", TOOLS) == {"any": {}}
+    assert bedrock_tool_choice("weather", TOOLS) == {"tool": {"name": "weather"}}
+    assert bedrock_tool_choice({"auto": {}}, TOOLS) == {"auto": {}}
+    sent = body(Message.user("?"), tools=TOOLS, tool_choice=bedrock_tool_choice("auto", TOOLS))
+    assert sent["toolConfig"] == {"tools": TOOLS, "toolChoice": {"auto": {}}}
 
 
 @pytest.mark.parametrize(
@@ -190,7 +191,7 @@ def test_a_tool_that_must_be_called_is_named_or_left_to_the_model() -> None:
         {"tools": [WEATHER], "tool_choice": "other"},
     ],
 )
-def test_tools_that_cannot_be_are_refused_when_the_model_is_made(wrong: dict[str, Any]) -> None:
+def test_invalid_tools_are_refused_when_the_model_is_made(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument):
         BedrockModel("amazon.nova-lite-v1:0", **wrong)
 
@@ -198,7 +199,7 @@ def test_tools_that_cannot_be_are_refused_when_the_model_is_made(wrong: dict[str
 # Content -----------------------------------------------------------------------------------------
 
 
-def test_text_is_known_in_every_form_and_what_is_blank_is_left_out() -> None:
+def test_text_is_recognised_in_every_form_and_blank_text_is_left_out() -> None:
     content: Any = ["Hel", {"type": "text", "text": "lo"}, {"text": "!"}, " ", {"text": "\n"}]
     assert only_content(Message.user(content)) == [{"text": "Hel"}, {"text": "lo"}, {"text": "!"}]
 
@@ -216,24 +217,24 @@ def test_text_is_known_in_every_form_and_what_is_blank_is_left_out() -> None:
         {"type": "input_image", "image_url": f"data:image/png;base64,{b64encode(PNG).decode()}"},
     ],
 )
-def test_an_image_that_comes_along_is_passed_on(block: dict[str, Any]) -> None:
+def test_an_embedded_image_is_sent(block: dict[str, Any]) -> None:
     image = {"image": {"format": "png", "source": {"bytes": PNG}}}
     assert only_content(Message.user(["Look", block])) == [{"text": "Look"}, image]
-    sent = json.loads(encoded(body(Message.user([block]))))
-    assert sent["messages"][0]["content"][0]["image"]["source"] == {
+    decoded = json.loads(encode_body(body(Message.user([block]))))
+    assert decoded["messages"][0]["content"][0]["image"]["source"] == {
         "bytes": b64encode(PNG).decode()
     }
 
 
 @pytest.mark.parametrize(
-    ("head", "form"),
+    ("header", "image_format"),
     [(b"\xff\xd8\xff\xe0", "jpeg"), (b"GIF89a", "gif"), (b"RIFF\x00\x00\x00\x00WEBPVP8 ", "webp")],
 )
-def test_an_image_is_of_the_kind_that_it_is_not_of_that_which_is_said(
-    head: bytes, form: str
+def test_the_format_of_an_image_is_detected_and_not_the_declared_one(
+    header: bytes, image_format: str
 ) -> None:
-    block: Any = {"type": "image", "base64": b64encode(head).decode(), "mime_type": "image/png"}
-    assert only_content(Message.user([block]))[0]["image"]["format"] == form
+    block: Any = {"type": "image", "base64": b64encode(header).decode(), "mime_type": "image/png"}
+    assert only_content(Message.user([block]))[0]["image"]["format"] == image_format
 
 
 @pytest.mark.parametrize(
@@ -247,28 +248,28 @@ def test_an_image_is_of_the_kind_that_it_is_not_of_that_which_is_said(
         {"type": "image"},
     ],
 )
-def test_an_image_that_cannot_be_passed_on_is_told_of(block: dict[str, Any]) -> None:
+def test_an_image_that_cannot_be_sent_is_mentioned(block: dict[str, Any]) -> None:
     assert only_content(Message.user([block])) == [{"text": "(an image that cannot be shown)"}]
 
 
-def test_of_more_images_than_bedrock_takes_the_rest_is_told_of() -> None:
+def test_images_beyond_bedrocks_limit_are_mentioned() -> None:
     block: Any = {"type": "image", "base64": b64encode(PNG).decode()}
     content = only_content(Message.user([block] * 21))
     assert ["image" in block for block in content] == [True] * 20 + [False]
 
 
-def test_images_in_what_a_tool_or_the_assistant_says_are_told_of() -> None:
+def test_images_of_a_tool_or_the_assistant_are_mentioned() -> None:
     block: Any = {"type": "image", "base64": b64encode(PNG).decode()}
-    asked = body(
+    sent = body(
         Message.user("Draw"),
         Message.assistant([block], tool_calls=[call()]),
         Message.tool([block], tool_call_id="call_1"),
         tools=TOOLS,
     )
     note = {"text": "(an image that cannot be shown)"}
-    _, drawn, answered = asked["messages"]
-    assert drawn["content"][0] == note
-    assert answered["content"][0]["toolResult"]["content"] == [note]
+    _, calling, answering = sent["messages"]
+    assert calling["content"][0] == note
+    assert answering["content"][0]["toolResult"]["content"] == [note]
 
 
 @pytest.mark.parametrize(
@@ -280,12 +281,12 @@ def test_images_in_what_a_tool_or_the_assistant_says_are_told_of() -> None:
         ("unheard_of", "(something that cannot be shown)"),
     ],
 )
-def test_other_kinds_are_told_of(kind: str, note: str) -> None:
+def test_other_kinds_of_content_are_mentioned(kind: str, note: str) -> None:
     assert only_content(Message.user([{"type": kind}])) == [{"text": note}]
 
 
-def test_thoughts_and_calls_within_the_content_are_left_out() -> None:
-    asked = body(
+def test_thoughts_and_tool_calls_in_the_content_are_left_out() -> None:
+    sent = body(
         Message.user("?"),
         Message.assistant(
             [
@@ -297,12 +298,12 @@ def test_thoughts_and_calls_within_the_content_are_left_out() -> None:
         ),
         Message.user("Go on"),
     )
-    assert asked["messages"][1]["content"] == [{"text": "I see."}]
+    assert sent["messages"][1]["content"] == [{"text": "I see."}]
 
 
 def test_content_is_never_empty() -> None:
-    asked = body(Message.user([]), Message.assistant([{"type": "thinking"}]), Message.user("Well?"))
-    assert [turn["content"] for turn in asked["messages"]] == [
+    sent = body(Message.user([]), Message.assistant([{"type": "thinking"}]), Message.user("Well?"))
+    assert [each["content"] for each in sent["messages"]] == [
         [{"text": "(empty)"}],
         [{"text": "(empty)"}],
         [{"text": "Well?"}],
@@ -314,26 +315,26 @@ def test_content_is_never_empty() -> None:
 POINT = {"cachePoint": {"type": "default"}}
 
 
-def test_cache_points_are_behind_the_system_prompt_and_the_last_two_user_turns() -> None:
+def test_cache_points_follow_the_system_prompt_and_the_last_two_user_messages() -> None:
     messages = [Message.user("1"), Message.assistant("2"), Message.user("3")]
     messages += [Message.assistant("4"), Message.user("5")]
-    asked = body(*messages, system_prompt="Be brief.", cache=True, tools=TOOLS)
-    assert asked["system"] == [{"text": "Be brief."}, POINT]
-    assert asked["toolConfig"]["tools"] == TOOLS
-    marked = [POINT in turn["content"] for turn in asked["messages"]]
-    assert marked == [False, False, True, False, True]
+    sent = body(*messages, system_prompt="Be brief.", cache=True, tools=TOOLS)
+    assert sent["system"] == [{"text": "Be brief."}, POINT]
+    assert sent["toolConfig"]["tools"] == TOOLS
+    has_point = [POINT in each["content"] for each in sent["messages"]]
+    assert has_point == [False, False, True, False, True]
 
 
 def test_without_a_system_prompt_the_tools_are_cached() -> None:
-    asked = body(Message.user("1"), cache=True, tools=TOOLS)
-    assert asked["toolConfig"]["tools"] == [*TOOLS, POINT]
-    assert len(TOOLS) == 1  # those of the model are not marked for good
+    sent = body(Message.user("1"), cache=True, tools=TOOLS)
+    assert sent["toolConfig"]["tools"] == [*TOOLS, POINT]
+    assert len(TOOLS) == 1  # the model's own list is unchanged
 
 
-def test_a_growing_conversation_begins_with_what_was_cached_before() -> None:
-    """The second request holds the first, up to its last cache point, and has a point there."""
+def test_the_next_request_begins_with_the_cached_part_of_the_last_one() -> None:
+    """It contains the last request up to its last cache point, and has a point there too."""
     first = [Message.user("1"), Message.assistant("2"), Message.user("3")]
-    then = [*first, Message.assistant("4"), Message.user("5")]
-    before, after = body(*first, cache=True), body(*then, cache=True)
+    second = [*first, Message.assistant("4"), Message.user("5")]
+    before, after = body(*first, cache=True), body(*second, cache=True)
     assert before["messages"][2] == after["messages"][2]
     assert before["messages"][2]["content"][-1] == POINT

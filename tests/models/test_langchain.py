@@ -1,4 +1,4 @@
-"""LangChain's chat models as ours: the same reply in both forms, and how it ended."""
+"""LangChain chat models as models of a turn: async and sync callers get the same reply and end."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -41,7 +41,7 @@ def anyio_backend() -> str:
 
 
 class Scripted(BaseChatModel):
-    """Streams ``script``; an exception in it is raised there."""
+    """Streams ``script``, and raises an exception that it comes to."""
 
     script: list[Any]
     model_name: str = "scripted-1"
@@ -94,7 +94,7 @@ def scripted(*script: Any) -> LangChainModel:
 
 
 class Chunks(Runnable[Any, Any]):
-    """Streams what it is given, without LangChain's adding it up on the way."""
+    """Streams its chunks as they are; LangChain does not add them up on the way."""
 
     def __init__(self, chunks: Sequence[AIMessageChunk]) -> None:
         self._chunks = chunks
@@ -110,14 +110,14 @@ class Chunks(Runnable[Any, Any]):
             yield each
 
 
-def as_they_are(*chunks: AIMessageChunk) -> LangChainModel:
+def unmerged(*chunks: AIMessageChunk) -> LangChainModel:
     return LangChainModel(Chunks(chunks))
 
 
-async def replied(
+async def read_reply(
     model: LangChainModel, messages: Sequence[Message] = HI, *, system_prompt: str | None = None
 ) -> tuple[list[str], Finished]:
-    """The pieces and the end, which both forms agree on."""
+    """Return the pieces and the end, which must be the same for async and sync callers."""
     all = [each async for each in model.stream(messages, system_prompt=system_prompt)]
     assert all == [*model.stream_sync(messages, system_prompt=system_prompt)]
     *pieces, finished = all
@@ -127,57 +127,61 @@ async def replied(
     return [str(piece) for piece in pieces], finished
 
 
-async def fails(model: LangChainModel, with_: type[ModelError]) -> tuple[list[str], ModelError]:
-    """What was said before it failed, and the error, which both forms agree on."""
-    said: list[Any] = []
-    again: list[Any] = []
+async def read_failure(
+    model: LangChainModel, kind: type[ModelError]
+) -> tuple[list[str], ModelError]:
+    """Return the pieces before the error, and the error; async and sync callers must agree."""
+    pieces: list[Any] = []
+    sync_pieces: list[Any] = []
 
     async def listen() -> None:
         async for piece in model.stream(HI):
-            said.append(piece)  # noqa: PERF401 - each as it comes, as the next one may fail
+            pieces.append(piece)  # noqa: PERF401 - one by one, as the next one may fail
 
-    with pytest.raises(with_) as failed:
+    with pytest.raises(kind) as raised:
         await listen()
-    with pytest.raises(with_) as failed_too:
-        again.extend(model.stream_sync(HI))
-    assert type(failed.value) is type(failed_too.value) is with_
-    assert str(failed.value) == str(failed_too.value)
-    assert said == again
-    return said, failed.value
+    with pytest.raises(kind) as raised_sync:
+        sync_pieces.extend(model.stream_sync(HI))
+    assert type(raised.value) is type(raised_sync.value) is kind
+    assert str(raised.value) == str(raised_sync.value)
+    assert pieces == sync_pieces
+    return pieces, raised.value
 
 
-async def sent(
+async def sent_messages(
     messages: Sequence[Message], *, system_prompt: str | None = None
 ) -> list[BaseMessage]:
-    """What the LangChain model is given."""
+    """Return what the LangChain model is sent."""
     inner = Scripted(script=[chunk("Yes.")])
-    await replied(LangChainModel(inner), messages, system_prompt=system_prompt)
-    one, other = inner.seen
-    assert one == other
-    return one
+    await read_reply(LangChainModel(inner), messages, system_prompt=system_prompt)
+    sent_async, sent_sync = inner.seen
+    assert sent_async == sent_sync
+    return sent_async
 
 
-def said_by(message: BaseMessage) -> tuple[type[BaseMessage], Any]:
+def type_and_content(message: BaseMessage) -> tuple[type[BaseMessage], Any]:
     return type(message), message.content
 
 
-async def test_it_is_a_model_in_both_forms() -> None:
+async def test_it_is_a_model_for_async_and_sync_callers() -> None:
     model: OpenedModel = scripted(chunk("Hello"))
     assert model.id == "scripted-1"
     await model.close()
     await model.close()
 
 
-async def test_the_reply_comes_as_it_is_streamed_and_nothing_empty_is_a_piece() -> None:
-    pieces, finished = await replied(scripted(chunk(), chunk("Hel"), chunk(), chunk("lo"), chunk()))
+async def test_the_reply_is_streamed_without_empty_pieces() -> None:
+    pieces, finished = await read_reply(
+        scripted(chunk(), chunk("Hel"), chunk(), chunk("lo"), chunk())
+    )
     assert pieces == ["Hel", "lo"]
     assert finished == Finished("end_turn")
 
 
 async def test_langchains_own_fake_models_work() -> None:
-    assert (await replied(LangChainModel(FakeListChatModel(responses=["abc"]))))[0] == [*"abc"]
+    assert (await read_reply(LangChainModel(FakeListChatModel(responses=["abc"]))))[0] == [*"abc"]
     fake = GenericFakeChatModel(messages=iter([AIMessage("Hello there")] * 2))
-    assert (await replied(LangChainModel(fake)))[0] == ["Hello", " ", "there"]
+    assert (await read_reply(LangChainModel(fake)))[0] == ["Hello", " ", "there"]
 
 
 async def test_a_model_that_does_not_stream_replies_in_one_piece() -> None:
@@ -187,15 +191,17 @@ async def test_a_model_that_does_not_stream_replies_in_one_piece() -> None:
         usage_metadata={"input_tokens": 3, "output_tokens": 2, "total_tokens": 5},
         response_metadata={"finish_reason": "tool_calls"},
     )
-    pieces, finished = await replied(LangChainModel(FakeMessagesListChatModel(responses=[reply])))
+    pieces, finished = await read_reply(
+        LangChainModel(FakeMessagesListChatModel(responses=[reply]))
+    )
     assert pieces == ["Looking"]
     call: dict[str, Any] = {"id": "1", "name": "look", "args": {"at": "it"}, "type": "tool_call"}
     assert finished == Finished("tool_use", Usage(3, 2), (call,))
 
 
-async def test_of_content_blocks_the_text_alone_is_said() -> None:
-    pieces, _ = await replied(
-        as_they_are(
+async def test_only_the_text_of_content_blocks_is_part_of_the_reply() -> None:
+    pieces, _ = await read_reply(
+        unmerged(
             chunk([{"type": "thinking", "thinking": "Hm.", "index": 0}]),
             chunk([{"type": "reasoning", "text": "So.", "index": 0}]),
             chunk([{"type": "text", "text": "Good ", "index": 1}, "morn"]),
@@ -229,15 +235,13 @@ async def test_of_content_blocks_the_text_alone_is_said() -> None:
         ({}, "end_turn"),
     ],
 )
-async def test_why_it_stopped_is_told_in_our_words(
-    metadata: dict[str, Any], stop_reason: str
-) -> None:
+async def test_stop_reasons_are_translated(metadata: dict[str, Any], stop_reason: str) -> None:
     model = scripted(chunk("Yes."), chunk(response_metadata=metadata), chunk())
-    assert (await replied(model))[1].stop_reason == stop_reason
+    assert (await read_reply(model))[1].stop_reason == stop_reason
 
 
 async def test_the_usage_of_all_chunks_is_added() -> None:
-    # As Anthropic's come: what was read with the first chunk, what was written with the last.
+    # Anthropic reports the input with the first chunk and the output with the last.
     first: Any = {
         "input_tokens": 100,
         "output_tokens": 1,
@@ -246,10 +250,12 @@ async def test_the_usage_of_all_chunks_is_added() -> None:
     }
     last: Any = {"input_tokens": 0, "output_tokens": 7, "total_tokens": 7}
     model = scripted(chunk("", usage_metadata=first), chunk("Yes."), chunk(usage_metadata=last))
-    assert (await replied(model))[1].usage == Usage(100, 8, cached_tokens=80, cache_write_tokens=15)
+    assert (await read_reply(model))[1].usage == Usage(
+        100, 8, cached_tokens=80, cache_write_tokens=15
+    )
 
 
-async def test_what_is_written_to_a_cache_counts_also_where_it_is_told_by_its_life() -> None:
+async def test_cache_writes_reported_by_how_long_they_last_are_counted() -> None:
     usage: Any = {
         "input_tokens": 200,
         "output_tokens": 3,
@@ -261,16 +267,16 @@ async def test_what_is_written_to_a_cache_counts_also_where_it_is_told_by_its_li
             "ephemeral_1h_input_tokens": 70,
         },
     }
-    # LangChain's own types have no None there, and its providers give it.
+    # LangChain's types do not allow None here, but its providers send it.
     message = AIMessageChunk.model_construct(
         content="Yes.", usage_metadata=usage, response_metadata={}, tool_call_chunks=[]
     )
     model = LangChainModel(RunnableLambda(lambda _: message))
-    assert (await replied(model))[1].usage == Usage(200, 3, cache_write_tokens=150)
+    assert (await read_reply(model))[1].usage == Usage(200, 3, cache_write_tokens=150)
 
 
-async def test_usage_that_is_not_told_is_none() -> None:
-    assert (await replied(scripted(chunk("Yes."))))[1].usage is None
+async def test_usage_that_is_not_reported_is_none() -> None:
+    assert (await read_reply(scripted(chunk("Yes."))))[1].usage is None
 
 
 async def test_tool_calls_are_put_together_from_their_chunks() -> None:
@@ -282,7 +288,7 @@ async def test_tool_calls_are_put_together_from_their_chunks() -> None:
         call_chunk(None, 1, id="b", name="time"),
         chunk(response_metadata={"finish_reason": "tool_calls"}),
     )
-    pieces, finished = await replied(model)
+    pieces, finished = await read_reply(model)
     assert pieces == ["I look."]
     assert finished.stop_reason == "tool_use"
     assert list(finished.tool_calls) == [
@@ -291,16 +297,16 @@ async def test_tool_calls_are_put_together_from_their_chunks() -> None:
     ]
 
 
-async def test_whole_tool_calls_in_a_chunk_are_taken_and_are_why_it_stopped() -> None:
-    # Google's: whole, with the word for an ordinary end behind them.
+async def test_complete_tool_calls_in_one_chunk_are_read_and_are_the_stop_reason() -> None:
+    # Google sends complete calls, followed by its stop reason for an ordinary end.
     calls = [{"name": "look", "args": {"at": n}, "id": str(n)} for n in range(2)]
     model = scripted(chunk(tool_calls=calls), chunk(response_metadata={"finish_reason": "STOP"}))
-    finished = (await replied(model))[1]
+    finished = (await read_reply(model))[1]
     assert finished.stop_reason == "tool_use"
     assert [call["args"] for call in finished.tool_calls] == [{"at": 0}, {"at": 1}]
 
 
-def test_a_tool_call_without_an_id_gets_one_to_answer_by() -> None:
+def test_a_tool_call_without_an_id_gets_one() -> None:
     *_, finished = scripted(call_chunk("{}", name="look", id=None)).stream_sync(HI)
     assert isinstance(finished, Finished)
     (call,) = finished.tool_calls
@@ -324,77 +330,77 @@ def test_a_tool_call_without_an_id_gets_one_to_answer_by() -> None:
             )
         ],
     ],
-    ids=["cut off", "a list", "no JSON number", "no JSON", "no name", "known to be invalid"],
+    ids=["cut off", "a list", "NaN", "not JSON", "no name", "marked invalid"],
 )
-async def test_a_malformed_tool_call_is_no_reply(calls: list[AIMessageChunk]) -> None:
-    said, failed = await fails(scripted(chunk("I look."), *calls), ModelUnavailable)
-    assert said == ["I look."]
-    assert str(failed) == "scripted-1 sent a malformed tool call; try again."
+async def test_a_malformed_tool_call_is_an_error(calls: list[AIMessageChunk]) -> None:
+    pieces, error = await read_failure(scripted(chunk("I look."), *calls), ModelUnavailable)
+    assert pieces == ["I look."]
+    assert str(error) == "scripted-1 sent a malformed tool call; try again."
 
 
-async def test_a_tool_call_cut_off_by_the_limit_of_tokens_says_so() -> None:
+async def test_the_error_for_a_tool_call_cut_off_at_the_token_limit_says_so() -> None:
     length = chunk(response_metadata={"finish_reason": "length"})
     model = scripted(call_chunk('{"path": "/et', name="remove"), length)
-    assert "cut off" in str((await fails(model, ModelUnavailable))[1])
+    assert "cut off" in str((await read_failure(model, ModelUnavailable))[1])
 
 
-async def test_a_whole_reply_with_an_invalid_tool_call_is_no_reply() -> None:
+async def test_an_invalid_tool_call_in_an_unstreamed_reply_is_an_error() -> None:
     reply = AIMessage(
         "", invalid_tool_calls=[{"name": "look", "args": "{", "id": "1", "error": None}]
     )
     fake = FakeMessagesListChatModel(responses=[reply])
-    await fails(LangChainModel(fake), ModelUnavailable)
+    await read_failure(LangChainModel(fake), ModelUnavailable)
 
 
-async def test_metadata_that_langchain_cannot_add_is_no_trouble() -> None:
-    model = as_they_are(
+async def test_metadata_that_langchain_cannot_add_up_does_no_harm() -> None:
+    model = unmerged(
         chunk("Yes.", response_metadata={"x": 0.5}),
         chunk(response_metadata={"x": "a", "finish_reason": "stop"}),
         chunk(response_metadata={"x": [1], "finish_reason": "stop"}),
     )
-    assert await replied(model) == (["Yes."], Finished("end_turn"))
+    assert await read_reply(model) == (["Yes."], Finished("end_turn"))
 
 
-async def test_a_model_with_tools_bound_to_it_is_one() -> None:
+async def test_a_model_with_bound_tools_can_be_used() -> None:
     inner = Scripted(script=[chunk("Yes.")])
     model = LangChainModel(inner.bind(tools=[{"name": "look"}], stop=["."]))
     assert model.id == "scripted-1"
-    assert (await replied(model))[0] == ["Yes."]
+    assert (await read_reply(model))[0] == ["Yes."]
     assert [options["tools"] for options in inner.options] == [[{"name": "look"}]] * 2
 
 
-async def test_a_model_with_others_to_fall_back_on_is_one() -> None:
+async def test_a_model_with_fallbacks_can_be_used() -> None:
     failing = Scripted(script=[ValueError("no")])
     model = LangChainModel(failing.with_fallbacks([Scripted(script=[chunk("Yes.")])]), id="either")
     assert model.id == "either"
-    assert (await replied(model))[0] == ["Yes."]
+    assert (await read_reply(model))[0] == ["Yes."]
 
 
-async def test_a_chain_that_ends_in_text_is_one() -> None:
+async def test_a_chain_that_ends_in_text_can_be_used() -> None:
     chain = Scripted(script=[chunk("Y"), chunk("es.")]) | StrOutputParser()
-    assert (await replied(LangChainModel(chain)))[0] == ["Y", "es."]
+    assert (await read_reply(LangChainModel(chain)))[0] == ["Y", "es."]
 
 
 async def test_a_chain_that_ends_in_something_else_is_refused() -> None:
     model: Any = RunnableLambda(lambda _: {"answer": 42})
-    _, failed = await fails(LangChainModel(model, id="mine"), ModelRefused)
-    assert "mine replies with a dict" in str(failed)
+    _, error = await read_failure(LangChainModel(model, id="mine"), ModelRefused)
+    assert "mine returned a dict" in str(error)
 
 
-def test_a_model_without_a_name_is_called_by_its_class() -> None:
+def test_a_model_without_a_name_is_named_after_its_class() -> None:
     assert LangChainModel(FakeListChatModel(responses=[])).id == "FakeListChatModel"
 
 
-async def test_a_model_that_says_nothing_at_all_gave_no_reply() -> None:
-    await fails(scripted(), ModelUnavailable)
+async def test_a_stream_without_any_chunk_is_an_error() -> None:
+    await read_failure(scripted(), ModelUnavailable)
 
 
-async def test_what_was_said_before_it_broke_off_was_said() -> None:
+async def test_the_pieces_before_an_error_are_delivered() -> None:
     model = scripted(chunk("One, "), chunk("two"), TimeoutError("key sk-1 of Bob's"))
-    said, failed = await fails(model, ModelTimeout)
-    assert said == ["One, ", "two"]
-    assert "sk-1" not in str(failed)
-    assert isinstance(failed.__cause__, TimeoutError)
+    pieces, error = await read_failure(model, ModelTimeout)
+    assert pieces == ["One, ", "two"]
+    assert "sk-1" not in str(error)
+    assert isinstance(error.__cause__, TimeoutError)
 
 
 async def test_closing_the_reply_ends_the_call() -> None:
@@ -407,12 +413,12 @@ async def test_closing_the_reply_ends_the_call() -> None:
             await asyncio.sleep(0)
         assert "async" in inner.ended
         inner.ended.clear()
-        with closing(model.stream_sync(HI)) as streaming:
-            assert next(streaming) == "a"
+        with closing(model.stream_sync(HI)) as sync_reply:
+            assert next(sync_reply) == "a"
         assert inner.ended == ["sync"]
 
 
-async def test_being_cancelled_is_no_failure_of_the_model() -> None:
+async def test_cancelling_is_not_reported_as_an_error_of_the_model() -> None:
     class Hanging(Scripted):
         async def _astream(
             self, messages: list[BaseMessage], *args: Any, **kwargs: Any
@@ -432,16 +438,16 @@ async def test_being_cancelled_is_no_failure_of_the_model() -> None:
         await asking
 
 
-async def test_what_the_caller_raises_at_a_piece_is_not_the_models() -> None:
+async def test_an_error_that_the_caller_raises_at_a_piece_is_not_translated() -> None:
     reply = scripted(chunk("a"), chunk("b")).stream(HI)
     await anext(reply)
     with pytest.raises(KeyError):
         await reply.athrow(KeyError("the caller's"))
 
 
-async def test_a_conversation_is_sent_in_langchains_messages() -> None:
+async def test_a_conversation_is_sent_as_langchain_messages() -> None:
     call: dict[str, Any] = {"id": "1", "name": "look", "args": {"n": 1}, "type": "tool_call"}
-    given = await sent(
+    sent = await sent_messages(
         [
             Message.user([{"type": "text", "text": "Look."}, "There."]),
             Message.assistant("", tool_calls=[call]),
@@ -450,31 +456,31 @@ async def test_a_conversation_is_sent_in_langchains_messages() -> None:
             Message.user("Thanks"),
         ]
     )
-    assert [said_by(message) for message in given] == [
+    assert [type_and_content(message) for message in sent] == [
         (HumanMessage, [{"type": "text", "text": "Look."}, "There."]),
         (AIMessage, ""),
         (ToolMessage, "A cat."),
         (AIMessage, "A cat."),
         (HumanMessage, "Thanks"),
     ]
-    _, calling, result, *_ = given
+    _, calling, result, *_ = sent
     assert isinstance(calling, AIMessage)
     assert calling.tool_calls == [call]
     assert isinstance(result, ToolMessage)
     assert result.tool_call_id == "1"
 
 
-async def test_a_tools_failure_is_told() -> None:
-    # As a window leaves Anthropic's and Bedrock's results.
+async def test_a_failed_tool_result_is_marked_as_one() -> None:
+    # The form that a window gives to the results of Anthropic and Bedrock.
     failed = Message.tool("No.", tool_call_id="1", extra={"status": "error"})
     call: dict[str, Any] = {"id": "1", "name": "look", "args": {}, "type": "tool_call"}
-    *_, result = await sent([*HI, Message.assistant(tool_calls=[call]), failed])
+    *_, result = await sent_messages([*HI, Message.assistant(tool_calls=[call]), failed])
     assert isinstance(result, ToolMessage)
     assert result.status == "error"
 
 
 @pytest.mark.parametrize(
-    ("prompt", "first", "told"),
+    ("prompt", "first", "expected"),
     [
         (None, [], []),
         ("", [], []),
@@ -495,18 +501,18 @@ async def test_a_tools_failure_is_told() -> None:
         ),
     ],
 )
-async def test_the_prompt_and_a_leading_system_message_are_one(
-    prompt: str | None, first: list[Message], told: list[Any]
+async def test_the_system_prompt_and_leading_system_messages_are_joined(
+    prompt: str | None, first: list[Message], expected: list[Any]
 ) -> None:
-    given = await sent([*first, *HI], system_prompt=prompt)
-    assert [said_by(message) for message in given] == [
-        *[(SystemMessage, each) for each in told],
+    sent = await sent_messages([*first, *HI], system_prompt=prompt)
+    assert [type_and_content(message) for message in sent] == [
+        *[(SystemMessage, each) for each in expected],
         (HumanMessage, "Hi"),
     ]
 
 
-async def test_what_langchain_stored_is_sent_as_it_was() -> None:
-    said: list[BaseMessage] = [
+async def test_messages_that_langchain_stored_are_sent_unchanged() -> None:
+    stored: list[BaseMessage] = [
         HumanMessage("Look", name="bob"),
         AIMessage(
             [{"type": "thinking", "thinking": "Hm.", "signature": "s"}],
@@ -515,21 +521,21 @@ async def test_what_langchain_stored_is_sent_as_it_was() -> None:
         ),
         ToolMessage("No.", tool_call_id="1", status="error"),
     ]
-    assert await sent([to_chatledger(message) for message in said]) == said
+    assert await sent_messages([to_chatledger(message) for message in stored]) == stored
 
 
-async def test_tool_calls_that_no_result_may_answer_are_not_sent() -> None:
-    # OpenAI's package sends those of both, and OpenAI refuses a call without its result.
+async def test_tool_calls_that_cannot_have_a_result_are_not_sent() -> None:
+    # OpenAI's package would send both, and OpenAI refuses a call without a result.
     raw: Any = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{"}}
     reply = AIMessage(
         "I look.",
         invalid_tool_calls=[{"name": "look", "args": "{", "id": "1", "error": None}],
         additional_kwargs={"tool_calls": [raw], "function_call": {}, "refusal": None},
     )
-    kept = to_chatledger(reply)
-    _, given, _ = await sent([Message.user("Look"), kept, Message.user("Well?")])
-    assert isinstance(given, AIMessage)
-    assert given.content == "I look."
-    assert given.invalid_tool_calls == []
-    assert given.additional_kwargs == {"refusal": None}
-    assert from_chatledger(kept) == reply
+    message = to_chatledger(reply)
+    _, sent, _ = await sent_messages([Message.user("Look"), message, Message.user("Well?")])
+    assert isinstance(sent, AIMessage)
+    assert sent.content == "I look."
+    assert sent.invalid_tool_calls == []
+    assert sent.additional_kwargs == {"refusal": None}
+    assert from_chatledger(message) == reply

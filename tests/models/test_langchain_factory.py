@@ -1,6 +1,6 @@
-"""LangChain's models by name, through a langchain of this test's: the real one is not installed.
+"""LangChain models by name, through a stub of langchain, which is not installed for the tests.
 
-Its errors are of the shapes of langchain's own.
+The stub raises errors of the same form as the real package.
 """
 
 import subprocess
@@ -37,14 +37,14 @@ def init_chat_model(model, *, model_provider=None, **options):
             f"`pip install {name}`"
         ) from e
 """
-TRY = """
+OPEN_AND_PRINT = """
 import sys
 from chatledger.errors import ChatledgerError
 from chatledger.models import open_model
 try:
     model = open_model(sys.argv[1])
-except ChatledgerError as failed:
-    print(f"{type(failed).__name__}: {failed}", end="")
+except ChatledgerError as error:
+    print(f"{type(error).__name__}: {error}", end="")
 else:
     print(model.id, *model.stream_sync([]), sep="|", end="")
 """
@@ -52,77 +52,81 @@ else:
 
 @pytest.fixture
 def langchain(tmp_path: Path) -> Path:
-    """A folder with a package called langchain in it."""
+    """A folder that contains the stub of langchain."""
     package = tmp_path / "langchain" / "chat_models"
     package.mkdir(parents=True)
-    # What the oldest core looks up there.
+    # langchain-core reads these; its oldest supported version needs them.
     (package.parent / "__init__.py").write_text("verbose = debug = False\nllm_cache = None\n")
     (package / "__init__.py").write_text(STUB)
     return tmp_path
 
 
-def opened(name: str, folder: Path, code: str = TRY) -> str:
-    done = subprocess.run(
+def run_in(name: str, folder: Path, code: str = OPEN_AND_PRINT) -> str:
+    completed = subprocess.run(
         [sys.executable, "-c", code, name],
-        cwd=folder,  # which is where python -c looks first
+        cwd=folder,  # python -c imports from here first
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert done.stderr == ""
-    return done.stdout
+    assert completed.stderr == ""
+    return completed.stdout
 
 
-def test_a_providers_model_is_opened_by_its_name(langchain: Path) -> None:
-    said = opened("fake:some.model-v1:0", langchain)
-    model_id, *pieces, finished = said.split("|")
+def test_a_providers_model_is_opened_by_name(langchain: Path) -> None:
+    output = run_in("fake:some.model-v1:0", langchain)
+    model_id, *pieces, finished = output.split("|")
     assert model_id == "fake:some.model-v1:0"
     assert "".join(pieces) == "some.model-v1:0, {}"
     assert finished.startswith("Finished(")
 
 
-def test_options_are_the_models(langchain: Path) -> None:
+def test_options_are_passed_to_the_model(langchain: Path) -> None:
     code = """
 from chatledger.models.langchain import open_langchain_model
 model = open_langchain_model("fake:one", temperature=0.5)
 print(model.id, *[piece for piece in model.stream_sync([]) if isinstance(piece, str)], sep="")
 """
-    assert opened("", langchain, code) == "fake:oneone, {'temperature': 0.5}\n"
+    assert run_in("", langchain, code) == "fake:oneone, {'temperature': 0.5}\n"
 
 
 @pytest.mark.parametrize("provider", ["openai", "ollama"])
 def test_a_providers_missing_package_is_named(langchain: Path, provider: str) -> None:
-    assert opened(f"{provider}:one", langchain) == (
+    assert run_in(f"{provider}:one", langchain) == (
         f"UnknownModel: {provider}:one needs langchain-{provider}; install it with "
-        f"pip install 'chatledger[langchain]' langchain langchain-{provider}."
+        f"pip install 'langchain-core>=0.3' langchain langchain-{provider}."
     )
 
 
 def test_a_provider_that_langchain_does_not_know_is_unknown(langchain: Path) -> None:
-    said = opened("acme:one", langchain)
-    assert said.startswith("UnknownModel: LangChain knows no provider 'acme', which acme:one asks")
+    output = run_in("acme:one", langchain)
+    assert output.startswith(
+        "UnknownModel: LangChain does not know the provider 'acme' of acme:one;"
+    )
 
 
-def test_a_model_that_does_not_open_is_refused_without_the_providers_text(langchain: Path) -> None:
-    said = opened("keyless:one", langchain)
-    assert said.startswith("ModelRefused: keyless:one cannot be opened (ValueError): ")
-    assert "sk-secret" not in said
+def test_the_error_for_a_model_that_does_not_open_leaves_out_the_providers_text(
+    langchain: Path,
+) -> None:
+    output = run_in("keyless:one", langchain)
+    assert output.startswith("ModelRefused: keyless:one cannot be opened (ValueError); ")
+    assert "sk-secret" not in output
 
 
 def test_without_langchain_the_packages_to_install_are_named(tmp_path: Path) -> None:
     (tmp_path / "langchain.py").write_text(
         "raise ModuleNotFoundError(\"No module named 'langchain'\", name='langchain')"
     )
-    assert opened("openai:one", tmp_path) == (
-        "UnknownModel: Models of LangChain's providers need langchain; install it with "
-        "pip install 'chatledger[langchain]' langchain langchain-<provider>."
+    assert run_in("openai:one", tmp_path) == (
+        "UnknownModel: LangChain's models need langchain; install it with "
+        "pip install 'langchain-core>=0.3' langchain langchain-<provider>."
     )
 
 
-def test_without_langchains_core_the_extra_is_named(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['langchain_core'] = None" + TRY
-    assert opened("openai:one", tmp_path, code) == (
-        "UnknownModel: openai:one needs langchain_core; "
-        "install it with pip install 'chatledger[langchain]'."
+def test_without_langchain_core_the_package_to_install_is_named(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['langchain_core'] = None" + OPEN_AND_PRINT
+    assert run_in("openai:one", tmp_path, code) == (
+        "UnknownModel: openai:one needs langchain-core; "
+        "install it with pip install 'langchain-core>=0.3'."
     )

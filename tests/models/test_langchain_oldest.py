@@ -1,17 +1,17 @@
-"""Models of LangChain's with the oldest core that is supported."""
+"""LangChain models with the oldest supported version of langchain-core."""
 
 from pathlib import Path
 
 from tests.langchain.test_oldest import run
 
 FOLDER = Path(__file__).parent
-TESTS = ("test_langchain", "test_langchain_opening")
+TEST_MODULES = ("test_langchain", "test_langchain_factory")
 
 
-def test_models_work_with_the_oldest_core_too() -> None:
-    files = [str(FOLDER / f"{name}.py") for name in TESTS]
-    # Its pydantic models warn, and its langsmith brings a plugin for another pytest.
+def test_models_work_with_the_oldest_core() -> None:
+    files = [str(FOLDER / f"{name}.py") for name in TEST_MODULES]
+    # Its pydantic models warn, and its langsmith has a plugin for another version of pytest.
     options = ["-p", "no:langsmith_plugin", "-p", "no:cacheprovider"]
     options += ["-W", "ignore::DeprecationWarning", "-q"]
-    tested = run("-m", "pytest", *options, *files)
-    assert tested.returncode == 0, tested.stdout[-5_000:] + tested.stderr[-2_000:]
+    completed = run("-m", "pytest", *options, *files)
+    assert completed.returncode == 0, completed.stdout[-5_000:] + completed.stderr[-2_000:]

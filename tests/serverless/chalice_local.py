@@ -1,4 +1,4 @@
-"""A real ``chalice local`` for tests: a process on loopback, over the project in serverless/."""
+"""A real ``chalice local`` for tests: a process on loopback that serves serverless/."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ CHALICE = [sys.executable, "-c", "from chalice.cli import main; main()"]
 
 
 class ChaliceLocal(Server):
-    """As ``Server``; one process, which a kill ends whole."""
+    """A ``Server`` that runs ``chalice local``, without child processes."""
 
     def _launch(self) -> None:
         options = ["--no-autoreload", "--stage", "local", "--port", str(self.port)]
@@ -18,7 +18,7 @@ class ChaliceLocal(Server):
             self._process = subprocess.Popen(
                 [*CHALICE, "--project-dir", str(SERVERLESS), "local", *options],
                 cwd=self.folder,
-                env=environment(**self._given),
+                env=environment(**self._variables),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""The project in serverless/ on what AWS has: DynamoDB, and a Bedrock that takes nothing amiss."""
+"""The project in serverless/ with DynamoDB Local and a fake of Amazon Bedrock."""
 
 from collections.abc import Iterator
 from uuid import uuid4
@@ -8,7 +8,7 @@ import pytest
 from chatledger.stores.dynamodb import create_table
 from chatledger.testing.bedrock_server import BedrockServer
 from chatledger.testing.dynamodb_local import REGION, DynamoDBLocal
-from tests.serverless.gateway import Gateway, deployed
+from tests.serverless.gateway import Gateway, app_factory
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def bedrock(bedrock_server: BedrockServer) -> BedrockServer:
 
 @pytest.fixture(scope="module")
 def on_aws(bedrock_server: BedrockServer, dynamodb_local: DynamoDBLocal) -> Iterator[Gateway]:
-    """The function behind API Gateway; its models see the last four messages."""
+    """Yield the function behind API Gateway; its window is the last four messages."""
     table = f"serverless-{uuid4()}"
     client = dynamodb_local.client()
     create_table(client, table)
@@ -37,5 +37,5 @@ def on_aws(bedrock_server: BedrockServer, dynamodb_local: DynamoDBLocal) -> Iter
         "CHATLEDGER_WINDOW": "4",
         **bedrock_server.environment,
     }
-    with deployed(**variables) as make:
-        yield Gateway(make, stage="prod")
+    with app_factory(**variables) as new_app:
+        yield Gateway(new_app, stage="prod")

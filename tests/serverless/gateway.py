@@ -1,7 +1,7 @@
-"""API Gateway as a Lambda function sees it, without a socket: requests become events.
+"""A simulated API Gateway, without a socket: it turns HTTP requests into Lambda events.
 
-What it hands on is as its REST APIs do, by their proxy integration: the path as it was sent, the
-query decoded, every header, and a body as text or in base64.
+The events are those of a REST API's proxy integration: the path as it was sent, the query decoded,
+every header, and the body as text or in base64.
 """
 
 import base64
@@ -28,32 +28,36 @@ from chatledger.stores.urls import open_store
 
 SERVERLESS = Path(__file__).parents[2] / "serverless"
 LAMBDA_BYTES = 6 * 1024 * 1024
-"""The longest answer that a function may give."""
+"""Lambda's limit for the response of a function."""
 
 
 class Context:
-    """What Lambda tells a function about one call."""
+    """The context of an invocation, with ``seconds`` left until the function's timeout."""
 
     def __init__(self, seconds: float = 30.0) -> None:
         self.aws_request_id = str(uuid4())
-        self._end = time.monotonic() + seconds
+        self._deadline = time.monotonic() + seconds
 
     def get_remaining_time_in_millis(self) -> int:
-        return max(0, int((self._end - time.monotonic()) * 1000))
+        return max(0, int((self._deadline - time.monotonic()) * 1000))
 
 
 @dataclass
 class Gateway(httpx.BaseTransport):
-    """A transport for ``httpx``. Each thread is a container of its own, which has one request at a
-    time, and ``make`` is its start."""
+    """A transport for ``httpx`` that calls the function.
 
-    make: Callable[[], Chalice]
+    Each thread is a container of its own, which ``new_app`` starts and which handles one request at
+    a time.
+    """
+
+    new_app: Callable[[], Chalice]
     stage: str | None = None
-    """Its name stands in front of every path, where there is no domain name of one's own."""
+    """The stage in front of every path; None for an API with a custom domain name."""
     in_base64: bool = False
+    """True to send bodies in base64, as API Gateway does for binary media types."""
     context: Callable[[], object] = Context
     claims: dict[str, str] | None = None
-    """Of whoever Amazon Cognito has signed in."""
+    """The claims of the user whom Amazon Cognito has authenticated, if any."""
     _container: local = field(default_factory=local)
 
     @property
@@ -66,9 +70,9 @@ class Gateway(httpx.BaseTransport):
 
     @property
     def app(self) -> Chalice:
-        """The one of this thread."""
+        """The app of this thread's container."""
         if not hasattr(self._container, "app"):
-            self._container.app = self.make()
+            self._container.app = self.new_app()
         app: Chalice = self._container.app
         return app
 
@@ -78,16 +82,17 @@ class Gateway(httpx.BaseTransport):
         if method not in self.app.routes[resource]:
             missing = {"message": "Missing Authentication Token"}
             return httpx.Response(403, json=missing, request=request)
-        answer = json.dumps(self.app(event, self.context()))
-        if len(answer) > LAMBDA_BYTES:
+        response = json.dumps(self.app(event, self.context()))
+        if len(response) > LAMBDA_BYTES:
             return httpx.Response(502, json={"message": "Internal server error"}, request=request)
-        return _response(json.loads(answer), request)
+        return _response(json.loads(response), request)
 
     def event(self, request: httpx.Request) -> dict[str, Any]:
+        """Return the event that API Gateway makes of a request."""
         request.read()
-        whole = request.url.raw_path.decode().partition("?")[0]
-        path = whole if self.stage is None else whole.removeprefix(f"/{self.stage}") or "/"
-        resource, captured = _matched(path, list(self.app.routes))
+        full_path = request.url.raw_path.decode().partition("?")[0]
+        path = full_path if self.stage is None else full_path.removeprefix(f"/{self.stage}") or "/"
+        resource, captured = _match_resource(path, list(self.app.routes))
         query = parse_qs(request.url.query.decode(), keep_blank_values=True)
         headers: dict[str, list[str]] = {}
         for name, value in request.headers.raw:
@@ -112,7 +117,7 @@ class Gateway(httpx.BaseTransport):
             "requestContext": {
                 "resourcePath": resource,
                 "httpMethod": request.method,
-                "path": whole,
+                "path": full_path,
                 "stage": self.stage or "prod",
                 "protocol": "HTTP/1.1",
                 "requestId": str(uuid4()),
@@ -122,13 +127,16 @@ class Gateway(httpx.BaseTransport):
             "body": body,
             "isBase64Encoded": self.in_base64 and body is not None,
         }
-        # As it comes to a function, which has read it from JSON.
-        read: dict[str, Any] = json.loads(json.dumps(event))
-        return read
+        # A function receives the event parsed from JSON.
+        parsed: dict[str, Any] = json.loads(json.dumps(event))
+        return parsed
 
 
-def _matched(path: str, resources: list[str]) -> tuple[str, dict[str, str] | None]:
-    """The resource of a path, and what it captures: names before variables, all else greedily."""
+def _match_resource(path: str, resources: list[str]) -> tuple[str, dict[str, str] | None]:
+    """Return the resource for a path and its path parameters.
+
+    Fixed segments win over variables; ``/{proxy+}`` takes all other paths.
+    """
     parts = path.rstrip("/").split("/") if path != "/" else ["", ""]
     for resource in sorted(resources):
         names = resource.split("/")
@@ -145,33 +153,38 @@ def _matched(path: str, resources: list[str]) -> tuple[str, dict[str, str] | Non
     return "/{proxy+}", {"proxy": path.removeprefix("/")}
 
 
-def _response(answer: dict[str, Any], request: httpx.Request) -> httpx.Response:
-    body = answer["body"]
-    headers = list(answer["headers"].items())
-    for name, values in (answer.get("multiValueHeaders") or {}).items():
+def _response(response: dict[str, Any], request: httpx.Request) -> httpx.Response:
+    body = response["body"]
+    headers = list(response["headers"].items())
+    for name, values in (response.get("multiValueHeaders") or {}).items():
         headers += [(name, value) for value in values]
     return httpx.Response(
-        answer["statusCode"],
+        response["statusCode"],
         headers=headers,
-        content=base64.b64decode(body) if answer.get("isBase64Encoded") else body.encode(),
+        content=base64.b64decode(body) if response.get("isBase64Encoded") else body.encode(),
         request=request,
     )
 
 
 @contextmanager
-def deployed(**environment: str) -> Iterator[Callable[[], Chalice]]:
-    """Starts of the project in serverless/, each as in a new container with these variables."""
-    with pytest.MonkeyPatch.context() as patch, ExitStack() as ends:
+def app_factory(**environment: str) -> Iterator[Callable[[], Chalice]]:
+    """Yield a function that starts the app of serverless/ anew, as a new container would.
 
-        def opening(url: str, **options: Any) -> Store:
+    ``environment`` holds the variables that the app sees.
+    """
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as exits:
+
+        def open_and_register(url: str, **options: Any) -> Store:
             store = open_store(url, **options)
-            ends.callback(store.close)  # which containers never do
+            exits.callback(store.close)  # containers never close it
             return store
 
-        patch.setattr(urls, "open_store", opening)
+        patch.setattr(urls, "open_store", open_and_register)
         patch.setenv("AWS_EXECUTION_ENV", "AWS_Lambda_python3.12")  # Chalice adds to it
         for name, value in environment.items():
             patch.setenv(name, value)
         patch.syspath_prepend(SERVERLESS)
-        patch.delitem(sys.modules, "chalicelib.chatbot", raising=False)  # it knows the other store
+        patch.delitem(
+            sys.modules, "chalicelib.chatbot", raising=False
+        )  # it may have imported the original open_store
         yield lambda: run_path(str(SERVERLESS / "app.py"))["app"]

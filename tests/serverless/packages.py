@@ -1,4 +1,4 @@
-"""The project in serverless/ as Chalice packages it, and its function as AWS Lambda runs it."""
+"""Packages of the project in serverless/, and their function run as AWS Lambda runs it."""
 
 import json
 import os
@@ -20,38 +20,44 @@ ROOT = SERVERLESS.parent
 STAGES = ("dev", "prod")
 REGION = "eu-west-1"
 CHALICE = [sys.executable, "-c", "from chalice.cli import main; raise SystemExit(main())"]
-RUNTIME = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six.py", "urllib3")
-"""What AWS Lambda has for every function of Python's."""
+LAMBDA_RUNTIME = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six.py", "urllib3")
+"""The packages that AWS Lambda provides to every Python function."""
 
 
-def new_project(folder: Path, part: str) -> Path:
-    """A copy of serverless/, with that part made ready as ``make serverless`` does it."""
+def build_project(folder: Path, part: str) -> Path:
+    """Return a copy of serverless/ with one part built as ``make serverless`` builds it.
+
+    ``part`` is ``chalice`` or ``streaming``.
+    """
     project = folder / "serverless"
-    made = shutil.ignore_patterns("vendor", "deployed", "deployments", "package", "__pycache__")
-    shutil.copytree(SERVERLESS, project, ignore=made)
-    ours = f"{sys.version_info[0]}.{sys.version_info[1]}"  # by which it can be run here
+    generated = shutil.ignore_patterns(
+        "vendor", "deployed", "deployments", "package", "__pycache__"
+    )
+    shutil.copytree(SERVERLESS, project, ignore=generated)
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"  # so that the package runs here
     script = str(ROOT / "scripts" / "serverless")
-    proxies = {name: each for name, each in os.environ.items() if name.upper().endswith("_PROXY")}
-    run([script, str(project), part], project, CHATLEDGER_PYTHON=ours, **proxies)
+    proxies = {name: value for name, value in os.environ.items() if name.upper().endswith("_PROXY")}
+    run_command([script, str(project), part], project, CHATLEDGER_PYTHON=python, **proxies)
     return project
 
 
-def chalice(project: Path, *arguments: str, **variables: str) -> str:
-    """What the command says, which must not fail."""
-    return run([*CHALICE, *arguments], project, **variables)
+def run_chalice(project: Path, *arguments: str, **variables: str) -> str:
+    """Run the command ``chalice`` in the project, and return its output."""
+    return run_command([*CHALICE, *arguments], project, **variables)
 
 
-def lint(*templates: Path) -> None:
-    """Fails where cfn-lint finds anything in these."""
+def lint_templates(*templates: Path) -> None:
+    """Fail if cfn-lint reports anything about the templates."""
     command = [str(Path(sys.executable).with_name("cfn-lint")), "--regions", REGION, "--template"]
-    run([*command, *map(str, templates)], ROOT)
+    run_command([*command, *map(str, templates)], ROOT)
 
 
-def run(command: list[str], folder: Path, **variables: str) -> str:
-    done = subprocess.run(
+def run_command(command: list[str], folder: Path, **variables: str) -> str:
+    """Run a command in a clean environment, assert that it succeeds, and return its output."""
+    completed = subprocess.run(
         command,
         cwd=folder,
-        env=clean() | variables,
+        env=clean_environment() | variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -59,18 +65,18 @@ def run(command: list[str], folder: Path, **variables: str) -> str:
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    assert completed.returncode == 0, completed.stdout
+    return completed.stdout
 
 
-def clean() -> dict[str, str]:
-    """Our environment without an account, a proxy, a server or a Python of somebody's."""
-    ours = {
+def clean_environment() -> dict[str, str]:
+    """Return the environment without AWS settings, proxies, a server or Python settings."""
+    kept = {
         name: value
         for name, value in environment().items()
         if not name.upper().startswith(("AWS_", "PYTHON")) and not name.upper().endswith("_PROXY")
     }
-    return ours | {
+    return kept | {
         "AWS_DEFAULT_REGION": REGION,
         "AWS_ACCESS_KEY_ID": "chatledger",
         "AWS_SECRET_ACCESS_KEY": "chatledger",
@@ -85,55 +91,56 @@ def clean() -> dict[str, str]:
 
 BOOTSTRAP = """
 import json, sys
-answers, sys.stdout = sys.stdout, sys.stderr
-sys.path[:0] = sys.argv[1:]  # the package before what the runtime has, as on AWS Lambda
+output, sys.stdout = sys.stdout, sys.stderr
+sys.path[:0] = sys.argv[1:]  # as on AWS Lambda, the package comes before the runtime
 from app import app
 
 class Context:
     aws_request_id = "request"
-    def __init__(self, left): self.left = left
-    def get_remaining_time_in_millis(self): return self.left
+    def __init__(self, millis): self.millis = millis
+    def get_remaining_time_in_millis(self): return self.millis
 
 routes = {path: {method: 0 for method in methods} for path, methods in app.routes.items()}
-print(json.dumps(routes), file=answers, flush=True)
+print(json.dumps(routes), file=output, flush=True)
 for line in sys.stdin:
-    event, left = json.loads(line)
-    print(json.dumps(app(event, Context(left))), file=answers, flush=True)
+    event, millis = json.loads(line)
+    print(json.dumps(app(event, Context(millis))), file=output, flush=True)
 loaded = {getattr(module, "__file__", None) for module in [*sys.modules.values()]}
-print(json.dumps([file for file in loaded if file]), file=answers, flush=True)
+print(json.dumps([file for file in loaded if file]), file=output, flush=True)
 """
 
 
-class Function:
-    """What ``Gateway`` takes for the app: a process that has the package and the runtime only."""
+class PackagedFunction:
+    """A stand-in for the app: a process that has only the package and Lambda's runtime."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
-        self.routes: dict[str, Any] = self._answer()
+        self.routes: dict[str, Any] = self._receive()
 
     def __call__(self, event: object, context: object) -> Any:
         assert isinstance(context, Context)
-        self._say([event, context.get_remaining_time_in_millis()])
-        return self._answer()
+        self._send([event, context.get_remaining_time_in_millis()])
+        return self._receive()
 
     def app(self) -> Chalice:
+        """Return this object as the app that ``Gateway`` calls."""
         return cast(Chalice, self)
 
-    def end(self) -> list[Path]:
-        """End it; the files of all that it had loaded."""
+    def stop(self) -> list[Path]:
+        """End the process, and return the files of all modules that it loaded."""
         self._stdin.close()
-        loaded = [Path(file) for file in self._answer()]
+        loaded = [Path(file) for file in self._receive()]
         assert self._process.wait(20) == 0
         return loaded
 
-    def _say(self, what: object) -> None:
-        self._stdin.write(json.dumps(what) + "\n")
+    def _send(self, value: object) -> None:
+        self._stdin.write(json.dumps(value) + "\n")
         self._stdin.flush()
 
-    def _answer(self) -> Any:
+    def _receive(self) -> Any:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line, "The function has ended."
+        assert line, "The process of the function has ended."
         return json.loads(line)
 
     @property
@@ -143,26 +150,26 @@ class Function:
 
 
 @contextmanager
-def running(package: Path, folder: Path, **variables: str) -> Iterator[Function]:
-    """The function of a package, unpacked into a new folder of ``folder``."""
+def running_package(package: Path, folder: Path, **variables: str) -> Iterator[PackagedFunction]:
+    """Unpack a package below ``folder``, and yield its function."""
     task, runtime = folder / "task", folder / "runtime"
     with ZipFile(package) as archive:
         archive.extractall(task)
     runtime.mkdir()
     import boto3
 
-    for name in RUNTIME:
+    for name in LAMBDA_RUNTIME:
         (runtime / name).symlink_to(Path(boto3.__file__).parents[1] / name)
     with subprocess.Popen(
-        # Without site-packages, the current folder and what variables may add to the path.
+        # Isolated: without site-packages, the current folder and paths set by variables.
         [sys.executable, "-I", "-S", "-c", BOOTSTRAP, str(task), str(runtime)],
         cwd=folder,
-        env=clean() | {"AWS_EXECUTION_ENV": "AWS_Lambda_python"} | variables,
+        env=clean_environment() | {"AWS_EXECUTION_ENV": "AWS_Lambda_python"} | variables,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
         try:
-            yield Function(process)
+            yield PackagedFunction(process)
         finally:
             process.kill()

@@ -1,4 +1,4 @@
-"""The tables of the template, as CloudFormation makes them."""
+"""The DynamoDB tables of the template."""
 
 import json
 from collections.abc import Iterator
@@ -14,36 +14,38 @@ if TYPE_CHECKING:
 Fields = dict[str, Any]
 
 RESOURCES: Fields = json.loads((SERVERLESS / "resources.json").read_text())
-"""What is merged into Chalice's own template."""
+"""The resources that are merged into Chalice's own template."""
 
 
-def of_type(template: Fields, kind: str) -> dict[str, Fields]:
+def resources_of_type(template: Fields, kind: str) -> dict[str, Fields]:
+    """Return the resources of a type such as ``DynamoDB::Table``, by their logical ids."""
     return {
-        name: each
-        for name, each in template["Resources"].items()
-        if each.get("Type") == f"AWS::{kind}"
+        name: resource
+        for name, resource in template["Resources"].items()
+        if resource.get("Type") == f"AWS::{kind}"
     }
 
 
-def table_of(template: Fields, stage: str) -> Fields:
-    """The one that CloudFormation makes where its parameter Stage says so."""
+def stage_table(template: Fields, stage: str) -> Fields:
+    """Return the table that CloudFormation creates if its parameter Stage is ``stage``."""
     (table,) = [
-        each
-        for each in of_type(template, "DynamoDB::Table").values()
-        if template["Conditions"][each["Condition"]] == {"Fn::Equals": [{"Ref": "Stage"}, stage]}
+        candidate
+        for candidate in resources_of_type(template, "DynamoDB::Table").values()
+        if template["Conditions"][candidate["Condition"]]
+        == {"Fn::Equals": [{"Ref": "Stage"}, stage]}
     ]
     return table
 
 
 @contextmanager
-def made(client: "DynamoDBClient", table: Fields, *, ttl: bool) -> Iterator[str]:
-    """The table of a template, as CloudFormation makes it, by a name of the test's own."""
+def created_table(client: "DynamoDBClient", table: Fields, *, ttl: bool) -> Iterator[str]:
+    """Create a table as CloudFormation would, but under a new name, and yield that name."""
     name = f"{table['Properties']['TableName']}-{uuid4()}"
-    wanted = table["Properties"] | {"TableName": name, "DeletionProtectionEnabled": False}
-    expiry = wanted.pop("TimeToLiveSpecification")
-    wanted.pop("PointInTimeRecoverySpecification")
-    client.create_table(**wanted)
+    properties = table["Properties"] | {"TableName": name, "DeletionProtectionEnabled": False}
+    ttl_setting = properties.pop("TimeToLiveSpecification")
+    properties.pop("PointInTimeRecoverySpecification")
+    client.create_table(**properties)
     if ttl:
-        client.update_time_to_live(TableName=name, TimeToLiveSpecification=expiry)
+        client.update_time_to_live(TableName=name, TimeToLiveSpecification=ttl_setting)
     yield name
     client.delete_table(TableName=name)

@@ -1,4 +1,4 @@
-"""The project in serverless/: what it loads, reads and says."""
+"""The project in serverless/: its imports, settings, log and ``chalice local``."""
 
 import json
 import logging
@@ -14,10 +14,18 @@ from chatledger.errors import ModelThrottled
 from chatledger.http.chalice import TIME_LIMIT
 from chatledger.models.offline import OfflineModel
 from chatledger.stores.urls import check_url
-from tests.http.client import MARKER, answer_of, connected, refused, said, shown, someone
+from tests.http.client import (
+    MARKER,
+    expect_error,
+    new_user,
+    open_client,
+    read_conversation,
+    send_message,
+    success_body,
+)
 from tests.http.tokens import bearer, claims, key_server, token
 from tests.serverless.chalice_local import ChaliceLocal
-from tests.serverless.gateway import SERVERLESS, Gateway, deployed
+from tests.serverless.gateway import SERVERLESS, Gateway, app_factory
 from tests.serving import environment
 
 HEAVY = {
@@ -41,7 +49,7 @@ LOADED = "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})
 
 
 def run(code: str, folder: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """What a fresh interpreter in the project makes of ``code``."""
+    """Run ``code`` in a new interpreter that can import the project's modules."""
     return subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(SERVERLESS)!r})\n{code}"],
         cwd=folder,
@@ -53,16 +61,16 @@ def run(code: str, folder: Path, **variables: str) -> "subprocess.CompletedProce
     )
 
 
-@pytest.mark.parametrize("code", ["import app", TURN], ids=["a start", "a turn"])
-def test_it_loads_nothing_that_it_does_not_use(tmp_path: Path, code: str) -> None:
-    done = run(code + LOADED, tmp_path)
-    assert done.stderr == ""
-    loaded = set(done.stdout.split())
+@pytest.mark.parametrize("code", ["import app", TURN], ids=["at startup", "with a turn"])
+def test_it_imports_nothing_that_it_does_not_use(tmp_path: Path, code: str) -> None:
+    completed = run(code + LOADED, tmp_path)
+    assert completed.stderr == ""
+    loaded = set(completed.stdout.split())
     assert {"chatledger", "chalice"} <= loaded
     assert loaded & HEAVY == set()
 
 
-def test_on_aws_it_loads_boto3_and_nothing_for_async_code(tmp_path: Path) -> None:
+def test_on_aws_it_imports_boto3_and_nothing_for_async_code(tmp_path: Path) -> None:
     code = """
 import app
 from chalicelib import chatbot
@@ -70,7 +78,7 @@ from chatledger.settings import read_settings
 try:
     settings = read_settings()
     chatbot.open_chats(settings, chatbot.open_models(settings))
-except Exception as error:  # nothing answers there
+except Exception as error:  # there is no such table
     print(type(error).__name__)
 import boto3
 """
@@ -81,9 +89,9 @@ import boto3
         "AWS_ACCESS_KEY_ID": "nobody",
         "AWS_SECRET_ACCESS_KEY": "nothing",
     }
-    done = run(code + LOADED, tmp_path, **variables)
-    assert done.stderr == ""
-    loaded = set(done.stdout.split())
+    completed = run(code + LOADED, tmp_path, **variables)
+    assert completed.stderr == ""
+    loaded = set(completed.stdout.split())
     assert loaded & HEAVY == {"boto3", "botocore"}
 
 
@@ -96,15 +104,15 @@ import boto3
         ("CHATLEDGER_AUTH", "jwt"),
     ],
 )
-def test_a_wrong_setting_ends_the_start_and_names_the_variable(
+def test_an_invalid_setting_prevents_the_start_and_is_named(
     tmp_path: Path, variable: str, value: str
 ) -> None:
-    done = run("import app", tmp_path, **{variable: value})
-    assert done.returncode != 0
-    assert re.search(r"InvalidArgument: CHATLEDGER_\w+ is (wrong|missing)", done.stderr)
+    completed = run("import app", tmp_path, **{variable: value})
+    assert completed.returncode != 0
+    assert re.search(r"InvalidArgument: CHATLEDGER_\w+ is (not valid|missing)", completed.stderr)
 
 
-def test_each_stage_has_a_table_of_its_own_and_no_policy_that_chalice_guesses() -> None:
+def test_each_stage_has_a_table_and_a_policy_of_its_own() -> None:
     config = json.loads((SERVERLESS / ".chalice" / "config.json").read_text())
     assert config["autogen_policy"] is False
     assert set(config["stages"]) == {"dev", "prod"}
@@ -115,56 +123,56 @@ def test_each_stage_has_a_table_of_its_own_and_no_policy_that_chalice_guesses() 
     for url in stores.values():
         check_url(url)
     assert len(set(stores.values())) == len(stores)
-    # Else the function would be ended before the turn is.
+    # Otherwise Lambda would end the function before the turn ends.
     assert config["lambda_timeout"] > TIME_LIMIT.total_seconds() + 2
 
 
-def test_a_models_warning_is_seen_in_the_log(
+def test_a_model_error_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def throttled(*arguments: object, **named: object) -> Iterator[str]:
+    def throttle(*arguments: object, **named: object) -> Iterator[str]:
         raise ModelThrottled("Too many tokens a minute: raise the quota.", retry_after=7)
 
-    monkeypatch.setattr(OfflineModel, "stream_sync", throttled)
+    monkeypatch.setattr(OfflineModel, "stream_sync", throttle)
     store = f"sqlite:///{tmp_path / 'r.db'}"
-    with deployed(CHATLEDGER_STORE=store) as make, Gateway(make).client() as client:
-        answer = client.post("/chat", json={"message": MARKER, "user_id": someone()})
-        assert refused(answer, 429)["code"] == "model_throttled"
+    with app_factory(CHATLEDGER_STORE=store) as new_app, Gateway(new_app).client() as client:
+        answer = client.post("/chat", json={"message": MARKER, "user_id": new_user()})
+        assert expect_error(answer, 429)["code"] == "model_throttled"
         assert answer.headers["Retry-After"] == "7"
     assert "raise the quota" in caplog.text
     assert MARKER not in caplog.text
     assert logging.getLogger("chatledger").handlers == []
 
 
-def test_its_settings_are_those_of_the_other_server(tmp_path: Path) -> None:
+def test_it_reads_the_settings_of_the_other_server(tmp_path: Path) -> None:
     variables = {
         "CHATLEDGER_STORE": f"sqlite:///{tmp_path / 'r.db'}",
         "CHATLEDGER_OFFLINE_PACE": "0.2",
         "CHATLEDGER_TIME_LIMIT": "1s",
         "CHATLEDGER_WINDOW": "1",
     }
-    with deployed(**variables) as make, Gateway(make).client() as client:
-        user = someone()
+    with app_factory(**variables) as new_app, Gateway(new_app).client() as client:
+        user = new_user()
         body = {"message": "Hi, I am Bob", "user_id": user}
-        answer = answer_of(client.post("/chat", json=body))
+        answer = success_body(client.post("/chat", json=body))
         assert answer["stop_reason"] == "timed_out"
     variables |= {"CHATLEDGER_OFFLINE_PACE": "0", "CHATLEDGER_TIME_LIMIT": "9s"}
-    with deployed(**variables) as make, Gateway(make).client() as client:
+    with app_factory(**variables) as new_app, Gateway(new_app).client() as client:
         body = {"message": "What is my name?", "conversation_id": answer["conversation_id"]}
-        assert "Bob" not in answer_of(client.post("/chat", json=body))["response"]
+        assert "Bob" not in success_body(client.post("/chat", json=body))["response"]
 
 
-def test_users_sign_in_with_the_tokens_of_the_other_server(tmp_path: Path) -> None:
+def test_it_accepts_the_tokens_of_the_other_server(tmp_path: Path) -> None:
     with key_server() as issuer:
         variables = {"CHATLEDGER_STORE": f"sqlite:///{tmp_path / 'r.db'}", **issuer.settings}
-        with deployed(**variables) as make, Gateway(make).client() as client:
-            refused(client.post("/chat", json={"message": MARKER}), 401)
-            answer_of(client.get("/health"))
+        with app_factory(**variables) as new_app, Gateway(new_app).client() as client:
+            expect_error(client.post("/chat", json={"message": MARKER}), 401)
+            success_body(client.get("/health"))
             client.headers["Authorization"] = bearer(token(claims("alice")))
-            place = said(client, "Hi")["conversation_id"]
-            assert shown(client, place)["user_id"] == "alice"
+            conversation_id = send_message(client, "Hi")["conversation_id"]
+            assert read_conversation(client, conversation_id)["user_id"] == "alice"
             client.headers["Authorization"] = bearer(token(claims("eve")))
-            refused(client.get(f"/conversations/{place}"), 404)
+            expect_error(client.get(f"/conversations/{conversation_id}"), 404)
 
 
 # chalice local ----------------------------------------------------------------------------------
@@ -184,31 +192,33 @@ def url(server: ChaliceLocal) -> str:
 
 
 def test_conversations_outlive_the_process(server: ChaliceLocal) -> None:
-    with connected(server.url) as client:
-        place = said(client, "Hi, I am Bob", user_id="bob")["conversation_id"]
+    with open_client(server.url) as client:
+        conversation_id = send_message(client, "Hi, I am Bob", user_id="bob")["conversation_id"]
     server.restart()
-    with connected(server.url) as client:
-        assert len(shown(client, place)["messages"]) == 2
-        answer = said(client, "What is my name?", user_id="bob", conversation_id=place)
+    with open_client(server.url) as client:
+        assert len(read_conversation(client, conversation_id)["messages"]) == 2
+        answer = send_message(
+            client, "What is my name?", user_id="bob", conversation_id=conversation_id
+        )
         assert "Bob" in answer["response"]
 
 
-def test_its_log_holds_no_word_that_was_said(server: ChaliceLocal) -> None:
-    with connected(server.url) as client:
-        said(client, MARKER, user_id="bob")
+def test_the_log_holds_no_message_text(server: ChaliceLocal) -> None:
+    with open_client(server.url) as client:
+        send_message(client, MARKER, user_id="bob")
         client.post("/chat", content=f'{{"message": "{MARKER}'.encode())
     assert "POST /chat" in server.log()
     assert MARKER not in server.log()
 
 
-def test_chalice_local_answers_itself_where_it_knows_no_route(server: ChaliceLocal) -> None:
-    """Two differences from API Gateway that docs/serverless.md names; this notices their end."""
-    with connected(server.url) as client:
+def test_chalice_local_differs_from_api_gateway_as_documented(server: ChaliceLocal) -> None:
+    """docs/serverless.md lists both differences; this test fails when Chalice removes one."""
+    with open_client(server.url) as client:
         below = client.get("/chat/nowhere")
         assert (below.status_code, below.json()) == (
             403,
             {"message": "Missing Authentication Token"},
         )
         headers = [("Idempotency-Key", "one"), ("Idempotency-Key", "two")]
-        body = {"message": "Hi", "user_id": someone()}
+        body = {"message": "Hi", "user_id": new_user()}
         assert client.post("/chat", json=body, headers=headers).status_code == 200

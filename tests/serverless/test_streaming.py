@@ -1,7 +1,7 @@
-"""The second way to AWS Lambda: the FastAPI server behind a function URL, with streams.
+"""The FastAPI server on AWS Lambda, behind a function URL with streaming.
 
-All but AWS and its Lambda Web Adapter is run here: what the adapter would start, from the package
-alone, asked over HTTP as the adapter would ask it.
+Everything but AWS and its Lambda Web Adapter runs here: the server that the adapter would start,
+from the package alone, called over HTTP as the adapter would call it.
 """
 
 import os
@@ -18,10 +18,10 @@ import yaml  # type: ignore[import-untyped]
 
 from chatledger.models.bedrock import policy as bedrock_policy
 from chatledger.stores.dynamodb import policy as dynamodb_policy
-from tests.http.client import connected, events, refused, streamed, whole
-from tests.http.tokens import headers, key_server
+from tests.http.client import expect_error, open_client, open_stream, read_events, read_reply
+from tests.http.tokens import auth_headers, key_server
 from tests.serverless.gateway import SERVERLESS
-from tests.serverless.packages import clean, lint, new_project
+from tests.serverless.packages import build_project, clean_environment, lint_templates
 from tests.serving import Server
 
 TEMPLATE = SERVERLESS / "streaming" / "template.yaml"
@@ -42,7 +42,7 @@ def function(template: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    project = new_project(tmp_path_factory.mktemp("project"), "streaming")
+    project = build_project(tmp_path_factory.mktemp("project"), "streaming")
     return project / "streaming" / "package"
 
 
@@ -50,7 +50,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_cfn_lint_finds_nothing_in_the_template() -> None:
-    lint(TEMPLATE)
+    lint_templates(TEMPLATE)
 
 
 def test_replies_are_streamed_from_end_to_end(function: dict[str, Any]) -> None:
@@ -62,36 +62,40 @@ def test_replies_are_streamed_from_end_to_end(function: dict[str, Any]) -> None:
     assert function["Handler"] == "run.sh"
 
 
-def test_nobody_is_served_who_has_not_signed_in(function: dict[str, Any]) -> None:
-    """The URL is open to all the world."""
+def test_users_must_sign_in(function: dict[str, Any]) -> None:
+    """The function URL is public."""
     assert function["Environment"]["Variables"]["CHATLEDGER_AUTH"] == "jwt"
 
 
-def test_its_policy_is_what_the_store_and_bedrock_say(function: dict[str, Any]) -> None:
+def test_its_policy_is_that_of_the_store_and_bedrock(function: dict[str, Any]) -> None:
     (policy,) = function["Policies"]
-    place = "${AWS::Region}:${AWS::AccountId}"
-    table = dynamodb_policy(f"arn:${{AWS::Partition}}:dynamodb:{place}:table/${{Table}}")
+    conversation_id = "${AWS::Region}:${AWS::AccountId}"
+    table = dynamodb_policy(f"arn:${{AWS::Partition}}:dynamodb:{conversation_id}:table/${{Table}}")
     model = "arn:${AWS::Partition}:bedrock:${AWS::Region}::foundation-model/${Model}"
-    wanted = table["Statement"] + bedrock_policy([model])["Statement"]
-    wanted = [each for each in wanted if each["Sid"] != "ChatledgerCreates"]
-    assert substituted(policy["Statement"]) == wanted
+    expected = table["Statement"] + bedrock_policy([model])["Statement"]
+    expected = [
+        statement
+        for statement in expected
+        if statement["Sid"] not in ("ChatledgerCreates", "ChatledgerScans")
+    ]
+    assert without_sub(policy["Statement"]) == expected
 
 
-def substituted(value: Any) -> Any:
-    """Without CloudFormation's word for it."""
+def without_sub(value: Any) -> Any:
+    """Return the value with each ``Fn::Sub`` replaced by its string."""
     if isinstance(value, list):
-        return [substituted(each) for each in value]
+        return [without_sub(item) for item in value]
     if isinstance(value, dict):
         if value.keys() == {"Fn::Sub"}:
             return value["Fn::Sub"]
-        return {name: substituted(each) for name, each in value.items()}
+        return {name: without_sub(item) for name, item in value.items()}
     return value
 
 
 # The package --------------------------------------------------------------------------------------
 
 
-def test_the_package_is_small(
+def test_the_package_is_within_lambdas_size_limits(
     package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = [file for file in package.rglob("*") if file.is_file()]
@@ -99,17 +103,17 @@ def test_the_package_is_small(
         for file in files:
             archive.write(file)
     zipped = (tmp_path / "package.zip").stat().st_size
-    whole = sum(file.stat().st_size for file in files)
+    unpacked = sum(file.stat().st_size for file in files)
     with capsys.disabled():
-        megabytes = f"{zipped / MEGABYTE:.1f} MB, {whole / MEGABYTE:.1f} MB unpacked"
+        megabytes = f"{zipped / MEGABYTE:.1f} MB, {unpacked / MEGABYTE:.1f} MB unpacked"
         print(f"\nThe package for streams: {megabytes}.")
     assert zipped < 50 * MEGABYTE
-    assert whole < 250 * MEGABYTE
+    assert unpacked < 250 * MEGABYTE
     assert os.access(package / "run.sh", os.X_OK)
 
 
-class Streaming(Server):
-    """What the adapter starts, on a Python that has nothing but its standard library."""
+class PackagedServer(Server):
+    """The server that the adapter starts, on a Python with only its standard library."""
 
     def __init__(self, package: Path, folder: Path, **environment: str) -> None:
         super().__init__(folder, **environment)
@@ -125,7 +129,7 @@ class Streaming(Server):
             self._process = subprocess.Popen(
                 [str(self._package / "run.sh")],
                 cwd=self.folder,
-                env=clean() | self._given | port | {"PATH": path},
+                env=clean_environment() | self._variables | port | {"PATH": path},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -137,34 +141,36 @@ def client(
     package: Path, function: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[httpx.Client]:
     folder = tmp_path_factory.mktemp("streaming")
-    given = {
+    variables = {
         name: value
         for name, value in function["Environment"]["Variables"].items()
         if isinstance(value, str)
     }
-    given |= {
+    variables |= {
         "CHATLEDGER_HOST": "127.0.0.1",
         "CHATLEDGER_STORE": f"sqlite:///{folder / 'chatledger.db'}",
         "CHATLEDGER_MODEL": "offline",
         "CHATLEDGER_OFFLINE_PACE": "0",
     }
     with key_server() as keys:
-        server = Streaming(package, folder, **given | keys.settings)
+        server = PackagedServer(package, folder, **variables | keys.settings)
         server.start()
-        with connected(server.url) as client:
+        with open_client(server.url) as client:
             yield client
         server.kill()
 
 
-def test_the_package_streams_replies_to_who_signed_in(client: httpx.Client) -> None:
-    client.headers = headers("bob")
-    with streamed(client, message="Hi, I am Bob") as response:
-        place, _ = whole(events(response))
-    with streamed(client, message="What is my name?", conversation_id=place) as response:
-        assert "Bob" in whole(events(response))[1]
+def test_the_package_streams_replies_to_signed_in_users(client: httpx.Client) -> None:
+    client.headers = auth_headers("bob")
+    with open_stream(client, message="Hi, I am Bob") as response:
+        conversation_id, _ = read_reply(read_events(response))
+    with open_stream(
+        client, message="What is my name?", conversation_id=conversation_id
+    ) as response:
+        assert "Bob" in read_reply(read_events(response))[1]
 
 
-def test_the_package_serves_nobody_else(client: httpx.Client) -> None:
+def test_the_package_rejects_other_requests(client: httpx.Client) -> None:
     client.headers = {}
-    refused(client.post("/chat/stream", json={"message": "Hi"}), 401)
-    assert client.get("/").status_code == 200  # by which the adapter sees that it is ready
+    expect_error(client.post("/chat/stream", json={"message": "Hi"}), 401)
+    assert client.get("/").status_code == 200  # the adapter's readiness check

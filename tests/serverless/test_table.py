@@ -1,4 +1,4 @@
-"""The table of the template keeps the store's contract."""
+"""The table of the template passes the store's contract suite."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from chatledger.stores.contract import Store
 from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.testing.dynamodb_local import DynamoDBLocal
 from chatledger.testing.store_contract import Clock, StoreContract
-from tests.serverless.tables import RESOURCES, made, table_of
+from tests.serverless.tables import RESOURCES, created_table, stage_table
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -24,13 +24,13 @@ def client(dynamodb_local: DynamoDBLocal) -> Iterator["DynamoDBClient"]:
 
 @pytest.fixture
 def table(client: "DynamoDBClient") -> Iterator[str]:
-    """That of prod, without TTL: DynamoDB Local would eat what laws date by clocks of their own."""
-    with made(client, table_of(RESOURCES, "prod"), ttl=False) as name:
+    """Create prod's table without TTL, since DynamoDB Local deletes items by the real clock."""
+    with created_table(client, stage_table(RESOURCES, "prod"), ttl=False) as name:
         yield name
 
 
 class TestTable(StoreContract):
-    examples = 2  # more of them are tried on the table that the store itself makes
+    examples = 2  # the store's own tests try more, on the table that the store creates
 
     @pytest.fixture
     def store(self, client: "DynamoDBClient", table: str, clock: Clock) -> Store:

@@ -1,9 +1,19 @@
-"""One turn of a conversation: the user's message, the model's reply, both remembered."""
+"""Turns of a conversation: store the user's message, get the model's reply, store the reply."""
 
 from chatledger.chat.chat import Chat
-from chatledger.chat.events import Event, Reply, Started, whole, whole_sync
+from chatledger.chat.events import Event, Reply, Started, collect, collect_sync
 from chatledger.chat.hooks import Hook
-from chatledger.chat.options import LEASE
+from chatledger.chat.options import DEFAULT_LEASE
 from chatledger.chat.sync import SyncChat
 
-__all__ = ["LEASE", "Chat", "Event", "Hook", "Reply", "Started", "SyncChat", "whole", "whole_sync"]
+__all__ = [
+    "DEFAULT_LEASE",
+    "Chat",
+    "Event",
+    "Hook",
+    "Reply",
+    "Started",
+    "SyncChat",
+    "collect",
+    "collect_sync",
+]

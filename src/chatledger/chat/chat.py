@@ -1,49 +1,61 @@
-"""Turns for async callers."""
+"""The chat for async callers."""
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING
 
 from chatledger.chat import turn_metadata
 from chatledger.chat.any_chat import AnyChat
-from chatledger.chat.events import Event, Reply, whole
-from chatledger.chat.stopping import free
+from chatledger.chat.events import Event, Reply, collect
+from chatledger.chat.lease import force_release
 from chatledger.messages import Message
 from chatledger.models.protocol import Model, Usage
 from chatledger.sansio import arun
 from chatledger.stores.contract import AsyncStore
 
 if TYPE_CHECKING:
-    from chatledger.chat.runner import Driver
+    from chatledger.chat.runner import TurnRunner
 
 
 class Chat(AnyChat[AsyncStore, Model, AsyncGenerator[Event, None]]):
-    """Turns over any store and any model.
+    """A chat, which runs turns with any async store and any model.
 
     A turn yields ``Started`` once the user's message is stored, then the pieces of the reply, then
-    ``Finished`` once the reply is stored too. However it ends, the next one works:
+    ``Finished`` once the reply is stored too. However a turn ends, the next one works:
 
-    - The model fails, or takes too long: what was said so far is kept, its ``stop_reason`` in
-      ``extra`` being ``failed``, and the caller gets the error. Where nothing was said the user's
-      message stays, and sending the same again does not double it.
-    - The caller goes away (closes the generator, is cancelled) or the turn is stopped: what was
-      said so far is kept, as ``stopped``; when its time is out (``time_limit``), as ``timed_out``.
-    - The process dies: the conversation is free again when the turn's ``lease`` ends.
+    - The model fails: the part of the reply received so far is stored with the ``stop_reason``
+      ``failed`` in ``extra``, and the caller gets the error. If there is no part yet, only the
+      user's message stays; sending the same message again does not store it twice.
+    - The caller leaves (closes the generator or is cancelled), or the turn is stopped: the part
+      received so far is stored with the ``stop_reason`` ``stopped``.
+    - The turn reaches its ``time_limit``: the part received so far is stored with ``timed_out``. If
+      there is no part yet, the caller gets ``ModelTimeout``.
+    - The process dies: the conversation accepts a new turn once the turn's ``lease`` has ended.
     - The user's message is removed, or the conversation deleted, meanwhile: the reply is dropped.
 
-    Of two turns of one conversation at a time one runs, and the other raises ``TurnInProgress``. A
-    turn that takes longer than its lease renews it. The clocks of machines that share a store must
-    agree to some seconds.
+    Only one turn of a conversation runs at a time; a second one raises ``TurnInProgress``. A turn
+    that takes longer than its lease renews it. The clocks of machines that share a store must agree
+    to within a few seconds.
 
-    The model sees what ``window`` chooses of the last messages. ``hooks`` are called in order.
+    Args:
+        store: Any async store.
+        model: The model that turns call unless they name another.
+        window: The part of the conversation that the model sees; by default the last 20 messages.
+        system_prompt: The system prompt of every turn that is not given its own.
+        lease: The time for which a turn may run without renewing its lease.
+        time_limit: The longest that a turn may take; by default there is no limit.
+        hooks: The hooks to call, in this order, in every turn that is stored.
+
+    Raises:
+        InvalidArgument: An argument is not valid.
     """
 
-    _driver: "Driver"
+    _runner: "TurnRunner"
 
-    def _new_driver(self) -> "Driver":
-        # With the first use: programs without an event loop need not wait for asyncio's import.
-        from chatledger.chat.runner import Driver
+    def _new_runner(self) -> "TurnRunner":
+        # Imported late: programs without an event loop should not pay for importing asyncio.
+        from chatledger.chat.runner import TurnRunner
 
-        return Driver()
+        return TurnRunner()
 
     async def send(
         self,
@@ -56,8 +68,8 @@ class Chat(AnyChat[AsyncStore, Model, AsyncGenerator[Event, None]]):
         model: Model | None = None,
         idempotency_key: str | None = None,
     ) -> Reply:
-        """As ``stream``, the reply as a whole."""
-        return await whole(
+        """Run a turn as ``stream`` does, and return the complete reply."""
+        return await collect(
             self.stream(
                 messages,
                 conversation_id=conversation_id,
@@ -70,25 +82,32 @@ class Chat(AnyChat[AsyncStore, Model, AsyncGenerator[Event, None]]):
         )
 
     async def stop(self, conversation_id: str, *, owner: str | None = None) -> bool:
-        """End the turn that runs in the conversation; whether there was one. Raises ``NotFound``.
+        """Stop the turn that is running in the conversation; return whether there was one.
 
-        What was said so far is kept, and its caller gets ``Finished("stopped")``. One that runs in
-        another process lets go of the conversation at once, and ends within a third of its lease.
+        The part of the reply received so far is stored, and the turn's caller gets
+        ``Finished("stopped")``. A turn in another process loses its lease at once, so that the next
+        turn can start; it ends within a third of its lease.
+
+        Raises:
+            NotFound: There is no such conversation, or it belongs to another owner.
         """
         await self.store.get(conversation_id, owner=owner)
-        if self._driver.stop(conversation_id):
+        if self._runner.stop(conversation_id):
             return True
-        return await arun(free(self.store, self._terms, conversation_id, owner))
+        return await arun(force_release(self.store, self._options, conversation_id, owner))
 
     async def usage(self, conversation_id: str, *, owner: str | None = None) -> Usage:
-        """What all replies of the conversation took. Raises ``NotFound``.
+        """Return the tokens that all replies of the conversation used.
 
-        Those that were regenerated or edited away took it too. It is kept with each reply, so it
-        begins anew where none is among the last messages that a turn reads.
+        Replies that were regenerated or edited away are included. The sum is stored with each
+        reply. It starts again at zero if none of the last messages that a turn reads has a sum.
+
+        Raises:
+            NotFound: There is no such conversation, or it belongs to another owner.
         """
-        tail = await self.store.tail(conversation_id, self._terms.reads, owner=owner)
-        return turn_metadata.spent(tail.messages) or Usage(0, 0)
+        tail = await self.store.tail(conversation_id, self._options.read_limit, owner=owner)
+        return turn_metadata.total_usage(tail.messages) or Usage(0, 0)
 
     async def close(self) -> None:
-        """Wait until the turns that their callers left have kept what was said."""
-        await self._driver.close()
+        """Wait until the turns whose callers left have stored their replies."""
+        await self._runner.close()

@@ -1,4 +1,7 @@
-"""What a turn asks for. It does nothing itself, so that async and sync callers share one turn."""
+"""The effects that a turn yields, and the result that a runner sends back for each.
+
+A turn performs no I/O itself, so that async and sync callers share one implementation of it.
+"""
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -12,25 +15,24 @@ from chatledger.models.protocol import Finished, Piece, Usage
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """Begin to ask the model; nothing is answered."""
+class CallModel:
+    """Start the call to the model; the turn receives None."""
 
     messages: Sequence[Message]
     system_prompt: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Hush:
-    """End the call to the model; nothing is answered."""
+class StopModel:
+    """End the call to the model; the turn receives None."""
 
 
 @dataclass(frozen=True, slots=True)
-class Listen:
-    """Answered with what the model says next, ``STOPPED``, or None where it is silent for a while.
+class NextPiece:
+    """Wait at most ``seconds`` for the model's next output; None means no limit.
 
-    That is at most so many seconds.
-
-    Thrown is what the model raises.
+    The turn receives a piece, ``Finished``, ``STOPPED``, or None after the timeout. Errors of the
+    model are thrown into the turn.
     """
 
     seconds: float | None
@@ -41,70 +43,74 @@ class Signal(Enum):
 
 
 STOPPED: Final = Signal.STOPPED
-"""The turn is to end now, and to keep what was said."""
+"""Tells the turn to end now and to store the reply received so far."""
 
 Operation: TypeAlias = Callable[[], Any]
-"""Of a store or a hook, not yet called: its answer is sent, or its error thrown."""
-Effect: TypeAlias = Ask | Hush | Listen | Event | Operation
-"""What a turn yields; an event is for its caller."""
+"""A call of a store or a hook, not yet made; the turn receives its result or its error."""
+Effect: TypeAlias = CallModel | StopModel | NextPiece | Event | Operation
+"""Anything that a turn yields; an event is passed on to the turn's caller."""
 Turn: TypeAlias = Generator[Effect, Any, None]
 
 
-class CallerGone(Exception):
-    """Thrown into a turn where nobody waits for the rest any more.
+class CallerLeft(Exception):
+    """The caller no longer waits for the turn's events; thrown into the turn.
 
-    In the place of an operation's answer it says that nobody knows what came of that.
+    If an operation was pending, its outcome is unknown.
     """
 
 
-class Failed(NamedTuple):
-    """What a model raised."""
+class ModelFailure(NamedTuple):
+    """An error that the model raised."""
 
     error: Exception
 
 
-Heard: TypeAlias = Piece | Finished | Signal | Failed
+ModelOutput: TypeAlias = Piece | Finished | Signal | ModelFailure
 
 
-def said(heard: Heard) -> Piece | Finished | Signal:
-    """What was heard; raises what the model raised, and ``TypeError`` where it is no reply."""
-    match heard:
-        case Failed(error):
+def unwrap(output: ModelOutput) -> Piece | Finished | Signal:
+    """Return ``output``, or raise the error in it.
+
+    Raises:
+        TypeError: The model yielded an object that cannot be part of a reply.
+    """
+    match output:
+        case ModelFailure(error):
             raise error
         case str() | Signal() | Finished(usage=None | Usage()):
-            return heard
+            return output
     raise TypeError(
-        "A model yields pieces of text and then Finished, with a Usage or None; this one yielded "
-        f"an object of type {type(heard).__name__}."
+        "A model must yield pieces of text and then Finished, with a Usage or None; this one "
+        f"yielded an object of type {type(output).__name__}."
     )
 
 
-def failed(error: BaseException) -> Failed:
-    """What the turn is told of ``error``: of one that is to end a program, that the call ended."""
+def model_failure(error: BaseException) -> ModelFailure:
+    """Return ``error`` as an output; ``SystemExit`` and the like become ``ModelUnavailable``."""
     if isinstance(error, Exception):
-        return Failed(error)
-    return Failed(ModelUnavailable("The call to the model was cut off."))
+        return ModelFailure(error)
+    return ModelFailure(ModelUnavailable("The call to the model was interrupted; try again."))
 
 
-class Course:
-    """A turn, and what it is to be told next."""
+class TurnStepper:
+    """A turn, together with the result or error with which it resumes next."""
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
-        self._answer: Any = None
+        self._result: Any = None
         self._error: Exception | None = None
 
-    def answer(self, value: object) -> None:
-        self._answer = value
+    def set_result(self, result: object) -> None:
+        self._result = result
 
-    def throw(self, error: Exception) -> None:
+    def set_error(self, error: Exception) -> None:
         self._error = error
 
-    def next(self) -> Effect | None:
-        """What the turn asks for next; None where it has ended. Raises what it ends with."""
-        answer, error = self._answer, self._error
-        self._answer = self._error = None
+    def next_effect(self) -> Effect | None:
+        """Resume the turn and return its next effect, or None if it ends; raise its error."""
+        result, error = self._result, self._error
+        self._result = self._error = None
         try:
-            return self._turn.throw(error) if error is not None else self._turn.send(answer)
+            return self._turn.throw(error) if error is not None else self._turn.send(result)
         except StopIteration:
             return None

@@ -1,4 +1,4 @@
-"""What others may add to a turn: moderation, retrieval, summaries."""
+"""Hooks that extend a turn, for moderation, retrieval or summaries."""
 
 from collections.abc import Awaitable
 from typing import Protocol
@@ -8,17 +8,21 @@ from chatledger.messages import Message
 
 
 class Hook(Protocol):
-    """Called in every turn that is kept; the methods may be async in a ``Chat``."""
+    """Methods that are called in every turn that is stored; in a ``Chat`` they may be async."""
 
     def before_model(self, window: list[Message]) -> list[Message] | Awaitable[list[Message]]:
-        """What the model is to see instead of ``window``, which ends with what it is to answer.
+        """Return the messages that the model gets instead of ``window``.
 
-        The user's message is stored by then. What this raises ends the turn, and the caller gets
-        it; the user's message stays. It must return within the turn's lease, which is not renewed
-        meanwhile.
+        It is called once the user's message is stored, and ``window`` ends with the messages to
+        answer. The messages that it returns are made valid for models again. It must return within
+        the turn's lease, which is not renewed meanwhile. An error raised here ends the turn and is
+        raised to the caller; the user's message stays.
         """
         ...
 
     def after_reply(self, reply: Reply) -> Awaitable[None] | None:
-        """The reply is stored. What this raises is logged by its kind, and changes nothing."""
+        """Handle a reply that has been stored.
+
+        An error raised here does not affect the turn; only its type is logged.
+        """
         ...

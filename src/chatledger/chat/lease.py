@@ -1,166 +1,229 @@
-"""How a turn holds its conversation: by its question, which says so, and until when."""
+"""The lease of a turn, stored in the metadata of the turn's question."""
 
 from collections.abc import Callable
 from functools import partial
 
+from chatledger import sansio
 from chatledger.chat import turn_metadata
-from chatledger.chat.effects import CallerGone
+from chatledger.chat.effects import CallerLeft
 from chatledger.chat.events import Reply
-from chatledger.chat.options import Terms
-from chatledger.chat.turn_setup import AnyStore, Beginning, Steps
+from chatledger.chat.options import ChatOptions
+from chatledger.chat.turn_setup import AnyStore, TurnStart, TurnSteps
 from chatledger.conversations import Page, Tail
 from chatledger.errors import ChatledgerError, Conflict, NotFound
 from chatledger.messages import Message
 from chatledger.models.protocol import Usage
 
 
-class _Gone(Exception):
-    """The question is no longer there."""
+class _QuestionRemoved(Exception):
+    """The turn's question is no longer in the conversation."""
 
 
-class Holding:
-    """The conversation of one turn, and the question that the turn holds it by."""
+class TurnLease:
+    """The time-limited right of one turn to run in its conversation.
+
+    The lease is stored with ``question``, the last of the messages that the turn asks the model to
+    answer. At most one turn of a conversation has a lease that has not ended.
+    """
 
     def __init__(
-        self, store: AnyStore, terms: Terms, *, owner: str | None, key: turn_metadata.Key | None
+        self,
+        store: AnyStore,
+        options: ChatOptions,
+        *,
+        owner: str | None,
+        key: turn_metadata.RequestKey | None,
     ) -> None:
         self._store = store
-        self._terms = terms
+        self._options = options
         self._owner = owner
         self._key = key
-        self.id = ""
-        self.seq = 0
+        self.conversation_id = ""
+        self.question_seq = 0
         self.question = Message.user("")
         self._revision = 0
-        self._spent: Usage | None = None
+        self._total_usage: Usage | None = None
 
-    def begin(self, begun: Beginning) -> Steps[None]:
-        """Store the question with the turn's lease, or have the one that is there bear it.
+    def acquire(self, start: TurnStart) -> TurnSteps[None]:
+        """Store the question with a lease, or add the lease to the question already stored.
 
-        Raises ``Conflict`` or ``NotFound`` where the conversation has changed since it was read.
+        Raises ``Conflict`` or ``NotFound`` if the conversation has changed since it was read.
         """
-        self.id, self._spent = begun.conversation.id, begun.spent
-        revision = begun.conversation.revision
-        *before, question = begun.question
-        if begun.at is not None:
-            self.question = turn_metadata.held(question, self._lease_end())
-            changed = yield partial(
+        self.conversation_id, self._total_usage = start.conversation.id, start.total_usage
+        revision = start.conversation.revision
+        *earlier, question = start.messages
+        if start.question_seq is not None:
+            self.question = turn_metadata.with_lease(question, self._new_lease_end())
+            replaced = yield partial(
                 self._store.replace,
-                self.id,
-                begun.at,
+                self.conversation_id,
+                start.question_seq,
                 self.question,
                 revision=revision,
                 owner=self._owner,
             )
-            self.seq, self._revision = begun.at, changed.revision
+            self.question_seq, self._revision = start.question_seq, replaced.revision
             return
-        gone = None if begun.truncate_after is None else begun.spent
-        self.question = turn_metadata.held(question, self._lease_end(), self._key, gone)
+        # The write removes replies, and with them their usage; the question keeps the sum.
+        removed_usage = None if start.truncate_after is None else start.total_usage
+        self.question = turn_metadata.with_lease(
+            question, self._new_lease_end(), key=self._key, removed_usage=removed_usage
+        )
         appended = yield partial(
             self._store.append,
-            self.id,
-            [*before, self.question],
+            self.conversation_id,
+            [*earlier, self.question],
             owner=self._owner,
             after=revision,
             idempotency_key=None if self._key is None else self._key.text,
-            truncate_after=begun.truncate_after,
+            truncate_after=start.truncate_after,
             reply_follows=True,
         )
-        self.seq, self._revision = appended.seqs[-1], appended.revision
+        self.question_seq, self._revision = appended.seqs[-1], appended.revision
 
-    def renew(self) -> Steps[bool]:
-        """Hold the conversation for longer; False where the turn was stopped meanwhile, or the
-        question is gone.
+    def renew(self) -> TurnSteps[bool]:
+        """Extend the lease; return False if the turn was stopped or its question removed.
 
-        Where the store cannot be reached it is tried again later.
+        If the store fails, return True: the next renewal may succeed before the lease ends.
         """
-        until = self._lease_end()
+        until = self._new_lease_end()
         try:
-            return (yield from self._mark(partial(turn_metadata.renewed, until=until)))
-        except _Gone:
+            return (
+                yield from self._update_question(
+                    partial(turn_metadata.with_lease_until, until=until)
+                )
+            )
+        except _QuestionRemoved:
             return False
         except ChatledgerError:
             return True
 
-    def abandon(self) -> Steps[None]:
-        """Hold the conversation no longer, where nobody knows whether ``begin`` came to hold it."""
-        for message in (yield from self._last()) if self.id else []:
+    def abandon(self) -> TurnSteps[None]:
+        """End the lease if there is one, after an ``acquire`` whose outcome is unknown."""
+        for message in (yield from self._last_messages()) if self.conversation_id else []:
             if message.seq and message.id == self.question.id:
-                self.seq = message.seq
+                self.question_seq = message.seq
                 yield from self.release("stopped")
 
-    def release(self, how: str) -> Steps[None]:
-        """Hold the conversation no longer; there is no reply."""
+    def release(self, outcome: str) -> TurnSteps[None]:
+        """End the lease of a turn that has no reply; ``outcome`` says why it has none."""
         try:
-            yield from self._mark(partial(turn_metadata.ended, how=how))
-        except (ChatledgerError, _Gone):
+            yield from self._update_question(partial(turn_metadata.with_outcome, outcome=outcome))
+        except (ChatledgerError, _QuestionRemoved):
             return  # the lease ends by itself
 
-    def keep(self, reply: Reply, model: str) -> Steps[bool]:
-        """Store the reply behind its question; False where that is no longer there, or is asked
-        anew by another turn.
+    def save_reply(self, reply: Reply, model: str) -> TurnSteps[bool]:
+        """Store the reply, which also ends the lease.
+
+        Return False without storing it if the question was removed or now belongs to another turn.
         """
         while True:
-            message = turn_metadata.answer(
-                self.question, reply.text, reply.finished, model=model, spent=self._spent
+            message = turn_metadata.reply_message(
+                self.question,
+                reply.text,
+                reply.finished,
+                model=model,
+                earlier_usage=self._total_usage,
             )
             try:
-                yield partial(self._store.append, self.id, [message], after=self._revision)
-            except NotFound:
-                return False
-            except CallerGone:
-                continue  # it may be in: then there is a conflict, and it is found
-            except Conflict as conflict:
-                now = yield from self._standing()
-                if now is None or not turn_metadata.are_of_one_turn(self.question, now):
-                    return False
-                self._revision = conflict.revision
-                last = yield from self._last()
-                if turn_metadata.reply_to(self.question, last) is not None:
-                    return True
-                self._spent = turn_metadata.spent(last) or self._spent
-            else:
-                return True
-
-    def _mark(self, mark: Callable[[Message], Message]) -> Steps[bool]:
-        """Mark the question; False where its turn is not the one that runs. Raises ``_Gone``."""
-        while True:
-            marked = mark(self.question)
-            try:
-                changed = yield partial(
-                    self._store.replace, self.id, self.seq, marked, revision=self._revision
+                yield partial(
+                    self._store.append, self.conversation_id, [message], after=self._revision
                 )
             except NotFound:
-                raise _Gone from None
+                return False
+            except CallerLeft:
+                continue  # if the reply was stored, the next try conflicts and finds it
             except Conflict as conflict:
-                now = yield from self._standing()
-                if now is None:
-                    raise _Gone from None
-                if not turn_metadata.runs(self.question, now):
+                current = yield from self._current_question()
+                if current is None or not turn_metadata.is_same_turn(self.question, current):
                     return False
-                # As others may have left it.
-                self.question, self._revision = now, conflict.revision
+                self._revision = conflict.revision
+                messages = yield from self._last_messages()
+                if turn_metadata.reply_to(self.question, messages) is not None:
+                    return True
+                self._total_usage = turn_metadata.total_usage(messages) or self._total_usage
             else:
-                self.question, self._revision = marked, changed.revision
                 return True
 
-    def _standing(self) -> Steps[Message | None]:
-        """The question as it stands now; None where it is no longer there."""
+    def _update_question(self, change: Callable[[Message], Message]) -> TurnSteps[bool]:
+        """Store the changed question; return False if its turn is no longer running.
+
+        Raises ``_QuestionRemoved``.
+        """
+        while True:
+            changed = change(self.question)
+            try:
+                replaced = yield partial(
+                    self._store.replace,
+                    self.conversation_id,
+                    self.question_seq,
+                    changed,
+                    revision=self._revision,
+                )
+            except NotFound:
+                raise _QuestionRemoved from None
+            except Conflict as conflict:
+                current = yield from self._current_question()
+                if current is None:
+                    raise _QuestionRemoved from None
+                if not turn_metadata.is_running(self.question, current):
+                    return False
+                # Keep what others changed in it.
+                self.question, self._revision = current, conflict.revision
+            else:
+                self.question, self._revision = changed, replaced.revision
+                return True
+
+    def _current_question(self) -> TurnSteps[Message | None]:
+        """Return the question as it is stored now, or None if it was removed."""
         try:
-            page: Page = yield partial(self._store.page, self.id, after=self.seq - 1, limit=1)
+            page: Page = yield partial(
+                self._store.page, self.conversation_id, after=self.question_seq - 1, limit=1
+            )
         except NotFound:
             return None
         for message in page.messages:
-            if (message.seq, message.id) == (self.seq, self.question.id):
+            if (message.seq, message.id) == (self.question_seq, self.question.id):
                 return message
         return None
 
-    def _last(self) -> Steps[list[Message]]:
+    def _last_messages(self) -> TurnSteps[list[Message]]:
         try:
-            tail: Tail = yield partial(self._store.tail, self.id, self._terms.reads)
+            tail: Tail = yield partial(
+                self._store.tail, self.conversation_id, self._options.read_limit
+            )
         except NotFound:
             return []
         return tail.messages
 
-    def _lease_end(self) -> int:
-        return self._terms.clock() + round(self._terms.lease.total_seconds() * 1000)
+    def _new_lease_end(self) -> int:
+        return self._options.clock() + round(self._options.lease.total_seconds() * 1000)
+
+
+def force_release(
+    store: AnyStore, options: ChatOptions, conversation_id: str, owner: str | None
+) -> sansio.Steps[bool]:
+    """End the lease of the turn that runs in the conversation; return whether there was one.
+
+    The turn, in this or another process, ends at its next renewal, which is at most a third of the
+    lease's duration away.
+    """
+    while True:
+        tail: Tail = yield lambda: store.tail(conversation_id, options.read_limit, owner=owner)
+        n = turn_metadata.last_question_index(tail.messages)
+        if n is None or turn_metadata.lease_end(tail.messages) <= options.clock():
+            return False
+        question = tail.messages[n]
+        assert question.seq is not None
+        try:
+            yield partial(
+                store.replace,
+                conversation_id,
+                question.seq,
+                turn_metadata.with_outcome(question, "stopped"),
+                revision=tail.conversation.revision,
+                owner=owner,
+            )
+        except Conflict:
+            continue
+        return True

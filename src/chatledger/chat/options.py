@@ -1,84 +1,86 @@
-"""How the turns of a chat go, and what one of them is asked."""
+"""The options of a chat, and the checked request for one turn."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from uuid import NAMESPACE_URL, uuid5
 
 from chatledger.chat import turn_metadata
 from chatledger.chat.hooks import Hook
-from chatledger.conversations import check_idempotency_key
+from chatledger.conversations import check_idempotency_key, uuid_from_key
 from chatledger.errors import InvalidArgument, InvalidMessage
 from chatledger.messages import Message
 from chatledger.windows import Window, last, valid_for_models
 
-LEASE = timedelta(seconds=30)
-"""How long a turn holds its conversation before it must say that it still runs."""
-ROLES = ("user", "tool")
-_ASKED = "messages must be a text, a Message of the user or of a tool, or a list of these."
+DEFAULT_LEASE = timedelta(seconds=30)
+"""The default time for which a turn may run without renewing its lease."""
+QUESTION_ROLES = ("user", "tool")
+_NOT_MESSAGES = (
+    "messages must be a string, a Message of role 'user' or 'tool', or a list of such messages."
+)
 
 
-def _now() -> int:
+def _now_ms() -> int:
     return int(datetime.now(UTC).timestamp() * 1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What holds for all turns of a chat."""
+class ChatOptions:
+    """The options that all turns of a chat share."""
 
     window: Window = field(default_factory=lambda: last(20))
     system_prompt: str | None = None
-    lease: timedelta = LEASE
+    lease: timedelta = DEFAULT_LEASE
     time_limit: timedelta | None = None
     hooks: Sequence[Hook] = ()
-    clock: Callable[[], int] = _now
-    """The time in ms since 1970, as other machines see it too."""
+    clock: Callable[[], int] = _now_ms
+    """Returns the time in ms since 1970; machines that share a store compare their times."""
     timer: Callable[[], float] = time.monotonic
-    """Seconds that only go on."""
+    """Returns monotonic seconds, for measuring durations."""
 
     def __post_init__(self) -> None:
         for name in ("lease", "time_limit"):
-            given = getattr(self, name)
-            if given is None and name == "time_limit":
+            value = getattr(self, name)
+            if value is None and name == "time_limit":
                 continue
-            if not isinstance(given, timedelta) or given <= timedelta():
-                raise InvalidArgument(f"{name} must be a timedelta that is longer than nothing.")
+            if not isinstance(value, timedelta) or value <= timedelta():
+                raise InvalidArgument(f"{name} must be a timedelta longer than zero.")
         if not isinstance(self.window, Window):
             raise InvalidArgument("window must be a Window, such as last(20).")
 
     @property
-    def reads(self) -> int:
-        """How many messages are read: a turn is seen though others wrote a few behind it."""
+    def read_limit(self) -> int:
+        """The number of last messages to read, at least 4.
+
+        With 4, a turn's question is found even if other writers added a few messages after it.
+        """
         return max(self.window.reads - 1, 4)
 
-    def seen_by_model(
-        self, earlier: Sequence[Message], question: Sequence[Message]
-    ) -> list[Message]:
-        """The window of a turn that asks ``question``.
+    def window_for(self, earlier: Sequence[Message], messages: Sequence[Message]) -> list[Message]:
+        """Return the messages that the model sees in a turn that answers ``messages``.
 
-        Raises ``InvalidArgument`` where there is nothing in it for a model to answer.
+        Raises ``InvalidArgument`` if there is nothing for the model to answer.
         """
-        return answerable(self.window([*earlier, *question]))
+        return checked_window(self.window([*earlier, *messages]))
 
-    def prompt(self, asked: str | None) -> str | None:
-        """The system prompt of a turn that asked for its own, or for none."""
-        return self.system_prompt if asked is None else asked
+    def system_prompt_for(self, requested: str | None) -> str | None:
+        """Return the system prompt that a turn requested, or else the chat's."""
+        return self.system_prompt if requested is None else requested
 
 
-def answerable(window: list[Message]) -> list[Message]:
-    """``window``; raises ``InvalidArgument`` where there is nothing in it for a model to answer."""
-    if not window or window[-1].role not in ROLES:
+def checked_window(window: list[Message]) -> list[Message]:
+    """Return ``window``; raise ``InvalidArgument`` if it has nothing for the model to answer."""
+    if not window or window[-1].role not in QUESTION_ROLES:
         raise InvalidArgument(
-            "There is nothing for the model to answer: a tool's result needs the call that it "
-            "answers within the window, right before it."
+            "There is nothing for the model to answer; the window must end with a user message, or "
+            "with a tool result that directly follows its call."
         )
     return window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What one turn is asked."""
+class TurnRequest:
+    """The checked request for one turn."""
 
     messages: list[Message]
     conversation_id: str | None
@@ -88,7 +90,7 @@ class Asked:
     idempotency_key: str | None = None
 
 
-def asked(
+def parse_request(
     messages: object,
     *,
     conversation_id: str | None,
@@ -96,20 +98,20 @@ def asked(
     system_prompt: str | None,
     title: str | None = None,
     idempotency_key: str | None = None,
-) -> Asked:
-    """What a turn is asked. Raises ``InvalidArgument``."""
+) -> TurnRequest:
+    """Check the arguments of a turn; raise ``InvalidArgument`` if one is not valid."""
     check_idempotency_key(idempotency_key)
     if idempotency_key is not None and conversation_id is None:
         if owner is None:
             raise InvalidArgument(
-                "An idempotency_key needs a conversation_id or an owner: the reply is kept there."
+                "An idempotency_key needs a conversation_id or an owner; pass one, so that the "
+                "stored reply can be found again."
             )
-        # The same key starts the same conversation.
-        conversation_id = str(
-            uuid5(NAMESPACE_URL, f"chatledger:{len(owner)}:{owner}:{idempotency_key}")
-        )
-    return Asked(
-        messages=question(messages),
+        # The same owner and key always give the same conversation. With the owner's length, two
+        # different pairs of owner and key cannot concatenate to the same text.
+        conversation_id = uuid_from_key(str(len(owner)), owner, idempotency_key)
+    return TurnRequest(
+        messages=checked_messages(messages),
         conversation_id=conversation_id,
         owner=owner,
         system_prompt=system_prompt,
@@ -118,16 +120,20 @@ def asked(
     )
 
 
-def question(messages: object) -> list[Message]:
-    """The messages that ask for a reply. Raises ``InvalidArgument``."""
+def checked_messages(messages: object) -> list[Message]:
+    """Return the messages to answer, without the metadata of earlier turns.
+
+    Raises ``InvalidArgument`` unless ``messages`` is a string, a message of role ``user`` or
+    ``tool``, or a list of such messages, or if it consists only of blank user messages.
+    """
     if isinstance(messages, str):
         messages = Message.user(messages)
     given = [messages] if isinstance(messages, Message) else messages
     if not isinstance(given, Sequence) or not given:
-        raise InvalidArgument(_ASKED)
+        raise InvalidArgument(_NOT_MESSAGES)
     for message in given:
-        if not isinstance(message, Message) or message.role not in ROLES:
-            raise InvalidArgument(_ASKED)
+        if not isinstance(message, Message) or message.role not in QUESTION_ROLES:
+            raise InvalidArgument(_NOT_MESSAGES)
     if all(message.role == "user" for message in given) and not valid_for_models(given):
         raise InvalidMessage("The message is blank; write something.")
-    return [turn_metadata.unmarked(message) for message in given]
+    return [turn_metadata.without_metadata(message) for message in given]

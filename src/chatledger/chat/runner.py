@@ -1,4 +1,4 @@
-"""Drives turns in an event loop."""
+"""The runner of turns in an event loop."""
 
 import asyncio
 import inspect
@@ -9,219 +9,227 @@ from typing import Any
 
 from chatledger.chat.effects import (
     STOPPED,
-    Ask,
-    CallerGone,
-    Course,
-    Failed,
-    Heard,
-    Hush,
-    Listen,
+    CallerLeft,
+    CallModel,
+    ModelFailure,
+    ModelOutput,
+    NextPiece,
     Operation,
     Signal,
+    StopModel,
     Turn,
-    failed,
-    said,
+    TurnStepper,
+    model_failure,
+    unwrap,
 )
-from chatledger.chat.events import UNFINISHED, Event, Started
+from chatledger.chat.events import ENDED_WITHOUT_FINISHED, Event, Started
 from chatledger.errors import ModelUnavailable
 from chatledger.models.protocol import Finished, Model, Piece
 
 logger = logging.getLogger("chatledger.chat")
 
-SECONDS_TO_END = 1.0
-"""How long a model may take to end its call once nobody listens any more."""
-LOOPS_TO_CLOSE = 10
-"""A generator that was dropped is closed in the next loop of the event loop, and one within it in
-the one after that.
+CANCEL_TIMEOUT = 1.0
+"""The seconds that a model may take to end its call after it was cancelled."""
+CLOSE_ITERATIONS = 10
+"""The iterations of the event loop that ``TurnRunner.close`` waits for dropped generators.
+
+The event loop closes a dropped generator in its next iteration, and a generator nested in that one
+in the iteration after.
 """
 
 
-class Ear:
-    """Hears a model, which goes on while the turn does something else."""
+class ModelCall:
+    """A call to the model, which continues while the turn does other work."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._heard: asyncio.Queue[Heard | None] = asyncio.Queue()
-        self._call: asyncio.Task[None] | None = None
-        self._stopped = False
-        self._alarm: asyncio.TimerHandle | None = None
+        self._outputs: asyncio.Queue[ModelOutput | None] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+        self._is_stopped = False
+        self._timer: asyncio.TimerHandle | None = None
 
-    def ask(self, asked: Ask) -> None:
-        self._heard = asyncio.Queue()
-        self._call = asyncio.create_task(self._listen(asked, self._heard))
+    def start(self, request: CallModel) -> None:
+        self._outputs = asyncio.Queue()
+        self._task = asyncio.create_task(self._read_reply(request, self._outputs))
 
-    async def hear(self, seconds: float | None) -> Piece | Finished | Signal | None:
-        """What comes next; None where nothing did for so long, or less.
+    async def next_piece(self, seconds: float | None) -> Piece | Finished | Signal | None:
+        """Return the next output, or None after at most ``seconds`` without one.
 
-        Raises what the model raises.
+        Raises the model's error.
         """
-        if self._heard.empty() and seconds is not None:
-            self._ring_in(seconds)
-        heard = STOPPED if self._stopped else await self._heard.get()
-        return None if heard is None else said(heard)
+        if self._outputs.empty() and seconds is not None:
+            self._set_timer(seconds)
+        output = STOPPED if self._is_stopped else await self._outputs.get()
+        return None if output is None else unwrap(output)
 
     def stop(self) -> None:
-        self._stopped = True  # before all that was heard and not handed on yet
-        self._heard.put_nowait(STOPPED)
+        self._is_stopped = True  # takes effect before the outputs that are still in the queue
+        self._outputs.put_nowait(STOPPED)
 
-    async def hush(self) -> None:
-        """End the call, where it can be ended; a model that takes no notice is left alone."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        if self._call is not None and not self._call.done():
-            self._call.cancel()
-            await asyncio.wait({self._call}, timeout=SECONDS_TO_END)
+    async def cancel(self) -> None:
+        """Cancel the call, and wait at most ``CANCEL_TIMEOUT`` for it to end."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=CANCEL_TIMEOUT)
 
-    def _ring_in(self, seconds: float) -> None:
-        # One alarm for many pieces: it may ring early, and the turn looks at the clock again.
+    def _set_timer(self, seconds: float) -> None:
+        # One timer serves many pieces. It may fire early; the turn then checks its deadlines again.
         loop = asyncio.get_running_loop()
         when = loop.time() + seconds
-        if self._alarm is None or self._alarm.when() > when:
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._alarm = loop.call_at(when, self._ring)
+        if self._timer is None or self._timer.when() > when:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_at(when, self._time_out)
 
-    def _ring(self) -> None:
-        self._alarm = None
-        self._heard.put_nowait(None)
+    def _time_out(self) -> None:
+        self._timer = None
+        self._outputs.put_nowait(None)
 
-    async def _listen(self, asked: Ask, heard: asyncio.Queue[Heard | None]) -> None:
+    async def _read_reply(
+        self, request: CallModel, outputs: asyncio.Queue[ModelOutput | None]
+    ) -> None:
         try:
-            reply = self._model.stream(asked.messages, system_prompt=asked.system_prompt)
+            reply = self._model.stream(request.messages, system_prompt=request.system_prompt)
             async with aclosing(reply) as pieces:
                 async for piece in pieces:
-                    heard.put_nowait(piece)
+                    outputs.put_nowait(piece)
         except BaseException as error:
-            heard.put_nowait(failed(error))  # where it was not ``hush``, somebody waits
+            outputs.put_nowait(model_failure(error))  # the turn may be waiting for an output
             if not isinstance(error, Exception):
                 raise
         else:
-            heard.put_nowait(Failed(ModelUnavailable(UNFINISHED)))
+            outputs.put_nowait(ModelFailure(ModelUnavailable(ENDED_WITHOUT_FINISHED)))
 
 
-class Driver:
-    """Drives the turns of a chat; those that their callers leave are seen to the end."""
+class TurnRunner:
+    """Runs the turns of a chat, and finishes those whose callers leave."""
 
     def __init__(self) -> None:
-        self._running: dict[str, Ear] = {}
-        self._open = 0
-        self._endings: set[asyncio.Task[None]] = set()
+        self._model_calls: dict[str, ModelCall] = {}
+        """The calls that ``stop`` can stop, by conversation id."""
+        self._open_turns = 0
+        self._finishing: set[asyncio.Task[None]] = set()
 
-    async def events(
+    async def run(
         self, turn: Turn, model: Model, *, stoppable: bool = True
     ) -> AsyncGenerator[Event, None]:
-        """What the turn tells its caller. Raises what it ends with.
+        """Run the turn and yield its events; raise the turn's error.
 
-        One that is ``stoppable`` is the one that runs in its conversation.
+        Only a turn that is run with ``stoppable`` can be ended by ``stop``.
         """
-        driven = _Driven(turn, Ear(model))
+        running = _RunningTurn(turn, ModelCall(model))
         conversation_id: str | None = None
-        self._open += 1
+        self._open_turns += 1
         try:
-            while (event := await driven.event()) is not None:
+            while (event := await running.next_event()) is not None:
                 if stoppable and isinstance(event, Started) and event.conversation_id:
                     conversation_id = event.conversation_id
-                    self._running[conversation_id] = driven.ear
+                    self._model_calls[conversation_id] = running.model_call
                 yield event
         except (GeneratorExit, asyncio.CancelledError) as left:
-            ending = asyncio.create_task(driven.end())
-            self._endings.add(ending)
-            ending.add_done_callback(self._endings.discard)
+            finishing = asyncio.create_task(running.finish())
+            self._finishing.add(finishing)
+            finishing.add_done_callback(self._finishing.discard)
             if isinstance(left, GeneratorExit):
-                await asyncio.shield(ending)
+                await asyncio.shield(finishing)
             raise
         except Exception:
-            await driven.ear.hush()
+            await running.model_call.cancel()
             raise
         finally:
-            self._open -= 1
-            if conversation_id and self._running.get(conversation_id) is driven.ear:
-                del self._running[conversation_id]
+            self._open_turns -= 1
+            if conversation_id and self._model_calls.get(conversation_id) is running.model_call:
+                del self._model_calls[conversation_id]
 
     def stop(self, conversation_id: str) -> bool:
-        """Stop the turn that runs here in the conversation; whether there is one."""
-        ear = self._running.get(conversation_id)
-        if ear is not None:
-            ear.stop()
-        return ear is not None
+        """Stop the turn that this runner runs in the conversation; return whether there is one."""
+        model_call = self._model_calls.get(conversation_id)
+        if model_call is not None:
+            model_call.stop()
+        return model_call is not None
 
     async def close(self) -> None:
-        """Wait until the turns that callers have left are at their ends."""
-        for _ in range(LOOPS_TO_CLOSE):
-            if not self._open:
+        """Wait until the turns whose callers left have ended."""
+        for _ in range(CLOSE_ITERATIONS):
+            if not self._open_turns:
                 break
             await asyncio.sleep(0)
-        while self._endings:
-            await asyncio.wait(self._endings)
+        while self._finishing:
+            await asyncio.wait(self._finishing)
 
 
-class _Driven:
-    """One turn and its ear."""
+class _RunningTurn:
+    """One turn and its call to the model."""
 
-    def __init__(self, turn: Turn, ear: Ear) -> None:
-        self.ear = ear
-        self._course = Course(turn)
+    def __init__(self, turn: Turn, model_call: ModelCall) -> None:
+        self.model_call = model_call
+        self._stepper = TurnStepper(turn)
         self._operation: asyncio.Task[Any] | None = None
 
-    async def event(self) -> Event | None:
-        """The next event; None at the end."""
+    async def next_event(self) -> Event | None:
+        """Perform effects up to the next event and return it, or None at the end of the turn."""
         while True:
-            match effect := self._course.next():
+            match effect := self._stepper.next_effect():
                 case None | Started() | str() | Finished():
                     return effect
-                case Ask():
-                    self.ear.ask(effect)
-                case Hush():
-                    await self._do(self.ear.hush)
-                case Listen():
-                    await self._listen(effect.seconds)
+                case CallModel():
+                    self.model_call.start(effect)
+                case StopModel():
+                    await self._perform(self.model_call.cancel)
+                case NextPiece():
+                    await self._receive_piece(effect.seconds)
                 case operation:
-                    await self._do(operation)
+                    await self._perform(operation)
 
-    async def end(self) -> None:
-        """Drive the turn to its end for nobody: what was said is kept, nothing else begins."""
+    async def finish(self) -> None:
+        """Finish the turn after its caller left: store the reply so far and start nothing new."""
         try:
             if self._operation is not None:
-                await self._outcome()  # of what was under way when the caller left
+                await self._await_operation()  # it was pending when the caller left
             else:
-                self._course.throw(CallerGone())
-            while (effect := self._course.next()) is not None:
+                self._stepper.set_error(CallerLeft())
+            while (effect := self._stepper.next_effect()) is not None:
                 match effect:
-                    case Started() | str() | Finished() | Ask() | Listen():
-                        self._course.throw(CallerGone())
-                    case Hush():
-                        await self._do(self.ear.hush)
+                    case Started() | str() | Finished() | CallModel() | NextPiece():
+                        self._stepper.set_error(CallerLeft())
+                    case StopModel():
+                        await self._perform(self.model_call.cancel)
                     case operation:
-                        await self._do(operation)
-        except CallerGone:
+                        await self._perform(operation)
+        except CallerLeft:
             pass
-        except Exception as error:  # its text may hold a message
-            logger.error("A turn that its caller left could not end: %s", type(error).__name__)
-        finally:
-            await self.ear.hush()
-
-    async def _listen(self, seconds: float | None) -> None:
-        try:
-            self._course.answer(await self.ear.hear(seconds))
         except Exception as error:
-            self._course.throw(error)
+            # Log the type alone: the error's text may quote a message.
+            logger.error(
+                "A turn could not be finished after its caller left: %s", type(error).__name__
+            )
+        finally:
+            await self.model_call.cancel()
 
-    async def _do(self, operation: Operation) -> None:
-        # In a task of its own: a write cancelled with its caller would have an unknown outcome.
-        self._operation = asyncio.create_task(_called(operation))
-        await self._outcome()
+    async def _receive_piece(self, seconds: float | None) -> None:
+        try:
+            self._stepper.set_result(await self.model_call.next_piece(seconds))
+        except Exception as error:
+            self._stepper.set_error(error)
 
-    async def _outcome(self) -> None:
+    async def _perform(self, operation: Operation) -> None:
+        # In a task of its own: if the caller is cancelled, a write still gets a known outcome.
+        self._operation = asyncio.create_task(_call(operation))
+        await self._await_operation()
+
+    async def _await_operation(self) -> None:
         assert self._operation is not None
         await asyncio.wait({self._operation})
         operation, self._operation = self._operation, None
         try:
-            self._course.answer(operation.result())
+            self._stepper.set_result(operation.result())
         except Exception as error:
-            self._course.throw(error)
+            self._stepper.set_error(error)
 
 
-async def _called(operation: Operation) -> Any:
-    answer = operation()
-    return await answer if inspect.isawaitable(answer) else answer
+async def _call(operation: Operation) -> Any:
+    result = operation()
+    return await result if inspect.isawaitable(result) else result

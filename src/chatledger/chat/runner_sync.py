@@ -1,4 +1,4 @@
-"""Drives turns for callers without an event loop."""
+"""The runner of turns for callers without an event loop."""
 
 import inspect
 import logging
@@ -10,144 +10,151 @@ from queue import Empty, SimpleQueue
 
 from chatledger.chat.effects import (
     STOPPED,
-    Ask,
-    CallerGone,
-    Course,
-    Failed,
-    Heard,
-    Hush,
-    Listen,
+    CallerLeft,
+    CallModel,
+    ModelFailure,
+    ModelOutput,
+    NextPiece,
     Operation,
     Signal,
+    StopModel,
     Turn,
-    failed,
-    said,
+    TurnStepper,
+    model_failure,
+    unwrap,
 )
-from chatledger.chat.events import UNFINISHED, Event, Started
+from chatledger.chat.events import ENDED_WITHOUT_FINISHED, Event, Started
 from chatledger.errors import ModelUnavailable
 from chatledger.models.protocol import Finished, Piece, SyncModel
 
 logger = logging.getLogger("chatledger.chat")
 
 
-class SyncEar:
-    """Hears a model in a thread of its own: so it can be stopped, and be silent for too long."""
+class SyncModelCall:
+    """A call to the model in a thread of its own, so that the turn can stop or time out."""
 
     def __init__(self, model: SyncModel) -> None:
         self._model = model
-        self._heard: SimpleQueue[Heard] = SimpleQueue()
-        self._over = threading.Event()
-        self._stopped = False
+        self._outputs: SimpleQueue[ModelOutput] = SimpleQueue()
+        self._cancelled = threading.Event()
+        self._is_stopped = False
 
-    def ask(self, asked: Ask) -> None:
-        self._heard, self._over = SimpleQueue(), threading.Event()
+    def start(self, request: CallModel) -> None:
+        self._outputs, self._cancelled = SimpleQueue(), threading.Event()
         threading.Thread(
-            target=self._listen, args=(asked, self._heard, self._over), daemon=True
+            target=self._read_reply, args=(request, self._outputs, self._cancelled), daemon=True
         ).start()
 
-    def hear(self, seconds: float | None) -> Piece | Finished | Signal | None:
-        """What comes next; None where nothing did for so long. Raises what the model raises."""
-        if self._stopped:
+    def next_piece(self, seconds: float | None) -> Piece | Finished | Signal | None:
+        """Return the next output, or None after ``seconds`` without one.
+
+        Raises the model's error.
+        """
+        if self._is_stopped:
             return STOPPED
         try:
-            heard = self._heard.get(timeout=None if seconds is None else max(seconds, 0))
+            output = self._outputs.get(timeout=None if seconds is None else max(seconds, 0))
         except Empty:
             return None
-        return said(heard)
+        return unwrap(output)
 
     def stop(self) -> None:
-        self._stopped = True  # before all that was heard and not handed on yet
-        self._heard.put(STOPPED)
+        self._is_stopped = True  # takes effect before the outputs that are still in the queue
+        self._outputs.put(STOPPED)
 
-    def hush(self) -> None:
-        """Nobody listens any more; the call ends with the next piece."""
-        self._over.set()
+    def cancel(self) -> None:
+        """Cancel the call; it ends at its next piece, since a thread cannot be interrupted."""
+        self._cancelled.set()
 
-    def _listen(self, asked: Ask, heard: SimpleQueue[Heard], over: threading.Event) -> None:
+    def _read_reply(
+        self, request: CallModel, outputs: SimpleQueue[ModelOutput], cancelled: threading.Event
+    ) -> None:
         try:
-            reply = self._model.stream_sync(asked.messages, system_prompt=asked.system_prompt)
+            reply = self._model.stream_sync(request.messages, system_prompt=request.system_prompt)
             with closing(reply) as pieces:
                 for piece in pieces:
-                    if over.is_set():
+                    if cancelled.is_set():
                         return
-                    heard.put(piece)
-        except BaseException as error:  # whatever it is, somebody waits
-            heard.put(failed(error))
+                    outputs.put(piece)
+        except BaseException as error:  # any error: the turn may be waiting for an output
+            outputs.put(model_failure(error))
         else:
-            heard.put(Failed(ModelUnavailable(UNFINISHED)))
+            outputs.put(ModelFailure(ModelUnavailable(ENDED_WITHOUT_FINISHED)))
 
 
-class SyncDriver:
-    """Drives the turns of a chat, each in its caller's thread."""
+class SyncTurnRunner:
+    """Runs the turns of a chat, each in its caller's thread."""
 
     def __init__(self) -> None:
-        self._running: dict[str, SyncEar] = {}
+        self._model_calls: dict[str, SyncModelCall] = {}
+        """The calls that ``stop`` can stop, by conversation id."""
 
-    def events(
+    def run(
         self, turn: Turn, model: SyncModel, *, stoppable: bool = True
     ) -> Generator[Event, None, None]:
-        """What the turn tells its caller. Raises what it ends with.
+        """Run the turn and yield its events; raise the turn's error.
 
-        One that is ``stoppable`` is the one that runs in its conversation.
+        Only a turn that is run with ``stoppable`` can be ended by ``stop``.
         """
-        course, ear = Course(turn), SyncEar(model)
+        stepper, model_call = TurnStepper(turn), SyncModelCall(model)
         conversation_id: str | None = None
         try:
-            while (effect := course.next()) is not None:
+            while (effect := stepper.next_effect()) is not None:
                 match effect:
                     case Started() | str() | Finished():
                         if stoppable and isinstance(effect, Started) and effect.conversation_id:
                             conversation_id = effect.conversation_id
-                            self._running[conversation_id] = ear
+                            self._model_calls[conversation_id] = model_call
                         yield effect
-                    case Ask():
-                        ear.ask(effect)
-                    case Hush():
-                        ear.hush()
-                    case Listen():
-                        _answered(course, partial(ear.hear, effect.seconds))
+                    case CallModel():
+                        model_call.start(effect)
+                    case StopModel():
+                        model_call.cancel()
+                    case NextPiece():
+                        _perform(stepper, partial(model_call.next_piece, effect.seconds))
                     case operation:
-                        _answered(course, operation)
+                        _perform(stepper, operation)
         except (GeneratorExit, KeyboardInterrupt):
-            _end(course)
+            _finish(stepper)
             raise
         finally:
-            ear.hush()
-            if conversation_id and self._running.get(conversation_id) is ear:
-                del self._running[conversation_id]
+            model_call.cancel()
+            if conversation_id and self._model_calls.get(conversation_id) is model_call:
+                del self._model_calls[conversation_id]
 
     def stop(self, conversation_id: str) -> bool:
-        """Stop the turn that runs here in the conversation; whether there is one."""
-        ear = self._running.get(conversation_id)
-        if ear is not None:
-            ear.stop()
-        return ear is not None
+        """Stop the turn that this runner runs in the conversation; return whether there is one."""
+        model_call = self._model_calls.get(conversation_id)
+        if model_call is not None:
+            model_call.stop()
+        return model_call is not None
 
 
-def _answered(course: Course, operation: Operation) -> None:
+def _perform(stepper: TurnStepper, operation: Operation) -> None:
     try:
-        answer = operation()
-        if inspect.iscoroutine(answer):
-            answer.close()
-            raise TypeError("The hooks of a SyncChat are not async; use a Chat.")
-        course.answer(answer)
+        result = operation()
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError("A SyncChat cannot call async hooks; make them sync, or use a Chat.")
+        stepper.set_result(result)
     except Exception as error:
-        course.throw(error)
+        stepper.set_error(error)
 
 
-def _end(course: Course) -> None:
-    """Drive the turn to its end for nobody: what was said is kept, nothing else begins."""
-    course.throw(CallerGone())
+def _finish(stepper: TurnStepper) -> None:
+    """Finish the turn after its caller left: store the reply so far and start nothing new."""
+    stepper.set_error(CallerLeft())
     try:
-        while (effect := course.next()) is not None:
+        while (effect := stepper.next_effect()) is not None:
             match effect:
-                case Started() | str() | Finished() | Ask() | Listen():
-                    course.throw(CallerGone())
-                case Hush():
+                case Started() | str() | Finished() | CallModel() | NextPiece():
+                    stepper.set_error(CallerLeft())
+                case StopModel():
                     pass
                 case operation:
-                    _answered(course, operation)
-    except CallerGone:
+                    _perform(stepper, operation)
+    except CallerLeft:
         pass
-    except Exception as error:  # its text may hold a message
-        logger.error("A turn that its caller left could not end: %s", type(error).__name__)
+    except Exception as error:
+        # Log the type alone: the error's text may quote a message.
+        logger.error("A turn could not be finished after its caller left: %s", type(error).__name__)

@@ -1,86 +1,93 @@
-"""Hearing a reply to its end, and in time."""
+"""Streaming the model's reply, with renewals of the lease and a time limit."""
 
 from collections.abc import Callable
 from typing import TypeAlias
 
-from chatledger.chat.effects import STOPPED, Ask, Hush, Listen, Turn
+from chatledger.chat.effects import STOPPED, CallModel, NextPiece, StopModel, Turn
 from chatledger.chat.events import Started
-from chatledger.chat.options import Asked, Terms
-from chatledger.chat.turn_setup import AnyStore, Steps, seen
+from chatledger.chat.options import ChatOptions, TurnRequest
+from chatledger.chat.turn_setup import AnyStore, TurnSteps, read_tail_if_any
 from chatledger.errors import ModelTimeout
 from chatledger.models.protocol import Finished
 
-RENEWALS = 3
-"""How often a turn says within its lease that it still runs, so that one may fail."""
+RENEWALS_PER_LEASE = 3
+"""The number of renewals within the duration of one lease; a single one of them may fail."""
 
-Renew: TypeAlias = Callable[[], Steps[bool]]
-"""Says that the turn still runs; False where it was stopped meanwhile."""
+RenewLease: TypeAlias = Callable[[], TurnSteps[bool]]
+"""Extends the turn's lease; returns False if the turn was stopped meanwhile."""
 
 
-class Timing:
-    """When a turn must say that it still runs, and when its time is out."""
+class Deadlines:
+    """The time of the next renewal of a turn's lease, and the end of its time limit."""
 
-    def __init__(self, terms: Terms) -> None:
-        self._timer = terms.timer
-        self._every = terms.lease.total_seconds() / RENEWALS
-        limit = terms.time_limit
-        self._renewal = self._timer() + self._every
+    def __init__(self, options: ChatOptions) -> None:
+        self._timer = options.timer
+        self._renewal_interval = options.lease.total_seconds() / RENEWALS_PER_LEASE
+        limit = options.time_limit
+        self._next_renewal = self._timer() + self._renewal_interval
         self._end = None if limit is None else self._timer() + limit.total_seconds()
 
     @property
-    def is_out(self) -> bool:
+    def is_over_time_limit(self) -> bool:
         return self._end is not None and self._timer() >= self._end
 
     @property
-    def is_to_renew(self) -> bool:
-        return self._timer() >= self._renewal
+    def is_renewal_due(self) -> bool:
+        return self._timer() >= self._next_renewal
 
     @property
-    def seconds(self) -> float:
-        """How long to listen until one of the two."""
-        next = self._renewal if self._end is None else min(self._renewal, self._end)
+    def seconds_left(self) -> float:
+        """The seconds until the next renewal or the end of the time limit, whichever is earlier."""
+        next = self._next_renewal if self._end is None else min(self._next_renewal, self._end)
         return max(next - self._timer(), 0.0)
 
-    def renewed(self) -> None:
-        self._renewal = self._timer() + self._every
+    def schedule_renewal(self) -> None:
+        self._next_renewal = self._timer() + self._renewal_interval
 
 
-def listen(said: list[str], timing: Timing, renew: Renew) -> Steps[Finished]:
-    """How the reply ended; what it says goes to the caller, and into ``said``."""
+def stream_reply(
+    pieces: list[str], deadlines: Deadlines, renew_lease: RenewLease
+) -> TurnSteps[Finished]:
+    """Yield the pieces of the reply, add them to ``pieces``, and return how the reply ended.
+
+    Raises ``ModelTimeout`` if the time limit ends before the first piece.
+    """
     while True:
-        if timing.is_out:
-            if said:
+        if deadlines.is_over_time_limit:
+            if pieces:
                 return Finished("timed_out")
             raise ModelTimeout(
-                "The model said nothing within the time of a turn; try again, or allow more time."
+                "The model sent nothing within the turn's time limit; try again, or raise the "
+                "limit."
             )
-        if timing.is_to_renew:
-            if not (yield from renew()):
+        if deadlines.is_renewal_due:
+            if not (yield from renew_lease()):
                 return Finished("stopped")
-            timing.renewed()
-        heard = yield Listen(timing.seconds)
-        if heard is STOPPED:
+            deadlines.schedule_renewal()
+        output = yield NextPiece(deadlines.seconds_left)
+        if output is STOPPED:
             return Finished("stopped")
-        if isinstance(heard, Finished):
-            return heard
-        if heard:
-            said.append(heard)
-            yield heard
+        if isinstance(output, Finished):
+            return output
+        if output:
+            pieces.append(output)
+            yield output
 
 
-def unkept(store: AnyStore, terms: Terms, asked: Asked) -> Turn:
-    """A turn of which nothing is kept, in view of the conversation if one is named."""
-    timing = Timing(terms)
-    tail = yield from seen(store, terms, asked)
+def unsaved_turn(store: AnyStore, options: ChatOptions, request: TurnRequest) -> Turn:
+    """Yield the effects of a turn that stores nothing; the model sees the named conversation."""
+    deadlines = Deadlines(options)
+    tail = yield from read_tail_if_any(store, options, request)
     earlier = tail.messages if tail else []
-    window = terms.seen_by_model(earlier, asked.messages)
-    yield Ask(window, terms.prompt(asked.system_prompt))
+    window = options.window_for(earlier, request.messages)
+    yield CallModel(window, options.system_prompt_for(request.system_prompt))
     yield Started(tail.conversation.id if tail else None)
-    finished = yield from listen([], timing, _nothing_held)
-    yield Hush()
+    finished = yield from stream_reply([], deadlines, _renew_nothing)
+    yield StopModel()
     yield finished
 
 
-def _nothing_held() -> Steps[bool]:
+def _renew_nothing() -> TurnSteps[bool]:
+    """Return True: a turn that is not stored has no lease to renew."""
     return True
-    yield  # a generator that asks for nothing
+    yield  # makes this function a generator

@@ -1,13 +1,13 @@
-"""Turns for callers without an event loop."""
+"""The chat for callers without an event loop."""
 
 from collections.abc import Generator, Sequence
 
 from chatledger.chat import turn_metadata
 from chatledger.chat.any_chat import AnyChat
 from chatledger.chat.chat import Chat
-from chatledger.chat.events import Event, Reply, whole_sync
-from chatledger.chat.runner_sync import SyncDriver
-from chatledger.chat.stopping import free
+from chatledger.chat.events import Event, Reply, collect_sync
+from chatledger.chat.lease import force_release
+from chatledger.chat.runner_sync import SyncTurnRunner
 from chatledger.messages import Message
 from chatledger.models.protocol import SyncModel, Usage
 from chatledger.sansio import run
@@ -15,16 +15,16 @@ from chatledger.stores.contract import Store
 
 
 class SyncChat(AnyChat[Store, SyncModel, Generator[Event, None, None]]):
-    """The turns of ``Chat``, over a sync store and model; each method is its namesake there.
+    """A chat with a sync store and a sync model, and with the methods of ``Chat``.
 
-    The model is heard in a thread of its own, one a turn. A caller that goes away is one that
-    closes the generator, or is interrupted from the keyboard.
+    Each call to the model runs in a thread of its own. The caller leaves a turn by closing the
+    generator or by a ``KeyboardInterrupt``.
     """
 
-    _driver: SyncDriver
+    _runner: SyncTurnRunner
 
-    def _new_driver(self) -> SyncDriver:
-        return SyncDriver()
+    def _new_runner(self) -> SyncTurnRunner:
+        return SyncTurnRunner()
 
     def send(
         self,
@@ -37,7 +37,7 @@ class SyncChat(AnyChat[Store, SyncModel, Generator[Event, None, None]]):
         model: SyncModel | None = None,
         idempotency_key: str | None = None,
     ) -> Reply:
-        return whole_sync(
+        return collect_sync(
             self.stream(
                 messages,
                 conversation_id=conversation_id,
@@ -51,16 +51,16 @@ class SyncChat(AnyChat[Store, SyncModel, Generator[Event, None, None]]):
 
     def stop(self, conversation_id: str, *, owner: str | None = None) -> bool:
         self.store.get(conversation_id, owner=owner)
-        if self._driver.stop(conversation_id):
+        if self._runner.stop(conversation_id):
             return True
-        return run(free(self.store, self._terms, conversation_id, owner))
+        return run(force_release(self.store, self._options, conversation_id, owner))
 
     def usage(self, conversation_id: str, *, owner: str | None = None) -> Usage:
-        tail = self.store.tail(conversation_id, self._terms.reads, owner=owner)
-        return turn_metadata.spent(tail.messages) or Usage(0, 0)
+        tail = self.store.tail(conversation_id, self._options.read_limit, owner=owner)
+        return turn_metadata.total_usage(tail.messages) or Usage(0, 0)
 
 
-# One text for both, so that neither can drift.
+# Copy the docstrings, so that the two classes cannot drift apart.
 for _name, _method in vars(SyncChat).items():
     if not _name.startswith("_"):
         _method.__doc__ = getattr(Chat, _name).__doc__

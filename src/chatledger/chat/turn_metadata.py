@@ -1,11 +1,19 @@
-"""What turns write into the messages they keep, so that other turns can read it there.
+"""The metadata that turns store in messages, for other turns to read.
 
-A question's ``extra["turn"]`` says which id the ``reply`` to it has or will have; that its turn
-holds the conversation ``until`` then (ms since 1970), or how it ``ended`` without a reply; with
-which idempotency ``key`` it was asked, and what for (``of``, a digest); and what replies had
-``spent`` that were removed as it was stored. A reply's ``extra`` says which ``model`` made it, its
-``stop_reason`` and ``usage``, and what all replies have ``spent`` with it. All of it is brief: with
-a thousand characters beside it, it is to fit one write unit.
+The last message that a turn asks the model to answer is its question. ``extra["turn"]`` of a
+question has these keys:
+
+- ``reply``: the id that the reply to it has or will have;
+- ``until``: the end of the turn's lease, in ms since 1970; or
+- ``ended``: the outcome of a turn that ended without a reply;
+- ``key`` and ``of``: the idempotency key, and the digest of the request that used it;
+- ``spent``: the usage of the replies that were removed when the question was stored.
+
+``extra`` of a reply has its ``model``, ``stop_reason``, ``latency_ms`` and ``usage``, and in
+``spent`` the usage of all replies up to this one.
+
+The names are short so that a message of a thousand characters and its metadata fit one write unit
+of DynamoDB.
 """
 
 import hashlib
@@ -13,96 +21,111 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from chatledger.ids import new_id
 from chatledger.json_values import Json, dumps
-from chatledger.messages import Message, new_id
+from chatledger.messages import Message
 from chatledger.models.protocol import Finished, Usage
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """An idempotency key, and the digest of what was asked with it."""
+class RequestKey:
+    """An idempotency key, and the digest of the request that uses it."""
 
     text: str
     digest: str
 
 
-def digest(messages: Sequence[Message], *more: str | None) -> str:
-    """Tells apart what is asked with one key."""
-    return hashlib.sha256(dumps([*_asked(messages), *more]).encode()).hexdigest()[:24]
+def request_digest(messages: Sequence[Message], *more: str | None) -> str:
+    """Return the digest of a request, which reveals that a key is reused for another request."""
+    return hashlib.sha256(dumps([*_contents(messages), *more]).encode()).hexdigest()[:24]
 
 
-def held(
-    question: Message, until: int, key: Key | None = None, spent: Usage | None = None
+def with_lease(
+    question: Message,
+    until: int,
+    *,
+    key: RequestKey | None = None,
+    removed_usage: Usage | None = None,
 ) -> Message:
-    """``question`` as that of a turn which holds its conversation until then.
+    """Return ``question`` as the question of a new turn, with a lease that ends at ``until``.
 
-    ``spent`` is what replies took that are removed as it is stored.
+    ``until`` is in ms since 1970. ``removed_usage`` is the usage of the replies that are removed
+    when the question is stored.
     """
     more: dict[str, Json] = {} if key is None else {"key": key.text, "of": key.digest}
-    if spent is not None:
-        more["spent"] = spent.counts
-    return _marked(question, until=until, reply=new_id(), **more)
+    if removed_usage is not None:
+        more["spent"] = removed_usage.counts
+    return _with_metadata(question, until=until, reply=new_id(), **more)
 
 
-def renewed(question: Message, until: int) -> Message:
-    """``question``, whose turn still runs."""
-    return _marked(question, until=until)
+def with_lease_until(question: Message, until: int) -> Message:
+    """Return ``question`` with its turn's lease extended to ``until``, in ms since 1970."""
+    return _with_metadata(question, until=until)
 
 
-def ended(question: Message, how: str) -> Message:
-    """``question``, whose turn ended without a reply."""
-    return _marked(question, ended=how)
+def with_outcome(question: Message, outcome: str) -> Message:
+    """Return ``question`` as the question of a turn that ended without a reply."""
+    return _with_metadata(question, ended=outcome)
 
 
-def runs(question: Message, now: Message) -> bool:
-    """Whether the turn of ``question``, which stands as ``now``, is still the one that runs."""
-    return "ended" not in _mark(now) and are_of_one_turn(question, now)
+def is_running(question: Message, current: Message) -> bool:
+    """Return whether the turn of ``question``, now stored as ``current``, is still running."""
+    return "ended" not in _metadata(current) and is_same_turn(question, current)
 
 
-def are_of_one_turn(question: Message, other: Message) -> bool:
-    """Whether both are the question of the same turn: one that is asked anew is of another."""
-    return _mark(question).get("reply") == _mark(other).get("reply")
+def is_same_turn(question: Message, other: Message) -> bool:
+    """Return whether both belong to the same turn; asking a question again starts a new turn."""
+    return _metadata(question).get("reply") == _metadata(other).get("reply")
 
 
-def unmarked(message: Message) -> Message:
-    """``message`` as it was before a turn marked it: who sends one that was read asks anew."""
-    if not _mark(message):
+def without_metadata(message: Message) -> Message:
+    """Return ``message`` without the metadata of its turn.
+
+    A message that was read from a store and is sent again starts a new turn.
+    """
+    if not _metadata(message):
         return message
     extra = {name: value for name, value in message.extra.items() if name != "turn"}
     return replace(message, extra=extra)
 
 
-def _marked(question: Message, **how: Json) -> Message:
-    kept = {
-        name: value for name, value in _mark(question).items() if name not in ("until", "ended")
+def _with_metadata(question: Message, **changes: Json) -> Message:
+    unchanged = {
+        name: value for name, value in _metadata(question).items() if name not in ("until", "ended")
     }
-    return replace(question, extra={**question.extra, "turn": {**kept, **how}})
+    return replace(question, extra={**question.extra, "turn": {**unchanged, **changes}})
 
 
-def _mark(message: Message) -> dict[str, Any]:
-    # Others may have a "turn" of their own there.
-    mark = message.extra.get("turn")
-    return mark if isinstance(mark, dict) and isinstance(mark.get("reply"), str) else {}
+def _metadata(message: Message) -> dict[str, Any]:
+    # Applications and other frameworks may store a "turn" of their own.
+    metadata = message.extra.get("turn")
+    if isinstance(metadata, dict) and isinstance(metadata.get("reply"), str):
+        return metadata
+    return {}
 
 
-def answer(
-    question: Message, text: str, finished: Finished, *, model: str, spent: Usage | None
+def reply_message(
+    question: Message, text: str, finished: Finished, *, model: str, earlier_usage: Usage | None
 ) -> Message:
-    """The reply to ``question`` as it is kept; ``spent`` is what the replies before took."""
+    """Return the reply to ``question`` as it is stored.
+
+    ``earlier_usage`` is the usage of all replies before this one.
+    """
     extra: dict[str, Json] = {"model": model, "stop_reason": finished.stop_reason}
     if finished.latency_ms is not None:
         extra["latency_ms"] = finished.latency_ms
+    total = earlier_usage
     if finished.usage is not None:
         extra["usage"] = finished.usage.counts
-        spent = finished.usage if spent is None else spent + finished.usage
-    if spent is not None:
-        extra["spent"] = spent.counts
-    id = _mark(question)["reply"]
+        total = finished.usage if total is None else total + finished.usage
+    if total is not None:
+        extra["spent"] = total.counts
+    id = _metadata(question)["reply"]
     return Message.assistant(text, id=id, tool_calls=finished.tool_calls, extra=extra)
 
 
-def finished(reply: Message) -> Finished:
-    """How the reply that was kept had ended."""
+def finished_event(reply: Message) -> Finished:
+    """Return the ``Finished`` with which the stored reply ended."""
     latency = reply.extra.get("latency_ms")
     return Finished(
         str(reply.extra.get("stop_reason", "end_turn")),
@@ -112,61 +135,64 @@ def finished(reply: Message) -> Finished:
     )
 
 
-def spent(messages: Sequence[Message]) -> Usage | None:
-    """What all replies took up to the last of ``messages`` that says so."""
-    sums = (
-        _usage(message.extra.get("spent") or _mark(message).get("spent"))
+def total_usage(messages: Sequence[Message]) -> Usage | None:
+    """Return the usage of all replies so far, as stored in the last of ``messages`` to have it."""
+    totals = (
+        _usage(message.extra.get("spent") or _metadata(message).get("spent"))
         for message in reversed(messages)
     )
-    return next(filter(None, sums), None)
+    return next(filter(None, totals), None)
 
 
-def reply_to(question: Message, behind: Sequence[Message]) -> Message | None:
-    """The reply to ``question`` among the messages behind it."""
-    id = _mark(question).get("reply")
-    return next((message for message in behind if message.id == id), None)
+def reply_to(question: Message, following: Sequence[Message]) -> Message | None:
+    """Return the reply to ``question`` among the messages after it, or None."""
+    id = _metadata(question).get("reply")
+    return next((message for message in following if message.id == id), None)
 
 
-def is_whole_reply(message: Message) -> bool:
-    """Whether it is a reply, of whomever, and not what was said of one that failed."""
+def is_complete_reply(message: Message) -> bool:
+    """Return whether the message is a reply, by any writer, that did not fail."""
     return message.role == "assistant" and message.extra.get("stop_reason") != "failed"
 
 
-def last_asked(messages: Sequence[Message]) -> int | None:
-    """The index of the last question of a turn."""
-    return next((n for n in reversed(range(len(messages))) if _mark(messages[n])), None)
+def last_question_index(messages: Sequence[Message]) -> int | None:
+    """Return the index of the last message that is the question of a turn, or None."""
+    return next((n for n in reversed(range(len(messages))) if _metadata(messages[n])), None)
 
 
-def held_until(messages: Sequence[Message]) -> int:
-    """Until when (ms since 1970) a turn holds the conversation that ends so; 0: none does."""
-    n = last_asked(messages)
-    return 0 if n is None else holds_until(messages[n], messages[n + 1 :])
+def lease_end(messages: Sequence[Message]) -> int:
+    """Return the end of the lease on the conversation that ends with ``messages``.
+
+    It is in ms since 1970, and 0 if no turn has a lease.
+    """
+    n = last_question_index(messages)
+    return 0 if n is None else lease_end_of(messages[n], messages[n + 1 :])
 
 
-def holds_until(question: Message, behind: Sequence[Message]) -> int:
-    """Until when the turn of ``question`` holds its conversation; 0: it does not."""
-    if reply_to(question, behind) is not None:
+def lease_end_of(question: Message, following: Sequence[Message]) -> int:
+    """Return the end of the lease that the turn of ``question`` has, or 0 if it has none."""
+    if reply_to(question, following) is not None:
         return 0
-    return cast(int, _mark(question).get("until", 0))
+    return cast(int, _metadata(question).get("until", 0))
 
 
-def asked_with(key: Key, messages: Sequence[Message]) -> int | None:
-    """The index of the question that was asked with that key."""
+def question_index_with_key(key: RequestKey, messages: Sequence[Message]) -> int | None:
+    """Return the index of the last question that was stored with ``key``, or None."""
     numbers = reversed(range(len(messages)))
-    return next((n for n in numbers if _mark(messages[n]).get("key") == key.text), None)
+    return next((n for n in numbers if _metadata(messages[n]).get("key") == key.text), None)
 
 
-def digest_of(question: Message) -> str | None:
-    """Of what was asked with the question's key."""
-    return _mark(question).get("of")
+def stored_digest(question: Message) -> str | None:
+    """Return the digest of the request that was made with the question's key."""
+    return _metadata(question).get("of")
 
 
-def are_repeated(question: Sequence[Message], last: Sequence[Message]) -> bool:
-    """Whether ``last``, to which nobody replied, asks the same in a turn that has ended."""
-    return bool(_mark(last[-1])) and _asked(question) == _asked(last)
+def is_repetition(messages: Sequence[Message], last: Sequence[Message]) -> bool:
+    """Return whether ``messages`` repeat ``last``, the messages of a turn that had no reply."""
+    return bool(_metadata(last[-1])) and _contents(messages) == _contents(last)
 
 
-def _asked(messages: Sequence[Message]) -> list[object]:
+def _contents(messages: Sequence[Message]) -> list[object]:
     return [[message.role, message.content, message.tool_call_id] for message in messages]
 
 

@@ -1,11 +1,11 @@
-"""How a turn begins: what it asks, in view of what, and where that goes."""
+"""The setup of a turn: it reads the conversation and decides what the turn answers and stores."""
 
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from chatledger.chat import turn_metadata
 from chatledger.chat.effects import Effect
-from chatledger.chat.options import Asked, Terms
+from chatledger.chat.options import ChatOptions, TurnRequest
 from chatledger.conversations import Conversation, Tail, encode_batch
 from chatledger.errors import AlreadyExists, InvalidArgument, KeyReused, NotFound, TurnInProgress
 from chatledger.messages import Message
@@ -13,101 +13,131 @@ from chatledger.models.protocol import Usage
 from chatledger.stores.contract import AsyncStore, Store
 
 T = TypeVar("T")
-Steps: TypeAlias = Generator[Effect, Any, T]
+TurnSteps: TypeAlias = Generator[Effect, Any, T]
+"""A part of a turn: yields effects and returns a value."""
 AnyStore: TypeAlias = Store | AsyncStore
 
 TITLE_LENGTH = 60
 
 
-class Beginning(NamedTuple):
-    """What a turn is to ask in the conversation, as that stood when it was read."""
+class TurnStart(NamedTuple):
+    """The messages that a turn answers, and the conversation as it was when it was read."""
 
     conversation: Conversation
     earlier: list[Message]
-    """What was said before, as far as it was read."""
-    question: list[Message]
-    """The last of them is the one that is marked as the turn's."""
-    at: int | None = None
-    """The seq of the question, where it is there already."""
+    """The messages before those to answer, as far as they were read."""
+    messages: list[Message]
+    """The messages to answer; the last of them is the turn's question."""
+    question_seq: int | None = None
+    """The seq of the question if it is already stored."""
     truncate_after: int | None = None
-    spent: Usage | None = None
-    """What all replies took so far."""
+    """The seq after which all messages are removed when the question is stored."""
+    total_usage: Usage | None = None
+    """The usage of all replies of the conversation so far."""
 
 
 class Replay(NamedTuple):
-    """The turn has been made before, and this is its reply."""
+    """The stored reply of an earlier turn with the same idempotency key."""
 
     conversation_id: str
     reply: Message
 
 
-Begin: TypeAlias = Callable[[], Steps[Beginning | Replay]]
+TurnSetup: TypeAlias = Callable[[], TurnSteps[TurnStart | Replay]]
 
 
-def sending(store: AnyStore, terms: Terms, asked: Asked, key: turn_metadata.Key | None) -> Begin:
-    """New messages behind the last one; or the last one again, if it is the same and unanswered."""
-
-    def begin() -> Steps[Beginning | Replay]:
-        tail = yield from _opened(store, terms, asked)
-        conversation, messages = tail.conversation, tail.messages
-        spent = turn_metadata.spent(messages)
-        if key is not None and (n := turn_metadata.asked_with(key, messages)) is not None:
-            before, question, behind = messages[:n], messages[n], messages[n + 1 :]
-            found = asked_before(terms, conversation.id, key, question, behind)
-            if found is not None:
-                return found
-            if n != turn_metadata.last_asked(messages) or any(
-                map(turn_metadata.is_whole_reply, behind)
-            ):
-                raise gone_on()
-            return Beginning(conversation, before, [question], at=question.seq, spent=spent)
-        check_free(terms, tail)
-        before, last = messages[: -len(asked.messages)], messages[-len(asked.messages) :]
-        if key is None and last and turn_metadata.are_repeated(asked.messages, last):
-            return Beginning(conversation, before, last, at=last[-1].seq, spent=spent)
-        return Beginning(conversation, messages, asked.messages, spent=spent)
-
-    return begin
-
-
-def editing(
+def send_setup(
     store: AnyStore,
-    terms: Terms,
+    options: ChatOptions,
+    request: TurnRequest,
+    key: turn_metadata.RequestKey | None,
+) -> TurnSetup:
+    """Return the setup of a turn that appends the messages of ``request``.
+
+    If the conversation already ends with the same messages, without a reply, the turn answers those
+    instead of storing them twice.
+    """
+
+    def set_up() -> TurnSteps[TurnStart | Replay]:
+        tail = yield from _read_or_create(store, options, request)
+        conversation, messages = tail.conversation, tail.messages
+        total_usage = turn_metadata.total_usage(messages)
+        if key is not None:
+            n = turn_metadata.question_index_with_key(key, messages)
+            if n is not None:
+                earlier, question, following = messages[:n], messages[n], messages[n + 1 :]
+                replay = earlier_reply(options, conversation.id, key, question, following)
+                if replay is not None:
+                    return replay
+                if n != turn_metadata.last_question_index(messages) or any(
+                    map(turn_metadata.is_complete_reply, following)
+                ):
+                    raise moved_on_error()
+                return TurnStart(
+                    conversation,
+                    earlier,
+                    [question],
+                    question_seq=question.seq,
+                    total_usage=total_usage,
+                )
+        check_no_turn_in_progress(options, tail)
+        count = len(request.messages)
+        earlier, last = messages[:-count], messages[-count:]
+        if key is None and last and turn_metadata.is_repetition(request.messages, last):
+            return TurnStart(
+                conversation, earlier, last, question_seq=last[-1].seq, total_usage=total_usage
+            )
+        return TurnStart(conversation, messages, request.messages, total_usage=total_usage)
+
+    return set_up
+
+
+def edit_setup(
+    store: AnyStore,
+    options: ChatOptions,
     conversation_id: str,
     seq: int,
     message: Message,
     owner: str | None,
-) -> Begin:
-    """``message`` in the place of the user's at ``seq``, and of all behind it."""
+) -> TurnSetup:
+    """Return the setup of a turn that replaces the user's message at ``seq`` and all after it."""
 
-    def begin() -> Steps[Beginning | Replay]:
-        tail: Tail = yield lambda: store.tail(conversation_id, terms.reads, owner=owner)
-        check_free(terms, tail)
+    def set_up() -> TurnSteps[TurnStart | Replay]:
+        tail: Tail = yield lambda: store.tail(conversation_id, options.read_limit, owner=owner)
+        check_no_turn_in_progress(options, tail)
         page = yield lambda: store.page(
-            conversation_id, before=seq + 1, limit=terms.reads + 1, owner=owner
+            conversation_id, before=seq + 1, limit=options.read_limit + 1, owner=owner
         )
         if not page.messages or page.messages[0].seq != seq:
             raise NotFound(conversation_id, seq=seq)
         if page.messages[0].role != "user":
-            raise InvalidArgument(f"Message {seq} is not the user's; only the user's are edited.")
+            raise InvalidArgument(
+                f"Message {seq} is not the user's; only the user's messages can be edited."
+            )
+        # Newest first: the message itself, then those before it.
         earlier = page.messages[:0:-1]
-        return Beginning(
+        return TurnStart(
             tail.conversation,
             earlier,
             [message],
             truncate_after=seq - 1,
-            spent=turn_metadata.spent(tail.messages),
+            total_usage=turn_metadata.total_usage(tail.messages),
         )
 
-    return begin
+    return set_up
 
 
-def regenerating(store: AnyStore, terms: Terms, conversation_id: str, owner: str | None) -> Begin:
-    """The last message that was not the model's, in its place and that of the replies to it."""
+def regenerate_setup(
+    store: AnyStore, options: ChatOptions, conversation_id: str, owner: str | None
+) -> TurnSetup:
+    """Return the setup of a turn that replaces the replies to the last user or tool message.
 
-    def begin() -> Steps[Beginning | Replay]:
-        tail: Tail = yield lambda: store.tail(conversation_id, terms.reads, owner=owner)
-        check_free(terms, tail)
+    The message is stored again, with the metadata of the new turn.
+    """
+
+    def set_up() -> TurnSteps[TurnStart | Replay]:
+        tail: Tail = yield lambda: store.tail(conversation_id, options.read_limit, owner=owner)
+        check_no_turn_in_progress(options, tail)
         messages = tail.messages
         while messages and messages[-1].role not in ("user", "tool"):
             messages = messages[:-1]
@@ -115,59 +145,68 @@ def regenerating(store: AnyStore, terms: Terms, conversation_id: str, owner: str
             raise InvalidArgument("There is no message to reply to; send one.")
         *earlier, question = messages
         assert question.seq is not None
-        return Beginning(
+        return TurnStart(
             tail.conversation,
             earlier,
             [question],
             truncate_after=question.seq - 1,
-            spent=turn_metadata.spent(tail.messages),
+            total_usage=turn_metadata.total_usage(tail.messages),
         )
 
-    return begin
+    return set_up
 
 
-def check_free(terms: Terms, tail: Tail) -> None:
-    """Raise ``TurnInProgress`` where another turn holds the conversation."""
-    _check_over(terms, tail.conversation.id, turn_metadata.held_until(tail.messages))
+def check_no_turn_in_progress(options: ChatOptions, tail: Tail) -> None:
+    """Raise ``TurnInProgress`` if another turn has a lease on the conversation."""
+    _check_lease_ended(options, tail.conversation.id, turn_metadata.lease_end(tail.messages))
 
 
-def asked_before(
-    terms: Terms,
+def earlier_reply(
+    options: ChatOptions,
     conversation_id: str,
-    key: turn_metadata.Key,
+    key: turn_metadata.RequestKey,
     question: Message,
-    behind: list[Message],
+    following: list[Message],
 ) -> Replay | None:
-    """The reply to ``question``, which was asked with ``key``; None where it is to be tried again.
+    """Return the reply to ``question``, or None if its turn must be tried again.
 
-    Raises ``KeyReused`` and ``TurnInProgress``.
+    Raises ``KeyReused`` if ``key`` was used for a different request, and ``TurnInProgress`` if the
+    turn of the question is still running.
     """
-    if turn_metadata.digest_of(question) != key.digest:
+    if turn_metadata.stored_digest(question) != key.digest:
         raise KeyReused(
-            "The idempotency key was used for another message; use a new key for each message."
+            "The idempotency key was used for a different request; use a new key for each message."
         )
-    _check_over(terms, conversation_id, turn_metadata.holds_until(question, behind))
-    reply = turn_metadata.reply_to(question, behind)
+    _check_lease_ended(options, conversation_id, turn_metadata.lease_end_of(question, following))
+    reply = turn_metadata.reply_to(question, following)
     if reply is None or reply.extra.get("stop_reason") == "failed":
         return None
     return Replay(conversation_id, reply)
 
 
-def gone_on() -> KeyReused:
-    """Why a question that had no reply is not tried again: its place is no longer at the end."""
+def moved_on_error() -> KeyReused:
+    """Return the error for a turn without a reply that can no longer be tried again.
+
+    Its question is no longer at the end of the conversation.
+    """
     return KeyReused(
-        "The message with this idempotency key had no reply, and the conversation has gone on; "
-        "send it with a new key."
+        "The message with this idempotency key had no reply, and the conversation has moved on "
+        "since; send the message with a new key."
     )
 
 
-def seen(store: AnyStore, terms: Terms, asked: Asked) -> Steps[Tail | None]:
-    """The conversation's last messages, or None where the owner could start it."""
-    conversation_id, owner = asked.conversation_id, asked.owner
+def read_tail_if_any(
+    store: AnyStore, options: ChatOptions, request: TurnRequest
+) -> TurnSteps[Tail | None]:
+    """Return the conversation and its last messages, or None if it does not exist yet.
+
+    Raises ``NotFound`` if it belongs to another owner, or does not exist and no owner is given.
+    """
+    conversation_id, owner = request.conversation_id, request.owner
     if conversation_id is None:
         return None
     try:
-        tail: Tail = yield lambda: store.tail(conversation_id, terms.reads, owner=owner)
+        tail: Tail = yield lambda: store.tail(conversation_id, options.read_limit, owner=owner)
     except NotFound:
         if owner is None:
             raise
@@ -175,25 +214,25 @@ def seen(store: AnyStore, terms: Terms, asked: Asked) -> Steps[Tail | None]:
             yield lambda: store.get(conversation_id)
         except NotFound:
             return None
-        raise
+        raise  # it belongs to another owner
     return tail
 
 
-def _check_over(terms: Terms, conversation_id: str, until: int) -> None:
-    left = until - terms.clock()
-    if left > 0:
-        # Of a clock that is ahead, or a lease that was longer, no more than our own.
-        seconds = min(left / 1000, terms.lease.total_seconds())
+def _check_lease_ended(options: ChatOptions, conversation_id: str, lease_end: int) -> None:
+    remaining_ms = lease_end - options.clock()
+    if remaining_ms > 0:
+        # Cap the wait at our own lease: the other turn's clock may be ahead, or its lease longer.
+        seconds = min(remaining_ms / 1000, options.lease.total_seconds())
         raise TurnInProgress(conversation_id, retry_after=seconds)
 
 
-def _opened(store: AnyStore, terms: Terms, asked: Asked) -> Steps[Tail]:
-    """The conversation, started where there is none, and what was said in it before."""
-    conversation_id, owner = asked.conversation_id, asked.owner
-    title = asked.title or _title(asked.messages[-1].text)
+def _read_or_create(store: AnyStore, options: ChatOptions, request: TurnRequest) -> TurnSteps[Tail]:
+    """Return the conversation and its last messages; create it if it does not exist."""
+    conversation_id, owner = request.conversation_id, request.owner
+    title = request.title or _title_from(request.messages[-1].text)
     if conversation_id is not None:
         try:
-            tail: Tail = yield lambda: store.tail(conversation_id, terms.reads, owner=owner)
+            tail: Tail = yield lambda: store.tail(conversation_id, options.read_limit, owner=owner)
         except NotFound:
             if owner is None:
                 raise
@@ -202,20 +241,20 @@ def _opened(store: AnyStore, terms: Terms, asked: Asked) -> Steps[Tail]:
             if title and conversation.title is None and not conversation.message_count:
                 yield lambda: store.update(conversation.id, title=title, owner=owner)
             return tail
-    # What would be refused starts nothing.
-    terms.seen_by_model([], asked.messages)
-    encode_batch(asked.messages)
+    # Check the messages first: a request that is rejected must not create a conversation.
+    options.window_for([], request.messages)
+    encode_batch(request.messages)
     try:
-        started = yield lambda: store.create(conversation_id, owner=owner, title=title)
+        created = yield lambda: store.create(conversation_id, owner=owner, title=title)
     except AlreadyExists:
         assert conversation_id is not None
-        # Somebody else's, which raises NotFound here, or started by a rival just now.
-        tail = yield lambda: store.tail(conversation_id, terms.reads, owner=owner)
+        # A rival has just created it, or it belongs to another owner: then this raises NotFound.
+        tail = yield lambda: store.tail(conversation_id, options.read_limit, owner=owner)
         return tail
-    return Tail(started, [])
+    return Tail(created, [])
 
 
-def _title(text: str) -> str:
+def _title_from(text: str) -> str:
     line = " ".join(text.split())
     if len(line) <= TITLE_LENGTH:
         return line

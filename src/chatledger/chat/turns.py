@@ -1,26 +1,25 @@
-"""A turn: what is done in which order, and what is kept however it ends.
+"""A turn that is stored: the order of its steps, and what it stores in each outcome.
 
-Written once, for async and sync callers: it yields what is to be done (``effects``), and whoever
-drives it does that.
+Async and sync callers share this code: a turn yields ``effects``, and a runner performs them.
 """
 
 import logging
 from functools import partial
 
 from chatledger.chat import turn_metadata
-from chatledger.chat.effects import Ask, CallerGone, Hush, Turn
+from chatledger.chat.effects import CallerLeft, CallModel, StopModel, Turn
 from chatledger.chat.events import Reply, Started
-from chatledger.chat.lease import Holding
-from chatledger.chat.options import Terms, answerable
-from chatledger.chat.streaming import Timing, listen
+from chatledger.chat.lease import TurnLease
+from chatledger.chat.options import ChatOptions, checked_window
+from chatledger.chat.streaming import Deadlines, stream_reply
 from chatledger.chat.turn_setup import (
     AnyStore,
-    Begin,
-    Beginning,
     Replay,
-    Steps,
-    asked_before,
-    gone_on,
+    TurnSetup,
+    TurnStart,
+    TurnSteps,
+    earlier_reply,
+    moved_on_error,
 )
 from chatledger.conversations import Page, Tail
 from chatledger.errors import ChatledgerError, Conflict, InvalidArgument, KeyReused, NotFound
@@ -30,63 +29,64 @@ from chatledger.windows import valid_for_models
 
 logger = logging.getLogger("chatledger.chat")
 
-RIVALS = 20
-"""How many writers may be first, one after the other, before a turn gives up."""
+MAX_ATTEMPTS = 20
+"""The number of attempts to store the question before a turn gives up to its rivals."""
 
-FAR = 200
-"""How many messages may lie between a question and its reply for a used key to find that."""
+MAX_REPLY_DISTANCE = 200
+"""The number of messages that are searched for the reply if an idempotency key is used again."""
 
 
-class KeptTurn:
-    """One turn that is kept."""
+class SavedTurn:
+    """One turn that is stored."""
 
     def __init__(
         self,
         store: AnyStore,
-        terms: Terms,
-        begin: Begin,
+        options: ChatOptions,
+        set_up: TurnSetup,
         *,
         model: str,
         owner: str | None,
         system_prompt: str | None = None,
-        key: turn_metadata.Key | None = None,
+        key: turn_metadata.RequestKey | None = None,
     ) -> None:
         self._store = store
-        self._terms = terms
-        self._begin = begin
+        self._options = options
+        self._set_up = set_up
         self._model = model
         self._owner = owner
         self._system_prompt = system_prompt
         self._key = key
-        self._held = Holding(store, terms, owner=owner, key=key)
+        self._lease = TurnLease(store, options, owner=owner, key=key)
 
     def steps(self) -> Turn:
-        timing = Timing(self._terms)
+        deadlines = Deadlines(self._options)
         try:
-            begun = yield from self._hold()
-        except CallerGone:
-            yield from self._held.abandon()
+            start = yield from self._acquire_lease()
+        except CallerLeft:
+            yield from self._lease.abandon()
             raise
-        if isinstance(begun, Replay):
-            yield from _replayed(begun)
+        if isinstance(start, Replay):
+            yield from _replay_events(start)
             return
-        said: list[str] = []
+        pieces: list[str] = []
         failure: Exception | None = None
         try:
-            yield Started(self._held.id)
-            if self._asks_late:
-                yield from self._ask(begun)
-            finished = yield from listen(said, timing, self._held.renew)
-        except CallerGone as gone:
-            finished, failure = Finished("stopped"), gone
+            yield Started(self._lease.conversation_id)
+            if self._is_question_stored_first:
+                yield from self._call_model(start)
+            finished = yield from stream_reply(pieces, deadlines, self._lease.renew)
+        except CallerLeft as left:
+            finished, failure = Finished("stopped"), left
         except Exception as error:
             finished, failure = Finished("failed"), error
-        yield Hush()
+        yield StopModel()
         try:
-            yield from self._keep(Reply(self._held.id, "".join(said), finished))
+            reply = Reply(self._lease.conversation_id, "".join(pieces), finished)
+            yield from self._save_reply(reply)
         except ChatledgerError as error:
-            if isinstance(error, InvalidArgument):  # what the model said is nothing that is stored
-                yield from self._held.release("failed")
+            if isinstance(error, InvalidArgument):  # the reply cannot be stored
+                yield from self._lease.release("failed")
             if failure is None:
                 raise
         if failure is not None:
@@ -94,85 +94,100 @@ class KeptTurn:
         yield finished
 
     @property
-    def _asks_late(self) -> bool:
-        """Whether the model is asked only once the question is stored, not while it is.
+    def _is_question_stored_first(self) -> bool:
+        """True if the question is stored before the model is called, not at the same time.
 
-        Hooks may take long, and with a key it must be known first that it was not used before.
+        Hooks run in between and may take long, and with a key the turn must first know that the key
+        is new.
         """
-        return bool(self._terms.hooks) or self._key is not None
+        return bool(self._options.hooks) or self._key is not None
 
-    def _hold(self) -> Steps[Beginning | Replay]:
-        """The question is stored, and the conversation held for its turn."""
-        changed: ChatledgerError | None = None
-        for _ in range(RIVALS):
-            begun = yield from self._begin()
-            if isinstance(begun, Replay):
-                return begun
-            if self._asks_late:
-                self._terms.seen_by_model(begun.earlier, begun.question)
+    def _acquire_lease(self) -> TurnSteps[TurnStart | Replay]:
+        """Store the question with the turn's lease; set the turn up again after each lost race."""
+        lost_race: ChatledgerError | None = None
+        for _ in range(MAX_ATTEMPTS):
+            start = yield from self._set_up()
+            if isinstance(start, Replay):
+                return start
+            if self._is_question_stored_first:
+                self._options.window_for(start.earlier, start.messages)  # raises if not valid
             else:
-                yield from self._ask(begun)
+                yield from self._call_model(start)
             try:
-                yield from self._held.begin(begun)
-                if self._key is None or begun.at is not None:
-                    return begun
-                return (yield from self._first_with_key(self._key, begun))
+                yield from self._lease.acquire(start)
+                if self._key is None or start.question_seq is not None:
+                    return start
+                return (yield from self._start_or_replay(self._key, start))
             except (Conflict, NotFound) as error:
-                changed = error
-                yield Hush()
-        assert changed is not None
-        raise changed
+                lost_race = error
+                yield StopModel()
+        assert lost_race is not None
+        raise lost_race
 
-    def _first_with_key(
-        self, key: turn_metadata.Key, begun: Beginning
-    ) -> Steps[Beginning | Replay]:
-        """``begun``, where this turn is the first with its key; else the reply of that one."""
-        messages = yield from self._from_question(begun)
-        n = turn_metadata.asked_with(key, messages)
+    def _start_or_replay(
+        self, key: turn_metadata.RequestKey, start: TurnStart
+    ) -> TurnSteps[TurnStart | Replay]:
+        """Return ``start`` if this turn is the first with its key, else the earlier turn's reply.
+
+        An append with a key that was used before stores nothing and reports the earlier seq.
+        """
+        messages = yield from self._messages_from_question(start)
+        n = turn_metadata.question_index_with_key(key, messages)
         if n is None:
-            raise KeyReused("The reply to the message with this idempotency key has been removed.")
-        question, behind = messages[n], messages[n + 1 :]
-        if turn_metadata.are_of_one_turn(question, self._held.question):
-            return begun
-        found = asked_before(self._terms, self._held.id, key, question, behind)
-        if found is None:
-            raise gone_on()
-        return found
+            raise KeyReused(
+                "The message with this idempotency key has been removed; send it with a new key."
+            )
+        question, following = messages[n], messages[n + 1 :]
+        if turn_metadata.is_same_turn(question, self._lease.question):
+            return start
+        replay = earlier_reply(self._options, self._lease.conversation_id, key, question, following)
+        if replay is None:
+            raise moved_on_error()
+        return replay
 
-    def _from_question(self, begun: Beginning) -> Steps[list[Message]]:
-        """The messages from where the question with the key was stored, by this turn or before."""
-        id, seq = self._held.id, self._held.seq
-        if seq > begun.conversation.revision:  # just now: it is among the last
-            tail: Tail = yield partial(self._store.tail, id, 4, owner=self._owner)
+    def _messages_from_question(self, start: TurnStart) -> TurnSteps[list[Message]]:
+        """Return the question with the key and the messages after it, whichever turn stored it."""
+        conversation_id, seq = self._lease.conversation_id, self._lease.question_seq
+        if seq > start.conversation.revision:  # just stored, so it is among the last messages
+            tail: Tail = yield partial(self._store.tail, conversation_id, 4, owner=self._owner)
             if any(message.seq == seq for message in tail.messages):
                 return tail.messages
         page: Page = yield partial(
-            self._store.page, id, after=seq - 1, limit=FAR, owner=self._owner
+            self._store.page,
+            conversation_id,
+            after=seq - 1,
+            limit=MAX_REPLY_DISTANCE,
+            owner=self._owner,
         )
         return page.messages
 
-    def _ask(self, begun: Beginning) -> Steps[None]:
-        window = self._terms.seen_by_model(begun.earlier, begun.question)
-        for hook in self._terms.hooks:
-            window = answerable(valid_for_models((yield partial(hook.before_model, window))))
-        yield Ask(window, self._terms.prompt(self._system_prompt))
+    def _call_model(self, start: TurnStart) -> TurnSteps[None]:
+        window = self._options.window_for(start.earlier, start.messages)
+        for hook in self._options.hooks:
+            window = checked_window(valid_for_models((yield partial(hook.before_model, window))))
+        yield CallModel(window, self._options.system_prompt_for(self._system_prompt))
 
-    def _keep(self, reply: Reply) -> Steps[None]:
-        """What there is of a reply is stored; where nothing is, the conversation is free again."""
+    def _save_reply(self, reply: Reply) -> TurnSteps[None]:
+        """Store the reply received so far, or only end the lease if there is none."""
         if not reply.text and reply.finished.stop_reason in ("stopped", "failed"):
-            yield from self._held.release(reply.finished.stop_reason)
+            yield from self._lease.release(reply.finished.stop_reason)
             return
-        if not (yield from self._held.keep(reply, self._model)):
+        if not (yield from self._lease.save_reply(reply, self._model)):
             return
-        for hook in self._terms.hooks:
+        for hook in self._options.hooks:
             try:
                 yield partial(hook.after_reply, reply)
-            except Exception as error:  # its text may hold a message
-                logger.error("after_reply of %s: %s", type(hook).__name__, type(error).__name__)
+            except Exception as error:
+                # Log the type alone: the error's text may quote a message.
+                logger.error(
+                    "The hook %s failed in after_reply: %s",
+                    type(hook).__name__,
+                    type(error).__name__,
+                )
 
 
-def _replayed(replay: Replay) -> Turn:
+def _replay_events(replay: Replay) -> Turn:
     yield Started(replay.conversation_id)
     if replay.reply.text:
         yield replay.reply.text
-    yield turn_metadata.finished(replay.reply)
+    yield turn_metadata.finished_event(replay.reply)

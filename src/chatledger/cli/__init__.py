@@ -1,14 +1,14 @@
-"""The command ``chatledger``."""
+"""The command line ``chatledger``."""
 
 import sys
 
+from chatledger.extras import missing_package_error
+
 
 def main() -> None:
-    """Run the command line that this process was started with."""
+    """Run the command that this process was started with."""
     try:
         from chatledger.cli.commands import app
     except ModuleNotFoundError as missing:
-        sys.exit(
-            f"The command needs {missing.name}; install it with pip install 'chatledger[server]'."
-        )
+        sys.exit(missing_package_error("The command", missing, "server"))
     app()

@@ -1,16 +1,18 @@
-"""What ``chatledger`` can be told to do."""
+"""The commands of ``chatledger``."""
 
+import sys
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
 from chatledger.errors import ChatledgerError
+from chatledger.extras import missing_package_error
 
 app = typer.Typer(
     help="Durable, ordered memory for AI applications.",
     no_args_is_help=True,
-    # Its tracebacks show the values of variables, messages among them.
+    # Typer's own tracebacks show the values of local variables, which may be messages.
     pretty_exceptions_enable=False,
 )
 
@@ -18,7 +20,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def chatledger(
     show_version: Annotated[
-        bool, typer.Option("--version", help="Print the version and end.", is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
     ] = False,
 ) -> None:
     if show_version:
@@ -32,16 +34,18 @@ def serve(
         bool,
         typer.Option(
             "--allow-unauthenticated",
-            help="Listen at an address that is not loopback, though anyone who reaches it can "
-            "read and write every conversation.",
+            help="Listen on an address other than loopback without sign-in. Anyone who reaches it "
+            "can read and write every conversation.",
         ),
     ] = False,
 ) -> None:
-    """Serve the chatbot API and its page; CHATLEDGER_* variables say how (see the README)."""
-    from chatledger.cli.serving import serve
-
+    """Serve the chatbot API and its page, configured by CHATLEDGER_* variables (see the README)."""
     try:
-        serve(allow_unauthenticated=allow_unauthenticated)
+        from chatledger.cli.serving import run_server
+    except ModuleNotFoundError as missing:
+        sys.exit(missing_package_error("The server", missing, "server"))
+    try:
+        run_server(allow_unauthenticated=allow_unauthenticated)
     except ChatledgerError as error:
         typer.echo(error, err=True)
         raise typer.Exit(1) from None

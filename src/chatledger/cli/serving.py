@@ -1,12 +1,10 @@
-"""``chatledger serve``: the API in one process, from its settings to its end."""
+"""The server of ``chatledger serve``: the API in one process, from its settings to its shutdown."""
 
 import asyncio
-import ipaddress
 import signal
 import socket
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING
 
 import typer
 import uvicorn
@@ -14,49 +12,50 @@ import uvicorn
 from chatledger.chat import Chat
 from chatledger.errors import ChatledgerError, InvalidArgument, StoreMismatch
 from chatledger.http.fastapi import create_app
-from chatledger.http.opening import open_sign_in
+from chatledger.http.loopback import LOOPBACK_HOSTS, is_loopback
+from chatledger.http.sign_in import SignIn, open_sign_in
 from chatledger.models import Models, open_model
 from chatledger.settings import Settings, read_settings
 from chatledger.stores.contract import AsyncStore
 from chatledger.stores.urls import open_async_store
 from chatledger.windows import last
 
-if TYPE_CHECKING:  # its library comes with an extra
-    from chatledger.http.auth import SignIn
-
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
-SECONDS_TO_CHECK = 3
-SECONDS_TO_END = 3
-"""How long replies that are under way may go on once the server is told to end."""
+STORE_CHECK_SECONDS = 3
+"""The seconds by which the check of the store may delay the start."""
+SHUTDOWN_SECONDS = 3
+"""The seconds that replies in progress may continue once the server is told to stop."""
 
 
-def serve(*, allow_unauthenticated: bool) -> None:
-    """Serve until a signal ends it. Raises ``ChatledgerError``, whose text says what is wrong."""
+def run_server(*, allow_unauthenticated: bool) -> None:
+    """Run the server until a signal stops it.
+
+    Raises ``ChatledgerError`` if it cannot start; the text says what is wrong.
+    """
     settings = read_settings()
     sign_in = open_sign_in(settings)
-    loopback = _is_loopback(settings.host)
-    if not (loopback or sign_in or allow_unauthenticated):
+    on_loopback = is_loopback(settings.host)
+    if not (on_loopback or sign_in or allow_unauthenticated):
         raise InvalidArgument(
-            f"CHATLEDGER_HOST is {settings.host!r}, which is no loopback address, and nobody signs "
-            "in here: whoever reaches it could read every conversation. Use 127.0.0.1, let users "
-            "sign in with CHATLEDGER_AUTH, or add --allow-unauthenticated."
+            f"CHATLEDGER_HOST is {settings.host!r}, which is not a loopback address, and without "
+            "sign-in anyone who reaches the server can read every conversation. Use 127.0.0.1, "
+            "turn on sign-in with CHATLEDGER_AUTH, or add --allow-unauthenticated."
         )
-    with _listening(settings) as listener:
-        asyncio.run(_serve(settings, listener, sign_in, loopback=loopback))
+    with _open_listener(settings) as listener:
+        asyncio.run(_serve(settings, listener, sign_in, on_loopback=on_loopback))
 
 
 async def _serve(
-    settings: Settings, listener: socket.socket, sign_in: "SignIn | None", *, loopback: bool
+    settings: Settings, listener: socket.socket, sign_in: SignIn | None, *, on_loopback: bool
 ) -> None:
     store = open_async_store(settings.store, expire_after=settings.expire_after)
     models = Models(
         [settings.model, *settings.models],
         open=partial(open_model, offline_pace=settings.offline_pace),
     )
-    async with AsyncExitStack() as ends:
-        await ends.enter_async_context(store)
-        await _check(store)
-        ends.push_async_callback(models.close)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(store)
+        await _check_store(store)
+        stack.push_async_callback(models.close)
         chat = Chat(
             store,
             models.get(),
@@ -65,36 +64,38 @@ async def _serve(
             lease=settings.lease,
             time_limit=settings.time_limit,
         )
-        hosts = LOOPBACK_NAMES | {settings.host.lower()} if loopback else None
+        hosts = LOOPBACK_HOSTS | {settings.host.lower()} if on_loopback else None
         server = uvicorn.Server(
             uvicorn.Config(
                 create_app(
                     chat, models, hosts=hosts, sign_in=sign_in, allow_origin=settings.allow_origin
                 ),
                 log_level="warning",
-                timeout_graceful_shutdown=SECONDS_TO_END,
+                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             )
         )
-        # From now on, not from when the server has started; and not the default once it has ended,
-        # when it raises the signal again, or the store would not be closed.
+        # Uvicorn installs its own signal handlers only once it has started, and raises the signal
+        # again after it has stopped. These handlers make an earlier signal stop it cleanly, and let
+        # this function close the store after the signal is raised again.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, server.handle_exit)
-        typer.echo(f"Chatledger is at {_address(settings.host, listener)} (Ctrl-C ends it)")
+        typer.echo(f"Chatledger is running at {_url(settings.host, listener)} (Ctrl-C stops it)")
         await server.serve(sockets=[listener])
-        # Turns that it cut off keep what was said so far.
-        cut_off = asyncio.all_tasks() - {asyncio.current_task()}
-        if cut_off:
-            await asyncio.wait(cut_off, timeout=SECONDS_TO_END)
+        # Turns that uvicorn cancelled still have to save the reply so far.
+        cancelled = asyncio.all_tasks() - {asyncio.current_task()}
+        if cancelled:
+            await asyncio.wait(cancelled, timeout=SHUTDOWN_SECONDS)
         await chat.close()
 
 
-async def _check(store: AsyncStore) -> None:
-    """Raise what is wrong with the place of the store, of which users would hear only that it is.
+async def _check_store(store: AsyncStore) -> None:
+    """Raise ``InvalidArgument`` or ``StoreMismatch`` if the store is misconfigured.
 
-    What may pass, such as a table that does not answer, is left to them.
+    Clients would get no details of such an error. Errors that may be temporary are ignored here:
+    each request that meets one reports it.
     """
     try:
-        async with asyncio.timeout(SECONDS_TO_CHECK):
+        async with asyncio.timeout(STORE_CHECK_SECONDS):
             await store.get("health")
     except (InvalidArgument, StoreMismatch):
         raise
@@ -102,8 +103,8 @@ async def _check(store: AsyncStore) -> None:
         pass
 
 
-def _listening(settings: Settings) -> socket.socket:
-    # Here and not in the server, so that a port that is taken is said in a sentence.
+def _open_listener(settings: Settings) -> socket.socket:
+    # Opened here and not by uvicorn, so that the error is clear if the port is in use.
     try:
         host = "127.0.0.1" if settings.host == "localhost" else settings.host
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -111,7 +112,8 @@ def _listening(settings: Settings) -> socket.socket:
         )[0]
     except (OSError, UnicodeError):
         raise InvalidArgument(
-            f"CHATLEDGER_HOST is {settings.host!r}, which is no address or name known here."
+            f"CHATLEDGER_HOST is {settings.host!r}, which is neither an address nor a known host "
+            "name; use 127.0.0.1."
         ) from None
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -121,21 +123,12 @@ def _listening(settings: Settings) -> socket.socket:
     except OSError as failed:
         listener.close()
         raise InvalidArgument(
-            f"Port {settings.port} at {settings.host} cannot be had ({failed.strerror}); "
-            "choose another with CHATLEDGER_PORT."
+            f"Cannot listen on port {settings.port} of {settings.host} ({failed.strerror}); "
+            "choose another port with CHATLEDGER_PORT."
         ) from None
     return listener
 
 
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def _address(host: str, listener: socket.socket) -> str:
+def _url(host: str, listener: socket.socket) -> str:
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{listener.getsockname()[1]}"

@@ -1,7 +1,7 @@
-"""One conversation, brought over and compared.
+"""Steps that copy one conversation and compare it with the original.
 
-This only says which operations come one after the other: it yields them, not yet called, and is
-sent their answers, or thrown their errors.
+The steps yield the operations of both stores without calling them, and receive their results or
+errors.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -10,167 +10,182 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from chatledger.conversations import Conversation
-from chatledger.copying.progress import Tally
+from chatledger.copying.progress import ProgressReporter
 from chatledger.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
-from chatledger.messages import Message, encode
+from chatledger.messages import Message, encode, seq_of
 from chatledger.sansio import Steps
 from chatledger.stores.contract import Store
 
-FIRST_PAGE = 16
+FIRST_PAGE_MESSAGES = 16
 PAGE_MESSAGES = 256
 PAGE_CHARACTERS = 4 * 1024 * 1024
-"""What is read, or restored, at once, about; at the least one message."""
-TRIES = 5
-"""How often a conversation is begun again that changed while it was copied."""
+"""Approximate limit on what is read, or restored, at once; a single message may exceed it."""
+COPY_TRIES = 5
+"""The most attempts to copy a conversation that changes meanwhile."""
+_COMPARED_FIELDS = (
+    "revision",
+    "message_count",
+    "owner",
+    "title",
+    "metadata",
+    "created_at",
+    "updated_at",
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Differs(Exception):
-    """The target holds something else; the text says what."""
+class TargetDiffers(Exception):
+    """The target has other content than the source; the message says what differs."""
 
 
-def ask(operation: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> Steps[T]:
-    answer: T = yield partial(operation, *arguments, **options)
-    return answer
+def call(operation: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> Steps[T]:
+    """Call an operation of a store and return its result."""
+    result: T = yield partial(operation, *arguments, **options)
+    return result
 
 
 @dataclass(frozen=True, slots=True)
-class One:
-    """One conversation, here and there."""
+class ConversationCopy:
+    """One conversation, in the source and in the target."""
 
     source: Store
     target: Store
     id: str
     owner: str | None
-    tally: Tally
+    reporter: ProgressReporter
 
-    def original(self) -> Steps[Conversation | None]:
-        return (yield from _found(ask(self.source.get, self.id, owner=self.owner)))
+    def read_original(self) -> Steps[Conversation | None]:
+        return (yield from _none_if_missing(call(self.source.get, self.id, owner=self.owner)))
 
-    def arrived(self) -> Steps[Conversation | None]:
-        return (yield from _found(ask(self.target.get, self.id)))
+    def read_copy(self) -> Steps[Conversation | None]:
+        return (yield from _none_if_missing(call(self.target.get, self.id)))
 
 
-def _found(asking: Steps[T]) -> Steps[T | None]:
+def _none_if_missing(steps: Steps[T]) -> Steps[T | None]:
     try:
-        return (yield from asking)
+        return (yield from steps)
     except NotFound:
         return None
 
 
-def settled(one: One) -> Steps[bool]:
-    """Bring the conversation over, until neither side changes meanwhile.
+def copy_until_stable(copy: ConversationCopy) -> Steps[bool]:
+    """Copy a conversation, again if either side changed meanwhile.
 
-    False: it ended in the source. Raises ``Differs``.
+    Returns False if the conversation no longer exists in the source.
+
+    Raises:
+        TargetDiffers: The target has other content.
     """
     why = ""
-    for _ in range(TRIES):
-        original = yield from one.original()
+    for _ in range(COPY_TRIES):
+        original = yield from copy.read_original()
         if original is None:
             return False
-        there = yield from one.arrived()
+        copied = yield from copy.read_copy()
         try:
-            yield from _bring(one, original, there)
+            yield from _copy_once(copy, original, copied)
             return True
-        except (Differs, Conflict, AlreadyExists, NotFound) as failed:
+        except (TargetDiffers, Conflict, AlreadyExists, NotFound) as failed:
             why = str(failed)
-        except InvalidArgument as refused:
-            raise Differs(str(refused)) from refused
-        if (yield from one.original()) == original and (yield from one.arrived()) == there:
+        except InvalidArgument as invalid:
+            raise TargetDiffers(str(invalid)) from invalid
+        original_now = yield from copy.read_original()
+        if original_now == original and (yield from copy.read_copy()) == copied:
             break
-    raise Differs(why)
+    raise TargetDiffers(why)
 
 
-def _bring(one: One, original: Conversation, there: Conversation | None) -> Steps[None]:
-    """Bring what is missing there of the conversation as it stood, and compare all of it."""
+def _copy_once(
+    copy: ConversationCopy, original: Conversation, copied: Conversation | None
+) -> Steps[None]:
+    """Copy the messages and the description that the target lacks, and compare everything."""
     revision = 0
-    if there is not None:
-        revision = there.revision
-        _check_same(original, there, ("owner", "created_at"))
+    if copied is not None:
+        revision = copied.revision
+        _check_same(original, copied, ("owner", "created_at"))
         if revision > original.revision:
-            raise Differs(
+            raise TargetDiffers(
                 f"in the target it is at revision {revision}, ahead of the source's "
                 f"{original.revision}"
             )
-        yield from _compare(one, after=0, until=revision)
-        described = (original.title, original.metadata)
-        if (there.title, there.metadata) != described:
-            yield from ask(
-                one.target.update,
-                one.id,
+        yield from _compare(copy, after=0, until=revision)
+        if (copied.title, copied.metadata) != (original.title, original.metadata):
+            yield from call(
+                copy.target.update,
+                copy.id,
                 title=original.title or "",
                 metadata=original.metadata,
                 revision=revision,
             )
     if revision < original.revision:
-        yield from _restore(one, original, revision)
-        yield from _compare(one, after=revision, until=original.revision)
-    # Last: what moved meanwhile is seen here.
-    now, there = (yield from one.original()), (yield from one.arrived())
-    if now is None or there is None:
-        raise Differs("it was deleted while it was copied")
-    _check_same(now, there, _KEPT if now.expires_at is None else (*_KEPT, "expires_at"))
+        yield from _restore(copy, original, revision)
+        yield from _compare(copy, after=revision, until=original.revision)
+    # This comes last to detect changes during the copy.
+    original_now = yield from copy.read_original()
+    copied_now = yield from copy.read_copy()
+    if original_now is None or copied_now is None:
+        raise TargetDiffers("it was deleted while it was copied")
+    fields: tuple[str, ...] = _COMPARED_FIELDS
+    if original_now.expires_at is not None:
+        fields += ("expires_at",)
+    _check_same(original_now, copied_now, fields)
 
 
-_KEPT = ("revision", "message_count", "owner", "title", "metadata", "created_at", "updated_at")
-
-
-def _check_same(original: Conversation, there: Conversation, names: Sequence[str]) -> None:
+def _check_same(original: Conversation, copied: Conversation, names: Sequence[str]) -> None:
     for name in names:
-        ours, theirs = getattr(original, name), getattr(there, name)
-        if ours != theirs:
-            # No titles and no names of users: this may end in a log.
-            raise Differs(f"its {name} differs in the target")
+        if getattr(original, name) != getattr(copied, name):
+            # Name no title, owner or metadata: the sentence may end up in a log.
+            raise TargetDiffers(f"its {name} differs in the target")
 
 
-def _restore(one: One, original: Conversation, after: int) -> Steps[None]:
-    """Put what lies behind ``after`` into the target, page by page.
+def _restore(copy: ConversationCopy, original: Conversation, after: int) -> Steps[None]:
+    """Restore the messages after ``after`` in the target, page by page.
 
-    A page of the source is of one moment; what changes in between, the comparison finds.
+    Each page of the source is consistent. Changes between two pages are found by ``_compare``.
     """
-    limit = FIRST_PAGE
-    seq: int | None = after
-    standing = after
-    while seq is not None:
-        page = yield from ask(
-            one.source.page,
-            one.id,
-            after=seq,
+    limit = FIRST_PAGE_MESSAGES
+    next_after: int | None = after
+    revision = after  # of the target
+    while next_after is not None:
+        page = yield from call(
+            copy.source.page,
+            copy.id,
+            after=next_after,
             before=original.revision + 1,
             limit=limit,
-            owner=one.owner,
+            owner=copy.owner,
         )
         sizes = [len(encode(message)) for message in page.messages]
         limit = _next_limit(limit, sizes)
         runs = list(_runs(page.messages, sizes))
-        # A gap behind a run goes along with it: one write less.
-        ends = [_seq(following[0]) - 1 for following in runs[1:]]
+        # A run is restored together with the gap after it, which saves a write.
+        ends = [seq_of(following[0]) - 1 for following in runs[1:]]
         if runs:
-            ends.append(original.revision if page.next is None else _seq(runs[-1][-1]))
+            ends.append(original.revision if page.next is None else seq_of(runs[-1][-1]))
         for messages, end in zip(runs, ends, strict=True):
-            first = _seq(messages[0])
-            if first > standing + 1:
-                gap = replace(original, revision=first - 1)
-                yield from ask(one.target.restore, gap, (), after=standing)
-            stretch = replace(original, revision=end)
-            yield from ask(one.target.restore, stretch, messages, after=first - 1)
-            standing = end
-            one.tally.copied.messages += len(messages)
-            one.tally.tell(one.id)
-        seq = page.next
-    if standing < original.revision:
-        yield from ask(one.target.restore, original, (), after=standing)
+            first = seq_of(messages[0])
+            if first > revision + 1:
+                up_to_gap = replace(original, revision=first - 1)
+                yield from call(copy.target.restore, up_to_gap, (), after=revision)
+            up_to_end = replace(original, revision=end)
+            yield from call(copy.target.restore, up_to_end, messages, after=first - 1)
+            revision = end
+            copy.reporter.copied.messages += len(messages)
+            copy.reporter.report(copy.id)
+        next_after = page.next
+    if revision < original.revision:
+        yield from call(copy.target.restore, original, (), after=revision)
 
 
 def _runs(messages: Sequence[Message], sizes: Sequence[int]) -> Generator[list[Message]]:
-    """The messages in stretches without a gap, and of no more than a page's characters."""
+    """Split the messages into runs of consecutive seqs, each of at most ``PAGE_CHARACTERS``."""
     run: list[Message] = []
     characters = 0
     for message, size in zip(messages, sizes, strict=True):
-        gap = run and _seq(message) != _seq(run[-1]) + 1
-        if gap or (run and characters + size > PAGE_CHARACTERS):
+        is_gap = run and seq_of(message) != seq_of(run[-1]) + 1
+        if is_gap or (run and characters + size > PAGE_CHARACTERS):
             yield run
             run, characters = [], 0
         run.append(message)
@@ -179,37 +194,34 @@ def _runs(messages: Sequence[Message], sizes: Sequence[int]) -> Generator[list[M
         yield run
 
 
-def _compare(one: One, *, after: int, until: int) -> Steps[None]:
-    """Raise ``Differs`` unless both hold the same messages behind ``after`` up to ``until``."""
-    limit = FIRST_PAGE
+def _compare(copy: ConversationCopy, *, after: int, until: int) -> Steps[None]:
+    """Raise ``TargetDiffers`` unless both have the same messages from ``after`` up to ``until``."""
+    limit = FIRST_PAGE_MESSAGES
     while True:
-        ours = yield from ask(
-            one.source.page, one.id, after=after, before=until + 1, limit=limit, owner=one.owner
+        source_page = yield from call(
+            copy.source.page, copy.id, after=after, before=until + 1, limit=limit, owner=copy.owner
         )
-        theirs = yield from ask(one.target.page, one.id, after=after, before=until + 1, limit=limit)
-        # As they are kept: == takes 1 for 1.0, and leaves the seq out.
-        here = [(_seq(message), encode(message)) for message in ours.messages]
-        there = [(_seq(message), encode(message)) for message in theirs.messages]
-        common = min(len(here), len(there))
-        for mine, other in zip(here, there, strict=False):
-            if mine != other:
-                raise Differs(f"message {min(mine[0], other[0])} differs in the target")
-        if len(here) > common and theirs.next is None:
-            raise Differs(f"message {here[common][0]} is missing in the target")
-        if len(there) > common and ours.next is None:
-            raise Differs(f"message {there[common][0]} of the target is not in the source")
-        if ours.next is None and theirs.next is None:
+        target_page = yield from call(
+            copy.target.page, copy.id, after=after, before=until + 1, limit=limit
+        )
+        # Compared as JSON, because == takes 1 for 1.0 and ignores the seq.
+        originals = [(seq_of(message), encode(message)) for message in source_page.messages]
+        copies = [(seq_of(message), encode(message)) for message in target_page.messages]
+        common = min(len(originals), len(copies))
+        for one, other in zip(originals, copies, strict=False):
+            if one != other:
+                raise TargetDiffers(f"message {min(one[0], other[0])} differs in the target")
+        if len(originals) > common and target_page.next is None:
+            raise TargetDiffers(f"message {originals[common][0]} is missing in the target")
+        if len(copies) > common and source_page.next is None:
+            raise TargetDiffers(f"message {copies[common][0]} of the target is not in the source")
+        if source_page.next is None and target_page.next is None:
             return
         if common:
-            after = here[common - 1][0]
-        limit = _next_limit(limit, [len(text) for _, text in here])
+            after = originals[common - 1][0]
+        limit = _next_limit(limit, [len(text) for _, text in originals])
 
 
 def _next_limit(limit: int, sizes: Sequence[int]) -> int:
-    """How many messages to read next: more, while they are short."""
+    """Return how many messages to read next: twice as many, while they are short enough."""
     return max(1, min(2 * limit, PAGE_MESSAGES, PAGE_CHARACTERS // max(sizes, default=1)))
-
-
-def _seq(message: Message) -> int:
-    assert message.seq is not None  # it was read
-    return message.seq

@@ -1,4 +1,4 @@
-"""What a copy did so far."""
+"""Progress and result of a copy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,17 +7,27 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a copy is: conversations it is through with, messages it has brought over."""
+    """Progress of a copy.
+
+    Attributes:
+        conversations: Conversations that are done.
+        messages: Messages that were copied.
+        conversation_id: The conversation that was being copied.
+    """
 
     conversations: int
     messages: int
     conversation_id: str
-    """The one it is at."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A conversation that does not stand in the target as it does in the source, and why."""
+    """A conversation that is not the same in the target as in the source.
+
+    Attributes:
+        conversation_id: Its id.
+        why: The reason, without any message text.
+    """
 
     conversation_id: str
     why: str
@@ -25,23 +35,28 @@ class Mismatch:
 
 @dataclass(slots=True)
 class Copied:
-    """What a copy did.
+    """Result of a copy.
 
-    ``conversations`` is how many stand in the target as in the source, be it from this run or from
-    one before; ``messages`` how many this run brought over. What is in ``mismatches`` needs
-    somebody to look at it.
+    Attributes:
+        conversations: Conversations that are now the same in the target as in the source, whether
+            this run or an earlier one copied them.
+        messages: Messages that this run copied.
+        mismatches: Conversations that were not copied and need attention.
+        extra: Ids of conversations that the target has and the source does not; with
+            ``delete_extra`` they are deleted from the target.
     """
 
     conversations: int = 0
     messages: int = 0
     mismatches: list[Mismatch] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
 
 
-Tell: TypeAlias = Callable[[Progress], object]
+OnProgress: TypeAlias = Callable[[Progress], object]
 
 
-class NotTold(Exception):
-    """Whoever is told of the progress raised an error, which says nothing of a conversation."""
+class ProgressCallbackFailed(Exception):
+    """The caller's progress callback raised ``error``, which is unrelated to the copy."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -49,23 +64,27 @@ class NotTold(Exception):
 
 
 @dataclass(slots=True)
-class Tally:
-    """What was done so far, for whoever wants to be told."""
+class ProgressReporter:
+    """Counts what was copied and calls the caller's progress callback."""
 
-    progress: Tell | None
+    on_progress: OnProgress | None
     copied: Copied = field(default_factory=Copied)
-    through: int = 0
+    conversations_done: int = 0
 
-    def tell(self, conversation_id: str) -> None:
-        """Raises ``NotTold`` from what the caller's function raised."""
-        if self.progress is None:
+    def report(self, conversation_id: str) -> None:
+        """Call the progress callback.
+
+        Raises:
+            ProgressCallbackFailed: The callback raised an error.
+        """
+        if self.on_progress is None:
             return
-        now = Progress(
-            conversations=self.through,
+        progress = Progress(
+            conversations=self.conversations_done,
             messages=self.copied.messages,
             conversation_id=conversation_id,
         )
         try:
-            self.progress(now)
+            self.on_progress(progress)
         except Exception as error:
-            raise NotTold(error) from error
+            raise ProgressCallbackFailed(error) from error

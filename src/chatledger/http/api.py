@@ -1,4 +1,7 @@
-"""What requests hold, without a framework; ``answers`` and ``refusals`` are what they get."""
+"""Request parsing for all web frameworks: bodies, queries, headers and their limits.
+
+Response bodies are built in ``responses`` and error bodies in ``errors``.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,49 +11,56 @@ from msgspec import Meta, Struct, ValidationError, convert
 from msgspec.structs import fields as fields_of
 
 from chatledger.conversations import (
-    ID_BYTES,
-    TITLE_CHARACTERS,
+    MAX_ID_BYTES,
+    MAX_TITLE_CHARACTERS,
     check_id,
     check_idempotency_key,
     check_number,
 )
 from chatledger.errors import InvalidArgument
-from chatledger.http.errors import Refused
+from chatledger.http.errors import ApiError
 from chatledger.json_values import checked_text
 
-MESSAGE_CHARACTERS = 32_000
-"""The longest message and system prompt that are taken."""
-BODY_BYTES = 256 * 1024
-"""The longest body that is read."""
-LIMIT = 100
-"""The most conversations or messages that one answer holds."""
+MAX_MESSAGE_CHARACTERS = 32_000
+"""The longest message or system prompt that a request may contain."""
+MAX_BODY_BYTES = 256 * 1024
+"""The longest request body that is accepted."""
+MAX_PAGE_SIZE = 100
+"""The largest number of conversations or messages in one response."""
 
-SENT_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key")
-"""What pages of another site may send, where they may call at all (CORS)."""
-SEEN_HEADERS = ("Retry-After", "WWW-Authenticate", "x-amzn-Remapped-WWW-Authenticate")
-"""What they may read of an answer; API Gateway gives a function's WWW-Authenticate the last name.
+CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key")
+"""The request headers that pages of an allowed origin may send."""
+CORS_RESPONSE_HEADERS = ("Retry-After", "WWW-Authenticate", "x-amzn-Remapped-WWW-Authenticate")
+"""The response headers that those pages may read.
+
+API Gateway renames the ``WWW-Authenticate`` header of a Lambda function to
+``x-amzn-Remapped-WWW-Authenticate``.
 """
 PREFLIGHT_SECONDS = 600
+"""The time for which browsers may cache the response to a CORS preflight request."""
 
-OPEN = frozenset({"/", "/health", "/openapi.json"})
-"""The paths that nobody signs in for; the files of the page are such too."""
-
-
-def is_open(path: str) -> bool:
-    """Whether a path, percent-decoded, holds nothing that one must sign in for."""
-    return path in OPEN or path.startswith("/page/")
+PUBLIC_PATHS = frozenset({"/", "/health", "/openapi.json"})
+"""The paths that need no sign-in, apart from the files of the page."""
 
 
-Id = Annotated[str, Meta(min_length=1, max_length=ID_BYTES)]
-Text = Annotated[str, Meta(max_length=MESSAGE_CHARACTERS)]
-Title = Annotated[str, Meta(max_length=TITLE_CHARACTERS)]
-
-_ID = Meta(description=f"text of 1 to {ID_BYTES:,} bytes in UTF-8")
-_TEXT = Meta(description=f"text of at most {MESSAGE_CHARACTERS:,} characters")
+def is_public(path: str) -> bool:
+    """Return whether the percent-decoded ``path`` can be requested without signing in."""
+    return path in PUBLIC_PATHS or path.startswith("/page/")
 
 
-class Request(Struct, frozen=True, kw_only=True):
-    """The description of a field says what it must be, in errors too."""
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
+Text = Annotated[str, Meta(max_length=MAX_MESSAGE_CHARACTERS)]
+Title = Annotated[str, Meta(max_length=MAX_TITLE_CHARACTERS)]
+
+_ID = Meta(description=f"text of 1 to {MAX_ID_BYTES:,} bytes in UTF-8")
+_TEXT = Meta(description=f"text of at most {MAX_MESSAGE_CHARACTERS:,} characters")
+
+
+class RequestBody(Struct, frozen=True, kw_only=True):
+    """The base of the request bodies.
+
+    Each field's description completes the error sentence "The field ... must be ...".
+    """
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -61,143 +71,175 @@ class Request(Struct, frozen=True, kw_only=True):
                 checked_text(value, name, error=InvalidArgument)
 
 
-class ChatRequest(Request, frozen=True, kw_only=True):
+class ChatRequest(RequestBody, frozen=True, kw_only=True):
     message: Annotated[
         Text,
         Meta(
             pattern=r"\S",
-            description=f"text of 1 to {MESSAGE_CHARACTERS:,} characters that is not blank",
+            description=f"text of 1 to {MAX_MESSAGE_CHARACTERS:,} characters that is not blank",
         ),
     ]
     conversation_id: Annotated[Id | None, _ID] = None
     user_id: Annotated[Id | None, _ID] = None
-    model_id: Annotated[str | None, Meta(description="text that names a model")] = None
+    model_id: Annotated[str | None, Meta(description="the name of a model")] = None
     system_prompt: Annotated[Text | None, _TEXT] = None
     save_history: Annotated[bool | None, Meta(description="true or false")] = None
 
 
-class CreateRequest(Request, frozen=True, kw_only=True):
+class CreateRequest(RequestBody, frozen=True, kw_only=True):
     user_id: Annotated[Id, _ID]
     title: Annotated[
-        Title | None, Meta(description=f"text of at most {TITLE_CHARACTERS:,} characters")
+        Title | None, Meta(description=f"text of at most {MAX_TITLE_CHARACTERS:,} characters")
     ] = None
 
 
-R = TypeVar("R", bound=Request)
+R = TypeVar("R", bound=RequestBody)
 
 
-def parsed(
-    kind: type[R], body: bytes, content_type: str | None, *, signed_in: str | None = None
+def parse_body(
+    kind: type[R], body: bytes, content_type: str | None, *, signed_in_user: str | None = None
 ) -> R:
-    """The request in ``body``. Raises ``Refused``; its sentence repeats nothing of the body.
+    """Parse and check a request body.
 
-    Where a user is ``signed_in``, the request is theirs, and may name nobody else.
+    Args:
+        kind: The type of the request body.
+        body: The body as it was sent.
+        content_type: The request's ``Content-Type`` header, if any.
+        signed_in_user: The user whom the request's token names: the default of ``user_id``, and the
+            only value it may have.
+
+    Raises:
+        ApiError: The body is not a valid request. The error's text repeats no part of the body.
+        InvalidArgument: An id or a text in the body is not valid.
     """
-    # A page of another site may send a form or plain text without asking first, but not this.
+    # Browsers let a page of another site send forms and plain text without a CORS preflight, but
+    # not JSON.
     if (content_type or "").partition(";")[0].strip().lower() != "application/json":
-        raise Refused(400, "not_json", "Send JSON, with the header Content-Type: application/json.")
-    if len(body) > BODY_BYTES:
-        raise too_large()
+        raise ApiError(400, "not_json", "Send JSON with the header Content-Type: application/json.")
+    if len(body) > MAX_BODY_BYTES:
+        raise body_too_large()
     try:
-        value = json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_no_constant)
+        value = json.loads(
+            body.decode(), object_pairs_hook=_unique_keys, parse_constant=_reject_constant
+        )
     except (ValueError, RecursionError):
-        raise Refused(400, "not_json", "The body is not valid JSON in UTF-8.") from None
+        raise ApiError(400, "not_json", "The body is not valid JSON in UTF-8.") from None
     if not isinstance(value, dict):
-        raise Refused(400, "not_an_object", "The body must be a JSON object.")
-    if value.get("user_id") is None and signed_in is not None:
-        value["user_id"] = signed_in
-    fields = _checked(kind, value)
+        raise ApiError(400, "not_an_object", "The body must be a JSON object.")
+    if value.get("user_id") is None and signed_in_user is not None:
+        value["user_id"] = signed_in_user
+    fields = _converted_fields(kind, value)
     request = kind(**fields)
-    _check_user(fields.get("user_id"), signed_in)
+    _check_user(fields.get("user_id"), signed_in_user)
     return request
 
 
-def query(
+def parse_query(
     parameters: Sequence[tuple[str, str]],
     known: Sequence[str],
     required: Sequence[str] = (),
     *,
-    signed_in: str | None = None,
+    signed_in_user: str | None = None,
 ) -> dict[str, str]:
-    """The known parameters of a query. Raises ``Refused`` where one is missing or comes twice.
+    """Return the parameters of a query that are ``known``; ignore others.
 
-    Where a user is ``signed_in``, they are the ``user_id``, and nobody else may be named.
+    Args:
+        parameters: The names and decoded values, in the order of the query.
+        known: The names of the parameters that the route reads.
+        required: The names of those that must be present.
+        signed_in_user: The default of ``user_id``, and the only value it may have.
+
+    Raises:
+        ApiError: A parameter is missing, occurs twice, or names another user.
+        InvalidArgument: The ``user_id`` is not a valid id.
     """
     found: dict[str, str] = {}
     for name, value in parameters:
         if name in found:
-            raise Refused(400, "invalid_request", f"The parameter {name} is given twice.")
+            raise ApiError(
+                400, "invalid_request", f"The parameter {name} is given more than once; send one."
+            )
         if name in known:
             found[name] = value
-    if signed_in is not None:
-        found.setdefault("user_id", signed_in)
+    if signed_in_user is not None:
+        found.setdefault("user_id", signed_in_user)
     for name in required:
         if name not in found:
-            raise Refused(400, "invalid_request", f"The parameter {name} is missing.")
+            raise ApiError(400, "invalid_request", f"The parameter {name} is missing.")
     if "user_id" in found:
         check_id(found["user_id"], "user_id")
-    _check_user(found.get("user_id"), signed_in)
+    _check_user(found.get("user_id"), signed_in_user)
     return found
 
 
-def _check_user(named: object, signed_in: str | None) -> None:
-    if signed_in not in (None, named):
-        raise Refused(403, "wrong_user", "The user_id is not you, who signed in; leave it out.")
+def _check_user(user_id: object, signed_in_user: str | None) -> None:
+    if signed_in_user not in (None, user_id):
+        raise ApiError(403, "wrong_user", "The user_id is not the signed-in user; leave it out.")
 
 
-def number(
+def parse_number(
     parameters: Mapping[str, str], name: str, *, most: int, default: int | None = None
 ) -> int:
-    """The parameter as an int of 1 to ``most``. Raises ``InvalidArgument``."""
+    """Return the parameter ``name`` as an int; raise ``InvalidArgument`` if it is out of range."""
     text = parameters.get(name)
     if text is None and default is not None:
         return default
-    # int() takes other digits, signs, blanks and underscores too.
+    # int() also accepts digits of other scripts, signs, blanks and underscores.
     if not (text and text.isascii() and text.isdigit() and len(text) <= 16):
         raise InvalidArgument(f"{name} must be 1 to {most:,}.")
     check_number(int(text), name, least=1, most=most)
     return int(text)
 
 
-def too_large() -> Refused:
-    return Refused(413, "too_large", f"The body may have at most {BODY_BYTES // 1024} KiB.")
+def body_too_large() -> ApiError:
+    return ApiError(
+        413, "too_large", f"The body is too large; send at most {MAX_BODY_BYTES // 1024} KiB."
+    )
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        # Which of the two is meant differs from one reader of JSON to the next.
+        # JSON parsers disagree on which of two values with the same key to use.
         raise ValueError
     return value
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError  # NaN and Infinity are Python's, not JSON's
+def _reject_constant(name: str) -> None:
+    raise ValueError  # Python accepts NaN and Infinity, JSON does not
 
 
-def _checked(kind: type[Request], value: Mapping[str, object]) -> dict[str, Any]:
-    """The fields of a request that are in ``value``. Raises ``Refused``."""
-    given = {}
+def _converted_fields(kind: type[RequestBody], value: Mapping[str, object]) -> dict[str, Any]:
+    """Return the fields of ``kind`` in ``value``, converted to their types.
+
+    Raises ``ApiError`` if one is missing or not valid.
+    """
+    converted = {}
     for field in fields_of(kind):
         if field.name not in value and not field.required:
             continue
         try:
-            given[field.name] = convert(value.get(field.name), field.type)
+            converted[field.name] = convert(value.get(field.name), field.type)
         except ValidationError:
             expected = field.type.__metadata__[-1].description
             sentence = f"The field {field.name} must be {expected}."
-            raise Refused(422, "invalid_request", sentence) from None
-    return given
+            raise ApiError(422, "invalid_request", sentence) from None
+    return converted
 
 
-def idempotency_key(given: Sequence[str]) -> str | None:
-    """The value of the header ``Idempotency-Key``. Raises ``Refused``."""
-    if len(given) > 1:
-        raise Refused(400, "invalid_request", "The header Idempotency-Key is given twice.")
+def parse_idempotency_key(values: Sequence[str]) -> str | None:
+    """Return the idempotency key in the ``Idempotency-Key`` headers, or None if there is none.
+
+    Raises ``ApiError`` if there are several headers, or if the key is not valid.
+    """
+    if len(values) > 1:
+        raise ApiError(
+            400, "invalid_request", "The header Idempotency-Key is given more than once; send one."
+        )
     try:
-        check_idempotency_key(given[0] if given else None)
-    except InvalidArgument as wrong:
-        raise Refused(
-            422, "invalid_request", f"The header Idempotency-Key is wrong: {wrong}"
+        check_idempotency_key(values[0] if values else None)
+    except InvalidArgument as invalid:
+        raise ApiError(
+            422, "invalid_request", f"The header Idempotency-Key is not valid: {invalid}"
         ) from None
-    return given[0] if given else None
+    return values[0] if values else None

@@ -1,4 +1,4 @@
-"""Who sent a request: the subject of the token that comes with it."""
+"""Sign-in with JSON Web Tokens: the token's subject is the user."""
 
 import base64
 import json
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from joserfc import jwt
 from joserfc.errors import ExpiredTokenError, JoseError
@@ -16,40 +16,48 @@ from joserfc.jws import JWSRegistry
 
 from chatledger.conversations import check_id
 from chatledger.errors import InvalidArgument
-from chatledger.http.errors import Refused
-from chatledger.http.signing_keys import ALGORITHMS, FETCH_SECONDS, Key, Keys, NoKeys
-from chatledger.http.signing_keys import fetch as fetch_keys
+from chatledger.http.errors import ApiError
+from chatledger.http.signing_keys import (
+    ALGORITHMS,
+    FETCH_TIMEOUT_SECONDS,
+    KeysUnavailable,
+    SigningKey,
+    SigningKeys,
+    fetch_key_set,
+)
 
-TOKEN_BYTES = 8 * 1024
-"""The longest token that is looked at."""
+MAX_TOKEN_BYTES = 8 * 1024
+"""The longest token that is accepted."""
 LEEWAY_SECONDS = 60
-"""How far the clocks of issuer and server may differ."""
+"""The seconds by which the clocks of the issuer and the server may differ."""
 
-TYPES = (None, "jwt", "at+jwt", "application/at+jwt")
-"""What a token may call itself: others, such as one of a logout, are signed with the same keys."""
+TOKEN_TYPES = (None, "jwt", "at+jwt", "application/at+jwt")
+"""The accepted values of a token's ``typ`` header.
 
-_PARTS = re.compile(r"([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+Issuers use the same keys to sign other kinds of tokens, such as logout tokens.
+"""
+
+_TOKEN_PATTERN = re.compile(r"([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _REGISTRY = JWSRegistry(algorithms=list(ALGORITHMS), strict_check_header=False)
 
 
-class SignIn(Protocol):
-    """Tells who sent a request, by its header ``Authorization``."""
-
-    def user(self, authorization: str | None) -> str:
-        """The user who sent it. Raises ``Refused``: 401 with ``WWW-Authenticate`` (RFC 6750), or
-        503 where nothing can be told of anybody now."""
-        ...
-
-    async def auser(self, authorization: str | None) -> str:
-        """The same; it never blocks the event loop."""
-        ...
-
-
 class JWTSignIn:
-    """Signs in with the JSON Web Tokens of one issuer, in ``Authorization: Bearer <token>``.
+    """Sign-in with the JSON Web Tokens of one issuer, sent as ``Authorization: Bearer``.
 
-    A token must be signed by a key at ``jwks_url``, must not have expired, must be for one of
-    ``audience``, and its subject is the user. ``fetch`` gets the keys, and may block.
+    A token must be signed by one of the issuer's keys, must be for one of the audiences and must
+    not have expired. Its subject (``sub``) is the user.
+
+    Args:
+        issuer: The issuer, exactly as in the tokens' ``iss`` claim.
+        audience: One or more accepted audiences (``aud``).
+        jwks_url: The URL of the issuer's keys, a JWK Set (RFC 7517);
+            ``<issuer>/.well-known/jwks.json`` by default. It must be https, except on loopback.
+        fetch: A function that downloads the keys from that URL. It may block, because it runs in a
+            thread of its own.
+        clock: A function that returns the time in seconds since 1970.
+
+    Raises:
+        InvalidArgument: An argument is empty, or the URL is not allowed.
     """
 
     def __init__(
@@ -58,16 +66,16 @@ class JWTSignIn:
         issuer: str,
         audience: str | Sequence[str],
         jwks_url: str | None = None,
-        fetch: Callable[[str], bytes] = fetch_keys,
+        fetch: Callable[[str], bytes] = fetch_key_set,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._audience = frozenset([audience] if isinstance(audience, str) else audience)
         if not issuer:
-            raise InvalidArgument("issuer is empty: tokens of whom?")
+            raise InvalidArgument("issuer is empty; name the issuer (iss) of the tokens.")
         if not self._audience or "" in self._audience:
-            raise InvalidArgument("audience is empty: a token for any service would do.")
+            raise InvalidArgument("audience is empty; name the audience (aud) of the tokens.")
         url = jwks_url or f"{issuer.rstrip('/')}/.well-known/jwks.json"
-        self._keys = Keys(url, fetch=fetch, clock=clock)
+        self._keys = SigningKeys(url, fetch=fetch, clock=clock)
         self._claims = jwt.JWTClaimsRegistry(
             now=lambda: int(clock()),
             leeway=LEEWAY_SECONDS,
@@ -77,97 +85,106 @@ class JWTSignIn:
         )
 
     def user(self, authorization: str | None) -> str:
-        token = _token(authorization)
-        if fetching := self._keys.missing(token.key_id):
+        """Return the subject of the token in the header's value.
+
+        Raises:
+            ApiError: 401 if there is no valid token, 503 if the issuer's keys are unavailable.
+        """
+        token = _parse_token(authorization)
+        if fetching := self._keys.fetch_if_needed(token.key_id):
             with suppress(TimeoutError):
-                fetching.result(FETCH_SECONDS)
+                fetching.result(FETCH_TIMEOUT_SECONDS)
         return self._subject(token)
 
     async def auser(self, authorization: str | None) -> str:
-        token = _token(authorization)
-        if fetching := self._keys.missing(token.key_id):
-            await _end_of(fetching)
+        """Return the subject as ``user`` does, without blocking the event loop."""
+        token = _parse_token(authorization)
+        if fetching := self._keys.fetch_if_needed(token.key_id):
+            await _wait_for(fetching)
         return self._subject(token)
 
     def _subject(self, token: "_Token") -> str:
         try:
             key = self._keys.find(token.key_id, token.algorithm)
-        except NoKeys as without:
-            raise Refused(
+        except KeysUnavailable as unavailable:
+            raise ApiError(
                 503,
                 "sign_in_unavailable",
-                "Nobody can be signed in just now; try again in a moment.",
-                retry_after=without.retry_after,
+                "Sign-in is not available at the moment; try again in a moment.",
+                retry_after=unavailable.retry_after,
             ) from None
         if key is None:
-            raise _invalid()
+            raise _invalid_token()
         try:
-            claims = _signed_claims(token, key)
+            claims = _verified_claims(token, key)
             self._claims.validate(claims)
             self._check_audience(claims)
             check_id(claims["sub"])
         except ExpiredTokenError:
-            raise _invalid("The token has expired; sign in again.") from None
-        # A hostile token may break what reads it in many ways, and none of them lets it in.
+            raise _invalid_token("The token has expired; sign in again.") from None
+        # A malicious token can make the parser fail in many ways; each means that it is invalid.
         except (JoseError, ValueError, TypeError, RecursionError):
-            raise _invalid() from None
+            raise _invalid_token() from None
         subject: str = claims["sub"]
         return subject
 
     def _check_audience(self, claims: dict[str, Any]) -> None:
         audience = claims.get("aud")
-        # Amazon Cognito's access tokens have no audience; they say which client they are for.
+        # Amazon Cognito's access tokens have a client_id in place of an audience.
         if audience is None and claims.get("token_use") == "access":
             audience = claims.get("client_id")
-        named = audience if isinstance(audience, list) else [audience]
-        if self._audience.isdisjoint(named):
-            raise ValueError("for somebody else")
+        audiences = audience if isinstance(audience, list) else [audience]
+        if self._audience.isdisjoint(audiences):
+            raise ValueError("wrong audience")
 
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    """A token as it came, and what it says of itself, which proves nothing."""
+    """A token, and the unverified parameters of its header."""
 
     text: str
     algorithm: str
     key_id: str | None
 
 
-def _token(authorization: str | None) -> _Token:
+def _parse_token(authorization: str | None) -> _Token:
     scheme, _, text = (authorization or "").partition(" ")
     if scheme.lower() != "bearer":
-        raise Refused(
+        raise ApiError(
             401,
             "not_signed_in",
-            "Sign in: send a token, with the header Authorization: Bearer.",
+            "Sign in: send a token in the header Authorization: Bearer.",
             challenge="Bearer",
         )
     text = text.strip(" ")
-    parts = _PARTS.fullmatch(text) if len(text) <= TOKEN_BYTES else None
+    parts = _TOKEN_PATTERN.fullmatch(text) if len(text) <= MAX_TOKEN_BYTES else None
     if parts is None:
-        raise _invalid()
+        raise _invalid_token()
     try:
         header = json.loads(base64.b64decode(parts[1] + "==", b"-_"))
     except (ValueError, RecursionError):
-        raise _invalid() from None
+        raise _invalid_token() from None
     match header:
-        # What is critical in a header must be understood (RFC 7515), and we understand nothing.
+        # A token with critical parameters that are not understood must be rejected (RFC 7515,
+        # 4.1.11), and this server understands none.
         case {"crit": _} | {"b64": _}:
-            raise _invalid()
+            raise _invalid_token()
         case {"alg": str(algorithm)} if algorithm in ALGORITHMS:
             kind, key_id = header.get("typ"), header.get("kid")
             kind = kind.lower() if isinstance(kind, str) else kind
-            if kind in TYPES and isinstance(key_id, str | None):
+            if kind in TOKEN_TYPES and isinstance(key_id, str | None):
                 return _Token(text, algorithm, key_id)
-    raise _invalid()
+    raise _invalid_token()
 
 
-def _signed_claims(token: _Token, key: Key) -> dict[str, Any]:
+def _verified_claims(token: _Token, key: SigningKey) -> dict[str, Any]:
     return jwt.decode(token.text, key.value, registry=_REGISTRY).claims
 
 
-def _invalid(sentence: str = "The token is not valid here; sign in again.") -> Refused:
-    return Refused(
+def _invalid_token(
+    sentence: str = "The token is not valid for this server; sign in again.",
+) -> ApiError:
+    return ApiError(
         401,
         "invalid_token",
         sentence,
@@ -175,8 +192,8 @@ def _invalid(sentence: str = "The token is not valid here; sign in again.") -> R
     )
 
 
-async def _end_of(fetching: "Future[None]") -> None:
-    # With the first use: programs without an event loop need not wait for its import.
+async def _wait_for(fetching: "Future[None]") -> None:
+    # Imported on first use: programs without an event loop need not load asyncio.
     from asyncio import wait, wrap_future
 
-    await wait({wrap_future(fetching)}, timeout=FETCH_SECONDS)
+    await wait({wrap_future(fetching)}, timeout=FETCH_TIMEOUT_SECONDS)

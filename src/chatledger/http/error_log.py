@@ -1,38 +1,34 @@
-"""What any server says of an error, and what it says to all."""
+"""Error logging that leaves out texts that may quote messages, tokens or other secrets."""
 
 import logging
 import traceback
 
 from chatledger.errors import AccessRefused, ModelError, TableMissing
-from chatledger.http.errors import Refused, refusal
+from chatledger.http.errors import ApiError, api_error_for
 
 logger = logging.getLogger("chatledger.http")
 
-SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' data:; connect-src 'self'; form-action 'none'; base-uri 'none'; "
-    "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
 
+def log_error(error: Exception, where: str) -> None:
+    """Log the type and traceback of an unexpected error, but not its text, which may quote users.
 
-def log_unknown(error: Exception, where: str) -> None:
-    """Log what kind of error it was and where, without its text: that may hold a message.
+    The texts of ``ModelError``, ``AccessRefused`` and ``TableMissing`` are logged: they quote no
+    message and tell the operator what to do. Errors that the client caused are not logged.
 
-    A model's error, and those of a table that is missing and of rights, have a text of ours, which
-    holds none, and says what to do.
+    Args:
+        error: The error.
+        where: The request or the part of the server in which it occurred.
     """
     if isinstance(error, ModelError | AccessRefused | TableMissing):
         logger.warning("%s: %s: %s", where, type(error).__name__, error)
         return
-    if isinstance(error, Refused) or refusal(error).status < 500:
+    if isinstance(error, ApiError) or api_error_for(error).status < 500:
         return
-    chain: BaseException | None = error
+    cause: BaseException | None = error
     kinds = []
-    while chain is not None:
-        kinds.append(type(chain).__name__)
-        chain = chain.__cause__
+    while cause is not None:
+        kinds.append(type(cause).__name__)
+        cause = cause.__cause__
     frames = [
         f"{frame.filename}:{frame.lineno} in {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)

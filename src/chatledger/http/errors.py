@@ -1,4 +1,4 @@
-"""Errors as clients see them: a status, a code, a sentence for people, and nothing else."""
+"""Errors as clients see them: only a status, a code and a sentence for people."""
 
 import math
 from dataclasses import dataclass
@@ -21,11 +21,20 @@ from chatledger.errors import (
 )
 
 RETRY_SECONDS = 5.0
-"""When to try again, where nothing says how long it will take."""
+"""The value of ``Retry-After`` if the error does not say how long to wait."""
 
 
-class Refused(Exception):
-    """A request that is answered with an error: a status, a code, and a sentence for people."""
+class ApiError(Exception):
+    """An error response.
+
+    Args:
+        status: The HTTP status.
+        code: A snake_case code for programs.
+        sentence: A sentence for people that says what is wrong and what to do. It must not contain
+            secrets.
+        retry_after: The seconds after which the client should try again.
+        challenge: The ``WWW-Authenticate`` header of a 401 response.
+    """
 
     def __init__(
         self,
@@ -48,8 +57,7 @@ class Refused(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """``Retry-After`` where trying again later helps, and ``WWW-Authenticate`` where signing in
-        does (RFC 9110)."""
+        """``WWW-Authenticate`` and ``Retry-After``, each only if it applies (RFC 9110)."""
         headers = {} if self._challenge is None else {"WWW-Authenticate": self._challenge}
         seconds = self._retry_after
         if seconds is None and self.status in (429, 503, 504):
@@ -61,53 +69,61 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
+    """The response to one kind of error; if ``sentence`` is None, it shows the error's own text."""
+
     status: int
     code: str
     sentence: str | None = None
 
 
-# The first that fits. Without a sentence the error's own is shown, which holds nothing secret.
+# The first rule that matches applies. The texts of errors without a sentence here are safe to show.
 _RULES: dict[type[ChatledgerError], _Rule] = {
     NotFound: _Rule(404, "not_found", "There is no such conversation."),
-    AlreadyExists: _Rule(409, "already_exists", "There is such a conversation already."),
-    Conflict: _Rule(409, "conflict", "Somebody else was first; look again and retry."),
-    MessageTooLarge: _Rule(413, "too_large", "The message is too large."),
+    AlreadyExists: _Rule(409, "already_exists", "A conversation with this id already exists."),
+    Conflict: _Rule(
+        409, "conflict", "The conversation changed meanwhile; read it again and retry."
+    ),
+    MessageTooLarge: _Rule(413, "too_large", "The message is too large; shorten it."),
     UnknownModel: _Rule(400, "unknown_model"),
     KeyReused: _Rule(422, "idempotency_key_reused"),
     InvalidArgument: _Rule(422, "invalid_request"),
     StoreUnavailable: _Rule(
-        503, "store_unavailable", "The conversations cannot be reached; try again later."
+        503, "store_unavailable", "The conversation store is not available; try again later."
     ),
     TurnInProgress: _Rule(
-        409, "turn_in_progress", "A reply in this conversation is still being written."
+        409,
+        "turn_in_progress",
+        "A reply in this conversation is still being written; try again when it is complete.",
     ),
     ModelThrottled: _Rule(
-        429, "model_throttled", "The model has too much to do; try again in a moment."
+        429, "model_throttled", "The model is overloaded; try again in a moment."
     ),
     ModelTimeout: _Rule(504, "model_timeout", "The model took too long; try again."),
     ModelRefused: _Rule(
         502,
         "model_refused",
-        "The model does not take this conversation as it stands; whoever runs this server must "
-        "look at how the model is set up.",
+        "The model does not accept this conversation; ask the operator of this server to check "
+        "how the model is configured.",
     ),
     ModelUnavailable: _Rule(
-        503, "model_unavailable", "The model does not answer; try again later."
+        503, "model_unavailable", "The model is not available; try again later."
     ),
 }
-UNKNOWN = Refused(500, "internal_error", "Something went wrong here; try again later.")
+INTERNAL_ERROR = ApiError(
+    500, "internal_error", "Something went wrong on the server; try again later."
+)
 
 
-def refusal(error: Exception) -> Refused:
-    """What a client is told of ``error``; of one that we do not know, nothing."""
-    if isinstance(error, Refused):
+def api_error_for(error: Exception) -> ApiError:
+    """Return the error response for ``error``; an unexpected error gives ``INTERNAL_ERROR``."""
+    if isinstance(error, ApiError):
         return error
     for kind, rule in _RULES.items():
         if isinstance(error, kind):
-            return Refused(
+            return ApiError(
                 rule.status,
                 rule.code,
                 rule.sentence or str(error),
                 retry_after=getattr(error, "retry_after", None),
             )
-    return UNKNOWN
+    return INTERNAL_ERROR

@@ -8,63 +8,70 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from chatledger.chat import Event, Started
-from chatledger.http.error_log import log_unknown
-from chatledger.http.errors import refusal
-from chatledger.http.responses import done
+from chatledger.http.error_log import log_error
+from chatledger.http.errors import api_error_for
+from chatledger.http.responses import done_body
 from chatledger.json_values import dumps
 from chatledger.models.protocol import Finished
 
 PING_SECONDS = 15.0
-"""How long a stream may be silent: proxies close one that is for longer, often after 30 s."""
+"""The longest silence in a stream; proxies close idle connections, often after 30 seconds."""
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 class EventStream(StreamingResponse):
-    """Streams a turn that has ``Started``; it ends when the client goes away."""
+    """A response that streams a turn; the turn ends if the client disconnects.
+
+    Args:
+        started: The first event of the turn.
+        turn: The generator of the events after it.
+    """
 
     def __init__(self, started: Event, turn: AsyncGenerator[Event, None]) -> None:
-        self._events = _encoded(started, turn)
+        self._events = _encoded_events(started, turn)
         super().__init__(self._events, media_type="text/event-stream", headers=HEADERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            # A client that went away leaves the generators where they wait; closing them keeps
-            # what was said so far.
+            # If the client disconnected, the generators are still suspended. Closing them saves
+            # the reply so far.
             await self._events.aclose()
 
 
-async def _encoded(started: Event, turn: AsyncGenerator[Event, None]) -> AsyncGenerator[str, None]:
+async def _encoded_events(
+    started: Event, turn: AsyncGenerator[Event, None]
+) -> AsyncGenerator[str, None]:
     yield _encode(started)
-    waiting: asyncio.Task[Event] | None = None
+    next_event: asyncio.Task[Event] | None = None
     try:
         while True:
-            waiting = asyncio.ensure_future(anext(turn))
-            while not (await asyncio.wait({waiting}, timeout=PING_SECONDS))[0]:
+            next_event = asyncio.ensure_future(anext(turn))
+            while not (await asyncio.wait({next_event}, timeout=PING_SECONDS))[0]:
                 yield ": ping\n\n"
-            yield _encode(waiting.result())
+            yield _encode(next_event.result())
     except StopAsyncIteration:
         pass
-    except Exception as error:  # the status is sent: what went wrong is an event now
-        log_unknown(error, "a stream")
-        yield _event("error", refusal(error).body)
+    except Exception as error:  # the status has been sent, so the error becomes an event
+        log_error(error, "a stream")
+        yield _frame("error", api_error_for(error).body)
     finally:
-        if waiting is not None and waiting.cancel():
-            await asyncio.wait({waiting})
+        if next_event is not None and next_event.cancel():
+            await asyncio.wait({next_event})
         await turn.aclose()
 
 
 def _encode(event: Event) -> str:
     match event:
         case Started():
-            return _event("start", asdict(event))
+            return _frame("start", asdict(event))
         case Finished():
-            return _event("done", done(event))
+            return _frame("done", done_body(event))
         case str():
-            return _event("piece", {"text": event})
+            return _frame("piece", {"text": event})
 
 
-def _event(name: str, data: object) -> str:
+def _frame(name: str, data: object) -> str:
     return f"event: {name}\ndata: {dumps(data)}\n\n"

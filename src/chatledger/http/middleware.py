@@ -1,36 +1,39 @@
-"""What holds for every request: errors in one shape, safe headers, no stranger's host name, and
-who sent it."""
+"""The middleware for every request: host check, sign-in, security headers and error format."""
 
 import asyncio
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chatledger.http.api import is_open
-from chatledger.http.error_log import SECURITY_HEADERS, log_unknown
-from chatledger.http.errors import Refused, refusal
+from chatledger.http.api import is_public
+from chatledger.http.error_log import log_error
+from chatledger.http.errors import ApiError, api_error_for
+from chatledger.http.responses import SECURITY_HEADERS
+from chatledger.http.sign_in import SignIn
 
-if TYPE_CHECKING:  # its library comes with an extra
-    from chatledger.http.auth import SignIn
+SHUTTING_DOWN = ApiError(
+    503, "server_ending", "The server is shutting down; try again in a moment."
+)
 
-ENDING = Refused(503, "server_ending", "The server is about to end; try again in a moment.")
 
+class ApiMiddleware:
+    """Middleware that checks the host and the user of each request, and formats every error.
 
-class Guard:
-    """Wraps an application. ``hosts`` are the host names it answers to; None is any.
+    Routes find the signed-in user in ``request.state.user``; it is None if the request needs no
+    sign-in.
 
-    A server on loopback answers to its own names only: else any page in the user's browser could
-    have its own name resolve to 127.0.0.1 and read along (DNS rebinding).
-
-    With ``sign_in`` nothing of a request is looked at before it is known who sent it. The routes
-    find the user in ``request.state.user``, which is None without.
+    Args:
+        app: The application to wrap.
+        hosts: The host names that requests may be addressed to, or None for any. A server on
+            loopback must name its own: otherwise a page in the user's browser could resolve its own
+            host name to 127.0.0.1 and read the responses (DNS rebinding).
+        sign_in: Identifies the user before the rest of the request is read.
     """
 
     def __init__(
-        self, app: ASGIApp, *, hosts: Collection[str] | None = None, sign_in: "SignIn | None" = None
+        self, app: ASGIApp, *, hosts: Collection[str] | None = None, sign_in: SignIn | None = None
     ) -> None:
         self._app = app
         self._hosts = hosts
@@ -42,7 +45,7 @@ class Guard:
             return
         started = False
 
-        async def sent(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
@@ -55,14 +58,14 @@ class Guard:
             headers = Headers(scope=scope)
             self._check_host(headers)
             scope.setdefault("state", {})["user"] = await self._user(scope, headers)
-            await self._app(scope, receive, sent)
-        except asyncio.CancelledError:  # the server ends, and takes no notice of it any more
+            await self._app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:  # the server is shutting down; it needs no re-raise
             if not started:
-                await refused(ENDING)(scope, receive, sent)
-        except Exception as error:  # the last that sees it: its text must reach no log or client
-            log_unknown(error, f"{scope['method']} {scope['path']!r}")
+                await error_response(SHUTTING_DOWN)(scope, receive, send_with_headers)
+        except Exception as error:  # the last handler: clients must not get the error's text
+            log_error(error, f"{scope['method']} {scope['path']!r}")
             if not started:
-                await refused(refusal(error))(scope, receive, sent)
+                await error_response(api_error_for(error))(scope, receive, send_with_headers)
 
     def _check_host(self, headers: Headers) -> None:
         if self._hosts is None:
@@ -70,16 +73,15 @@ class Guard:
         host = headers.get("host", "")
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         if name.lower() not in self._hosts:
-            raise Refused(400, "unknown_host", "This server does not answer to that host name.")
+            raise ApiError(400, "unknown_host", "This server does not answer to that host name.")
 
     async def _user(self, scope: Scope, headers: Headers) -> str | None:
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-        if self._sign_in is None or is_open(path):
+        if self._sign_in is None or is_public(path):
             return None
-        # Two of them are none.
+        # Two Authorization headers, joined, are not a valid token and sign nobody in.
         return await self._sign_in.auser(", ".join(headers.getlist("authorization")) or None)
 
 
-def refused(refusal: Refused) -> JSONResponse:
-    """The answer to a request that is refused."""
-    return JSONResponse(refusal.body, refusal.status, refusal.headers)
+def error_response(error: ApiError) -> JSONResponse:
+    return JSONResponse(error.body, error.status, error.headers)

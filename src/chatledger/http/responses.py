@@ -1,4 +1,4 @@
-"""What answers look like."""
+"""The response bodies of the API, and the headers of every response."""
 
 from typing import Any
 
@@ -6,6 +6,14 @@ from chatledger.chat import Reply
 from chatledger.conversations import Conversation, Listing, Page, Tail
 from chatledger.messages import Message
 from chatledger.models.protocol import Finished
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; connect-src 'self'; form-action 'none'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 
 WELCOME = {
     "message": "Welcome to the Chatledger chatbot API",
@@ -15,49 +23,51 @@ WELCOME = {
 HEALTHY = {"status": "healthy"}
 DELETED = {"message": "Conversation deleted successfully"}
 
-BROKEN_OFF = ("stopped", "failed", "timed_out")
-"""How a reply ended that is not all that the model had to say."""
+INTERRUPTED = ("stopped", "failed", "timed_out")
+"""The stop reasons of replies that ended before the model had finished."""
 
 
-def replied(reply: Reply) -> dict[str, Any]:
-    """The reply as a whole; ``stop_reason`` is there where it was cut short."""
+def reply_body(reply: Reply) -> dict[str, Any]:
+    """Return the body for a reply; it has a ``stop_reason`` unless that is ``end_turn``."""
     body: dict[str, Any] = {"response": reply.text, "conversation_id": reply.conversation_id}
     if reply.finished.stop_reason != "end_turn":
         body["stop_reason"] = reply.finished.stop_reason
     return body
 
 
-def done(finished: Finished) -> dict[str, Any]:
-    """How a reply ended that was streamed."""
+def done_body(finished: Finished) -> dict[str, Any]:
+    """Return the data of the ``done`` event that ends a streamed reply."""
     usage = finished.usage
     return {"stop_reason": finished.stop_reason, "usage": None if usage is None else usage.counts}
 
 
-def shown_tail(tail: Tail) -> dict[str, Any]:
-    """A conversation with its last messages."""
+def tail_body(tail: Tail) -> dict[str, Any]:
+    """Return the body for a conversation and its last messages."""
     newest_first = tail.messages[::-1]
-    more = len(newest_first) < tail.conversation.message_count
-    return shown(tail.conversation, Page(newest_first, newest_first[-1].seq if more else None))
+    has_more = len(newest_first) < tail.conversation.message_count
+    page = Page(newest_first, newest_first[-1].seq if has_more else None)
+    return conversation_body(tail.conversation, page)
 
 
-def shown(conversation: Conversation, page: Page) -> dict[str, Any]:
-    """A conversation with the messages of ``page``, a page that was read newest first."""
+def conversation_body(conversation: Conversation, page: Page) -> dict[str, Any]:
+    """Return the body for a conversation and a page of its messages, read newest first."""
     body: dict[str, Any] = {
         "conversation_id": conversation.id,
         "user_id": conversation.owner,
         "title": conversation.title,
         "created_at": conversation.created_at.isoformat(timespec="milliseconds"),
         "updated_at": conversation.updated_at.isoformat(timespec="milliseconds"),
-        "messages": [_message(message) for message in reversed(page.messages)],
+        "messages": [_message_body(message) for message in reversed(page.messages)],
         "metadata": {"message_count": conversation.message_count},
     }
-    # Only where there are earlier ones: pass it as ``before``.
+    # Included only if there are earlier messages; to get them, clients send it as ``before``.
     if page.next is not None:
         body["next"] = page.next
     return {"conversation": body}
 
 
-def listed(listing: Listing) -> dict[str, Any]:
+def listing_body(listing: Listing) -> dict[str, Any]:
+    """Return the body for a list of conversations."""
     return {
         "conversations": [
             {
@@ -73,7 +83,7 @@ def listed(listing: Listing) -> dict[str, Any]:
     }
 
 
-def _message(message: Message) -> dict[str, Any]:
+def _message_body(message: Message) -> dict[str, Any]:
     body = {
         "role": message.role,
         "content": message.content,
@@ -81,6 +91,6 @@ def _message(message: Message) -> dict[str, Any]:
         "id": message.id,
         "seq": message.seq,
     }
-    if (reason := message.extra.get("stop_reason")) in BROKEN_OFF:
+    if (reason := message.extra.get("stop_reason")) in INTERRUPTED:
         body["stop_reason"] = reason
     return body

@@ -1,4 +1,4 @@
-"""The public keys that tokens are signed with, as their issuer publishes them (a JWK Set)."""
+"""The public keys that verify tokens, fetched from the issuer's JWK Set (RFC 7517)."""
 
 import json
 import logging
@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from ipaddress import ip_address
 from threading import Lock, Thread
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -17,20 +16,21 @@ from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Re
 from joserfc.jwk import ECKey, RSAKey
 
 from chatledger.errors import InvalidArgument
+from chatledger.http.loopback import is_loopback
 
 logger = logging.getLogger("chatledger.http")
 
-FETCH_SECONDS = 5.0
-"""How long the key server may take."""
-PAUSE_SECONDS = 10.0
-"""The key server is asked once in this time, whatever tokens ask for."""
-FRESH_SECONDS = 60 * 60.0
-"""Keys that are older are fetched again, while they go on being used."""
-LASTING_SECONDS = 24 * 60 * 60.0
-"""How long keys are used when no newer ones can be had."""
-SET_BYTES = 256 * 1024
-"""The longest answer that is read."""
-RSA_BITS = 2048
+FETCH_TIMEOUT_SECONDS = 5.0
+"""The longest time that a fetch of the keys may take."""
+FETCH_INTERVAL_SECONDS = 10.0
+"""The shortest time between the starts of two fetches, whatever keys the tokens name."""
+REFRESH_SECONDS = 60 * 60.0
+"""The age at which keys are fetched again, while they stay in use."""
+MAX_AGE_SECONDS = 24 * 60 * 60.0
+"""The age up to which keys are used if no newer ones can be fetched."""
+MAX_KEY_SET_BYTES = 256 * 1024
+"""The longest JWK Set that is read."""
+MIN_RSA_BITS = 2048
 """The shortest RSA key that is used (RFC 7518, section 3.3)."""
 
 ALGORITHMS = {
@@ -39,12 +39,14 @@ ALGORITHMS = {
     "ES384": "P-384",
     "ES512": "P-521",
 }
-"""The algorithms of signatures that are taken, and the kind of key of each: none has a secret that
-a server of ours would have to know, and "none" is not among them."""
+"""The accepted signature algorithms, and the kind of key that each needs.
+
+All are asymmetric, so the server holds no secret. The algorithm "none" is not among them.
+"""
 
 
-class NoKeys(Exception):
-    """Nothing can be told of any token now; ``retry_after`` is in seconds."""
+class KeysUnavailable(Exception):
+    """There are no signing keys, so no token can be checked; ``retry_after`` is in seconds."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__()
@@ -52,15 +54,16 @@ class NoKeys(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """A public key; ``kind`` is RSA or the name of its curve."""
+class SigningKey:
+    """A public key; ``kind`` is "RSA" or the name of its curve."""
 
     id: str | None
     algorithm: str | None
     kind: str
     value: RSAKey | ECKey
 
-    def fits(self, id: str | None, algorithm: str) -> bool:
+    def matches(self, id: str | None, algorithm: str) -> bool:
+        """Return whether the key may have signed a token with this key id and algorithm."""
         return (
             id in (None, self.id)
             and self.algorithm in (None, algorithm)
@@ -69,130 +72,146 @@ class Key:
 
 
 def check_key_url(url: str) -> None:
-    """Raise ``InvalidArgument`` unless keys may be fetched from ``url``: nobody may change them on
-    their way."""
+    """Raise ``InvalidArgument`` unless ``url`` is an https or a loopback URL.
+
+    Keys fetched over plain HTTP from elsewhere could be changed on the way.
+    """
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
         host = None
     if not host or not url.isascii() or any(blank in url for blank in " \t\r\n"):
-        raise InvalidArgument("the address of the keys is no URL.")
+        raise InvalidArgument(
+            "the address of the signing keys is not a URL; write one such as https://issuer.example."
+        )
     if parts.username is not None:
-        raise InvalidArgument("the address of the keys must hold no password.")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
-        raise InvalidArgument("the address of the keys must start with https://.")
+        raise InvalidArgument("the address of the signing keys must not contain a user name.")
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
+        raise InvalidArgument("the address of the signing keys must start with https://.")
 
 
-def fetch(url: str) -> bytes:
-    """What the key server answers. Raises any exception; each is one reason to have no new keys."""
-    end = time.monotonic() + FETCH_SECONDS
-    request = Request(  # noqa: S310 - check_key_url has seen it
+def fetch_key_set(url: str) -> bytes:
+    """Download the JWK Set at ``url``.
+
+    Any exception that it raises means that there are no new keys.
+    """
+    end = time.monotonic() + FETCH_TIMEOUT_SECONDS
+    request = Request(  # noqa: S310 - check_key_url has checked the scheme
         url, headers={"Accept": "application/json", "User-Agent": "chatledger"}
     )
-    with _opener(url).open(request, timeout=FETCH_SECONDS) as response:
+    with _url_opener(url).open(request, timeout=FETCH_TIMEOUT_SECONDS) as response:
         body = b""
-        # Piece by piece: the time-out is that of a piece.
-        while piece := response.read1(64 * 1024):
-            body += piece
-            if len(body) > SET_BYTES:
+        # The timeout applies to each read and not to the whole response, so read in chunks.
+        while chunk := response.read1(64 * 1024):
+            body += chunk
+            if len(body) > MAX_KEY_SET_BYTES:
                 raise ValueError("too long")
             if time.monotonic() > end:
                 raise TimeoutError
         return body
 
 
-def parse(body: bytes) -> list[Key]:
-    """The keys of a JWK Set that can check a signature; others are passed over (RFC 7517, 5)."""
-    found = [_key(entry) for entry in json.loads(body)["keys"]]
-    return [key for key in found if key is not None]
+def parse_key_set(body: bytes) -> list[SigningKey]:
+    """Return the keys of a JWK Set that can verify a signature; skip the others (RFC 7517, 5)."""
+    keys = [_parse_key(entry) for entry in json.loads(body)["keys"]]
+    return [key for key in keys if key is not None]
 
 
-class Keys:
-    """The keys at ``url``. Safe to share between threads; what it waits for never takes long.
+class SigningKeys:
+    """The keys at ``url``, fetched when needed; threads may share them.
 
-    A key server that does not answer locks nobody out whose key is known.
+    Known keys stay in use for up to a day while the issuer's server is down.
     """
 
     def __init__(
         self,
         url: str,
         *,
-        fetch: Callable[[str], bytes] = fetch,
+        fetch: Callable[[str], bytes] = fetch_key_set,
         clock: Callable[[], float] = time.time,
     ) -> None:
         check_key_url(url)
         self._url = url
         self._fetch = fetch
-        # Not the monotonic one, which stands still while a Lambda function is frozen.
+        # Wall clock: the monotonic clock stands still while a Lambda function is frozen.
         self._clock = clock
         self._lock = Lock()
-        self._keys: list[Key] = []
-        self._fetched = self._asked = -math.inf
+        self._keys: list[SigningKey] = []
+        self._fetched_at = self._requested_at = -math.inf
         self._fetching: Future[None] | None = None
 
-    def missing(self, id: str | None) -> "Future[None] | None":
-        """What to wait for, ``FETCH_SECONDS`` at most, before ``find``; mostly nothing.
+    def fetch_if_needed(self, id: str | None) -> "Future[None] | None":
+        """Start a fetch if the key ``id`` is unknown or the keys are old.
 
-        Keys that begin to age are fetched again, and nobody waits for that.
+        Returns:
+            The fetch to wait for before ``find``, for at most ``FETCH_TIMEOUT_SECONDS``; None if
+            the key is known, even if newer keys are being fetched.
         """
         with self._lock:
-            known = any(id in (None, key.id) for key in self._lasting())
-            if known and self._within(self._fetched, FRESH_SECONDS):
+            is_known = any(id in (None, key.id) for key in self._usable_keys())
+            if is_known and self._is_within(self._fetched_at, REFRESH_SECONDS):
                 return None
-            fetching = self._begun()
-            return None if known else fetching
+            fetching = self._start_fetch()
+            return None if is_known else fetching
 
-    def find(self, id: str | None, algorithm: str) -> Key | None:
-        """The key that signed; None where nobody knows it. Raises ``NoKeys``."""
+    def find(self, id: str | None, algorithm: str) -> SigningKey | None:
+        """Return the key that signed a token with this key id and algorithm, or None if unknown.
+
+        Raises ``KeysUnavailable`` if there are no keys.
+        """
         with self._lock:
-            keys = self._lasting()
+            keys = self._usable_keys()
             if not keys:
-                raise NoKeys(max(self._asked + PAUSE_SECONDS - self._clock(), 1.0))
-        fitting = [key for key in keys if key.fits(id, algorithm)]
-        # A token need not name its key where there is but one.
-        return fitting[0] if len(fitting) == 1 or (fitting and id is not None) else None
+                raise KeysUnavailable(
+                    max(self._requested_at + FETCH_INTERVAL_SECONDS - self._clock(), 1.0)
+                )
+        matching = [key for key in keys if key.matches(id, algorithm)]
+        # A token without a key id is accepted only if exactly one key matches.
+        return matching[0] if len(matching) == 1 or (matching and id is not None) else None
 
-    def _lasting(self) -> list[Key]:
-        return self._keys if self._within(self._fetched, LASTING_SECONDS) else []
+    def _usable_keys(self) -> list[SigningKey]:
+        return self._keys if self._is_within(self._fetched_at, MAX_AGE_SECONDS) else []
 
-    def _within(self, since: float, seconds: float) -> bool:
-        return 0 <= self._clock() - since < seconds  # a clock that was set back proves nothing
+    def _is_within(self, since: float, seconds: float) -> bool:
+        return 0 <= self._clock() - since < seconds  # negative if the clock was set back
 
-    def _begun(self) -> "Future[None] | None":
-        """The fetch that is under way, begun now if need be; None where it is too early for one."""
-        if self._within(self._asked, PAUSE_SECONDS):
+    def _start_fetch(self) -> "Future[None] | None":
+        """Start a fetch, unless the last one started too recently; return the latest fetch."""
+        if self._is_within(self._requested_at, FETCH_INTERVAL_SECONDS):
             return self._fetching
-        self._asked = self._clock()
+        self._requested_at = self._clock()
         self._fetching = fetching = Future[None]()
-        Thread(target=self._run, args=(fetching,), name="chatledger-keys", daemon=True).start()
+        Thread(
+            target=self._fetch_keys, args=(fetching,), name="chatledger-keys", daemon=True
+        ).start()
         return fetching
 
-    def _run(self, fetching: "Future[None]") -> None:
+    def _fetch_keys(self, fetching: "Future[None]") -> None:
         try:
-            keys = parse(self._fetch(self._url))
+            keys = parse_key_set(self._fetch(self._url))
             if not keys:
                 raise ValueError("no key")
         except Exception as error:
             logger.warning(
-                "The keys of sign-in cannot be had from %s: %s",
+                "Cannot fetch the sign-in keys from %s: %s",
                 self._url.partition("?")[0],
-                _reason(error),
+                _error_summary(error),
             )
         else:
             with self._lock:
-                self._keys, self._fetched = keys, self._clock()
+                self._keys, self._fetched_at = keys, self._clock()
         finally:
             fetching.set_result(None)
 
 
-def _key(entry: Any) -> Key | None:
+def _parse_key(entry: Any) -> SigningKey | None:
     try:
         if entry.get("use", "sig") != "sig":
             return None
         value: RSAKey | ECKey
         match entry["kty"]:
-            case "RSA" if len(entry["n"]) * 6 >= RSA_BITS:
+            case "RSA" if len(entry["n"]) * 6 >= MIN_RSA_BITS:
                 kind = "RSA"
                 value = RSAKey.import_key({name: entry[name] for name in ("kty", "n", "e")})
             case "EC":
@@ -200,13 +219,13 @@ def _key(entry: Any) -> Key | None:
                 value = ECKey.import_key({name: entry[name] for name in ("kty", "crv", "x", "y")})
             case _:
                 return None
-    except Exception:  # whatever is wrong with one key, the others are as good
+    except Exception:  # one malformed key must not invalidate the others
         return None
-    return Key(entry.get("kid"), entry.get("alg"), kind, value)
+    return SigningKey(entry.get("kid"), entry.get("alg"), kind, value)
 
 
-def _reason(error: Exception) -> str:
-    # No texts of errors: they may hold what the server said.
+def _error_summary(error: Exception) -> str:
+    # The error's text is left out, because it may quote the server's response.
     name = type(error).__name__
     if isinstance(error, HTTPError):
         error.close()
@@ -216,21 +235,12 @@ def _reason(error: Exception) -> str:
     return name
 
 
-def _opener(url: str) -> OpenerDirector:
-    # A proxy is another machine's; it does not know our loopback.
-    loopback = _is_loopback(urlsplit(url).hostname or "")
-    return build_opener(_NoRedirect, *([ProxyHandler({})] if loopback else []))
+def _url_opener(url: str) -> OpenerDirector:
+    # A proxy on another machine cannot reach this machine's loopback interface.
+    is_local = is_loopback(urlsplit(url).hostname or "")
+    return build_opener(_NoRedirect, *([ProxyHandler({})] if is_local else []))
 
 
 class _NoRedirect(HTTPRedirectHandler):
     def redirect_request(self, *args: object) -> None:
-        """Keys come from the address that was given, or not at all."""
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+        """Reject the redirect: keys must come from the configured URL."""

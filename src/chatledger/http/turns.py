@@ -1,67 +1,69 @@
-"""Which turn a chat request asks for."""
+"""The turn for a chat request."""
 
 from collections.abc import AsyncGenerator, Generator
 from typing import Any, TypeVar
-from uuid import NAMESPACE_URL, uuid5
 
 from chatledger.chat import Chat, Event, SyncChat
 from chatledger.chat.any_chat import AnyChat
+from chatledger.conversations import uuid_from_key
 from chatledger.errors import ModelRefused, NotFound, UnknownModel
 from chatledger.http.api import ChatRequest
-from chatledger.http.errors import Refused
-from chatledger.messages import new_id
+from chatledger.http.errors import ApiError
+from chatledger.ids import new_id
 from chatledger.models import Models, OpenedModel
 
 Events = TypeVar("Events")
 
 
-async def turn(
+async def stream_turn(
     chat: Chat, models: Models, request: ChatRequest, *, idempotency_key: str | None = None
 ) -> AsyncGenerator[Event, None]:
-    """The turn, its events as ``Chat`` streams them.
+    """Run the requested turn and yield its events as ``Chat.stream`` does.
 
-    Where nobody is named there is nobody to keep it for: a one-off answer, unless history is
-    asked for. Raises ``Refused`` where a conversation that is not there would start for nobody, or
-    where a key comes with a one-off answer: nothing of it is kept that a second one could get.
+    A turn without a user and a conversation is not stored, unless ``save_history`` is true.
+
+    Raises:
+        ApiError: The conversation does not exist and the request names no user to own it; or there
+            is an idempotency key, but the reply is not saved and so cannot be returned again.
     """
-    events: AsyncGenerator[Event, None] = _events(chat, models, request, idempotency_key)
+    events: AsyncGenerator[Event, None] = _turn_events(chat, models, request, idempotency_key)
     try:
         async for event in events:
             yield event
     except NotFound as missing:
         if request.user_id is None:
-            raise _unknown() from missing
+            raise _unknown_conversation() from missing
         raise
     finally:
         await events.aclose()
 
 
-def turn_sync(
+def stream_turn_sync(
     chat: SyncChat, models: Models, request: ChatRequest, *, idempotency_key: str | None = None
 ) -> Generator[Event, None, None]:
-    """As ``turn``, of a ``SyncChat``."""
-    events: Generator[Event, None, None] = _events(chat, models, request, idempotency_key)
+    """Run the requested turn as ``stream_turn`` does, with a ``SyncChat``."""
+    events: Generator[Event, None, None] = _turn_events(chat, models, request, idempotency_key)
     try:
         yield from events
     except NotFound as missing:
         if request.user_id is None:
-            raise _unknown() from missing
+            raise _unknown_conversation() from missing
         raise
 
 
-def _events(
+def _turn_events(
     chat: AnyChat[Any, Any, Events],
     models: Models,
     request: ChatRequest,
     idempotency_key: str | None,
 ) -> Events:
-    model = _model(models, request.model_id)
+    model = _requested_model(models, request.model_id)
     owner, conversation_id = request.user_id, request.conversation_id
-    named = owner is not None or conversation_id is not None
-    kept = named if request.save_history is None else request.save_history
-    if kept and not named:
-        owner = f"anonymous-{_id_for(idempotency_key)}"
-    if kept:
+    is_named = owner is not None or conversation_id is not None
+    saves = is_named if request.save_history is None else request.save_history
+    if saves and not is_named:
+        owner = f"anonymous-{_anonymous_id(idempotency_key)}"
+    if saves:
         return chat.stream(
             request.message,
             conversation_id=conversation_id,
@@ -71,12 +73,13 @@ def _events(
             idempotency_key=idempotency_key,
         )
     if idempotency_key is not None:
-        raise Refused(
+        raise ApiError(
             422,
             "nothing_kept",
-            "An Idempotency-Key needs a reply that is kept; name a user_id or a conversation_id.",
+            "An Idempotency-Key needs a reply that is saved; add a user_id or a conversation_id, "
+            "and do not set save_history to false.",
         )
-    return chat.stream_unkept(
+    return chat.stream_without_saving(
         request.message,
         conversation_id=conversation_id,
         owner=owner,
@@ -85,24 +88,24 @@ def _events(
     )
 
 
-def _model(models: Models, model_id: str | None) -> OpenedModel:
+def _requested_model(models: Models, model_id: str | None) -> OpenedModel:
     try:
         return models.get(model_id)
-    except UnknownModel as wrong:
+    except UnknownModel as unknown:
         if model_id is not None and model_id not in models:
             raise
-        # It may be asked for: why it cannot be opened is the affair of whoever runs this.
-        raise ModelRefused(str(wrong)) from wrong
+        # The model is configured but cannot be opened, which only the operator can fix.
+        raise ModelRefused(str(unknown)) from unknown
 
 
-def _unknown() -> Refused:
-    return Refused(
-        400, "unknown_conversation", "There is no such conversation; name a user_id to start it."
+def _unknown_conversation() -> ApiError:
+    return ApiError(
+        400, "unknown_conversation", "There is no such conversation; add a user_id to start it."
     )
 
 
-def _id_for(idempotency_key: str | None) -> str:
-    """An id that nobody has, or for one key always the same."""
+def _anonymous_id(idempotency_key: str | None) -> str:
+    """Return a new id, or the same id each time for the same key."""
     if idempotency_key is None:
         return new_id()
-    return str(uuid5(NAMESPACE_URL, f"chatledger:anonymous:{idempotency_key}"))
+    return uuid_from_key("anonymous", idempotency_key)

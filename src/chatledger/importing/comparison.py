@@ -1,4 +1,4 @@
-"""Conversations that come into a store from elsewhere: what is there is compared, the rest put."""
+"""Import of conversations from elsewhere: compare what the store has, append the rest."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -6,102 +6,112 @@ from typing import Any, NamedTuple, TypeAlias
 
 from chatledger.conversations import Conversation
 from chatledger.errors import NotFound, StoreMismatch
-from chatledger.messages import Message, encode
+from chatledger.messages import Message, encode, seq_of
 from chatledger.stores.contract import Store
 
-Same: TypeAlias = Callable[[Message, Message], bool]
-"""Whether a message of the store, the first, is the one that would be brought."""
+IsSame: TypeAlias = Callable[[Message, Message], bool]
+"""Returns whether the first message, from the store, is a copy of the second, from the source."""
 
-PAGE = 100
-STRETCH_MESSAGES = 1_000
-STRETCH_CHARACTERS = 4 * 1024 * 1024
+PAGE_MESSAGES = 100
+WRITE_MESSAGES = 1_000
+WRITE_CHARACTERS = 4 * 1024 * 1024
 
 
-class Standing(NamedTuple):
-    """How far a conversation has arrived."""
+class Comparison(NamedTuple):
+    """Result of comparing a conversation with the one in the store."""
 
     messages: list[Message]
-    """All of it, with the seqs that they have in the store, or will have."""
+    """All messages of the source, with the seqs that they have or will have in the store."""
     through: int
-    """The seq behind which they are missing."""
+    """The seq after which messages are missing in the store."""
     revision: int | None
-    """Where it stands in the store, which is further if it went on there; None: it is not there."""
+    """The revision in the store, higher than ``through`` if the conversation was continued there;
+    None if the store does not have the conversation."""
 
     @property
-    def missing(self) -> int:
-        """How many messages of it are not there; the last ones."""
-        return 0 if not self.messages else max(_seq(self.messages[-1]) - self.through, 0)
+    def missing(self) -> list[Message]:
+        """The messages that the store does not have: the last ones."""
+        return [message for message in self.messages if seq_of(message) > self.through]
 
 
-def standing(
-    store: Store, conversation: Conversation, messages: Sequence[Message], same: Same
-) -> Standing:
-    """What the store has of it. Raises ``StoreMismatch`` if that is another conversation."""
+def compare(
+    store: Store, conversation: Conversation, messages: Sequence[Message], is_same: IsSame
+) -> Comparison:
+    """Compare a conversation of the source with the one of the same id in the store.
+
+    Raises:
+        StoreMismatch: The store's conversation has another owner or other messages.
+    """
     try:
-        there = store.get(conversation.id)
+        stored = store.get(conversation.id)
     except NotFound:
-        return Standing(_placed(messages, 0), 0, None)
-    if there.owner != conversation.owner:
-        raise StoreMismatch("The store has a conversation of that id with another owner.")
-    found = store.page(there.id, limit=PAGE).messages
-    # One that was brought, or made, without messages has taken a number for that.
-    before = 0 if found and found[0].seq == 1 else 1
-    placed = _placed(messages, before)
+        return Comparison(_with_seqs(messages, 1), 0, None)
+    if stored.owner != conversation.owner:
+        raise StoreMismatch("The store has a conversation with this id and another owner.")
+    page = store.page(stored.id, limit=PAGE_MESSAGES).messages
+    # A conversation that was created without messages has used up seq 1.
+    first_seq = 1 if page and page[0].seq == 1 else 2
+    expected = _with_seqs(messages, first_seq)
     compared = 0
     while True:
-        ours = placed[compared : compared + len(found)]
-        for theirs, mine in zip(found, ours, strict=False):
-            if theirs.seq != mine.seq or not same(theirs, mine):
-                raise _another(compared)
+        for theirs, ours in zip(page, expected[compared : compared + len(page)], strict=False):
+            if theirs.seq != ours.seq or not is_same(theirs, ours):
+                raise _other_messages_error(compared)
             compared += 1
-        through = before + compared
-        if compared == len(placed) or through >= there.revision:
-            return Standing(placed, through, there.revision)
-        found = store.page(there.id, after=through, limit=PAGE).messages
-        if not found:
-            raise _another(compared)
+        through = first_seq - 1 + compared
+        if compared == len(expected) or through >= stored.revision:
+            return Comparison(expected, through, stored.revision)
+        page = store.page(stored.id, after=through, limit=PAGE_MESSAGES).messages
+        if not page:
+            raise _other_messages_error(compared)
 
 
-def bring(store: Store, conversation: Conversation, standing: Standing) -> Iterator[int]:
-    """Put what is missing behind what is there; says after each write how many messages it had."""
-    if standing.revision is None and not standing.messages:
+def import_missing(
+    store: Store, conversation: Conversation, comparison: Comparison
+) -> Iterator[int]:
+    """Append the missing messages to the store; after each write, yield how many it wrote."""
+    if comparison.revision is None and not comparison.messages:
         store.restore(replace(conversation, revision=1), (), after=0)
-    after = standing.through
-    missing = standing.messages[len(standing.messages) - standing.missing :]
+    after = comparison.through
+    missing = comparison.missing
     while missing:
-        stretch: list[Message] = []
-        size = 0
-        for message in missing[:STRETCH_MESSAGES]:
-            size += len(encode(message))
-            if stretch and size > STRETCH_CHARACTERS:
+        batch: list[Message] = []
+        characters = 0
+        for message in missing[:WRITE_MESSAGES]:
+            characters += len(encode(message))
+            if batch and characters > WRITE_CHARACTERS:
                 break
-            stretch.append(message)
-        end = after + len(stretch)
-        store.restore(replace(conversation, revision=end), stretch, after=after)
-        yield len(stretch)
-        missing, after = missing[len(stretch) :], end
+            batch.append(message)
+        end = after + len(batch)
+        store.restore(replace(conversation, revision=end), batch, after=after)
+        yield len(batch)
+        missing, after = missing[len(batch) :], end
 
 
-def unordered(value: Any) -> Any:
-    """``value`` with each dict as a sorted list of entries: DynamoDB keeps no order in a map."""
+def canonical_text(message: Message, *, with_id: bool = True) -> str:
+    """Return a text that is equal for messages with equal content, whatever their times.
+
+    The order of names in dicts does not count, because DynamoDB does not keep it. Unlike ``==``,
+    the text tells 1 from 1.0.
+    """
+    id = message.id if with_id else None
+    return repr(_sorted_names([id, message.role, message.content, message.extra]))
+
+
+def _sorted_names(value: Any) -> Any:
     match value:
         case dict():
-            return sorted((name, unordered(each)) for name, each in value.items())
+            return sorted((name, _sorted_names(each)) for name, each in value.items())
         case list():
-            return [unordered(each) for each in value]
+            return [_sorted_names(each) for each in value]
     return value
 
 
-def _placed(messages: Sequence[Message], before: int) -> list[Message]:
-    return [message.at(seq) for seq, message in enumerate(messages, before + 1)]
+def _with_seqs(messages: Sequence[Message], first_seq: int) -> list[Message]:
+    return [message.with_seq(seq) for seq, message in enumerate(messages, first_seq)]
 
 
-def _seq(message: Message) -> int:
-    assert message.seq is not None  # it was placed
-    return message.seq
-
-
-def _another(compared: int) -> StoreMismatch:
+def _other_messages_error(compared: int) -> StoreMismatch:
     return StoreMismatch(
-        f"The store has another conversation of that id: it differs behind message {compared}."
+        f"The store has another conversation with this id: it differs after message {compared}."
     )

@@ -1,4 +1,4 @@
-"""What the items of a tutorial's table say, as conversations; pure."""
+"""Parser that turns the items of a tutorial's table into conversations, without I/O."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,10 +11,10 @@ from uuid import UUID, uuid5
 
 from chatledger.conversations import Conversation, checked_metadata
 from chatledger.errors import InvalidMessage, StoreMismatch
-from chatledger.importing.comparison import unordered
+from chatledger.importing.comparison import canonical_text
 from chatledger.json_values import Json
-from chatledger.langchain.values import decode
-from chatledger.messages import MESSAGE_ID_BYTES, Content, Message, Role, now, to_milliseconds
+from chatledger.langchain.values import decode_value
+from chatledger.messages import MAX_MESSAGE_ID_BYTES, Content, Message, Role, normalize_time, now
 from chatledger.stores.dynamodb.calls import Item
 
 ATTRIBUTES: Final = (
@@ -34,152 +34,168 @@ ROLE_NAMES: Final[Mapping[str, Role]] = MappingProxyType(
         "tool": "tool",
     }
 )
-"""What is taken for which role, in whatever case."""
+"""Roles by the names that stand for them, in lower case."""
 
-EXTRA: Final = "tutorial"
-"""Where in a message's ``extra`` its fields are that Chatledger has no place for."""
+EXTRA_KEY: Final = "tutorial"
+"""Key in a message's ``extra`` of the fields that Chatledger has no place for."""
 
-# DynamoDB deletes nothing by a TTL that lies further back: with "ttl": 0 an item lives.
+# DynamoDB does not delete items whose TTL is further back, so an item with "ttl": 0 is kept.
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/howitworks-ttl.html
-FURTHEST_BACK: Final = timedelta(days=5 * 365)
-FURTHEST_AHEAD: Final = timedelta(days=36_500)
+MAX_TTL_AGE: Final = timedelta(days=5 * 365)
+MAX_TTL_AHEAD: Final = timedelta(days=36_500)
 
 _NAMESPACE: Final = UUID("0f5d0f5e-58f2-5b52-9c0c-6d1b0c2f3a77")
-"""For the ids (RFC 9562) of messages that had none; for ever the same."""
+"""Namespace (RFC 9562) of the ids of messages that had none. It must never change."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# Seconds, milliseconds, microseconds or nanoseconds; "20240501" and "20240501120000" are none.
-_NUMBER: Final = re.compile(r"(\d{9,10}|\d{13}|\d{16}|\d{19})(\.\d+)?")
-_TOO_LARGE: Final = 1e11  # in seconds that is the year 5138
-_UNKNOWN = "other software seems to have written it"
+# Seconds, milliseconds, microseconds or nanoseconds, but not "20240501" or "20240501120000".
+_TIMESTAMP: Final = re.compile(r"(\d{9,10}|\d{13}|\d{16}|\d{19})(\.\d+)?")
+_MAX_SECONDS: Final = 1e11  # the year 5138
+_OTHER_SOFTWARE = "other software seems to have written it"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A conversation of the source, and the ids of its messages that bear no time of their own."""
+class SourceConversation:
+    """A conversation of the source.
+
+    Attributes:
+        undated: The ids of the messages without a readable time of their own.
+    """
 
     conversation: Conversation
     messages: list[Message]
     undated: frozenset[str]
 
-    def same(self, there: Message, ours: Message) -> bool:
-        """Whether ``there`` is what a copy made of what is now ``ours``."""
-        return _said(there) == _said(ours) and (
-            there.created_at == ours.created_at or ours.id in self.undated
+    def is_same(self, theirs: Message, ours: Message) -> bool:
+        """Return whether the store's message ``theirs`` is a copy of ``ours``."""
+        return canonical_text(theirs) == canonical_text(ours) and (
+            theirs.created_at == ours.created_at or ours.id in self.undated
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """Makes conversations of items."""
+class ItemParser:
+    """Turns items into conversations."""
 
     owner_of: Callable[[str | None], str | None]
     roles: Mapping[str, Role]
-    started: datetime = field(default_factory=now)
+    started_at: datetime = field(default_factory=now)
 
-    def conversation(self, id: str, item: Item) -> Found | None:
-        """The conversation; None if it has expired.
+    def parse(self, id: str, item: Item) -> SourceConversation | None:
+        """Return the conversation in an item, or None if it has expired.
 
-        Raises ``StoreMismatch`` or ``InvalidArgument``, which quote no message.
+        Raises:
+            StoreMismatch: The item cannot be read. Neither error quotes a message.
+            InvalidArgument: A value in the item is invalid.
         """
-        said = {name: decode(attribute, ()) for name, attribute in item.items()}
-        expires = self._expiry(said.get("ttl"))
-        if expires is not None and expires <= now():
+        fields = {name: decode_value(attribute, ()) for name, attribute in item.items()}
+        expires_at = self._expiry(fields.get("ttl"))
+        if expires_at is not None and expires_at <= now():
             return None
-        listed = said.get("messages")
-        if listed is not None and not isinstance(listed, list):
-            raise StoreMismatch(f"Its messages are no list; {_UNKNOWN}.")
+        entries = fields.get("messages")
+        if entries is not None and not isinstance(entries, list):
+            raise StoreMismatch(f"Its messages are not a list; {_OTHER_SOFTWARE}.")
+        entries = entries or []
         times = [
-            time_of(each.get("timestamp")) if isinstance(each, dict) else None
-            for each in listed or ()
+            parse_time(entry.get("timestamp")) if isinstance(entry, dict) else None
+            for entry in entries
         ]
-        dated = [time for time in times if time is not None]
-        created, updated = time_of(said.get("created_at")), time_of(said.get("updated_at"))
-        created = created or (dated[0] if dated else updated or self.started)
-        updated = updated or max(dated, default=created)
-        if expires is not None and expires <= max(created, updated):
-            raise StoreMismatch("It was changed, it says, after its ttl; one of them is wrong.")
+        known_times = [time for time in times if time is not None]
+        created_at = parse_time(fields.get("created_at"))
+        updated_at = parse_time(fields.get("updated_at"))
+        if created_at is None:
+            created_at = known_times[0] if known_times else updated_at or self.started_at
+        updated_at = updated_at or max(known_times, default=created_at)
+        if expires_at is not None and expires_at <= max(created_at, updated_at):
+            raise StoreMismatch("It changed after its ttl, by its own times; one of them is wrong.")
         messages: list[Message] = []
-        time = created
-        for n, (each, own) in enumerate(zip(listed or (), times, strict=True), 1):
-            time = own or time
-            messages.append(self._message(id, n, each, time, dated=own is not None))
+        time = created_at
+        for n, (entry, own_time) in enumerate(zip(entries, times, strict=True), 1):
+            time = own_time or time
+            messages.append(self._message(id, n, entry, time, is_dated=own_time is not None))
         conversation = Conversation(
             id=id,
-            owner=self.owner_of(_owner(said.get("user_id"))),
+            owner=self.owner_of(_owner(fields.get("user_id"))),
             title=None,
-            metadata=_metadata(said.get("metadata")),
-            created_at=created,
-            updated_at=updated,
+            metadata=_metadata(fields.get("metadata")),
+            created_at=created_at,
+            updated_at=updated_at,
             message_count=len(messages),
             revision=max(len(messages), 1),
-            expires_at=expires,
+            expires_at=expires_at,
         )
-        undated = (message.id for message, own in zip(messages, times, strict=True) if own is None)
-        return Found(conversation, messages, frozenset(undated))
+        undated = (
+            message.id
+            for message, own_time in zip(messages, times, strict=True)
+            if own_time is None
+        )
+        return SourceConversation(conversation, messages, frozenset(undated))
 
     def _expiry(self, ttl: object) -> datetime | None:
-        # DynamoDB looks at numbers only.
+        # DynamoDB ignores a TTL that is not a number.
         if isinstance(ttl, bool) or not isinstance(ttl, int | float):
             return None
-        ahead = int(ttl) - self.started.timestamp()
-        if not -FURTHEST_BACK.total_seconds() < ahead < FURTHEST_AHEAD.total_seconds():
+        ahead = int(ttl) - self.started_at.timestamp()
+        if not -MAX_TTL_AGE.total_seconds() < ahead < MAX_TTL_AHEAD.total_seconds():
             return None
         return datetime.fromtimestamp(int(ttl), UTC)
 
-    def _message(self, id: str, n: int, said: Any, time: datetime, *, dated: bool) -> Message:
-        where = f"Message {n} of conversation {id!r}"
-        if not isinstance(said, dict):
-            raise StoreMismatch(f"{where} is no map; {_UNKNOWN}.")
-        fields = dict(said)
-        role = fields.pop("role", None)
-        named = self.roles.get(role.strip().lower()) if isinstance(role, str) else None
-        if named is None:
+    def _message(
+        self, conversation_id: str, n: int, entry: Any, time: datetime, *, is_dated: bool
+    ) -> Message:
+        where = f"Message {n} of conversation {conversation_id!r}"
+        if not isinstance(entry, dict):
+            raise StoreMismatch(f"{where} is not a map; {_OTHER_SOFTWARE}.")
+        fields = dict(entry)
+        role_name = fields.pop("role", None)
+        role = self.roles.get(role_name.strip().lower()) if isinstance(role_name, str) else None
+        if role is None:
             raise StoreMismatch(
-                f"{where} has no role, or one of another name; name it for the copy, such as with "
+                f"{where} has no role, or an unknown one; pass what it stands for, such as "
                 'roles={**ROLE_NAMES, "agent": "assistant"}.'
             )
         content = _content(fields.pop("content", None), where)
-        if dated or not fields.get("timestamp"):
+        if is_dated or not fields.get("timestamp"):
             fields.pop("timestamp", None)
-        if _is_id(fields.get("id")):
-            own_id = fields.pop("id")
+        if _is_valid_id(fields.get("id")):
+            id = fields.pop("id")
         else:
-            own_id = str(uuid5(_NAMESPACE, f"{n} {id}"))
+            id = str(uuid5(_NAMESPACE, f"{n} {conversation_id}"))
         extra: dict[str, Json] = {
             name: fields.pop(name) for name in ("tool_calls", "tool_call_id") if name in fields
         }
         if fields:
-            extra[EXTRA] = fields
+            extra[EXTRA_KEY] = fields
         try:
-            return Message(role=named, content=content, id=own_id, created_at=time, extra=extra)
+            return Message(role=role, content=content, id=id, created_at=time, extra=extra)
         except InvalidMessage:
-            # Not as it words it, which may quote a part of the message.
+            # The original error may quote a part of the message.
             raise StoreMismatch(
-                f"{where} holds what no message can, such as bytes or a set; as text it could."
+                f"{where} has a value that cannot be stored, such as bytes or a set; store it as "
+                "text in the source."
             ) from None
 
 
-def time_of(value: object) -> datetime | None:
-    """The time, to the millisecond; None where it is none that can be read."""
+def parse_time(value: object) -> datetime | None:
+    """Return the time to the millisecond, or None if it cannot be read."""
     with suppress(ValueError, OverflowError):
         match value:
             case bool():
                 return None
             case int() | float():
                 return _since_epoch(value)
-            case str() if _NUMBER.fullmatch(value.strip()):
+            case str() if _TIMESTAMP.fullmatch(value.strip()):
                 return _since_epoch(float(value))
             case str():
                 time = datetime.fromisoformat(value.strip())
-                # Lambda's clock is in UTC, and datetime.now().isoformat() does not say so.
-                return to_milliseconds(time if time.tzinfo else time.replace(tzinfo=UTC))
+                # Lambda's clock is in UTC, but datetime.now().isoformat() has no time zone.
+                return normalize_time(time if time.tzinfo else time.replace(tzinfo=UTC))
     return None
 
 
 def _since_epoch(number: float) -> datetime | None:
-    # Milliseconds, microseconds and nanoseconds are known by their size.
+    # The magnitude tells seconds, milliseconds, microseconds and nanoseconds apart.
     for scale in (1, 1e3, 1e6, 1e9):
-        if abs(number) < _TOO_LARGE * scale:
+        if abs(number) < _MAX_SECONDS * scale:
             return _EPOCH + timedelta(milliseconds=round(number / scale * 1_000))
     return None
 
@@ -192,11 +208,11 @@ def _content(value: object, where: str) -> Content:
             return value
         case list() if all(isinstance(block, str | dict) for block in value):
             return value
-    raise StoreMismatch(f"{where} has a content that is neither text nor a list of content blocks.")
+    raise StoreMismatch(f"{where} has content that is neither text nor a list of content blocks.")
 
 
-def _is_id(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value.encode()) <= MESSAGE_ID_BYTES
+def _is_valid_id(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value.encode()) <= MAX_MESSAGE_ID_BYTES
 
 
 def _owner(value: object) -> str | None:
@@ -212,11 +228,6 @@ def _metadata(value: object) -> dict[str, Json]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise StoreMismatch(f"Its metadata is no map; {_UNKNOWN}.")
-    # How many messages there are, Chatledger counts.
+        raise StoreMismatch(f"Its metadata is not a map; {_OTHER_SOFTWARE}.")
+    # Chatledger counts the messages itself.
     return checked_metadata({name: each for name, each in value.items() if name != "message_count"})
-
-
-def _said(message: Message) -> str:
-    """By text, for ``==`` takes 1 for 1.0."""
-    return repr(unordered([message.id, message.role, message.content, message.extra]))

@@ -1,7 +1,9 @@
-"""LangChain's chat message histories, over a Chatledger store or over the table of the old class."""
+"""LangChain chat message histories, on a Chatledger store or on ``langchain_community``'s table."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from chatledger.extras import missing_package_error
 
 if TYPE_CHECKING:
     from chatledger.langchain.dropin import DynamoDBChatMessageHistory
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from chatledger.langchain.offline import OfflineChatModel
     from chatledger.langchain_messages import from_chatledger, to_chatledger
 
-# Loaded when they are asked for: the drop-in needs boto3, which others need not have.
+# Imported on first use: the drop-in needs boto3, which users of the others may not have.
 _MODULES = {
     "ChatMessageHistory": ".history",
     "DynamoDBChatMessageHistory": ".dropin",
@@ -42,8 +44,7 @@ def __getattr__(name: str) -> Any:
         if package not in _EXTRAS:
             raise
         raise ModuleNotFoundError(
-            f"{name} needs {package}; install it with pip install 'chatledger[{_EXTRAS[package]}]'.",
-            name=missing.name,
+            missing_package_error(name, missing, _EXTRAS[package]), name=missing.name
         ) from missing
     return getattr(module, name)
 

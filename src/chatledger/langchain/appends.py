@@ -1,146 +1,165 @@
-"""The plan of an append; ``segments`` says what holds and why."""
+"""Plan of an append; ``segments`` explains why it is safe."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from chatledger.errors import MessageTooLarge, StoreMismatch, StoreUnavailable
-from chatledger.langchain.clearing import end
-from chatledger.langchain.memory import Memory
+from chatledger.langchain.clearing import clear_expired
+from chatledger.langchain.segment_cache import CachedSegment
 from chatledger.langchain.segments import (
     CONDITION_FAILED,
     LARGEST_SEGMENT,
-    Chain,
-    Token,
-    is_full,
-    number,
+    HistoryTable,
+    WriteToken,
+    is_item_full,
+    number_attribute,
 )
-from chatledger.langchain.spill import grow
-from chatledger.langchain.state import look, renew
+from chatledger.langchain.spill import add_item
+from chatledger.langchain.state import extend_ttls, read_state
 from chatledger.langchain.values import size_of
 from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Item, Plan, Wait
 
-TRIES = 100
-LONGEST_WAIT = 0.5
+APPEND_TRIES = 100
+MAX_WAIT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Appended:
-    grown: bool
-    """Whether it made the history go on in a further item."""
+class AppendResult:
+    """Outcome of an append."""
+
+    added_item: bool
+    """True if the append continued the history in a further item."""
     elements: list[Attribute]
-    """All that the item holds now, where that was asked for and it has not grown."""
+    """All elements of the item, if they were requested and no item was added; otherwise empty."""
 
 
-def append(
-    chain: Chain, elements: Sequence[Attribute], memory: Memory, *, answer: str = "NONE"
-) -> Plan[Appended]:
-    """Add ``elements`` behind the last one, all of them or none.
+def append_elements(
+    table: HistoryTable,
+    elements: Sequence[Attribute],
+    cached: CachedSegment,
+    *,
+    return_values: str = "NONE",
+) -> Plan[AppendResult]:
+    """Append ``elements`` to a history, all of them or none.
 
-    Raises ``MessageTooLarge``, ``StoreMismatch``, and ``StoreUnavailable`` where others go on
-    being faster.
+    Tries the cached active segment first. If its condition fails, reads the state of the history
+    and then either tries the segment that is active now, extends TTLs, adds an item, or clears an
+    expired history, until the append succeeds.
+
+    Args:
+        return_values: DynamoDB's ``ReturnValues`` for the update.
+
+    Raises:
+        MessageTooLarge: A message does not fit in any item.
+        StoreMismatch: The item does not contain a LangChain history.
+        StoreUnavailable: Rivals won every race.
     """
-    size = checked_size(elements)
-    token = Token.at(chain.clock())
-    place = memory.get()
-    for tried in range(TRIES):
-        if tried > 1:
-            yield Wait(chain.random.uniform(0, min(0.01 * 2 ** min(tried, 10), LONGEST_WAIT)))
-        full = size > chain.room(first=place is None)
+    size = elements_size(elements)
+    token = WriteToken.at(table.clock())
+    active_segment = cached.get()
+    for tries in range(APPEND_TRIES):
+        if tries > 1:
+            yield Wait(table.random.uniform(0, min(0.01 * 2 ** min(tries, 10), MAX_WAIT)))
+        full = size > table.capacity(first=active_segment is None)
         if size <= LARGEST_SEGMENT:
             try:
-                reply = yield _call(chain, place, elements, size, token, answer)
-                memory.seen(place)
-                return Appended(False, _elements(reply, chain))
+                reply = yield _append_call(
+                    table, active_segment, elements, size, token, return_values
+                )
+                cached.set(active_segment)
+                return AppendResult(False, _returned_elements(reply, table))
             except CallFailed as failed:
-                full = is_full(failed)
+                full = is_item_full(failed)
                 if failed.code == CONDITION_FAILED:
-                    if token.is_in(failed.item):
-                        memory.seen(place)
-                        return Appended(False, _elements({"Attributes": failed.item}, chain))
-                    check_history(chain, failed.item)
+                    if token.is_in(failed.item):  # an earlier try succeeded
+                        cached.set(active_segment)
+                        stored = _returned_elements({"Attributes": failed.item}, table)
+                        return AppendResult(False, stored)
+                    check_is_history(table, failed.item)
                 elif not full:
                     raise
-        memory.forget()
-        standing = yield from look(chain)
-        if standing.over(chain.now()):
-            yield from end(chain, standing)
-            place = None
+        cached.forget()
+        state = yield from read_state(table)
+        if state.has_expired(table.now()):
+            yield from clear_expired(table, state)
+            active_segment = None
             continue
-        full = (full and place == standing.place) or size > LARGEST_SEGMENT
-        place = standing.place
-        if place is not None and chain.lifetime is not None:
-            needed = chain.now() + chain.lifetime
-            if standing.floor is None or standing.floor < needed:
-                yield from renew(chain, standing)
+        full = (full and active_segment == state.active_segment) or size > LARGEST_SEGMENT
+        active_segment = state.active_segment
+        if active_segment is not None and table.lifetime is not None:
+            needed = table.now() + table.lifetime
+            if state.min_ttl is None or state.min_ttl < needed:
+                yield from extend_ttls(table, state)
                 continue
-        counted = standing.bytes > 0 and standing.bytes + size > chain.room(first=place is None)
-        if full or counted or standing.closed:
-            grown = yield from grow(chain, standing, elements, token)
-            if grown is not None:
-                memory.seen(grown)
-                return Appended(True, [])
+        first = active_segment is None
+        over_capacity = state.bytes > 0 and state.bytes + size > table.capacity(first=first)
+        if full or over_capacity or state.closed:
+            new_segment = yield from add_item(table, state, elements, token)
+            if new_segment is not None:
+                cached.set(new_segment)
+                return AppendResult(True, [])
     raise StoreUnavailable(
-        f"Others wrote to this history of table {chain.table!r} all the while; try again later."
+        f"Other writers kept changing this history of table {table.name!r}; try again later."
     )
 
 
-def checked_size(elements: Sequence[Attribute]) -> int:
-    """The bytes of all of them. Raises ``MessageTooLarge`` for one that no item takes."""
+def elements_size(elements: Sequence[Attribute]) -> int:
+    """Return the bytes of all elements together.
+
+    Raises:
+        MessageTooLarge: One of the elements does not fit in any item.
+    """
     sizes = [1 + size_of(element) for element in elements]
     for n, size in enumerate(sizes):
         if size > LARGEST_SEGMENT:
-            raise MessageTooLarge(
-                f"messages[{n}], of which DynamoDB takes no larger one,",
-                size=size,
-                limit=LARGEST_SEGMENT,
-            )
+            raise MessageTooLarge(f"messages[{n}]", size=size, limit=LARGEST_SEGMENT)
     return sum(sizes)
 
 
-def check_history(chain: Chain, item: Item | None) -> None:
-    """Raise ``StoreMismatch`` where the item's history is none of LangChain's."""
-    history = (item or {}).get(chain.history)
+def check_is_history(table: HistoryTable, item: Item | None) -> None:
+    """Raise ``StoreMismatch`` if the item's messages attribute is not a LangChain history."""
+    history = (item or {}).get(table.messages_attribute)
     if history is None:
         return
     elements = history.get("L")
     if elements is None or (elements and "M" not in elements[0].get("M", {}).get("data", {})):
-        raise not_a_history(chain)
+        raise not_a_history_error(table)
 
 
-def not_a_history(chain: Chain) -> StoreMismatch:
+def not_a_history_error(table: HistoryTable) -> StoreMismatch:
     return StoreMismatch(
-        f"Attribute {chain.history!r} of item {chain.key} in table {chain.table!r} is no list of "
-        "LangChain messages; other software seems to have written it, and it stays as it is. Name "
-        "another attribute with history_messages_key, or use another table."
+        f"Attribute {table.messages_attribute!r} of item {table.key} in table {table.name!r} is "
+        "not a list of LangChain messages; other software seems to have written it, and it was "
+        "left as it is. Name another attribute with history_messages_key, or use another table."
     )
 
 
-def _call(
-    chain: Chain,
-    place: str | None,
+def _append_call(
+    table: HistoryTable,
+    active_segment: str | None,
     elements: Sequence[Attribute],
     size: int,
-    token: Token,
-    answer: str,
+    token: WriteToken,
+    return_values: str,
 ) -> Call:
-    first = place is None
-    now = chain.now()
+    first = active_segment is None
+    now = table.now()
     values: dict[str, Attribute] = {
         ":new": {"L": [*elements]},
-        ":one": {"S": token.text},
-        ":token": {"SS": [token.text]},
-        ":size": number(size),
-        ":room": number(chain.room(first=first) - size),
-        ":now": number(now),
+        ":token": {"S": token.text},
+        ":tokenset": {"SS": [token.text]},
+        ":size": number_attribute(size),
+        ":room": number_attribute(table.capacity(first=first) - size),
+        ":now": number_attribute(now),
     }
-    conditions = ["NOT contains(#p, :one)", "(attribute_not_exists(#b) OR #b <= :room)"]
+    conditions = ["NOT contains(#p, :token)", "(attribute_not_exists(#b) OR #b <= :room)"]
     if first:
         settings = ["#h = list_append(if_not_exists(#h, :none), :new)"]
         conditions += [
             "attribute_not_exists(#s)",
             "(attribute_not_exists(#t) OR NOT attribute_type(#t, :number) OR #t > :now)",
-            # What others keep under this name must not be mixed with messages.
+            # Do not mix messages with data that other software stores in this attribute.
             "(attribute_not_exists(#h[0]) OR attribute_type(#h[0].#d, :map))",
         ]
     else:
@@ -150,25 +169,27 @@ def _call(
             "attribute_not_exists(#c)",
             "(attribute_not_exists(#x) OR #x > :now)",
         ]
-    if chain.lifetime is not None:
-        expires = now + chain.lifetime
+    if table.lifetime is not None:
+        expires_at = number_attribute(now + table.lifetime)
+        values[":expires"] = expires_at
         if first:
             settings.append("#t = :expires")
-            values[":expires"] = number(expires)
         else:
-            settings += ["#x = :expires", "#t = :stamp"]
+            settings += ["#x = :expires", "#t = :ttl"]
             conditions.append("#f >= :expires")
-            values |= {":expires": number(expires), ":stamp": number(chain.stamp(now))}
-    return chain.update(
-        place,
-        f"SET {', '.join(settings)} ADD #p :token, #b :size REMOVE #q",
-        where=" AND ".join(conditions),
+            values[":ttl"] = number_attribute(table.ttl_at(now))
+    return table.update(
+        active_segment,
+        f"SET {', '.join(settings)} ADD #p :tokenset, #b :size REMOVE #q",
+        condition=" AND ".join(conditions),
         values=values,
-        names=token.names,
-        answer=answer,
+        names=token.sets,
+        return_values=return_values,
     )
 
 
-def _elements(reply: Any, chain: Chain) -> list[Attribute]:
-    elements: list[Attribute] = reply.get("Attributes", {}).get(chain.history, {}).get("L", [])
+def _returned_elements(reply: Any, table: HistoryTable) -> list[Attribute]:
+    elements: list[Attribute] = (
+        reply.get("Attributes", {}).get(table.messages_attribute, {}).get("L", [])
+    )
     return elements

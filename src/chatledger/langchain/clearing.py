@@ -1,74 +1,74 @@
-"""The plan that ends a history; ``segments`` says why it is safe beside writers."""
+"""Plan that clears a history; ``segments`` explains why it is safe while others write."""
 
 from chatledger.langchain.segments import (
+    CLEARED_SEGMENTS,
     CONDITION_FAILED,
-    ENDED,
     SEGMENTS,
-    TOKENS,
-    Chain,
+    TOKEN_SETS,
+    HistoryTable,
     ids_in,
-    listed,
-    number,
+    number_attribute,
+    string_list,
 )
-from chatledger.langchain.state import Standing, free, look, unless_refused
+from chatledger.langchain.state import HistoryState, call_conditionally, delete_cleared, read_state
 from chatledger.stores.dynamodb.calls import Attribute, CallFailed, Item, Plan
 
 
-def clear(chain: Chain) -> Plan[None]:
-    """Afterwards there is none of the messages that were there before."""
-    alone = "attribute_not_exists(#s) AND attribute_not_exists(#e)"
+def clear_history(table: HistoryTable) -> Plan[None]:
+    """Remove every message that the history has when this plan starts."""
+    one_item = "attribute_not_exists(#s) AND attribute_not_exists(#e)"
     while True:
         try:
-            yield chain.delete(alone, {})
+            yield table.delete(one_item, {})
             return
         except CallFailed as failed:
             if failed.code != CONDITION_FAILED:
                 raise
             item: Item | None = failed.item
-        if ended := ids_in(item, ENDED):
-            yield from free(chain, ended)
+        if cleared := ids_in(item, CLEARED_SEGMENTS):
+            yield from delete_cleared(table, cleared)
         if ids := ids_in(item, SEGMENTS):
-            closing = chain.update(
-                ids[-1], "SET #c = :true", where="attribute_exists(#o)", values={}
+            closing = table.update(
+                ids[-1], "SET #c = :true", condition="attribute_exists(#o)", values={}
             )
-            yield from unless_refused(closing)  # TTL may have deleted it
-            if (yield from _bury(chain, ids)):
+            yield from call_conditionally(closing)  # TTL may have deleted the segment
+            if (yield from _detach_segments(table, ids)):
                 return
 
 
-def end(chain: Chain, standing: Standing) -> Plan[None]:
-    """Clear a history that has expired, if it is still as it was and has not been revived."""
-    now: dict[str, Attribute] = {":now": number(chain.now())}
-    if not standing.ids:
-        dead = "attribute_not_exists(#s) AND #t <= :now"
-        yield from unless_refused(chain.delete(dead, now))
+def clear_expired(table: HistoryTable, state: HistoryState) -> Plan[None]:
+    """Clear a history that has expired, unless it changed after ``state`` was read."""
+    now: dict[str, Attribute] = {":now": number_attribute(table.now())}
+    if not state.ids:
+        expired = "attribute_not_exists(#s) AND #t <= :now"
+        yield from call_conditionally(table.delete(expired, now))
         return
-    if standing.last is not None:
-        closing = chain.update(
-            standing.ids[-1],
+    if state.last is not None:
+        closing = table.update(
+            state.ids[-1],
             "SET #c = :true",
-            where="attribute_exists(#o) AND #x <= :now",
+            condition="attribute_exists(#o) AND #x <= :now",
             values=now,
         )
-        if not (yield from unless_refused(closing)):
-            again = yield from look(chain)
-            if again.last is not None:
+        if not (yield from call_conditionally(closing)):
+            current = yield from read_state(table)
+            if current.last is not None:
                 return
-    yield from _bury(chain, standing.ids)
+    yield from _detach_segments(table, state.ids)
 
 
-def _bury(chain: Chain, ids: tuple[str, ...]) -> Plan[bool]:
-    """Empty the first item, if these are its segments, and delete them; whether they were."""
-    rest = ", ".join(f"#r{n}" for n in range(len(TOKENS)))
-    burial = chain.update(
+def _detach_segments(table: HistoryTable, ids: tuple[str, ...]) -> Plan[bool]:
+    """Empty the first item and delete its segments if they are ``ids``; return whether they are."""
+    removed = ", ".join(f"#r{n}" for n in range(len(TOKEN_SETS)))
+    detaching = table.update(
         None,
         f"SET #h = :none, #e = list_append(if_not_exists(#e, :none), :ids) "
-        f"REMOVE #s, #t, #b, {rest}",
-        where="#s = :ids",
-        values={":ids": listed(ids)},
-        names={f"#r{n}": name for n, name in enumerate(TOKENS)},
+        f"REMOVE #s, #t, #b, {removed}",
+        condition="#s = :ids",
+        values={":ids": string_list(ids)},
+        names={f"#r{n}": name for n, name in enumerate(TOKEN_SETS)},
     )
-    if not (yield from unless_refused(burial)):
+    if not (yield from call_conditionally(detaching)):
         return False
-    yield from free(chain, ids)
+    yield from delete_cleared(table, ids)
     return True

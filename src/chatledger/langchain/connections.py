@@ -1,4 +1,4 @@
-"""Clients for the drop-in class, shared where the settings are equal: to make one takes 50 ms."""
+"""DynamoDB clients of the drop-in class: one for equal settings, because making one takes 50 ms."""
 
 import os
 import time
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import boto3
 
-from chatledger.langchain.segments import CHANCE
+from chatledger.langchain.segments import JITTER
 from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import PATIENCE, Plan, patient, run
 from chatledger.stores.dynamodb.clients import make_client
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CLIENTS = 64
-# What botocore makes a client by that has no session and no arguments.
+MAX_CLIENTS = 64
+# The environment variables that botocore uses for a client without a session or arguments.
 _ENVIRONMENT = (
     "AWS_ACCESS_KEY_ID",
     "AWS_CONFIG_FILE",
@@ -37,43 +37,51 @@ _clients: "OrderedDict[Hashable, DynamoDBClient]" = OrderedDict()
 _lock = Lock()
 
 
-def settings_of(session: boto3.Session | None, endpoint: str | None) -> Hashable:
-    """Equal for what one client serves; a forked child needs connections of its own."""
-    # As boto3.resource has it: what boto3.setup_default_session said holds here too.
+def client_key(session: boto3.Session | None, endpoint: str | None) -> Hashable:
+    """Return a key that is equal for settings that can share a client.
+
+    It includes the process id, because a forked child needs connections of its own.
+    """
+    # boto3.resource also honors boto3.setup_default_session.
     session = session or boto3.DEFAULT_SESSION
-    # With the session itself, so that its id is given to no other.
-    here = session or tuple(map(os.environ.get, _ENVIRONMENT))
-    return (os.getpid(), endpoint, here)
+    # Holding the session itself keeps its identity from being reused by another one.
+    settings = session or tuple(map(os.environ.get, _ENVIRONMENT))
+    return (os.getpid(), endpoint, settings)
 
 
 def shared_client(session: boto3.Session | None, endpoint: str | None) -> "DynamoDBClient":
-    """Raises as ``make_client``."""
-    settings = settings_of(session, endpoint)
-    client = _clients.get(settings)
+    """Return the client for these settings, created with ``make_client`` on first use."""
+    key = client_key(session, endpoint)
+    client = _clients.get(key)
     if client is not None:
         return client
-    # One at a time: a session may not make clients in two threads at once.
+    # A session must not create clients in two threads at the same time.
     with _lock:
-        client = _clients.get(settings)
+        client = _clients.get(key)
         if client is None:
-            of = session or boto3.DEFAULT_SESSION or boto3.Session()
-            client = _clients[settings] = make_client(of, region=None, endpoint=endpoint)
-            if len(_clients) > CLIENTS:
+            used_session = session or boto3.DEFAULT_SESSION or boto3.Session()
+            client = make_client(used_session, region=None, endpoint=endpoint)
+            _clients[key] = client
+            if len(_clients) > MAX_CLIENTS:
                 _clients.popitem(last=False)
     return client
 
 
-def complete(plan: Plan[T], client: "DynamoDBClient") -> T:
-    """What the plan returns. Raises ``CallFailed`` where a call fails for good."""
-    tried = patient(plan, seconds=PATIENCE, monotonic=time.monotonic, random=CHANCE)
-    return run(tried, Boto3Calls(client).perform, time.sleep)
+def run_plan(plan: Plan[T], client: "DynamoDBClient") -> T:
+    """Run a plan, retrying its calls, and return its result.
+
+    Raises:
+        CallFailed: A call failed for good.
+    """
+    retried = patient(plan, seconds=PATIENCE, monotonic=time.monotonic, random=JITTER)
+    return run(retried, Boto3Calls(client).perform, time.sleep)
 
 
-def _in_child() -> None:
+def _reset_in_child() -> None:
     global _lock
-    _lock = Lock()  # another thread of the parent's may have held it
+    _lock = Lock()  # another thread of the parent may have held the old one
     _clients.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(after_in_child=_reset_in_child)

@@ -1,8 +1,8 @@
-"""The class that takes the place of ``langchain_community``'s, on the same tables.
+"""Replacement for ``langchain_community``'s history class, on the same tables.
 
     from chatledger.langchain import DynamoDBChatMessageHistory
 
-How it keeps a history is in ``segments``.
+The module ``segments`` describes how a history is stored.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -14,15 +14,15 @@ from langchain_core.messages import BaseMessage
 
 from chatledger.errors import InvalidArgument, StoreUnavailable
 from chatledger.json_values import checked_text
-from chatledger.langchain.appends import append, not_a_history
-from chatledger.langchain.clearing import clear
-from chatledger.langchain.connections import complete, settings_of, shared_client
-from chatledger.langchain.memory import Memory, Places
-from chatledger.langchain.reading import History, read
-from chatledger.langchain.refusals import refusal
-from chatledger.langchain.segments import LARGEST_SEGMENT, OURS, Chain
-from chatledger.langchain.stored import from_stored, to_stored
-from chatledger.langchain.trimming import trim_first, trim_segments
+from chatledger.langchain.appends import append_elements, not_a_history_error
+from chatledger.langchain.clearing import clear_history
+from chatledger.langchain.connections import client_key, run_plan, shared_client
+from chatledger.langchain.elements import decode_messages, encode_messages
+from chatledger.langchain.errors import error_for
+from chatledger.langchain.reading import StoredHistory, read_history
+from chatledger.langchain.segment_cache import ActiveSegmentCache, CachedSegment
+from chatledger.langchain.segments import LARGEST_SEGMENT, RESERVED_ATTRIBUTES, HistoryTable
+from chatledger.langchain.trimming import trim_first_item, trim_whole_items
 from chatledger.stores.dynamodb.calls import CallFailed, Item, Plan
 
 if TYPE_CHECKING:
@@ -33,29 +33,41 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SMALLEST_SEGMENT = 1024
-_PLACES = Places()
+_SEGMENT_CACHE = ActiveSegmentCache()
 
 
 class DynamoDBChatMessageHistory(BaseChatMessageHistory):
-    """A session's messages in a DynamoDB table that was made for LangChain's class of this name.
+    """The messages of a session in a DynamoDB table created for LangChain's class of this name.
 
-    The parameters are that class's, in its order, and so are the attributes: ``table``,
-    ``session_id``, ``key``, ``ttl``, ``ttl_key_name``, ``history_size``, ``history_messages_key``
-    and ``coerce_float_to_decimal``, which is taken and has no effect: floats come back as floats.
-    ``kms_key_id`` is refused.
+    Parameters and attributes are those of ``langchain_community``'s class, in the same order. All
+    errors are ``ChatledgerError``. The constructor makes no request.
 
-    Of ``history_size`` messages the last are read; with ``trim_storage`` no more are kept, either
-    (to the message in a history of one item, and by whole items in one of several), which takes a
-    second request an append.
+    A history that is too large for one item (400 KB) continues in further items, of which
+    LangChain's class sees only the first.
 
-    A history that is too large for one item goes on in further ones. With ``segment_bytes`` it
-    does so as soon as an item holds that many bytes of messages, and an append costs no more than
-    that, however long the history; LangChain's class sees the first item only. Without, there is
-    one item as long as it fits (400 KB).
+    Args:
+        table_name: The table.
+        session_id: The session.
+        endpoint_url: URL of DynamoDB; by default that of the AWS region.
+        primary_key_name: The table's partition key, if it has no sort key.
+        key: The item's whole primary key, instead of ``primary_key_name``.
+        boto3_session: Session to take credentials and region from.
+        kms_key_id: Not supported; anything but None raises ``InvalidArgument``.
+        ttl: Seconds from each append until the history expires. None leaves the TTL as it is.
+        ttl_key_name: The table's TTL attribute.
+        history_size: Number of last messages to read. None reads all.
+        history_messages_key: Attribute that holds the messages.
+        coerce_float_to_decimal: Accepted without effect; floats are read back as floats.
+        segment_bytes: Bytes of messages in an item after which the history continues in a further
+            one. This bounds the cost of an append, no matter how long the history is. None fills
+            each item.
+        trim_storage: Whether to delete messages beyond ``history_size`` as well, with a second
+            request per append. A history of several items is trimmed by whole items.
+        consistent: Whether reads see all completed writes. False halves their price.
 
-    ``consistent=False`` halves the price of reads, which then may miss what was just written.
-
-    Nothing is sent by the constructor. All errors are ``ChatledgerError``.
+    Raises:
+        InvalidArgument: An argument is invalid.
+        AccessRefused: The AWS configuration is invalid.
     """
 
     def __init__(
@@ -77,13 +89,10 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
         trim_storage: bool = False,
         consistent: bool = True,
     ) -> None:
-        """Raises ``InvalidArgument``, and ``AccessRefused`` for a configuration of AWS that is
-        none.
-        """
         if kms_key_id is not None:
             raise InvalidArgument(
-                "kms_key_id asks for encryption on the client, which is not done here; have the "
-                "table encrypted with your KMS key instead: aws dynamodb update-table --table-name "
+                "kms_key_id means client-side encryption, which is not supported; encrypt the "
+                "table with your KMS key instead: aws dynamodb update-table --table-name "
                 f"{table_name} --sse-specification Enabled=true,SSEType=KMS,KMSMasterKeyId=..., "
                 "and leave kms_key_id out."
             )
@@ -102,12 +111,12 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
         self._table_name = table_name
         self._endpoint = endpoint_url or None
         self._session = boto3_session
-        self._chain()
+        self._history_table()
         self._client()
 
     @cached_property
     def table(self) -> "Table":
-        """The table as boto3's resource has it, made when it is asked for."""
+        """The table as a boto3 resource, created on first use."""
         import boto3
 
         session = self._session or boto3.DEFAULT_SESSION or boto3.Session()
@@ -117,20 +126,20 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
     def messages(self) -> list[BaseMessage]:
         """All messages in order, or the last ``history_size``.
 
-        None where the history has expired, whether DynamoDB has deleted it or not.
+        Empty if the history has expired, even if DynamoDB has not deleted it yet.
         """
-        chain = self._chain()
-        history = self._read(chain)
+        table = self._history_table()
+        history = self._read(table)
         elements = []
         for item in history.items:
-            attribute = item.get(chain.history, {"L": []})
+            attribute = item.get(table.messages_attribute, {"L": []})
             if "L" not in attribute:
-                raise not_a_history(chain)
+                raise not_a_history_error(table)
             elements += attribute["L"]
-        where = f"{chain.history!r} in the history {self.key} of table {chain.table!r}"
+        where = f"{table.messages_attribute!r} in the history {self.key} of table {table.name!r}"
         size = self.history_size
         skipped = max(0, len(elements) - size) if size else 0
-        return from_stored(elements[skipped:], where, first=skipped)
+        return decode_messages(elements[skipped:], where, first=skipped)
 
     @messages.setter
     def messages(self, messages: list[BaseMessage]) -> None:
@@ -139,76 +148,90 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
         )
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
-        """Add ``messages`` behind the last one, all of them or none, in one request.
+        """Append ``messages``, all of them or none.
 
-        Chunks are stored as the messages they make up. Raises ``InvalidMessage``,
-        ``MessageTooLarge``, ``StoreMismatch`` and ``StoreUnavailable``.
+        This takes one request, or several if it continues the history in a further item. Chunks are
+        stored as messages.
+
+        Raises:
+            InvalidArgument: ``messages`` is not a list of messages.
+            InvalidMessage: A message cannot be stored; the error names the part at fault.
+            MessageTooLarge: A message does not fit in an item.
+            StoreMismatch: The table or the item is not one of a LangChain history.
+            StoreUnavailable: DynamoDB did not complete the append in time.
         """
-        elements = to_stored(messages)
+        elements = encode_messages(messages)
         if not elements:
             return
-        chain = self._chain()
+        table = self._history_table()
         size = self.history_size if self.trim_storage else None
-        answer = "UPDATED_NEW" if size else "NONE"
-        appended = self._run(append(chain, elements, self._memory(chain), answer=answer), chain)
+        cached = self._cached_segment(table)
+        return_values = "UPDATED_NEW" if size else "NONE"
+        appending = append_elements(table, elements, cached, return_values=return_values)
+        result = self._run(appending, table)
         if not size:
             return
-        if appended.grown:
-            self._run(trim_segments(chain, size), chain)
-        elif appended.elements and self._memory(chain).get() is None:
-            self._run(trim_first(chain, appended.elements, size), chain)
+        if result.added_item:
+            self._run(trim_whole_items(table, size), table)
+        elif result.elements and cached.get() is None:
+            self._run(trim_first_item(table, result.elements, size), table)
 
     def clear(self) -> None:
-        """Remove all messages. What is added from then on begins a new history."""
-        chain = self._chain()
-        self._memory(chain).forget()
-        self._run(clear(chain), chain)
+        """Remove all messages. The next append starts a new history."""
+        table = self._history_table()
+        self._cached_segment(table).forget()
+        self._run(clear_history(table), table)
 
-    def _read(self, chain: Chain) -> History:
+    def _read(self, table: HistoryTable) -> StoredHistory:
         try:
-            history = self._run(read(chain), chain)
+            history = self._run(read_history(table), table)
         except StoreUnavailable as failed:
-            failed.may_have_landed = False  # there was nothing to land
+            failed.may_have_landed = False  # a read writes nothing
             raise
-        self._memory(chain).seen(history.place)
+        self._cached_segment(table).set(history.active_segment)
         return history
 
-    def _run(self, plan: Plan[T], chain: Chain) -> T:
+    def _run(self, plan: Plan[T], table: HistoryTable) -> T:
         try:
-            return complete(plan, self._client())
+            return run_plan(plan, self._client())
         except CallFailed as failed:
-            raise refusal(failed, chain) from failed.__cause__
+            raise error_for(failed, table) from failed.__cause__
 
     def _client(self) -> "DynamoDBClient":
         return shared_client(self._session, self._endpoint)
 
-    def _memory(self, chain: Chain) -> Memory:
-        where = settings_of(self._session, self._endpoint)
-        key = tuple(sorted((name, repr(value)) for name, value in chain.key.items()))
-        history: Hashable = (where, chain.table, key, chain.history)
-        return Memory(_PLACES, history)
+    def _cached_segment(self, table: HistoryTable) -> CachedSegment:
+        client = client_key(self._session, self._endpoint)
+        key = tuple(sorted((name, repr(value)) for name, value in table.key.items()))
+        history: Hashable = (client, table.name, key, table.messages_attribute)
+        return CachedSegment(_SEGMENT_CACHE, history)
 
-    def _chain(self) -> Chain:
-        """By the attributes as they are now; they are public. Raises ``InvalidArgument``."""
+    def _history_table(self) -> HistoryTable:
+        """Return the table with the current settings, which are public attributes.
+
+        Raises:
+            InvalidArgument: A setting is invalid.
+        """
         key = _checked_key(self.key)
         names = {"ttl_key_name": self.ttl_key_name}
         names["history_messages_key"] = self.history_messages_key
-        for what, name in names.items():
-            _check_text(name, what)
-            if name in OURS or name in key:
+        for parameter, name in names.items():
+            _check_text(name, parameter)
+            if name in RESERVED_ATTRIBUTES or name in key:
                 raise InvalidArgument(
-                    f"{what} is {name!r}, which is the name of another attribute."
+                    f"{parameter} is {name!r}, which is the name of another attribute; use another "
+                    "name."
                 )
         if self.ttl_key_name == self.history_messages_key:
             raise InvalidArgument("ttl_key_name and history_messages_key must differ.")
         _check_number(self.ttl, "ttl", 0)
         _check_number(self.history_size, "history_size", 0)
         _check_number(self.segment_bytes, "segment_bytes", SMALLEST_SEGMENT, LARGEST_SEGMENT)
-        return Chain(
-            table=self._table_name,
+        return HistoryTable(
+            name=self._table_name,
             key=key,
-            history=self.history_messages_key,
-            ttl_name=self.ttl_key_name,
+            messages_attribute=self.history_messages_key,
+            ttl_attribute=self.ttl_key_name,
             lifetime=self.ttl or None,
             segment_bytes=self.segment_bytes,
             consistent=self.consistent,
@@ -226,18 +249,18 @@ def _checked_key(key: Mapping[str, object]) -> Item:
             item[name] = {"S": str.__str__(value)}
     if len(item) > 2 or all("N" in value for value in item.values()):
         raise InvalidArgument(
-            f"key has the attributes {', '.join(map(repr, item))}; it has the table's partition "
-            "key and, where there is one, its sort key, and one of them is text."
+            f"key has the attributes {', '.join(map(repr, item))}; pass the table's partition key "
+            "and, if there is one, its sort key; one of them must be text."
         )
     return item
 
 
-def _check_text(value: object, what: str) -> None:
-    if not checked_text(value, what, error=InvalidArgument):
-        raise InvalidArgument(f"{what} is empty; it must name something.")
+def _check_text(value: object, name: str) -> None:
+    if not checked_text(value, name, error=InvalidArgument):
+        raise InvalidArgument(f"{name} is empty; pass a non-empty str.")
 
 
-def _check_number(value: object, what: str, least: int, most: int | None = None) -> None:
+def _check_number(value: object, name: str, least: int, most: int | None = None) -> None:
     if value is None:
         return
     if (
@@ -245,7 +268,5 @@ def _check_number(value: object, what: str, least: int, most: int | None = None)
         or not isinstance(value, int)
         or not least <= value <= (most or value)
     ):
-        until = "" if most is None else f" to {most:,}"
-        raise InvalidArgument(
-            f"{what} is {value!r}; it must be a whole number from {least:,}{until}."
-        )
+        limits = f"at least {least:,}" if most is None else f"{least:,} to {most:,}"
+        raise InvalidArgument(f"{name} is {value!r}; it must be a whole number, {limits}.")

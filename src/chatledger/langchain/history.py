@@ -1,4 +1,4 @@
-"""A conversation of any store as LangChain's chat message history."""
+"""LangChain chat message history on a conversation in any store."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import ConfigurableFieldSpec
 
-from chatledger.conversations import LIMIT, Conversation, Tail, check_id, check_number
+from chatledger.conversations import MAX_LIMIT, Conversation, Tail, check_id, check_number
 from chatledger.errors import InvalidArgument, NotFound
 from chatledger.langchain_messages import from_chatledger, to_chatledger
 from chatledger.messages import Message
@@ -23,31 +23,39 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class MessagePage:
-    """A stretch of messages; ``next`` is the ``after`` or ``before`` of the next one, or None."""
+    """One page of a history.
+
+    Attributes:
+        messages: The messages, in the order in which they were requested.
+        next: The ``after`` or ``before`` to request the next page with, or None after the last one.
+    """
 
     messages: list[BaseMessage]
     next: int | None
 
 
 class ChatMessageHistory(BaseChatMessageHistory):
-    """The messages of the conversation ``session_id``, which the first message starts.
+    """The messages of a conversation, which the first append creates.
 
-    ``store`` is a ``Store`` or an ``AsyncStore``. With a ``Store`` all methods work, the async ones
-    in a thread; with an ``AsyncStore`` the async ones work, without threads, and the others raise
-    ``InvalidArgument``.
+    The constructor makes no request. Each method may raise the errors of the store method that it
+    calls.
 
-    ``window`` is how many of the last messages ``messages`` holds (1 to 1,000), in one request;
-    where that cuts the conversation, it starts with a message of the user's, as models refuse a
-    reply to nothing. Without it ``messages`` is the whole conversation, read page by page.
+    Args:
+        store: With a ``Store`` all methods work, the async ones in a thread. With an ``AsyncStore``
+            only the async methods work, without threads; the others raise ``InvalidArgument``.
+        session_id: The id of the conversation.
+        owner: The owner of the conversation. If it belongs to another owner, every method and
+            ``messages`` raise ``NotFound``: with an empty history the model would answer as if the
+            conversation were new, and the reply could not be saved. A conversation that does not
+            exist yet has no messages. Without ``owner``, every conversation can be read and
+            written, and new ones are anonymous, so that no owner's list shows them.
+        window: The number of last messages in ``messages`` (1 to 1,000), read in one request. If
+            the window leaves out earlier messages, it starts with a user message, because models
+            refuse prompts that start otherwise. By default ``messages`` is the whole conversation,
+            read page by page.
 
-    With ``owner`` the conversation is theirs. Where it is somebody else's, every method raises
-    ``NotFound``, ``messages`` too: an empty history would have the model answer as if nothing had
-    been said, and the answer could not be kept. Only a conversation that is nobody's yet has no
-    messages. Without ``owner`` the caller is trusted with every conversation, and those that it
-    starts are in nobody's list.
-
-    Nothing is asked of the store until a method is called. Each may raise what the store's own
-    raise.
+    Raises:
+        InvalidArgument: An argument is invalid.
     """
 
     def __init__(
@@ -62,112 +70,128 @@ class ChatMessageHistory(BaseChatMessageHistory):
         if owner is not None:
             check_id(owner, "owner")
         if window is not None:
-            check_number(window, "window", least=1, most=LIMIT)
+            check_number(window, "window", least=1, most=MAX_LIMIT)
         self.store = store
         self.session_id = session_id
         self.owner = owner
         self.window = window
         self._is_async = hasattr(type(store), "__aenter__")
-        # The same names and signatures: only who drives the steps must know which are awaited.
+        # An AsyncStore has the same methods; only ``_arun`` needs to know that they are awaited.
         self._store = cast(Store, store)
 
     @property
     def messages(self) -> list[BaseMessage]:  # type: ignore[override]  # LangChain's is a variable
-        """The messages, oldest first: all, or the window. None of a conversation not started."""
+        """All messages or those in the window, oldest first.
+
+        Empty if the conversation does not exist.
+        """
         return self._run(self._read())
 
     async def aget_messages(self) -> list[BaseMessage]:
-        """As ``messages``."""
+        """Return ``messages``, asynchronously."""
         return await self._arun(self._read())
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
-        """Add ``messages`` behind the last one, all of them or none; where there are none, nothing.
+        """Append ``messages``, all of them or none; an empty list makes no request.
 
-        Raises ``InvalidMessage``, before anything is written, for what JSON cannot hold.
+        Raises:
+            InvalidMessage: A message contains a value that JSON cannot represent. Nothing was
+                written.
         """
         self._run(self._add(messages))
 
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
-        """As ``add_messages``."""
+        """Do the same as ``add_messages``, asynchronously."""
         await self._arun(self._add(messages))
 
     def clear(self) -> None:
-        """Remove every message and keep the conversation; where there is none, do nothing."""
+        """Remove every message but keep the conversation; do nothing if it does not exist."""
         self._run(self._clear())
 
     async def aclear(self) -> None:
-        """As ``clear``."""
+        """Do the same as ``clear``, asynchronously."""
         await self._arun(self._clear())
 
     def page(
         self, *, after: int | None = None, before: int | None = None, limit: int = 100
     ) -> MessagePage:
-        """At most ``limit`` messages (1 to 1,000), as ``Store.page`` finds them.
+        """Return at most ``limit`` messages (1 to 1,000), as ``Store.page`` does.
 
-        With ``before`` alone newest first, else oldest first; ``MessagePage.next`` goes on.
+        Args:
+            after: Return messages with a higher seq, oldest first. This is the default, from the
+                start.
+            before: Return messages with a lower seq; without ``after``, newest first.
         """
         return self._run(self._page(after=after, before=before, limit=limit))
 
     async def apage(
         self, *, after: int | None = None, before: int | None = None, limit: int = 100
     ) -> MessagePage:
-        """As ``page``."""
+        """Do the same as ``page``, asynchronously."""
         return await self._arun(self._page(after=after, before=before, limit=limit))
 
     @property
     def conversation(self) -> Conversation:
-        """What the store knows of it beside its messages. Raises ``NotFound`` before the first."""
-        return self._run(self._asked(self._store.get))
+        """The conversation without its messages.
+
+        Raises:
+            NotFound: The conversation does not exist.
+        """
+        return self._run(self._call_store(self._store.get))
 
     async def aget_conversation(self) -> Conversation:
-        """As ``conversation``."""
-        return await self._arun(self._asked(self._store.get))
+        """Return ``conversation``, asynchronously."""
+        return await self._arun(self._call_store(self._store.get))
 
     def _read(self) -> Steps[list[BaseMessage]]:
         if self.window is not None:
-            tail = yield from self._if_started(self._asked(self._store.tail, self.window))
-            return [] if tail is None else [*map(from_chatledger, _seen(tail))]
+            tail = yield from self._unless_missing(self._call_store(self._store.tail, self.window))
+            return [] if tail is None else [*map(from_chatledger, _model_window(tail))]
         messages: list[BaseMessage] = []
         after: int | None = None
         while True:
-            page = yield from self._page(after=after, before=None, limit=LIMIT)
+            page = yield from self._page(after=after, before=None, limit=MAX_LIMIT)
             messages += page.messages
             if page.next is None:
                 return messages
             after = page.next
 
     def _page(self, *, after: int | None, before: int | None, limit: int) -> Steps[MessagePage]:
-        asked = self._asked(self._store.page, after=after, before=before, limit=limit)
-        page = yield from self._if_started(asked)
+        reading = self._call_store(self._store.page, after=after, before=before, limit=limit)
+        page = yield from self._unless_missing(reading)
         if page is None:
             return MessagePage([], None)
         return MessagePage([*map(from_chatledger, page.messages)], page.next)
 
     def _add(self, messages: Sequence[BaseMessage]) -> Steps[None]:
-        if made := [to_chatledger(message) for message in messages]:
-            yield from self._asked(self._store.append, made)
+        if converted := [to_chatledger(message) for message in messages]:
+            yield from self._call_store(self._store.append, converted)
 
     def _clear(self) -> Steps[None]:
-        yield from self._if_started(self._asked(self._store.clear))
+        yield from self._unless_missing(self._call_store(self._store.clear))
 
-    def _asked(self, operation: Callable[..., T], *arguments: Any, **options: Any) -> Steps[T]:
+    def _call_store(self, operation: Callable[..., T], *arguments: Any, **options: Any) -> Steps[T]:
         return cast(
             T, (yield partial(operation, self.session_id, *arguments, owner=self.owner, **options))
         )
 
-    def _if_started(self, asked: Steps[T]) -> Steps[T | None]:
-        """What was asked for, or None where the conversation is nobody's yet."""
+    def _unless_missing(self, steps: Steps[T]) -> Steps[T | None]:
+        """Return the result of ``steps``, or None if the conversation does not exist.
+
+        Raises:
+            NotFound: The conversation has another owner.
+        """
         try:
-            return (yield from asked)
-        except NotFound as refused:
+            return (yield from steps)
+        except NotFound as not_found:
             if self.owner is not None:
                 try:
                     found = yield partial(self._store.get, self.session_id)
                 except NotFound:
                     return None
                 if found.owner != self.owner:
-                    raise refused from None
-                # Ours: started just now, behind what was asked.
+                    raise not_found from None
+                # The owner created it after ``steps`` ran.
             return None
 
     def _run(self, steps: Steps[T]) -> T:
@@ -175,7 +199,7 @@ class ChatMessageHistory(BaseChatMessageHistory):
             raise InvalidArgument(
                 "This history is over an AsyncStore: await aget_messages, aadd_messages, aclear, "
                 "apage or aget_conversation (in a chain: ainvoke, astream or abatch), or give it a "
-                "Store, which open_store answers with."
+                "Store, which open_store returns."
             )
         return run(steps)
 
@@ -188,9 +212,9 @@ class ChatMessageHistory(BaseChatMessageHistory):
 def session_factory(
     store: Store | AsyncStore, *, owner: str | None = None, window: int | None = None
 ) -> Callable[[str], ChatMessageHistory]:
-    """The histories of ``store`` by session id, for ``RunnableWithMessageHistory``.
+    """Return a function that makes the history of a session id, for ``RunnableWithMessageHistory``.
 
-    All of them are of the same ``owner``; see ``owned_session_factory`` for one a call.
+    All histories have the same ``owner``. ``owned_session_factory`` takes the owner from each call.
     """
 
     def history(session_id: str) -> ChatMessageHistory:
@@ -211,21 +235,22 @@ OWNED_SESSION: Final = [
 def owned_session_factory(
     store: Store | AsyncStore, *, window: int | None = None
 ) -> Callable[[str, str], ChatMessageHistory]:
-    """The histories of ``store`` by owner and session id, both from the config of the call.
+    """Return a function that makes the history of an owner and a session id, both from each call.
 
-    Hand ``OWNED_SESSION`` to ``RunnableWithMessageHistory`` with it, and ``user_id`` and
-    ``conversation_id`` as ``configurable`` to each call.
+    Pass the function to ``RunnableWithMessageHistory`` together with
+    ``history_factory_config=OWNED_SESSION``, and ``user_id`` and ``conversation_id`` in the
+    ``configurable`` of each call.
     """
 
-    # LangChain passes them by these names.
+    # LangChain passes the arguments by these names.
     def history(user_id: str, conversation_id: str) -> ChatMessageHistory:
         return ChatMessageHistory(store, conversation_id, owner=user_id, window=window)
 
     return history
 
 
-def _seen(tail: Tail) -> Sequence[Message]:
-    """The window as a model can take it: one that cuts starts with the user."""
+def _model_window(tail: Tail) -> Sequence[Message]:
+    """Return the messages, from the first user message on if the tail leaves out earlier ones."""
     if tail.conversation.message_count == len(tail.messages):
         return tail.messages
     return starting_with_user(tail.messages)

@@ -1,4 +1,4 @@
-"""Bringing the histories of a table of the old class into a Chatledger store."""
+"""Copy of the histories in a table of the old class to a Chatledger store."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,17 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from chatledger.conversations import Conversation
 from chatledger.errors import AlreadyExists, Conflict, InvalidArgument, NotFound, StoreMismatch
-from chatledger.importing.comparison import bring, standing, unordered
-from chatledger.langchain.appends import not_a_history
-from chatledger.langchain.checkpoints import Checkpoint, Problem, Report
-from chatledger.langchain.connections import complete, shared_client
-from chatledger.langchain.reading import read
-from chatledger.langchain.refusals import HistoryTableMissing, refusal
-from chatledger.langchain.segments import ENDED, OF, SEGMENTS, Chain, integer_in
-from chatledger.langchain.stored import from_stored
-from chatledger.langchain.values import decode
+from chatledger.importing.comparison import canonical_text, compare, import_missing
+from chatledger.langchain.appends import not_a_history_error
+from chatledger.langchain.checkpoints import Checkpoint, CopyReport, Problem
+from chatledger.langchain.connections import run_plan, shared_client
+from chatledger.langchain.elements import decode_messages
+from chatledger.langchain.errors import HistoryTableMissing, error_for
+from chatledger.langchain.reading import read_history
+from chatledger.langchain.segments import (
+    CLEARED_SEGMENTS,
+    FIRST_ITEM_KEY,
+    SEGMENTS,
+    HistoryTable,
+    integer_in,
+)
+from chatledger.langchain.values import decode_value
 from chatledger.langchain_messages import to_chatledger
-from chatledger.messages import Message, now, to_milliseconds
+from chatledger.messages import Message, normalize_time, now
 from chatledger.stores.contract import Store
 from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Item, Plan, paced
 
@@ -30,16 +36,16 @@ if TYPE_CHECKING:
 Key = Mapping[str, Any]
 """The key of an item of the source, such as ``{"SessionId": "1"}``."""
 
-RIGHTS = "dynamodb:DescribeTable, Scan, GetItem and BatchGetItem"
-MOST_SEGMENTS = 64
+COPY_PERMISSIONS = "dynamodb:DescribeTable, Scan, GetItem and BatchGetItem"
+MAX_SCAN_SEGMENTS = 64
 
 
-def joined(key: Key) -> str:
-    """The values of a key, with ``#`` between them: a session's own id where it is the key."""
+def joined_key(key: Key) -> str:
+    """Return the values of a key joined by ``#``; with a single value that is the session id."""
     return "#".join(str(value) for value in key.values())
 
 
-def nobody(_: Key) -> str | None:
+def no_owner(_: Key) -> str | None:
     return None
 
 
@@ -52,142 +58,178 @@ def copy_langchain_table(
     history_messages_key: str = "History",
     ttl_key_name: str = "expireAt",
     ttl: int | None = None,
-    conversation_id: Callable[[Key], str] = joined,
-    owner: Callable[[Key], str | None] = nobody,
+    conversation_id: Callable[[Key], str] = joined_key,
+    owner: Callable[[Key], str | None] = no_owner,
     segments: int = 4,
     units_per_second: float | None = None,
     checkpoint: Path | str | None = None,
-    progress: Callable[[Report], object] | None = None,
-) -> Report:
-    """Copy every history of the table ``source`` to ``store``, and write nothing to the source.
+    progress: Callable[[CopyReport], object] | None = None,
+) -> CopyReport:
+    """Copy every history of a LangChain table to a store. Nothing is written to the source.
 
-    A history becomes the conversation that ``conversation_id`` and ``owner`` make of its key, with
-    the same messages in the same order and of the same types. One with a TTL expires at the same
-    second. What it lives for after each later change is ``ttl`` seconds, if these are given, which
-    should be what the old class was given; or else what it has left now. One that has expired
-    already is left out. The old class kept no times: a conversation and its messages bear the time
-    of the last write, which is known where ``ttl`` is, or that of the copy.
+    A history becomes a conversation with the same messages in the same order and of the same types.
+    If it has a TTL, the conversation expires at the same second; expired histories are left out.
+    The old class stored no times: the conversation and its messages get the time of the last write
+    if ``ttl`` tells it, and otherwise the time of the copy.
 
-    A history that cannot be read, or that the store has in another form, is left out as a whole and
-    named in the report's ``problems``. Items without the attribute ``history_messages_key`` are no
-    histories; ``others`` counts them.
+    A history that cannot be read, or differs from a conversation in the store, is left out as a
+    whole and reported in ``problems``. Items without ``history_messages_key`` are not histories and
+    are counted in ``others``.
 
-    The table is read in so many ``segments`` at once, at ``units_per_second`` read units together
-    at most. Whatever ends it, call it again: what has arrived is compared, and copied no second
-    time. With ``checkpoint``, the path of a file, it also reads on from where it was; the file is
-    gone when all is done. ``progress`` is told after every page of the source.
+    If the copy is interrupted, call it again: conversations that have arrived are compared and not
+    copied again.
 
-    Raises ``InvalidArgument``, ``TableMissing``, ``StoreUnavailable`` and ``AccessRefused``.
+    Args:
+        source: The table to copy.
+        store: The store to copy to.
+        endpoint_url: URL of DynamoDB; by default that of the AWS region.
+        boto3_session: Session to take credentials and region from.
+        history_messages_key: Attribute that holds the messages.
+        ttl_key_name: The TTL attribute of the source.
+        ttl: Seconds that a conversation lives after each later change; pass what the old class was
+            given. By default this is what the history has left now.
+        conversation_id: Returns the conversation id for the key of an item.
+        owner: Returns the owner for the key of an item.
+        segments: Number of parallel scans (1 to 64).
+        units_per_second: Limit on the read units that all scans consume together.
+        checkpoint: Path of a file from which a repeated call continues the scan. It is deleted when
+            the copy is complete.
+        progress: Called with the report so far after each page of the source.
+
+    Returns:
+        The number of conversations and messages copied, and the histories that were not.
+
+    Raises:
+        InvalidArgument: An argument is invalid, or the checkpoint is of a different copy.
+        TableMissing: The source does not exist.
+        AccessRefused: AWS refused the credentials, or they lack a permission.
+        StoreUnavailable: DynamoDB or the store did not answer in time.
     """
-    if not isinstance(segments, int) or not 1 <= segments <= MOST_SEGMENTS:
-        raise InvalidArgument(f"segments is {segments!r}; it must be from 1 to {MOST_SEGMENTS}.")
+    if not isinstance(segments, int) or not 1 <= segments <= MAX_SCAN_SEGMENTS:
+        raise InvalidArgument(
+            f"segments is {segments!r}; it must be a whole number, 1 to {MAX_SCAN_SEGMENTS}."
+        )
     client = shared_client(boto3_session, endpoint_url)
     saved = Checkpoint.load(checkpoint, source, segments)
-    chain = Chain(table=source, key={}, history=history_messages_key, ttl_name=ttl_key_name)
-
+    table = HistoryTable(
+        name=source,
+        key={},  # each history's own is filled in when it is copied
+        messages_attribute=history_messages_key,
+        ttl_attribute=ttl_key_name,
+    )
     rate = None if units_per_second is None else units_per_second / segments
 
-    def ask(plan: Plan[Any]) -> Any:
+    def run_source_plan(plan: Plan[Any]) -> Any:
         try:
-            return complete(plan, client)
+            return run_plan(plan, client)
         except CallFailed as failed:
             if failed.code == "ResourceNotFoundException":
-                remedy = "name a table that is there, and its region or endpoint_url."
+                remedy = "name an existing table, and its region or endpoint_url."
                 raise HistoryTableMissing(source, remedy) from failed.__cause__
-            raise refusal(failed, chain, rights=RIGHTS) from failed.__cause__
+            raise error_for(failed, table, permissions=COPY_PERMISSIONS) from failed.__cause__
 
-    names = ask(_key_names(source))
-    copying = _Copying(
-        chain, store, names, ttl, conversation_id, owner, lambda plan: ask(paced(plan, rate))
+    key_names = run_source_plan(_read_key_names(source))
+    table_copy = _TableCopy(
+        table,
+        store,
+        key_names,
+        ttl,
+        conversation_id,
+        owner,
+        lambda plan: run_source_plan(paced(plan, rate)),
     )
-    stopped = Event()
+    failed = Event()
 
-    def segment(n: int) -> None:
+    def copy_segment(segment: int) -> None:
         try:
-            while not saved.done(n) and not stopped.is_set():
-                page = ask(paced(_page(chain, n, segments, saved.place(n)), rate))
-                report = Report()
+            while not saved.is_done(segment) and not failed.is_set():
+                scan = _scan_page(table, segment, segments, saved.last_key(segment))
+                page = run_source_plan(paced(scan, rate))
+                report = CopyReport()
                 for item in page["Items"]:
-                    copying.item(item, report)
-                told = saved.advance(n, page.get("LastEvaluatedKey"), report)
+                    table_copy.copy_item(item, report)
+                report_so_far = saved.advance(segment, page.get("LastEvaluatedKey"), report)
                 if progress is not None:
-                    progress(told)
+                    progress(report_so_far)
         except BaseException:
-            stopped.set()
+            failed.set()
             raise
 
     with ThreadPoolExecutor(segments, thread_name_prefix="copy-langchain") as pool:
-        running = [pool.submit(segment, n) for n in range(segments)]
+        running = [pool.submit(copy_segment, segment) for segment in range(segments)]
     for each in running:
         each.result()
-    return saved.finished()
+    return saved.finish()
 
 
 @dataclass(frozen=True, slots=True)
-class _Copying:
-    """Brings one history after the other."""
+class _TableCopy:
+    """Copies single histories and reports on them."""
 
-    chain: Chain
+    table: HistoryTable
     store: Store
-    names: Sequence[str]
+    key_names: Sequence[str]
     ttl: int | None
     id_of: Callable[[Key], str]
     owner_of: Callable[[Key], str | None]
-    ask: Callable[[Plan[Any]], Any]
-    started: datetime = field(default_factory=now)
+    run_paced: Callable[[Plan[Any]], Any]
+    started_at: datetime = field(default_factory=now)
 
-    def item(self, item: Item, report: Report) -> None:
-        """Copy the history that begins with ``item``, if one does, and say so in ``report``."""
-        if OF in item:
-            return  # it belongs to another, with which it is read
-        if self.chain.history not in item:
+    def copy_item(self, item: Item, report: CopyReport) -> None:
+        """Copy the history whose first item is ``item``, if it is one, and update ``report``."""
+        messages_attribute = self.table.messages_attribute
+        if FIRST_ITEM_KEY in item:
+            return  # a segment, which is read with its first item
+        if messages_attribute not in item:
             report.others += 1
             return
-        if ENDED in item and SEGMENTS not in item and not item[self.chain.history].get("L"):
-            return  # what is left of one that was cleared
-        key = {name: decode(item[name], ()) for name in self.names}
-        chain = replace(self.chain, key={name: item[name] for name in self.names})
+        is_emptied = SEGMENTS not in item and not item[messages_attribute].get("L")
+        if CLEARED_SEGMENTS in item and is_emptied:
+            return  # the first item of a cleared history, not deleted yet
+        key = {name: decode_value(item[name], ()) for name in self.key_names}
+        table = replace(self.table, key={name: item[name] for name in self.key_names})
         try:
-            found = self._read(chain, item)
-            if found is None:
+            history = self._read(table, item)
+            if history is None:
                 report.expired += 1
                 return
-            elements, expires = found
-            where = f"{chain.history!r} in item {key} of table {chain.table!r}"
-            messages = [to_chatledger(message) for message in from_stored(elements, where)]
-            self._bring(self._conversation(key, len(messages), expires), messages, report)
+            elements, expires_at = history
+            where = f"{messages_attribute!r} in item {key} of table {table.name!r}"
+            messages = [to_chatledger(message) for message in decode_messages(elements, where)]
+            conversation = self._conversation(key, len(messages), expires_at)
+            self._import(conversation, messages, report)
             report.conversations += 1
-        except (StoreMismatch, InvalidArgument, AlreadyExists, Conflict, NotFound) as why:
-            report.problems.append(Problem(key, str(why)))
+        except (StoreMismatch, InvalidArgument, AlreadyExists, Conflict, NotFound) as error:
+            report.problems.append(Problem(key, str(error)))
 
-    def _read(self, chain: Chain, item: Item) -> tuple[list[Attribute], int | None] | None:
-        """Its elements and its end; None if that is past."""
+    def _read(self, table: HistoryTable, item: Item) -> tuple[list[Attribute], int | None] | None:
+        """Return the elements of a history and its expiry, or None if it has expired."""
         items: Sequence[Item] = (item,)
-        expires = integer_in(item, chain.ttl_name)
+        expires_at = integer_in(item, table.ttl_attribute)
         if SEGMENTS in item:
-            history = self.ask(read(chain, finish=False))
-            items, expires = history.items, history.expires
-        if not items or (expires is not None and expires <= chain.now()):
+            history = self.run_paced(read_history(table, finish_clearing=False))
+            items, expires_at = history.items, history.expires_at
+        if not items or (expires_at is not None and expires_at <= table.now()):
             return None
         elements: list[Attribute] = []
         for each in items:
-            attribute = each.get(chain.history, {"L": []})
+            attribute = each.get(table.messages_attribute, {"L": []})
             if "L" not in attribute:
-                raise not_a_history(chain)
+                raise not_a_history_error(table)
             elements += attribute["L"]
-        return elements, expires
+        return elements, expires_at
 
-    def _conversation(self, key: Key, count: int, expires: int | None) -> Conversation:
-        time = self.started
+    def _conversation(self, key: Key, count: int, expires_at: int | None) -> Conversation:
+        time = self.started_at
         try:
-            ends = None if expires is None else datetime.fromtimestamp(expires, UTC)
+            expiry = None if expires_at is None else datetime.fromtimestamp(expires_at, UTC)
         except (OverflowError, OSError, ValueError):
             raise StoreMismatch(
-                f"Its TTL, {expires}, is no time in seconds since 1970; other software seems to "
-                "have written it."
+                f"Its TTL, {expires_at}, is not a time in seconds since 1970; other software seems "
+                "to have written it."
             ) from None
-        if ends is not None and self.ttl:
-            time = min(time, to_milliseconds(ends - timedelta(seconds=self.ttl)))
+        if expiry is not None and self.ttl:
+            time = min(time, normalize_time(expiry - timedelta(seconds=self.ttl)))
         return Conversation(
             id=self.id_of(key),
             owner=self.owner_of(key),
@@ -197,46 +239,47 @@ class _Copying:
             updated_at=time,
             message_count=count,
             revision=count,
-            expires_at=ends,
+            expires_at=expiry,
         )
 
-    def _bring(
-        self, conversation: Conversation, messages: Sequence[Message], report: Report
+    def _import(
+        self, conversation: Conversation, messages: Sequence[Message], report: CopyReport
     ) -> None:
-        """Put into the store what is missing there. Raises ``StoreMismatch`` if it has another."""
         time = conversation.updated_at
         dated = [replace(message, created_at=time) for message in messages]
-        there = standing(self.store, conversation, dated, _same)
-        for count in bring(self.store, conversation, there):
+        comparison = compare(self.store, conversation, dated, _is_same)
+        for count in import_missing(self.store, conversation, comparison):
             report.messages += count
 
 
-def _same(there: Message, ours: Message) -> bool:
-    return _said(there) == _said(ours)
+def _is_same(theirs: Message, ours: Message) -> bool:
+    return _canonical_text(theirs) == _canonical_text(ours)
 
 
-def _said(message: Message) -> tuple[str | None, str]:
-    """What does not depend on when it was copied; by text, for ``==`` takes 1 for 1.0."""
+def _canonical_text(message: Message) -> str:
     own = message.extra.get("langchain")
-    unnamed = isinstance(own, dict) and "id" in own  # then Chatledger's id is a new one each time
-    id = None if unnamed else message.id
-    return id, repr(unordered([message.role, message.content, message.extra]))
+    # A message without an id in LangChain gets a new one with each conversion.
+    has_new_id = isinstance(own, dict) and "id" in own
+    return canonical_text(message, with_id=not has_new_id)
 
 
-def _key_names(table: str) -> Plan[list[str]]:
+def _read_key_names(table: str) -> Plan[list[str]]:
     reply = yield Call("DescribeTable", {"TableName": table})
-    schema = sorted(reply["Table"]["KeySchema"], key=lambda each: str(each["KeyType"]))  # HASH
+    # HASH sorts before RANGE.
+    schema = sorted(reply["Table"]["KeySchema"], key=lambda each: str(each["KeyType"]))
     return [each["AttributeName"] for each in schema]
 
 
-def _page(chain: Chain, n: int, segments: int, place: Item | None) -> Plan[dict[str, Any]]:
+def _scan_page(
+    table: HistoryTable, segment: int, segments: int, last_key: Item | None
+) -> Plan[dict[str, Any]]:
     params: dict[str, Any] = {
-        "TableName": chain.table,
-        "Segment": n,
+        "TableName": table.name,
+        "Segment": segment,
         "TotalSegments": segments,
         "ConsistentRead": True,
     }
-    if place is not None:
-        params["ExclusiveStartKey"] = place
+    if last_key is not None:
+        params["ExclusiveStartKey"] = last_key
     reply: dict[str, Any] = yield Call("Scan", params)
     return reply

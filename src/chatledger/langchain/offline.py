@@ -1,4 +1,4 @@
-"""Chatledger's offline demonstration as a LangChain chat model."""
+"""The offline model as a LangChain chat model."""
 
 import asyncio
 import time
@@ -17,10 +17,13 @@ from chatledger.models.protocol import Finished, Piece
 
 
 class OfflineChatModel(BaseChatModel):
-    """Answers from the conversation alone, with no key and no network; no language model.
+    """A stand-in for a language model that needs no API key and no network access.
 
-    It streams a word at a time, ``pace`` seconds each. Tokens are words. Raises ``InvalidArgument``
-    where the prompt holds no message of the user's.
+    It answers from the conversation alone, streams word by word, and counts words as tokens. A
+    prompt without a user message raises ``InvalidArgument``.
+
+    Args:
+        pace: Seconds per word.
     """
 
     pace: float = 0.0
@@ -36,9 +39,9 @@ class OfflineChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        text, last = _reply(messages)
-        time.sleep(self.pace * len(text))
-        return _whole(text, last)
+        pieces, finished = _reply(messages)
+        time.sleep(self.pace * len(pieces))
+        return _chat_result(pieces, finished)
 
     async def _agenerate(
         self,
@@ -47,9 +50,9 @@ class OfflineChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        text, last = _reply(messages)
-        await asyncio.sleep(self.pace * len(text))
-        return _whole(text, last)
+        pieces, finished = _reply(messages)
+        await asyncio.sleep(self.pace * len(pieces))
+        return _chat_result(pieces, finished)
 
     def _stream(
         self,
@@ -58,14 +61,14 @@ class OfflineChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        text, last = _reply(messages)
-        for piece in text:
+        pieces, finished = _reply(messages)
+        for piece in pieces:
             time.sleep(self.pace)
             chunk = ChatGenerationChunk(message=AIMessageChunk(content=piece))
             if run_manager:
                 run_manager.on_llm_new_token(piece, chunk=chunk)
             yield chunk
-        yield ChatGenerationChunk(message=AIMessageChunk(content="", **_metadata(last)))
+        yield ChatGenerationChunk(message=AIMessageChunk(content="", **_metadata(finished)))
 
     async def _astream(
         self,
@@ -74,42 +77,40 @@ class OfflineChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        text, last = _reply(messages)
-        for piece in text:
+        pieces, finished = _reply(messages)
+        for piece in pieces:
             await asyncio.sleep(self.pace)
             chunk = ChatGenerationChunk(message=AIMessageChunk(content=piece))
             if run_manager:
                 await run_manager.on_llm_new_token(piece, chunk=chunk)
             yield chunk
-        yield ChatGenerationChunk(message=AIMessageChunk(content="", **_metadata(last)))
+        yield ChatGenerationChunk(message=AIMessageChunk(content="", **_metadata(finished)))
 
 
 def _reply(messages: Sequence[BaseMessage]) -> tuple[list[Piece], Finished]:
     prompt = [to_chatledger(message) for message in messages]
     if not any(message.role == "user" for message in prompt):
         raise InvalidArgument(
-            "The prompt holds no message of the user's, and the offline model answers these; "
-            "add a HumanMessage."
+            "The prompt has no user message for the offline model to answer; add a HumanMessage."
         )
+    *pieces, finished = OfflineModel().stream_sync(prompt)
+    assert isinstance(finished, Finished)
+    return [piece for piece in pieces if isinstance(piece, Piece)], finished
 
-    *text, last = OfflineModel().stream_sync(prompt)
-    assert isinstance(last, Finished)
-    return [piece for piece in text if isinstance(piece, Piece)], last
 
-
-def _whole(text: Sequence[Piece], last: Finished) -> ChatResult:
-    message = AIMessage(content="".join(text), **_metadata(last))
+def _chat_result(pieces: Sequence[Piece], finished: Finished) -> ChatResult:
+    message = AIMessage(content="".join(pieces), **_metadata(finished))
     return ChatResult(generations=[ChatGeneration(message=message)])
 
 
-def _metadata(last: Finished) -> dict[str, Any]:
-    assert last.usage is not None
-    read, written = last.usage.input_tokens, last.usage.output_tokens
+def _metadata(finished: Finished) -> dict[str, Any]:
+    assert finished.usage is not None
+    usage = finished.usage
     return {
-        "response_metadata": {"model_name": OfflineModel.id, "stop_reason": last.stop_reason},
+        "response_metadata": {"model_name": OfflineModel.id, "stop_reason": finished.stop_reason},
         "usage_metadata": {
-            "input_tokens": read,
-            "output_tokens": written,
-            "total_tokens": read + written,
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "total_tokens": usage.input_tokens + usage.output_tokens,
         },
     }

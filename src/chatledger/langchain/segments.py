@@ -1,54 +1,64 @@
-"""How a history lies in a table whose layout others chose: in one item, and further ones behind it.
+"""Layout of a history in a LangChain table: one item, continued in further items when it is full.
 
-The **first item** bears the user's key and is the old class's own: a list of messages under the
-history's name, and a TTL. What Chatledger adds are attributes beside these, which that class does
-not look at. When it is full, the history goes on in **segments**: items of the same table under a
-key with a random id in it, which no user's key can meet and nobody can know who has not read it.
-``chatledger_segments`` of the first item lists their ids in order. So a reader needs the first item,
-and then all of the rest at once.
+The table's layout was chosen by ``langchain_community``'s class, the old class below.
 
-**One place takes appends:** the last segment of the list, or the first item while there is no list.
-An append is one ``UpdateItem`` with ``list_append``, whose condition says that this is the place:
-the first item has no list; a segment is there and not closed. A writer remembers the place from its
-last call. If it remembers wrongly the condition fails, and it reads where to go.
+The **first item** has the user's key and is an item of the old class: a list of messages under the
+history's attribute name, and a TTL. Chatledger adds attributes of its own to it, which the old
+class ignores. When the item is full, the history continues in **segments**: items of the same table
+whose key contains a random id, so that it cannot collide with a user's key or be guessed.
+``chatledger_segments`` in the first item lists the segment ids in order, so a reader needs the
+first item and then all segments in one batch.
 
-**Growing**, when an item is full (its counted bytes say so in the same condition; or DynamoDB does,
-for items that others filled):
+**One item takes appends:** the last segment in the list, or the first item while there is no list.
+An append is one ``UpdateItem`` with ``list_append``. Its condition checks that the item is still
+the active one: the first item has no list, or the segment exists and is not closed. A writer caches
+which segment was active. If the cache is out of date the condition fails, and the writer reads the
+current state.
 
-1. the last segment is *closed*, for good. So nothing can get in behind what comes next;
-2. the new messages are put as a new segment, which nobody sees. Several, if they are many;
-3. one update of the first item appends their ids to the list, if the last one is still the last.
-   This is the moment of the append. Whoever comes second deletes what it put, and starts again.
+**Adding an item**, when the active one is full (either its counted bytes say so in the same
+condition, or DynamoDB does for an item that other software filled):
 
-For the first item 1 and 3 are one. If a writer dies after 1, the next one finds the closed segment
-and goes on with 2. Ids are never used twice, so that a put that arrives late makes an item that no
-list names and no writer appends to. If the first item has no room for the list, its last messages
-move: they are put as a segment, and the update that lists it takes them out.
+1. The last segment is *closed* for good, so that nothing can be appended to it after the new
+   segment exists.
+2. The new messages are put as a new segment, or several if they are many. No reader sees them yet.
+3. One update of the first item appends their ids to the list, provided that the last id is still
+   the last one. This commits the append. A writer that loses the race deletes the segments that it
+   put and starts again.
 
-**Clearing** a history of one item is one ``DeleteItem``, if it has no list. Otherwise the last
-segment is closed; then one update of the first item, if the list is the same, empties it and moves
-the list to ``chatledger_ended``. That is the moment of the clearing: no segment takes appends any
-more, and the first item does, for the history that begins. Then the segments and the emptied item
-are deleted. If that is broken off, the next reader or writer that reads the first item does it.
+For the first item, steps 1 and 3 are one update. If a writer dies after step 1, the next writer
+finds the closed segment and continues with step 2. Segment ids are never reused, so a put that
+arrives late only creates an item that no list names and no writer appends to. If the first item has
+no room for the list, its last messages are moved out: they are put as a segment, and the update
+that lists this segment also removes them from the first item.
 
-**Each append is in once.** It bears a token, which it adds to a set in the item; its condition is
-that the token is not there. If an answer is lost and the append is tried again, the item that stood
-in the way shows the token. There are three sets, by the minute: an append adds to the one of its
-minute and removes the one of the next, which holds the tokens of two minutes ago. A token stays for
-a minute at least; an append is tried for less than half of one.
+**Clearing** a history of one item is one ``DeleteItem``, on the condition that the item has no
+list. Otherwise the last segment is closed first. Then one update of the first item, provided that
+the list is unchanged, empties the item and moves the list to ``chatledger_ended``. This commits the
+clearing: segments no longer take appends, and the first item takes those of the new history.
+Finally, the segments and the emptied item are deleted. If that is interrupted, the next reader or
+writer that reads the first item finishes it.
 
-**TTL.** DynamoDB deletes item by item, and an append can touch but one. So ``chatledger_expires`` of
-the last segment says when the history ends, and the items' TTLs are stamped two lifetimes and an
-hour ahead. The last segment knows a *floor* below all of the others' stamps; when an append would
-live longer than that, the others are stamped anew, once a lifetime at most. A history of one item
-has the TTL that the old class gave it. An expired history is cleared by the next append, if it is
+**Each append is stored exactly once.** It carries a write token that it adds to a set in the item,
+on the condition that the set does not contain it yet. If a response is lost and the append is
+retried, the item that failed the condition shows the token. There are three sets, used in turn for
+a minute each: an append adds its token to the set of the current minute and removes the set of the
+next minute, whose tokens are two minutes old. So a token is kept for at least a minute, and an
+append is retried for less than half a minute.
+
+**TTL.** DynamoDB deletes items one by one, and an append can write only one item. So
+``chatledger_expires`` in the last segment says when the history expires, and each item's TTL is set
+two lifetimes and an hour ahead. The last segment also records ``chatledger_floor``, a lower bound
+on the TTLs of all other items. When an append would extend the history beyond that bound, the TTLs
+of the other items are extended first, at most once per lifetime. A history of one item has just the
+TTL that the old class would give it. The next append to an expired history clears it, if it is
 still expired.
 
-**Beside the old class:** it reads and writes the first item. As long as there is no list, that is
-all of the history. Its appends are not atomic and may lose ours. Once there is a list it sees the
-first item's messages only, and what it appends is read before the segments' messages. If it, or
-other software, *deletes* the first item of such a history, the segments are lost; a writer that
-remembers one of them, for ``REMEMBERED`` seconds at most, may still append there.
+**Together with the old class:** that class reads and writes the first item. While there is no list,
+this is the whole history, but its appends are not atomic and may lose those of other writers. Once
+there is a list, it sees only the messages in the first item, and what it appends is read before the
+messages of the segments. If it, or other software, *deletes* the first item of such a history, the
+segments are lost. A writer with a cached segment may go on appending there for at most
+``CACHE_SECONDS``.
 """
 
 import re
@@ -62,95 +72,115 @@ from typing import Any
 from chatledger.langchain.values import size_of
 from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Item
 
-OF = "chatledger_of"
-"""Which first item a segment belongs to: a map of its key's attributes."""
+FIRST_ITEM_KEY = "chatledger_of"
+"""Key of the first item that a segment belongs to, as a map."""
 SEGMENTS = "chatledger_segments"
-ENDED = "chatledger_ended"
+CLEARED_SEGMENTS = "chatledger_ended"
+"""Ids of the segments of a cleared history, until they are deleted."""
 CLOSED = "chatledger_closed"
 BYTES = "chatledger_bytes"
-EXPIRES = "chatledger_expires"
-FLOOR = "chatledger_floor"
-TOKENS = ("chatledger_tokens_0", "chatledger_tokens_1", "chatledger_tokens_2")
-OURS = frozenset({OF, SEGMENTS, ENDED, CLOSED, BYTES, EXPIRES, FLOOR, *TOKENS})
+EXPIRES_AT = "chatledger_expires"
+MIN_TTL = "chatledger_floor"
+"""Lower bound on the TTLs of all items but the last, less ``TTL_MARGIN``."""
+TOKEN_SETS = ("chatledger_tokens_0", "chatledger_tokens_1", "chatledger_tokens_2")
+RESERVED_ATTRIBUTES = frozenset(
+    {FIRST_ITEM_KEY, SEGMENTS, CLEARED_SEGMENTS, CLOSED, BYTES, EXPIRES_AT, MIN_TTL, *TOKEN_SETS}
+)
 
-ITEM_BYTES = 400 * 1024  # the most that an item takes (AWS)
-RESERVE = 2 * 1024
-"""What the first item keeps free for the list and the tokens."""
+ITEM_BYTES = 400 * 1024  # the largest item that DynamoDB stores
+FIRST_ITEM_RESERVE = 2 * 1024
+"""Bytes that the first item keeps free for the segment list and the tokens."""
 SEGMENT_RESERVE = 8 * 1024
 LARGEST_SEGMENT = ITEM_BYTES - SEGMENT_RESERVE
-MARGIN = 3600
-"""Seconds that a stamp lies behind what it must outlive: clocks differ."""
+TTL_MARGIN = 3600
+"""Seconds by which an item's TTL exceeds the expiry of its history, because clocks differ."""
 KEY_CHARACTERS = 400
-"""How much of the user's key a segment's key repeats; at most 4 bytes each, of 2,048 (AWS)."""
-EPOCH = 60.0
+"""Characters of the user's key that a segment's key repeats. Each takes at most 4 bytes, and
+DynamoDB allows 2,048 bytes for a partition key.
+"""
+TOKEN_PERIOD = 60.0
 CONDITION_FAILED = "ConditionalCheckFailedException"
 
-CHANCE = Random()  # noqa: S311  for jitter, no secret
+JITTER = Random()  # noqa: S311  not used for anything secret
 _PLACEHOLDER = re.compile(r"[#:][a-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
-    """Says of one append that it is in."""
+class WriteToken:
+    """Identifies one append, so that a retry can tell whether it was stored."""
 
     text: str
-    names: dict[str, str]
-    """The sets that it is added to, and that is removed along with it."""
+    sets: dict[str, str]
+    """Expression names of the token set to add to (``#p``) and the one to remove (``#q``)."""
 
     @classmethod
-    def at(cls, now: float) -> "Token":
-        minute = int(now // EPOCH)
-        names = {"#p": TOKENS[minute % 3], "#q": TOKENS[(minute + 1) % 3]}
-        return cls(secrets.token_urlsafe(9), names)
+    def at(cls, now: float) -> "WriteToken":
+        """Return a new token for an append at the time ``now``, in seconds since 1970."""
+        minute = int(now // TOKEN_PERIOD)
+        sets = {"#p": TOKEN_SETS[minute % 3], "#q": TOKEN_SETS[(minute + 1) % 3]}
+        return cls(secrets.token_urlsafe(9), sets)
 
     def is_in(self, item: Item | None) -> bool:
-        return self.text in (item or {}).get(self.names["#p"], {}).get("SS", ())
+        """Return whether ``item`` contains the append of this token."""
+        return self.text in (item or {}).get(self.sets["#p"], {}).get("SS", ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chain:
-    """A history: where it lies, and how it is to be kept."""
+class HistoryTable:
+    """One history in a DynamoDB table: its key, its settings, and the calls for its items.
 
-    table: str
+    Args:
+        name: The table.
+        key: Key of the history's first item.
+        messages_attribute: Attribute that holds the list of messages.
+        ttl_attribute: The table's TTL attribute.
+        lifetime: Seconds from each append until the history expires. None leaves a TTL that an
+            item already has as it is.
+        segment_bytes: Bytes of messages after which a further item is added. None fills items.
+        consistent: Whether reads are strongly consistent.
+    """
+
+    name: str
     key: Item
-    history: str
-    ttl_name: str
+    messages_attribute: str
+    ttl_attribute: str
     lifetime: int | None = None
-    """Seconds from each append on; None leaves a TTL that is there as it is."""
     segment_bytes: int | None = None
     consistent: bool = True
     clock: Callable[[], float] = time.time
-    random: Random = CHANCE
+    random: Random = JITTER
 
     def key_of(self, id: str | None) -> Item:
-        """That of a segment, or of the first item."""
+        """Return the key of the segment ``id``, or of the first item for None."""
         if id is None:
             return self.key
-        # The last one that is text: in tables with a sort key usually that, so that the segments
-        # stay in the user's partition.
+        # The last text attribute. With a sort key this is usually the sort key, so that the
+        # segments stay in the user's partition.
         name = [name for name, value in self.key.items() if "S" in value][-1]
-        # Alone, it is shown whose it is. Beside another it begins otherwise than the user's own,
-        # for whom these are listed by their beginning.
+        # A lone partition key shows whose segment it is. A sort key must not begin like the user's
+        # own, because users list theirs by prefix.
         user = f"{self.key[name]['S'][:KEY_CHARACTERS]}#" if len(self.key) == 1 else ""
         return self.key | {name: {"S": f"{user}chatledger#{id}"}}
 
-    def room(self, first: bool) -> int:
-        """How many bytes of messages an item takes."""
-        most = ITEM_BYTES - RESERVE - size_of({"M": self.key}) if first else LARGEST_SEGMENT
+    def capacity(self, first: bool) -> int:
+        """Return how many bytes of messages the first item, or a segment, may hold."""
+        most = LARGEST_SEGMENT
+        if first:
+            most = ITEM_BYTES - FIRST_ITEM_RESERVE - size_of({"M": self.key})
         return min(most, self.segment_bytes or most)
 
     def now(self) -> int:
         return int(self.clock())
 
-    def stamp(self, now: int) -> int:
-        """The TTL of an item that lives longer than the history would without another append."""
+    def ttl_at(self, now: int) -> int:
+        """Return a TTL later than the expiry of the history, even after further appends."""
         assert self.lifetime is not None
-        return now + 2 * self.lifetime + MARGIN
+        return now + 2 * self.lifetime + TTL_MARGIN
 
     def get(self, id: str | None, *attributes: str, consistent: bool = True) -> Call:
-        """A request for an item, or only for some of its attributes."""
+        """Return a call that reads an item, or only some of its attributes."""
         params: dict[str, Any] = {
-            "TableName": self.table,
+            "TableName": self.name,
             "Key": self.key_of(id),
             "ConsistentRead": consistent,
         }
@@ -165,51 +195,60 @@ class Chain:
         id: str | None,
         expression: str,
         *,
-        where: str,
+        condition: str,
         values: Mapping[str, Attribute],
         names: Mapping[str, str] | None = None,
-        answer: str = "NONE",
+        return_values: str = "NONE",
     ) -> Call:
-        """An update under a condition; if that fails, the item comes along."""
-        params = self._conditional(where, expression, values, names or {})
-        params |= {"Key": self.key_of(id), "UpdateExpression": expression, "ReturnValues": answer}
+        """Return a conditional update; if the condition fails, the error contains the item."""
+        params = self._conditional_params(condition, expression, values, names or {})
+        params |= {
+            "Key": self.key_of(id),
+            "UpdateExpression": expression,
+            "ReturnValues": return_values,
+        }
         return Call("UpdateItem", params)
 
     def put(self, id: str, item: Item) -> Call:
-        """A new segment; a put of it that comes late does not touch what it became since."""
-        params = self._conditional("attribute_not_exists(#o)", "", {}, {})
+        """Return a put of a new segment, which never overwrites an existing one."""
+        params = self._conditional_params("attribute_not_exists(#o)", "", {}, {})
         return Call("PutItem", params | {"Item": self.key_of(id) | item})
 
-    def delete(self, where: str, values: Mapping[str, Attribute]) -> Call:
-        """The first item, under a condition."""
-        params = self._conditional(where, "", values, {})
+    def delete(self, condition: str, values: Mapping[str, Attribute]) -> Call:
+        """Return a conditional delete of the first item."""
+        params = self._conditional_params(condition, "", values, {})
         return Call("DeleteItem", params | {"Key": self.key})
 
-    def _conditional(
-        self, where: str, expression: str, values: Mapping[str, Attribute], names: Mapping[str, str]
+    def _conditional_params(
+        self,
+        condition: str,
+        expression: str,
+        values: Mapping[str, Attribute],
+        names: Mapping[str, str],
     ) -> dict[str, Any]:
-        used = set(_PLACEHOLDER.findall(f"{where} {expression}"))  # others DynamoDB refuses
-        every = {**_NAMES, "#h": self.history, "#t": self.ttl_name, **names}
+        # DynamoDB rejects names and values that no expression uses.
+        used = set(_PLACEHOLDER.findall(f"{condition} {expression}"))
+        all_names = {**_NAMES, "#h": self.messages_attribute, "#t": self.ttl_attribute, **names}
         params: dict[str, Any] = {
-            "TableName": self.table,
-            "ConditionExpression": where,
-            "ExpressionAttributeNames": {name: every[name] for name in used if name[0] == "#"},
+            "TableName": self.name,
+            "ConditionExpression": condition,
+            "ExpressionAttributeNames": {name: all_names[name] for name in used if name[0] == "#"},
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
-        given = {**_VALUES, **values}
-        if wanted := {name: given[name] for name in used if name[0] == ":"}:
-            params["ExpressionAttributeValues"] = wanted
+        all_values = {**_VALUES, **values}
+        if used_values := {name: all_values[name] for name in used if name[0] == ":"}:
+            params["ExpressionAttributeValues"] = used_values
         return params
 
 
 _NAMES = {
-    "#o": OF,
+    "#o": FIRST_ITEM_KEY,
     "#s": SEGMENTS,
-    "#e": ENDED,
+    "#e": CLEARED_SEGMENTS,
     "#c": CLOSED,
     "#b": BYTES,
-    "#x": EXPIRES,
-    "#f": FLOOR,
+    "#x": EXPIRES_AT,
+    "#f": MIN_TTL,
     "#d": "data",
 }
 _VALUES: dict[str, Attribute] = {
@@ -224,11 +263,11 @@ def new_segment_id() -> str:
     return secrets.token_urlsafe(12)
 
 
-def number(value: int) -> Attribute:
+def number_attribute(value: int) -> Attribute:
     return {"N": str(value)}
 
 
-def listed(ids: Iterable[str]) -> Attribute:
+def string_list(ids: Iterable[str]) -> Attribute:
     return {"L": [{"S": id} for id in ids]}
 
 
@@ -237,12 +276,15 @@ def ids_in(item: Item | None, name: str) -> tuple[str, ...]:
 
 
 def integer_in(item: Item | None, name: str) -> int | None:
-    """None where it is no number: DynamoDB's TTL, too, takes such an item for one without."""
+    """Return the number in an attribute, or None if it is missing or not a number.
+
+    DynamoDB ignores a TTL that is not a number in the same way.
+    """
     text = (item or {}).get(name, {}).get("N")
     return None if text is None else int(float(text))
 
 
-def is_full(failed: CallFailed) -> bool:
-    """Whether an item would have become larger than DynamoDB takes."""
+def is_item_full(failed: CallFailed) -> bool:
+    """Return whether the call failed because the item would exceed DynamoDB's size limit."""
     text = failed.message.lower()
     return failed.code == "ValidationException" and "item size" in text and "exceeded" in text

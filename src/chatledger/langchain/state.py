@@ -1,4 +1,4 @@
-"""How a history stands: which items there are, which one takes appends, and until when it lives."""
+"""State of a stored history: its items, the one that takes appends, and when it expires."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,37 +6,39 @@ from typing import Any
 from chatledger.errors import StoreMismatch
 from chatledger.langchain.segments import (
     BYTES,
+    CLEARED_SEGMENTS,
     CLOSED,
     CONDITION_FAILED,
-    ENDED,
-    EXPIRES,
-    FLOOR,
-    MARGIN,
-    OF,
+    EXPIRES_AT,
+    FIRST_ITEM_KEY,
+    MIN_TTL,
     SEGMENTS,
-    Chain,
+    TTL_MARGIN,
+    HistoryTable,
     ids_in,
     integer_in,
-    listed,
-    number,
+    number_attribute,
+    string_list,
 )
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Item, Plan, Wait
 
-BATCH_DELETES = 25  # of one BatchWriteItem (AWS)
-TRIES = 12
+BATCH_DELETES = 25  # the limit of one BatchWriteItem
+DELETE_TRIES = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class HistoryState:
+    """State of a history, as an append needs it."""
+
     ids: tuple[str, ...]
-    """Of the segments."""
+    """Ids of the segments, in order."""
     last: Item | None
-    """The item that takes appends, without its messages; None where there is none, or no more."""
-    ttl_name: str
+    """The item that takes appends, without its messages, or None if it does not exist."""
+    ttl_attribute: str
 
     @property
-    def place(self) -> str | None:
-        """The id of the segment that takes appends; None is the first item."""
+    def active_segment(self) -> str | None:
+        """Id of the segment that takes appends; None is the first item."""
         return self.ids[-1] if self.ids else None
 
     @property
@@ -48,104 +50,112 @@ class Standing:
         return integer_in(self.last, BYTES) or 0
 
     @property
-    def expires(self) -> int | None:
-        return integer_in(self.last, EXPIRES if self.ids else self.ttl_name)
+    def expires_at(self) -> int | None:
+        """Seconds since 1970, or None if the history does not expire."""
+        return integer_in(self.last, EXPIRES_AT if self.ids else self.ttl_attribute)
 
     @property
-    def floor(self) -> int | None:
-        """What all items but the last live to see."""
-        return integer_in(self.last, FLOOR)
+    def min_ttl(self) -> int | None:
+        """Lower bound on the TTLs of all items but the last."""
+        return integer_in(self.last, MIN_TTL)
 
     @property
-    def stamp(self) -> int | None:
-        return integer_in(self.last, self.ttl_name)
+    def ttl(self) -> int | None:
+        """TTL of the last item."""
+        return integer_in(self.last, self.ttl_attribute)
 
-    def over(self, now: int) -> bool:
-        """Whether it has expired; TTL may have deleted the last segment already."""
+    def has_expired(self, now: int) -> bool:
+        """Return whether the history has expired, even if TTL already deleted its last segment."""
         if self.ids and self.last is None:
             return True
-        return self.expires is not None and self.expires <= now
+        return self.expires_at is not None and self.expires_at <= now
 
 
-def look(chain: Chain) -> Plan[Standing]:
-    """Read how it stands, and finish a clearing that was broken off."""
-    former: tuple[str, ...] = ()
+def read_state(table: HistoryTable) -> Plan[HistoryState]:
+    """Read the state of a history, and finish a clearing that was interrupted.
+
+    Raises:
+        StoreMismatch: The last segment was deleted by other software.
+    """
+    previous_ids: tuple[str, ...] = ()
     while True:
-        names = (SEGMENTS, ENDED, BYTES, chain.ttl_name)
-        first = (yield chain.get(None, *names)).get("Item")
-        if ended := ids_in(first, ENDED):
-            yield from free(chain, ended)
+        of_first = (SEGMENTS, CLEARED_SEGMENTS, BYTES, table.ttl_attribute)
+        first = (yield table.get(None, *of_first)).get("Item")
+        if cleared := ids_in(first, CLEARED_SEGMENTS):
+            yield from delete_cleared(table, cleared)
         ids = ids_in(first, SEGMENTS)
         if not ids:
-            return Standing((), first, chain.ttl_name)
-        of_last = (OF, CLOSED, EXPIRES, FLOOR, BYTES, chain.ttl_name)
-        last = (yield chain.get(ids[-1], *of_last)).get("Item")
-        if last is not None or integer_in(first, chain.ttl_name) is not None:
-            return Standing(ids, last, chain.ttl_name)
-        if ids == former:
-            raise missing(chain, ids[-1])
-        former = ids  # it may have been cleared between the two reads
+            return HistoryState((), first, table.ttl_attribute)
+        of_last = (FIRST_ITEM_KEY, CLOSED, EXPIRES_AT, MIN_TTL, BYTES, table.ttl_attribute)
+        last = (yield table.get(ids[-1], *of_last)).get("Item")
+        if last is not None or integer_in(first, table.ttl_attribute) is not None:
+            return HistoryState(ids, last, table.ttl_attribute)
+        if ids == previous_ids:
+            raise missing_segment_error(table, ids[-1])
+        previous_ids = ids  # the history may have been cleared between the two reads
 
 
-def missing(chain: Chain, id: str) -> StoreMismatch:
+def missing_segment_error(table: HistoryTable, id: str) -> StoreMismatch:
     return StoreMismatch(
-        f"Item {chain.key} in table {chain.table!r} says that its messages go on in item "
-        f"{chain.key_of(id)}, which is gone; other software seems to have deleted it. Restore it "
-        "from a backup, or clear the history."
+        f"Item {table.key} in table {table.name!r} says that its messages continue in item "
+        f"{table.key_of(id)}, which does not exist; other software seems to have deleted it. "
+        "Restore it from a backup, or clear the history."
     )
 
 
-def renew(chain: Chain, standing: Standing) -> Plan[None]:
-    """Have all items but the last outlive an append that is made now."""
-    assert chain.lifetime is not None
-    now = chain.now()
+def extend_ttls(table: HistoryTable, state: HistoryState) -> Plan[None]:
+    """Extend the TTLs of all items but the last, so that they outlive an append made now."""
+    assert table.lifetime is not None
+    now = table.now()
     values = {
-        ":stamp": number(now + 2 * chain.lifetime + MARGIN),
-        # Less would have each of them stamped at each renewal.
-        ":floor": number(now + chain.lifetime * 3 // 2),
-        ":enough": number(now + chain.lifetime * 3 // 2 + MARGIN),
+        ":ttl": number_attribute(table.ttl_at(now)),
+        # Half a lifetime below the new TTLs, so that TTLs set recently need no update.
+        ":bound": number_attribute(now + table.lifetime * 3 // 2),
+        ":enough": number_attribute(now + table.lifetime * 3 // 2 + TTL_MARGIN),
     }
-    for id in (None, *standing.ids[:-1]):
-        there = "attribute_exists(#s)" if id is None else "attribute_exists(#o)"
-        where = f"{there} AND (attribute_not_exists(#t) OR #t < :enough)"
-        yield from unless_refused(chain.update(id, "SET #t = :stamp", where=where, values=values))
-    where = "attribute_exists(#o)"
-    last = standing.place
-    yield from unless_refused(chain.update(last, "SET #f = :floor", where=where, values=values))
+    for id in (None, *state.ids[:-1]):
+        exists = "attribute_exists(#s)" if id is None else "attribute_exists(#o)"
+        condition = f"{exists} AND (attribute_not_exists(#t) OR #t < :enough)"
+        extension = table.update(id, "SET #t = :ttl", condition=condition, values=values)
+        yield from call_conditionally(extension)
+    bound = table.update(
+        state.active_segment, "SET #f = :bound", condition="attribute_exists(#o)", values=values
+    )
+    yield from call_conditionally(bound)
 
 
-def free(chain: Chain, ended: tuple[str, ...]) -> Plan[None]:
-    """Delete the segments of a history that was cleared, and what is left of its first item."""
-    if not (yield from delete_segments(chain, ended)):
+def delete_cleared(table: HistoryTable, ids: tuple[str, ...]) -> Plan[None]:
+    """Delete the segments ``ids`` of a cleared history, and its first item if that is empty."""
+    if not (yield from delete_segments(table, ids)):
         return
-    values = {":ended": listed(ended)}
+    values = {":ended": string_list(ids)}
     empty = "(attribute_not_exists(#h) OR #h = :none)"
-    where = f"#e = :ended AND attribute_not_exists(#s) AND {empty}"
-    if not (yield from unless_refused(chain.delete(where, values))):
-        # It has messages again, or others have done this.
-        forgotten = chain.update(None, "REMOVE #e", where="#e = :ended", values=values)
-        yield from unless_refused(forgotten)
+    condition = f"#e = :ended AND attribute_not_exists(#s) AND {empty}"
+    if not (yield from call_conditionally(table.delete(condition, values))):
+        # The first item has messages again, or a rival has already deleted it.
+        unlisting = table.update(None, "REMOVE #e", condition="#e = :ended", values=values)
+        yield from call_conditionally(unlisting)
 
 
-def delete_segments(chain: Chain, ids: tuple[str, ...]) -> Plan[bool]:
-    """Whether all of them are gone; while DynamoDB throttles, those that are left can wait."""
-    requests: list[dict[str, Any]] = [{"DeleteRequest": {"Key": chain.key_of(id)}} for id in ids]
-    tried = 0
+def delete_segments(table: HistoryTable, ids: tuple[str, ...]) -> Plan[bool]:
+    """Delete segments and return whether all are deleted; False if DynamoDB kept throttling."""
+    requests: list[dict[str, Any]] = [{"DeleteRequest": {"Key": table.key_of(id)}} for id in ids]
+    tries = 0
     while requests:
         batch, requests = requests[:BATCH_DELETES], requests[BATCH_DELETES:]
-        reply = yield Call("BatchWriteItem", {"RequestItems": {chain.table: batch}})
-        left = reply.get("UnprocessedItems", {}).get(chain.table, [])
-        requests += left
-        tried = tried + 1 if left else 0
-        if left:
-            if tried == TRIES:
+        reply = yield Call("BatchWriteItem", {"RequestItems": {table.name: batch}})
+        unprocessed = reply.get("UnprocessedItems", {}).get(table.name, [])
+        requests += unprocessed
+        tries = tries + 1 if unprocessed else 0
+        if unprocessed:
+            if tries == DELETE_TRIES:
                 return False
-            yield Wait(chain.random.uniform(0, min(0.05 * 2**tried, 2.0)))
+            yield Wait(table.random.uniform(0, min(0.05 * 2**tries, 2.0)))
     return True
 
 
-def unless_refused(call: Call) -> Plan[bool]:
-    """Whether the call's condition held."""
+def call_conditionally(call: Call) -> Plan[bool]:
+    """Make a conditional call and return whether its condition held."""
     try:
         yield call
     except CallFailed as failed:

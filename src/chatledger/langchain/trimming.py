@@ -1,59 +1,63 @@
-"""The plans that shorten what is stored to the last messages, for those who ask for it."""
+"""Plans that shorten a stored history to its last messages (``trim_storage``)."""
 
 from collections.abc import Sequence
 
-from chatledger.langchain.reading import read
-from chatledger.langchain.segments import Chain, listed, number
-from chatledger.langchain.state import free, unless_refused
+from chatledger.langchain.reading import read_history
+from chatledger.langchain.segments import HistoryTable, number_attribute, string_list
+from chatledger.langchain.state import call_conditionally, delete_cleared
 from chatledger.langchain.values import size_of
 from chatledger.stores.dynamodb.calls import Attribute, Plan
 
-MOST = 200
-"""How many elements one update removes: it names each of them, and takes 4 KB of names (AWS)."""
+MAX_REMOVALS = 200
+"""Limit on the elements that one update removes, because its expression names each of them and
+DynamoDB allows 4 KB for an expression.
+"""
 
 
-def trim_first(chain: Chain, elements: Sequence[Attribute], keep: int) -> Plan[None]:
-    """Leave the last ``keep`` of the first item's elements, if these are still all of them.
+def trim_first_item(table: HistoryTable, elements: Sequence[Attribute], keep: int) -> Plan[None]:
+    """Remove all but the last ``keep`` elements of a history of one item.
 
-    If not, somebody has appended since, and trims as well.
+    Args:
+        elements: All elements of the item. If a rival has appended others since, this does nothing:
+            the rival trims too.
     """
-    known = list(elements)
-    while (surplus := min(len(known) - keep, MOST)) > 0:
-        size = sum(1 + size_of(element) for element in known[surplus:])
+    remaining = list(elements)
+    while (surplus := min(len(remaining) - keep, MAX_REMOVALS)) > 0:
+        size = sum(1 + size_of(element) for element in remaining[surplus:])
         removed = ", ".join(f"#h[{n}]" for n in range(surplus))
-        trimming = chain.update(
+        trimming = table.update(
             None,
             f"SET #b = :size REMOVE {removed}",
-            where="size(#h) = :count AND attribute_not_exists(#s)",
-            values={":size": number(size), ":count": number(len(known))},
+            condition="size(#h) = :count AND attribute_not_exists(#s)",
+            values={":size": number_attribute(size), ":count": number_attribute(len(remaining))},
         )
-        if not (yield from unless_refused(trimming)):
+        if not (yield from call_conditionally(trimming)):
             return
-        del known[:surplus]
+        del remaining[:surplus]
 
 
-def trim_segments(chain: Chain, keep: int) -> Plan[None]:
-    """Remove whole items, as far as the last ``keep`` messages lie behind them."""
-    history = yield from read(chain)
-    counts = [len(item.get(chain.history, {}).get("L", ())) for item in history.items]
-    outside = 0
-    while outside + 1 < len(counts) and sum(counts[outside + 1 :]) >= keep:
-        outside += 1
-    if outside == 0 or (outside == 1 and counts[0] == 0):
+def trim_whole_items(table: HistoryTable, keep: int) -> Plan[None]:
+    """Remove the leading items of a history that contain none of its last ``keep`` messages."""
+    history = yield from read_history(table)
+    counts = [len(item.get(table.messages_attribute, {}).get("L", ())) for item in history.items]
+    surplus = 0
+    while surplus + 1 < len(counts) and sum(counts[surplus + 1 :]) >= keep:
+        surplus += 1
+    if surplus == 0 or (surplus == 1 and counts[0] == 0):
         return
     ids = tuple(id for id, _ in history.segments)
-    dropped, kept = ids[: outside - 1], ids[outside - 1 :]
+    dropped, kept = ids[: surplus - 1], ids[surplus - 1 :]
     values = {
-        ":ids": listed(ids),
-        ":kept": listed(kept),
-        ":dropped": listed(dropped),
-        ":count": number(counts[0]),
+        ":ids": string_list(ids),
+        ":kept": string_list(kept),
+        ":dropped": string_list(dropped),
+        ":count": number_attribute(counts[0]),
     }
-    cutting = chain.update(
+    trimming = table.update(
         None,
         "SET #h = :none, #s = :kept, #e = list_append(if_not_exists(#e, :none), :dropped)",
-        where="#s = :ids AND size(#h) = :count",
+        condition="#s = :ids AND size(#h) = :count",
         values=values,
     )
-    if (yield from unless_refused(cutting)) and dropped:
-        yield from free(chain, dropped)
+    if (yield from call_conditionally(trimming)) and dropped:
+        yield from delete_cleared(table, dropped)

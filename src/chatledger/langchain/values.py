@@ -1,10 +1,10 @@
-"""Python values in DynamoDB's types, so that they come back of the types they went in as.
+"""Python values as DynamoDB attributes that decode to equal values of the same types.
 
-DynamoDB has one type of number, of 38 digits, and LangChain's messages hold ints and floats. A
-number is kept as a plain DynamoDB number, the way the old class did, and is read as an int where it
-is whole, as a float where not. That is right for nearly all. For the rest (``1.0``, ``-0.0``, an
-int of 50 digits, a tuple) there is a *note*: a path, a kind and the exact text. Whoever does not
-know of notes sees the nearest number, or text where there is none.
+DynamoDB has one number type, of 38 digits, but LangChain's messages hold ints and floats. A number
+is stored as a plain DynamoDB number, as by the old class, and read as an int if it is whole and as
+a float otherwise. That is right for nearly all numbers. For the rest (``1.0``, ``-0.0``, an int of
+50 digits, a tuple) there is a *note*: a path, a kind and the exact text. Software that does not
+know about notes sees the nearest number, or text if there is none.
 """
 
 import json
@@ -18,40 +18,49 @@ from chatledger.stores.dynamodb.calls import Attribute
 
 Step: TypeAlias = str | int
 Note: TypeAlias = tuple[list[Step], str, str]
-"""Where the value lies, of which kind it is, and its exact text."""
+"""Path to the value, its kind, and its exact text."""
 
 LARGEST, SMALLEST = 10**38, 1e-130
-"""Within these a number is one of DynamoDB's. Larger ones it takes too, if they end in zeros; but
-boto3, and so the old class, cannot read more than 38 digits back.
+"""Range of absolute values that are stored as DynamoDB numbers. DynamoDB accepts larger numbers if
+they end in zeros, but boto3, and so the old class, cannot read more than 38 digits back.
 """
 READABLE_BITS = 2_000
-DEEPEST = 24
-"""Lists and dicts that lie deeper are kept as JSON text: DynamoDB takes 32 levels in an item."""
+MAX_DEPTH = 24
+"""Nesting depth from which lists and dicts are stored as JSON text, because DynamoDB allows 32
+levels in an item.
+"""
 
 
-def encode(value: object, part: str) -> tuple[Attribute, list[Note]]:
-    """``value`` for DynamoDB, and what must be noted beside it.
+def encode_value(value: object, part: str) -> tuple[Attribute, list[Note]]:
+    """Return ``value`` as a DynamoDB attribute, with the notes needed to decode it exactly.
 
-    Raises ``InvalidMessage`` that names what cannot be kept, beginning with ``part``.
+    Args:
+        part: Name of the value, for errors.
+
+    Raises:
+        InvalidMessage: The value cannot be stored; the error names the part at fault.
     """
     notes: list[Note] = []
     return _encode(value, part, [], notes), notes
 
 
-def decode(attribute: Attribute, notes: Sequence[Note]) -> Any:
-    """What ``encode`` made both of; no ``Decimal`` is in it, whoever wrote the attribute."""
+def decode_value(attribute: Attribute, notes: Sequence[Note]) -> Any:
+    """Return the value that ``encode_value`` turned into ``attribute`` and ``notes``.
+
+    The value contains no ``Decimal``, even if other software wrote the attribute.
+    """
     root: Any = [_decode(attribute)]
     for path, kind, text in notes:
-        holder: Any = root
+        container: Any = root
         last: Step = 0
         for step in path:
-            holder, last = holder[last], step
-        holder[last] = _exact(kind, text, holder[last])
+            container, last = container[last], step
+        container[last] = _restore_exact(kind, text, container[last])
     return root[0]
 
 
 def size_of(attribute: Attribute) -> int:
-    """The bytes that DynamoDB counts for it, or a few more."""
+    """Return the bytes that DynamoDB counts for an attribute value, or a few more."""
     ((kind, value),) = attribute.items()
     match kind:
         case "S":
@@ -81,7 +90,7 @@ def _encode(value: object, part: str, path: list[Step], notes: list[Note]) -> At
             return _encode_int(int(value), path, notes)
         case float():
             return _encode_float(float(value), path, notes)
-        case Decimal():  # what was read with the old class
+        case Decimal():  # the old class returns these
             whole = value.is_finite() and value == value.to_integral_value()
             return _encode(int(value) if whole else float(value), part, path, notes)
         case bytes() | bytearray():
@@ -89,14 +98,14 @@ def _encode(value: object, part: str, path: list[Step], notes: list[Note]) -> At
         case Set():
             return _encode_set(value, part)
         case list() | tuple() | Mapping():
-            return _encode_many(value, part, path, notes)
+            return _encode_container(value, part, path, notes)
     raise InvalidMessage(
         f"{part} is of type {type(value).__name__}, which cannot be stored; only None, bool, int, "
         "float, str, bytes, list, tuple, dict and sets of str come back as they went in."
     )
 
 
-def _encode_many(
+def _encode_container(
     value: "Sequence[object] | Mapping[object, object]",
     part: str,
     path: list[Step],
@@ -107,8 +116,8 @@ def _encode_many(
             if not isinstance(name, str):
                 raise InvalidMessage(f"{part} has the key {name!r}; keys must be str.")
             checked_text(name, f"a key of {part}", error=InvalidMessage)
-    if len(path) >= DEEPEST or (isinstance(value, Mapping) and "" in value):
-        # Too deep, or with a name that DynamoDB does not take.
+    if len(path) >= MAX_DEPTH or (isinstance(value, Mapping) and "" in value):
+        # Too deep, or with the empty name, which DynamoDB does not allow.
         text = dumps(checked_json(value, part, error=InvalidMessage))
         notes.append(([*path], "json", ""))
         return {"S": text}
@@ -121,20 +130,21 @@ def _encode_many(
         }
     parts = [_encode(each, f"{part}[{n}]", [*path, n], notes) for n, each in enumerate(value)]
     if isinstance(value, tuple):
-        notes.append(([*path], "tuple", ""))  # behind those within it, which are mended first
+        # After the notes of its items, because a tuple cannot be changed once it is restored.
+        notes.append(([*path], "tuple", ""))
     return {"L": parts}
 
 
 def _encode_set(value: "Set[object]", part: str) -> Attribute:
     if not value or not all(isinstance(each, str) for each in value):
-        raise InvalidMessage(f"{part} is a set; only sets of text that are not empty can be kept.")
+        raise InvalidMessage(f"{part} is a set; only non-empty sets of str can be stored.")
     return {"SS": sorted(checked_text(each, part, error=InvalidMessage) for each in value)}
 
 
 def _encode_int(value: int, path: list[Step], notes: list[Note]) -> Attribute:
     if abs(value) < LARGEST:
         return {"N": str(value)}
-    # Not as decimals, of which Python may be told to read no more than 640.
+    # As hexadecimal, because Python may be configured to read no more than 640 decimal digits.
     notes.append(([*path], "int", hex(value)))
     return {"S": str(value) if value.bit_length() <= READABLE_BITS else hex(value)}
 
@@ -171,7 +181,7 @@ def _number(text: str) -> int | float:
     return int(number) if number == number.to_integral_value() else float(text)
 
 
-def _exact(kind: str, text: str, value: Any) -> Any:
+def _restore_exact(kind: str, text: str, value: Any) -> Any:
     match kind:
         case "float":
             return float(text)
@@ -181,4 +191,4 @@ def _exact(kind: str, text: str, value: Any) -> Any:
             return json.loads(value)
         case "tuple":
             return tuple(value)
-    return value  # a later version's; what is there is the nearest
+    return value  # a kind that a later version added; the stored value is the nearest one

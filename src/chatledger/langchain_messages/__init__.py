@@ -1,4 +1,4 @@
-"""Messages of LangChain as Chatledger's, and back: for models and integrations alike."""
+"""Conversion between LangChain's messages and Chatledger's, for models and integrations."""
 
 from chatledger.langchain_messages.conversion import from_chatledger, to_chatledger
 

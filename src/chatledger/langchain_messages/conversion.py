@@ -1,4 +1,4 @@
-"""Messages of LangChain as Chatledger's, and back."""
+"""Conversion of LangChain's messages to Chatledger's, and back."""
 
 from typing import Any, Final, cast
 
@@ -15,14 +15,15 @@ from langchain_core.messages import (
 )
 
 from chatledger.errors import InvalidMessage
+from chatledger.ids import new_id
 from chatledger.json_values import Json, checked_json
-from chatledger.langchain_messages.plain import copied, from_plain
-from chatledger.messages import MESSAGE_ID_BYTES, ROLES, Message, Role, new_id
+from chatledger.langchain_messages.plain import from_plain, json_copy
+from chatledger.messages import MAX_MESSAGE_ID_BYTES, ROLES, Message, Role
 
-KEY: Final = "langchain"
-"""Where in a message's ``extra`` lies what LangChain has beside role, content and id."""
+EXTRA_KEY: Final = "langchain"
+"""Key in a message's ``extra`` of LangChain's fields other than role, content and id."""
 
-KINDS: Final[dict[str, type[BaseMessage]]] = {
+MESSAGE_CLASSES: Final[dict[str, type[BaseMessage]]] = {
     "system": SystemMessage,
     "human": HumanMessage,
     "ai": AIMessage,
@@ -44,118 +45,136 @@ _CHAT_ROLES: Final[dict[str, Role]] = {
     "developer": "system",
     "function": "tool",
 }
-# What Chatledger has a name for in ``extra`` itself, so that others find it there.
-_SHARED: Final = {"ai": ("tool_calls",), "tool": ("tool_call_id",)}
-# A chunk's own, which the chunk has already made tool calls of.
-_OF_CHUNKS: Final = AIMessageChunk.model_fields.keys() - AIMessage.model_fields.keys()
-_NOT_FIELDS: Final = {"type", "content", *_OF_CHUNKS}
+# Fields that have their own key in ``extra``, where readers without LangChain look for them.
+_SHARED_FIELDS: Final = {"ai": ("tool_calls",), "tool": ("tool_call_id",)}
+# Fields that only chunks have. The chunk has already parsed them into tool calls.
+_CHUNK_FIELDS: Final = AIMessageChunk.model_fields.keys() - AIMessage.model_fields.keys()
+_IGNORED_FIELDS: Final = {"type", "content", *_CHUNK_FIELDS}
 _DEFAULTS: Final = {
-    kind: {
+    message_type: {
         name: field.get_default(call_default_factory=True)
-        for name, field in of_langchain.model_fields.items()
-        if name != "id" and not field.is_required()  # an id of None is kept, as it says something
+        for name, field in message_class.model_fields.items()
+        # An id of None must be stored, because Chatledger's message has an id anyway.
+        if name != "id" and not field.is_required()
     }
-    for kind, of_langchain in KINDS.items()
+    for message_type, message_class in MESSAGE_CLASSES.items()
 }
-_REQUIRED: Final = {
-    kind: {name for name, field in of_langchain.model_fields.items() if field.is_required()}
-    for kind, of_langchain in KINDS.items()
+_REQUIRED_FIELDS: Final = {
+    message_type: {
+        name for name, field in message_class.model_fields.items() if field.is_required()
+    }
+    for message_type, message_class in MESSAGE_CLASSES.items()
 }
 
 
 def to_chatledger(message: BaseMessage) -> Message:
-    """``message`` as one that every store takes; ``from_chatledger`` gives it back equal.
+    """Return a LangChain message as a message that every store takes.
 
-    A chunk becomes the message that it is a chunk of, and an object of a class of your own the
-    LangChain message that it extends, with its fields. The message's ``id`` is LangChain's, or a
-    new one where LangChain has none, and still has none afterwards.
+    ``from_chatledger`` returns an equal message. A chunk becomes a whole message, and a message of
+    your own class becomes one of the LangChain class that it extends, with all fields. The ``id``
+    is LangChain's. A message without an id gets a new one, and ``from_chatledger`` removes it
+    again.
 
-    Raises ``InvalidMessage``, which names the field, for a value that JSON cannot hold (bytes, an
-    artifact that is an object), for a ``RemoveMessage``, and for what is no LangChain message.
+    Raises:
+        InvalidMessage: The message is a ``RemoveMessage`` or is not a LangChain message, or a field
+            has a value that JSON cannot represent, such as bytes; the error names the field.
     """
-    kind = _kind(message)
+    message_type = _message_type(message)
+    class_name = MESSAGE_CLASSES[message_type].__name__
     values: dict[str, Json] = {
-        name: checked_json(value, f"{KINDS[kind].__name__}.{name}", error=InvalidMessage)
-        for name, value in _fields(message, _DEFAULTS[kind])
+        name: checked_json(value, f"{class_name}.{name}", error=InvalidMessage)
+        for name, value in _fields(message, _DEFAULTS[message_type])
     }
-    extra = {name: values.pop(name) for name in _SHARED.get(kind, ()) if name in values}
+    shared_names = _SHARED_FIELDS.get(message_type, ())
+    extra = {name: values.pop(name) for name in shared_names if name in values}
     id = values.pop("id", None)
-    own: dict[str, Json] = {"type": kind, **values}
-    if not isinstance(id, str) or not 0 < len(id.encode()) <= MESSAGE_ID_BYTES:
+    own: dict[str, Json] = {"type": message_type, **values}
+    if not isinstance(id, str) or not 0 < len(id.encode()) <= MAX_MESSAGE_ID_BYTES:
         own["id"] = id
         id = new_id()
     return Message(
-        role=_role(message, kind),
+        role=_role(message, message_type),
         content=cast(Any, message.content),
         id=id,
-        extra=extra | {KEY: own},
+        extra=extra | {EXTRA_KEY: own},
     )
 
 
 def from_chatledger(message: Message) -> BaseMessage:
-    """The LangChain message that ``to_chatledger`` made ``message`` of, equal and of its type.
+    """Return the LangChain message that ``to_chatledger`` converted, equal and of the same type.
 
-    One that came another way (the HTTP API, ``Message.user``) becomes the LangChain message of its
-    role, with its content, id, name, tool calls and usage. Your ``metadata`` and ``created_at`` are
-    no part of either; the store has them.
+    A message from elsewhere (the HTTP API, ``Message.user``) becomes the LangChain message for its
+    role, with its content, id, name, tool calls and usage. ``metadata`` and ``created_at`` are not
+    part of LangChain's messages.
     """
-    own = message.extra.get(KEY)
-    kind = own.get("type") if isinstance(own, dict) else None
-    if not isinstance(own, dict) or not isinstance(kind, str) or kind not in KINDS:
+    own = message.extra.get(EXTRA_KEY)
+    message_type = own.get("type") if isinstance(own, dict) else None
+    if (
+        not isinstance(own, dict)
+        or not isinstance(message_type, str)
+        or message_type not in MESSAGE_CLASSES
+    ):
         return from_plain(message)
-    values: dict[str, Any] = {"id": message.id} | own | {"type": kind, "content": message.content}
-    values |= {name: message.extra[name] for name in _SHARED.get(kind, ()) if name in message.extra}
-    if _REQUIRED[kind] - values.keys():
+    values: dict[str, Any] = {"id": message.id} | own
+    values |= {"type": message_type, "content": message.content}
+    shared_names = _SHARED_FIELDS.get(message_type, ())
+    values |= {name: message.extra[name] for name in shared_names if name in message.extra}
+    if _REQUIRED_FIELDS[message_type] - values.keys():
         return from_plain(message)
-    values = copied(values)  # LangChain's messages may be changed, and ours may not
-    given = KINDS[kind].model_fields.keys() & values.keys()
-    fields = {name: values.pop(name) for name in given}
-    # No validator runs, as it ran when the message was made: what was stored comes back as it is,
-    # and a rule that a later LangChain adds makes no conversation unreadable. With its defaults, as
-    # pydantic takes five times as long to find them.
-    made = KINDS[kind].model_construct(given, **(copied(_DEFAULTS[kind]) | fields))
-    assert made.model_extra is not None
-    made.model_extra.update(values)
-    return made
+    values = json_copy(values)  # LangChain's messages are mutable, and Chatledger's are not
+    message_class = MESSAGE_CLASSES[message_type]
+    set_fields = message_class.model_fields.keys() & values.keys()
+    fields = {name: values.pop(name) for name in set_fields}
+    # No validator runs, because all ran when the message was created: stored values come back
+    # unchanged, and a rule that a later LangChain adds cannot make a conversation unreadable. The
+    # defaults are passed because pydantic takes five times as long to find them.
+    converted = message_class.model_construct(
+        set_fields, **(json_copy(_DEFAULTS[message_type]) | fields)
+    )
+    assert converted.model_extra is not None
+    converted.model_extra.update(values)
+    return converted
 
 
-def _kind(message: object) -> str:
+def _message_type(message: object) -> str:
     if isinstance(message, RemoveMessage):
         raise InvalidMessage(
-            "A RemoveMessage says that another message is to go; it cannot be stored. Remove "
-            "messages with the store's pop, truncate or clear."
+            "A RemoveMessage is an instruction to remove another message and cannot be stored; "
+            "remove messages with the store's pop, truncate or clear."
         )
-    for kind, of_langchain in KINDS.items():
-        if isinstance(message, of_langchain):
-            return kind
+    for message_type, message_class in MESSAGE_CLASSES.items():
+        if isinstance(message, message_class):
+            return message_type
     raise InvalidMessage(
         f"The message is of type {type(message).__name__}; pass a HumanMessage, AIMessage or "
-        "another of langchain_core.messages."
+        "another class of langchain_core.messages."
     )
 
 
 def _fields(message: BaseMessage, defaults: dict[str, Any]) -> list[tuple[str, Any]]:
-    """What ``message`` holds beside its type and content, as far as it is no default.
+    """Return names and values of the fields that differ from their defaults.
 
-    As attributes: ``model_dump`` would make a dict of an object that must be refused.
+    The type and the content are left out. Fields are read as attributes, because ``model_dump``
+    would turn an object that must be rejected into a dict.
     """
-    held = {name: getattr(message, name) for name in type(message).model_fields}
-    held |= message.model_extra or {}
+    values = {name: getattr(message, name) for name in type(message).model_fields}
+    values |= message.model_extra or {}
     return [
         (name, value)
-        for name, value in held.items()
-        if name not in _NOT_FIELDS and not (name in defaults and _same(value, defaults[name]))
+        for name, value in values.items()
+        if name not in _IGNORED_FIELDS
+        and not (name in defaults and _is_default(value, defaults[name]))
     ]
 
 
-def _same(value: object, default: object) -> bool:
-    # By type first: an artifact that is an array would answer == with an array.
+def _is_default(value: object, default: object) -> bool:
+    # The type comes first: comparing an array returns an array, which has no truth value.
     return type(value) is type(default) and value == default
 
 
-def _role(message: BaseMessage, kind: str) -> Role:
+def _role(message: BaseMessage, message_type: str) -> Role:
     if not isinstance(message, ChatMessage):
-        return _ROLES[kind]
+        return _ROLES[message_type]
     if message.role in ROLES:
         return cast(Role, message.role)
     return _CHAT_ROLES.get(message.role, "user")

@@ -1,4 +1,4 @@
-"""Messages that did not come through LangChain, as LangChain's."""
+"""Conversion to LangChain of messages that did not come from LangChain."""
 
 import json
 from typing import Any
@@ -17,21 +17,21 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call
 
 from chatledger.json_values import Json
 from chatledger.messages import Message
-from chatledger.tool_calls import parts
+from chatledger.tool_calls import parse_call
 
-_UNKNOWN = "This is no tool call in a form that is known here."
+_UNKNOWN = "This tool call is not in a known format."
 
 
 def from_plain(message: Message) -> BaseMessage:
-    """The LangChain message of the same role, content, id and name.
+    """Return the LangChain message with the same role, content, id and name.
 
-    A reply's tool calls may be in LangChain's form, Anthropic's, Bedrock's or OpenAI's; those that
-    are in none of them are ``invalid_tool_calls``. The usage, model and stop reason of a reply of
-    ``chatledger.chat`` are where LangChain's own models put them.
+    Tool calls in the formats of LangChain, Anthropic, Bedrock or OpenAI are converted; others
+    become ``invalid_tool_calls``. The usage, model and stop reason of a reply that
+    ``chatledger.chat`` saved are put where LangChain's own models put them.
     """
     name = message.extra.get("name")
     fields: dict[str, Any] = {
-        "content": copied(message.content),
+        "content": json_copy(message.content),
         "id": message.id,
         "name": name if isinstance(name, str) else None,
     }
@@ -55,18 +55,18 @@ def from_plain(message: Message) -> BaseMessage:
                 tool_calls=calls,
                 invalid_tool_calls=invalid,
                 usage_metadata=_usage(message.extra.get("usage")),
-                response_metadata=_response(message.extra),
+                response_metadata=_response_metadata(message.extra),
             )
-    return ChatMessage(**fields, role=message.role)  # a role of a later version's
+    return ChatMessage(**fields, role=message.role)  # a role that a later version added
 
 
 def _tool_calls(stored: Any) -> tuple[list[ToolCall], list[InvalidToolCall]]:
     calls: list[ToolCall] = []
     invalid: list[InvalidToolCall] = []
     for call in stored if isinstance(stored, list) else []:
-        id, name, args = parts(call)
+        id, name, args = parse_call(call)
         if name is not None and args is not None:
-            calls.append(tool_call(name=name, args=copied(args), id=id))
+            calls.append(tool_call(name=name, args=json_copy(args), id=id))
         else:
             text = json.dumps(call, ensure_ascii=False)
             invalid.append(invalid_tool_call(name=name, args=text, id=id, error=_UNKNOWN))
@@ -75,20 +75,24 @@ def _tool_calls(stored: Any) -> tuple[list[ToolCall], list[InvalidToolCall]]:
 
 def _usage(stored: Json) -> dict[str, int] | None:
     match stored:
-        case {"input_tokens": int(read), "output_tokens": int(written)}:
-            return {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
+        case {"input_tokens": int(input_tokens), "output_tokens": int(output_tokens)}:
+            return {
+                "input_tokens": input_tokens,
+                "output_tokens": output_tokens,
+                "total_tokens": input_tokens + output_tokens,
+            }
     return None
 
 
-def _response(extra: dict[str, Json]) -> dict[str, Json]:
+def _response_metadata(extra: dict[str, Json]) -> dict[str, Json]:
     names = {"model": "model_name", "stop_reason": "stop_reason"}
-    return {there: copied(extra[here]) for here, there in names.items() if here in extra}
+    return {theirs: json_copy(extra[ours]) for ours, theirs in names.items() if ours in extra}
 
 
-def copied(value: Any) -> Any:
-    """A copy of a JSON value; ``copy.deepcopy`` takes several times as long."""
+def json_copy(value: Any) -> Any:
+    """Return a copy of a JSON value, several times as fast as ``copy.deepcopy``."""
     if isinstance(value, dict):
-        return {name: copied(item) for name, item in value.items()}
+        return {name: json_copy(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [copied(item) for item in value]
+        return [json_copy(item) for item in value]
     return value

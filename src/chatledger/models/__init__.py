@@ -1,4 +1,4 @@
-"""Language models, by name."""
+"""Language models, which are opened by name."""
 
 from chatledger.models.factory import check_model, open_model
 from chatledger.models.protocol import Finished, Model, OpenedModel, Piece, SyncModel, Usage

@@ -1,40 +1,40 @@
-"""What a model's name means."""
+"""Opening a language model by name."""
 
 import re
-from collections.abc import Collection
 from typing import Final
 
 from chatledger.errors import UnknownModel
+from chatledger.extras import missing_package_error
 from chatledger.models.offline import OfflineModel
 from chatledger.models.protocol import OpenedModel
 
-FORMS: Final = (
-    "offline; bedrock:<model>, the model being Amazon Bedrock's id of one or of an inference "
-    "profile, or an ARN; or <provider>:<model>, the provider being one of LangChain's, such as "
+NAME_FORMS: Final = (
+    "offline; bedrock:<model>, where <model> is the id or ARN of an Amazon Bedrock model or "
+    "inference profile; or <provider>:<model>, where <provider> is one of LangChain's, such as "
     "openai:gpt-5"
 )
-"""The forms that a model's name has."""
+"""The forms of a model name, for error messages and help texts."""
 
 _PROVIDER: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _MODEL: Final = re.compile(r"[^\s\x00-\x1f\x7f]+")
 _EXTRAS: Final = {"boto3": "bedrock", "botocore": "bedrock", "langchain_core": "langchain"}
 
 
-def open_model(
-    name: str, *, offline_pace: float = 0.0, allowed: Collection[str] | None = None
-) -> OpenedModel:
-    """The model that ``name`` names; close it when you are done.
+def open_model(name: str, *, offline_pace: float = 0.0) -> OpenedModel:
+    """Open the model called ``name`` with its default settings; the caller closes it.
 
-    ``offline`` is the demonstration, a piece each ``offline_pace`` seconds;
-    ``bedrock:amazon.nova-lite-v1:0`` is Amazon Bedrock's, by the id or ARN of a model or inference
-    profile; any other ``provider:model``, such as ``openai:gpt-5``, is a chat model of LangChain's.
+    Args:
+        name: ``offline`` for the demonstration model; ``bedrock:amazon.nova-lite-v1:0`` for an
+            Amazon Bedrock model, by the id or ARN of a model or inference profile; any other
+            ``provider:model``, such as ``openai:gpt-5``, for a LangChain chat model.
+        offline_pace: The seconds before each piece of the offline model's reply.
 
-    Raises ``UnknownModel`` for a name in another form or not among ``allowed``, and where what it
-    needs is not installed; ``ModelRefused`` where it cannot be opened, often for want of a key.
+    Raises:
+        UnknownModel: The name has none of these forms, or the model needs a package that is not
+            installed.
+        ModelRefused: The model cannot be opened, often because its API key is missing.
     """
-    if allowed is not None and name not in allowed:
-        raise not_allowed(allowed)
-    provider, model = _parts(name)
+    provider, model = _split_name(name)
     if provider == "offline":
         return OfflineModel(pace=offline_pace)
     try:
@@ -47,24 +47,17 @@ def open_model(
         package = (missing.name or "").partition(".")[0]
         if package not in _EXTRAS:
             raise
-        raise UnknownModel(
-            f"{name} needs {package}; install it with pip install 'chatledger[{_EXTRAS[package]}]'."
-        ) from missing
+        raise UnknownModel(missing_package_error(name, missing, _EXTRAS[package])) from missing
     return open_langchain_model(name)
 
 
 def check_model(name: str) -> None:
-    """Raise ``UnknownModel`` unless ``name`` has one of the forms; nothing is opened."""
-    _parts(name)
+    """Raise ``UnknownModel`` unless ``name`` has the form of a model name."""
+    _split_name(name)
 
 
-def not_allowed(allowed: Collection[str]) -> UnknownModel:
-    # Without the name: a server answers with this, and repeats nothing that it was sent.
-    return UnknownModel(f"There is no such model here; there is: {', '.join(allowed)}.")
-
-
-def _parts(name: str) -> tuple[str, str]:
-    """Provider and model."""
+def _split_name(name: str) -> tuple[str, str]:
+    """Split a model name into its provider and its model."""
     provider, colon, model = name.partition(":")
     if name == "offline":
         return name, ""
@@ -76,5 +69,5 @@ def _parts(name: str) -> tuple[str, str]:
         or not _PROVIDER.fullmatch(provider)
         or not _MODEL.fullmatch(model)
     ):
-        raise UnknownModel(f"There is no model {name!r}; name one of these: {FORMS}.")
+        raise UnknownModel(f"{name!r} is not the name of a model; use one of these: {NAME_FORMS}.")
     return provider, model

@@ -1,10 +1,10 @@
-"""What the headers of a model's service say."""
+"""The HTTP response headers of model services."""
 
 import re
 
 
-def retry_after(header: object) -> float | None:
-    """Seconds, where a ``Retry-After`` says them (RFC 9110); None where it says a date, or none."""
+def parse_retry_after(header: object) -> float | None:
+    """Return the seconds of a ``Retry-After`` header (RFC 9110); None for a date or no header."""
     if not isinstance(header, str) or not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", header):
         return None
     return float(header)

@@ -1,4 +1,4 @@
-"""What a turn needs of a language model."""
+"""The interface between a turn and a language model."""
 
 from collections.abc import AsyncGenerator, Generator, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from chatledger.messages import Message
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a reply took, in the model's own tokens.
+    """The tokens that a reply used, as the model counts them.
 
-    ``input_tokens`` are all that the model was given; ``cached_tokens`` are those of them that were
-    read from a prompt cache, ``cache_write_tokens`` those that were written to one.
+    ``input_tokens`` counts the whole input. ``cached_tokens`` is the part of it that was read from
+    a prompt cache, and ``cache_write_tokens`` the part that was written to one.
     """
 
     input_tokens: int
@@ -23,7 +23,7 @@ class Usage:
 
     @property
     def counts(self) -> dict[str, Json]:
-        """The counts by their names; those of caches only where there was one."""
+        """The counts by name; those of the cache are included only if a cache was used."""
         counts: dict[str, Json] = {
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
@@ -44,13 +44,13 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a reply ended.
+    """The end of a reply: the reason for it, the reply's tool calls and its usage.
 
-    ``stop_reason`` is the model's (``end_turn``, ``max_tokens``, ``stop_sequence``, ``tool_use``,
-    ``guardrail_intervened`` and the like) or a turn's own (``stopped``, ``timed_out``). ``usage``
-    and ``latency_ms`` (milliseconds, as the model's service measured them) are None where the model
-    did not say. ``tool_calls`` are dicts of ``id``, ``name``, ``args`` (an object) and ``type``
-    (always ``tool_call``), as LangChain's are.
+    ``stop_reason`` comes from the model (``end_turn``, ``max_tokens``, ``stop_sequence``,
+    ``tool_use``, ``guardrail_intervened`` and the like) or from the turn (``stopped``,
+    ``timed_out``). ``usage`` and ``latency_ms`` (milliseconds, as measured by the model's service)
+    are None if the model did not report them. Each of ``tool_calls`` is a dict of ``id``,
+    ``name``, ``args`` (an object) and ``type`` (always ``tool_call``), as in LangChain.
     """
 
     stop_reason: str
@@ -60,7 +60,7 @@ class Finished:
 
 
 Piece: TypeAlias = str
-"""A stretch of the reply's text, never empty, to be shown as it comes."""
+"""A part of the reply's text, never empty, to be shown as soon as it arrives."""
 
 
 class Model(Protocol):
@@ -68,17 +68,26 @@ class Model(Protocol):
 
     @property
     def id(self) -> str:
-        """The name it is asked for by, such as ``offline``."""
+        """The model's name, such as ``offline``."""
         ...
 
     def stream(
         self, messages: Sequence[Message], *, system_prompt: str | None = None
     ) -> AsyncGenerator[Piece | Finished, None]:
-        """The reply to ``messages``, piece by piece, and ``Finished`` once, at the end.
+        """Yield the reply to ``messages`` piece by piece, then ``Finished`` once.
 
-        ``messages`` are as ``chatledger.windows.valid_for_models`` makes them. Closing the generator
-        ends the call to the model. Raises ``ModelUnavailable``, ``ModelThrottled``,
-        ``ModelTimeout`` and ``ModelRefused``, none of which repeats a message or a secret.
+        Closing the generator ends the call to the model. The texts of errors repeat no message and
+        no secret.
+
+        Args:
+            messages: The window, as ``chatledger.windows.valid_for_models`` returns it.
+            system_prompt: Instructions that come before any system message in ``messages``.
+
+        Raises:
+            ModelUnavailable: The model is down, or its reply was cut off or malformed.
+            ModelThrottled: There were too many calls or tokens.
+            ModelTimeout: The model took too long.
+            ModelRefused: The call cannot succeed unless something is changed.
         """
         ...
 
@@ -88,19 +97,19 @@ class SyncModel(Protocol):
 
     @property
     def id(self) -> str:
-        """The name it is asked for by."""
+        """The model's name, such as ``offline``."""
         ...
 
     def stream_sync(
         self, messages: Sequence[Message], *, system_prompt: str | None = None
     ) -> Generator[Piece | Finished, None, None]:
-        """As ``Model.stream``."""
+        """Yield the reply as ``Model.stream`` does, without an event loop."""
         ...
 
 
 class OpenedModel(Model, SyncModel, Protocol):
-    """A model in both forms, with connections to let go of."""
+    """A model for async and sync callers, which must be closed because it may hold connections."""
 
     async def close(self) -> None:
-        """Let go of the connections; closing again does nothing."""
+        """Close the connections; closing again does nothing."""
         ...

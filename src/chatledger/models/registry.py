@@ -4,42 +4,53 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from threading import Lock
 
-from chatledger.errors import InvalidArgument
-from chatledger.models.factory import not_allowed, open_model
+from chatledger.errors import InvalidArgument, UnknownModel
+from chatledger.models.factory import open_model
 from chatledger.models.protocol import OpenedModel
 
 
 class Models:
-    """Those of ``names`` and no others, each opened when it is first asked for, and once.
+    """A fixed list of models, each of which is opened when it is first asked for.
 
-    The first is the default. Threads may share it.
+    Threads may share the list.
+
+    Args:
+        names: The names of the models; the first is the default.
+        open: The function that opens a model by name.
+
+    Raises:
+        InvalidArgument: ``names`` is empty or a string.
     """
 
     def __init__(
         self, names: Sequence[str], *, open: Callable[[str], OpenedModel] = open_model
     ) -> None:
         if isinstance(names, str) or not names:
-            raise InvalidArgument("names must list the names of one model or more.")
+            raise InvalidArgument("names must be a list of at least one model name.")
         self.names = tuple(dict.fromkeys(names))
         self._open = open
         self._opened: dict[str, OpenedModel] = {}
-        self._opening = Lock()
+        self._lock = Lock()
 
     @property
     def default(self) -> str:
-        """The name of the model that answers where none is asked for."""
+        """The name of the model that is used if the caller names none."""
         return self.names[0]
 
     def get(self, model_id: str | None = None) -> OpenedModel:
-        """The model of exactly that name, or the default one.
+        """Return the model with exactly the name ``model_id``, or the default model for None.
 
-        Raises ``UnknownModel``, which lists the names there are, and what opening raises: the next
-        call tries again.
+        Raises:
+            UnknownModel: The name is not in the list; the text contains the list.
+            ChatledgerError: The model could not be opened; the next call tries again.
         """
         name = self.default if model_id is None else model_id
         if name not in self.names:
-            raise not_allowed(self.names)
-        with self._opening:
+            # The name is left out, because servers send this text and must not repeat their input.
+            raise UnknownModel(
+                f"There is no such model here; choose from: {', '.join(self.names)}."
+            )
+        with self._lock:
             if name not in self._opened:
                 self._opened[name] = self._open(name)
             return self._opened[name]
@@ -54,12 +65,12 @@ class Models:
         return len(self.names)
 
     async def close(self) -> None:
-        """Close those that were opened, all of them even where one fails to.
+        """Close every opened model, even if closing one of them fails.
 
-        One that is asked for afterwards is opened anew.
+        A model that is asked for afterwards is opened again.
         """
-        with self._opening:
+        with self._lock:
             opened, self._opened = self._opened, {}
-        async with AsyncExitStack() as closing:
+        async with AsyncExitStack() as stack:
             for model in opened.values():
-                closing.push_async_callback(model.close)
+                stack.push_async_callback(model.close)

@@ -1,68 +1,91 @@
-"""Which part of a conversation a model sees. Pure: from messages to messages."""
+"""Windows, each of which selects the part of a conversation that a model sees."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import dropwhile
 
-from chatledger.conversations import LIMIT, check_number
+from chatledger.conversations import MAX_LIMIT, check_number
 from chatledger.errors import InvalidArgument
 from chatledger.messages import Message
-from chatledger.windows.fitting import fitting
+from chatledger.windows.budget import longest_ending
 from chatledger.windows.tokens import approximate_tokens
 from chatledger.windows.validity import valid_for_models
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Which part of a conversation a model sees.
+    """A rule that selects the part of a conversation that a model sees.
 
-    ``window(messages)`` is what ``choose`` makes of the last ``reads`` (1 to 1,000) of them, as
-    ``valid_for_models`` makes it: the same whether it is given the whole conversation or what one
-    read of the store gives. A window of your own is ``Window(choose, reads)``.
+    ``window(messages)`` passes the last ``reads`` messages to ``choose`` and makes the result valid
+    with ``valid_for_models``. The store therefore needs to read only the last ``reads`` messages,
+    however long the conversation is.
+
+    Args:
+        choose: A function from the messages to those in the window.
+        reads: The number of last messages that ``choose`` gets, 1 to 1,000.
+
+    Raises:
+        InvalidArgument: ``choose`` is not a function, or ``reads`` is out of range.
     """
 
     choose: Callable[[Sequence[Message]], list[Message]]
     reads: int
 
     def __post_init__(self) -> None:
-        _check_function(self.choose, "choose", "from messages to those that are seen")
-        check_number(self.reads, "reads", least=1, most=LIMIT)
+        _check_function(self.choose, "choose", "from messages to those in the window")
+        check_number(self.reads, "reads", least=1, most=MAX_LIMIT)
 
     def __call__(self, messages: Sequence[Message]) -> list[Message]:
         return valid_for_models(self.choose(messages[-self.reads :]))
 
 
 def last(n: int) -> Window:
-    """The last ``n`` messages (1 to 1,000), as ``valid_for_models`` makes them."""
-    check_number(n, "n", least=1, most=LIMIT)
+    """Return the window of the last ``n`` messages (1 to 1,000), made valid for models.
+
+    Raises:
+        InvalidArgument: ``n`` is out of range.
+    """
+    check_number(n, "n", least=1, most=MAX_LIMIT)
     return Window(list, n)
 
 
 def within_tokens(
     budget: int, *, count: Callable[[Message], int] = approximate_tokens, reads: int = 200
 ) -> Window:
-    """The longest ending of the last ``reads`` messages that counts at most ``budget``.
+    """Return the window of the longest ending of a conversation that fits a token budget.
 
-    Counted is what the model is given, as ``valid_for_models`` makes it; ``count`` says of one
-    message how many tokens it takes, 0 or more, and no fewer of a longer one: the search ends at
-    the first ending that does not fit. Where not even the user's last message fits, with what
-    follows it, that is given all the same, and the model says that it is too long.
+    The messages are counted as the model gets them, after ``valid_for_models``. If the user's last
+    message and everything after it exceed the budget, the window is still those messages, and the
+    model may report that they are too long.
+
+    Args:
+        budget: The most tokens that the window may have.
+        count: A function from a message to its number of tokens, 0 or more. A longer message must
+            not count less than a shorter one, because the search stops at the first ending that
+            does not fit.
+        reads: The number of last messages that are considered, 1 to 1,000.
+
+    Raises:
+        InvalidArgument: A number is out of range, or ``count`` is not a function.
     """
     check_number(budget, "budget", least=1)
-    _check_function(count, "count", "from a message to its tokens")
-    return Window(partial(fitting, budget=budget, count=count), reads)
+    _check_function(count, "count", "from a message to its number of tokens")
+    return Window(partial(longest_ending, budget=budget, count=count), reads)
 
 
 def starting_with_user(messages: Sequence[Message]) -> list[Message]:
-    """The messages from the first of the user's on: models refuse a reply to nothing."""
+    """Return the messages from the first user message on.
+
+    Models refuse a conversation that starts with a reply.
+    """
     return list(dropwhile(lambda message: message.role != "user", messages))
 
 
-def _check_function(value: object, name: str, what: str) -> None:
+def _check_function(value: object, name: str, signature: str) -> None:
     if not callable(value):
         raise InvalidArgument(
-            f"{name} is of type {type(value).__name__}; it must be a function {what}."
+            f"{name} is of type {type(value).__name__}; it must be a function {signature}."
         )
 
 

@@ -1,4 +1,7 @@
-"""What models take of a conversation: turns that alternate, each tool call with its result."""
+"""Making a conversation valid for models: alternating roles, and each tool call with its result.
+
+A *run* is a stretch of neighbouring messages of one role, which become one message.
+"""
 
 from collections.abc import Sequence
 from copy import copy
@@ -8,133 +11,146 @@ from typing import NamedTuple, TypeAlias
 from chatledger import tool_calls
 from chatledger.json_values import Json
 from chatledger.messages import Content, Message
-from chatledger.tool_calls import Block
+from chatledger.tool_calls import ContentBlock
 
-Calls: TypeAlias = dict[str, dict[str, Json]]
-"""Tool calls in the normal form, by their ids."""
+CallsById: TypeAlias = dict[str, dict[str, Json]]
+"""Tool calls in normal form, by id."""
 
 
 def valid_for_models(messages: Sequence[Message]) -> list[Message]:
-    """What models take of ``messages``, which stay as they are; never raises.
+    """Return ``messages`` in a form that models accept, whatever they contain.
 
-    - One system message, if any, then the user's first; what came before that is dropped. Without
-      a message of the user's the list is empty.
-    - The system's messages are joined, and so are neighbours of one role: texts by a blank line,
-      or else their blocks. A joined message has the id, time and metadata of the last of them.
-    - A tool call stays where its result comes before the assistant speaks again, in the normal
-      form of ``chatledger.tool_calls``, and a result where its call stays: directly behind it, in
-      the order of the calls, before what the user says. The first of one id counts. Calls and
-      results among the blocks of a content are moved out of it.
-    - Nothing is blank but a tool's result, and the assistant's last message does not end in white
-      space.
+    - The result is one system message, if there is any, and then the messages from the first user
+      message on; earlier replies and tool messages are dropped. Without a user message, the result
+      is empty.
+    - All system messages are joined, and so are neighbouring messages of one role: their texts with
+      a blank line in between, or their blocks if some have blocks. A joined message has the id and
+      time of the last one.
+    - A tool call is kept if its result comes before the assistant's next message. Calls are in the
+      normal form of ``chatledger.tool_calls``. Results follow their calls directly, in the order of
+      the calls, before the user's text. If several calls or results have the same id, the first is
+      kept. Calls and results among the blocks of a message's content become calls and messages of
+      their own.
+    - Blank text is dropped, except in a tool's result, and the assistant's last message does not
+      end in whitespace.
 
-    A message that needs no change is the very same object; of a changed one's ``extra`` only what
-    it says of tool calls is left. What is valid stays as it is.
+    The messages passed in are not changed. A message that is already valid is returned as the same
+    object; a changed one keeps only the parts of its ``extra`` about tool calls.
     """
-    return Turns(messages).ending()
+    return ValidRuns(messages).ending()
 
 
 class Part(NamedTuple):
-    """What models take of one message, and its place in the conversation."""
+    """The valid form of one message, and the message's index in the conversation."""
 
-    place: int
+    message_index: int
     message: Message
 
 
-class Turns:
-    """What models take of a conversation and of its endings, not joined yet.
+class ValidRuns:
+    """The valid parts of a conversation, grouped into runs that are not joined yet.
 
-    ``systems`` are the system's messages. The ``turns`` are lists of what is to be joined: the
-    user's, the assistant's, or one tool's result. The first is the user's.
+    ``systems`` contains the parts of system messages. Each of ``runs`` contains the parts that are
+    joined into one message: a user's, an assistant's, or one tool result. The first run is a
+    user's.
     """
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self.systems: list[Part] = []
-        self.turns: list[list[Part]] = []
+        self.runs: list[list[Part]] = []
         for exchange in self._exchanges(messages):
             for reply in exchange.replies:
                 calls = [call for id, call in reply.calls.items() if id in exchange.results]
                 if reply.content or calls:
-                    self._say(Part(reply.place, _reply(reply.message, reply.content, calls)))
+                    message = _with_content_and_calls(reply.message, reply.content, calls)
+                    self._add(Part(reply.message_index, message))
             answered = [id for id in exchange.calls if id in exchange.results]
-            self.turns += [[exchange.results[id]] for id in answered]
+            self.runs += [[exchange.results[id]] for id in answered]
             for question in exchange.questions:
-                self._say(question)
-        if self.turns and self.turns[-1][0].message.role == "assistant":
-            self.turns[-1] = [Part(self.turns[-1][-1].place, _ended(joined(self.turns[-1])))]
+                self._add(question)
+        if self.runs and self.runs[-1][0].message.role == "assistant":
+            last_run = self.runs[-1]
+            stripped = _right_stripped(joined_message(last_run))
+            self.runs[-1] = [Part(last_run[-1].message_index, stripped)]
 
-    def ending(self, turn: int = 0, first: int = 0, system: int = 0) -> list[Message]:
-        """What models take from the part ``first`` of the user's ``turn`` on.
+    def ending(self, run: int = 0, first: int = 0, system: int = 0) -> list[Message]:
+        """Return the joined messages, from one part of a user's run to the end.
 
-        With the system's messages from ``system`` on. It is what they take of the conversation's
-        ending that starts there, as the assistant's calls and their results lie between two of the
-        user's messages: an ending has both or neither.
+        They are also the valid form of the conversation's ending that starts with the message of
+        that part: calls and their results lie between two user messages, so an ending has both or
+        neither.
+
+        Args:
+            run: The index of a user's run.
+            first: The index of the first part to take from that run.
+            system: The index of the first system part to take.
         """
-        if not self.turns:
+        if not self.runs:
             return []
-        parts = [self.systems[system:], self.turns[turn][first:], *self.turns[turn + 1 :]]
-        return [joined(said) for said in parts if said]
+        runs = [self.systems[system:], self.runs[run][first:], *self.runs[run + 1 :]]
+        return [joined_message(parts) for parts in runs if parts]
 
-    def _say(self, part: Part) -> None:
-        if self.turns and self.turns[-1][0].message.role == part.message.role:
-            self.turns[-1].append(part)
+    def _add(self, part: Part) -> None:
+        if self.runs and self.runs[-1][0].message.role == part.message.role:
+            self.runs[-1].append(part)
         else:
-            self.turns.append([part])
+            self.runs.append([part])
 
     def _exchanges(self, messages: Sequence[Message]) -> "list[_Exchange]":
-        """What is said from the user's first message on; what is blank is passed over."""
+        """Return the exchanges from the user's first message on; collect system messages."""
         exchanges: list[_Exchange] = []
-        for place, message in enumerate(messages):
-            content = _said(message.content)
+        for index, message in enumerate(messages):
+            content = _cleaned(message.content)
             match message.role:
                 case "system":
                     if any(_text(block) for block in _blocks(content)):
-                        self.systems.append(Part(place, _with(message, content)))
+                        self.systems.append(Part(index, _with_content(message, content)))
                 case "user" if exchanges or content:
                     exchanges = exchanges or [_Exchange()]
-                    exchanges[-1].add_results(place, message)
+                    exchanges[-1].add_results(index, message)
                     if content:
-                        exchanges[-1].questions.append(Part(place, _with(message, content)))
+                        question = Part(index, _with_content(message, content))
+                        exchanges[-1].questions.append(question)
                 case "tool" if exchanges:
-                    exchanges[-1].add_results(place, message)
+                    exchanges[-1].add_results(index, message)
                 case "assistant" if exchanges:
                     calls = _calls(message)
                     if not content and not calls:
                         continue
                     if exchanges[-1].results or exchanges[-1].questions:
                         exchanges.append(_Exchange())
-                    exchanges[-1].add_reply(place, message, content, calls)
+                    exchanges[-1].add_reply(index, message, content, calls)
         return exchanges
 
 
 class _Reply(NamedTuple):
-    place: int
+    message_index: int
     message: Message
     content: Content
-    calls: Calls
+    calls: CallsById
 
 
 @dataclass(slots=True)
 class _Exchange:
-    """What the assistant says, and what it is told before it speaks again."""
+    """Neighbouring messages of the assistant, and all messages up to its next one."""
 
     replies: list[_Reply] = field(default_factory=list)
-    calls: Calls = field(default_factory=dict)
+    calls: CallsById = field(default_factory=dict)
     results: dict[str, Part] = field(default_factory=dict)
     questions: list[Part] = field(default_factory=list)
 
-    def add_reply(self, place: int, message: Message, content: Content, calls: Calls) -> None:
+    def add_reply(self, index: int, message: Message, content: Content, calls: CallsById) -> None:
         calls = {id: call for id, call in calls.items() if id not in self.calls}
         self.calls |= calls
-        self.replies.append(_Reply(place, message, content, calls))
+        self.replies.append(_Reply(index, message, content, calls))
 
-    def add_results(self, place: int, message: Message) -> None:
+    def add_results(self, index: int, message: Message) -> None:
         for id, result in _results(message):
-            self.results.setdefault(id, Part(place, result))
+            self.results.setdefault(id, Part(index, result))
 
 
-def joined(parts: Sequence[Part]) -> Message:
-    """The parts of a turn as one message: the last of them, with the content and calls of all."""
+def joined_message(parts: Sequence[Part]) -> Message:
+    """Return the parts of a run as one message: the last one, with the content of all parts."""
     last = parts[-1].message
     if len(parts) == 1:
         return last
@@ -144,16 +160,17 @@ def joined(parts: Sequence[Part]) -> Message:
     if len(texts) < len(contents):
         content = [block for content in contents for block in _blocks(content)]
     if last.role != "assistant":
-        return _changed(last, content=content, extra={})
-    return _reply(last, content, [call for part in parts for call in part.message.tool_calls])
+        return _copy_with(last, content=content, extra={})
+    calls = [call for part in parts for call in part.message.tool_calls]
+    return _with_content_and_calls(last, content, calls)
 
 
-def _said(content: Content) -> Content:
-    """The content without blank text, tool calls and results; empty where nothing is left."""
+def _cleaned(content: Content) -> Content:
+    """Return the content without blank texts, tool calls and results; it may be empty."""
     if isinstance(content, str):
         return content if content.strip() else ""
-    said = [block for block in _blocks(_without_tools(content)) if block and not _is_blank(block)]
-    return content if len(said) == len(content) else said
+    blocks = [block for block in _blocks(_without_tools(content)) if block and not _is_blank(block)]
+    return content if len(blocks) == len(content) else blocks
 
 
 def _without_tools(content: Content) -> Content:
@@ -166,61 +183,65 @@ def _without_tools(content: Content) -> Content:
     ]
 
 
-def _calls(message: Message) -> Calls:
+def _calls(message: Message) -> CallsById:
     found: list[Json] = [*message.tool_calls]
     if isinstance(message.content, list):
         found += [block for block in message.content if tool_calls.is_call(block)]
-    calls: Calls = {}
-    for call in filter(None, map(tool_calls.normal, found)):
+    calls: CallsById = {}
+    for call in filter(None, map(tool_calls.normalize_call, found)):
         calls.setdefault(str(call["id"]), call)
     return calls
 
 
 def _results(message: Message) -> list[tuple[str, Message]]:
-    """The results of tool calls in a user's or a tool's message, each as a tool's message."""
+    """Return the tool results in a user's or a tool's message as call ids and tool messages."""
     found: list[tuple[str, Message]] = []
     content = message.content
-    for result in map(tool_calls.result, content if isinstance(content, list) else []):
+    for result in map(tool_calls.parse_result, content if isinstance(content, list) else []):
         if result is None:
             continue
         extra: dict[str, Json] = {"tool_call_id": result.call_id}
-        made = _changed(
+        tool_message = _copy_with(
             message,
             role="tool",
-            id=f"{message.id}/{result.call_id}",  # the same each time, as a new one would not be
+            id=f"{message.id}/{result.call_id}",  # the same id each time; a new one would differ
             content=_without_tools(result.content),
-            extra=extra | ({"status": "error"} if result.failed else {}),
+            extra=extra | ({"status": "error"} if result.is_error else {}),
         )
-        found.append((result.call_id, made))
+        found.append((result.call_id, tool_message))
     id = message.tool_call_id
     if message.role == "tool" and id:
-        own = _without_tools(content)
-        if len(own) == len(content):
+        own_content = _without_tools(content)
+        if len(own_content) == len(content):
             found.append((id, message))
         else:
-            kept = {
+            tool_fields = {
                 name: message.extra[name]
                 for name in ("tool_call_id", "status")
                 if name in message.extra
             }
-            found.append((id, _changed(message, content=own, extra=kept)))
+            found.append((id, _copy_with(message, content=own_content, extra=tool_fields)))
     return found
 
 
-def _with(message: Message, content: Content) -> Message:
-    return message if content == message.content else _changed(message, content=content, extra={})
+def _with_content(message: Message, content: Content) -> Message:
+    if content == message.content:
+        return message
+    return _copy_with(message, content=content, extra={})
 
 
-def _reply(message: Message, content: Content, calls: list[dict[str, Json]]) -> Message:
+def _with_content_and_calls(
+    message: Message, content: Content, calls: list[dict[str, Json]]
+) -> Message:
     if content == message.content and calls == message.tool_calls:
         return message
-    return _changed(message, content=content, extra={"tool_calls": calls} if calls else {})
+    return _copy_with(message, content=content, extra={"tool_calls": calls} if calls else {})
 
 
-def _ended(message: Message) -> Message:
-    """The assistant's message without white space at the end of its text."""
+def _right_stripped(message: Message) -> Message:
+    """Return the assistant's message without whitespace at the end of its last text."""
     if isinstance(message.content, str):
-        return _with(message, message.content.rstrip())
+        return _with_content(message, message.content.rstrip())
     content = [*message.content]
     for n in reversed(range(len(content))):
         block, text = content[n], _text(content[n])
@@ -229,20 +250,20 @@ def _ended(message: Message) -> Message:
                 text.rstrip() if isinstance(block, str) else block | {"text": text.rstrip()}
             )
             break
-    return _with(message, content)
+    return _with_content(message, content)
 
 
-def _blocks(content: Content) -> list[Block]:
+def _blocks(content: Content) -> list[ContentBlock]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-def _is_blank(block: Block) -> bool:
+def _is_blank(block: ContentBlock) -> bool:
     text = _text(block)
     return text is not None and not text.strip()
 
 
-def _text(block: Block) -> str | None:
-    """The text of a block of text; None of another kind. Bedrock's blocks say no type."""
+def _text(block: ContentBlock) -> str | None:
+    """Return the text of a text block, or None for another kind. Bedrock's blocks have no type."""
     if isinstance(block, str):
         return block
     kind = block.get("type")
@@ -252,9 +273,9 @@ def _text(block: Block) -> str | None:
     return None
 
 
-def _changed(message: Message, **fields: object) -> Message:
-    # Without a check, which was made when it was stored: what another version stored may have
-    # been within other limits, and must not end a conversation here.
+def _copy_with(message: Message, **fields: object) -> Message:
+    # This skips the checks of a new message: it was checked when it was stored, and a message that
+    # another version stored under other limits must not make the conversation unusable.
     changed = copy(message)
     for name, value in fields.items():
         object.__setattr__(changed, name, value)

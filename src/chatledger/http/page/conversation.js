@@ -1,23 +1,23 @@
-// One conversation on the page: its messages, and the reply being written.
+// A conversation on the page: its messages, and the reply that is being written.
 
-import { clock, dayOf, make, timeOf } from "./elements.js";
-import { readConversation, talk } from "./server.js";
+import { formatTimeOfDay, formatDay, make, parseTime } from "./elements.js";
+import { readConversation, streamTurn } from "./server.js";
 
-const AT_ONCE = 50;
-const NAMES = { user: "You", assistant: "Chatledger", tool: "Tool", system: "Instructions" };
-const ENDINGS = {
+const PAGE_SIZE = 50;
+const AUTHORS = { user: "You", assistant: "Chatledger", tool: "Tool", system: "Instructions" };
+const STOP_REASONS = {
   stopped: "Stopped",
-  failed: "Broke off",
-  timed_out: "Cut off: it took too long",
+  failed: "Interrupted",
+  timed_out: "Cut off at the time limit",
   max_tokens: "Cut off at the length limit",
   model_context_window_exceeded: "Cut off: the conversation is too long for the model",
-  guardrail_intervened: "Ended by the operator's guardrail",
-  content_filtered: "Ended by the model's content filter",
+  guardrail_intervened: "Stopped by the operator's guardrail",
+  content_filtered: "Stopped by the model's content filter",
 };
 
 /**
- * A conversation and its element. It outlives a look at another one, so that a reply goes on being
- * written meanwhile. `id` is null until the server has given one.
+ * A conversation and its element. A conversation whose reply is arriving is kept while another one
+ * is shown. `id` is null until the server has assigned one.
  */
 export class Conversation {
   #entries = [];
@@ -38,7 +38,7 @@ export class Conversation {
     return this.#entries.length === 0;
   }
 
-  /** Whether the last word is the user's, and no reply to it is being written here. */
+  /** True if the last message is the user's and no reply to it is arriving here. */
   get isUnanswered() {
     return !this.isReplying && this.#entries.at(-1)?.role === "user";
   }
@@ -49,40 +49,40 @@ export class Conversation {
 
   async load(signal) {
     const { id, user } = this;
-    const found = await readConversation(id, { user, limit: AT_ONCE, signal });
-    this.title = found.title;
-    this.before = found.next ?? null;
+    const page = await readConversation(id, { user, limit: PAGE_SIZE, signal });
+    this.title = page.title;
+    this.before = page.next ?? null;
     this.isLoaded = true;
-    this.#entries = found.messages.map(entryOf);
+    this.#entries = page.messages.map(makeEntry);
     this.#arrange();
   }
 
   async loadEarlier() {
     const { id, user, before } = this;
-    const found = await readConversation(id, { user, limit: AT_ONCE, before });
+    const page = await readConversation(id, { user, limit: PAGE_SIZE, before });
     if (this.before !== before) return;
-    this.before = found.next ?? null;
-    this.#entries.unshift(...found.messages.map(entryOf));
+    this.before = page.next ?? null;
+    this.#entries.unshift(...page.messages.map(makeEntry));
     this.#arrange();
   }
 
   /**
-   * Say `text` and show the reply as it comes. Calls `onStart` once the server has stored the
-   * message (from then on it can be stopped), and `onPiece` with each stretch of the reply.
-   * Rejects where the reply could not be had in full; `stored` on the error tells whether the
-   * message was. If not, it is off the page again.
+   * Send `text` and show the reply as it arrives. Call `onStart` once the server has stored the
+   * message (from then on the reply can be stopped), and `onPiece` with each piece of the reply.
+   * Throw an error if the reply is not complete; its property `stored` says whether the message was
+   * stored. A message that was not stored is removed from the page again.
    */
-  async say(text, { onStart, onPiece }) {
+  async send(text, { onStart, onPiece }) {
     const now = new Date().toISOString();
-    const said = entryOf({ role: "user", content: text, timestamp: now });
-    const reply = entryOf({ role: "assistant", content: "", timestamp: now });
-    this.#entries.push(said, reply);
+    const question = makeEntry({ role: "user", content: text, timestamp: now });
+    const reply = makeEntry({ role: "assistant", content: "", timestamp: now });
+    this.#entries.push(question, reply);
     this.#arrange();
     reply.element.classList.add("replying");
     this.#turn = new AbortController();
     const { signal } = this.#turn;
     try {
-      for await (const { name, data } of this.#talk(text, signal)) {
+      for await (const { name, data } of this.#streamTurn(text, signal)) {
         if (name === "start") {
           this.id = data.conversation_id;
           this.canBeStopped = true;
@@ -92,13 +92,13 @@ export class Conversation {
           reply.text.append(data.text);
           onPiece(data.text);
         } else if (name === "done") {
-          remark(reply, ENDINGS[data.stop_reason]);
+          addNote(reply, STOP_REASONS[data.stop_reason]);
         }
       }
     } catch (error) {
       const stored = this.canBeStopped;
-      if (!stored) this.#remove(said, reply);
-      remark(reply, signal.aborted ? ENDINGS.stopped : "Broke off");
+      if (!stored) this.#remove(question, reply);
+      addNote(reply, signal.aborted ? STOP_REASONS.stopped : STOP_REASONS.failed);
       if (!signal.aborted) throw Object.assign(error, { stored });
     } finally {
       this.#turn = null;
@@ -108,21 +108,21 @@ export class Conversation {
     }
   }
 
-  /** Ends the reply; the server keeps what was said so far. */
+  /** Stop the reply; the server saves the part that it has received so far. */
   stop() {
     this.#wasStopped = true;
     this.#turn?.abort();
   }
 
-  async *#talk(message, signal) {
+  async *#streamTurn(message, signal) {
     const { id, user } = this;
     for (let pause = 100; ; pause *= 2) {
       try {
-        return yield* talk({ message, id, user, signal });
+        return yield* streamTurn({ message, id, user, signal });
       } catch (error) {
-        // The server may not have noticed yet that the turn before was stopped.
-        const early = error.code === "turn_in_progress" && this.#wasStopped && pause < 3000;
-        if (!early) throw error;
+        // The server may not have noticed yet that the previous turn was stopped.
+        const isTooEarly = error.code === "turn_in_progress" && this.#wasStopped && pause < 3000;
+        if (!isTooEarly) throw error;
       }
       await new Promise((resolve) => setTimeout(resolve, pause));
     }
@@ -133,14 +133,14 @@ export class Conversation {
     this.#arrange();
   }
 
-  /** Put the messages into the list, with the day written where a new one begins. */
+  /** Put the messages into the list, with a heading before the first message of each day. */
   #arrange() {
     const children = [];
     let day = null;
     for (const { element, time } of this.#entries) {
       if (time && time.toDateString() !== day) {
         day = time.toDateString();
-        children.push(make("li", { className: "day", textContent: dayOf(time) }));
+        children.push(make("li", { className: "day", textContent: formatDay(time) }));
       }
       children.push(element);
     }
@@ -148,40 +148,40 @@ export class Conversation {
   }
 }
 
-function entryOf({ role, content, timestamp, stop_reason }) {
-  const element = make("li", { className: `message ${role in NAMES ? role : "tool"}` });
-  const time = timeOf(timestamp);
-  const { text, others } = partsOf(content);
-  const words = make("div", { className: "text", dir: "auto", textContent: text });
-  const heading = make("h2", {}, make("span", { textContent: NAMES[role] ?? role }));
-  if (time) heading.append(" ", make("time", { dateTime: time.toISOString(), textContent: clock(time) }));
+function makeEntry({ role, content, timestamp, stop_reason }) {
+  const element = make("li", { className: `message ${role in AUTHORS ? role : "tool"}` });
+  const time = parseTime(timestamp);
+  const { text, otherTypes } = splitContent(content);
+  const body = make("div", { className: "text", dir: "auto", textContent: text });
+  const heading = make("h2", {}, make("span", { textContent: AUTHORS[role] ?? role }));
+  if (time) heading.append(" ", make("time", { dateTime: time.toISOString(), textContent: formatTimeOfDay(time) }));
   if (role === "user" || role === "assistant") {
-    element.append(heading, words);
+    element.append(heading, body);
   } else {
-    // What tools and instructions say is there for whoever asks.
-    const summary = make("summary", { textContent: NAMES[role] ?? role });
-    element.append(make("details", {}, summary, words));
+    // Tool results and instructions are collapsed; the reader can open them.
+    const summary = make("summary", { textContent: AUTHORS[role] ?? role });
+    element.append(make("details", {}, summary, body));
   }
-  const entry = { role, element, time, text: words };
-  if (others.length) remark(entry, others.join(", "));
-  remark(entry, ENDINGS[stop_reason]);
+  const entry = { role, element, time, text: body };
+  if (otherTypes.length) addNote(entry, otherTypes.join(", "));
+  addNote(entry, STOP_REASONS[stop_reason]);
   return entry;
 }
 
-/** A discreet word below a message. */
-function remark({ element }, words) {
+/** Add a small note below a message, unless `words` is empty. */
+function addNote({ element }, words) {
   if (words) element.append(make("p", { className: "remark", textContent: words }));
 }
 
-/** The text of a content, and the names of its parts that are no text. */
-function partsOf(content) {
+/** Split a message's content into its text and the types of its other blocks. */
+function splitContent(content) {
   const blocks = Array.isArray(content) ? content : [content];
   const text = [];
-  const others = [];
+  const otherTypes = [];
   for (const block of blocks) {
     if (typeof block === "string") text.push(block);
     else if (typeof block?.text === "string") text.push(block.text);
-    else if (block) others.push(String(block.type ?? Object.keys(block)[0] ?? "?").replaceAll("_", " "));
+    else if (block) otherTypes.push(String(block.type ?? Object.keys(block)[0] ?? "?").replaceAll("_", " "));
   }
-  return { text: text.join(""), others };
+  return { text: text.join(""), otherTypes };
 }

@@ -1,8 +1,8 @@
-// The list of conversations as a drawer, which it is on narrow screens.
+// On narrow screens the list of conversations is a drawer.
 
 export class Drawer {
-  constructor({ opener, closer, scrim, drawer, behind }) {
-    Object.assign(this, { opener, drawer, behind, closer });
+  constructor({ opener, closer, scrim, drawer, main }) {
+    Object.assign(this, { opener, drawer, main, closer });
     opener.addEventListener("click", () => this.open());
     closer.addEventListener("click", () => this.close());
     scrim.addEventListener("click", () => this.close());
@@ -10,13 +10,13 @@ export class Drawer {
   }
 
   get isOpen() {
-    return this.behind.inert;
+    return this.main.inert;
   }
 
   open() {
     document.documentElement.classList.add("list-open");
     this.opener.setAttribute("aria-expanded", "true");
-    this.behind.inert = true;
+    this.main.inert = true;
     this.closer.focus();
   }
 
@@ -25,7 +25,7 @@ export class Drawer {
     const hadFocus = this.drawer.contains(document.activeElement);
     document.documentElement.classList.remove("list-open");
     this.opener.setAttribute("aria-expanded", "false");
-    this.behind.inert = false;
+    this.main.inert = false;
     if (hadFocus) this.opener.focus();
   }
 }

@@ -1,33 +1,33 @@
-// The page: which conversation is shown, to whom, and what the buttons do.
+// The page: the current user and conversation, and the actions of all controls.
 
 import { Conversation } from "./conversation.js";
 import { Drawer } from "./drawer.js";
 import { make } from "./elements.js";
-import {
-  draftOf,
-  keepDraft,
-  knownToken,
-  knownUser,
-  rememberToken,
-  rememberUser,
-} from "./memory.js";
-import { EndInView, Notice, Voice } from "./reading.js";
 import { deleteConversation, onSignIn } from "./server.js";
-import { Sidebar, UNTITLED, addressOf } from "./sidebar.js";
+import { Sidebar, UNTITLED, urlOf } from "./sidebar.js";
+import {
+  currentToken,
+  currentUser,
+  readDraft,
+  saveDraft,
+  saveToken,
+  saveUser,
+} from "./storage.js";
+import { Announcer, Notice, ScrollFollower } from "./widgets.js";
 
 const $ = (id) => document.getElementById(id);
 const box = $("box");
 const scroller = $("scroller");
 
-const voice = new Voice($("spoken"));
-const end = new EndInView({ scroller, content: $("column"), button: $("latest") });
-const notice = new Notice($("notice"), settle);
+const announcer = new Announcer($("spoken"));
+const follower = new ScrollFollower({ scroller, content: $("column"), button: $("latest") });
+const notice = new Notice($("notice"), restoreFocus);
 const drawer = new Drawer({
   opener: $("open-list"),
   closer: $("close-list"),
   scrim: $("scrim"),
   drawer: $("sidebar"),
-  behind: $("main"),
+  main: $("main"),
 });
 const sidebar = new Sidebar({
   list: $("list"),
@@ -36,79 +36,79 @@ const sidebar = new Sidebar({
   onDelete: askToDelete,
 });
 
-const LOOK_AGAIN = ["Look again", showAddressed];
-const TRY_AGAIN = ["Try again", showAddressed];
-const SHOW_KEPT = ["Show what was kept", showAddressed];
+const CHECK_AGAIN = ["Check again", showConversationInUrl];
+const TRY_AGAIN = ["Try again", showConversationInUrl];
+const SHOW_SAVED = ["Show what was saved", showConversationInUrl];
 
-let user = knownUser();
+let user = currentUser();
 let shown = new Conversation(null, user);
-let loading = null; // what ends the loading of the one shown
-let loaded = null; // a promise of its end
-const replying = new Set(); // conversations whose reply is being written, shown or not
+let loading = null; // the AbortController of the load in progress, if any
+let loadingDone = null; // the promise that resolves when that load ends
+const replying = new Set(); // conversations whose reply is arriving, shown or not
 
-// Where we are: the conversation's id is in the address, so that reload, back and forward work.
+// Navigation: the conversation's id is in the URL, so that reload, back and forward work.
 
-function addressed() {
+function conversationIdInUrl() {
   return new URLSearchParams(location.hash.slice(1)).get("c") || null;
 }
 
-function go(id) {
-  if (id !== addressed()) history.pushState(null, "", id === null ? bareAddress() : addressOf(id));
-  showAddressed();
+function navigate(id) {
+  if (id !== conversationIdInUrl()) history.pushState(null, "", id === null ? urlWithoutConversation() : urlOf(id));
+  showConversationInUrl();
 }
 
-function bareAddress() {
+function urlWithoutConversation() {
   return location.pathname + location.search;
 }
 
-function showAddressed() {
-  const id = addressed();
+function showConversationInUrl() {
+  const id = conversationIdInUrl();
   loading?.abort();
   loading = null;
   notice.clear();
-  const alive = [...replying].find((one) => one.id !== null && one.id === id && one.user === user);
-  show(alive ?? new Conversation(id, user));
-  if (!shown.isLoaded) loaded = load(shown);
+  const current = [...replying].find((one) => one.id !== null && one.id === id && one.user === user);
+  show(current ?? new Conversation(id, user));
+  if (!shown.isLoaded) loadingDone = load(shown);
 }
 
 async function load(conversation) {
-  const mine = (loading = new AbortController());
+  const controller = (loading = new AbortController());
   $("column").setAttribute("aria-busy", "true");
   try {
-    await conversation.load(mine.signal);
-    if (conversation.isUnanswered && loading === mine) {
-      notice.remark("There is no reply to the last message yet.", LOOK_AGAIN);
+    await conversation.load(controller.signal);
+    if (conversation.isUnanswered && loading === controller) {
+      notice.showInfo("There is no reply to the last message yet.", CHECK_AGAIN);
     }
   } catch (error) {
-    if (loading !== mine) return;
+    if (loading !== controller) return;
     if (error.status === 404) {
-      // What is written here now begins a new conversation.
+      // The next message starts a new conversation.
       const typed = box.value;
       show(new Conversation(null, user));
-      if (typed) write(typed);
-      notice.tell(error.message);
+      if (typed) setBox(typed);
+      notice.showError(error.message);
     } else {
-      notice.tell(error.message, TRY_AGAIN);
+      notice.showError(error.message, TRY_AGAIN);
     }
   }
-  if (loading !== mine) return;
+  if (loading !== controller) return;
   loading = null;
   $("column").removeAttribute("aria-busy");
   update();
-  end.follow();
+  follower.follow();
 }
 
 function show(conversation) {
   shown = conversation;
   $("messages").replaceChildren(conversation.element);
   $("column").removeAttribute("aria-busy");
-  box.value = draftOf(conversation);
-  fit();
+  box.value = readDraft(conversation);
+  fitBox();
   update();
-  end.follow();
+  follower.follow();
 }
 
-/** Bring everything around the messages in line with the conversation shown. */
+/** Update all parts of the page except the messages to match the conversation that is shown. */
 function update() {
   const title = shown.title ?? sidebar.titleOf(shown.id) ?? UNTITLED;
   $("title").textContent = title;
@@ -116,10 +116,10 @@ function update() {
   $("who").textContent = user;
   $("welcome").hidden = !shown.isLoaded || !shown.isEmpty;
   $("earlier").hidden = shown.before === null;
-  if (!shown.canBeStopped && document.activeElement === $("stop")) settle();
+  if (!shown.canBeStopped && document.activeElement === $("stop")) restoreFocus();
   $("stop").hidden = !shown.canBeStopped;
   $("send").setAttribute("aria-disabled", String(shown.isReplying || !box.value.trim()));
-  sidebar.mark(shown.id);
+  sidebar.markCurrent(shown.id);
 }
 
 async function refreshList() {
@@ -128,69 +128,69 @@ async function refreshList() {
   update();
 }
 
-// Talking.
+// Sending messages.
 
 async function send() {
   const { id } = shown;
   if (!shown.isLoaded) {
-    if (!loading) showAddressed(); // it could not be loaded; perhaps now it can
-    await loaded;
+    if (!loading) showConversationInUrl(); // loading failed before; try again
+    await loadingDone;
   }
   const conversation = shown;
   const text = box.value;
   if (conversation.id !== id || !conversation.isLoaded) return;
   if (conversation.isReplying || !text.trim()) return;
   const isShown = () => conversation === shown;
-  write("");
+  setBox("");
   notice.clear();
-  voice.say("Waiting for the reply.");
+  announcer.announce("Waiting for the reply.");
   replying.add(conversation);
-  const saying = conversation.say(text, {
+  const sending = conversation.send(text, {
     onStart() {
       if (isShown()) {
-        if (addressed() !== conversation.id) history.pushState(null, "", addressOf(conversation.id));
-        keepDraft({ id: null, user }, "");
-        keepDraft(conversation, box.value);
+        if (conversationIdInUrl() !== conversation.id) history.pushState(null, "", urlOf(conversation.id));
+        saveDraft({ id: null, user }, "");
+        saveDraft(conversation, box.value);
       }
       update();
       refreshList();
     },
-    onPiece: (piece) => isShown() && voice.hear(piece),
+    onPiece: (piece) => isShown() && announcer.addPiece(piece),
   });
   update();
-  end.follow();
+  follower.follow();
   try {
-    await saying;
-    if (isShown()) voice.end();
+    await sending;
+    if (isShown()) announcer.finish();
     refreshList();
   } catch (error) {
-    if (!error.stored) giveBack(conversation, text);
-    if (isShown() && error.stored) notice.tell(error.message, SHOW_KEPT);
-    else if (isShown()) notice.tell(`${error.message} What you wrote is back in the box.`);
+    if (!error.stored) restoreText(conversation, text);
+    if (isShown() && error.stored) notice.showError(error.message, SHOW_SAVED);
+    else if (isShown()) notice.showError(`${error.message} Your message is back in the box.`);
   } finally {
     replying.delete(conversation);
     update();
   }
 }
 
-/** What could not be sent goes back, before what was typed since. */
-function giveBack(conversation, text) {
-  const typed = conversation === shown ? box.value : draftOf(conversation);
+/** Put text that could not be sent back into the box, in front of what was typed since. */
+function restoreText(conversation, text) {
+  const typed = conversation === shown ? box.value : readDraft(conversation);
   const both = typed ? `${text}\n${typed}` : text;
-  if (conversation === shown) write(both);
-  else keepDraft(conversation, both);
+  if (conversation === shown) setBox(both);
+  else saveDraft(conversation, both);
 }
 
-function write(text) {
+function setBox(text) {
   box.value = text;
-  keepDraft(shown, text);
-  fit();
+  saveDraft(shown, text);
+  fitBox();
 }
 
 function stop() {
   if (!shown.canBeStopped) return;
   shown.stop();
-  voice.say("Stopped.");
+  announcer.announce("Stopped.");
 }
 
 $("composer").addEventListener("submit", (event) => {
@@ -198,69 +198,69 @@ $("composer").addEventListener("submit", (event) => {
   send();
 });
 box.addEventListener("keydown", (event) => {
-  // While an input method composes a word, Enter belongs to it (229: Safari's way to say so).
+  // While an input method composes a word, Enter belongs to it (Safari reports keyCode 229).
   if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
   event.preventDefault();
   send();
 });
 box.addEventListener("input", () => {
-  keepDraft(shown, box.value);
-  fit();
+  saveDraft(shown, box.value);
+  fitBox();
   update();
 });
 $("stop").addEventListener("click", stop);
 
-/** Let the box grow with its text, where the style sheet alone cannot. */
-function fit() {
+/** Grow the box with its text in browsers whose style sheets cannot. */
+function fitBox() {
   if (CSS.supports("field-sizing", "content")) return;
   box.style.height = "auto";
   box.style.height = `${box.scrollHeight}px`;
 }
 
-// Reading.
+// Scrolling and earlier messages.
 
 $("earlier").addEventListener("click", async ({ currentTarget: button }) => {
   const conversation = shown;
   if (button.getAttribute("aria-disabled") === "true") return;
   button.setAttribute("aria-disabled", "true");
   try {
-    await end.holding(conversation.element.querySelector(".message"), async () => {
+    await follower.keepInPlace(conversation.element.querySelector(".message"), async () => {
       await conversation.loadEarlier();
       const focused = document.activeElement === button;
       update();
       if (button.hidden && focused) scroller.focus({ preventScroll: true });
     });
-    voice.say("Earlier messages loaded.");
+    announcer.announce("Earlier messages loaded.");
   } catch (error) {
-    if (conversation === shown) notice.tell(error.message);
+    if (conversation === shown) notice.showError(error.message);
   } finally {
     button.removeAttribute("aria-disabled");
   }
 });
 $("latest").addEventListener("click", () => {
-  settle();
-  end.follow();
+  restoreFocus();
+  follower.follow();
 });
 $("skip").addEventListener("click", () => box.focus());
 
-/** Give the focus a good place: the box, but not where that would raise a keyboard of glass. */
-function settle() {
+/** Focus the box, except on touch screens, where that would open the keyboard. */
+function restoreFocus() {
   if (matchMedia("(pointer: fine)").matches) box.focus();
   else scroller.focus({ preventScroll: true });
 }
 
-// The list.
+// The list of conversations.
 
 $("list").addEventListener("click", (event) => {
-  const here = !event.ctrlKey && !event.metaKey && !event.shiftKey && event.target.closest("a");
-  if (!here) return;
+  const link = !event.ctrlKey && !event.metaKey && !event.shiftKey && event.target.closest("a");
+  if (!link) return;
   drawer.close();
-  settle();
+  restoreFocus();
 });
 for (const id of ["new", "new-here"]) {
   $(id).addEventListener("click", () => {
     drawer.close();
-    go(null);
+    navigate(null);
     box.focus();
   });
 }
@@ -270,11 +270,11 @@ document.addEventListener("keydown", (event) => {
   else stop();
 });
 
-// Deleting.
+// Deleting a conversation.
 
 function askToDelete(id, title) {
   const name = make("bdi", { textContent: title });
-  $("delete-text").replaceChildren("“", name, "” and all its messages will be gone for good.");
+  $("delete-text").replaceChildren("“", name, "” and all its messages will be deleted permanently.");
   $("delete-yes").onclick = () => {
     $("delete-dialog").close();
     remove(id);
@@ -289,23 +289,23 @@ async function remove(id) {
   try {
     await deleteConversation(id, { user });
   } catch (error) {
-    // Gone already is as good.
-    if (error.status !== 404) return notice.tell(`It was not deleted. ${error.message}`);
+    // A 404 means that it is already deleted.
+    if (error.status !== 404) return notice.showError(`The conversation was not deleted. ${error.message}`);
   }
-  keepDraft({ id, user }, "");
+  saveDraft({ id, user }, "");
   (sidebar.remove(id) ?? $("new")).focus();
-  if (id === addressed()) {
-    history.replaceState(null, "", bareAddress());
-    showAddressed();
+  if (id === conversationIdInUrl()) {
+    history.replaceState(null, "", urlWithoutConversation());
+    showConversationInUrl();
   }
-  voice.say("The conversation is deleted.");
+  announcer.announce("The conversation was deleted.");
   refreshList();
 }
 
-// Who the user is.
+// The current user.
 
 $("change-who").addEventListener("click", () => {
-  if (knownToken()) return signIn("Another token makes you somebody else here.");
+  if (currentToken()) return signIn("Paste the token of another user to switch.");
   $("who-box").value = user;
   $("who-dialog").showModal();
   $("who-box").select();
@@ -317,19 +317,19 @@ $("who-form").addEventListener("submit", (event) => {
   if (!name) return;
   $("who-dialog").close();
   drawer.close();
-  settle();
-  if (name !== user) become(rememberUser(name));
+  restoreFocus();
+  if (name !== user) switchUser(saveUser(name));
 });
 
-function become(name) {
+function switchUser(name) {
   user = name;
   showList();
-  // An address that was not for the one may be for the other.
-  if (shown.id === null) showAddressed();
-  else go(null);
+  // The new user may have access to the conversation in the URL even if the previous one did not.
+  if (shown.id === null) showConversationInUrl();
+  else navigate(null);
 }
 
-// Signing in, where the server wants it.
+// Signing in, if the server requires it.
 
 onSignIn(signIn);
 
@@ -341,30 +341,30 @@ function signIn(reason) {
 $("token-no").addEventListener("click", () => $("token-dialog").close());
 $("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  const wasNobody = knownToken() === null;
+  const wasSignedOut = currentToken() === null;
   const typed = box.value;
-  rememberToken($("token-box").value.trim().replace(/^Bearer\s+/i, ""));
+  saveToken($("token-box").value.trim().replace(/^Bearer\s+/i, ""));
   $("token-box").value = "";
   $("token-dialog").close();
   drawer.close();
-  settle();
-  const name = knownUser();
-  if (!wasNobody && name !== user) return become(name);
+  restoreFocus();
+  const name = currentUser();
+  if (!wasSignedOut && name !== user) return switchUser(name);
   user = name;
   showList();
-  if (wasNobody || !shown.isLoaded) showAddressed();
-  if (wasNobody && typed) write(typed);
+  if (wasSignedOut || !shown.isLoaded) showConversationInUrl();
+  if (wasSignedOut && typed) setBox(typed);
 });
 
 async function showList() {
-  await sidebar.showThoseOf(user);
+  await sidebar.showUser(user);
   update();
 }
 
 addEventListener("hashchange", () => {
   drawer.close();
-  showAddressed();
+  showConversationInUrl();
 });
 showList();
-showAddressed();
+showConversationInUrl();
 if (matchMedia("(pointer: fine)").matches) box.focus();

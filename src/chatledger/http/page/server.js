@@ -1,16 +1,16 @@
-// The server's API, and its answers in words for people.
+// The client of the server's API; the messages of its errors are written for people.
 
-import { knownToken } from "./memory.js";
+import { currentToken } from "./storage.js";
 
 let askToSignIn = () => {};
 
-/** Call `ask` with a sentence whenever the server wants to know who one is. */
+/** Set the function that is called, with a reason to show, whenever the server requires sign-in. */
 export function onSignIn(ask) {
   askToSignIn = ask;
 }
 
-/** What the server refused or could not do; `message` is a sentence to be shown as it is. */
-export class Refused extends Error {
+/** A failed request; `message` is a sentence to show to the user. */
+export class ApiError extends Error {
   constructor(sentence, code, status = 0) {
     super(sentence);
     this.code = code;
@@ -19,43 +19,43 @@ export class Refused extends Error {
 }
 
 export async function listConversations({ user, limit, cursor, signal }) {
-  return json(await ask("conversations", { query: { user_id: user, limit, cursor }, signal }));
+  return readJson(await request("conversations", { query: { user_id: user, limit, cursor }, signal }));
 }
 
-/** The newest messages, oldest first, or those before the place `before`. */
+/** Read a page of messages, oldest first: the last ones, or the last ones before seq `before`. */
 export async function readConversation(id, { user, limit, before, signal }) {
   const query = { user_id: user, limit, before };
-  return (await json(await ask(pathOf(id), { query, signal }))).conversation;
+  return (await readJson(await request(conversationPath(id), { query, signal }))).conversation;
 }
 
 export async function deleteConversation(id, { user }) {
-  await ask(pathOf(id), { method: "DELETE", query: { user_id: user } });
+  await request(conversationPath(id), { method: "DELETE", query: { user_id: user } });
 }
 
-/** One turn: yields `{name, data}` for `start`, then `piece`s, then `done`. An `error` is thrown. */
-export async function* talk({ message, id, user, signal }) {
+/** Run a turn: yield `{name, data}` for `start`, each `piece` and `done`, and throw on `error`. */
+export async function* streamTurn({ message, id, user, signal }) {
   const body = { message, user_id: user };
   if (id !== null) body.conversation_id = id;
-  const response = await ask("chat/stream", { method: "POST", body, signal });
+  const response = await request("chat/stream", { method: "POST", body, signal });
   try {
-    for await (const { name, data } of events(response.body)) {
+    for await (const { name, data } of parseEvents(response.body)) {
       const value = JSON.parse(data);
-      if (name === "error") throw new Refused(value.error, value.code);
+      if (name === "error") throw new ApiError(value.error, value.code);
       yield { name, data: value };
       if (name === "done") return;
     }
   } catch (error) {
-    if (error instanceof Refused || signal.aborted) throw error;
-    // A broken connection or an answer that is not ours: for the reader it is the same.
+    if (error instanceof ApiError || signal.aborted) throw error;
+    // A broken connection and a malformed response look the same to the user.
   }
-  throw new Refused("The connection broke before the reply was complete.", "broken_off");
+  throw new ApiError("The connection was lost before the reply was complete.", "broken_off");
 }
 
-/** The events of a `text/event-stream`, however its bytes are cut into chunks. */
-export async function* events(stream) {
+/** Parse the events of a `text/event-stream`, however its bytes are split into chunks. */
+export async function* parseEvents(stream) {
   let name = "";
   let data = [];
-  for await (const line of lines(stream)) {
+  for await (const line of readLines(stream)) {
     if (line === "") {
       if (data.length) yield { name: name || "message", data: data.join("\n") };
       name = "";
@@ -68,7 +68,7 @@ export async function* events(stream) {
   }
 }
 
-async function* lines(stream) {
+async function* readLines(stream) {
   const reader = stream.getReader();
   const decoder = new TextDecoder();
   let rest = "";
@@ -77,27 +77,27 @@ async function* lines(stream) {
       const { done, value } = await reader.read();
       if (done) return;
       rest += decoder.decode(value, { stream: true });
-      // A CR at the very end waits: the LF that belongs to it may come with the next chunk.
-      const whole = rest.split(/\r\n|\n|\r(?!$)/);
-      rest = whole.pop();
-      yield* whole;
+      // Keep a CR at the very end: its LF may come with the next chunk.
+      const complete = rest.split(/\r\n|\n|\r(?!$)/);
+      rest = complete.pop();
+      yield* complete;
     }
   } finally {
     reader.cancel().catch(() => {});
   }
 }
 
-// Addresses are relative, so that the page also works below a prefix.
-function pathOf(id) {
+// Paths are relative, so that the page also works under a path prefix.
+function conversationPath(id) {
   return `conversations/${encodeURIComponent(id)}`;
 }
 
-async function ask(path, { method = "GET", query = {}, body, signal } = {}) {
-  const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
-  const search = given.length ? `?${new URLSearchParams(given)}` : "";
+async function request(path, { method = "GET", query = {}, body, signal } = {}) {
+  const parameters = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
+  const search = parameters.length ? `?${new URLSearchParams(parameters)}` : "";
   const headers = { Accept: "application/json" };
   if (body) headers["Content-Type"] = "application/json";
-  const token = knownToken();
+  const token = currentToken();
   if (token) headers.Authorization = `Bearer ${token}`;
   let response;
   try {
@@ -110,28 +110,28 @@ async function ask(path, { method = "GET", query = {}, body, signal } = {}) {
     });
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new Refused("The server cannot be reached. Try again in a moment.", "unreachable");
+    throw new ApiError("The server cannot be reached. Try again in a moment.", "unreachable");
   }
   if (response.ok) return response;
-  const refused = await refusal(response);
-  if (refused.status === 401) askToSignIn(refused.message);
-  throw refused;
+  const error = await errorFrom(response);
+  if (error.status === 401) askToSignIn(error.message);
+  throw error;
 }
 
-async function refusal(response) {
-  const answer = await response.json().catch(() => null);
+async function errorFrom(response) {
+  const body = await response.json().catch(() => null);
   const sentence =
-    typeof answer?.error === "string"
-      ? answer.error
-      : `The server could not answer (${response.status}). Try again in a moment.`;
-  return new Refused(sentence, answer?.code ?? "unknown", response.status);
+    typeof body?.error === "string"
+      ? body.error
+      : `The server failed with status ${response.status}. Try again in a moment.`;
+  return new ApiError(sentence, body?.code ?? "unknown", response.status);
 }
 
-async function json(response) {
+async function readJson(response) {
   try {
     return await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refused("The server's answer could not be read. Try again in a moment.", "unreadable");
+    throw new ApiError("The server's response could not be read. Try again in a moment.", "unreadable");
   }
 }

@@ -1,10 +1,10 @@
 // The list of conversations, newest activity first.
 
-import { lately, make, timeOf } from "./elements.js";
+import { formatRecent, make, parseTime } from "./elements.js";
 import { listConversations } from "./server.js";
 
-const AT_ONCE = 30;
-const AT_MOST = 100;
+const PAGE_SIZE = 30;
+const MAX_LIMIT = 100;
 
 export const UNTITLED = "New conversation";
 
@@ -13,7 +13,7 @@ export class Sidebar {
   #user = null;
   #cursor = null;
   #current = null;
-  #asked = 0;
+  #lastRequest = 0;
 
   constructor({ list, note, more, onDelete }) {
     this.list = list;
@@ -23,13 +23,13 @@ export class Sidebar {
     more.addEventListener("click", () => this.#showMore());
   }
 
-  /** The title of a conversation in the list; undefined where it is not there. */
+  /** Return the title of a conversation, or undefined if it is not in the list. */
   titleOf(id) {
     return this.#rows.get(id)?.title;
   }
 
-  /** Whose conversations are shown. */
-  async showThoseOf(user) {
+  /** Show the conversations of `user`. */
+  async showUser(user) {
     this.#user = user;
     this.#rows.clear();
     this.list.replaceChildren();
@@ -39,15 +39,16 @@ export class Sidebar {
   }
 
   async refresh() {
-    const limit = Math.min(AT_MOST, Math.max(AT_ONCE, this.#rows.size));
-    await this.#ask({ limit }, ({ conversations }) => {
-      const before = this.#rows;
+    const limit = Math.min(MAX_LIMIT, Math.max(PAGE_SIZE, this.#rows.size));
+    await this.#load({ limit }, ({ conversations }) => {
+      const oldRows = this.#rows;
       this.#rows = new Map();
-      this.#add(conversations, before);
+      this.#add(conversations, oldRows);
     });
   }
 
-  mark(id) {
+  /** Mark the row of the conversation that is shown. */
+  markCurrent(id) {
     this.#current = id;
     for (const [rowId, { link }] of this.#rows) {
       if (rowId === id) link.setAttribute("aria-current", "page");
@@ -55,68 +56,68 @@ export class Sidebar {
     }
   }
 
-  /** Take a row out; its neighbour's link, for the focus, or null. */
+  /** Remove a row, and return the link of its neighbour, which should get the focus, or null. */
   remove(id) {
     const row = this.#rows.get(id);
     if (!row) return null;
     const neighbour = row.element.nextElementSibling ?? row.element.previousElementSibling;
     this.#rows.delete(id);
     row.element.remove();
-    this.#tellIfEmpty();
+    this.#noteIfEmpty();
     return neighbour?.querySelector("a") ?? null;
   }
 
   async #showMore() {
-    const known = this.#rows.size;
-    await this.#ask({ limit: AT_ONCE, cursor: this.#cursor }, ({ conversations }) => {
+    const oldSize = this.#rows.size;
+    await this.#load({ limit: PAGE_SIZE, cursor: this.#cursor }, ({ conversations }) => {
       this.#add(conversations, this.#rows);
-      this.list.children[known]?.querySelector("a").focus();
+      this.list.children[oldSize]?.querySelector("a").focus();
     });
   }
 
-  async #ask(query, use) {
-    const turn = ++this.#asked;
+  async #load(query, apply) {
+    const request = ++this.#lastRequest;
     try {
-      const found = await listConversations({ user: this.#user, ...query });
-      if (turn !== this.#asked) return;
-      this.#cursor = found.cursor;
-      this.more.hidden = !found.cursor;
-      use(found);
-      this.#tellIfEmpty();
+      const page = await listConversations({ user: this.#user, ...query });
+      if (request !== this.#lastRequest) return;
+      this.#cursor = page.cursor;
+      this.more.hidden = !page.cursor;
+      apply(page);
+      this.#noteIfEmpty();
     } catch (error) {
-      if (turn !== this.#asked) return;
-      const again = make("button", { type: "button", className: "quiet", textContent: "Try again" });
-      again.addEventListener("click", async () => {
+      if (request !== this.#lastRequest) return;
+      const retry = make("button", { type: "button", className: "quiet", textContent: "Try again" });
+      retry.addEventListener("click", async () => {
         await this.refresh();
-        if (!again.isConnected) this.list.querySelector("a")?.focus();
+        if (!retry.isConnected) this.list.querySelector("a")?.focus();
       });
-      this.note.replaceChildren(`The list could not be loaded. ${error.message} `, again);
+      this.note.replaceChildren(`The list could not be loaded. ${error.message} `, retry);
     }
   }
 
-  #add(conversations, known) {
+  #add(conversations, oldRows) {
     for (const conversation of conversations) {
       const id = conversation.conversation_id;
-      this.#rows.set(id, this.#rowOf(conversation, known.get(id)));
+      this.#rows.set(id, this.#updateRow(conversation, oldRows.get(id)));
     }
     this.#arrange();
-    this.mark(this.#current);
+    this.markCurrent(this.#current);
   }
 
-  #rowOf({ conversation_id: id, title, updated_at }, known) {
-    const row = known ?? this.#newRow(id);
+  #updateRow({ conversation_id: id, title, updated_at }, oldRow) {
+    const row = oldRow ?? this.#makeRow(id);
     row.title = title ?? UNTITLED;
     row.link.firstChild.textContent = row.title;
-    const time = timeOf(updated_at);
-    row.link.lastChild.textContent = time ? lately(time) : "";
+    const time = parseTime(updated_at);
+    row.link.lastChild.textContent = time ? formatRecent(time) : "";
     row.button.setAttribute("aria-label", `Delete “${row.title}”`);
     return row;
   }
 
-  #newRow(id) {
+  #makeRow(id) {
     const link = make(
       "a",
-      { href: addressOf(id) },
+      { href: urlOf(id) },
       make("span", { className: "title", dir: "auto" }),
       make("time"),
     );
@@ -127,24 +128,24 @@ export class Sidebar {
     return row;
   }
 
-  /** Rows keep their elements and move only where they must, so that focus stays where it is. */
+  /** Move rows only where necessary, and reuse their elements, so that the focus stays in place. */
   #arrange() {
     const focused = document.activeElement;
     const wanted = [...this.#rows.values()].map(({ element }) => element);
     for (const element of [...this.list.children]) if (!wanted.includes(element)) element.remove();
     wanted.forEach((element, n) => {
-      const there = this.list.children[n] ?? null;
-      if (there !== element) this.list.insertBefore(element, there);
+      const present = this.list.children[n] ?? null;
+      if (present !== element) this.list.insertBefore(element, present);
     });
     if (this.list.contains(focused)) focused.focus({ preventScroll: true });
   }
 
-  #tellIfEmpty() {
+  #noteIfEmpty() {
     this.note.textContent = this.#rows.size ? "" : "No conversations yet.";
   }
 }
 
-/** Where a conversation is found on this page; ids may hold any character. */
-export function addressOf(id) {
+/** Return the URL of a conversation on this page; ids may contain any character. */
+export function urlOf(id) {
   return `#c=${encodeURIComponent(id)}`;
 }

@@ -1,4 +1,4 @@
-"""Amazon Bedrock's models, over its Converse API; boto3 is imported when a model is made."""
+"""Amazon Bedrock models, called through the Converse API; boto3 is imported on first use."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ __all__ = ["BedrockModel", "Guardrail", "arns", "policy"]
 
 
 def __getattr__(name: str) -> object:
-    # With the first use: few processes write policies.
+    # Imported on first use: few processes write policies.
     if name in ("arns", "policy"):
         from chatledger.models.bedrock import iam
 

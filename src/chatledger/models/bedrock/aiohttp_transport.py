@@ -1,4 +1,4 @@
-"""Requests over aiohttp: awaited, without a thread a stream."""
+"""Async requests to Bedrock over aiohttp, which need no thread for each stream."""
 
 import asyncio
 import json
@@ -12,20 +12,29 @@ import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError
 from yarl import URL
 
-from chatledger.models.bedrock.botocore_errors import RAISED, failure, not_made
-from chatledger.models.bedrock.connection import Access, Found
-from chatledger.models.bedrock.error_messages import BROKEN_OFF, SILENT, UNREACHABLE
-from chatledger.models.bedrock.errors import Failure, translated
-from chatledger.models.bedrock.frames import Frames
-from chatledger.models.bedrock.replies import Event, events_of
-from chatledger.models.bedrock.requests import encoded
-from chatledger.models.bedrock.settings import Block
+from chatledger.aws.ca_bundle import InvalidCABundle
+from chatledger.errors import ModelRefused
+from chatledger.models.bedrock.botocore_errors import (
+    CALL_ERRORS,
+    failure_from_botocore,
+    setup_failure,
+)
+from chatledger.models.bedrock.connection import ConnectionSettings, Connector
+from chatledger.models.bedrock.error_messages import CONNECTION_LOST, NO_RESPONSE, UNREACHABLE
+from chatledger.models.bedrock.errors import Failure, error_from_failure
+from chatledger.models.bedrock.event_stream import EventStreamDecoder
+from chatledger.models.bedrock.replies import Event, events_from_converse
+from chatledger.models.bedrock.requests import encode_body
+from chatledger.models.bedrock.settings import ConverseObject
 from chatledger.models.bedrock.signing import Signer
-from chatledger.models.headers import retry_after
+from chatledger.models.headers import parse_retry_after
 
-AT_ONCE = 1024 * 1024
-"""How many bytes are given to a connection without letting others have their turn."""
-LONGEST_REFUSAL = 64 * 1024
+MAX_SINGLE_WRITE = 1024 * 1024
+"""The most bytes of a body that are written at once.
+
+A larger body is written in chunks, so that it does not block the event loop.
+"""
+MAX_ERROR_BYTES = 64 * 1024
 _HEADERS = {
     "Content-Type": "application/json",
     "Accept": "application/vnd.amazon.eventstream, application/json",
@@ -34,18 +43,18 @@ _HEADERS = {
 
 
 class AiohttpTransport:
-    """Sends requests to one model, in whichever event loop runs; connects with the first."""
+    """Sends requests to one model from any event loop; each loop has its own connection."""
 
     def __init__(
         self,
-        access: Access,
+        connector: Connector,
         model_id: str,
         *,
         streaming: bool,
         timeout: float,
         connect_timeout: float,
     ) -> None:
-        self._access = access
+        self._connector = connector
         self._model_id = model_id
         self._streaming = streaming
         self._timeout = aiohttp.ClientTimeout(
@@ -53,145 +62,165 @@ class AiohttpTransport:
         )
         self._connections: dict[AbstractEventLoop, asyncio.Task[_Connection]] = {}
 
-    async def events(self, body: Block) -> AsyncGenerator[Event, None]:
-        """The reply's events. Closing the generator closes the connection."""
-        connection = await self._connected()
-        reply = await self._sent(connection, encoded(body))
-        frames = Frames()
+    async def events(self, body: ConverseObject) -> AsyncGenerator[Event, None]:
+        """Yield the events of the reply; closing the generator early closes the connection."""
+        connection = await self._connection()
+        response = await self._send(connection, encode_body(body))
+        decoder = EventStreamDecoder()
         try:
             if not self._streaming:
-                for told in events_of(await _answer(reply)):
-                    yield told
+                for converse_event in events_from_converse(await _json_object(response)):
+                    yield converse_event
                 return
-            async for data in reply.content.iter_any():
-                for event in frames.add(data):
+            async for data in response.content.iter_any():
+                for event in decoder.feed(data):
                     if isinstance(event, Failure):
-                        raise translated(event, self._model_id)
+                        raise error_from_failure(event, self._model_id)
                     yield event
         except (aiohttp.ClientError, OSError) as error:
-            raise translated(_failure(error), self._model_id) from error
+            raise error_from_failure(_failure_from_aiohttp(error), self._model_id) from error
         finally:
-            reply.close()  # which does nothing where it was read to its end
+            response.close()  # has no effect on a response that was read to its end
 
     async def close(self) -> None:
         connections, self._connections = self._connections, {}
         for loop, connecting in connections.items():
             if loop is asyncio.get_running_loop():
                 await asyncio.wait([connecting])
-            made = connecting.done() and not connecting.cancelled() and not connecting.exception()
-            if made and loop.is_running():  # one that has ended has closed it
+            is_open = (
+                connecting.done() and not connecting.cancelled() and not connecting.exception()
+            )
+            if is_open and loop.is_running():  # a loop that has ended has closed its connection
                 await connecting.result().close()
 
-    async def _sent(self, connection: "_Connection", body: bytes) -> aiohttp.ClientResponse:
+    async def _send(self, connection: "_Connection", body: bytes) -> aiohttp.ClientResponse:
         operation = "converse-stream" if self._streaming else "converse"
         url = f"{connection.endpoint}/model/{quote(self._model_id, safe='')}/{operation}"
         try:
             headers = await connection.signer.headers(url, body, _HEADERS)
-            reply = await connection.http.post(
+            response = await connection.http.post(
                 URL(url, encoded=True),
-                data=body if len(body) <= AT_ONCE else BytesIO(body),
+                data=body if len(body) <= MAX_SINGLE_WRITE else BytesIO(body),
                 headers=headers,
                 allow_redirects=False,
             )
         except (BotoCoreError, ClientError) as error:
-            raise translated(failure(error), self._model_id) from error
+            raise error_from_failure(failure_from_botocore(error), self._model_id) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise translated(_failure(error), self._model_id) from error
-        if reply.status != 200:
-            raise translated(await _refusal(reply), self._model_id)
-        return reply
+            raise error_from_failure(_failure_from_aiohttp(error), self._model_id) from error
+        if response.status != 200:
+            raise error_from_failure(await _failure_from_response(response), self._model_id)
+        return response
 
-    async def _connected(self) -> "_Connection":
+    async def _connection(self) -> "_Connection":
+        """Return the running event loop's connection, which the first call creates."""
         loop = asyncio.get_running_loop()
         connecting = self._connections.get(loop)
         if connecting is None or (
             connecting.done() and (connecting.cancelled() or connecting.exception())
         ):
-            for left in [left for left in list(self._connections) if left.is_closed()]:
-                self._connections.pop(left, None)  # other threads may be at it as well
+            for closed in [each for each in list(self._connections) if each.is_closed()]:
+                self._connections.pop(closed, None)  # another thread may have removed it already
             connecting = self._connections[loop] = loop.create_task(self._connect())
-        # One for all who wait, of whom some may be cancelled meanwhile.
+        # Shielded, because other requests wait for the same task and this one may be cancelled.
         return await asyncio.shield(connecting)
 
     async def _connect(self) -> "_Connection":
         try:
-            found = await asyncio.to_thread(self._access.found)
-        except RAISED as error:
-            raise translated(not_made(error), self._model_id) from error
-        return await _Connection(found, self._timeout).start()
+            settings = await asyncio.to_thread(self._connector.connection_settings)
+        except InvalidCABundle as error:
+            raise ModelRefused(str(error)) from error
+        except CALL_ERRORS as error:
+            raise error_from_failure(setup_failure(error), self._model_id) from error
+        return await _Connection(settings, self._timeout).start()
 
 
 class _Connection:
-    """Of one event loop: aiohttp's session is."""
+    """An aiohttp session of one event loop, with the endpoint and the signer for its requests."""
 
-    def __init__(self, found: Found, timeout: aiohttp.ClientTimeout) -> None:
-        self.endpoint = found.endpoint.rstrip("/")
-        self.signer = Signer(found)
-        self._sessions = _sessions(found, timeout)
+    def __init__(self, settings: ConnectionSettings, timeout: aiohttp.ClientTimeout) -> None:
+        self.endpoint = settings.endpoint.rstrip("/")
+        self.signer = Signer(settings)
+        self._session = _open_session(settings, timeout)
         self._loop = asyncio.get_running_loop()
 
     async def start(self) -> "_Connection":
-        self.http = await anext(self._sessions)
+        self.http = await anext(self._session)
         return self
 
     async def close(self) -> None:
-        closing = self._sessions.aclose()
+        closing = self._session.aclose()
         if self._loop is asyncio.get_running_loop():
             await closing
-        else:  # in another thread
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_done(closing), self._loop))
+        else:  # the loop runs in another thread
+            future = asyncio.run_coroutine_threadsafe(_as_coroutine(closing), self._loop)
+            await asyncio.wrap_future(future)
 
 
-async def _sessions(
-    found: Found, silence: aiohttp.ClientTimeout
+async def _open_session(
+    settings: ConnectionSettings, limits: aiohttp.ClientTimeout
 ) -> AsyncGenerator[aiohttp.ClientSession, None]:
-    """One session. A generator, as an event loop closes those when it ends, and no sessions."""
+    """Yield one session, and close it afterwards.
+
+    It is a generator because an event loop closes generators when it ends, but not sessions.
+    """
     async with aiohttp.ClientSession(
-        # No limit: a stream holds its connection for as long as the model writes.
-        connector=aiohttp.TCPConnector(limit=0, ssl=found.trusted),
+        # No limit: a stream occupies its connection for as long as the model writes.
+        connector=aiohttp.TCPConnector(limit=0, ssl=settings.tls),
         cookie_jar=aiohttp.DummyCookieJar(),
-        proxy=found.proxy,
-        timeout=silence,
+        proxy=settings.proxy,
+        timeout=limits,
     ) as session:
         yield session
 
 
-async def _done(closing: Awaitable[None]) -> None:
-    await closing
+async def _as_coroutine(awaitable: Awaitable[None]) -> None:
+    await awaitable
 
 
-async def _answer(reply: aiohttp.ClientResponse) -> dict[str, Any]:
-    """What came as a whole; nothing that is read of it where it is no JSON object."""
+async def _json_object(response: aiohttp.ClientResponse) -> dict[str, Any]:
+    """Return the response's JSON object, or an empty one if its body is something else."""
     try:
-        answer = json.loads(await reply.content.read())
+        value = json.loads(await response.content.read())
     except ValueError:
         return {}
-    return answer if isinstance(answer, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
-def _failure(error: Exception) -> Failure:
+def _failure_from_aiohttp(error: Exception) -> Failure:
     match error:
-        case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError():
-            return Failure(UNREACHABLE)
-        case aiohttp.ClientHttpProxyError():
+        case (
+            aiohttp.ConnectionTimeoutError()
+            | aiohttp.ClientConnectorError()
+            | aiohttp.ClientHttpProxyError()
+        ):
             return Failure(UNREACHABLE)
         case TimeoutError():
-            return Failure(SILENT)
-    return Failure(BROKEN_OFF)
+            return Failure(NO_RESPONSE)
+    return Failure(CONNECTION_LOST)
 
 
-async def _refusal(reply: aiohttp.ClientResponse) -> Failure:
-    """What a reply that is no stream says; of a proxy's, say, it is its status alone."""
+async def _failure_from_response(response: aiohttp.ClientResponse) -> Failure:
+    """Return the failure that an error response describes.
+
+    If its body is not Bedrock's JSON but, for example, a proxy's page, only its status is used.
+    """
     try:
-        text = await reply.content.read(LONGEST_REFUSAL)
-        answer = json.loads(text)
+        text = await response.content.read(MAX_ERROR_BYTES)
+        details = json.loads(text)
     except (aiohttp.ClientError, OSError, ValueError):
-        answer = None
+        details = None
     finally:
-        reply.close()
-    if not isinstance(answer, dict):
-        answer = {}
-    named = reply.headers.get("x-amzn-ErrorType") or answer.get("__type") or answer.get("code")
-    code = str(named or "").partition(":")[0].rpartition("#")[2]
-    said = answer.get("message") or answer.get("Message") or ""
-    return Failure(code, str(said), reply.status, retry_after(reply.headers.get("Retry-After")))
+        response.close()
+    if not isinstance(details, dict):
+        details = {}
+    error_type = response.headers.get("x-amzn-ErrorType")
+    error_type = error_type or details.get("__type") or details.get("code")
+    code = str(error_type or "").partition(":")[0].rpartition("#")[2]
+    service_text = details.get("message") or details.get("Message") or ""
+    return Failure(
+        code,
+        str(service_text),
+        response.status,
+        parse_retry_after(response.headers.get("Retry-After")),
+    )

@@ -1,4 +1,4 @@
-"""What botocore raises, as failures."""
+"""Translating the exceptions of botocore and urllib3 into failures of a call."""
 
 from botocore.eventstream import ParserError
 from botocore.exceptions import (
@@ -14,27 +14,27 @@ from botocore.exceptions import (
     ProxyConnectionError,
     ReadTimeoutError,
 )
-from botocore.exceptions import ConnectionError as NoConnection
+from botocore.exceptions import ConnectionError as BotocoreConnectionError
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
-from urllib3.exceptions import TimeoutError as StreamTimeout
+from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
 from chatledger.models.bedrock.error_messages import (
-    BROKEN_OFF,
-    GARBLED,
-    NO_BEARER,
+    BEARER_WITHOUT_TLS,
+    CONNECTION_LOST,
+    INVALID_ENDPOINT,
+    INVALID_PARAMETERS,
+    MALFORMED_REPLY,
     NO_CREDENTIALS,
     NO_REGION,
-    NOT_SENT,
-    SILENT,
+    NO_RESPONSE,
     UNREACHABLE,
-    WRONG_ADDRESS,
 )
 from chatledger.models.bedrock.errors import Failure
-from chatledger.models.headers import retry_after
+from chatledger.models.headers import parse_retry_after
 
 OPERATIONS = ("Converse", "ConverseStream")
-RAISED = (
+CALL_ERRORS = (
     BotoCoreError,
     ClientError,
     ParserError,
@@ -43,44 +43,49 @@ RAISED = (
     OSError,
     ValueError,
 )
-"""All that a call over boto3 raises on its way: a stream's reads raise urllib3's own."""
+"""All exceptions of a call over boto3, including those of urllib3 while its stream is read."""
 
-_KINDS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
-    ((ReadTimeoutError, StreamTimeout), SILENT),
+# The first entry that matches applies.
+_CODES_BY_CLASS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    ((ReadTimeoutError, Urllib3TimeoutError), NO_RESPONSE),
     ((ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError), UNREACHABLE),
-    ((HTTPClientError, IncompleteReadError, NoConnection, HTTPError, OSError), BROKEN_OFF),
-    ((ParserError, ResponseParserError), GARBLED),
+    (
+        (HTTPClientError, IncompleteReadError, BotocoreConnectionError, HTTPError, OSError),
+        CONNECTION_LOST,
+    ),
+    ((ParserError, ResponseParserError), MALFORMED_REPLY),
     ((NoRegionError,), NO_REGION),
-    ((ParamValidationError,), NOT_SENT),
-    ((InvalidEndpointConfigurationError,), NO_BEARER),
-    # What is left arises before anything is sent: a profile, a sign-in or a role that is missing.
+    ((ParamValidationError,), INVALID_PARAMETERS),
+    ((InvalidEndpointConfigurationError,), BEARER_WITHOUT_TLS),
+    # All others are raised before a request is sent: a profile, a sign-in or a role is missing.
     ((BotoCoreError,), NO_CREDENTIALS),
-    ((ValueError,), GARBLED),
+    ((ValueError,), MALFORMED_REPLY),
 )
 
 
-def failure(error: Exception) -> Failure:
+def failure_from_botocore(error: Exception) -> Failure:
+    """Return the failure of a call that raised one of ``CALL_ERRORS``."""
     if isinstance(error, ClientError):
-        return _answered(error)
-    return Failure(next(code for kinds, code in _KINDS if isinstance(error, kinds)))
+        return _failure_from_client_error(error)
+    return Failure(next(code for kinds, code in _CODES_BY_CLASS if isinstance(error, kinds)))
 
 
-def not_made(error: Exception) -> Failure:
-    """Of a client that could not be made."""
+def setup_failure(error: Exception) -> Failure:
+    """Return the failure of a call whose client could not be created."""
     if isinstance(error, ValueError):
-        return Failure(WRONG_ADDRESS)
-    return failure(error)
+        return Failure(INVALID_ENDPOINT)
+    return failure_from_botocore(error)
 
 
-def _answered(error: ClientError) -> Failure:
-    about = error.response.get("ResponseMetadata", {})
-    status = about.get("HTTPStatusCode", 0)
-    answer = error.response.get("Error", {})
+def _failure_from_client_error(error: ClientError) -> Failure:
+    metadata = error.response.get("ResponseMetadata", {})
+    status = metadata.get("HTTPStatusCode", 0)
+    details = error.response.get("Error", {})
     if error.operation_name not in OPERATIONS and status < 500:
-        return Failure(NO_CREDENTIALS)  # it is the service that gives out credentials that refused
+        return Failure(NO_CREDENTIALS)  # the service that issues credentials refused to
     return Failure(
-        answer.get("Code", ""),
-        answer.get("Message", ""),
+        details.get("Code", ""),
+        details.get("Message", ""),
         status,
-        retry_after(about.get("HTTPHeaders", {}).get("retry-after")),
+        parse_retry_after(metadata.get("HTTPHeaders", {}).get("retry-after")),
     )

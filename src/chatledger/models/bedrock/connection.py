@@ -1,4 +1,4 @@
-"""Where Bedrock is and as whom to call it, as botocore finds both; for either transport."""
+"""The connection to Bedrock: endpoint, region, credentials and proxy, as botocore finds them."""
 
 import os
 import ssl
@@ -14,17 +14,18 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import NoCredentialsError
 
+from chatledger.aws.ca_bundle import ssl_argument
 from chatledger.library_logs import keep_messages_out_of_logs
 
 Session: TypeAlias = boto3.Session | botocore.session.Session
 
-BEARER = "AWS_BEARER_TOKEN_BEDROCK"
-CONNECTIONS = 256
-"""That boto3 keeps open for later use."""
+BEARER_VARIABLE = "AWS_BEARER_TOKEN_BEDROCK"
+POOL_SIZE = 256
+"""The number of idle connections that boto3 keeps open for later requests."""
 
 
-class Client(Protocol):
-    """What is used of boto3's."""
+class BedrockRuntimeClient(Protocol):
+    """The parts of boto3's ``bedrock-runtime`` client that are used here."""
 
     @property
     def meta(self) -> Any: ...
@@ -37,18 +38,21 @@ class Client(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a request needs, and what takes reading files, and maybe asking servers, to find."""
+class ConnectionSettings:
+    """The endpoint, region, credentials, proxy and TLS settings of a request.
+
+    Finding them can involve reading files and sending requests to other services.
+    """
 
     endpoint: str
     region: str
     credentials: Credentials | None
     proxy: str | None
-    trusted: ssl.SSLContext | bool
+    tls: ssl.SSLContext | bool
 
 
-class Access:
-    """Makes one client, when it is first asked for."""
+class Connector:
+    """Creates the boto3 client, and the connection settings of both transports, on first use."""
 
     def __init__(
         self,
@@ -66,57 +70,63 @@ class Access:
         self._config = Config(
             connect_timeout=connect_timeout,
             read_timeout=timeout,
-            max_pool_connections=CONNECTIONS,
-            retries={"mode": "standard", "total_max_attempts": 1},  # a model makes them, and knows
+            max_pool_connections=POOL_SIZE,
+            # One attempt: BedrockModel retries, and knows whether text was already delivered.
+            retries={"mode": "standard", "total_max_attempts": 1},
         )
         self._lock = Lock()
-        self._client: Client | None = None
+        self._client: BedrockRuntimeClient | None = None
 
-    def client(self) -> Client:
-        """Raises what botocore does."""
+    def client(self) -> BedrockRuntimeClient:
+        """Return the boto3 client, which the first call creates; raise botocore's errors."""
         with self._lock:
             if self._client is None:
-                session = self._opened()
-                made: Client = session.client(
+                session = self._boto3_session()
+                client: BedrockRuntimeClient = session.client(
                     "bedrock-runtime",
                     region_name=self._region,
                     endpoint_url=self._endpoint,
                     config=self._config,
                 )
                 if session.get_credentials() is None and bearer_token() is None:
-                    # A client keeps what it found, and a role may give credentials only later.
+                    # A client that was created without credentials never gets any, even if a role
+                    # provides some later, so do not keep it.
                     raise NoCredentialsError
-                self._client = made
+                self._client = client
             return self._client
 
     def close(self) -> None:
         if self._client is not None:
             self._client.close()
 
-    def found(self) -> Found:
-        """Raises what botocore does."""
+    def connection_settings(self) -> ConnectionSettings:
+        """Return the settings of the boto3 client, for other clients.
+
+        Raises botocore's errors, and ``InvalidCABundle``.
+        """
         meta = self.client().meta
-        session = self._opened()
-        bundle = session._session.get_config_variable("ca_bundle")
-        bundle = bundle or os.environ.get("REQUESTS_CA_BUNDLE")
-        return Found(
+        session = self._boto3_session()
+        return ConnectionSettings(
             meta.endpoint_url,
             meta.region_name,
             session.get_credentials(),
             _proxy(meta.endpoint_url, meta.config.proxies),
-            ssl.create_default_context(cafile=bundle) if bundle else True,
+            ssl_argument(session),
         )
 
-    def _opened(self) -> boto3.Session:
+    def _boto3_session(self) -> boto3.Session:
         if not isinstance(self._session, boto3.Session):
-            # Not boto3's default one: clients may not be made of it in two threads at a time.
+            # Not boto3's default session: two threads must not create clients from it at once.
             self._session = boto3.Session(botocore_session=self._session)
         return self._session
 
 
 def bearer_token() -> str | None:
-    """As botocore does, it is looked for with each call, and goes before other credentials."""
-    return os.environ.get(BEARER) or None
+    """Return the API key in the environment, which takes precedence over other credentials.
+
+    It is read for each request, as botocore does.
+    """
+    return os.environ.get(BEARER_VARIABLE) or None
 
 
 def _proxy(endpoint: str, configured: dict[str, str] | None) -> str | None:

@@ -1,27 +1,31 @@
-"""A message's content as the blocks that Bedrock takes; what it does not is said in words."""
+"""Converting a message's content to the blocks that Bedrock accepts.
+
+Content that Bedrock does not accept is replaced by a short description.
+"""
 
 from base64 import b64decode
-from binascii import Error as NotBase64
+from binascii import Error as Base64Error
 from collections.abc import Iterator
 from typing import Any
 
 from chatledger.json_values import Json
 from chatledger.messages import Content
-from chatledger.models.bedrock.settings import Block
+from chatledger.models.bedrock.settings import ConverseObject
 
-EMPTY = "(empty)"
-IMAGES = 20
-"""How many a message may hold."""
-IMAGE_BYTES = 3_750_000
+EMPTY_TEXT = "(empty)"
+MAX_IMAGES = 20
+"""Bedrock's limit on the images in one message."""
+MAX_IMAGE_BYTES = 3_750_000
+"""Bedrock's limit on the size of an image."""
 
-_TEXT = {None, "text", "input_text", "output_text"}
-# What a message says elsewhere (its tool calls), and thoughts, which no other model may be told.
-_LEFT_OUT = {
+_TEXT_TYPES = {None, "text", "input_text", "output_text"}
+# Tool calls are sent from Message.tool_calls, and reasoning must not be sent to another model.
+_OMITTED_TYPES = {
     *("tool_use", "tool_call", "tool_call_chunk", "function_call", "server_tool_use"),
     *("thinking", "redacted_thinking", "reasoning", "reasoning_content", "reasoningContent"),
     *("toolUse", "cachePoint"),
 }
-_KINDS = {
+_MEDIA_NAMES = {
     **dict.fromkeys(("image", "image_url", "input_image"), "an image"),
     **dict.fromkeys(("audio", "input_audio"), "a recording"),
     **dict.fromkeys(("file", "input_file", "document"), "a file"),
@@ -29,54 +33,55 @@ _KINDS = {
 }
 
 
-def text_blocks(content: Content) -> list[Block]:
-    """Text alone; none of the blocks is blank."""
-    return list(_blocks(content, images=0))
+def text_blocks(content: Content) -> list[ConverseObject]:
+    """Return the content as text blocks, none of them blank."""
+    return list(_blocks(content, max_images=0))
 
 
-def blocks(content: Content) -> list[Block]:
-    """Text and images."""
-    return list(_blocks(content, images=IMAGES))
+def content_blocks(content: Content) -> list[ConverseObject]:
+    """Return the content as blocks of text and images."""
+    return list(_blocks(content, max_images=MAX_IMAGES))
 
 
-def plain(content: Content) -> str:
-    """As one text, which may be empty."""
+def plain_text(content: Content) -> str:
+    """Return the content as one string, which may be empty."""
     return "\n".join(block["text"] for block in text_blocks(content))
 
 
-def _blocks(content: Content, *, images: int) -> Iterator[Block]:
+def _blocks(content: Content, *, max_images: int) -> Iterator[ConverseObject]:
+    images_left = max_images
     for block in [content] if isinstance(content, str) else content:
         part: dict[str, Json] = {"text": block} if isinstance(block, str) else block
         kind, text = part.get("type"), part.get("text")
-        if kind in _LEFT_OUT or not part.keys().isdisjoint(_LEFT_OUT):
+        if kind in _OMITTED_TYPES or not part.keys().isdisjoint(_OMITTED_TYPES):
             continue
-        if kind == "text" or (kind in _TEXT and isinstance(text, str)):
+        if kind == "text" or (kind in _TEXT_TYPES and isinstance(text, str)):
             if isinstance(text, str) and text.strip():
                 yield {"text": text}
-        elif images and (image := _image(part)):
-            images -= 1
+        elif images_left and (image := _image(part)):
+            images_left -= 1
             yield image
         else:
-            yield {"text": f"({_KINDS.get(str(kind), 'something')} that cannot be shown)"}
+            yield {"text": f"({_MEDIA_NAMES.get(str(kind), 'something')} that cannot be shown)"}
 
 
-def _image(block: dict[str, Json]) -> Block | None:
-    """The image that the block holds, if it holds one that Bedrock takes."""
-    encoded = _encoded(block)
-    if encoded is None or len(encoded) > IMAGE_BYTES * 4 // 3 + 4:
+def _image(block: dict[str, Json]) -> ConverseObject | None:
+    """Return the image in the block, or None if it has none that Bedrock accepts."""
+    encoded = _base64_image(block)
+    if encoded is None or len(encoded) > MAX_IMAGE_BYTES * 4 // 3 + 4:
         return None
     try:
         data = b64decode(encoded, validate=True)
-    except (NotBase64, ValueError):
+    except (Base64Error, ValueError):
         return None
-    # By what it is, not by what it is called: models refuse those that are called another kind.
-    form = _form(data)
-    if form is None or len(data) > IMAGE_BYTES:
+    # The format is detected from the data: models refuse an image whose declared format is wrong.
+    image_format = _image_format(data)
+    if image_format is None or len(data) > MAX_IMAGE_BYTES:
         return None
-    return {"image": {"format": form, "source": {"bytes": data}}}
+    return {"image": {"format": image_format, "source": {"bytes": data}}}
 
 
-def _encoded(block: Any) -> str | None:
+def _base64_image(block: Any) -> str | None:
     match block:
         case (
             {"type": "image", "source": {"type": "base64", "data": str(data)}}
@@ -89,12 +94,12 @@ def _encoded(block: Any) -> str | None:
             | {"type": "image_url" | "input_image", "image_url": str(url)}
             | {"type": "image", "url": str(url)}
         ) if url.startswith("data:"):
-            about, _, data = url.partition(",")
-            return data if about.endswith(";base64") else None
+            media_type, _, data = url.partition(",")
+            return data if media_type.endswith(";base64") else None
     return None
 
 
-def _form(data: bytes) -> str | None:
+def _image_format(data: bytes) -> str | None:
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if data.startswith(b"\xff\xd8\xff"):

@@ -1,4 +1,4 @@
-"""What is told of a failure: each says what to do, and whether trying again helps.
+"""The error messages for failed calls: each says what to do, and whether trying again helps.
 
 ``{model}`` stands for the model's id and ``{code}`` for the failure's code.
 """
@@ -14,129 +14,127 @@ from chatledger.errors import (
     ModelUnavailable,
 )
 
-# Codes of ours, for what no service answers.
-BROKEN_OFF = "BrokenOff"
-GARBLED = "Garbled"
-NO_BEARER = "BearerWithoutTLS"
+# Codes for failures that no response of the service describes.
+BEARER_WITHOUT_TLS = "BearerWithoutTLS"
+CONNECTION_LOST = "ConnectionLost"
+INVALID_ENDPOINT = "InvalidEndpoint"
+INVALID_PARAMETERS = "ParamValidation"
+MALFORMED_REPLY = "MalformedReply"
 NO_CREDENTIALS = "NoCredentials"
 NO_REGION = "NoRegion"
-NOT_SENT = "ParamValidation"
-SILENT = "Silent"
+NO_RESPONSE = "NoResponse"
 UNREACHABLE = "Unreachable"
-WRONG_ADDRESS = "WrongAddress"
 
 
-class Sentence(NamedTuple):
-    kind: type[ModelError]
-    text: str
+class ErrorMessage(NamedTuple):
+    """A kind of error and the template of its text."""
+
+    error_class: type[ModelError]
+    template: str
 
 
-class Known(NamedTuple):
-    """A refusal that is known by fixed pieces, in lower case, of what Bedrock or a model says."""
+class KnownRefusal(NamedTuple):
+    """A refusal that is recognised by phrases, in lower case, in the service's text."""
 
     code: str
-    pieces: tuple[str, ...]
+    phrases: tuple[str, ...]
     text: str
 
 
-_REFUSED = "; trying again does not help."
-_TOO_LONG = "The window is longer than {model} takes; use a smaller window" + _REFUSED
+_DO_NOT_RETRY = "; trying again does not help."
+_TOO_LONG = "The window is longer than {model} accepts; use a smaller window" + _DO_NOT_RETRY
 
-DOWN = Sentence(
-    ModelUnavailable,
-    "Bedrock could not serve {model} just now ({code}); trying again later may help.",
+UNAVAILABLE = ErrorMessage(
+    ModelUnavailable, "Bedrock could not serve {model} ({code}); try again later."
 )
-BROKE_OFF = Sentence(
-    ModelUnavailable,
-    "The reply of {model} broke off or came garbled on its way ({code}); trying again may help.",
+INCOMPLETE = ErrorMessage(
+    ModelUnavailable, "The reply of {model} was cut off or malformed ({code}); try again."
 )
-THROTTLED = Sentence(
+THROTTLED = ErrorMessage(
     ModelThrottled,
-    "Bedrock has had too many requests or tokens for {model} from this account ({code}); trying "
-    "again after a while helps, and so does a higher quota, or an inference profile over more "
-    "regions.",
+    "This account sent too many requests or tokens to {model} ({code}); try again later, request a "
+    "higher quota, or use an inference profile that covers more regions.",
 )
-SLOW = Sentence(
+TIMED_OUT = ErrorMessage(
     ModelTimeout,
-    "{model} took too long ({code}); trying again may help, and so may a shorter window or a "
-    "longer timeout.",
+    "{model} took too long ({code}); try again, or use a smaller window or a longer timeout.",
 )
-CREDENTIALS = Sentence(
+BAD_CREDENTIALS = ErrorMessage(
     ModelRefused,
-    "AWS does not know who is calling ({code}): the credentials are missing, wrong, or have "
-    "expired. Set AWS_PROFILE, AWS_BEARER_TOKEN_BEDROCK, or AWS_ACCESS_KEY_ID and "
-    "AWS_SECRET_ACCESS_KEY, sign in again (aws sso login), or run where a role gives them, and "
-    "see that the clock is right; trying again alone does not help.",
+    "AWS did not accept the credentials ({code}): they are missing, wrong or expired. Set "
+    "AWS_PROFILE, AWS_BEARER_TOKEN_BEDROCK, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, sign "
+    "in again (aws sso login), or run with a role, and check that the clock is right; trying again "
+    "without a change does not help.",
 )
-ACCESS = Sentence(
+ACCESS_DENIED = ErrorMessage(
     ModelRefused,
-    "AWS may not let this caller use {model} ({code}): grant "
-    "bedrock:InvokeModelWithResponseStream on the model (and on its inference profile, if it is "
-    "called by one) to this role, and enable the model in this account and region; trying again "
-    "alone does not help.",
+    "AWS does not allow this caller to use {model} ({code}): allow "
+    "bedrock:InvokeModelWithResponseStream on the model (and on its inference profile, if you use "
+    "one) for this role, and enable the model in this account and region; trying again without a "
+    "change does not help.",
 )
-NOT_FOUND = Sentence(
+MODEL_NOT_FOUND = ErrorMessage(
     ModelRefused,
     "There is no {model} in this region, or it has been retired ({code}); check the model's id "
     "and the region. Trying again does not help.",
 )
-INVALID = Sentence(
+INVALID_REQUEST = ErrorMessage(
     ModelRefused,
-    "Bedrock refuses the request for {model} ({code}): this model may not take one of the "
+    "Bedrock refused the request for {model} ({code}): this model may not accept one of the "
     "settings, the tools, or something in the conversation; trying again does not help.",
 )
 
-BY_CODE: dict[str, Sentence] = {
+MESSAGES_BY_CODE: dict[str, ErrorMessage] = {
     **dict.fromkeys(
         ("InternalServer", "InternalFailure", "ModelError", "ModelNotReady", "ServiceUnavailable"),
-        DOWN,
+        UNAVAILABLE,
     ),
-    **dict.fromkeys(("ModelStreamError", BROKEN_OFF, GARBLED), BROKE_OFF),
+    **dict.fromkeys(("ModelStreamError", CONNECTION_LOST, MALFORMED_REPLY), INCOMPLETE),
     **dict.fromkeys(
         ("RequestLimitExceeded", "ServiceQuotaExceeded", "Throttling", "TooManyRequests"), THROTTLED
     ),
-    **dict.fromkeys(("ModelTimeout", SILENT), SLOW),
-    **dict.fromkeys(("AccessDenied", "NotAuthorized"), ACCESS),
+    **dict.fromkeys(("ModelTimeout", NO_RESPONSE), TIMED_OUT),
+    **dict.fromkeys(("AccessDenied", "NotAuthorized"), ACCESS_DENIED),
     **dict.fromkeys(
         (
             *("ExpiredToken", "IncompleteSignature", "InvalidClientTokenId", "InvalidSignature"),
             *("MissingAuthenticationToken", "RequestExpired", "SignatureDoesNotMatch"),
             *("UnrecognizedClient", NO_CREDENTIALS),
         ),
-        CREDENTIALS,
+        BAD_CREDENTIALS,
     ),
-    "RequestEntityTooLarge": Sentence(ModelRefused, _TOO_LONG),
-    "ResourceNotFound": NOT_FOUND,
-    **dict.fromkeys(("Validation", NOT_SENT), INVALID),
-    UNREACHABLE: Sentence(
+    "RequestEntityTooLarge": ErrorMessage(ModelRefused, _TOO_LONG),
+    "ResourceNotFound": MODEL_NOT_FOUND,
+    **dict.fromkeys(("Validation", INVALID_PARAMETERS), INVALID_REQUEST),
+    UNREACHABLE: ErrorMessage(
         ModelUnavailable,
-        "Bedrock cannot be reached to call {model}; trying again may help. If it goes on, check "
-        "the network, the proxy and the region.",
+        "Bedrock cannot be reached to call {model}; try again. If the error persists, check the "
+        "network, the proxy and the region.",
     ),
-    NO_REGION: Sentence(
+    NO_REGION: ErrorMessage(
         ModelRefused,
-        "No AWS region is named to call {model} in; give region, or set AWS_DEFAULT_REGION.",
+        "No AWS region is configured to call {model} in; pass region, or set AWS_DEFAULT_REGION.",
     ),
-    NO_BEARER: Sentence(
+    BEARER_WITHOUT_TLS: ErrorMessage(
         ModelRefused,
         "AWS_BEARER_TOKEN_BEDROCK is sent over https only; call {model} at an https endpoint, or "
         "unset the variable to use other credentials.",
     ),
-    WRONG_ADDRESS: Sentence(
+    INVALID_ENDPOINT: ErrorMessage(
         ModelRefused,
-        "The endpoint to call {model} at is no address; write it as https://host, say.",
+        "The endpoint to call {model} at is not a URL; write one such as https://host.",
     ),
 }
 
-# The first that has its code and one of its pieces counts.
-KNOWN: tuple[Known, ...] = (
-    Known(
+# The first entry applies whose code matches and whose phrases include one in the service's text.
+KNOWN_REFUSALS: tuple[KnownRefusal, ...] = (
+    KnownRefusal(
         "Validation",
         ("on-demand throughput",),
-        "{model} is only served through an inference profile: call it by the profile's id, such "
-        "as us.{model}, eu.{model} or global.{model}, or by its ARN" + _REFUSED,
+        "{model} is only available through an inference profile; use the profile's id, such as "
+        "us.{model}, eu.{model} or global.{model}, or its ARN" + _DO_NOT_RETRY,
     ),
-    Known(
+    KnownRefusal(
         "Validation",
         (
             *("input is too long", "prompt is too long", "exceed context limit"),
@@ -145,72 +143,76 @@ KNOWN: tuple[Known, ...] = (
         ),
         _TOO_LONG,
     ),
-    Known(
+    KnownRefusal(
         "Validation",
         (
             *("is deprecated for this model", "`temperature` and `top_p` cannot both"),
             *("the temperature field", "the topp field", "the top_p field"),
         ),
-        "{model} does not take temperature and top_p, or not both; leave them out" + _REFUSED,
+        "{model} does not accept temperature or top_p, or not both of them; leave them out"
+        + _DO_NOT_RETRY,
     ),
-    Known(
+    KnownRefusal(
         "Validation",
         ("maximum tokens you requested", "max_tokens: ", "maxtokens"),
-        "{model} does not write as many tokens as max_tokens says; lower it" + _REFUSED,
+        "{model} cannot write as many tokens as max_tokens says; lower it" + _DO_NOT_RETRY,
     ),
     *(
-        Known(
+        KnownRefusal(
             code,
             ("prompt caching", "cachepoint"),
-            "{model} knows no prompt caching; make it with cache=False" + _REFUSED,
+            "{model} does not support prompt caching; pass cache=False" + _DO_NOT_RETRY,
         )
         for code in ("AccessDenied", "Validation")
     ),
-    Known(
+    KnownRefusal(
         "Validation",
         ("stop_sequences: ", "stopsequences"),
-        "{model} takes fewer stop sequences, or none of white space alone; give others" + _REFUSED,
+        "{model} accepts fewer stop sequences, or none that are only whitespace; change "
+        "stop_sequences" + _DO_NOT_RETRY,
     ),
-    Known(
+    KnownRefusal(
         "Validation",
         ("support tool use", "toolconfig", "toolchoice"),
-        "{model} does not take these tools, or none, or no tool_choice; leave them out" + _REFUSED,
+        "{model} does not accept these tools, any tools, or tool_choice; leave them out"
+        + _DO_NOT_RETRY,
     ),
-    Known(
+    KnownRefusal(
         "Validation",
         ("support system messages", "support system prompts"),
-        "{model} takes no system prompt; leave it out" + _REFUSED,
+        "{model} does not accept a system prompt; leave it out" + _DO_NOT_RETRY,
     ),
-    Known(
+    KnownRefusal(
         "Validation",
         ("guardrail identifier", "guardrailidentifier", "guardrail version"),
-        "The guardrail is not there in this account and region; check its id and version"
-        + _REFUSED,
+        "The guardrail does not exist in this account and region; check its id and version"
+        + _DO_NOT_RETRY,
     ),
-    Known(
+    KnownRefusal(
         "Validation",
         ("model identifier is invalid",),
-        "There is no model with the id {model} in this region; check both" + _REFUSED,
+        "There is no model with the id {model} in this region; check both" + _DO_NOT_RETRY,
     ),
-    Known(
+    KnownRefusal(
         "ResourceNotFound",
         ("use case details",),
-        "The account has yet to tell Anthropic what it uses {model} for: fill in the form in the "
-        "Bedrock console, and try again after a quarter of an hour.",
+        "Anthropic requires this account to describe its use case before it may use {model}: fill "
+        "in the form in the Bedrock console, and try again 15 minutes later.",
     ),
-    Known(
+    KnownRefusal(
         "AccessDenied",
         ("api key", "bearer token"),
-        "AWS does not accept the token in AWS_BEARER_TOKEN_BEDROCK to call {model}; make a new "
+        "AWS did not accept the token in AWS_BEARER_TOKEN_BEDROCK to call {model}; create a new "
         "one, or unset the variable to use other credentials. Trying again does not help.",
     ),
 )
 
-BY_STATUS: tuple[tuple[Callable[[int], bool], Sentence], ...] = (
-    (lambda status: status in {408, 504}, SLOW),
+# The first entry whose condition holds applies.
+MESSAGES_BY_STATUS: tuple[tuple[Callable[[int], bool], ErrorMessage], ...] = (
+    (lambda status: status in {408, 504}, TIMED_OUT),
     (lambda status: status == 429, THROTTLED),
-    (lambda status: status == 424 or status >= 500, DOWN),
-    (lambda status: status in {401, 403}, ACCESS),
-    (lambda status: status == 404, NOT_FOUND),
-    (lambda status: status >= 300, INVALID),
+    (lambda status: status == 424 or status >= 500, UNAVAILABLE),
+    (lambda status: status in {401, 403}, ACCESS_DENIED),
+    (lambda status: status == 404, MODEL_NOT_FOUND),
+    (lambda status: status >= 300, INVALID_REQUEST),
 )

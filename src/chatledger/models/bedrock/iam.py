@@ -1,4 +1,4 @@
-"""Who may call Bedrock's models."""
+"""IAM policies for calling Bedrock models."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from chatledger.errors import InvalidArgument
 
-# Of the inference profiles that Bedrock defines itself: where it may send a request.
+# The prefixes of the inference profiles that Bedrock defines: each is the geography in which a
+# profile may route a request.
 _GEOGRAPHIES: Final = "apac|au|ca|eu|global|jp|sa|us|us-gov"
 _PROFILE: Final = re.compile(rf"(?:{_GEOGRAPHIES})\.(?P<model>.+)")
 _PROFILE_ARN: Final = re.compile(
@@ -15,17 +16,23 @@ _PROFILE_ARN: Final = re.compile(
 
 
 def policy(model_arns: Sequence[str]) -> dict[str, Any]:
-    """The least that IAM must allow to call these models and inference profiles, streamed or not.
+    """Return the least-privilege IAM policy for calling models, with and without streaming.
 
-    ``arns`` says which these are. A guardrail needs ``bedrock:ApplyGuardrail`` for itself besides.
+    A guardrail also needs ``bedrock:ApplyGuardrail`` on itself.
+
+    Args:
+        model_arns: The ARNs of the models and inference profiles, as ``arns`` returns them.
+
+    Raises:
+        InvalidArgument: ``model_arns`` is empty or a string.
     """
     if isinstance(model_arns, str) or not model_arns:
-        raise InvalidArgument("model_arns must list the ARN of one model or more.")
+        raise InvalidArgument("model_arns must be a list of at least one model's ARN.")
     return {
         "Version": "2012-10-17",
         "Statement": [
             {
-                "Sid": "ChatledgerAsks",
+                "Sid": "ChatledgerInvokes",
                 "Effect": "Allow",
                 "Action": ["bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"],
                 "Resource": list(dict.fromkeys(model_arns)),
@@ -35,19 +42,25 @@ def policy(model_arns: Sequence[str]) -> dict[str, Any]:
 
 
 def arns(model_id: str, *, region: str = "*", account: str = "*") -> list[str]:
-    """What ``policy`` must name for ``BedrockModel(model_id)``.
+    """Return the ARNs that ``policy`` must allow for ``BedrockModel(model_id)``.
 
-    A profile that Bedrock defines, such as ``eu.amazon.nova-lite-v1:0``, is called with the rights
-    to its model in every region that it may choose. Of a profile of your own, or a provisioned or
-    imported model, which are ARNs, there is that ARN alone: add those of the models behind it.
+    For an inference profile that Bedrock defines, such as ``eu.amazon.nova-lite-v1:0``, they
+    include its model in every region, because the profile may route a request to any of them. An
+    application inference profile, or a provisioned or imported model, is named by its ARN, and only
+    that ARN is returned: add the ARNs of the underlying models.
+
+    Args:
+        model_id: The id or ARN of a model or inference profile.
+        region: The AWS region in the ARNs, or ``*`` for any.
+        account: The AWS account id in the ARNs, or ``*`` for any.
     """
-    if found := _PROFILE_ARN.fullmatch(model_id):
-        return [model_id, _model_arn(found["model"])]
+    if match := _PROFILE_ARN.fullmatch(model_id):
+        return [model_id, _model_arn(match["model"])]
     if model_id.startswith("arn:"):
         return [model_id]
-    if found := _PROFILE.fullmatch(model_id):
+    if match := _PROFILE.fullmatch(model_id):
         profile = f"arn:aws:bedrock:{region}:{account}:inference-profile/{model_id}"
-        return [profile, _model_arn(found["model"])]
+        return [profile, _model_arn(match["model"])]
     return [_model_arn(model_id, region)]
 
 

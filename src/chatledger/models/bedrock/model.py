@@ -1,19 +1,20 @@
-"""A model of Amazon Bedrock's, async and sync."""
+"""A model on Amazon Bedrock, for async and sync callers."""
 
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
-from random import uniform
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from chatledger.errors import InvalidArgument, ModelError, UnknownModel
+from chatledger.extras import missing_package_error
 from chatledger.json_values import Json
 from chatledger.messages import Message
-from chatledger.models.bedrock import tools as tools_
-from chatledger.models.bedrock.replies import Reply
-from chatledger.models.bedrock.requests import request
-from chatledger.models.bedrock.retries import PATIENCE, Tries
-from chatledger.models.bedrock.settings import Guardrail, Settings
+from chatledger.models.bedrock.replies import BedrockReplyReader
+from chatledger.models.bedrock.requests import request_body
+from chatledger.models.bedrock.retries import PATIENCE, Retries
+from chatledger.models.bedrock.settings import Guardrail, RequestSettings
+from chatledger.models.bedrock.tools import bedrock_tool_choice, bedrock_tools
 from chatledger.models.protocol import Finished, Piece
 
 if TYPE_CHECKING:
@@ -25,21 +26,40 @@ CONNECT_TIMEOUT = 5.0
 
 
 class BedrockModel:
-    """One of the models that Bedrock serves, by its id, an inference profile or an ARN.
+    """A model on Amazon Bedrock, called through the Converse API.
 
-    Region, address and credentials are found as boto3 finds them (AWS_REGION, AWS_PROFILE,
-    AWS_BEARER_TOKEN_BEDROCK, AWS_ENDPOINT_URL_BEDROCK_RUNTIME and so on), with the first call.
-    Settings that are not given are the model's own.
+    The first call finds the region, endpoint, credentials, proxy and CA bundle as boto3 does
+    (AWS_REGION, AWS_PROFILE, AWS_BEARER_TOKEN_BEDROCK, AWS_ENDPOINT_URL_BEDROCK_RUNTIME and so on).
+    For settings that are left out, the model's own defaults apply.
 
-    ``additional_fields`` are those that this model takes beyond Converse's. ``tools`` are dicts of
-    ``name``, ``description`` and ``input_schema`` (JSON Schema), or Bedrock's own; ``tool_choice``
-    is ``auto``, ``any``, a tool's name, or Bedrock's own. ``cache`` is for models with prompt
-    caching, and pays where a window grows; one that slides begins anew each time.
+    Args:
+        model_id: The id or ARN of a model or inference profile.
+        region: The AWS region, instead of the one that boto3 finds.
+        endpoint: The URL of the service, instead of the one that boto3 finds.
+        session: The boto3 or botocore session to use, instead of a new one.
+        max_tokens: The most tokens that a reply may have.
+        temperature: The sampling temperature.
+        top_p: The probability mass to sample from.
+        stop_sequences: The strings that end the reply.
+        additional_fields: ``additionalModelRequestFields``, the parameters that this model accepts
+            in addition to those of the Converse API.
+        guardrail: The guardrail that checks messages and replies.
+        cache: Whether to use prompt caching, for models that support it. It pays off if the window
+            grows; a window that slides changes the beginning of the prompt each time.
+        tools: The tools that the model may call: dicts of ``name``, ``description`` and
+            ``input_schema`` (JSON Schema), or tools in Bedrock's format.
+        tool_choice: ``auto``, ``any``, the name of the tool to call, or an object in Bedrock's
+            format.
+        streaming: Whether the reply is streamed; if not, it is one piece, from Converse.
+        timeout: The longest time, in seconds, for which the model may send nothing.
+        connect_timeout: The longest time, in seconds, that connecting may take.
+        patience: The seconds during which a call that failed temporarily is retried, if no part of
+            the reply was delivered.
 
-    Without ``streaming`` the reply comes as one piece, from Converse. ``timeout`` is how many
-    seconds the model may be silent. A call that fails for a while is tried again for ``patience``
-    seconds, as long as nothing of the reply has come. Raises ``UnknownModel`` where boto3 is
-    missing, or aiohttp with the first async call.
+    Raises:
+        InvalidArgument: The id is empty, or a tool or the tool choice is not valid.
+        UnknownModel: boto3 is not installed. The first async call also raises it if aiohttp is
+            not installed.
     """
 
     def __init__(
@@ -65,8 +85,8 @@ class BedrockModel:
     ) -> None:
         if not model_id:
             raise InvalidArgument("A Bedrock model needs an id, such as amazon.nova-lite-v1:0.")
-        definitions = tools_.definitions(tools)
-        self._settings = Settings(
+        converse_tools = bedrock_tools(tools)
+        self._settings = RequestSettings(
             max_tokens=max_tokens,
             temperature=temperature,
             top_p=top_p,
@@ -74,8 +94,8 @@ class BedrockModel:
             additional_fields=additional_fields,
             guardrail=guardrail,
             cache=cache,
-            tools=definitions,
-            tool_choice=tools_.choice(tool_choice, definitions),
+            tools=converse_tools,
+            tool_choice=bedrock_tool_choice(tool_choice, converse_tools),
             streaming=streaming,
         )
         self._model_id = model_id
@@ -84,17 +104,17 @@ class BedrockModel:
         self._patience = patience
         try:
             from chatledger.models.bedrock.boto3_transport import Boto3Transport
-            from chatledger.models.bedrock.connection import Access
+            from chatledger.models.bedrock.connection import Connector
         except ModuleNotFoundError as missing:
             raise _not_installed(missing) from missing
-        self._access = Access(
+        self._connector = Connector(
             session,
             region=region,
             endpoint=endpoint,
             timeout=timeout,
             connect_timeout=connect_timeout,
         )
-        self._boto3 = Boto3Transport(self._access, model_id, streaming=streaming)
+        self._boto3 = Boto3Transport(self._connector, model_id, streaming=streaming)
         self._aiohttp: AiohttpTransport | None = None
 
     @property
@@ -104,69 +124,74 @@ class BedrockModel:
     async def stream(
         self, messages: Sequence[Message], *, system_prompt: str | None = None
     ) -> AsyncGenerator[Piece | Finished, None]:
-        # With the first use: programs without an event loop need not wait for its import.
+        # Imported here: programs without an event loop do not need asyncio.
         from asyncio import sleep
 
-        body = request(messages, system_prompt, self._settings)
+        body = request_body(messages, system_prompt, self._settings)
         transport = self._async_transport()
-        tries = self._tries()
+        retries = self._retries()
         while True:
-            reply, seen = Reply(), False
+            reader, has_delivered = BedrockReplyReader(), False
             try:
                 async with aclosing(transport.events(body)) as events:
                     async for event in events:
-                        if piece := reply.read(event):
-                            seen = True
+                        if piece := reader.read(event):
+                            has_delivered = True
                             yield piece
-                finished = reply.finished()
-            except ModelError as failed:
-                if not reply.whole:
-                    await sleep(_pause(failed, tries, seen=seen))
+                finished = reader.finished()
+            except ModelError as error:
+                if not reader.is_complete:
+                    if has_delivered:
+                        raise  # a retry would deliver the beginning again
+                    await sleep(retries.next_wait(error))
                     continue
-                finished = reply.finished()
+                finished = reader.finished()
             yield finished
             return
 
     def stream_sync(
         self, messages: Sequence[Message], *, system_prompt: str | None = None
     ) -> Generator[Piece | Finished, None, None]:
-        body = request(messages, system_prompt, self._settings)
-        tries = self._tries()
+        body = request_body(messages, system_prompt, self._settings)
+        retries = self._retries()
         while True:
-            reply, seen = Reply(), False
+            reader, has_delivered = BedrockReplyReader(), False
             try:
                 with closing(self._boto3.events(body)) as events:
                     for event in events:
-                        if piece := reply.read(event):
-                            seen = True
+                        if piece := reader.read(event):
+                            has_delivered = True
                             yield piece
-                finished = reply.finished()
-            except ModelError as failed:
-                if not reply.whole:
-                    time.sleep(_pause(failed, tries, seen=seen))
+                finished = reader.finished()
+            except ModelError as error:
+                if not reader.is_complete:
+                    if has_delivered:
+                        raise  # a retry would deliver the beginning again
+                    time.sleep(retries.next_wait(error))
                     continue
-                finished = reply.finished()
+                finished = reader.finished()
             yield finished
             return
 
     async def close(self) -> None:
-        """Let go of the connections; closing again does nothing, a later call connects anew."""
-        self._access.close()
+        """Close the connections; closing again does nothing, and a later call connects again."""
+        self._connector.close()
         if self._aiohttp is not None:
             await self._aiohttp.close()
 
-    def _tries(self) -> Tries:
-        return Tries(self._patience, monotonic=time.monotonic, uniform=uniform)
+    def _retries(self) -> Retries:
+        random = Random()  # noqa: S311  only jitter
+        return Retries(self._patience, monotonic=time.monotonic, random=random)
 
     def _async_transport(self) -> "AiohttpTransport":
         if self._aiohttp is None:
             try:
-                # Only now: whoever streams without an event loop needs no aiohttp.
+                # Imported here: sync callers do not need aiohttp.
                 from chatledger.models.bedrock.aiohttp_transport import AiohttpTransport
             except ModuleNotFoundError as missing:
                 raise _not_installed(missing) from missing
             self._aiohttp = AiohttpTransport(
-                self._access,
+                self._connector,
                 self._model_id,
                 streaming=self._settings.streaming,
                 timeout=self._timeout,
@@ -175,15 +200,5 @@ class BedrockModel:
         return self._aiohttp
 
 
-def _pause(failed: ModelError, tries: Tries, *, seen: bool) -> float:
-    """Seconds until the next try; there is none where what was seen would come anew."""
-    if seen:
-        raise failed
-    return tries.pause(failed)
-
-
 def _not_installed(missing: ModuleNotFoundError) -> UnknownModel:
-    package = str(missing.name).partition(".")[0]
-    return UnknownModel(
-        f"A model of Bedrock's needs {package}; install it with pip install 'chatledger[bedrock]'."
-    )
+    return UnknownModel(missing_package_error("A Bedrock model", missing, "bedrock"))

@@ -1,4 +1,4 @@
-"""From the events of a reply to its text and its end. Pure.
+"""Reading the text and the end of a reply from its events, without I/O.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStreamOutput.html
 """
@@ -10,137 +10,144 @@ from typing import Any, TypeAlias
 
 from chatledger.errors import InvalidArgument, ModelUnavailable
 from chatledger.json_values import Json, checked_object
-from chatledger.messages import MESSAGE_BYTES
+from chatledger.messages import MAX_MESSAGE_BYTES
 from chatledger.models.protocol import Finished, Usage
 
-_GARBLED = "The model's reply came garbled; trying again may help."
-
 Event: TypeAlias = Mapping[str, Any]
-"""An event's name and what it holds, such as ``{"messageStop": {"stopReason": "end_turn"}}``."""
+"""An event's name and content, such as ``{"messageStop": {"stopReason": "end_turn"}}``."""
 
-_MALFORMED = "The model sent a malformed tool call; trying again helps most times."
-# Of these the service itself says that the model's output is of no use.
-_USELESS = {"malformed_tool_use", "malformed_model_output"}
-_CUT = {"max_tokens", "model_context_window_exceeded"}
+_MALFORMED_REPLY = "The model's reply was malformed; try again."
+_MALFORMED_CALL = "The model sent a malformed tool call; try again, which usually helps."
+# The stop reasons with which the service itself declares the model's output unusable.
+_MALFORMED_REASONS = {"malformed_tool_use", "malformed_model_output"}
+_TOKEN_LIMIT_REASONS = {"max_tokens", "model_context_window_exceeded"}
 
 
 @dataclass(slots=True)
-class _Call:
+class _ToolUse:
     id: str
     name: str
-    written: list[str] = field(default_factory=list)
+    input_fragments: list[str] = field(default_factory=list)
 
 
-class Reply:
-    """A reply as it comes in, event by event."""
+class BedrockReplyReader:
+    """Reads one reply, event by event."""
 
     def __init__(self) -> None:
-        self._calls: dict[int, _Call] = {}
-        self._finished: list[dict[str, Json]] = []
+        self._tool_uses: dict[int, _ToolUse] = {}
+        self._tool_calls: list[dict[str, Json]] = []
         self._stop_reason: str | None = None
         self._usage: Usage | None = None
         self._latency_ms: int | None = None
 
     @property
-    def whole(self) -> bool:
-        """Whether all that the user sees has come; usage comes behind it."""
+    def is_complete(self) -> bool:
+        """True if everything that the user sees has arrived; the usage arrives later."""
         return self._stop_reason is not None
 
     def read(self, event: Event) -> str:
-        """The text that the event adds, mostly none. Raises ``ModelUnavailable``."""
+        """Read the next event and return the text that it adds, which is often empty.
+
+        Raises:
+            ModelUnavailable: The event is malformed, or it completes a malformed tool call.
+        """
         try:
             return self._read(event)
-        except (AttributeError, KeyError, TypeError) as failed:
-            raise ModelUnavailable(_GARBLED) from failed
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ModelUnavailable(_MALFORMED_REPLY) from error
 
     def finished(self) -> Finished:
-        """How it ended. Raises ``ModelUnavailable`` where it did not, but broke off."""
+        """Return the end of the reply; raise ``ModelUnavailable`` if it was cut off."""
         if self._stop_reason is None:
-            raise ModelUnavailable(
-                "The model's reply broke off before its end; trying again may help."
-            )
-        return Finished(self._stop_reason, self._usage, self._finished, self._latency_ms)
+            raise ModelUnavailable("The model's reply was cut off before its end; try again.")
+        return Finished(self._stop_reason, self._usage, self._tool_calls, self._latency_ms)
 
     def _read(self, event: Event) -> str:
         match event:
             case {"contentBlockDelta": {"delta": {"text": str(text)}}}:
-                return _storable(text)
+                return _without_lone_surrogates(text)
             case {
                 "contentBlockDelta": {
                     "contentBlockIndex": int(block),
-                    "delta": {"toolUse": {"input": written}},
+                    "delta": {"toolUse": {"input": fragment}},
                 }
             }:
-                self._calls[block].written.append(written)
+                self._tool_uses[block].input_fragments.append(fragment)
             case {
                 "contentBlockStart": {"contentBlockIndex": int(block), "start": {"toolUse": use}}
             }:
-                self._calls[block] = _Call(use["toolUseId"], use["name"])
+                self._tool_uses[block] = _ToolUse(use["toolUseId"], use["name"])
             case {"messageStop": stop}:
-                self._stop(stop["stopReason"])
-            case {"metadata": about}:
-                self._measured(about)
-        return ""  # of reasoning, and of kinds that are to come
+                self._read_stop_reason(stop["stopReason"])
+            case {"metadata": metadata}:
+                self._read_metadata(metadata)
+        return ""  # also for reasoning, and for kinds of events that do not exist yet
 
-    def _stop(self, reason: str) -> None:
-        if reason in _USELESS:
-            raise ModelUnavailable(_MALFORMED)
-        calls = [(call, _arguments(call)) for call in self._calls.values()]
-        if calls and reason in _CUT and (calls[-1][1] is None or not calls[-1][0].written):
-            calls.pop()  # the limit came in the middle of it
-        for call, arguments in calls:
+    def _read_stop_reason(self, reason: str) -> None:
+        if reason in _MALFORMED_REASONS:
+            raise ModelUnavailable(_MALFORMED_CALL)
+        calls = [(use, _arguments(use)) for use in self._tool_uses.values()]
+        if calls and reason in _TOKEN_LIMIT_REASONS:
+            last_use, last_arguments = calls[-1]
+            if last_arguments is None or not last_use.input_fragments:
+                calls.pop()  # the limit was reached in the middle of this call
+        for use, arguments in calls:
             if arguments is None:
-                raise ModelUnavailable(_MALFORMED)
-            self._finished.append(
-                {"id": call.id, "name": call.name, "args": arguments, "type": "tool_call"}
+                raise ModelUnavailable(_MALFORMED_CALL)
+            self._tool_calls.append(
+                {"id": use.id, "name": use.name, "args": arguments, "type": "tool_call"}
             )
         self._stop_reason = reason
 
-    def _measured(self, about: Mapping[str, Any]) -> None:
-        if usage := about.get("usage"):
-            read = usage.get("cacheReadInputTokens") or 0
-            written = usage.get("cacheWriteInputTokens") or 0
-            # inputTokens are those that were neither read from a cache nor written to one:
+    def _read_metadata(self, metadata: Mapping[str, Any]) -> None:
+        if usage := metadata.get("usage"):
+            cache_read = usage.get("cacheReadInputTokens") or 0
+            cache_written = usage.get("cacheWriteInputTokens") or 0
+            # inputTokens counts only tokens that were neither read from a cache nor written to one:
             # https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html
             self._usage = Usage(
-                usage["inputTokens"] + read + written, usage["outputTokens"], read, written
+                usage["inputTokens"] + cache_read + cache_written,
+                usage["outputTokens"],
+                cache_read,
+                cache_written,
             )
-        self._latency_ms = about.get("metrics", {}).get("latencyMs")
+        self._latency_ms = metadata.get("metrics", {}).get("latencyMs")
 
 
-def events_of(answer: Mapping[str, Any]) -> Iterator[Event]:
-    """The events that a reply would have come in which came as a whole, from Converse.
+def events_from_converse(response: Mapping[str, Any]) -> Iterator[Event]:
+    """Yield the events that ConverseStream would have sent for a response of Converse.
 
-    Raises ``ModelUnavailable``.
+    Raises:
+        ModelUnavailable: The response is malformed.
     """
     try:
-        for place, block in enumerate(answer["output"]["message"]["content"]):
+        for index, block in enumerate(response["output"]["message"]["content"]):
             match block:
                 case {"text": str()}:
-                    yield {"contentBlockDelta": {"contentBlockIndex": place, "delta": block}}
-                case {"toolUse": {"input": given, **use}}:
-                    written = {"toolUse": {"input": json.dumps(given)}}
+                    yield {"contentBlockDelta": {"contentBlockIndex": index, "delta": block}}
+                case {"toolUse": {"input": arguments, **use}}:
+                    fragment = {"toolUse": {"input": json.dumps(arguments)}}
                     yield {
-                        "contentBlockStart": {"contentBlockIndex": place, "start": {"toolUse": use}}
+                        "contentBlockStart": {"contentBlockIndex": index, "start": {"toolUse": use}}
                     }
-                    yield {"contentBlockDelta": {"contentBlockIndex": place, "delta": written}}
-        yield {"messageStop": {"stopReason": answer["stopReason"]}}
-    except (KeyError, TypeError) as failed:
-        raise ModelUnavailable(_GARBLED) from failed
-    yield {"metadata": answer}
+                    yield {"contentBlockDelta": {"contentBlockIndex": index, "delta": fragment}}
+        yield {"messageStop": {"stopReason": response["stopReason"]}}
+    except (KeyError, TypeError) as error:
+        raise ModelUnavailable(_MALFORMED_REPLY) from error
+    yield {"metadata": response}
 
 
-def _arguments(call: _Call) -> dict[str, Json] | None:
-    """The call's arguments; None where they are no JSON, or none that can be stored."""
+def _arguments(use: _ToolUse) -> dict[str, Json] | None:
+    """Return the call's arguments, or None if they are not JSON that can be stored."""
     try:
-        value = json.loads("".join(call.written) or "{}")
-        return checked_object(value, "args", limit=MESSAGE_BYTES, error=InvalidArgument)
+        value = json.loads("".join(use.input_fragments) or "{}")
+        return checked_object(value, "args", limit=MAX_MESSAGE_BYTES, error=InvalidArgument)
     except (ValueError, RecursionError):
         return None
 
 
-def _storable(text: str) -> str:
-    """The text, with � for what no encoding can store: half of a character."""
+def _without_lone_surrogates(text: str) -> str:
+    """Return the text with � in place of lone surrogates, which UTF-8 cannot encode."""
     if text.isascii():
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

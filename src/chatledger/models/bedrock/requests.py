@@ -1,4 +1,4 @@
-"""From messages to the body of a Converse or ConverseStream request. Pure.
+"""Converting messages to the body of a Converse or ConverseStream request, without I/O.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
 """
@@ -8,29 +8,37 @@ from base64 import b64encode
 from collections.abc import Sequence
 
 from chatledger.messages import Message
-from chatledger.models.bedrock import tools
-from chatledger.models.bedrock.content import EMPTY, blocks, text_blocks
-from chatledger.models.bedrock.settings import Block, Settings
+from chatledger.models.bedrock.content import EMPTY_TEXT, content_blocks, text_blocks
+from chatledger.models.bedrock.settings import ConverseObject, RequestSettings
+from chatledger.models.bedrock.tools import (
+    ToolUseIds,
+    tool_result_block,
+    tool_result_text,
+    tool_use_block,
+    tool_use_text,
+)
 
 
-def request(messages: Sequence[Message], system_prompt: str | None, settings: Settings) -> Block:
-    """The body, without the model's id; it has images as ``bytes``, as boto3 takes them.
+def request_body(
+    messages: Sequence[Message], system_prompt: str | None, settings: RequestSettings
+) -> ConverseObject:
+    """Return the request's body without the model's id; images are ``bytes``, as in boto3.
 
-    Without tools Bedrock refuses calls of them, and so these are told in words: what began with
-    tools can go on without.
+    Bedrock refuses tool calls in a request that defines no tools. In such a request they are
+    described in words, so that a conversation that began with tools can continue without them.
     """
-    turns = _turns(messages, with_tools=bool(settings.tools))
+    converse_messages = _converse_messages(messages, with_tools=bool(settings.tools))
     system = _system(messages, system_prompt)
-    definitions = list(settings.tools)
+    tools = list(settings.tools)
     if settings.cache:
-        _mark(definitions, system, turns)
-    body: Block = {"messages": turns}
+        _add_cache_points(tools, system, converse_messages)
+    body: ConverseObject = {"messages": converse_messages}
     if system:
         body["system"] = system
-    if inference := _inference(settings):
-        body["inferenceConfig"] = inference
-    if definitions:
-        body["toolConfig"] = {"tools": definitions}
+    if inference_config := _inference_config(settings):
+        body["inferenceConfig"] = inference_config
+    if tools:
+        body["toolConfig"] = {"tools": tools}
         if settings.tool_choice:
             body["toolConfig"]["toolChoice"] = settings.tool_choice
     if settings.additional_fields:
@@ -43,8 +51,8 @@ def request(messages: Sequence[Message], system_prompt: str | None, settings: Se
     return body
 
 
-def encoded(body: Block) -> bytes:
-    """The body as JSON."""
+def encode_body(body: ConverseObject) -> bytes:
+    """Return the body as JSON, with ``bytes`` in base64."""
     return json.dumps(
         body,
         default=lambda data: b64encode(data).decode(),
@@ -53,80 +61,94 @@ def encoded(body: Block) -> bytes:
     ).encode()
 
 
-def _inference(settings: Settings) -> Block:
-    asked: Block = {}
+def _inference_config(settings: RequestSettings) -> ConverseObject:
+    config: ConverseObject = {}
     if settings.max_tokens is not None:
-        asked["maxTokens"] = settings.max_tokens
+        config["maxTokens"] = settings.max_tokens
     if settings.temperature is not None:
-        asked["temperature"] = settings.temperature
+        config["temperature"] = settings.temperature
     if settings.top_p is not None:
-        asked["topP"] = settings.top_p
+        config["topP"] = settings.top_p
     if settings.stop_sequences:
-        asked["stopSequences"] = list(settings.stop_sequences)
-    return asked
+        config["stopSequences"] = list(settings.stop_sequences)
+    return config
 
 
-def _system(messages: Sequence[Message], system_prompt: str | None) -> list[Block]:
-    found = text_blocks(system_prompt or "")
+def _system(messages: Sequence[Message], system_prompt: str | None) -> list[ConverseObject]:
+    blocks = text_blocks(system_prompt or "")
     for message in messages:
         if message.role == "system":
-            found += text_blocks(message.content)
-    return found
+            blocks += text_blocks(message.content)
+    return blocks
 
 
-def _turns(messages: Sequence[Message], *, with_tools: bool) -> list[Block]:
-    """The user's and the assistant's turns, in turns; tools' results are of the user's."""
-    turns: list[Block] = []
-    ids = tools.Ids()
-    called: dict[str | None, str] = {}
-    content: list[Block] = []
+def _converse_messages(messages: Sequence[Message], *, with_tools: bool) -> list[ConverseObject]:
+    """Return messages of alternating roles; tool results become part of a user's message."""
+    converse_messages: list[ConverseObject] = []
+    ids = ToolUseIds()
+    called_names: dict[str | None, str] = {}
+    content: list[ConverseObject] = []
     for message in messages:
         if message.role == "system":
             continue
         role = "assistant" if message.role == "assistant" else "user"
-        if not turns or turns[-1]["role"] != role:
+        if not converse_messages or converse_messages[-1]["role"] != role:
             content = []
-            turns.append({"role": role, "content": content})
+            converse_messages.append({"role": role, "content": content})
         if message.role == "assistant":
-            called |= {str(call.get("id")): str(call.get("name")) for call in message.tool_calls}
-            content += _said(message, ids if with_tools else None)
+            called_names |= {
+                str(call.get("id")): str(call.get("name")) for call in message.tool_calls
+            }
+            content += _assistant_blocks(message, ids if with_tools else None)
         elif message.role == "user":
-            content += blocks(message.content) or [{"text": EMPTY}]
+            content += content_blocks(message.content) or [{"text": EMPTY_TEXT}]
         elif with_tools:
-            content.append(tools.result(message, ids.of_result(message.tool_call_id or "")))
+            id = ids.id_for_result(message.tool_call_id or "")
+            content.append(tool_result_block(message, id))
         else:
-            name = called.get(message.tool_call_id)
-            content.append({"text": tools.result_as_text(message, name)})
-    return turns
+            name = called_names.get(message.tool_call_id)
+            content.append({"text": tool_result_text(message, name)})
+    return converse_messages
 
 
-def _said(message: Message, ids: tools.Ids | None) -> list[Block]:
-    """What the assistant said and called; calls are in words where there are no ids for them."""
-    said = text_blocks(message.content)
+def _assistant_blocks(message: Message, ids: ToolUseIds | None) -> list[ConverseObject]:
+    """Return the text and tool calls of an assistant's message as blocks.
+
+    Without ``ids``, the calls are described in text.
+    """
+    blocks = text_blocks(message.content)
     for call in message.tool_calls:
         if ids is None:
-            said.append({"text": tools.use_as_text(call)})
+            blocks.append({"text": tool_use_text(call)})
         else:
-            said.append(tools.use(call, ids.of_call(str(call.get("id") or ""))))
-    return said or [{"text": EMPTY}]
+            blocks.append(tool_use_block(call, ids.assign(str(call.get("id") or ""))))
+    return blocks or [{"text": EMPTY_TEXT}]
 
 
 # Prompt caching ----------------------------------------------------------------------------------
 
 
-def _mark(definitions: list[Block], system: list[Block], turns: list[Block]) -> None:
-    """Put cache points behind what the next request will begin with as well; three of four allowed.
+def _add_cache_points(
+    tools: list[ConverseObject],
+    system: list[ConverseObject],
+    converse_messages: list[ConverseObject],
+) -> None:
+    """Add cache points after the parts that the next request begins with too.
 
-    One behind the system prompt, or the tools where there is none (they come before it, so that one
-    point serves both; Nova takes none behind tools); one behind the last user turn, where the next
-    request of this conversation will find all up to here; and one behind the user turn before it,
-    where the last request put it, since only Claude looks for earlier points by itself.
+    Bedrock allows four points; this adds up to three:
+
+    - After the system prompt, or after the tools if there is no system prompt. The tools come
+      first in the prompt, so one point covers both. Nova accepts no point after tools.
+    - After the last user message: the conversation's next request finds everything up to here in
+      the cache.
+    - After the user message before it, where the previous request added its point: only Claude
+      looks for earlier points by itself.
     """
-    if fixed := system or definitions:
-        fixed.append(_point())
-    for turn in [turn for turn in turns if turn["role"] == "user"][-2:]:
-        turn["content"].append(_point())
+    if prefix := system or tools:
+        prefix.append(_cache_point())
+    for message in [each for each in converse_messages if each["role"] == "user"][-2:]:
+        message["content"].append(_cache_point())
 
 
-def _point() -> Block:
+def _cache_point() -> ConverseObject:
     return {"cachePoint": {"type": "default"}}

@@ -1,39 +1,38 @@
-"""Whether and when to try again. Pure."""
+"""The retry policy for calls to Bedrock: whether to retry, and how long to wait."""
 
 from collections.abc import Callable
+from random import Random
 
+from chatledger.backoff import backoff
 from chatledger.errors import ModelError, ModelThrottled
 
 PATIENCE = 20.0
-"""Seconds in which a call is begun again, as long as nothing of its reply has been seen."""
-TRIES = 6
+"""The seconds during which a failed call is retried, if no part of its reply was delivered."""
+MAX_ATTEMPTS = 6
 FIRST_WAIT = 0.25
 LONGEST_WAIT = 8.0
 
 
-class Tries:
-    """Of one call: at most ``TRIES``, begun within ``patience`` seconds, with full jitter."""
+class Retries:
+    """The attempts at one call: at most ``MAX_ATTEMPTS``, all begun within ``patience`` seconds."""
 
-    def __init__(
-        self,
-        patience: float,
-        *,
-        monotonic: Callable[[], float],
-        uniform: Callable[[float, float], float],
-    ) -> None:
+    def __init__(self, patience: float, *, monotonic: Callable[[], float], random: Random) -> None:
         self._monotonic = monotonic
-        self._uniform = uniform
+        self._random = random
         self._deadline = monotonic() + patience
-        self._made = 0
+        self._failures = 0
 
-    def pause(self, failed: ModelError) -> float:
-        """Seconds until the next try; raises ``failed`` where there is to be none."""
-        self._made += 1
-        # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter
-        pause = self._uniform(0, min(FIRST_WAIT * 2 ** (self._made - 1), LONGEST_WAIT))
-        if isinstance(failed, ModelThrottled) and failed.retry_after is not None:
-            pause = max(pause, failed.retry_after)
-        late = self._monotonic() + pause > self._deadline
-        if late or self._made == TRIES or not failed.retryable:
-            raise failed
-        return pause
+    def next_wait(self, error: ModelError) -> float:
+        """Return the seconds to wait before the next attempt; raise ``error`` if there is none.
+
+        The wait is at least as long as the service asked for. If it would end after ``patience``,
+        there is no next attempt.
+        """
+        wait = backoff(self._random, self._failures, first=FIRST_WAIT, longest=LONGEST_WAIT)
+        self._failures += 1
+        if isinstance(error, ModelThrottled) and error.retry_after is not None:
+            wait = max(wait, error.retry_after)
+        is_too_late = self._monotonic() + wait > self._deadline
+        if is_too_late or self._failures == MAX_ATTEMPTS or not error.retryable:
+            raise error
+        return wait

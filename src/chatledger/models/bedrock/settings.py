@@ -1,4 +1,4 @@
-"""What every request of a model asks for beside its messages."""
+"""The settings of the requests to a model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from typing import Any, Literal, TypeAlias
 
 from chatledger.json_values import Json
 
-Block: TypeAlias = dict[str, Any]
-"""A part of a request in the form of Bedrock's JSON; ``bytes`` where that has base64."""
+ConverseObject: TypeAlias = dict[str, Any]
+"""An object of the Converse API's JSON, with ``bytes`` in place of base64 text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guardrail:
-    """A guardrail that looks at what goes in and comes out; ``id`` may be an ARN.
+    """A Bedrock guardrail that checks the model's input and output.
 
-    In the mode ``sync`` text waits until it has been looked at; in ``async`` it comes at once, and
-    may turn out to be against the rules when it has been shown.
+    ``id`` is the guardrail's id or ARN. In mode ``sync``, text is delivered after it was checked.
+    In mode ``async``, it is delivered at once, and may be shown before the guardrail objects.
     """
 
     id: str
@@ -24,8 +24,11 @@ class Guardrail:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """None and what is empty is not sent: the newer a model, the less of it does it take."""
+class RequestSettings:
+    """Everything in a request except its messages.
+
+    Values that are None or empty are not sent, because newer models accept fewer of these settings.
+    """
 
     max_tokens: int | None = None
     temperature: float | None = None
@@ -34,6 +37,6 @@ class Settings:
     additional_fields: Mapping[str, Json] | None = None
     guardrail: Guardrail | None = None
     cache: bool = False
-    tools: Sequence[Block] = ()
-    tool_choice: Block | None = None
+    tools: Sequence[ConverseObject] = ()
+    tool_choice: ConverseObject | None = None
     streaming: bool = True

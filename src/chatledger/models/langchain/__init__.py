@@ -1,4 +1,4 @@
-"""Any chat model of LangChain's as a model of ours."""
+"""LangChain chat models as models of turns."""
 
 from chatledger.models.langchain.factory import open_langchain_model
 from chatledger.models.langchain.model import LangChainModel

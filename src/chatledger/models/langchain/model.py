@@ -1,4 +1,4 @@
-"""A chat model of LangChain's that answers turns."""
+"""A LangChain chat model as the model of a turn."""
 
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, closing
@@ -9,18 +9,21 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable
 
 from chatledger.messages import Message
-from chatledger.models.langchain.failures import translated
+from chatledger.models.langchain.errors import translate_errors
 from chatledger.models.langchain.prompts import prompt
-from chatledger.models.langchain.replies import Reply
+from chatledger.models.langchain.replies import LangChainReplyReader
 from chatledger.models.protocol import Finished, Piece
 
 
 class LangChainModel:
-    """A LangChain chat model, or one with tools or other things bound to it.
+    """A LangChain chat model, with or without bound tools, or a chain that ends in a chat model.
 
-    Trying again after an error is the LangChain model's own affair (``max_retries``), and so is its
-    time limit. Where it does not stream, the reply is one piece. ``id`` is what the model calls
-    itself, unless given.
+    Retries (``max_retries``) and timeouts are left to the LangChain model. If it does not stream,
+    the reply is one piece.
+
+    Args:
+        model: The LangChain model or chain.
+        id: The name under which replies are recorded; by default the LangChain model's name.
     """
 
     def __init__(
@@ -32,49 +35,52 @@ class LangChainModel:
     async def stream(
         self, messages: Sequence[Message], *, system_prompt: str | None = None
     ) -> AsyncGenerator[Piece | Finished, None]:
-        reply, given = Reply(self.id), prompt(messages, system_prompt)
-        with translated(self.id):
-            streaming = cast(AsyncGenerator[Any, None], self._model.astream(given))
-        async with aclosing(streaming):
+        reader = LangChainReplyReader(self.id)
+        langchain_messages = prompt(messages, system_prompt)
+        with translate_errors(self.id):
+            stream = cast(AsyncGenerator[Any, None], self._model.astream(langchain_messages))
+        async with aclosing(stream):
             while True:
-                with translated(self.id):  # not around the yield: what is raised there is not its
-                    item = await anext(streaming, None)
-                    piece = "" if item is None else reply.add(item)
+                # Not around the yield: an error thrown in by the consumer is not the model's error.
+                with translate_errors(self.id):
+                    item = await anext(stream, None)
+                    piece = "" if item is None else reader.read(item)
                 if item is None:
                     break
                 if piece:
                     yield piece
-        yield reply.finished()
+        yield reader.finished()
 
     def stream_sync(
         self, messages: Sequence[Message], *, system_prompt: str | None = None
     ) -> Generator[Piece | Finished, None, None]:
-        reply, given = Reply(self.id), prompt(messages, system_prompt)
-        with translated(self.id):
-            streaming = cast(Generator[Any, None, None], self._model.stream(given))
-        with closing(streaming):
+        reader = LangChainReplyReader(self.id)
+        langchain_messages = prompt(messages, system_prompt)
+        with translate_errors(self.id):
+            stream = cast(Generator[Any, None, None], self._model.stream(langchain_messages))
+        with closing(stream):
             while True:
-                with translated(self.id):
-                    item = next(streaming, None)
-                    piece = "" if item is None else reply.add(item)
+                with translate_errors(self.id):
+                    item = next(stream, None)
+                    piece = "" if item is None else reader.read(item)
                 if item is None:
                     break
                 if piece:
                     yield piece
-        yield reply.finished()
+        yield reader.finished()
 
     async def close(self) -> None:
-        """Nothing: LangChain's models close their connections when they are garbage."""
+        """Do nothing: LangChain models close their connections when they are garbage-collected."""
 
 
 def _name(model: Any) -> str:
-    """What the model inside calls itself, or else its class's name."""
+    """Return the name of the innermost model, or of its class if it has no name."""
     for _ in range(10):
         for name in ("model_name", "model", "model_id"):
-            if isinstance(given := getattr(model, name, None), str) and given:
-                return given
-        inside = getattr(model, "bound", None) or getattr(model, "runnable", None)
-        if inside is None:
+            if isinstance(value := getattr(model, name, None), str) and value:
+                return value
+        inner = getattr(model, "bound", None) or getattr(model, "runnable", None)
+        if inner is None:
             break
-        model = inside
+        model = inner
     return type(model).__name__

@@ -1,4 +1,4 @@
-"""What a turn shows a model, as LangChain's messages."""
+"""The prompt of a turn as LangChain messages."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,31 +10,35 @@ from chatledger.messages import Message
 
 
 def prompt(messages: Sequence[Message], system_prompt: str | None) -> list[BaseMessage]:
-    """``messages``, after one system message of ``system_prompt`` and of those they begin with."""
-    given = [_sent(from_chatledger(message)) for message in messages]
-    leading = next((n for n, each in enumerate(given) if each.type != "system"), len(given))
-    told: list[str | list[Any]] = [system_prompt] if system_prompt else []
-    told += [each.content for each in given[:leading] if each.content]
-    if not told:
-        return given[leading:]
-    return [SystemMessage(_joined(told)), *given[leading:]]
+    """Return the LangChain messages for ``messages``, with at most one system message in front.
+
+    That message joins ``system_prompt`` and the system messages at the start of ``messages``,
+    because some providers accept only one.
+    """
+    converted = [_without_other_calls(from_chatledger(message)) for message in messages]
+    first = next((n for n, each in enumerate(converted) if each.type != "system"), len(converted))
+    instructions: list[str | list[Any]] = [system_prompt] if system_prompt else []
+    instructions += [each.content for each in converted[:first] if each.content]
+    if not instructions:
+        return converted[first:]
+    return [SystemMessage(_joined(instructions)), *converted[first:]]
 
 
-def _joined(told: Sequence[str | list[Any]]) -> str | list[Any]:
-    texts = [each for each in told if isinstance(each, str)]
-    if len(texts) == len(told):
+def _joined(contents: Sequence[str | list[Any]]) -> str | list[Any]:
+    texts = [each for each in contents if isinstance(each, str)]
+    if len(texts) == len(contents):
         return "\n\n".join(texts)
     blocks: list[Any] = []
-    for each in told:
+    for each in contents:
         blocks += [{"type": "text", "text": each}] if isinstance(each, str) else each
     return blocks
 
 
-def _sent(message: BaseMessage) -> BaseMessage:
-    """Without tool calls in a provider's own form.
+def _without_other_calls(message: BaseMessage) -> BaseMessage:
+    """Return the message, changed in place, with no tool calls but those in ``tool_calls``.
 
-    Those of ``tool_calls`` are the ones with a result behind them; a provider refuses the others,
-    and its package may send them from here.
+    Only the calls in ``tool_calls`` are followed by a result. A provider's package may also send
+    the invalid ones, and those in the provider's own format; the provider then refuses the request.
     """
     if isinstance(message, AIMessage):
         message.invalid_tool_calls = []

@@ -1,4 +1,4 @@
-"""A reply that comes in LangChain's messages: its text as it comes, and how it ended."""
+"""Reading a reply from LangChain messages: first its text, piece by piece, then its end."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -6,13 +6,13 @@ from typing import Any, Final
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 
 from chatledger.errors import ModelRefused, ModelUnavailable
+from chatledger.ids import new_id
 from chatledger.json_values import Json
-from chatledger.messages import new_id
 from chatledger.models.protocol import Finished, Usage
-from chatledger.tool_calls import parts
+from chatledger.tool_calls import parse_call
 
-_REASON_NAMES: Final = ("finish_reason", "stop_reason", "stopReason", "done_reason")
-_REASONS: Final = {
+_STOP_REASON_KEYS: Final = ("finish_reason", "stop_reason", "stopReason", "done_reason")
+_STOP_REASONS: Final = {
     "stop": "end_turn",
     "complete": "end_turn",
     "length": "max_tokens",
@@ -27,61 +27,74 @@ _REASONS: Final = {
 }
 
 
-class Reply:
-    """What has come of one reply so far."""
+class LangChainReplyReader:
+    """Reads one reply from the messages or chunks of a LangChain model."""
 
     def __init__(self, model_id: str) -> None:
         self._model_id = model_id
-        self._anything = False
+        self._has_started = False
         self._stop_reason: str | None = None
         self._usage: Usage | None = None
         self._calls: AIMessageChunk | None = None
 
-    def add(self, item: object) -> str:
-        """Take in the next message or chunk; its text, which may be empty."""
-        self._anything = True
-        if isinstance(item, str):  # of a chain that ends in a StrOutputParser
+    def read(self, item: object) -> str:
+        """Read the next message or chunk and return its text, which may be empty.
+
+        Raises:
+            ModelRefused: ``item`` is neither a string nor a message, as a chat model yields.
+        """
+        self._has_started = True
+        if isinstance(item, str):  # from a chain that ends in a StrOutputParser
             return item
         if not isinstance(item, BaseMessage):
             raise ModelRefused(
-                f"{self._model_id} replies with a {type(item).__name__}; "
-                "pass a chat model, or a chain that ends in one."
+                f"{self._model_id} returned a {type(item).__name__}, which is not a chat message; "
+                "use a chat model, or a chain that ends in one."
             )
         if isinstance(item, AIMessage):
             self._stop_reason = _stop_reason(item.response_metadata) or self._stop_reason
             if usage := _usage(item.usage_metadata):
-                # Each chunk holds its own share, as LangChain's sum of chunks has it too.
+                # Each chunk reports only its own tokens; LangChain also adds them up.
                 self._usage = self._usage + usage if self._usage else usage
             if calls := _tool_calls(item):
                 self._calls = self._calls + calls if self._calls else calls
         return _text(item.content)
 
     def finished(self) -> Finished:
-        """How it ended. Raises ``ModelUnavailable`` for half a tool call, or no reply."""
-        if not self._anything:
+        """Return the end of the reply.
+
+        Raises:
+            ModelUnavailable: There was no reply, or a tool call is malformed or incomplete.
+        """
+        if not self._has_started:
             raise ModelUnavailable(f"{self._model_id} ended without a reply; try again.")
         chunks = self._calls.tool_call_chunks if self._calls else []
-        calls = tuple(self._checked(call) for call in chunks)
+        calls = tuple(self._parse_tool_call(call) for call in chunks)
         stop_reason = self._stop_reason or "end_turn"
         if calls and stop_reason == "end_turn":
-            stop_reason = "tool_use"  # some providers have one word for both
+            stop_reason = "tool_use"  # some providers use one reason for both
         return Finished(stop_reason, self._usage, calls)
 
-    def _checked(self, call: Mapping[str, Any]) -> dict[str, Json]:
-        """A tool call in normal form.
+    def _parse_tool_call(self, call: Mapping[str, Any]) -> dict[str, Json]:
+        """Parse the arguments of a tool call, and return the call in normal form.
 
-        From its text, as LangChain completes arguments that were cut off: half a path would be one.
+        LangChain's own parser completes arguments that were cut off: it would accept half of a
+        path, for example.
         """
-        id, name, args = parts({**call, "args": call["args"] or "{}"})
+        id, name, args = parse_call({**call, "args": call["args"] or "{}"})
         if not name or args is None:
-            cut_off = self._stop_reason == "max_tokens"
-            why = ", cut off where its reply had taken all the tokens it may" if cut_off else ""
-            raise ModelUnavailable(f"{self._model_id} sent a malformed tool call{why}; try again.")
+            problem = "a malformed tool call"
+            if self._stop_reason == "max_tokens":
+                problem = "a tool call that was cut off at its token limit"
+            raise ModelUnavailable(f"{self._model_id} sent {problem}; try again.")
         return {"id": id or new_id(), "name": name, "args": args, "type": "tool_call"}
 
 
 def _tool_calls(message: AIMessage) -> AIMessageChunk | None:
-    """Nothing but these: the sum of all else is not needed, and fails for some metadata."""
+    """Return a chunk that contains only the message's tool calls, or None if it has none.
+
+    Chunks are added up to complete the calls, which fails for some providers' metadata.
+    """
     if isinstance(message, AIMessageChunk):
         chunks = message.tool_call_chunks
         return AIMessageChunk(content="", tool_call_chunks=chunks) if chunks else None
@@ -92,7 +105,7 @@ def _tool_calls(message: AIMessage) -> AIMessageChunk | None:
 
 
 def _text(content: str | list[Any]) -> str:
-    """The text of the content; thinking and the like are no text of the reply's."""
+    """Return the text of the content, without blocks of other types, such as reasoning."""
     if isinstance(content, str):
         return content
     return "".join(block if isinstance(block, str) else _block_text(block) for block in content)
@@ -108,22 +121,22 @@ def _block_text(block: Any) -> str:
 
 
 def _stop_reason(metadata: Mapping[str, Any]) -> str | None:
-    given = [metadata.get(name) for name in _REASON_NAMES]
-    if isinstance(incomplete := metadata.get("incomplete_details"), dict):  # OpenAI's responses
-        given.append(incomplete.get("reason"))
-    reason = next((reason for reason in given if reason and isinstance(reason, str)), None)
-    return None if reason is None else _REASONS.get(reason.lower(), reason)
+    candidates = [metadata.get(key) for key in _STOP_REASON_KEYS]
+    if isinstance(incomplete := metadata.get("incomplete_details"), dict):  # OpenAI's Responses API
+        candidates.append(incomplete.get("reason"))
+    reason = next((reason for reason in candidates if reason and isinstance(reason, str)), None)
+    return None if reason is None else _STOP_REASONS.get(reason.lower(), reason)
 
 
-def _usage(given: Mapping[str, Any] | None) -> Usage | None:
-    if not given:
+def _usage(metadata: Mapping[str, Any] | None) -> Usage | None:
+    if not metadata:
         return None
-    details = given.get("input_token_details") or {}
-    # Anthropic's writes are counted by how long they are kept, if at all; the whole is then 0.
-    kept = [count for name, count in details.items() if name.startswith("ephemeral_") and count]
+    details = metadata.get("input_token_details") or {}
+    # Anthropic may report cache writes by how long they are cached; cache_creation is then 0.
+    writes = [count for name, count in details.items() if name.startswith("ephemeral_") and count]
     return Usage(
-        input_tokens=given.get("input_tokens") or 0,
-        output_tokens=given.get("output_tokens") or 0,
+        input_tokens=metadata.get("input_tokens") or 0,
+        output_tokens=metadata.get("output_tokens") or 0,
         cached_tokens=details.get("cache_read") or 0,
-        cache_write_tokens=details.get("cache_creation") or sum(kept),
+        cache_write_tokens=details.get("cache_creation") or sum(writes),
     )

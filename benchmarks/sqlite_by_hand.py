@@ -1,7 +1,7 @@
-"""The same work without Chatledger: sqlite3 and json, and no checks at all.
+"""Hand-written code for the work of the SQLite store: sqlite3 and json, without any checks.
 
-It keeps the rows, the transactions and the durability of Chatledger's file, and so what a careful
-programmer would write for one application.
+It has the rows, the transactions and the durability of Chatledger's file, like the code that a
+careful programmer would write for one application.
 """
 
 import json
@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any
 
 
-class ByHand:
+class SQLiteByHand:
     def __init__(self, path: Path) -> None:
         self._lock = Lock()
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)

@@ -1,7 +1,7 @@
-"""langchain-community's own class, whose items ours reads and which reads ours.
+"""langchain-community's history class, to test that it and the drop-in read each other's items.
 
-The package is sunset and no dependency: it lies in a folder of its own, without the others that it
-asks for, of which its DynamoDB history needs none.
+The package is sunset and not a dependency. It is installed in a folder of its own, without its
+dependencies, because its DynamoDB history does not need them.
 """
 
 import sys
@@ -13,13 +13,13 @@ from typing import Any
 from langchain_core.chat_history import BaseChatMessageHistory
 
 COMMUNITY = Path(__file__).parents[2] / ".cache" / "langchain-community"
-"""Put there by ``scripts/test-programs``."""
+"""Installed by ``scripts/test-programs``."""
 
 
-def old_history(*arguments: Any, **options: Any) -> BaseChatMessageHistory:
-    """The old class's ``DynamoDBChatMessageHistory``."""
+def community_history(*arguments: Any, **options: Any) -> BaseChatMessageHistory:
+    """Return a ``DynamoDBChatMessageHistory`` of langchain-community."""
     if str(COMMUNITY) not in sys.path:
-        sys.path.append(str(COMMUNITY))  # behind all else: nothing but the package is from there
+        sys.path.append(str(COMMUNITY))  # last, so that only the package comes from there
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         module = import_module("langchain_community.chat_message_histories.dynamodb")

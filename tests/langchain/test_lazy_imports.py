@@ -1,4 +1,4 @@
-"""What an import of the integration brings along, and what it says where something is missing."""
+"""Modules that ``chatledger.langchain`` imports, and errors if a package is missing."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ LOADED = "import sys; print(*{name.partition('.')[0] for name in sys.modules})"
 
 
 def run(code: str) -> "subprocess.CompletedProcess[str]":
-    """What a fresh interpreter, that shows every warning, makes of ``code``."""
+    """Run ``code`` in a fresh interpreter that shows every warning."""
     return subprocess.run(
         [sys.executable, "-W", "default", "-c", code],
         capture_output=True,
@@ -19,7 +19,7 @@ def run(code: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_the_package_loads_nothing_before_it_is_asked_for_something() -> None:
+def test_importing_the_package_loads_no_dependency() -> None:
     done = run(f"import chatledger.langchain; {LOADED}")
     assert done.stderr == ""
     assert set(done.stdout.split()) & {"langchain_core", "boto3", "pydantic"} == set()
@@ -28,7 +28,7 @@ def test_the_package_loads_nothing_before_it_is_asked_for_something() -> None:
 @pytest.mark.parametrize(
     "name", ["ChatMessageHistory", "OfflineChatModel", "session_factory", "to_chatledger"]
 )
-def test_what_is_over_any_store_loads_no_boto3(name: str) -> None:
+def test_names_that_work_on_any_store_do_not_load_boto3(name: str) -> None:
     done = run(f"from chatledger.langchain import {name}; {LOADED}")
     assert "langchain_core" in done.stdout.split()
     assert "boto3" not in done.stdout.split()
@@ -39,22 +39,22 @@ def test_importing_prints_no_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "name", "extra"),
+    ("missing", "name", "needed", "requirement"),
     [
-        ("langchain_core", "ChatMessageHistory", "langchain"),
-        ("boto3", "DynamoDBChatMessageHistory", "dynamodb"),
+        ("langchain_core", "ChatMessageHistory", "langchain-core", "langchain-core>=0.3"),
+        ("boto3", "DynamoDBChatMessageHistory", "boto3", "boto3>=1.40"),
     ],
 )
-def test_what_is_not_installed_is_named_with_the_command_that_installs_it(
-    missing: str, name: str, extra: str
+def test_the_error_for_a_missing_package_has_the_command_that_installs_it(
+    missing: str, name: str, needed: str, requirement: str
 ) -> None:
     done = run(
         f"import sys; sys.modules[{missing!r}] = None\nfrom chatledger.langchain import {name}"
     )
-    said = f"{name} needs {missing}; install it with pip install 'chatledger[{extra}]'."
+    said = f"{name} needs {needed}; install it with pip install '{requirement}'."
     assert done.stderr.splitlines()[-1] == f"ModuleNotFoundError: {said}"
 
 
-def test_a_name_that_is_not_there_is_no_missing_package() -> None:
+def test_an_unknown_name_raises_an_ordinary_import_error() -> None:
     done = run("from chatledger.langchain import ChatHistory")
     assert "ImportError: cannot import name 'ChatHistory'" in done.stderr

@@ -1,4 +1,4 @@
-"""What goes wrong at a provider, told by what its error says of itself, and without its text."""
+"""A provider's error is classified by its status and names; its text is never repeated."""
 
 import asyncio
 from http import HTTPStatus
@@ -16,13 +16,13 @@ from chatledger.errors import (
     ModelTimeout,
     ModelUnavailable,
 )
-from chatledger.models.langchain.failures import failure, translated
+from chatledger.models.langchain.errors import error_from_exception, translate_errors
 
 SECRET = "sk-secret, and what Bob told me"
 
 
 class APIStatusError(Exception):
-    """As the clients of OpenAI, Anthropic and Groq raise it."""
+    """The error of the clients of OpenAI, Anthropic and Groq."""
 
     def __init__(self, status_code: int, headers: dict[str, str] | None = None) -> None:
         super().__init__(SECRET)
@@ -31,7 +31,7 @@ class APIStatusError(Exception):
 
 
 class RateLimitError(Exception):
-    """One that says it by its name alone."""
+    """An error whose name alone says what happened."""
 
 
 class APITimeoutError(Exception): ...
@@ -44,27 +44,27 @@ class DeadlineExceeded(Exception): ...
 
 
 class ResourceExhausted(Exception):
-    """As Google's: the status is an enum's member called code."""
+    """Google's error: the status is an enum member called ``code``."""
 
     code = HTTPStatus.TOO_MANY_REQUESTS
 
 
 class WithCode(Exception):
-    """As OpenAI's in the middle of a stream: a code, and no status."""
+    """OpenAI's error in the middle of a stream: it has a code and no status."""
 
     def __init__(self, code: Any) -> None:
         super().__init__(SECRET)
         self.code = code
 
 
-def with_(**attributes: Any) -> Exception:
+def error_with(**attributes: Any) -> Exception:
     error = Exception(SECRET)
     for name, value in attributes.items():
         setattr(error, name, value)
     return error
 
 
-def botocores(code: str, status: int) -> ClientError:
+def client_error(code: str, status: int) -> ClientError:
     response: Any = {
         "Error": {"Code": code, "Message": SECRET},
         "ResponseMetadata": {"HTTPStatusCode": status},
@@ -78,7 +78,7 @@ def caused_by(cause: BaseException) -> Exception:
     return error
 
 
-def httpxs(status: int) -> httpx.HTTPStatusError:
+def http_status_error(status: int) -> httpx.HTTPStatusError:
     request = httpx.Request("POST", "http://localhost/")
     return httpx.HTTPStatusError(SECRET, request=request, response=httpx.Response(status))
 
@@ -88,22 +88,22 @@ CASES: list[tuple[Exception, type[ModelError]]] = [
     *[(APIStatusError(status), ModelTimeout) for status in (408, 504)],
     *[(APIStatusError(status), ModelUnavailable) for status in (200, 302, 409, 500, 503, 529)],
     (APIStatusError(429), ModelThrottled),
-    (httpxs(429), ModelThrottled),
-    (httpxs(401), ModelRefused),
-    (httpxs(502), ModelUnavailable),
-    (with_(http_status=429), ModelThrottled),
-    (with_(status=403), ModelRefused),
-    (with_(status="failed"), ModelUnavailable),
-    (with_(code=-32600), ModelUnavailable),
-    (with_(status_code=None), ModelUnavailable),
-    (with_(code=lambda: 429), ModelUnavailable),
+    (http_status_error(429), ModelThrottled),
+    (http_status_error(401), ModelRefused),
+    (http_status_error(502), ModelUnavailable),
+    (error_with(http_status=429), ModelThrottled),
+    (error_with(status=403), ModelRefused),
+    (error_with(status="failed"), ModelUnavailable),
+    (error_with(code=-32600), ModelUnavailable),
+    (error_with(status_code=None), ModelUnavailable),
+    (error_with(code=lambda: 429), ModelUnavailable),
     (ResourceExhausted(SECRET), ModelThrottled),
     (WithCode("rate_limit_exceeded"), ModelThrottled),
     (WithCode("server_error"), ModelUnavailable),
     (RateLimitError(SECRET), ModelThrottled),
-    (botocores("ThrottlingException", 429), ModelThrottled),
-    (botocores("ValidationException", 400), ModelRefused),
-    (botocores("ModelTimeoutException", 408), ModelTimeout),
+    (client_error("ThrottlingException", 429), ModelThrottled),
+    (client_error("ValidationException", 400), ModelRefused),
+    (client_error("ModelTimeoutException", 408), ModelTimeout),
     (EventStreamError({"Error": {"Code": "throttlingException"}}, "Converse"), ModelThrottled),
     (EventStreamError({"Error": {"Code": "modelStreamError"}}, "Converse"), ModelUnavailable),
     (ReadTimeoutError(endpoint_url="http://localhost"), ModelTimeout),
@@ -117,7 +117,7 @@ CASES: list[tuple[Exception, type[ModelError]]] = [
     (httpx.ConnectError(SECRET), ModelUnavailable),
     (ConnectionResetError(SECRET), ModelUnavailable),
     (KeyError(SECRET), ModelUnavailable),
-    # LangChain's own for Google says nothing, and was raised from one that does.
+    # LangChain's error for Google says nothing itself, but has a cause that does.
     (caused_by(ResourceExhausted(SECRET)), ModelThrottled),
     (caused_by(caused_by(httpx.ReadTimeout(SECRET))), ModelTimeout),
     (caused_by(KeyboardInterrupt()), ModelUnavailable),
@@ -125,14 +125,16 @@ CASES: list[tuple[Exception, type[ModelError]]] = [
 
 
 @pytest.mark.parametrize(("error", "kind"), CASES, ids=lambda value: getattr(value, "__name__", ""))
-def test_an_error_is_what_it_says_it_is(error: Exception, kind: type[ModelError]) -> None:
-    told = failure("acme:one", error)
-    assert type(told) is kind
+def test_an_error_is_classified_by_its_status_and_names(
+    error: Exception, kind: type[ModelError]
+) -> None:
+    translated = error_from_exception("acme:one", error)
+    assert type(translated) is kind
 
 
 @pytest.mark.parametrize("error", [error for error, _ in CASES], ids=lambda _: "")
-def test_our_sentence_holds_the_names_and_nothing_of_the_providers_text(error: Exception) -> None:
-    sentence = str(failure("acme:one", error))
+def test_the_error_names_the_original_and_repeats_none_of_its_text(error: Exception) -> None:
+    sentence = str(error_from_exception("acme:one", error))
     assert sentence.startswith("acme:one ")
     assert sentence.endswith(".")
     assert "secret" not in sentence
@@ -140,10 +142,10 @@ def test_our_sentence_holds_the_names_and_nothing_of_the_providers_text(error: E
     assert type(error).__name__ in sentence or error.__cause__
 
 
-def test_the_status_and_what_to_do_are_told() -> None:
-    assert str(failure("acme:one", APIStatusError(401))) == (
-        "acme:one refuses the call (APIStatusError, HTTP status 401): "
-        "see that its key is there and valid."
+def test_the_error_gives_the_status_and_says_what_to_do() -> None:
+    assert str(error_from_exception("acme:one", APIStatusError(401))) == (
+        "acme:one refused the request (APIStatusError, HTTP status 401): "
+        "check that its key is set and valid."
     )
 
 
@@ -158,25 +160,25 @@ def test_the_status_and_what_to_do_are_told() -> None:
         ({}, None),
     ],
 )
-def test_how_long_to_wait_is_told_where_the_provider_says(
+def test_a_wait_that_the_provider_asks_for_is_passed_on(
     headers: dict[str, str], seconds: float | None
 ) -> None:
-    told = failure("acme:one", APIStatusError(429, headers))
-    assert isinstance(told, ModelThrottled)
-    assert told.retry_after == seconds
+    translated = error_from_exception("acme:one", APIStatusError(429, headers))
+    assert isinstance(translated, ModelThrottled)
+    assert translated.retry_after == seconds
 
 
-def test_errors_that_cause_one_another_come_to_an_end() -> None:
+def test_errors_that_cause_each_other_do_not_loop_forever() -> None:
     one, other = Exception(SECRET), Exception(SECRET)
     one.__cause__, other.__cause__ = other, one
-    assert type(failure("acme:one", one)) is ModelUnavailable
+    assert type(error_from_exception("acme:one", one)) is ModelUnavailable
 
 
-def test_the_original_is_behind_ours() -> None:
+def test_the_original_is_the_cause() -> None:
     error = APIStatusError(500)
-    with pytest.raises(ModelUnavailable) as failed, translated("acme:one"):
+    with pytest.raises(ModelUnavailable) as raised, translate_errors("acme:one"):
         raise error
-    assert failed.value.__cause__ is error
+    assert raised.value.__cause__ is error
 
 
 @pytest.mark.parametrize(
@@ -190,7 +192,7 @@ def test_the_original_is_behind_ours() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_is_no_failure_of_a_provider_passes(error: BaseException) -> None:
-    with pytest.raises(type(error)) as failed, translated("acme:one"):
+def test_an_error_that_is_not_the_providers_passes_through(error: BaseException) -> None:
+    with pytest.raises(type(error)) as raised, translate_errors("acme:one"):
         raise error
-    assert failed.value is error
+    assert raised.value is error

@@ -1,8 +1,8 @@
-"""AWS for tests, as moto plays it: a process on loopback that prints its address.
+"""A simulated AWS for tests: moto, in a process on loopback that prints its address.
 
-    python -m tests.serverless.aws
+    python -m tests.serverless.moto_server
 
-It ends with its standard input, so that it cannot outlive whoever started it.
+It ends when its standard input is closed, so that it cannot outlive the test run.
 """
 
 import os
@@ -15,10 +15,10 @@ from typing import Any
 
 
 @contextmanager
-def aws() -> Iterator[str]:
-    """Within it, every service answers at this address."""
+def simulated_aws() -> Iterator[str]:
+    """Run the server, and yield the address at which it serves every AWS service."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.serverless.aws"],
+        [sys.executable, "-m", "tests.serverless.moto_server"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -36,17 +36,20 @@ def main() -> None:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
-    imported, put = APIGatewayBackend.import_rest_api, APIGatewayBackend.put_rest_api
+    import_original, put_original = (
+        APIGatewayBackend.import_rest_api,
+        APIGatewayBackend.put_rest_api,
+    )
 
-    # moto wants a description, and OpenAPI 3 of which it reads what Swagger 2 has as well. Chalice
-    # sends Swagger 2 without one, as AWS takes it.
+    # Chalice sends Swagger 2 without a description, which AWS accepts. moto requires a description
+    # and OpenAPI 3, but reads only parts that are the same in Swagger 2.
     def import_rest_api(self: Any, api_doc: dict[str, Any], fail_on_warnings: bool) -> Any:
         api_doc["info"].setdefault("description", "")
-        return imported(self, api_doc, fail_on_warnings)
+        return import_original(self, api_doc, fail_on_warnings)
 
     def put_rest_api(self: Any, function_id: str, api_doc: dict[str, Any], **options: Any) -> Any:
         del api_doc["swagger"]
-        return put(self, function_id, api_doc, **options)
+        return put_original(self, function_id, api_doc, **options)
 
     APIGatewayBackend.import_rest_api = import_rest_api  # type: ignore[method-assign]
     APIGatewayBackend.put_rest_api = put_rest_api  # type: ignore[assignment, method-assign]

@@ -1,26 +1,29 @@
-"""The turns that a chat may be asked for."""
+"""The factory of a chat's turns."""
 
 from collections.abc import Sequence
 
 from chatledger.chat import turn_metadata
 from chatledger.chat.effects import Turn
-from chatledger.chat.options import Terms, asked, question
-from chatledger.chat.streaming import unkept
-from chatledger.chat.turn_setup import AnyStore, editing, regenerating, sending
-from chatledger.chat.turns import KeptTurn
-from chatledger.conversations import LAST_REVISION, check_number
+from chatledger.chat.options import ChatOptions, checked_messages, parse_request
+from chatledger.chat.streaming import unsaved_turn
+from chatledger.chat.turn_setup import AnyStore, edit_setup, regenerate_setup, send_setup
+from chatledger.chat.turns import SavedTurn
+from chatledger.conversations import MAX_REVISION, check_number
 from chatledger.errors import InvalidArgument
 from chatledger.messages import Message
 
 
-class Requests:
-    """Makes turns over a store, none of which has begun; arguments are checked at once."""
+class TurnFactory:
+    """Creates the turns of a chat.
 
-    def __init__(self, store: AnyStore, terms: Terms) -> None:
+    A turn's arguments are checked when it is created; the turn starts when it is run.
+    """
+
+    def __init__(self, store: AnyStore, options: ChatOptions) -> None:
         self._store = store
-        self._terms = terms
+        self._options = options
 
-    def send(
+    def send_turn(
         self,
         messages: str | Message | Sequence[Message],
         *,
@@ -31,7 +34,7 @@ class Requests:
         model: str,
         idempotency_key: str | None,
     ) -> Turn:
-        given = asked(
+        request = parse_request(
             messages,
             conversation_id=conversation_id,
             owner=owner,
@@ -41,20 +44,21 @@ class Requests:
         )
         key = None
         if idempotency_key is not None:
-            key = turn_metadata.Key(
-                idempotency_key, turn_metadata.digest(given.messages, system_prompt, model)
+            key = turn_metadata.RequestKey(
+                idempotency_key,
+                turn_metadata.request_digest(request.messages, system_prompt, model),
             )
-        return KeptTurn(
+        return SavedTurn(
             self._store,
-            self._terms,
-            sending(self._store, self._terms, given, key),
+            self._options,
+            send_setup(self._store, self._options, request, key),
             model=model,
             owner=owner,
             system_prompt=system_prompt,
             key=key,
         ).steps()
 
-    def send_unkept(
+    def turn_without_saving(
         self,
         messages: str | Message | Sequence[Message],
         *,
@@ -62,24 +66,24 @@ class Requests:
         owner: str | None,
         system_prompt: str | None,
     ) -> Turn:
-        given = asked(
+        request = parse_request(
             messages, conversation_id=conversation_id, owner=owner, system_prompt=system_prompt
         )
-        return unkept(self._store, self._terms, given)
+        return unsaved_turn(self._store, self._options, request)
 
-    def regenerate(
+    def regenerate_turn(
         self, conversation_id: str, *, owner: str | None, system_prompt: str | None, model: str
     ) -> Turn:
-        return KeptTurn(
+        return SavedTurn(
             self._store,
-            self._terms,
-            regenerating(self._store, self._terms, conversation_id, owner),
+            self._options,
+            regenerate_setup(self._store, self._options, conversation_id, owner),
             model=model,
             owner=owner,
             system_prompt=system_prompt,
         ).steps()
 
-    def edit(
+    def edit_turn(
         self,
         conversation_id: str,
         seq: int,
@@ -89,14 +93,17 @@ class Requests:
         system_prompt: str | None,
         model: str,
     ) -> Turn:
-        check_number(seq, "seq", least=1, most=LAST_REVISION - 1)
-        new, *more = question(message)
+        check_number(seq, "seq", least=1, most=MAX_REVISION - 1)
+        new, *more = checked_messages(message)
         if more or new.role != "user":
-            raise InvalidArgument("A message is edited into one of the user's: pass a text or one.")
-        return KeptTurn(
+            raise InvalidArgument(
+                "A message can only be replaced by one user message; pass a string or a "
+                "Message.user(...)."
+            )
+        return SavedTurn(
             self._store,
-            self._terms,
-            editing(self._store, self._terms, conversation_id, seq, new, owner),
+            self._options,
+            edit_setup(self._store, self._options, conversation_id, seq, new, owner),
             model=model,
             owner=owner,
             system_prompt=system_prompt,

@@ -1,0 +1,80 @@
+// Browser storage: the user's id and, separately for each tab, unsent drafts and the sign-in token.
+
+const USER_KEY = "chatledger.user";
+const TOKEN_KEY = "chatledger.token";
+const browserStorage = openStorage("localStorage");
+const tabStorage = openStorage("sessionStorage");
+
+/** Return the signed-in user, or the id that this browser generated on its first visit. */
+export function currentUser() {
+  return subjectOf(currentToken()) ?? browserStorage.getItem(USER_KEY) ?? saveUser(makeUser());
+}
+
+export function saveUser(user) {
+  browserStorage.setItem(USER_KEY, user);
+  return user;
+}
+
+/** Return the token of the signed-in user, or null. */
+export function currentToken() {
+  return tabStorage.getItem(TOKEN_KEY);
+}
+
+export function saveToken(token) {
+  tabStorage.setItem(TOKEN_KEY, token);
+}
+
+/** Return the subject of a token, or null. It is only for display: the server verifies the token. */
+function subjectOf(token) {
+  try {
+    const claims = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
+    const bytes = Uint8Array.from(atob(claims), (letter) => letter.charCodeAt(0));
+    return JSON.parse(new TextDecoder().decode(bytes)).sub ?? null;
+  } catch {
+    return null;
+  }
+}
+
+/** Return the text that was typed in a conversation but not sent yet. */
+export function readDraft(conversation) {
+  return tabStorage.getItem(draftKey(conversation)) ?? "";
+}
+
+export function saveDraft(conversation, text) {
+  if (!text) return tabStorage.removeItem(draftKey(conversation));
+  try {
+    tabStorage.setItem(draftKey(conversation), text);
+  } catch {
+    // A draft too long for the storage stays only in the box.
+  }
+}
+
+function draftKey({ id, user }) {
+  return `chatledger.draft ${JSON.stringify([user, id])}`;
+}
+
+function makeUser() {
+  // Not crypto.randomUUID: browsers offer it only over HTTPS and on localhost.
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return `web-${hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5")}`;
+}
+
+/** Return the browser's storage of that name, or storage in memory if the browser forbids it. */
+function openStorage(name) {
+  try {
+    const found = window[name];
+    found.setItem("chatledger.test", "");
+    found.removeItem("chatledger.test");
+    return found;
+  } catch {
+    const values = new Map();
+    return {
+      getItem: (key) => values.get(key) ?? null,
+      setItem: (key, value) => values.set(key, value),
+      removeItem: (key) => values.delete(key),
+    };
+  }
+}

@@ -1,0 +1,55 @@
+"""The sign-in protocol, and the sign-in that the settings configure."""
+
+from typing import Protocol
+
+from chatledger.errors import InvalidArgument
+from chatledger.extras import missing_package_error
+from chatledger.settings import Settings
+
+
+class SignIn(Protocol):
+    """A way to identify the user who sent a request by its ``Authorization`` header."""
+
+    def user(self, authorization: str | None) -> str:
+        """Return the user who sent the request.
+
+        Args:
+            authorization: The header's value, or None if there is none.
+
+        Raises:
+            ApiError: 401 with ``WWW-Authenticate`` (RFC 6750) if the header identifies no user, or
+                503 if no user can be identified at the moment.
+        """
+        ...
+
+    async def auser(self, authorization: str | None) -> str:
+        """Return the user as ``user`` does, without blocking the event loop."""
+        ...
+
+
+def open_sign_in(settings: Settings) -> SignIn | None:
+    """Open the sign-in that ``settings`` configure.
+
+    Returns:
+        The sign-in, or None if users do not sign in.
+
+    Raises:
+        InvalidArgument: A setting is not valid, or a package is missing; the text names the
+            variable.
+    """
+    if settings.auth == "none":
+        return None
+    try:
+        from chatledger.http.auth import JWTSignIn
+    except ModuleNotFoundError as missing:
+        subject = f"CHATLEDGER_AUTH is {settings.auth}, which"
+        raise InvalidArgument(missing_package_error(subject, missing, "auth")) from None
+    try:
+        return JWTSignIn(
+            issuer=settings.issuer or "",
+            audience=settings.jwt_audience,
+            jwks_url=settings.jwt_jwks_url,
+        )
+    except InvalidArgument as invalid:
+        variable = "CHATLEDGER_JWT_JWKS_URL" if settings.jwt_jwks_url else "CHATLEDGER_JWT_ISSUER"
+        raise InvalidArgument(f"{variable} is not valid: {invalid}") from None

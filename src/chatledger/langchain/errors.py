@@ -1,0 +1,101 @@
+"""Translation of DynamoDB's errors for users who have a table of the old class."""
+
+import shlex
+from typing import Final
+
+from chatledger.errors import (
+    AccessRefused,
+    ChatledgerError,
+    StoreMismatch,
+    TableMismatch,
+    TableMissing,
+)
+from chatledger.langchain.appends import not_a_history_error
+from chatledger.langchain.segments import HistoryTable
+from chatledger.stores.dynamodb.calls import CallFailed
+from chatledger.stores.dynamodb.errors import INVALID_SIGNATURE, NO_CREDENTIALS, store_error
+
+HISTORY_PERMISSIONS: Final = (
+    "dynamodb:GetItem, UpdateItem and DeleteItem and, for histories in several items, PutItem, "
+    "BatchGetItem and BatchWriteItem"
+)
+# Parts of the messages of DynamoDB and DynamoDB Local, in lower case.
+_KEY_ERRORS: Final = (
+    "does not match the schema",
+    "number of conditions on the keys",
+    "missing the key",
+    "type mismatch for key",
+    "required keys was not given",
+    "empty string value",
+    "size of hashkey",
+    "size of rangekey",
+    "maximum size limit",
+)
+_TYPE_ERRORS: Final = ("incorrect data type", "invalid operand type", "invalid for update")
+
+
+class HistoryTableMissing(TableMissing):
+    """The table of the histories does not exist; the message says what to do."""
+
+    def __init__(self, table: str, remedy: str) -> None:
+        StoreMismatch.__init__(
+            self, f"There is no DynamoDB table {table!r} in this account and region; {remedy}"
+        )
+        self.table = table
+
+
+def create_table_commands(table: HistoryTable) -> list[str]:
+    """Return the ``aws`` commands that create the table, wait for it, and enable its TTL."""
+    names = [*table.key]
+    types = {name: next(iter(value)) for name, value in table.key.items()}
+    schema = [f"AttributeName={names[0]},KeyType=HASH"]
+    schema += [f"AttributeName={name},KeyType=RANGE" for name in names[1:]]
+    create = ["--billing-mode", "PAY_PER_REQUEST", "--attribute-definitions"]
+    create += [f"AttributeName={name},AttributeType={type}" for name, type in types.items()]
+    commands = [["create-table", *create, "--key-schema", *schema], ["wait", "table-exists"]]
+    if table.lifetime is not None:
+        ttl = f"Enabled=true,AttributeName={table.ttl_attribute}"
+        commands.append(["update-time-to-live", "--time-to-live-specification", ttl])
+    return [shlex.join(["aws", "dynamodb", *each, "--table-name", table.name]) for each in commands]
+
+
+def error_for(
+    failed: CallFailed, table: HistoryTable, *, permissions: str = HISTORY_PERMISSIONS
+) -> ChatledgerError:
+    """Return the error to raise for a failed call.
+
+    Args:
+        permissions: The IAM permissions to name if access was denied.
+    """
+    if failed.code == "ResourceNotFoundException":
+        commands = " && ".join(create_table_commands(table))
+        return HistoryTableMissing(table.name, f"create it with: {commands}")
+    if failed.code != "ValidationException":
+        error = store_error(failed, table.name)
+        if isinstance(error, AccessRefused) and failed.code not in (
+            INVALID_SIGNATURE,
+            NO_CREDENTIALS,
+        ):
+            return AccessRefused(
+                f"AWS refused the call ({failed.code}): the credentials have expired, or may not "
+                f"use table {table.name!r}; renew them, or allow {permissions}.",
+                may_have_landed=failed.unknown,
+            )
+        return error
+    text = failed.message.lower()
+    if any(part in text for part in _TYPE_ERRORS):
+        return not_a_history_error(table)
+    reason = failed.message.rstrip(".")
+    if any(part in text for part in _KEY_ERRORS):
+        names = " and ".join(map(repr, table.key))
+        return TableMismatch(
+            table.name,
+            [f"its key is not {names}, or has other types, or cannot have this value ({reason})"],
+            "Pass primary_key_name, or key={...} with exactly the table's key attributes; aws "
+            f"dynamodb describe-table --table-name {shlex.quote(table.name)} shows them.",
+        )
+    return TableMismatch(
+        table.name,
+        [f"DynamoDB rejects item {table.key}: {reason}"],
+        "Check that item and the attribute names that you passed.",
+    )
