@@ -1,4 +1,4 @@
-"""The code in README and docs is run as it stands there."""
+"""Runs the Python code of README.md and docs/ as tests, each file in an empty folder."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ def _enter_empty_folder(namespace: dict[str, Any]) -> None:
     os.chdir(namespace["_folder"].name)
 
 
-def _leave(namespace: dict[str, Any]) -> None:
+def _leave_folder(namespace: dict[str, Any]) -> None:
     os.chdir(namespace["_home"])
     namespace["_folder"].cleanup()
 
@@ -24,5 +24,5 @@ pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser()],
     patterns=["README.md", "docs/*.md"],
     setup=_enter_empty_folder,
-    teardown=_leave,
+    teardown=_leave_folder,
 ).pytest()
