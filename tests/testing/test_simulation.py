@@ -280,6 +280,7 @@ def a_write_is_retried_after_a_day_of_sleep(faulty: FaultyPlans) -> None:
 
 def what_another_generation_holds_is_freed(faulty: FaultyPlans) -> None:
     faulty.rewrite(bodies.write_batch, "not table.is_fresh(read_at)", "False")
+    faulty.replace(cleanup._check_fresh, lambda *_: None)
 
 
 FAULTS: list[tuple[Callable[[FaultyPlans], None], int]] = [
@@ -302,24 +303,24 @@ FAULTS: list[tuple[Callable[[FaultyPlans], None], int]] = [
     (records_have_the_lifetime_of_the_store, 0),
     (what_was_freed_is_not_forgotten, 0),
     (a_truncation_counts_as_freed_before_it_is, 0),
+    (a_renewal_skips_body_parts, 2_000),
+    (half_a_replacement_is_read, 1_900),
+    (a_log_end_is_written_after_whatever_its_age, 8_500),
+    (a_record_is_put_after_a_day_of_sleep, 0),
+    (a_replaced_chunk_is_deleted_first, 0),
+    (an_unreported_reason_is_taken_for_none, 5_000),
+    (a_title_overwrites_any_other, 12_400),
+    (what_another_generation_holds_is_freed, 23_900),
 ]
 """Each fault with the seed to start at: some show only in one of several thousand schedules."""
 
 RARE_FAULTS: tuple[Callable[[FaultyPlans], None], ...] = (
-    a_title_overwrites_any_other,
-    a_renewal_skips_body_parts,
     a_page_may_begin_at_an_unproven_message,
     a_restore_keeps_the_head_of_an_earlier_conversation,
     a_head_is_deleted_by_its_revision_alone,
-    half_a_replacement_is_read,
-    a_log_end_is_written_after_whatever_its_age,
-    a_record_is_put_after_a_day_of_sleep,
-    a_replaced_chunk_is_deleted_first,
-    an_unreported_reason_is_taken_for_none,
     a_write_is_retried_after_a_day_of_sleep,
-    what_another_generation_holds_is_freed,
 )
-"""Faults of which no seed is known that shows them within 2,000 schedules; not tested yet."""
+"""Faults that 20,000 schedules need not show, so that no test inserts them."""
 
 
 @pytest.mark.parametrize(("fault", "first"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])

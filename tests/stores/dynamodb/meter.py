@@ -60,19 +60,22 @@ class Meter:
 
     def __init__(self, client: "DynamoDBClient") -> None:
         self._costs: list[Cost] = []
-        events: Any = client.meta.events
-        events.register("provide-client-params.dynamodb", self._request_capacity)
-        events.register("after-call.dynamodb", self._record_request)
+        self._events: Any = client.meta.events
 
     @contextmanager
     def measured(self) -> Iterator[Cost]:
         """Measure the calls in the block; the cost is complete when the block ends."""
         cost = Cost()
+        # Only meanwhile, because other tests use the same client.
+        self._events.register("provide-client-params.dynamodb", self._request_capacity)
+        self._events.register("after-call.dynamodb", self._record_request)
         self._costs.append(cost)
         try:
             yield cost
         finally:
             self._costs.remove(cost)
+            self._events.unregister("provide-client-params.dynamodb", self._request_capacity)
+            self._events.unregister("after-call.dynamodb", self._record_request)
 
     def _request_capacity(
         self, params: dict[str, Any], model: Any, context: dict[str, Any], **_: object

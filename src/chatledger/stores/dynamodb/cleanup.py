@@ -56,6 +56,7 @@ def free_range(
         items = yield from log.query(
             record_sort(first), record_sort(last), limit=PAGE, forward=True, names=_NAMES
         )
+        _check_fresh(log, read_at)
         batch: list[dict[str, Any]] = []
         for record in map(decode_record, items):
             if isinstance(record, Record):
@@ -74,6 +75,12 @@ def free_range(
         if log.table.monotonic() > deadline:
             return first
     return last + 1
+
+
+def _check_fresh(log: Log, read_at: tuple[int, float]) -> None:
+    """Raise ``InconsistentRead`` if what was just read may be of a later conversation."""
+    if not log.table.is_fresh(read_at):
+        raise InconsistentRead
 
 
 def _removal(log: Log, record: Record) -> dict[str, Any]:
@@ -115,6 +122,7 @@ def free_truncated(log: Log, last: Record, *, read_at: tuple[int, float]) -> Pla
         first, end = left[0]
         # First shorten the record that the truncation cut: only ``truncated`` hides its tail.
         before = yield from reading.read_backward(log, last, 1, start=first - 1)
+        _check_fresh(log, read_at)
         if before and before[0].last < before[0].record.last_seq:
             yield from _shorten_record(log, last, before[0])
         start = max(first, last.generation)

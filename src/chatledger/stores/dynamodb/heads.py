@@ -74,6 +74,8 @@ def rebuild_head(log: Log) -> Plan[None]:
     initial = None
     if head is None or not head.is_of(last):
         initial = yield from _read_initial_description(log, last)
+    if log.table.has_slept(log_end.read_at):
+        raise InconsistentRead  # by now the conversation may be gone, and must not be listed again
     yield from _update_from(log, last, initial)
 
 

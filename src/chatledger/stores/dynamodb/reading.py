@@ -252,6 +252,8 @@ def _check_version(record: Record, last: Record, replaced: dict[int, int]) -> No
     A query may see one part of a transaction before the other (AWS: transaction isolation levels):
     the record of a ``replace``, for example, before the change of the record that it replaced in.
     """
+    if record.created_at != last.created_at:
+        raise InconsistentRead  # an eventually consistent read sees an earlier generation
     if record.rewritten_at > last.revision:
         raise InconsistentRead
     if record.rewritten_at < replaced.get(record.position, 0):

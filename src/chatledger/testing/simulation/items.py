@@ -45,6 +45,13 @@ class Items:
         self.count = 0
 
     def get(self, key: Key) -> Item | None:
+        """Return the item of a read or write by its key.
+
+        DynamoDB refuses a call of an item that a transaction has locked, and it is made again after
+        the commit; here the call itself commits the transaction.
+        """
+        if key in self._uncommitted:
+            self.commit()
         items = self._partitions.get(key[0])
         return None if items is None else items.get(key[1])
 
@@ -100,7 +107,7 @@ class Items:
             self._indexed[key] = item
 
     def hide_from_queries(self, key: Key, old: Item | None) -> None:
-        """Let queries and scans see the item as ``old`` until ``commit``."""
+        """Let queries and scans see the item as ``old`` until ``commit``, or until it is used."""
         self._uncommitted[key] = old
 
     def commit(self) -> None:
@@ -112,8 +119,6 @@ class Items:
         self._changes = {}
 
     def _note_change(self, pk: str, sk: str, old: Item | None) -> None:
-        if self._uncommitted:
-            self._uncommitted.pop((pk, sk), None)
         if self._changes is not None:
             self._changes.setdefault(pk, []).append((sk, old))
 

@@ -229,6 +229,8 @@ class Scheduler:
             self._delete_overdue(key)
 
     def _delete_overdue(self, key: Key) -> None:
+        # A transaction locks its items until it is committed, also those that it only checks.
+        self.table.commit()
         self.table.delete_overdue(key, self.state.now // 1000)
         self.state.add_to_trace("", f"TTL deletes {key[0]} {key[1]}")
 
@@ -256,7 +258,7 @@ class Scheduler:
             wait = int(step.seconds * 1000) + 1
             state.now += wait
             client.process.monotonic += wait / 1000
-            self._resume(client, None)
+            self._receive(client, None)
         else:
             state.now += random.choice(state.environment.call_durations)
             self._perform(client, step)

@@ -208,12 +208,17 @@ def draw_schedule(seed: int, *, trace: bool = False, table: TableLike | None = N
                 default_lifetimes = (HOUR, SECOND, lifetime)
     long_jump, long_jump_durations = choose(LONG_JUMPS)
     focus = choose(FOCUSES)
+    if focus is RESTORING:
+        # An id is used again only when TTL has deleted what it stood for.
+        long_jump, long_jump_durations = 0.3, (23 * HOUR, 26 * HOUR, 60 * HOUR)
     if extends_ttls := random.random() < 0.15:
         # Conversations stay active until their TTLs must be extended, while some processes
         # disagree about their lifetime.
         lifetimes, default_lifetimes = (None,), choose(((DAY,), (DAY,), (DAY, None)))
         long_jump, long_jump_durations, focus = 0.3, (20 * HOUR, 23 * HOUR), ACTIVITY
     long_messages = choose((0, 0, 0.2, 0.6))
+    if extends_ttls:
+        long_messages = max(long_messages, 0.3)  # body parts have TTLs of their own
     if mixes_lifetimes := not extends_ttls and random.random() < 0.15:
         # Conversations of different lifetimes, with long messages, are kept active for weeks.
         lifetimes = choose(((None, 40 * DAY), (None, HOUR)))

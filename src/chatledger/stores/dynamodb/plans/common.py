@@ -238,7 +238,8 @@ def ttl_of_parts(
 def finish_write(log: Log, record: Record, *, read_at: tuple[int, float]) -> Plan[None]:
     """Finish a write whose record was put: cache the log's end, and update the head."""
     if log.table.has_slept(read_at):
-        # The process slept. By now the conversation may be gone, and must not be listed again.
+        # By now the conversation may be gone, and must not be listed again.
+        yield from best_effort(log, heads.rebuild_head(log), "update the head")
         return
     log.table.cache_end(log.id, record, read_at=read_at)
     yield from best_effort(log, heads.update_head(log, record), "update the head")

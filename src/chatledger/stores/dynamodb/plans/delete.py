@@ -92,7 +92,13 @@ def free_closed_log(log: Log, closing: Record, *, read_at: tuple[int, float]) ->
     """
     table = log.table
     if table.has_slept(read_at):
-        raise InconsistentRead  # the head may be that of a later conversation
+        # By now, head and positions may be those of a later conversation.
+        log_end, _ = yield from log.read_end()
+        if log_end.record is None or log_end.record.token != closing.token:
+            return
+        read_at = log_end.read_at
+        if table.has_slept(read_at):
+            raise InconsistentRead
     deadline = table.monotonic() + table.cleanup_seconds
     ttl = {"N": str(ttl_at(table.time() + TOMBSTONE_LIFETIME))}
     yield from heads.close_head(log, closing, ttl)
