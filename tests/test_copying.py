@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from chatledger import Copied, Message, Progress, Store, acopy, copy
+from chatledger.errors import AlreadyExists
 from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.stores.sqlite import AsyncSQLiteStore, SQLiteStore
 from chatledger.testing.dynamodb_local import DynamoDBLocal
@@ -240,6 +241,31 @@ def test_a_second_run_copies_what_changed_since(stores: Stores, clock: Clock) ->
     source.append("new", user_messages("hello"))
     assert copy(source, target) == Copied(10, 3, [])
     assert have_same_contents(source, target)
+
+
+def test_removed_messages_are_not_copied_and_all_others_keep_their_seqs(stores: Stores) -> None:
+    source, target = stores.sqlite(), stores.sqlite()
+    seqs = source.append("talk", user_messages(*map(str, range(9))), owner="bob").seqs
+    for number in (0, 3, 4, 8):
+        source.remove("talk", seqs[number])
+    assert copy(source, target).mismatches == []
+    assert snapshot_if_any(target, "talk") == snapshot_if_any(source, "talk")
+    # A message that is removed after it was copied makes the conversation a mismatch.
+    source.remove("talk", seqs[5])
+    [mismatch] = copy(source, target).mismatches
+    assert mismatch.conversation_id == "talk"
+    assert target.get("talk").message_count == 5
+
+
+def test_keys_of_the_source_are_unknown_in_the_target(stores: Stores) -> None:
+    source, target = stores.sqlite(), stores.sqlite()
+    created = source.create(owner="bob", idempotency_key="key")
+    source.append(created.id, user_messages("1"), idempotency_key="key")
+    copy(source, target)
+    with pytest.raises(AlreadyExists):
+        target.create(owner="bob", idempotency_key="key")
+    target.append(created.id, user_messages("2"), idempotency_key="key")
+    assert target.get(created.id).message_count == 2
 
 
 @pytest.mark.parametrize("kind", OPENERS)

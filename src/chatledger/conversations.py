@@ -1,11 +1,16 @@
 """Conversations, the other values that stores return, and the checks that all stores share."""
 
+import json
+from base64 import urlsafe_b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
-from chatledger.errors import InvalidArgument, MessageTooLarge
+from chatledger.errors import InvalidArgument, KeyReused, MessageTooLarge
+from chatledger.ids import new_id
 from chatledger.json_values import Json, checked_object, checked_text
 from chatledger.messages import Message, encode, normalize_time
 
@@ -51,6 +56,9 @@ class Conversation:
         revision: A number that every change of its messages increases and that is never reused.
             Pass it as ``after`` to append only if nobody else has changed the messages.
         expires_at: When it expires, or None if it lives until it is deleted.
+        metadata_revision: A number that every change of its title or metadata increases. Pass it to
+            ``update`` to change them only if nobody else has. Comparisons ignore it, because a copy
+            in another store has another one.
     """
 
     id: str
@@ -62,6 +70,7 @@ class Conversation:
     message_count: int
     revision: int
     expires_at: datetime | None
+    metadata_revision: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +143,68 @@ def uuid_from_key(*parts: str) -> str:
     return str(uuid5(NAMESPACE_URL, ":".join(("chatledger", *parts))))
 
 
+def fingerprint(*values: object) -> str:
+    """Return a short text that is the same for equal values, which must be JSON or timedelta."""
+    text = json.dumps(values, sort_keys=True, default=str)
+    return urlsafe_b64encode(sha256(text.encode()).digest()[:15]).decode()
+
+
+def fingerprint_of_messages(messages: Sequence[Message]) -> str:
+    """Return the fingerprint of the messages of an append.
+
+    It leaves out ids, times and metadata: a caller that repeats an append may make the messages
+    anew.
+    """
+    return fingerprint(*([m.role, m.content, m.extra] for m in messages))
+
+
+def check_key_use(first: str, repeated: str, *, seqs: range | None = None) -> None:
+    """Raise ``KeyReused`` unless two calls with one idempotency key have the same fingerprint.
+
+    Args:
+        first: The fingerprint of the first call; empty if that was made before there were any.
+        repeated: The fingerprint of the other call.
+        seqs: The seqs of the messages that the first call appended, if it was an append.
+    """
+    if first and first != repeated:
+        raise KeyReused(
+            "The idempotency key was used for another call; use a new key for each call, and the "
+            "same key only to repeat it.",
+            seqs=seqs,
+        )
+
+
+class Creation(NamedTuple):
+    """Fingerprints of the call that created a conversation with an idempotency key."""
+
+    key: str
+    call: str
+
+    @classmethod
+    def of(cls, idempotency_key: str | None, *arguments: object) -> "Creation | None":
+        """Return the fingerprints of a call with these arguments; None if it has no key."""
+        check_idempotency_key(idempotency_key)
+        if idempotency_key is None:
+            return None
+        return cls(fingerprint(idempotency_key), fingerprint(*arguments))
+
+    def is_repeated_by(self, other: "Creation | None") -> bool:
+        """Return whether the other call repeats this one.
+
+        Raises:
+            KeyReused: It has the same key, but other arguments.
+        """
+        if other is None or other.key != self.key:
+            return False
+        check_key_use(self.call, other.call)
+        return True
+
+
+def new_id_for(creation: Creation | None, *scope: str | None) -> str:
+    """Return an id for a new conversation; with a key, it depends on scope and key alone."""
+    return new_id() if creation is None else uuid_from_key(json.dumps([*scope, creation.key]))
+
+
 def check_title(value: object) -> None:
     """Raise ``InvalidArgument`` unless ``value`` is a valid title, or None."""
     if value is not None:
@@ -153,6 +224,13 @@ def checked_metadata(value: object) -> dict[str, Json]:
     if value is None:
         return {}
     return checked_object(value, "metadata", limit=MAX_METADATA_BYTES, error=InvalidArgument)
+
+
+def check_beginning(title: object, metadata: object, expires_in: object) -> dict[str, Json]:
+    """Check the fields with which a conversation begins; return a checked copy of the metadata."""
+    check_title(title)
+    check_lifetime(expires_in)
+    return checked_metadata(metadata)
 
 
 def encode_batch(messages: object) -> list[str]:

@@ -62,8 +62,8 @@ class Conflict(ChatledgerError):
 
     Attributes:
         conversation_id: The conversation that was to be changed.
-        expected: The revision that the caller passed.
-        revision: The revision that the conversation has.
+        expected: The revision, or metadata revision, that the caller passed.
+        revision: The one that the conversation has.
     """
 
     def __init__(
@@ -73,9 +73,11 @@ class Conflict(ChatledgerError):
         expected: int,
         revision: int,
         advice: str = "read it again and retry",
+        of_metadata: bool = False,
     ) -> None:
+        number = "metadata revision" if of_metadata else "revision"
         super().__init__(
-            f"Conversation {conversation_id!r} is at revision {revision}, not {expected}; {advice}."
+            f"Conversation {conversation_id!r} is at {number} {revision}, not {expected}; {advice}."
         )
         self.conversation_id = conversation_id
         self.expected = expected
@@ -177,7 +179,16 @@ class TurnInProgress(ChatledgerError):
 
 
 class KeyReused(InvalidArgument):
-    """The idempotency key was used for another request, or its reply is no longer available."""
+    """The idempotency key was used for another request, or its reply is no longer available.
+
+    Attributes:
+        seqs: The seqs of the messages that were appended with the key, if ``Store.append`` raised
+            the error; else None.
+    """
+
+    def __init__(self, message: str, *, seqs: range | None = None) -> None:
+        super().__init__(message)
+        self.seqs = seqs
 
 
 class TableMissing(StoreMismatch):

@@ -75,6 +75,37 @@ async def test_the_same_key_returns_the_stored_reply_however_many_messages_follo
     assert await transcript(store) == before
 
 
+async def test_the_same_key_returns_the_stored_reply_after_several_pages_of_messages(
+    sqlite: AsyncStore,
+) -> None:
+    first = await send(Chat(sqlite, ScriptedModel("Well, ", "yes.", FINISHED)))
+    await append_messages(sqlite, *(Message.user(f"{n}") for n in range(350)))
+    before = await transcript(sqlite)
+    assert await send(Chat(sqlite, ScriptedModel())) == first
+    assert await transcript(sqlite) == before
+
+
+async def test_the_key_of_a_question_that_was_removed_is_rejected(sqlite: AsyncStore) -> None:
+    await send(Chat(sqlite, ScriptedModel("Well, ", "yes.", FINISHED)))
+    [question, _] = (await sqlite.tail("talk", 2)).messages
+    assert question.seq is not None
+    await append_messages(sqlite, *(Message.user(f"{n}") for n in range(150)))
+    await sqlite.remove("talk", question.seq)
+    before = await transcript(sqlite)
+    for text in ("Hi", "Another question"):
+        with pytest.raises(KeyReused, match="has been removed"):
+            await send(Chat(sqlite, ScriptedModel()), text)
+    assert await transcript(sqlite) == before
+
+
+async def test_the_key_of_an_append_that_was_no_turn_is_rejected(sqlite: AsyncStore) -> None:
+    await sqlite.append("talk", [Message.user("Hi")], owner="bob", idempotency_key="key 1")
+    before = await transcript(sqlite)
+    with pytest.raises(KeyReused, match="has been removed"):
+        await send(Chat(sqlite, ScriptedModel()))
+    assert await transcript(sqlite) == before
+
+
 async def test_a_stored_reply_is_streamed_like_a_turn(sqlite: AsyncStore) -> None:
     await send(Chat(sqlite, ScriptedModel("Well, ", "yes.", FINISHED)))
     events = Chat(sqlite, ScriptedModel()).stream(

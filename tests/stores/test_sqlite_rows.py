@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chatledger.conversations import Appended, Conversation
-from chatledger.errors import NotFound, StoreUnavailable
+from chatledger.errors import AlreadyExists, Conflict, KeyReused, NotFound, StoreUnavailable
 from chatledger.messages import Message
 from chatledger.stores.sqlite import SQLiteStore, layout
 from chatledger.testing.store_contract.clock import Clock
@@ -113,17 +113,75 @@ def test_a_file_of_layout_1_can_be_written(layout_1: SQLiteStore) -> None:
     assert layout_1.fork("trip", at=4).message_count == 3
 
 
-def test_a_file_of_layout_1_has_the_current_tables_and_indexes(
-    layout_1: SQLiteStore, path: Path
+@pytest.mark.parametrize("file", ["layout-1.db", "layout-1-expiring.db", "layout-2.db"])
+def test_a_file_of_an_older_layout_gets_the_current_tables_columns_and_indexes(
+    path: Path, file: str
 ) -> None:
+    shutil.copy(DATA / file, path)
+    for each in (path, path.parent / "new.db"):
+        SQLiteStore(each).close()
     with closing(sqlite3.connect(path)) as db, closing(sqlite3.connect(":memory:")) as new:
-        with SQLiteStore(path.parent / "new.db"):
-            new.execute("ATTACH ? AS made", (str(path.parent / "new.db"),))
-        tables = "SELECT type, name FROM {}sqlite_master ORDER BY 1, 2"
-        assert (
-            db.execute(tables.format("")).fetchall()
-            == new.execute(tables.format("made.")).fetchall()
-        )
+        new.execute("ATTACH ? AS made", (str(path.parent / "new.db"),))
+        for query in (
+            "SELECT type, name FROM {schema}sqlite_master ORDER BY 1, 2",
+            """
+            SELECT tables.name, columns.name, columns.type, columns."notnull", columns.dflt_value
+            FROM {schema}sqlite_master AS tables,
+            pragma_table_info(tables.name, {argument}) AS columns ORDER BY 1, 2
+            """,
+        ):
+            migrated = db.execute(query.format(schema="", argument="'main'")).fetchall()
+            made = new.execute(query.format(schema="made.", argument="'made'")).fetchall()
+            assert migrated == made
+
+
+MADE_IN_LAYOUT_2 = datetime(2026, 12, 1, 12, 0, 0, 250_000, UTC)
+
+
+@pytest.fixture
+def layout_2(path: Path) -> Iterator[SQLiteStore]:
+    """The file that ``make_layout_2.py`` made, two minutes later."""
+    shutil.copy(DATA / "layout-2.db", path)
+    with SQLiteStore(path, clock=lambda: MADE_IN_LAYOUT_2 + timedelta(minutes=2)) as store:
+        yield store
+
+
+def test_a_file_of_layout_2_can_be_read(layout_2: SQLiteStore) -> None:
+    [trip] = layout_2.list("bob").conversations
+    assert (trip.title, trip.metadata, trip.message_count) == ("Another trip", {"n": 1}, 3)
+    assert layout_2.tail("trip", 9).conversation == trip
+    assert texts_of(layout_2.iter_messages("trip")) == ["1", "2", "3"]
+    assert texts_of(layout_2.iter_messages("long")) == ["1", "2"]
+    assert {found.id for found in layout_2.iter_conversations()} == {"trip", "anonymous", "long"}
+    with pytest.raises(NotFound):
+        layout_2.get("deleted")
+
+
+def test_a_file_of_layout_2_can_be_written(layout_2: SQLiteStore) -> None:
+    trip = layout_2.get("trip")
+    updated = layout_2.update("trip", metadata={"n": 2}, metadata_revision=trip.metadata_revision)
+    assert updated.metadata_revision > trip.metadata_revision
+    with pytest.raises(Conflict):
+        layout_2.update("trip", metadata={"n": 3}, metadata_revision=trip.metadata_revision)
+    assert layout_2.claim("anonymous", "bob").owner == "bob"
+    assert layout_2.remove("trip", 2).message_count == 2
+    assert texts_of(layout_2.iter_messages("trip")) == ["2", "3"]
+    with pytest.raises(NotFound):
+        layout_2.remove("long", 2_000)  # still in the file, as garbage
+    with pytest.raises(AlreadyExists):
+        layout_2.create("trip", owner="bob", title="A trip", idempotency_key="a key")
+    layout_2.sweep()
+    assert layout_2.append("long", user_messages("new")).seqs[0] > 1_502
+    assert layout_2.append("deleted", user_messages("back")).seqs[0] > 1
+
+
+def test_keys_of_layout_2_return_their_results_for_any_messages(layout_2: SQLiteStore) -> None:
+    for texts in (["1", "2"], ["other"]):
+        again = layout_2.append("trip", user_messages(*texts), idempotency_key="a key")
+        assert again == Appended(range(2, 4), 3)
+    layout_2.append("trip", user_messages("new"), idempotency_key="a new key")
+    with pytest.raises(KeyReused):
+        layout_2.append("trip", user_messages("other"), idempotency_key="a new key")
 
 
 MADE_EXPIRING = datetime(2026, 11, 1, 12, 0, 0, 250_000, UTC)
@@ -223,6 +281,7 @@ def create_private_conversation(
         title="private title",
         metadata={"private": "private metadata"},
         expires_in=expires_in,
+        idempotency_key="private key of the creation",
     )
     store.append(conversation_id, user_messages("private text"), idempotency_key="private key")
 
@@ -269,7 +328,7 @@ def test_nothing_of_an_expired_conversation_is_in_any_table_once_its_id_is_reuse
     }
 
 
-@pytest.mark.parametrize("change", ["truncate", "pop", "clear", "replace"])
+@pytest.mark.parametrize("change", ["truncate", "pop", "clear", "replace", "remove"])
 def test_nothing_of_a_removed_message_is_in_any_table(
     store: SQLiteStore, path: Path, change: str
 ) -> None:
@@ -283,6 +342,8 @@ def test_nothing_of_a_removed_message_is_in_any_table(
             store.clear(conversation.id)
         case "replace":
             store.replace(conversation.id, conversation.seqs[1], Message.user("better"))
+        case "remove":
+            store.remove(conversation.id, conversation.seqs[1])
     assert "private" not in dump(path)
 
 
@@ -416,6 +477,8 @@ def test_a_long_removal_is_freed_in_pieces_that_no_reader_sees(
         store.delete(fork.id)
         with pytest.raises(NotFound):
             store.replace("talk", 2_000, Message.user("hidden"))
+        with pytest.raises(NotFound):
+            store.remove("talk", 2_000)
 
     # One transaction frees 1,000 rows at most.
     assert row_counts(path)["messages"] >= 2_490

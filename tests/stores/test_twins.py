@@ -1,8 +1,8 @@
 """Sync and async stores have one contract: the same names, signatures and docstrings."""
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, get_args, get_origin
 
 import pytest
 
@@ -22,6 +22,8 @@ def methods(store: type) -> dict[str, Callable[..., Any]]:
 
 
 OPERATIONS = methods(Store)
+ITERATIONS = {"iter_messages", "iter_conversations"}
+"""Operations that every store inherits from the contract."""
 DYNAMODB = [DynamoDBStore, AsyncDynamoDBStore]
 OWN_DOCSTRINGS = ("delete_owner", "sweep", "close")
 """Methods that the DynamoDB stores document themselves: two have further arguments, and ``close``
@@ -34,8 +36,8 @@ IMPLEMENTATIONS = [AsyncStore, SQLiteStore, AsyncSQLiteStore, *DYNAMODB]
 def test_the_contract_has_all_operations() -> None:
     assert set(OPERATIONS) == {
         *("create", "append", "get", "tail", "page", "list", "update"),
-        *("scan", "restore"),
-        *("truncate", "pop", "clear", "replace", "fork"),
+        *("scan", "restore", "claim", "iter_messages", "iter_conversations"),
+        *("truncate", "pop", "clear", "replace", "remove", "fork"),
         *("delete", "delete_owner", "sweep", "close"),
     }
 
@@ -43,7 +45,8 @@ def test_the_contract_has_all_operations() -> None:
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_every_store_has_exactly_the_same_operations(implementation: type) -> None:
     further = FURTHER_OPERATIONS if implementation in DYNAMODB else set()
-    assert set(methods(implementation)) == {*OPERATIONS, *further}
+    assert {*methods(implementation), *ITERATIONS} == {*OPERATIONS, *further}
+    assert all(inspect.isfunction(getattr(implementation, name)) for name in ITERATIONS)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -51,10 +54,14 @@ def test_every_store_has_exactly_the_same_operations(implementation: type) -> No
 def test_signatures_agree(implementation: type, name: str) -> None:
     # Parameters with their kinds, defaults and types, and the return type.
     ours, theirs = (
-        inspect.signature(methods(implementation)[name]),
+        inspect.signature(getattr(implementation, name)),
         inspect.signature(OPERATIONS[name]),
     )
-    assert ours.return_annotation == theirs.return_annotation
+    if inspect.isasyncgenfunction(getattr(implementation, name)):
+        assert get_origin(ours.return_annotation) is AsyncIterator
+        assert get_args(ours.return_annotation) == get_args(theirs.return_annotation)
+    else:
+        assert ours.return_annotation == theirs.return_annotation
     assert [ours.parameters.get(each) for each in theirs.parameters] == [
         *theirs.parameters.values()
     ]
@@ -67,7 +74,11 @@ def test_signatures_agree(implementation: type, name: str) -> None:
 
 @pytest.mark.parametrize("name", [*OPERATIONS, *FURTHER_OPERATIONS])
 def test_both_dynamodb_stores_have_the_same_signatures(name: str) -> None:
-    one, implementation = (inspect.signature(methods(store)[name]) for store in DYNAMODB)
+    one, implementation = (inspect.signature(getattr(store, name)) for store in DYNAMODB)
+    if name in ITERATIONS:
+        one, implementation = (
+            each.replace(return_annotation=None) for each in (one, implementation)
+        )
     assert one == implementation
 
 
@@ -79,7 +90,7 @@ def test_every_implementation_has_the_docstrings_of_the_contract(
     promise = inspect.getdoc(OPERATIONS[name])
     assert promise
     if implementation not in DYNAMODB or name not in OWN_DOCSTRINGS:
-        assert inspect.getdoc(methods(implementation)[name]) == promise
+        assert inspect.getdoc(getattr(implementation, name)) == promise
 
 
 @pytest.mark.parametrize("name", OWN_DOCSTRINGS[:2])
@@ -90,8 +101,9 @@ def test_both_dynamodb_stores_have_the_same_docstrings(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_exactly_the_async_operations_are_coroutines(name: str) -> None:
+    is_async = inspect.isasyncgenfunction if name in ITERATIONS else inspect.iscoroutinefunction
     awaited = [
-        inspect.iscoroutinefunction(methods(store)[name])
+        is_async(getattr(store, name))
         for store in (Store, SQLiteStore, DynamoDBStore, AsyncStore, AsyncSQLiteStore)
     ]
     assert awaited == [False, False, False, True, True]
@@ -102,7 +114,7 @@ def test_all_arguments_except_the_first_messages_and_numbers_are_keyword_only(na
     parameters = list(inspect.signature(OPERATIONS[name]).parameters.values())[1:]
     bare = [each.name for each in parameters if each.kind is not inspect.Parameter.KEYWORD_ONLY]
     assert bare[:1] in ([], ["conversation_id"], ["conversation"], ["owner"])
-    assert bare[1:] in ([], ["messages"], ["n"], ["seq", "message"])
+    assert bare[1:] in ([], ["messages"], ["n"], ["owner"], ["seq"], ["seq", "message"])
 
 
 def test_both_kinds_are_opened_by_the_same_arguments() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from chatledger.conversations import check_key_use
 from chatledger.stores.dynamodb import (
     bodies,
     calls,
@@ -25,7 +26,10 @@ from chatledger.stores.dynamodb.bodies import StoredBody
 from chatledger.stores.dynamodb.calls import Plan
 from chatledger.stores.dynamodb.log import Log
 from chatledger.stores.dynamodb.plans import common
+from chatledger.stores.dynamodb.plans.append import _Attempt
+from chatledger.stores.dynamodb.plans.create import _require_repeated
 from chatledger.stores.dynamodb.plans.truncate import plan_truncation
+from chatledger.stores.dynamodb.plans.update import _rewrite_message
 from chatledger.stores.dynamodb.records import Record
 from chatledger.testing.simulation import run_schedule, run_schedules, trace_schedule
 from chatledger.testing.simulation.__main__ import main
@@ -283,6 +287,44 @@ def what_another_generation_holds_is_freed(faulty: FaultyPlans) -> None:
     faulty.replace(cleanup._check_fresh, lambda *_: None)
 
 
+def a_claim_ignores_another_owner(faulty: FaultyPlans) -> None:
+    faulty.rewrite(plans.claim, "last.owner not in (None, owner)", "False")
+
+
+def a_removal_is_not_counted(faulty: FaultyPlans) -> None:
+    faulty.rewrite(plan_truncation, "record.removals == last.removals", "True")
+
+
+def a_removed_message_ends_the_chain(faulty: FaultyPlans) -> None:
+    faulty.rewrite(_rewrite_message, "text is None and seq == last.last_seq", "False")
+
+
+def a_removed_message_is_cut_off_with_the_truncated_ones(faulty: FaultyPlans) -> None:
+    faulty.rewrite(cleanup.free_truncated, "reading.follow_chain", "reading.read_backward")
+
+
+def an_update_ignores_the_metadata_revision(faulty: FaultyPlans) -> None:
+    faulty.rewrite(
+        plans.update, "metadata_revision not in (None, before.metadata_revision)", "False"
+    )
+
+
+def another_append_with_the_key_is_taken_for_a_repeated_one(faulty: FaultyPlans) -> None:
+    faulty.replace(check_key_use, lambda *_: None)
+
+
+def a_repeated_creation_is_refused(faulty: FaultyPlans) -> None:
+    faulty.rewrite(_require_repeated, "if creation is None or", "if True or")
+
+
+def a_repeated_call_leaves_the_head_as_it_was(faulty: FaultyPlans) -> None:
+    faulty.rewrite(common.describe, "at_once and", "False and")
+
+
+def a_repeated_append_leaves_the_head_as_it_was(faulty: FaultyPlans) -> None:
+    faulty.rewrite(_Attempt.make, "not self.reply_follows", "False")
+
+
 FAULTS: list[tuple[Callable[[FaultyPlans], None], int]] = [
     (a_rival_is_mistaken_for_ourselves, 0),
     (we_are_mistaken_for_a_rival, 0),
@@ -311,6 +353,15 @@ FAULTS: list[tuple[Callable[[FaultyPlans], None], int]] = [
     (an_unreported_reason_is_taken_for_none, 5_000),
     (a_title_overwrites_any_other, 12_400),
     (what_another_generation_holds_is_freed, 23_900),
+    (a_claim_ignores_another_owner, 0),
+    (a_removal_is_not_counted, 0),
+    (a_removed_message_ends_the_chain, 0),
+    (a_removed_message_is_cut_off_with_the_truncated_ones, 18_000),
+    (an_update_ignores_the_metadata_revision, 2_300),
+    (another_append_with_the_key_is_taken_for_a_repeated_one, 0),
+    (a_repeated_creation_is_refused, 0),
+    (a_repeated_call_leaves_the_head_as_it_was, 0),
+    (a_repeated_append_leaves_the_head_as_it_was, 0),
 ]
 """Each fault with the seed to start at: some show only in one of several thousand schedules."""
 

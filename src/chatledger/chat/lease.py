@@ -10,7 +10,7 @@ from chatledger.chat.events import Reply
 from chatledger.chat.options import ChatOptions
 from chatledger.chat.turn_setup import AnyStore, TurnStart, TurnSteps
 from chatledger.conversations import Page, Tail
-from chatledger.errors import ChatledgerError, Conflict, NotFound
+from chatledger.errors import ChatledgerError, Conflict, KeyReused, NotFound
 from chatledger.messages import Message
 from chatledger.models.protocol import Usage
 
@@ -69,16 +69,24 @@ class TurnLease:
         self.question = turn_metadata.with_lease(
             question, self._new_lease_end(), key=self._key, removed_usage=removed_usage
         )
-        appended = yield partial(
-            self._store.append,
-            self.conversation_id,
-            [*earlier, self.question],
-            owner=self._owner,
-            after=revision,
-            idempotency_key=None if self._key is None else self._key.text,
-            truncate_after=start.truncate_after,
-            reply_follows=True,
-        )
+        try:
+            appended = yield partial(
+                self._store.append,
+                self.conversation_id,
+                [*earlier, self.question],
+                owner=self._owner,
+                after=revision,
+                idempotency_key=None if self._key is None else self._key.text,
+                truncate_after=start.truncate_after,
+                reply_follows=True,
+            )
+        except KeyReused as reused:
+            # An earlier turn used the key. Even if it asked the same question, that has other turn
+            # metadata in ``extra``.
+            if reused.seqs is None:
+                raise
+            self.question_seq = self._revision = reused.seqs[-1]
+            return
         self.question_seq, self._revision = appended.seqs[-1], appended.revision
 
     def renew(self) -> TurnSteps[bool]:

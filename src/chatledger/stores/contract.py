@@ -4,13 +4,17 @@
 """
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from typing import Protocol, Self
 
 from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
 from chatledger.json_values import Json
 from chatledger.messages import Message
+
+PAGE_SIZE = 100
+"""The number of messages or conversations that ``iter_messages`` and ``iter_conversations`` read at
+once."""
 
 
 class Store(Protocol):
@@ -44,21 +48,27 @@ class Store(Protocol):
         title: str | None = None,
         metadata: dict[str, Json] | None = None,
         expires_in: timedelta | None = None,
+        idempotency_key: str | None = None,
     ) -> Conversation:
         """Create a conversation without messages.
 
         Args:
-            conversation_id: Its id; None creates a new UUIDv7.
+            conversation_id: Its id; None creates a new UUIDv7, or, with an ``idempotency_key``, a
+                UUID that depends on ``owner`` and the key alone.
             owner: Its owner; None makes it anonymous.
             title: Its title; an empty one counts as none.
             metadata: Its metadata.
             expires_in: Its lifetime, from 1 second to 36,500 days; None gives it the store's.
+            idempotency_key: A name for this call, such as a random UUID. Repeated with the same
+                key, the call creates nothing and returns the conversation as it now is, as long as
+                that exists.
 
         Returns:
             The new conversation. Its revision is at least 1.
 
         Raises:
             AlreadyExists: A live conversation has this id, whoever owns it.
+            KeyReused: It was created with this ``idempotency_key``, but with other arguments.
         """
         ...
 
@@ -72,6 +82,9 @@ class Store(Protocol):
         idempotency_key: str | None = None,
         truncate_after: int | None = None,
         reply_follows: bool = False,
+        title: str | None = None,
+        metadata: dict[str, Json] | None = None,
+        expires_in: timedelta | None = None,
     ) -> Appended:
         """Append ``messages`` to the conversation, all of them or none.
 
@@ -85,18 +98,25 @@ class Store(Protocol):
                 messages follow that writer's.
             idempotency_key: A name for this append. Repeated with the same key on the same
                 conversation, the append is made once and returns the same result, for at least 24
-                hours, whatever the other arguments are and whatever has happened to the messages.
+                hours, whatever has happened to the messages. Their ids, times and metadata may
+                differ from those of the first call, and so may the other arguments.
             truncate_after: Remove every message whose seq is higher than this, in the same write:
                 a reader sees the old messages or the new ones, never both and never neither.
             reply_follows: True if another append will follow shortly. ``list`` may then show this
                 append only together with that one, which saves one write in stores that bill
                 each write.
+            title: The title, as for ``create``, if this append creates the conversation; otherwise
+                it changes nothing. The same applies to ``metadata`` and ``expires_in``.
+            metadata: The metadata.
+            expires_in: The lifetime.
 
         Returns:
             The seqs of the messages and the new revision.
 
         Raises:
             Conflict: The revision is not ``after``.
+            KeyReused: ``idempotency_key`` was used for other messages, which differ in role,
+                content or ``extra``.
             NotFound: ``after`` is 1 or more and there is no conversation, or ``owner`` does not
                 own the one with this id.
             MessageTooLarge: A message, or all of them together, exceed the limits in
@@ -161,6 +181,59 @@ class Store(Protocol):
             NotFound: There is no such conversation for ``owner``.
         """
         ...
+
+    def iter_messages(
+        self,
+        conversation_id: str,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+        owner: str | None = None,
+    ) -> Iterator[Message]:
+        """Yield the messages in the range, however many they are, in the order of ``page``.
+
+        They are read a page at a time. Each page shows the conversation as of one moment, and later
+        pages also show what was written meanwhile: no message is repeated, and none is missed that
+        was there from beginning to end.
+
+        Args:
+            conversation_id: The conversation.
+            after: Only messages with a higher seq; no message needs to have this one.
+            before: Only messages with a lower seq. Without ``after``, the newest comes first.
+            owner: The conversation's owner, or None for a caller that may use every conversation.
+
+        Raises:
+            NotFound: There is no such conversation for ``owner``, or it was deleted meanwhile.
+        """
+        backward = after is None and before is not None
+        while True:
+            page = self.page(
+                conversation_id, after=after, before=before, limit=PAGE_SIZE, owner=owner
+            )
+            yield from page.messages
+            if page.next is None:
+                return
+            after, before = (None, page.next) if backward else (page.next, before)
+
+    def iter_conversations(self, owner: str | None = None) -> Iterator[Conversation]:
+        """Yield every conversation of ``owner`` as ``list`` does, or of everybody as ``scan`` does.
+
+        They are read a page at a time. A conversation that becomes active meanwhile moves to the
+        top of its owner's list, and may then be missed.
+
+        Args:
+            owner: The owner. None yields every conversation of the store, anonymous ones too.
+        """
+        cursor: str | None = None
+        while True:
+            if owner is None:
+                listing = self.scan(limit=PAGE_SIZE, cursor=cursor)
+            else:
+                listing = self.list(owner, limit=PAGE_SIZE, cursor=cursor)
+            yield from listing.conversations
+            cursor = listing.cursor
+            if cursor is None:
+                return
 
     def list(self, owner: str, *, limit: int = 20, cursor: str | None = None) -> Listing:
         """Return conversations of ``owner``, the most recently active first.
@@ -235,27 +308,51 @@ class Store(Protocol):
         title: str | None = None,
         metadata: dict[str, Json] | None = None,
         revision: int | None = None,
+        metadata_revision: int | None = None,
         owner: str | None = None,
     ) -> Conversation:
         """Change the title, the metadata, or both.
 
         This does not count as activity: the revision, ``updated_at`` and the expiry stay as they
-        are.
+        are. The ``metadata_revision`` moves up, also if the new values equal the old ones. If
+        neither a title nor metadata are given, nothing changes.
 
         Args:
             conversation_id: The conversation.
             title: The new title; an empty one removes it, None leaves it unchanged.
             metadata: The new metadata, which replaces the old one entirely; an empty dict removes
                 it, None leaves it unchanged.
-            revision: Update only if the conversation's revision is exactly this.
+            revision: Update only if the conversation's revision is exactly this: its messages have
+                not changed.
+            metadata_revision: Update only if the conversation's ``metadata_revision`` is exactly
+                this: neither title nor metadata have changed.
             owner: The conversation's owner, or None for a caller that may use every conversation.
 
         Returns:
             The conversation as updated.
 
         Raises:
-            Conflict: The revision is not ``revision``.
+            Conflict: The revision is not ``revision``, or the other one not ``metadata_revision``.
             NotFound: There is no such conversation for ``owner``.
+        """
+        ...
+
+    def claim(self, conversation_id: str, owner: str) -> Conversation:
+        """Give an anonymous conversation to ``owner``, for example when its user has signed in.
+
+        It has that owner from this moment on. This counts as activity, and the revision moves up.
+        If it has that owner already, nothing changes.
+
+        Args:
+            conversation_id: The conversation. Anyone who knows the id of an anonymous conversation
+                can claim it, so only its user must know the id.
+            owner: The new owner.
+
+        Returns:
+            The conversation.
+
+        Raises:
+            NotFound: There is no such conversation, or it belongs to another owner.
         """
         ...
 
@@ -329,6 +426,34 @@ class Store(Protocol):
         """
         ...
 
+    def remove(
+        self,
+        conversation_id: str,
+        seq: int,
+        *,
+        revision: int | None = None,
+        owner: str | None = None,
+    ) -> Conversation:
+        """Remove the message at ``seq``; all others stay. The revision moves up.
+
+        The removed message's seq is not used again. To remove the last messages, ``truncate`` and
+        ``pop`` do more at once.
+
+        Args:
+            conversation_id: The conversation.
+            seq: The place of the message to remove.
+            revision: Remove only if the conversation's revision is exactly this.
+            owner: The conversation's owner, or None for a caller that may use every conversation.
+
+        Returns:
+            The conversation as changed.
+
+        Raises:
+            Conflict: The revision is not ``revision``.
+            NotFound: There is no such conversation for ``owner``, or no message at ``seq``.
+        """
+        ...
+
     def fork(
         self,
         conversation_id: str,
@@ -337,6 +462,7 @@ class Store(Protocol):
         new_id: str | None = None,
         expires_in: timedelta | None = None,
         owner: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Conversation:
         """Copy the conversation to a new one, which readers see complete or not at all.
 
@@ -346,10 +472,13 @@ class Store(Protocol):
         Args:
             conversation_id: The conversation to copy.
             at: The seq of the last message to copy; None copies all.
-            new_id: The id of the copy; None creates a new UUIDv7.
+            new_id: The id of the copy; None creates a new UUIDv7, or, with an ``idempotency_key``,
+                a UUID that depends on ``conversation_id`` and the key alone.
             expires_in: The lifetime of the copy, from 1 second to 36,500 days; None gives it that
                 of the original, which may be none.
             owner: The conversation's owner, or None for a caller that may use every conversation.
+            idempotency_key: A name for this call, as for ``create``. Repeated with the same key,
+                the call copies nothing and returns the copy as it now is, as long as that exists.
 
         Returns:
             The copy.
@@ -357,6 +486,7 @@ class Store(Protocol):
         Raises:
             NotFound: There is no such conversation for ``owner``.
             AlreadyExists: A live conversation has the id ``new_id``, whoever owns it.
+            KeyReused: It was created with this ``idempotency_key``, but with other arguments.
         """
         ...
 
@@ -418,6 +548,7 @@ class AsyncStore(Protocol):
         title: str | None = None,
         metadata: dict[str, Json] | None = None,
         expires_in: timedelta | None = None,
+        idempotency_key: str | None = None,
     ) -> Conversation: ...
 
     async def append(
@@ -430,6 +561,9 @@ class AsyncStore(Protocol):
         idempotency_key: str | None = None,
         truncate_after: int | None = None,
         reply_follows: bool = False,
+        title: str | None = None,
+        metadata: dict[str, Json] | None = None,
+        expires_in: timedelta | None = None,
     ) -> Appended: ...
 
     async def get(self, conversation_id: str, *, owner: str | None = None) -> Conversation: ...
@@ -446,6 +580,38 @@ class AsyncStore(Protocol):
         owner: str | None = None,
     ) -> Page: ...
 
+    async def iter_messages(
+        self,
+        conversation_id: str,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+        owner: str | None = None,
+    ) -> AsyncIterator[Message]:
+        backward = after is None and before is not None
+        while True:
+            page = await self.page(
+                conversation_id, after=after, before=before, limit=PAGE_SIZE, owner=owner
+            )
+            for message in page.messages:
+                yield message
+            if page.next is None:
+                return
+            after, before = (None, page.next) if backward else (page.next, before)
+
+    async def iter_conversations(self, owner: str | None = None) -> AsyncIterator[Conversation]:
+        cursor: str | None = None
+        while True:
+            if owner is None:
+                listing = await self.scan(limit=PAGE_SIZE, cursor=cursor)
+            else:
+                listing = await self.list(owner, limit=PAGE_SIZE, cursor=cursor)
+            for conversation in listing.conversations:
+                yield conversation
+            cursor = listing.cursor
+            if cursor is None:
+                return
+
     async def list(self, owner: str, *, limit: int = 20, cursor: str | None = None) -> Listing: ...
 
     async def scan(self, *, limit: int = 100, cursor: str | None = None) -> Listing: ...
@@ -461,8 +627,11 @@ class AsyncStore(Protocol):
         title: str | None = None,
         metadata: dict[str, Json] | None = None,
         revision: int | None = None,
+        metadata_revision: int | None = None,
         owner: str | None = None,
     ) -> Conversation: ...
+
+    async def claim(self, conversation_id: str, owner: str) -> Conversation: ...
 
     async def truncate(
         self, conversation_id: str, *, after: int, owner: str | None = None
@@ -484,6 +653,15 @@ class AsyncStore(Protocol):
         owner: str | None = None,
     ) -> Conversation: ...
 
+    async def remove(
+        self,
+        conversation_id: str,
+        seq: int,
+        *,
+        revision: int | None = None,
+        owner: str | None = None,
+    ) -> Conversation: ...
+
     async def fork(
         self,
         conversation_id: str,
@@ -492,6 +670,7 @@ class AsyncStore(Protocol):
         new_id: str | None = None,
         expires_in: timedelta | None = None,
         owner: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Conversation: ...
 
     async def delete(self, conversation_id: str, *, owner: str | None = None) -> None: ...

@@ -72,6 +72,9 @@ writes one chunk anew.
 
 {by_length}
 
+After a `remove`, a truncation reads the messages that it takes away, to count them, unless the last
+message that stays was written after the `remove`.
+
 A conversation with a lifetime renews the TTLs of its items now and then: in a long one each append
 renews 25 items for a while, at one unit for each KB of them.
 
@@ -80,8 +83,8 @@ renews 25 items for a while, at one unit for each KB of them.
 Each update of the entry in the list writes the whole entry: with 4 KB of metadata, 5 units to the
 table and up to 10 to the index instead of 1 and 2. Keep the metadata of a conversation small.
 
-The transactions of an idempotency key and of a `replace` are priced as AWS documents them, at twice
-the units, because DynamoDB Local reports other numbers.
+The transactions of an idempotency key, a `replace` and a `remove` are priced as AWS documents them,
+at twice the units, because DynamoDB Local reports other numbers.
 """
 
 

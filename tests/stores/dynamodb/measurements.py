@@ -256,8 +256,9 @@ def long_fork(bench: Bench) -> str:
 def measure_by_length(bench: Bench, conversation_id: str) -> dict[str, Figures]:
     """Measure operations whose cost might depend on the length of the conversation."""
     store, figures = bench.store, bench.figures
-    last = store.tail(conversation_id, 7).messages
-    first, before_last, last_seq = (message.seq for message in (last[0], last[-2], last[-1]))
+    last = store.tail(conversation_id, 8).messages
+    before_first, first, before_last, last_seq = (last[n].seq for n in (0, 1, -2, -1))
+    assert before_first is not None
     assert first is not None
     assert before_last is not None
     assert last_seq is not None
@@ -282,6 +283,7 @@ def measure_by_length(bench: Bench, conversation_id: str) -> dict[str, Figures]:
         "`truncate` after a message, by five": figures(
             lambda: store.truncate(conversation_id, after=first)
         ),
+        "`remove` of a message": figures(lambda: store.remove(conversation_id, before_first)),
     }
 
 
@@ -293,6 +295,13 @@ def measure_operations(bench: Bench, operations: dict[str, Figures]) -> None:
     operations["`create`"] = figures(
         lambda: store.create(bench.new_id(), owner=OWNER, title="A week in Portugal")
     )
+    operations["`create` with an idempotency key"] = figures(
+        lambda: store.create(
+            bench.new_id(), owner=OWNER, title="A week in Portugal", idempotency_key="request-6"
+        )
+    )
+    anonymous = store.create(bench.new_id(), title="A week in Portugal").id
+    operations["`claim`"] = figures(lambda: store.claim(anonymous, OWNER))
     operations["`append` of a message with an idempotency key"] = figures(
         lambda: store.append(
             conversation_id, bench.reply(), owner=OWNER, idempotency_key="request-7"

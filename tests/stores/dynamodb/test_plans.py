@@ -601,7 +601,13 @@ LOSING: dict[str, Callable[[PlanHarness], Plan[Any]]] = {
     "truncate": lambda harness: plans.truncate(harness.table, "trip", after=1, owner=None),
     "pop": lambda harness: plans.pop(harness.table, "trip", 1, owner=None),
     "update": lambda harness: plans.update(
-        harness.table, "trip", title="1", metadata=None, revision=None, owner=None
+        harness.table,
+        "trip",
+        title="1",
+        metadata=None,
+        revision=None,
+        metadata_revision=None,
+        owner=None,
     ),
     "delete": lambda harness: plans.delete(harness.table, "trip", owner=None),
 }

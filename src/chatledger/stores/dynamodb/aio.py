@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Self, TypeVar
 
 from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
-from chatledger.ids import new_id as a_new_id
 from chatledger.json_values import Json
 from chatledger.messages import Message, now
 from chatledger.stores.contract import AsyncStore
@@ -74,6 +73,7 @@ class AsyncDynamoDBStore(AsyncStore):
         title: str | None = None,
         metadata: dict[str, Json] | None = None,
         expires_in: timedelta | None = None,
+        idempotency_key: str | None = None,
     ) -> Conversation:
         return await self._run(
             plans.create(
@@ -83,6 +83,7 @@ class AsyncDynamoDBStore(AsyncStore):
                 title=title,
                 metadata=metadata,
                 expires_in=expires_in,
+                idempotency_key=idempotency_key,
             )
         )
 
@@ -96,6 +97,9 @@ class AsyncDynamoDBStore(AsyncStore):
         idempotency_key: str | None = None,
         truncate_after: int | None = None,
         reply_follows: bool = False,
+        title: str | None = None,
+        metadata: dict[str, Json] | None = None,
+        expires_in: timedelta | None = None,
     ) -> Appended:
         return await self._run(
             plans.append(
@@ -107,6 +111,9 @@ class AsyncDynamoDBStore(AsyncStore):
                 idempotency_key=idempotency_key,
                 truncate_after=truncate_after,
                 reply_follows=reply_follows,
+                title=title,
+                metadata=metadata,
+                expires_in=expires_in,
             )
         )
 
@@ -149,6 +156,7 @@ class AsyncDynamoDBStore(AsyncStore):
         title: str | None = None,
         metadata: dict[str, Json] | None = None,
         revision: int | None = None,
+        metadata_revision: int | None = None,
         owner: str | None = None,
     ) -> Conversation:
         return await self._run(
@@ -158,9 +166,13 @@ class AsyncDynamoDBStore(AsyncStore):
                 title=title,
                 metadata=metadata,
                 revision=revision,
+                metadata_revision=metadata_revision,
                 owner=owner,
             )
         )
+
+    async def claim(self, conversation_id: str, owner: str) -> Conversation:
+        return await self._run(plans.claim(self._table, conversation_id, owner))
 
     async def truncate(
         self, conversation_id: str, *, after: int, owner: str | None = None
@@ -192,6 +204,18 @@ class AsyncDynamoDBStore(AsyncStore):
             )
         )
 
+    async def remove(
+        self,
+        conversation_id: str,
+        seq: int,
+        *,
+        revision: int | None = None,
+        owner: str | None = None,
+    ) -> Conversation:
+        return await self._run(
+            plans.remove(self._table, conversation_id, seq, revision=revision, owner=owner)
+        )
+
     async def fork(
         self,
         conversation_id: str,
@@ -200,15 +224,17 @@ class AsyncDynamoDBStore(AsyncStore):
         new_id: str | None = None,
         expires_in: timedelta | None = None,
         owner: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Conversation:
         return await self._run(
             plans.fork(
                 self._table,
                 conversation_id,
                 at=at,
-                new_id=a_new_id() if new_id is None else new_id,
+                new_id=new_id,
                 owner=owner,
                 expires_in=expires_in,
+                idempotency_key=idempotency_key,
             )
         )
 

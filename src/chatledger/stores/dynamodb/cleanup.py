@@ -121,7 +121,7 @@ def free_truncated(log: Log, last: Record, *, read_at: tuple[int, float]) -> Pla
     while left and table.monotonic() <= deadline:
         first, end = left[0]
         # First shorten the record that the truncation cut: only ``truncated`` hides its tail.
-        before = yield from reading.read_backward(log, last, 1, start=first - 1)
+        before = yield from reading.follow_chain(log, last, 1, start=first - 1)
         _check_fresh(log, read_at)
         if before and before[0].last < before[0].record.last_seq:
             yield from _shorten_record(log, last, before[0])

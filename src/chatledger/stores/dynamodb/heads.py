@@ -2,8 +2,9 @@
 
 import enum
 import json
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
+from chatledger.conversations import Creation
 from chatledger.json_values import Json, dumps
 from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Plan
 from chatledger.stores.dynamodb.log import CONDITION_FAILED, InconsistentRead, Log
@@ -13,8 +14,16 @@ REBUILT_AFTER = 60_000
 """The age (ms) of the last record from which a reader updates a stale head: its writer must have
 died."""
 
-Description: TypeAlias = tuple[str | None, dict[str, Json]]
-"""A conversation's title and metadata."""
+
+class Description(NamedTuple):
+    """A conversation's title and metadata, and how they came about."""
+
+    title: str | None
+    metadata: dict[str, Json]
+    metadata_revision: int | None = None
+    """The metadata revision; None if neither has changed."""
+    creation: Creation | None = None
+    """The call that created the conversation, if it had an idempotency key."""
 
 
 class HeadUpdate(enum.Enum):
@@ -27,16 +36,22 @@ class HeadUpdate(enum.Enum):
     """The head is missing, or belongs to another generation."""
 
 
-def encode_description(title: str | None, metadata: dict[str, Json]) -> str | None:
-    """Return title and metadata as ``Record.initial_description``; None if there are none."""
+def encode_description(description: Description) -> str | None:
+    """Return the description as ``Record.initial_description``; None if there is nothing to keep.
+
+    It belongs to a new conversation, so its metadata revision is left out.
+    """
+    title, metadata, _, creation = description
+    if creation is not None:
+        return dumps([title, metadata, creation])
     return dumps([title, metadata]) if title or metadata else None
 
 
-def decode_description(first: Record | None) -> Description:
-    if first is None or first.initial_description is None:
-        return None, {}
-    title, metadata = json.loads(first.initial_description)
-    return title, metadata
+def decode_description(first: Record) -> Description:
+    if first.initial_description is None:
+        return Description(None, {})
+    title, metadata, *creation = json.loads(first.initial_description)
+    return Description(title, metadata, None, Creation(*creation[0]) if creation else None)
 
 
 def attributes(title: str | None, metadata: dict[str, Json] | None) -> dict[str, Attribute | None]:
@@ -81,7 +96,10 @@ def rebuild_head(log: Log) -> Plan[None]:
 
 def close_head(log: Log, closing: Record, ttl: Attribute) -> Plan[None]:
     """Mark the head of a conversation as deleted, so that no list shows it."""
-    removed = ("owner", "title", "metadata", "edit", "updated_at", "message_count", "expiry")
+    removed = (
+        *("owner", "title", "metadata", "edit", "metadata_revision", "created_by"),
+        *("updated_at", "message_count", "expiry"),
+    )
     changed: dict[str, Attribute | None] = {
         "v": {"N": str(LAYOUT)},
         "life": {"N": str(closing.generation)},
@@ -95,7 +113,13 @@ def close_head(log: Log, closing: Record, ttl: Attribute) -> Plan[None]:
 
 
 def description_update(
-    log: Log, last: Record, head: Head | None, changed: dict[str, Attribute | None], token: str
+    log: Log,
+    last: Record,
+    head: Head | None,
+    changed: dict[str, Attribute | None],
+    *,
+    token: str,
+    metadata_revision: int,
 ) -> dict[str, Any]:
     """Return the parameters of an update that changes title or metadata of the head.
 
@@ -106,7 +130,7 @@ def description_update(
     seen = {} if head is None or head.edit is None else {"edit": {"S": head.edit}}
     return log.update_params(
         HEAD,
-        changed | {"edit": {"S": token}},
+        changed | {"edit": {"S": token}, "metadata_revision": {"N": str(metadata_revision)}},
         "#life = :life AND #created_at = :created_at AND attribute_not_exists(#deleted) AND "
         + ("#edit = :edit" if seen else "attribute_not_exists(#edit)"),
         life={"N": str(last.generation)},
@@ -133,7 +157,7 @@ def delete_head(log: Log, head: Head) -> Plan[bool]:
 
 
 def read_description(log: Log, last: Record, head: Head | None) -> Plan[Description]:
-    """Return the title and the metadata of the conversation.
+    """Return the description of the conversation.
 
     Args:
         log: The conversation's log.
@@ -146,14 +170,19 @@ def read_description(log: Log, last: Record, head: Head | None) -> Plan[Descript
     if head is not None and head.is_of(last):
         if head.deleted:  # an eventually consistent read misses the closing record
             raise InconsistentRead
-        return head.title, head.metadata
+        creation = None if head.created_by is None else Creation(*json.loads(head.created_by))
+        return Description(head.title, head.metadata, head.metadata_revision, creation)
     return (yield from _read_initial_description(log, last))
 
 
 def is_abandoned(log: Log, last: Record, head: Head | None) -> bool:
     """Return whether the head lags behind ``last`` because the writer of ``last`` died."""
-    stale = head is None or not head.is_of(last) or head.revision < last.revision
-    return stale and last.updated_at + REBUILT_AFTER < log.table.time()
+    return is_stale(last, head) and last.updated_at + REBUILT_AFTER < log.table.time()
+
+
+def is_stale(last: Record, head: Head | None) -> bool:
+    """Return whether the head lags behind ``last``, or is missing."""
+    return head is None or not head.is_of(last) or head.revision < last.revision
 
 
 def _read_initial_description(log: Log, last: Record) -> Plan[Description]:
@@ -167,7 +196,7 @@ def _read_initial_description(log: Log, last: Record) -> Plan[Description]:
         now, head = log_end.record, log_end.head
         if now is None or now.token != last.token or (head is not None and head.is_of(last)):
             raise InconsistentRead
-        return None, {}
+        return Description(None, {})
     return decode_description(first)
 
 
@@ -194,8 +223,13 @@ def _update_from(log: Log, last: Record, initial: Description | None) -> Plan[He
         "expires_at": _number(last.ttl),
     }
     if initial is not None:
-        title, metadata = initial
-        made = attributes(title or "", metadata) | {"deleted": None, "edit": None}
+        creation = initial.creation
+        made = attributes(initial.title or "", initial.metadata) | {
+            "deleted": None,
+            "edit": None,
+            "metadata_revision": None,
+            "created_by": None if creation is None else {"S": dumps(creation)},
+        }
         outcome = yield from _update(log, changed | made, _OF_ANOTHER, last)
         if outcome is not HeadUpdate.NEWER:
             return outcome

@@ -29,11 +29,45 @@ MAX_RECORDS = 1_000
 
 
 class Span(NamedTuple):
-    """The messages of ``record`` from seq ``first`` to seq ``last``."""
+    """The messages of ``record`` from seq ``first`` to seq ``last``, except for removed ones."""
 
     record: Record
     first: int
     last: int
+
+    @property
+    def messages(self) -> int:
+        """The number of messages."""
+        removed = sum(
+            max(0, min(end, self.last) - max(start, self.first) + 1)
+            for start, end in self.record.removed
+        )
+        return self.last - self.first + 1 - removed
+
+    def first_messages(self, n: int) -> "Span":
+        """Return the span, cut to its first ``n`` messages."""
+        cut = self._replace(last=min(self.last, self.first + n - 1))
+        while cut.last < self.last and cut.messages < n:
+            cut = cut._replace(last=min(self.last, cut.last + n - cut.messages))
+        return cut
+
+    def last_messages(self, n: int) -> "Span":
+        """Return the span, cut to its last ``n`` messages."""
+        cut = self._replace(first=max(self.first, self.last - n + 1))
+        while cut.first > self.first and cut.messages < n:
+            cut = cut._replace(first=max(self.first, cut.first - (n - cut.messages)))
+        return cut
+
+    def trimmed(self) -> "Span":
+        """Return the span from its first message to its last one; it must have a message."""
+        first, last = self.first, self.last
+        for start, end in self.record.removed:
+            if start <= first <= end:
+                first = end + 1
+        for start, end in reversed(self.record.removed):
+            if start <= last <= end:
+                last = start - 1
+        return Span(self.record, first, last)
 
 
 def read_backward(
@@ -51,6 +85,24 @@ def read_backward(
     Raises:
         InconsistentRead: What was read does not belong to one moment.
     """
+    found = yield from follow_chain(log, last, n, start=start, read=read)
+    return [span.trimmed() for span in found if span.messages]
+
+
+def follow_chain(
+    log: Log,
+    last: Record,
+    n: int,
+    *,
+    start: int,
+    after: int = 0,
+    read: Iterable[Record | Tombstone] = (),
+) -> Plan[list[Span]]:
+    """Return spans with the last ``n`` messages between the seqs ``after`` and ``start``.
+
+    These are all spans of the chain, also those that have no messages any more. The first span ends
+    with the last seq up to ``start`` that was not truncated, whether it was removed or not.
+    """
     found: list[Span] = []
     seq = last.below_truncated(min(start, last.last_seq))
     anchored = seq == last.last_seq  # whether ``seq`` is known to be a message
@@ -58,11 +110,11 @@ def read_backward(
     replaced: dict[int, int] = {}
     records = deque(read)
     lowest = records[-1].position if records else MAX_REVISION
-    limit, missing_before = 0, n
-    while seq > 0 and n > 0:
+    limit = followed = 0
+    while seq > after and n > 0:
         if not records:
-            limit = _next_limit(n, limit, missing_before - n) if limit else min(n, MAX_RECORDS)
-            missing_before = n
+            limit = _next_limit(n, limit, followed) if limit else min(n, MAX_RECORDS)
+            followed = 0
             items = yield from log.query(
                 record_sort(last.generation),
                 record_sort(min(seq, lowest - 1)),
@@ -87,15 +139,16 @@ def read_backward(
                 if anchored:
                     raise InconsistentRead(seq, last.token)
                 proven = False
-            first = max(record.position, highest - n + 1)
-            found.append(Span(record, first, highest))
-            n -= highest - first + 1
+            span = Span(record, max(record.position, after + 1), highest).last_messages(n)
+            found.append(span)
+            n -= span.messages
+            followed += span.last - span.first + 1
         elif anchored:
             raise InconsistentRead(seq, last.token)
         seq, anchored = min(seq, record.previous_seq), True
-    if anchored and seq > 0 and n > 0:
+    if anchored and seq > after and n > 0:
         raise InconsistentRead(seq, last.token)
-    if not proven or (not anchored and seq > 0):
+    if not proven or (not anchored and seq > after):
         # No record named the newest message that was found, so a newer one may be missing: the
         # log's end must still be the same.
         log_end, _ = yield from log.read_end()
@@ -133,11 +186,11 @@ def read_forward(log: Log, last: Record, n: int, *, after: int, before: int) -> 
             _check_version(record, last, replaced)
             if not found and record.previous_seq > after:
                 found = yield from _read_between(log, last, after, record.previous_seq)
-                missing -= sum(span.last - span.first + 1 for span in found)
+                missing -= sum(span.messages for span in found)
             if found and record.previous_seq != found[-1].last:
                 raise InconsistentRead(record.previous_seq, last.token)
             found.append(Span(record, record.position, highest))
-            missing -= highest - record.position + 1
+            missing -= found[-1].messages
         if len(items) < limit:
             break
         limit = _next_limit(missing, limit, missing_before - missing)
@@ -158,7 +211,7 @@ def _next_limit(missing: int, limit: int, found: int) -> int:
     Args:
         missing: The number of messages that are still wanted.
         limit: How many records the last query asked for.
-        found: The number of messages that it found: among its items may be many tombstones.
+        found: The number of messages that it found, removed ones included; tombstones do not count.
     """
     if found <= 0:
         return min(max(2 * limit, MIN_RECORDS), MAX_RECORDS)
@@ -187,25 +240,24 @@ def read_messages(
         low, high = first - record.position, end - record.position + 1
         body = yield from read_body(log, record, low, high, most_bytes=left, backward=backward)
         seqs = range(record.position + body.first, record.position + body.first + len(body.values))
-        messages = [
-            (decode_body(value, seq=seq), size)
-            for value, seq, size in zip(body.values, seqs, body.sizes, strict=True)
-        ]
-        for message, size in reversed(messages) if backward else messages:
+        values = list(zip(body.values, seqs, body.sizes, strict=True))
+        for value, seq, size in reversed(values) if backward else values:
+            if value is None:
+                continue
             left -= size
             if found and left < 0:
                 return found
-            found.append(message)
-        if len(messages) < high - low:
+            found.append(decode_body(value, seq=seq))
+        if len(values) < high - low:
             if body.stopped:
                 return found
-            missing = seqs.start - 1 if backward else first + len(messages)
+            missing = seqs.start - 1 if backward else first + len(values)
             raise InconsistentRead(missing, last.token)
     return found
 
 
-def read_span(log: Log, last: Record, span: Span) -> Plan[list[dict[str, Any]]]:
-    """Return all messages of the span as JSON values.
+def read_span(log: Log, last: Record, span: Span) -> Plan[list[dict[str, Any] | None]]:
+    """Return all messages of the span as JSON values, with None for each removed one.
 
     Raises:
         InconsistentRead: A body part is missing.
@@ -218,31 +270,42 @@ def read_span(log: Log, last: Record, span: Span) -> Plan[list[dict[str, Any]]]:
     return body.values
 
 
-def decode_span(span: Span, values: Sequence[dict[str, Any]]) -> list[Message]:
-    return [decode_body(value, seq=seq) for seq, value in enumerate(values, span.first)]
+def decode_span(span: Span, values: Sequence[dict[str, Any] | None]) -> list[Message]:
+    return [
+        decode_body(value, seq=seq)
+        for seq, value in enumerate(values, span.first)
+        if value is not None
+    ]
+
+
+def count_messages(log: Log, last: Record, *, after: int) -> Plan[int]:
+    """Return the number of messages with a seq higher than ``after``."""
+    count = 0
+    while after < last.last_seq:
+        spans = yield from read_forward(log, last, MAX_RECORDS, after=after, before=MAX_REVISION)
+        count += sum(span.messages for span in spans)
+        if not spans:
+            break
+        after = spans[-1].last
+    return count
 
 
 def _read_between(log: Log, last: Record, after: int, seq: int) -> Plan[list[Span]]:
-    """Return the messages after ``after`` up to and with ``seq``, oldest first."""
-    found = yield from read_backward(log, last, seq - after, start=seq)
-    inside = [
-        Span(span.record, max(span.first, after + 1), span.last)
-        for span in reversed(found)
-        if span.last > after
-    ]
-    if not inside or inside[-1].last != seq:
+    """Return spans with the messages after ``after`` up to and with ``seq``, oldest first."""
+    found = yield from follow_chain(log, last, seq - after, start=seq, after=after)
+    if not found or found[0].last != seq:
         raise InconsistentRead(seq, last.token)
-    return inside
+    return found[::-1]
 
 
 def _first(n: int, spans: Sequence[Span], before: int) -> list[Span]:
     """Return the spans, cut to their first ``n`` messages and to seqs below ``before``."""
     chosen: list[Span] = []
     for span in spans:
-        last = min(span.last, span.first + n - 1, before - 1)
-        if last >= span.first:
-            chosen.append(Span(span.record, span.first, last))
-            n -= last - span.first + 1
+        cut = span._replace(last=min(span.last, before - 1)).first_messages(n)
+        if cut.last >= cut.first and cut.messages:
+            chosen.append(cut.trimmed())
+            n -= cut.messages
     return chosen
 
 

@@ -99,10 +99,14 @@ class Record(NamedTuple):
     """The position of the write that last changed this record's messages; 0 if none did."""
     rewrites: int = 0
     """The position of the record whose message this write replaced; 0 if it replaced none."""
+    removed: tuple[tuple[int, int], ...] = ()
+    """Ranges of seqs of this record's messages that were removed one by one; null in the body."""
+    removals: int = 0
+    """The number of messages of the generation that were removed one by one before this record."""
     closed: bool = False
     """True if this record deleted the conversation."""
     initial_description: str | None = None
-    """Title and metadata as JSON, in a generation's first record; used if the head is missing."""
+    """The description as JSON, in a generation's first record; used if the head is missing."""
     body: str | None = None
     """The messages as a JSON list, if they fit into the record."""
     body_token: str = ""
@@ -136,6 +140,15 @@ class Record(NamedTuple):
     def is_live(self, time: int) -> bool:
         """Return whether the conversation is live at ``time`` (ms), if this is its last record."""
         return not self.closed and (self.expiry is None or self.expiry > time)
+
+    def without(self, seq: int) -> "Record":
+        """Return the record with one more seq in ``removed``."""
+        ranges: list[tuple[int, int]] = []
+        for first, last in sorted((*self.removed, (seq, seq))):
+            if ranges and ranges[-1][1] + 1 == first:
+                first = ranges.pop()[0]
+            ranges.append((first, last))
+        return self._replace(removed=tuple(ranges))
 
     def below_truncated(self, seq: int) -> int:
         """Return the highest seq up to ``seq`` that lies in no truncated range."""
@@ -173,6 +186,10 @@ class Head(NamedTuple):
     deleted: bool = False
     edit: str | None = None
     """The token of the update that last set title or metadata."""
+    metadata_revision: int | None = None
+    """The metadata revision that this update set; None if there was none."""
+    created_by: str | None = None
+    """The fingerprints of the call that created the conversation with an idempotency key."""
 
     def is_of(self, record: Record) -> bool:
         """Return whether the head belongs to the generation of ``record``.
@@ -222,7 +239,7 @@ def key(conversation_id: str, sort: str) -> Item:
 
 # Records ------------------------------------------------------------------------------------------
 
-# Attribute names have one letter, so that the 1,024 bytes of a write unit are left for text.
+# Attribute names are short, so that the 1,024 bytes of a write unit are left for text.
 _NUMBERS = (
     ("width", "w", 1),
     ("generation", "l", None),
@@ -239,6 +256,7 @@ _NUMBERS = (
     ("items", "m", 0),
     ("ttl_base", "g", None),
     ("min_ttl", "f", None),
+    ("removals", "rc", 0),
 )
 """The numbers of a record: field, attribute, and the default, which is not stored."""
 
@@ -256,6 +274,8 @@ def encode_record(conversation_id: str, record: Record) -> Item:
         item["o"] = {"S": record.owner}
     if record.truncated:
         item["d"] = {"S": dumps(record.truncated)}
+    if record.removed:
+        item["rm"] = {"S": dumps(record.removed)}
     if record.closed:
         item["z"] = {"BOOL": True}
     if record.initial_description is not None:
@@ -319,6 +339,8 @@ def decode_record(item: Item) -> Record | Tombstone:
         truncated=_ranges(item["d"]["S"]) if "d" in item else (),
         rewritten_at=number("r", 0),
         rewrites=number("h", 0),
+        removed=_ranges(item["rm"]["S"]) if "rm" in item else (),
+        removals=number("rc", 0),
         closed="z" in item,
         initial_description=item["i"]["S"] if "i" in item else None,
         body=decompress_attribute(item["b"]) if "b" in item else None,
@@ -399,4 +421,6 @@ def decode_head(item: Item) -> Head:
         expiry=_number(item, "expiry", None),
         deleted="deleted" in item,
         edit=item["edit"]["S"] if "edit" in item else None,
+        metadata_revision=_number(item, "metadata_revision", None),
+        created_by=item["created_by"]["S"] if "created_by" in item else None,
     )

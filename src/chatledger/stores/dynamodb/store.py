@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
-from chatledger.ids import new_id as a_new_id
 from chatledger.json_values import Json
 from chatledger.messages import Message, now
 from chatledger.stores.contract import Store
@@ -71,6 +70,7 @@ class DynamoDBStore(Store):
         title: str | None = None,
         metadata: dict[str, Json] | None = None,
         expires_in: timedelta | None = None,
+        idempotency_key: str | None = None,
     ) -> Conversation:
         return self._run(
             plans.create(
@@ -80,6 +80,7 @@ class DynamoDBStore(Store):
                 title=title,
                 metadata=metadata,
                 expires_in=expires_in,
+                idempotency_key=idempotency_key,
             )
         )
 
@@ -93,6 +94,9 @@ class DynamoDBStore(Store):
         idempotency_key: str | None = None,
         truncate_after: int | None = None,
         reply_follows: bool = False,
+        title: str | None = None,
+        metadata: dict[str, Json] | None = None,
+        expires_in: timedelta | None = None,
     ) -> Appended:
         return self._run(
             plans.append(
@@ -104,6 +108,9 @@ class DynamoDBStore(Store):
                 idempotency_key=idempotency_key,
                 truncate_after=truncate_after,
                 reply_follows=reply_follows,
+                title=title,
+                metadata=metadata,
+                expires_in=expires_in,
             )
         )
 
@@ -146,6 +153,7 @@ class DynamoDBStore(Store):
         title: str | None = None,
         metadata: dict[str, Json] | None = None,
         revision: int | None = None,
+        metadata_revision: int | None = None,
         owner: str | None = None,
     ) -> Conversation:
         return self._run(
@@ -155,9 +163,13 @@ class DynamoDBStore(Store):
                 title=title,
                 metadata=metadata,
                 revision=revision,
+                metadata_revision=metadata_revision,
                 owner=owner,
             )
         )
+
+    def claim(self, conversation_id: str, owner: str) -> Conversation:
+        return self._run(plans.claim(self._table, conversation_id, owner))
 
     def truncate(
         self, conversation_id: str, *, after: int, owner: str | None = None
@@ -187,6 +199,18 @@ class DynamoDBStore(Store):
             )
         )
 
+    def remove(
+        self,
+        conversation_id: str,
+        seq: int,
+        *,
+        revision: int | None = None,
+        owner: str | None = None,
+    ) -> Conversation:
+        return self._run(
+            plans.remove(self._table, conversation_id, seq, revision=revision, owner=owner)
+        )
+
     def fork(
         self,
         conversation_id: str,
@@ -195,15 +219,17 @@ class DynamoDBStore(Store):
         new_id: str | None = None,
         expires_in: timedelta | None = None,
         owner: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Conversation:
         return self._run(
             plans.fork(
                 self._table,
                 conversation_id,
                 at=at,
-                new_id=a_new_id() if new_id is None else new_id,
+                new_id=new_id,
                 owner=owner,
                 expires_in=expires_in,
+                idempotency_key=idempotency_key,
             )
         )
 

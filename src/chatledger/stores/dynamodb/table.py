@@ -121,6 +121,10 @@ class Table:
     log_end_cache: LogEndCache = field(default_factory=LogEndCache)
     _warned_at: float | None = None
 
+    def lifetime_for(self, expires_in: timedelta | None) -> int | None:
+        """Return the lifetime (ms) of a conversation that begins with ``expires_in``."""
+        return self.lifetime if expires_in is None else milliseconds(expires_in)
+
     @classmethod
     def of(
         cls,

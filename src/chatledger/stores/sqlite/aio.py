@@ -57,6 +57,7 @@ class AsyncSQLiteStore(AsyncStore):
         title: str | None = None,
         metadata: dict[str, Json] | None = None,
         expires_in: timedelta | None = None,
+        idempotency_key: str | None = None,
     ) -> Conversation:
         return await self._run(
             plans.create(
@@ -66,6 +67,7 @@ class AsyncSQLiteStore(AsyncStore):
                 title=title,
                 metadata=metadata,
                 expires_in=expires_in,
+                idempotency_key=idempotency_key,
             )
         )
 
@@ -79,6 +81,9 @@ class AsyncSQLiteStore(AsyncStore):
         idempotency_key: str | None = None,
         truncate_after: int | None = None,
         reply_follows: bool = False,
+        title: str | None = None,
+        metadata: dict[str, Json] | None = None,
+        expires_in: timedelta | None = None,
     ) -> Appended:
         return await self._run(
             plans.append(
@@ -89,6 +94,9 @@ class AsyncSQLiteStore(AsyncStore):
                 after=after,
                 idempotency_key=idempotency_key,
                 truncate_after=truncate_after,
+                title=title,
+                metadata=metadata,
+                expires_in=expires_in,
             ),
             messages=messages,
         )
@@ -132,6 +140,7 @@ class AsyncSQLiteStore(AsyncStore):
         title: str | None = None,
         metadata: dict[str, Json] | None = None,
         revision: int | None = None,
+        metadata_revision: int | None = None,
         owner: str | None = None,
     ) -> Conversation:
         return await self._run(
@@ -141,9 +150,13 @@ class AsyncSQLiteStore(AsyncStore):
                 title=title,
                 metadata=metadata,
                 revision=revision,
+                metadata_revision=metadata_revision,
                 owner=owner,
             )
         )
+
+    async def claim(self, conversation_id: str, owner: str) -> Conversation:
+        return await self._run(plans.claim(self._settings, conversation_id, owner))
 
     async def truncate(
         self, conversation_id: str, *, after: int, owner: str | None = None
@@ -175,6 +188,18 @@ class AsyncSQLiteStore(AsyncStore):
             )
         )
 
+    async def remove(
+        self,
+        conversation_id: str,
+        seq: int,
+        *,
+        revision: int | None = None,
+        owner: str | None = None,
+    ) -> Conversation:
+        return await self._run(
+            plans.remove(self._settings, conversation_id, seq, revision=revision, owner=owner)
+        )
+
     async def fork(
         self,
         conversation_id: str,
@@ -183,6 +208,7 @@ class AsyncSQLiteStore(AsyncStore):
         new_id: str | None = None,
         expires_in: timedelta | None = None,
         owner: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Conversation:
         return await self._run(
             plans.fork(
@@ -192,6 +218,7 @@ class AsyncSQLiteStore(AsyncStore):
                 new_id=new_id,
                 expires_in=expires_in,
                 owner=owner,
+                idempotency_key=idempotency_key,
             )
         )
 

@@ -88,7 +88,25 @@ def m002_garbage_and_fixed_lifetimes(db: sqlite3.Connection) -> None:
     )
 
 
-MIGRATIONS = (m001_initial, m002_garbage_and_fixed_lifetimes)
+def m003_metadata_revisions_and_fingerprints(db: sqlite3.Connection) -> None:
+    """Count changes of title and metadata, and remember the calls that used idempotency keys.
+
+    ``created_by`` is the ``Creation`` of the conversation, as a JSON list. ``call`` is the
+    fingerprint of an append; it is empty if that was made before.
+    """
+    _execute_all(
+        db,
+        "ALTER TABLE conversations ADD COLUMN metadata_revision INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE conversations ADD COLUMN created_by TEXT",
+        "ALTER TABLE idempotency_keys ADD COLUMN call TEXT NOT NULL DEFAULT ''",
+    )
+
+
+MIGRATIONS = (
+    m001_initial,
+    m002_garbage_and_fixed_lifetimes,
+    m003_metadata_revisions_and_fingerprints,
+)
 """The migrations in order; a file's layout is the number of those applied to it.
 
 Each is applied to a file once and must never be changed: files that it migrated exist.

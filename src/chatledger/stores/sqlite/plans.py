@@ -5,6 +5,7 @@ thrown its error), and returns its own result. So each operation is written once
 callers that block and by callers that await.
 """
 
+import sqlite3
 from collections.abc import Callable, Generator, Sequence
 from datetime import timedelta
 from math import inf
@@ -17,9 +18,11 @@ from chatledger.conversations import (
     MAX_REVISION,
     Appended,
     Conversation,
+    Creation,
     Listing,
     Page,
     Tail,
+    check_beginning,
     check_id,
     check_idempotency_key,
     check_ids,
@@ -30,15 +33,16 @@ from chatledger.conversations import (
     checked_metadata,
     encode_batch,
     encode_message,
+    fingerprint_of_messages,
     lifetime_of,
+    new_id_for,
     prepare_restore,
 )
 from chatledger.errors import AlreadyExists, InvalidArgument, NotFound, StoreUnavailable
-from chatledger.ids import new_id as make_id
 from chatledger.json_values import Json, dumps
 from chatledger.messages import Message
 from chatledger.stores.sqlite.rows import MAX_FREED_ROWS, Rows, require_revision
-from chatledger.stores.sqlite.values import conversation_from, list_cursor, scan_cursor
+from chatledger.stores.sqlite.values import conversation_from, creation_of, list_cursor, scan_cursor
 from chatledger.stores.times import milliseconds, milliseconds_since_epoch
 
 T = TypeVar("T")
@@ -159,20 +163,26 @@ def create(
     title: str | None,
     metadata: dict[str, Json] | None,
     expires_in: timedelta | None,
+    idempotency_key: str | None,
 ) -> Plan[Conversation]:
-    new_id = make_id() if conversation_id is None else conversation_id
-    check_ids(new_id, owner)
-    check_title(title)
-    check_lifetime(expires_in)
-    metadata_text = dumps(checked_metadata(metadata))
+    if owner is not None:
+        check_id(owner, "owner")
+    metadata = check_beginning(title, metadata, expires_in)
+    creation = Creation.of(idempotency_key, "create", owner, title or None, metadata, expires_in)
+    new_id = new_id_for(creation, "create", owner) if conversation_id is None else conversation_id
+    check_id(new_id)
 
     def transaction(rows: Rows) -> Conversation:
+        row = rows.find_live(new_id)
+        if row is not None and _is_repeated(row, owner, creation):
+            return conversation_from(row)
         row = rows.create(
             new_id,
             owner=owner,
             lifetime=settings.lifetime_for(expires_in),
             title=title or None,
-            metadata=metadata_text,
+            metadata=dumps(metadata),
+            creation=creation,
         )
         return conversation_from(rows.advance(row))
 
@@ -188,24 +198,35 @@ def append(
     after: int | None,
     idempotency_key: str | None,
     truncate_after: int | None,
+    title: str | None,
+    metadata: dict[str, Json] | None,
+    expires_in: timedelta | None,
 ) -> Plan[Appended]:
     check_ids(conversation_id, owner)
     check_idempotency_key(idempotency_key)
     check_revision(after, "after")
     check_revision(truncate_after, "truncate_after")
+    initial_metadata = dumps(check_beginning(title, metadata, expires_in))
     bodies = encode_batch(messages)
+    call = "" if idempotency_key is None else fingerprint_of_messages(messages)
 
     def transaction(rows: Rows) -> Appended:
         row = rows.find_live(conversation_id)
         if row is None:
             if after:
                 raise NotFound(conversation_id)
-            row = rows.create(conversation_id, owner=owner, lifetime=settings.lifetime)
+            row = rows.create(
+                conversation_id,
+                owner=owner,
+                lifetime=settings.lifetime_for(expires_in),
+                title=title or None,
+                metadata=initial_metadata,
+            )
         else:
             if owner not in (None, row["owner"]):
                 raise NotFound(conversation_id)
             if idempotency_key is not None:
-                saved = rows.saved_result(row, idempotency_key)
+                saved = rows.saved_result(row, idempotency_key, call)
                 if saved is not None:
                     return saved
             require_revision(row, after)
@@ -213,7 +234,7 @@ def append(
                 row = rows.truncate(row, after=truncate_after)
         appended = rows.append(row, bodies)
         if idempotency_key is not None:
-            rows.save_result(row, idempotency_key, appended)
+            rows.save_result(row, idempotency_key, call, appended)
         return appended
 
     return (yield from _write(settings, transaction))
@@ -263,16 +284,20 @@ def update(
     title: str | None,
     metadata: dict[str, Json] | None,
     revision: int | None,
+    metadata_revision: int | None,
     owner: str | None,
 ) -> Plan[Conversation]:
     check_ids(conversation_id, owner)
     check_title(title)
     metadata_text = None if metadata is None else dumps(checked_metadata(metadata))
     check_revision(revision, "revision")
+    check_revision(metadata_revision, "metadata_revision")
 
     def transaction(rows: Rows) -> Conversation:
         row = rows.require_live(conversation_id, owner)
-        require_revision(row, revision)
+        require_revision(row, revision, metadata_revision)
+        if title is None and metadata_text is None:
+            return conversation_from(row)
         return conversation_from(
             rows.update(
                 row,
@@ -280,6 +305,19 @@ def update(
                 row["metadata"] if metadata_text is None else metadata_text,
             )
         )
+
+    return (yield from _write(settings, transaction))
+
+
+def claim(settings: Settings, conversation_id: str, owner: str) -> Plan[Conversation]:
+    check_id(conversation_id)
+    check_id(owner, "owner")
+
+    def transaction(rows: Rows) -> Conversation:
+        row = rows.require_live(conversation_id, None)
+        if row["owner"] not in (None, owner):
+            raise NotFound(conversation_id)
+        return conversation_from(row if row["owner"] == owner else rows.claim(row, owner))
 
     return (yield from _write(settings, transaction))
 
@@ -335,6 +373,21 @@ def replace(
     return (yield from _write(settings, transaction))
 
 
+def remove(
+    settings: Settings, conversation_id: str, seq: int, *, revision: int | None, owner: str | None
+) -> Plan[Conversation]:
+    check_ids(conversation_id, owner)
+    check_number(seq, "seq", least=1)
+    check_revision(revision, "revision")
+
+    def transaction(rows: Rows) -> Conversation:
+        row = rows.require_live(conversation_id, owner)
+        require_revision(row, revision)
+        return conversation_from(rows.remove(row, seq))
+
+    return (yield from _write(settings, transaction))
+
+
 def fork(
     settings: Settings,
     conversation_id: str,
@@ -343,14 +396,19 @@ def fork(
     new_id: str | None,
     expires_in: timedelta | None,
     owner: str | None,
+    idempotency_key: str | None,
 ) -> Plan[Conversation]:
     check_ids(conversation_id, owner)
-    copy_id = make_id() if new_id is None else new_id
-    check_id(copy_id, "new_id")
     check_revision(at, "at")
     check_lifetime(expires_in)
+    creation = Creation.of(idempotency_key, "fork", conversation_id, at, expires_in)
+    copy_id = new_id_for(creation, "fork", conversation_id) if new_id is None else new_id
+    check_id(copy_id, "new_id")
 
     def transaction(rows: Rows) -> Conversation:
+        existing = rows.find_live(copy_id)
+        if existing is not None and _is_repeated(existing, owner, creation):
+            return conversation_from(existing)
         source = rows.require_live(conversation_id, owner)
         created = rows.create(
             copy_id,
@@ -358,6 +416,7 @@ def fork(
             lifetime=source["lifetime"] if expires_in is None else milliseconds(expires_in),
             title=source["title"],
             metadata=source["metadata"],
+            creation=creation,
         )
         last = MAX_REVISION if at is None else at
         return conversation_from(rows.copy_messages(source, rows.advance(created), at=last))
@@ -400,6 +459,18 @@ def sweep() -> Plan[int]:
         if has_more:
             yield PAUSE
     return freed
+
+
+def _is_repeated(row: sqlite3.Row, owner: str | None, creation: Creation | None) -> bool:
+    """Return whether the conversation was created by an earlier call with the same key.
+
+    Raises:
+        KeyReused: That call had other arguments.
+    """
+    created = creation_of(row)
+    if created is None or owner not in (None, row["owner"]):
+        return False
+    return created.is_repeated_by(creation)
 
 
 def _write(settings: Settings, transaction: Transaction[T]) -> Plan[T]:

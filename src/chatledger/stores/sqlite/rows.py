@@ -5,8 +5,16 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import NamedTuple
 
-from chatledger.conversations import MAX_REVISION, REVISIONS_TAKEN, Appended, Conversation
+from chatledger.conversations import (
+    MAX_REVISION,
+    REVISIONS_TAKEN,
+    Appended,
+    Conversation,
+    Creation,
+    check_key_use,
+)
 from chatledger.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
+from chatledger.json_values import dumps
 from chatledger.messages import Message, decode
 from chatledger.stores.cursors import decode_cursor
 from chatledger.stores.sqlite.values import conversation_from
@@ -83,6 +91,7 @@ class Rows:
         title: str | None = None,
         metadata: str = "{}",
         time: int | None = None,
+        creation: Creation | None = None,
     ) -> sqlite3.Row:
         """Insert a conversation, at the revision of an earlier one with its id or at 0.
 
@@ -93,6 +102,7 @@ class Rows:
             title: Its title.
             metadata: Its metadata as JSON text.
             time: When it was created, if not now.
+            creation: The call that creates it, if that has an idempotency key.
 
         Returns:
             The new row.
@@ -113,9 +123,10 @@ class Rows:
         # So that a file that nobody sweeps does not grow without bound.
         self.sweep(entries=10, rows=100)
         row: sqlite3.Row = self._db.execute(
-            "INSERT INTO conversations (number, id, owner, title, metadata, created_at, updated_at,"
-            " message_count, revision, lifetime) VALUES (:number, :id, :owner, :title, :metadata,"
-            " :time, :time, 0, :revision, :lifetime) RETURNING *",
+            "INSERT INTO conversations (number, id, owner, title, metadata, metadata_revision,"
+            " created_at, updated_at, message_count, revision, lifetime, created_by)"
+            " VALUES (:number, :id, :owner, :title, :metadata, :time, :time, :time, 0, :revision,"
+            " :lifetime, :creation) RETURNING *",
             {
                 "number": self.last_number() + 1,
                 "id": conversation_id,
@@ -125,9 +136,17 @@ class Rows:
                 "time": self.time if time is None else time,
                 "revision": 0 if earlier is None else earlier["revision"],
                 "lifetime": lifetime,
+                "creation": None if creation is None else dumps(creation),
             },
         ).fetchone()
         return row
+
+    def claim(self, row: sqlite3.Row, owner: str) -> sqlite3.Row:
+        """Give the conversation this owner; return the row."""
+        self._db.execute(
+            "UPDATE conversations SET owner = ? WHERE number = ?", (owner, row["number"])
+        )
+        return self.advance(row)
 
     def advance(self, row: sqlite3.Row, *, by: int = 1, count: int = 0) -> sqlite3.Row:
         """Record a change of the conversation's messages, which renews its expiry.
@@ -218,6 +237,16 @@ class Rows:
         if not replaced:
             raise NotFound(row["id"], seq=seq)
         return self.advance(row)
+
+    def remove(self, row: sqlite3.Row, seq: int) -> sqlite3.Row:
+        """Remove the message at ``seq``; raise ``NotFound`` if there is none."""
+        removed = self._db.execute(
+            f"DELETE FROM messages WHERE conversation = ? AND seq = ? AND {IS_VISIBLE}",
+            (row["number"], seq),
+        ).rowcount
+        if not removed:
+            raise NotFound(row["id"], seq=seq)
+        return self.advance(row, count=-1)
 
     def truncate(self, row: sqlite3.Row, *, after: int) -> sqlite3.Row:
         """Remove the messages after ``after``; return the row, unchanged if there are none."""
@@ -316,28 +345,38 @@ class Rows:
     def update(self, row: sqlite3.Row, title: str | None, metadata: str) -> sqlite3.Row:
         """Set the title and metadata; return the row."""
         changed: sqlite3.Row = self._db.execute(
-            "UPDATE conversations SET title = ?, metadata = ? WHERE number = ? RETURNING *",
-            (title, metadata, row["number"]),
+            "UPDATE conversations SET title = ?, metadata = ?,"
+            " metadata_revision = max(metadata_revision + 1, ?) WHERE number = ? RETURNING *",
+            (title, metadata, self.time, row["number"]),
         ).fetchone()
         return changed
 
-    def save_result(self, row: sqlite3.Row, key: str, appended: Appended) -> None:
-        """Save the result of the append with this idempotency key."""
+    def save_result(self, row: sqlite3.Row, key: str, call: str, appended: Appended) -> None:
+        """Save the result of the append with this idempotency key and fingerprint."""
         self._db.execute(
-            "INSERT INTO idempotency_keys VALUES (?, ?, ?, ?, ?)",
-            (row["number"], key, appended.seqs[0], appended.revision, self.time),
+            "INSERT INTO idempotency_keys"
+            " (conversation, key, call, first_seq, revision, created_at)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (row["number"], key, call, appended.seqs[0], appended.revision, self.time),
         )
         self._free_old_keys(2)  # more than was added
 
-    def saved_result(self, row: sqlite3.Row, key: str) -> Appended | None:
-        """Return the result of the append with this idempotency key, or None if it is new."""
+    def saved_result(self, row: sqlite3.Row, key: str, call: str) -> Appended | None:
+        """Return the result of the append with this idempotency key, or None if it is new.
+
+        Raises:
+            KeyReused: That append had another fingerprint.
+        """
         saved = self._db.execute(
-            "SELECT first_seq, revision FROM idempotency_keys WHERE conversation = ? AND key = ?",
+            "SELECT call, first_seq, revision FROM idempotency_keys"
+            " WHERE conversation = ? AND key = ?",
             (row["number"], key),
         ).fetchone()
         if saved is None:
             return None
-        return Appended(range(saved["first_seq"], saved["revision"] + 1), saved["revision"])
+        seqs = range(saved["first_seq"], saved["revision"] + 1)
+        check_key_use(saved["call"], call, seqs=seqs)
+        return Appended(seqs, saved["revision"])
 
     def delete(self, number: int) -> None:
         """Delete the conversation, except for its id and revision."""
@@ -402,7 +441,7 @@ class Rows:
         """Remove the conversations for readers; their rows are freed later."""
         self._db.executemany(
             "UPDATE conversations SET deleted_at = ?, expires_at = NULL, owner = NULL,"
-            " title = NULL, metadata = '{}', message_count = 0 WHERE number = ?",
+            " title = NULL, metadata = '{}', message_count = 0, created_by = NULL WHERE number = ?",
             ((self.time, number) for number in numbers),
         )
         self._db.executemany(
@@ -480,7 +519,16 @@ class Rows:
         ).rowcount
 
 
-def require_revision(row: sqlite3.Row, revision: int | None) -> None:
-    """Raise ``Conflict`` unless the conversation is at ``revision``, or that is None."""
+def require_revision(
+    row: sqlite3.Row, revision: int | None, metadata_revision: int | None = None
+) -> None:
+    """Raise ``Conflict`` unless the conversation has these revisions; None fits any."""
     if revision is not None and row["revision"] != revision:
         raise Conflict(row["id"], expected=revision, revision=row["revision"])
+    if metadata_revision is not None and row["metadata_revision"] != metadata_revision:
+        raise Conflict(
+            row["id"],
+            expected=metadata_revision,
+            revision=row["metadata_revision"],
+            of_metadata=True,
+        )

@@ -64,6 +64,7 @@ class SQLiteStore(Store):
         title: str | None = None,
         metadata: dict[str, Json] | None = None,
         expires_in: timedelta | None = None,
+        idempotency_key: str | None = None,
     ) -> Conversation:
         return self._run(
             plans.create(
@@ -73,6 +74,7 @@ class SQLiteStore(Store):
                 title=title,
                 metadata=metadata,
                 expires_in=expires_in,
+                idempotency_key=idempotency_key,
             )
         )
 
@@ -86,6 +88,9 @@ class SQLiteStore(Store):
         idempotency_key: str | None = None,
         truncate_after: int | None = None,
         reply_follows: bool = False,
+        title: str | None = None,
+        metadata: dict[str, Json] | None = None,
+        expires_in: timedelta | None = None,
     ) -> Appended:
         return self._run(
             plans.append(
@@ -96,6 +101,9 @@ class SQLiteStore(Store):
                 after=after,
                 idempotency_key=idempotency_key,
                 truncate_after=truncate_after,
+                title=title,
+                metadata=metadata,
+                expires_in=expires_in,
             )
         )
 
@@ -136,6 +144,7 @@ class SQLiteStore(Store):
         title: str | None = None,
         metadata: dict[str, Json] | None = None,
         revision: int | None = None,
+        metadata_revision: int | None = None,
         owner: str | None = None,
     ) -> Conversation:
         return self._run(
@@ -145,9 +154,13 @@ class SQLiteStore(Store):
                 title=title,
                 metadata=metadata,
                 revision=revision,
+                metadata_revision=metadata_revision,
                 owner=owner,
             )
         )
+
+    def claim(self, conversation_id: str, owner: str) -> Conversation:
+        return self._run(plans.claim(self._settings, conversation_id, owner))
 
     def truncate(
         self, conversation_id: str, *, after: int, owner: str | None = None
@@ -177,6 +190,18 @@ class SQLiteStore(Store):
             )
         )
 
+    def remove(
+        self,
+        conversation_id: str,
+        seq: int,
+        *,
+        revision: int | None = None,
+        owner: str | None = None,
+    ) -> Conversation:
+        return self._run(
+            plans.remove(self._settings, conversation_id, seq, revision=revision, owner=owner)
+        )
+
     def fork(
         self,
         conversation_id: str,
@@ -185,6 +210,7 @@ class SQLiteStore(Store):
         new_id: str | None = None,
         expires_in: timedelta | None = None,
         owner: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Conversation:
         return self._run(
             plans.fork(
@@ -194,6 +220,7 @@ class SQLiteStore(Store):
                 new_id=new_id,
                 expires_in=expires_in,
                 owner=owner,
+                idempotency_key=idempotency_key,
             )
         )
 

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 
-from chatledger.conversations import Conversation
+from chatledger.conversations import Conversation, Creation
 from chatledger.stores.cursors import encode_cursor
 from chatledger.stores.times import to_datetime
 
@@ -20,7 +20,13 @@ def conversation_from(row: sqlite3.Row) -> Conversation:
         message_count=row["message_count"],
         revision=row["revision"],
         expires_at=None if row["expires_at"] is None else to_datetime(row["expires_at"]),
+        metadata_revision=row["metadata_revision"],
     )
+
+
+def creation_of(row: sqlite3.Row) -> Creation | None:
+    """Return the creation of the conversation in the row, if it was created with a key."""
+    return None if row["created_by"] is None else Creation(*json.loads(row["created_by"]))
 
 
 def list_cursor(row: sqlite3.Row) -> str:

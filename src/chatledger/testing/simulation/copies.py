@@ -76,7 +76,13 @@ class _Side:
     def update(
         self, _: str, *, title: str, metadata: dict[str, Any], revision: int
     ) -> OperationCall:
-        arguments = {"title": title, "metadata": metadata, "revision": revision, "owner": None}
+        arguments = {
+            "title": title,
+            "metadata": metadata,
+            "revision": revision,
+            "metadata_revision": None,
+            "owner": None,
+        }
         return "update", self._id, arguments
 
     def restore(

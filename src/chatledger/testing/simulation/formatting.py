@@ -130,7 +130,8 @@ def _format_key(item: Item) -> str:
 def _format_body(attribute: dict[str, Any]) -> str:
     try:
         text = attribute["S"] if "S" in attribute else decompress(attribute["B"])
-        return f"[{' '.join(_shorten(message['content']) for message in json.loads(text))}]"
+        contents = (message and message["content"] for message in json.loads(text))
+        return f"[{' '.join(map(_shorten, contents))}]"
     except (StoreMismatch, ValueError):  # a body part holds any piece of the compressed bytes
         return ""
 

@@ -6,6 +6,7 @@ This is the only check that looks at the table instead of at answers.
 from collections.abc import Iterable, Mapping
 
 from chatledger.conversations import Tail
+from chatledger.json_values import loads
 from chatledger.stores.dynamodb.bodies import tokens_of
 from chatledger.stores.dynamodb.calls import Item
 from chatledger.stores.dynamodb.records import HEAD, Record, conversation_of, decode_record
@@ -39,8 +40,7 @@ def find_garbage(items: Iterable[Item], live: Mapping[str, Tail], time: int) -> 
                 found.append(f"{name} belongs to no conversation")
         elif isinstance(record, Record):
             seqs = {message.seq for message in tail.messages}
-            held = set(range(record.position, record.position + record.messages))
-            if not held <= seqs:
+            if not _held_seqs(record) <= seqs:
                 found.append(f"{name} holds messages that were removed")
             if record.truncated and record.revision == tail.conversation.revision:
                 found.append(f"{name} still names what was removed")
@@ -50,3 +50,12 @@ def find_garbage(items: Iterable[Item], live: Mapping[str, Tail], time: int) -> 
         f"{name} is named by no record" for token, name in body_parts if token not in named_tokens
     ]
     return found
+
+
+def _held_seqs(record: Record) -> set[int]:
+    """Return the seqs of the messages whose text the record, or its parts, should still hold."""
+    seqs = range(record.position, record.position + record.messages)
+    if record.body is not None:
+        return {seq for seq, value in zip(seqs, loads(record.body), strict=True) if value}
+    removed = {seq for first, last in record.removed for seq in range(first, last + 1)}
+    return set(seqs) - removed

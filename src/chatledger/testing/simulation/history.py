@@ -91,7 +91,7 @@ class Operation:
             other.arguments
             for other in history
             if other.kind == "update"
-            and other.conversation == self.conversation
+            and other.conversation in (self.conversation, self.arguments.get("new_id"))
             and (other.is_acknowledged or other.may_have_landed)
             and other.start_step < self.end_step
             and other.end_step > self.earliest_step

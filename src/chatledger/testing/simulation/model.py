@@ -6,7 +6,7 @@ exactly ``n``, while zero or a negative number ``-n`` is unknown, but greater th
 ``n``. Times are ms since 1970; a time that is known only within a range is a pair.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple, TypeAlias
 
@@ -45,6 +45,17 @@ class TextVersion(NamedTuple):
     until: float
 
 
+class KeyUse(NamedTuple):
+    """An append with an idempotency key."""
+
+    key: str
+    first: Number
+    """Its first seq."""
+    texts: tuple[str, ...]
+    time: int
+    """Its earliest time."""
+
+
 class Generation(NamedTuple):
     """One life of a conversation id between creation and deletion, at one moment."""
 
@@ -61,9 +72,11 @@ class Generation(NamedTuple):
     expiry: Range | None
     messages: tuple[ModelMessage, ...]
     revision: Number
-    keys: tuple[tuple[str, Number, int, int], ...] = ()
-    """The idempotency keys used: each with the first seq of its append, the number of messages,
-    and the earliest time of the append."""
+    keys: tuple["KeyUse", ...] = ()
+    """The appends with idempotency keys."""
+    metadata_revision: Number = 0
+    creation: tuple[str, Hashable] | None = None
+    """The idempotency key of the call that created it, and that call's other arguments."""
 
 
 class ListEntry(NamedTuple):
@@ -167,6 +180,7 @@ def new_generation(
     metadata: str = "{}",
     lifetime: int | None = None,
     messages: tuple[ModelMessage, ...] = (),
+    creation: tuple[str, Hashable] | None = None,
 ) -> Generation:
     """Return a generation that the operation with that number creates."""
     former_created_at = (
@@ -184,6 +198,7 @@ def new_generation(
         expiry=_expiry(interval, lifetime),
         messages=messages,
         revision=revision,
+        creation=creation,
     )
 
 

@@ -31,8 +31,12 @@ class KnownNumbers:
 
     revisions: dict[str, list[int]] = field(default_factory=dict)
     seqs: dict[str, list[int]] = field(default_factory=dict)
+    metadata_revisions: dict[str, int] = field(default_factory=dict)
+    """The metadata revision last seen of each conversation."""
     texts: int = 0
     """The number of message texts made so far."""
+    texts_of_keys: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    """The texts first appended to each conversation with each idempotency key."""
 
     def add(self, conversation: str, answer: object) -> None:
         """Add the numbers in the answer of an operation."""
@@ -41,7 +45,10 @@ class KnownNumbers:
                 self._add(conversation, answer.revision, answer.seqs)
             case Conversation():
                 self._add(answer.id, answer.revision, ())
+                self.metadata_revisions[answer.id] = answer.metadata_revision
             case Tail():
+                conversation = answer.conversation.id
+                self.metadata_revisions[conversation] = answer.conversation.metadata_revision
                 seqs = [message.seq for message in answer.messages if message.seq]
                 self._add(conversation, answer.conversation.revision, seqs)
             case Page():
@@ -130,6 +137,10 @@ def draw_arguments(
     def draw_text() -> str:
         return known_numbers.draw_text(random, workload.long_messages)
 
+    def draw_key() -> str | None:
+        keys = workload.idempotency_keys
+        return random.choice(keys) if keys and random.random() < 0.4 else None
+
     chance = random.random()
     owner = None if chance < 0.55 else workload.owners[0]
     if chance > 0.93:
@@ -140,17 +151,22 @@ def draw_arguments(
             arguments["title"] = random.choice((None, "one", "two"))
             arguments["metadata"] = random.choice((None, {"n": 1}))
             arguments["lifetime"] = random.choice(workload.lifetimes)
+            arguments["idempotency_key"] = draw_key()
         case "append":
             many = random.choice((1, 1, 1, 2, 3))
             arguments["texts"] = [draw_text() for _ in range(many)]
             arguments["after"] = draw_revision() if random.random() < 0.25 else None
-            arguments["idempotency_key"] = (
-                random.choice(workload.idempotency_keys)
-                if workload.idempotency_keys and random.random() < 0.4
-                else None
-            )
+            key = arguments["idempotency_key"] = draw_key()
+            if key is not None and random.random() < 0.8:
+                first_texts = known_numbers.texts_of_keys.setdefault(
+                    (conversation, key), arguments["texts"]
+                )
+                arguments["texts"] = first_texts
             arguments["truncate_after"] = draw_seq() if random.random() < 0.15 else None
             arguments["reply_follows"] = random.random() < 0.2
+            arguments["title"] = random.choice((None, None, "three"))
+            arguments["metadata"] = random.choice((None, None, {"n": 3}))
+            arguments["lifetime"] = random.choice(workload.lifetimes)
         case "tail":
             arguments["n"] = random.choice((1, 2, 3, 100))
         case "page":
@@ -160,6 +176,16 @@ def draw_arguments(
         case "update":
             arguments["title"] = random.choice((None, "", "red", "green", "blue"))
             arguments["metadata"] = random.choice((None, None, {}, {"n": known_numbers.texts}))
+            arguments["revision"] = draw_revision() if random.random() < 0.3 else None
+            arguments["metadata_revision"] = (
+                known_numbers.metadata_revisions.get(conversation, 0)
+                if random.random() < 0.3
+                else None
+            )
+        case "claim":
+            arguments["owner"] = random.choice(OWNERS)
+        case "remove":
+            arguments["seq"] = max(draw_seq(), 1)
             arguments["revision"] = draw_revision() if random.random() < 0.3 else None
         case "truncate":
             arguments["after"] = draw_seq() if random.random() < 0.8 else 0
@@ -173,6 +199,7 @@ def draw_arguments(
             arguments["at"] = draw_seq() if random.random() < 0.5 else None
             arguments["new_id"] = random.choice((*workload.all_conversations, COPY))
             arguments["lifetime"] = random.choice(workload.lifetimes_of_copies)
+            arguments["idempotency_key"] = draw_key()
         case "restore":
             arguments["owner"] = workload.owners[0]
             arguments["after"] = 0 if random.random() < 0.5 else draw_revision()
@@ -216,6 +243,7 @@ _PLANS: dict[str, Callable[[Table, str, dict[str, Any]], Plan[Any]]] = {
         title=arguments["title"],
         metadata=arguments["metadata"],
         expires_in=_timedelta(arguments["lifetime"]),
+        idempotency_key=arguments["idempotency_key"],
     ),
     "append": lambda table, conversation, arguments: plans.append(
         table,
@@ -226,6 +254,9 @@ _PLANS: dict[str, Callable[[Table, str, dict[str, Any]], Plan[Any]]] = {
         idempotency_key=arguments["idempotency_key"],
         truncate_after=arguments["truncate_after"],
         reply_follows=arguments["reply_follows"],
+        title=arguments["title"],
+        metadata=arguments["metadata"],
+        expires_in=_timedelta(arguments["lifetime"]),
     ),
     "get": lambda table, conversation, arguments: plans.get(table, conversation, **arguments),
     "tail": lambda table, conversation, arguments: plans.tail(
@@ -233,6 +264,9 @@ _PLANS: dict[str, Callable[[Table, str, dict[str, Any]], Plan[Any]]] = {
     ),
     "page": lambda table, conversation, arguments: plans.page(table, conversation, **arguments),
     "update": lambda table, conversation, arguments: plans.update(table, conversation, **arguments),
+    "claim": lambda table, conversation, arguments: plans.claim(
+        table, conversation, arguments["owner"]
+    ),
     "truncate": lambda table, conversation, arguments: plans.truncate(
         table, conversation, **arguments
     ),
@@ -247,6 +281,13 @@ _PLANS: dict[str, Callable[[Table, str, dict[str, Any]], Plan[Any]]] = {
         revision=arguments["revision"],
         owner=arguments["owner"],
     ),
+    "remove": lambda table, conversation, arguments: plans.remove(
+        table,
+        conversation,
+        arguments["seq"],
+        revision=arguments["revision"],
+        owner=arguments["owner"],
+    ),
     "fork": lambda table, conversation, arguments: plans.fork(
         table,
         conversation,
@@ -254,6 +295,7 @@ _PLANS: dict[str, Callable[[Table, str, dict[str, Any]], Plan[Any]]] = {
         new_id=arguments["new_id"],
         owner=arguments["owner"],
         expires_in=_timedelta(arguments["lifetime"]),
+        idempotency_key=arguments["idempotency_key"],
     ),
     "repair": lambda table, conversation, arguments: plans.repair(table, conversation, **arguments),
     "restore": lambda table, conversation, arguments: plans.restore(

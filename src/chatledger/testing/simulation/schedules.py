@@ -32,6 +32,8 @@ WEIGHTS = {
     "truncate": 1.2,
     "pop": 1.0,
     "replace": 1.2,
+    "remove": 1.0,
+    "claim": 0.5,
     "fork": 0.8,
     "delete": 1.0,
     "delete_owner": 0.3,
@@ -66,9 +68,9 @@ CLOCK_SKEWS: tuple[tuple[int, ...], ...] = (
 """Choices of the differences between clocks and the true time: an hour between two at most."""
 
 ACTIVITY = ("append", "tail", "page")
-TRUNCATION = ("append", "truncate", "pop", "replace", "delete")
+TRUNCATION = ("append", "truncate", "pop", "replace", "remove", "delete")
 DELETION = ("append", "create", "delete", "delete_owner", "sweep")
-BEGINNING = ("append", "create", "fork", "delete")
+BEGINNING = ("append", "create", "fork", "claim", "delete")
 RESTORING = ("append", "restore", "delete", "copy", "update", "sweep")
 FOCUSES: tuple[tuple[str, ...], ...] = ((), (), (), TRUNCATION, TRUNCATION, DELETION, RESTORING)
 """Choices of the operations that a schedule calls more often than all others; (): none."""
@@ -142,6 +144,7 @@ def _prepare(scheduler: Scheduler) -> None:
                     scheduler.state.now,
                 )
                 arguments["owner"] = workload.owners[0]
+                arguments["idempotency_key"] = None
                 scheduler.call(writer, kind, conversation, arguments)
 
 

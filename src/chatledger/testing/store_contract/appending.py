@@ -105,6 +105,7 @@ class AppendingLaws:
         conversation = start_conversation(subject, "one", "two", "three", "four", "five")
         changes = (
             lambda: subject.replace(conversation.id, conversation.seqs[0], Message.user("another")),
+            lambda: subject.remove(conversation.id, conversation.seqs[1]),
             lambda: subject.truncate(conversation.id, after=conversation.seqs[3]),
             lambda: subject.pop(conversation.id),
             lambda: subject.clear(conversation.id),

@@ -1,9 +1,10 @@
 """Laws of async stores alone: cancellation, and an event loop that is never blocked."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from inspect import isasyncgenfunction
 from typing import Any, cast
 
 import pytest
@@ -12,9 +13,12 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from chatledger.ids import new_id
 from chatledger.stores.contract import AsyncStore, Store
 from chatledger.testing.store_contract.helpers import (
+    ids_of,
+    list_all,
     numbers_by_writer,
     read_all,
     snapshot,
+    start_conversation,
     texts_of,
     user_messages,
 )
@@ -25,7 +29,10 @@ BATCH = 50
 
 
 class BlockingStore:
-    """An async store as a sync one: each call runs as a task in the event loop of the store."""
+    """An async store as a sync one: each call runs as a task in the event loop of the store.
+
+    Its async iterators become iterators, which read each item in a task of its own.
+    """
 
     def __init__(self, store: AsyncStore, portal: BlockingPortal) -> None:
         self._store = store
@@ -33,9 +40,23 @@ class BlockingStore:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self._store, name)
+        if isasyncgenfunction(method):
+            return lambda *arguments, **options: self._iterate(method(*arguments, **options))
         return lambda *arguments, **options: self._portal.call(
             partial(method, *arguments, **options)
         )
+
+    def _iterate(self, items: AsyncGenerator[Any, None]) -> Iterator[Any]:
+        end = object()
+
+        async def next_item() -> Any:
+            return await anext(items, end)
+
+        try:
+            while (item := self._portal.call(next_item)) is not end:
+                yield item
+        finally:
+            self._portal.call(items.aclose)
 
 
 class AsynchronousLaws:
@@ -117,6 +138,51 @@ class AsynchronousLaws:
 
         portal.call(append_cancel_and_append)
         assert texts_of(read_all(subject, conversation_id)) == batch
+
+    @pytest.mark.parametrize("iterations", [0, 1, 2, 3, 5, 10, 100, 1_000])
+    def test_a_cancelled_create_or_fork_can_be_repeated_with_its_key(
+        self, portal: BlockingPortal, opened: AsyncStore, subject: Store, iterations: int
+    ) -> None:
+        owner = new_id()
+        source = start_conversation(subject, "1", "2", owner=owner)
+        create = partial(opened.create, owner=owner, idempotency_key="the same")
+        fork = partial(opened.fork, source.id, idempotency_key="the same")
+
+        async def cancel_and_repeat(call: Callable[[], Coroutine[Any, Any, Any]]) -> str:
+            running = asyncio.create_task(call())
+            for _ in range(iterations):
+                await asyncio.sleep(0)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            return cast(str, (await call()).id)
+
+        ids = {portal.call(cancel_and_repeat, call) for call in (create, fork)}
+        assert len(ids) == 2
+        assert {source.id, *ids} == set(ids_of(list_all(subject, owner)))
+
+    def test_an_iteration_can_be_given_up_and_others_run_meanwhile(
+        self, portal: BlockingPortal, opened: AsyncStore, subject: Store
+    ) -> None:
+        texts = [str(number) for number in range(250)]
+        conversation = start_conversation(subject, *texts)
+
+        async def read(count: int) -> list[str]:
+            read: list[str] = []
+            async for message in opened.iter_messages(conversation.id):
+                if len(read) == count:
+                    break
+                read.append(message.text)
+                await asyncio.sleep(0)
+            return read
+
+        async def read_all_at_once() -> list[list[str]]:
+            return list(await asyncio.gather(*map(read, (0, 1, 99, 100, 101, 200, 300))))
+
+        for read_texts, count in zip(
+            portal.call(read_all_at_once), (0, 1, 99, 100, 101, 200, 300), strict=True
+        ):
+            assert read_texts == texts[:count]
+        assert texts_of(subject.pop(conversation.id)) == ["249"]
 
     def test_the_store_still_works_after_cancelled_reads_and_writes(
         self, portal: BlockingPortal, opened: AsyncStore, subject: Store

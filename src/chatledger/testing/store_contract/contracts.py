@@ -7,13 +7,19 @@ import pytest
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.appending import AppendingLaws
 from chatledger.testing.store_contract.asynchronous import AsynchronousLaws
+from chatledger.testing.store_contract.beginning import BeginningLaws
+from chatledger.testing.store_contract.claiming import ClaimingLaws
 from chatledger.testing.store_contract.clock import Clock
+from chatledger.testing.store_contract.creation_keys import CreationKeyLaws
 from chatledger.testing.store_contract.expiring import ExpiringLaws
 from chatledger.testing.store_contract.forking import ForkingLaws
 from chatledger.testing.store_contract.invalid_arguments import InvalidArgumentLaws
+from chatledger.testing.store_contract.iterating import IteratingLaws
 from chatledger.testing.store_contract.keys import KeyLaws
 from chatledger.testing.store_contract.lifecycle import LifecycleLaws
 from chatledger.testing.store_contract.listing import ListingLaws
+from chatledger.testing.store_contract.message_removal import MessageRemovalLaws
+from chatledger.testing.store_contract.metadata_revisions import MetadataRevisionLaws
 from chatledger.testing.store_contract.naming import NamingLaws
 from chatledger.testing.store_contract.operation_rules import HistoryLaws
 from chatledger.testing.store_contract.ownership import OwnershipLaws
@@ -31,6 +37,9 @@ class Laws(
     HistoryLaws,
     RivalLaws,
     RestoringLaws,
+    CreationKeyLaws,
+    ClaimingLaws,
+    IteratingLaws,
     ScanningLaws,
     RoundtripLaws,
     InvalidArgumentLaws,
@@ -38,10 +47,13 @@ class Laws(
     ExpiringLaws,
     OwnershipLaws,
     ForkingLaws,
+    MessageRemovalLaws,
     RemovingLaws,
     ListingLaws,
     ReadingLaws,
     KeyLaws,
+    MetadataRevisionLaws,
+    BeginningLaws,
     AppendingLaws,
     LifecycleLaws,
 ):

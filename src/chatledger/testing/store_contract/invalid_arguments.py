@@ -85,6 +85,24 @@ BAD_ARGUMENTS: dict[str, tuple[list[Any], Call]] = {
             conversation_id, user_messages("rejected"), truncate_after=bad
         ),
     ),
+    "append(title)": (
+        BAD_TITLES,
+        lambda store, conversation_id, bad: store.append(
+            conversation_id, user_messages("rejected"), title=bad
+        ),
+    ),
+    "append(metadata)": (
+        BAD_METADATA,
+        lambda store, conversation_id, bad: store.append(
+            conversation_id, user_messages("rejected"), metadata=bad
+        ),
+    ),
+    "append(expires_in)": (
+        BAD_LIFETIMES,
+        lambda store, conversation_id, bad: store.append(
+            conversation_id, user_messages("rejected"), expires_in=bad
+        ),
+    ),
     "tail(n)": (BAD_LIMITS, lambda store, conversation_id, bad: store.tail(conversation_id, bad)),
     "page(limit)": (
         BAD_LIMITS,
@@ -97,6 +115,14 @@ BAD_ARGUMENTS: dict[str, tuple[list[Any], Call]] = {
     "page(before)": (
         BAD_REVISIONS,
         lambda store, conversation_id, bad: store.page(conversation_id, before=bad),
+    ),
+    "iter_messages(after)": (
+        BAD_REVISIONS,
+        lambda store, conversation_id, bad: list(store.iter_messages(conversation_id, after=bad)),
+    ),
+    "iter_messages(before)": (
+        BAD_REVISIONS,
+        lambda store, conversation_id, bad: list(store.iter_messages(conversation_id, before=bad)),
     ),
     "list(limit)": (
         BAD_LIMITS,
@@ -114,6 +140,12 @@ BAD_ARGUMENTS: dict[str, tuple[list[Any], Call]] = {
         BAD_REVISIONS,
         lambda store, conversation_id, bad: store.update(
             conversation_id, title="rejected", revision=bad
+        ),
+    ),
+    "update(metadata_revision)": (
+        BAD_REVISIONS,
+        lambda store, conversation_id, bad: store.update(
+            conversation_id, title="rejected", metadata_revision=bad
         ),
     ),
     "truncate(after)": (
@@ -136,6 +168,14 @@ BAD_ARGUMENTS: dict[str, tuple[list[Any], Call]] = {
         lambda store, conversation_id, bad: store.replace(
             conversation_id, 1, Message.user("rejected"), revision=bad
         ),
+    ),
+    "remove(seq)": (
+        [*BAD_NUMBERS, None, 2**70],
+        lambda store, conversation_id, bad: store.remove(conversation_id, bad),
+    ),
+    "remove(revision)": (
+        BAD_REVISIONS,
+        lambda store, conversation_id, bad: store.remove(conversation_id, 1, revision=bad),
     ),
     "fork(at)": (
         BAD_REVISIONS,

@@ -25,7 +25,10 @@ from chatledger.testing.store_contract.helpers import (
 
 
 class LifecycleLaws:
-    """``create``, ``get``, ``update``, ``delete`` and ``delete_owner``."""
+    """``create``, ``get``, ``update``, ``delete`` and ``delete_owner``.
+
+    For idempotency keys of ``create`` see ``CreationKeyLaws``.
+    """
 
     def test_a_new_conversation_is_empty_and_has_the_fields_it_was_given(
         self, subject: Store, clock: Clock

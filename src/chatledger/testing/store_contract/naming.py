@@ -88,6 +88,48 @@ class NamingLaws:
             str(n) for n in range(len(NEIGHBOURS))
         ]
 
+    def test_keys_of_creations_that_look_alike_are_different_keys(self, subject: Store) -> None:
+        owner, start = new_id(), new_id()
+        source = start_conversation(subject, "1", owner=owner)
+        created: list[set[str]] = []
+        copied: list[set[str]] = []
+        for _ in range(2):
+            created.append(
+                {
+                    subject.create(owner=owner, idempotency_key=start + name).id
+                    for name in NEIGHBOURS
+                }
+            )
+            copied.append(
+                {subject.fork(source.id, idempotency_key=start + name).id for name in NEIGHBOURS}
+            )
+        assert created[0] == created[1]
+        assert copied[0] == copied[1]
+        ids = {source.id} | created[0] | copied[0]
+        assert len(ids) == 1 + 2 * len(NEIGHBOURS)
+        assert set(ids_of(list_all(subject, owner))) == ids
+
+    def test_owners_and_keys_of_creations_do_not_run_into_each_other(self, subject: Store) -> None:
+        start = new_id()
+        names = [name for name in NEIGHBOURS if len(name) < 3]
+        pairs = [(start + owner, key) for owner in names[:10] for key in names[:10]]
+        ids = {subject.create(owner=owner, idempotency_key=key).id for owner, key in pairs}
+        assert len(ids) == len(pairs)
+        # No owner is none of the texts that stand for nothing.
+        ids = {subject.create(idempotency_key=start).id}
+        for owner in ("None", "null", "none", "[null]", "\x00"):
+            ids.add(subject.create(owner=owner, idempotency_key=start).id)
+        assert len(ids) == 6
+
+    def test_originals_and_keys_of_forks_do_not_run_into_each_other(self, subject: Store) -> None:
+        start = new_id()
+        ids = set()
+        for name in NEIGHBOURS[:10]:
+            subject.append(start + name, user_messages("1"))
+            for key in NEIGHBOURS[:10]:
+                ids.add(subject.fork(start + name, idempotency_key=key).id)
+        assert len(ids) == 100
+
     def test_the_keys_of_a_conversation_do_not_collide_with_those_of_a_longer_id(
         self, subject: Store
     ) -> None:
@@ -113,6 +155,12 @@ class NamingLaws:
                     conversation_id, user_messages("1"), owner=owner, idempotency_key=key
                 )
             assert texts_of(read_all(subject, conversation_id)) == ["1"]
+            copies = {subject.fork(conversation_id, idempotency_key=key).id for _ in range(2)}
+            assert len(copies) == 1
+            subject.delete(copies.pop())
+        created = {subject.create(owner=owner, idempotency_key=key).id for _ in range(2)}
+        assert len(created) == 1
+        subject.delete(created.pop())
         listed = list_all(subject, owner, limit=1)
         assert set(ids_of(listed)) == {longest, sibling}
         assert {conversation.owner for conversation in listed} == {owner}
@@ -141,6 +189,11 @@ class NamingLaws:
             lambda: subject.create(owner=bad),
             lambda: subject.append(bad, user_messages("hello")),
             lambda: subject.append(conversation.id, user_messages("hello"), owner=bad),
+            lambda: subject.create(bad, idempotency_key="key"),
+            lambda: subject.create(owner=bad, idempotency_key="key"),
+            lambda: subject.claim(conversation.id, bad),
+            lambda: subject.claim(bad, new_id()),
+            lambda: list(subject.iter_conversations(bad)),
             lambda: subject.fork(conversation.id, new_id=bad),
             lambda: subject.list(bad),
             lambda: subject.delete_owner(bad),
@@ -163,3 +216,11 @@ class NamingLaws:
         for conversation_id in (start_conversation(subject, "hello").id, new_id()):
             with assert_unchanged(subject, conversation_id), pytest.raises(InvalidArgument):
                 subject.append(conversation_id, user_messages("rejected"), idempotency_key=bad)
+            with assert_unchanged(subject, conversation_id), pytest.raises(InvalidArgument):
+                subject.create(conversation_id, idempotency_key=bad)
+            with assert_unchanged(subject, conversation_id), pytest.raises(InvalidArgument):
+                subject.fork(conversation_id, idempotency_key=bad)
+        owner = new_id()
+        with pytest.raises(InvalidArgument):
+            subject.create(owner=owner, idempotency_key=bad)
+        assert list_all(subject, owner) == []

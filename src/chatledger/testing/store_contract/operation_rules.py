@@ -7,23 +7,25 @@ from typing import ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
-from chatledger.errors import AlreadyExists, ChatledgerError, Conflict, NotFound
+from chatledger.errors import AlreadyExists, ChatledgerError, Conflict, KeyReused, NotFound
 from chatledger.json_values import Json
 from chatledger.messages import Message
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.helpers import seq_of, snapshot
+from chatledger.testing.store_contract.helpers import seq_of, snapshot, user_messages
 from chatledger.testing.store_contract.read_rules import (
     ReadRules,
     callers,
     conversations,
     expect,
+    keys,
     lifetimes,
     numbers,
     optional_numbers,
     owners,
     sizes,
 )
+from chatledger.testing.store_contract.reference_model import KeyedAppend, KeyedCreation
 from chatledger.testing.store_contract.settings import examples_of
 
 
@@ -31,22 +33,61 @@ class OperationRules(ReadRules):
     """Operations of several callers, one after the other, on a few conversations."""
 
     @rule(
-        conversation=conversations,
+        conversation=st.none() | conversations,
         caller=callers,
         lifetime=lifetimes,
         title=st.sampled_from([None, "", "Plans"]),
+        metadata=st.sampled_from([{}, {"a": 1}]),
+        key=keys,
     )
     def create(
-        self, conversation: int, caller: int, lifetime: timedelta | None, title: str | None
+        self,
+        conversation: int | None,
+        caller: int,
+        lifetime: timedelta | None,
+        title: str | None,
+        metadata: dict[str, Json],
+        key: int | None,
     ) -> None:
-        conversation_id, owner, _ = self.model.choose(conversation, caller)
-        with expect(AlreadyExists if self.model.find_live(conversation_id) else None):
+        owner = self.model.owners[caller]
+        given_id = None if conversation is None else self.model.choose(conversation, caller)[0]
+        creation = None
+        if key is not None:
+            arguments = ("create", owner, title or None, metadata, lifetime)
+            creation = KeyedCreation(self.model.keys[key], arguments)
+        target_id, scope = given_id, ("create", owner, creation and creation.key)
+        if target_id is None and creation:
+            target_id = self.model.ids_from_keys.get(scope)
+        existing = self.model.find_live(target_id) if target_id else None
+        earlier = existing and existing.find_repeated(creation, owner)
+        expected_error: type[ChatledgerError] | None = None
+        if earlier:
+            expected_error = None if earlier == creation else KeyReused
+        elif existing:
+            expected_error = AlreadyExists
+        with expect(expected_error):
             created = self.store.create(
-                conversation_id, owner=owner, title=title, expires_in=lifetime
+                given_id,
+                owner=owner,
+                title=title,
+                metadata=metadata,
+                expires_in=lifetime,
+                idempotency_key=creation and creation.key,
             )
+            if existing:
+                assert created == existing.conversation
+                return
+            self.record_id(created.id, target_id, scope if creation else None)
             generation = self.model.start(
-                conversation_id, created.revision, lifetime, owner=owner, title=title or None
+                created.id,
+                created.revision,
+                lifetime,
+                owner=owner,
+                title=title or None,
+                metadata=metadata,
+                metadata_revision=created.metadata_revision,
             )
+            generation.creation = creation
             assert created == generation.conversation
 
     @rule(
@@ -55,8 +96,11 @@ class OperationRules(ReadRules):
         size=sizes,
         after=optional_numbers,
         key=st.none() | st.integers(0, 2),
+        repeats=st.booleans(),
         truncate_after=st.none() | st.none() | numbers,
         reply_follows=st.booleans(),
+        title=st.sampled_from([None, "", "begun"]),
+        lifetime=lifetimes,
     )
     def append(
         self,
@@ -65,8 +109,11 @@ class OperationRules(ReadRules):
         size: int,
         after: int | None,
         key: int | None,
+        repeats: bool,
         truncate_after: int | None,
         reply_follows: bool,
+        title: str | None,
+        lifetime: timedelta | None,
     ) -> None:
         conversation_id, owner, generation = self.model.choose(conversation, caller)
         live = self.model.find_live(conversation_id)
@@ -79,16 +126,21 @@ class OperationRules(ReadRules):
         idempotency_key = None if key is None else f"{start} {key}"
         earlier = None
         if generation and idempotency_key:
-            earlier = generation.results.get(idempotency_key)
-        if earlier and earlier[1] + timedelta(days=1) <= self.clock():
+            earlier = generation.appends.get(idempotency_key)
+        if earlier and earlier.time + timedelta(days=1) <= self.clock():
             earlier = idempotency_key = None
+        texts = [f"{start}: {n}" for n in range(size)]
+        if earlier and repeats:
+            texts = earlier.texts
 
         expected_error: type[ChatledgerError] | None = None
         if generation is None and (live or after):
             expected_error = NotFound
-        elif generation and not earlier and after not in (None, generation.conversation.revision):
+        elif earlier:
+            expected_error = None if earlier.texts == texts else KeyReused
+        elif generation and after not in (None, generation.conversation.revision):
             expected_error = Conflict
-        messages = [Message.user(f"{start}: {n}") for n in range(size)]
+        messages = user_messages(*texts)
         with expect(expected_error):
             appended = self.store.append(
                 conversation_id,
@@ -98,15 +150,26 @@ class OperationRules(ReadRules):
                 idempotency_key=idempotency_key,
                 truncate_after=truncate_after,
                 reply_follows=reply_follows,
+                title=title,
+                metadata={"begun": [title]},
+                expires_in=lifetime,
             )
             if earlier:
-                assert appended == earlier[0]
+                assert appended == earlier.result
                 return
             first, last = appended.seqs[0], appended.seqs[-1]
             assert appended.seqs == range(first, first + size)
             assert self.model.last_revision(conversation_id) < first <= last <= appended.revision
             if generation is None:
-                generation = self.model.start(conversation_id, first, owner=owner)
+                generation = self.model.start(
+                    conversation_id,
+                    first,
+                    lifetime,
+                    owner=owner,
+                    title=title or None,
+                    metadata={"begun": [title]},
+                    metadata_revision=self.store.get(conversation_id).metadata_revision,
+                )
                 generation.conversation = replace(generation.conversation, revision=0)
             placed = [message.with_seq(first + n) for n, message in enumerate(messages)]
             kept = [
@@ -117,7 +180,7 @@ class OperationRules(ReadRules):
             self.model.set_messages(generation, [*kept, *placed], appended.revision)
             generation.is_listed_late = reply_follows
             if idempotency_key:
-                generation.results[idempotency_key] = (appended, self.clock())
+                generation.appends[idempotency_key] = KeyedAppend(texts, appended, self.clock())
 
     @rule(
         conversation=conversations,
@@ -125,6 +188,7 @@ class OperationRules(ReadRules):
         title=st.sampled_from([None, "", "other"]),
         metadata=st.sampled_from([{}, {"a": 1}, {"b": None}]),
         revision=optional_numbers,
+        metadata_revision=optional_numbers,
     )
     def update(
         self,
@@ -133,24 +197,57 @@ class OperationRules(ReadRules):
         title: str | None,
         metadata: dict[str, Json],
         revision: int | None,
+        metadata_revision: int | None,
     ) -> None:
         conversation_id, owner, generation = self.model.choose(conversation, caller)
         if generation and revision is not None:
             revision = generation.number(revision)
+        if generation and metadata_revision is not None:
+            metadata_revision = generation.metadata_revision(metadata_revision)
         expected_error: type[ChatledgerError] | None = None
         if generation is None:
             expected_error = NotFound
-        elif revision not in (None, generation.conversation.revision):
-            expected_error = Conflict
+        else:
+            latest = generation.conversation
+            is_expected = revision in (None, latest.revision)
+            is_expected &= metadata_revision in (None, latest.metadata_revision)
+            expected_error = None if is_expected else Conflict
         with expect(expected_error):
             updated = self.store.update(
-                conversation_id, title=title, metadata=metadata, revision=revision, owner=owner
+                conversation_id,
+                title=title,
+                metadata=metadata,
+                revision=revision,
+                metadata_revision=metadata_revision,
+                owner=owner,
             )
             assert generation
-            if title is not None:
-                generation.conversation = replace(generation.conversation, title=title or None)
-            generation.conversation = replace(generation.conversation, metadata=metadata)
-            assert updated == generation.conversation
+            before = generation.conversation
+            after = replace(
+                before,
+                title=before.title if title is None else title or None,
+                metadata=metadata,
+                metadata_revision=updated.metadata_revision,
+            )
+            # The contract does not say whether a change to the same values counts.
+            assert updated.metadata_revision > before.metadata_revision or after == before
+            assert updated.metadata_revision >= before.metadata_revision
+            assert updated == after
+            generation.conversation = after
+
+    @rule(conversation=conversations, claimant=owners)
+    def claim(self, conversation: int, claimant: int) -> None:
+        conversation_id, _, generation = self.model.choose(conversation, 0)
+        owner = self.model.owners[claimant]
+        assert owner
+        is_claimable = generation and generation.conversation.owner in (None, owner)
+        with expect(None if is_claimable else NotFound):
+            result = self.store.claim(conversation_id, owner)
+            assert generation
+            if generation.conversation.owner is None:
+                self.model.set_messages(generation, generation.messages, result.revision)
+                generation.conversation = replace(generation.conversation, owner=owner)
+            assert result == generation.conversation
 
     @rule(conversation=conversations, caller=callers, after=numbers)
     def truncate(self, conversation: int, caller: int, after: int) -> None:
@@ -197,12 +294,31 @@ class OperationRules(ReadRules):
             self.model.set_messages(generation, messages, result.revision)
             assert result == generation.conversation
 
+    @rule(conversation=conversations, caller=callers, seq=numbers, revision=optional_numbers)
+    def remove(self, conversation: int, caller: int, seq: int, revision: int | None) -> None:
+        conversation_id, owner, generation = self.model.choose(conversation, caller)
+        seq = max(1, generation.number(seq) if generation else seq)
+        if generation and revision is not None:
+            revision = generation.number(revision)
+        errors: set[type[ChatledgerError]] = set()
+        if generation is None or seq not in generation.seqs:
+            errors.add(NotFound)
+        if generation and revision not in (None, generation.conversation.revision):
+            errors.add(Conflict)
+        with expect(*errors):
+            result = self.store.remove(conversation_id, seq, revision=revision, owner=owner)
+            assert generation
+            remaining = [message for message in generation.messages if seq_of(message) != seq]
+            self.model.keep_messages(generation, remaining, result.revision)
+            assert result == generation.conversation
+
     @rule(
         conversation=conversations,
         caller=callers,
         at=optional_numbers,
         copy_to=st.none() | conversations,
         lifetime=lifetimes,
+        key=keys,
     )
     def fork(
         self,
@@ -211,23 +327,45 @@ class OperationRules(ReadRules):
         at: int | None,
         copy_to: int | None,
         lifetime: timedelta | None,
+        key: int | None,
     ) -> None:
         conversation_id, owner, generation = self.model.choose(conversation, caller)
         if generation and at is not None:
             at = generation.number(at)
         new_id = None if copy_to is None else self.model.ids[copy_to % len(self.model.ids)]
-        expected_error: type[ChatledgerError] | None = None
-        if generation is None:
-            expected_error = NotFound
-        elif new_id and self.model.find_live(new_id):
-            expected_error = AlreadyExists
-        with expect(expected_error):
+        creation = None
+        if key is not None:
+            arguments = ("fork", conversation_id, at, lifetime)
+            creation = KeyedCreation(self.model.keys[key], arguments)
+        target_id, scope = new_id, ("fork", conversation_id, creation and creation.key)
+        if target_id is None and creation:
+            target_id = self.model.ids_from_keys.get(scope)
+        existing = self.model.find_live(target_id) if target_id else None
+        earlier = existing and existing.find_repeated(creation, owner)
+        if earlier and generation is None and self.model.find_live(conversation_id):
+            return  # The contract does not say whether the owner of the copy alone can repeat it.
+        errors: set[type[ChatledgerError]] = set()
+        if earlier:
+            if earlier != creation:
+                errors = {KeyReused} if generation else {KeyReused, NotFound}
+        elif generation is None:
+            errors = {NotFound}
+        elif existing:
+            errors = {AlreadyExists}
+        with expect(*errors):
             result = self.store.fork(
-                conversation_id, at=at, new_id=new_id, owner=owner, expires_in=lifetime
+                conversation_id,
+                at=at,
+                new_id=new_id,
+                owner=owner,
+                expires_in=lifetime,
+                idempotency_key=creation and creation.key,
             )
+            if existing:
+                assert result == existing.conversation
+                return
             assert generation
-            if new_id is None:
-                self.model.ids.append(result.id)
+            self.record_id(result.id, target_id, scope if creation else None)
             last_revision = self.model.last_revision(result.id)
             copied = [
                 message for message in generation.messages if at is None or seq_of(message) <= at
@@ -240,7 +378,9 @@ class OperationRules(ReadRules):
                 title=generation.conversation.title,
                 metadata=generation.conversation.metadata,
                 message_count=len(copied),
+                metadata_revision=result.metadata_revision,
             )
+            copy.creation = creation
             assert result == copy.conversation
             copy.messages = snapshot(self.store, result.id).messages
             assert copy.messages == copied
@@ -263,6 +403,24 @@ class OperationRules(ReadRules):
         assert self.store.delete_owner(owner) == len(owned)
         for generation in owned:
             self.model.delete(generation)
+
+    def record_id(
+        self, new_id: str, expected_id: str | None, scope: tuple[str | None, ...] | None
+    ) -> None:
+        """Check the id of a new conversation, and record it if the store made it.
+
+        Args:
+            new_id: The id.
+            expected_id: The id if it was given, or is known from an earlier call with the key.
+            scope: What the id depends on if it was made from a key.
+        """
+        if expected_id is not None:
+            assert new_id == expected_id
+            return
+        assert new_id not in self.model.ids
+        self.model.ids.append(new_id)
+        if scope is not None:
+            self.model.ids_from_keys[scope] = new_id
 
 
 class HistoryLaws:

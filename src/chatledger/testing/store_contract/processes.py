@@ -73,6 +73,18 @@ class ProcessesContract:
             texts = texts_of(read_all(store, conversation_id))
         assert sorted(texts) == sorted(str(number) for number in range(APPENDS))
 
+    def test_two_processes_with_one_idempotency_key_create_once_and_get_the_same_conversation(
+        self, store_url: str
+    ) -> None:
+        with open_store(store_url) as store:
+            source = start_conversation(store, "1", "2")
+        outputs = run_in_processes(store_url, "create_with_keys", source.id)
+        assert outputs[0] == outputs[1]
+        with open_store(store_url) as store:
+            ids = {conversation.id for conversation in store.iter_conversations()}
+            assert set(outputs[0].split()) == ids - {source.id}
+            assert len(ids) == 1 + 2 * APPENDS
+
     def test_the_next_process_reads_what_one_process_wrote(self, store_url: str) -> None:
         with open_store(store_url) as store:
             conversation = start_conversation(store, "1", "2")
@@ -166,3 +178,12 @@ def append_with_keys(store_url: str, conversation_id: str, name: str) -> None:
                 conversation_id, user_messages(str(number)), idempotency_key=str(number)
             )
             print(list(appended.seqs), appended.revision)
+
+
+def create_with_keys(store_url: str, conversation_id: str, name: str) -> None:
+    """Create and fork conversations, each with a key of its own; print their ids."""
+    with open_store(store_url) as store:
+        wait_for_start()
+        for number in range(APPENDS):
+            print(store.create(title="Plans", idempotency_key=str(number)).id)
+            print(store.fork(conversation_id, idempotency_key=str(number)).id)

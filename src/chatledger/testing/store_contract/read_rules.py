@@ -27,6 +27,7 @@ numbers = st.integers(0, 9)
 optional_numbers = st.none() | numbers
 sizes = st.integers(1, 4)
 lifetimes = st.sampled_from([None, HOUR, 30 * DAY])
+keys = st.none() | st.integers(0, 1)
 
 
 class ReadRules(RuleBasedStateMachine):
@@ -52,7 +53,13 @@ class ReadRules(RuleBasedStateMachine):
         ):
             owner = self.model.owners[caller]
             created = self.store.create(conversation_id, owner=owner, expires_in=lifetime)
-            generation = self.model.start(conversation_id, created.revision, lifetime, owner=owner)
+            generation = self.model.start(
+                conversation_id,
+                created.revision,
+                lifetime,
+                owner=owner,
+                metadata_revision=created.metadata_revision,
+            )
             messages = [Message.user(str(n)) for n in range(3)]
             appended = self.store.append(conversation_id, messages)
             placed = [
@@ -100,6 +107,10 @@ class ReadRules(RuleBasedStateMachine):
                 expected.reverse()
             assert page.messages == expected[:limit]
             assert (page.next is None) == (len(expected) <= limit)
+            iterated = self.store.iter_messages(
+                conversation_id, after=after, before=before, owner=owner
+            )
+            assert list(iterated) == expected
 
     @rule(caller=owners, limit=st.sampled_from([1, 2, 20]))
     def list_an_owner(self, caller: int, limit: int) -> None:
@@ -112,6 +123,11 @@ class ReadRules(RuleBasedStateMachine):
         listed = [
             conversation
             for conversation in list_all(self.store, owner, limit=limit)
+            if conversation.id not in late
+        ]
+        assert listed == [
+            conversation
+            for conversation in self.store.iter_conversations(owner)
             if conversation.id not in late
         ]
         times = [conversation.updated_at for conversation in listed]
@@ -138,15 +154,22 @@ class ReadRules(RuleBasedStateMachine):
         for conversation_id in self.model.ids:
             generation = self.model.find_live(conversation_id)
             expected = generation.snapshot if generation else None
-            assert snapshot_if_any(self.store, conversation_id) == expected
+            observed = snapshot_if_any(self.store, conversation_id)
+            assert observed == expected
+            if expected and observed:
+                assert (
+                    observed.conversation.metadata_revision
+                    == expected.conversation.metadata_revision
+                )
 
     def expect_found(self, generation: Generation | None) -> AbstractContextManager[Any]:
         return expect(None if generation else NotFound)
 
 
-def expect(error: type[ChatledgerError] | None) -> AbstractContextManager[Any]:
-    """Expect that the block raises ``error``, or nothing if it is None."""
-    return pytest.raises(error) if error else nullcontext()
+def expect(*errors: type[ChatledgerError] | None) -> AbstractContextManager[Any]:
+    """Expect that the block raises one of the errors, or nothing if there are none but None."""
+    expected = tuple(error for error in errors if error)
+    return pytest.raises(expected) if expected else nullcontext()
 
 
 def sorted_by_id(conversations: list[Conversation]) -> list[Conversation]:

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from chatledger.conversations import Appended, Conversation
 from chatledger.ids import new_id
@@ -14,6 +14,21 @@ from chatledger.testing.store_contract.helpers import Snapshot, seq_of
 DAY = timedelta(days=1)
 
 
+class KeyedAppend(NamedTuple):
+    """An append with an idempotency key."""
+
+    texts: list[str]
+    result: Appended
+    time: datetime
+
+
+class KeyedCreation(NamedTuple):
+    """A call of ``create`` or ``fork`` with an idempotency key."""
+
+    key: str
+    arguments: tuple[object, ...]
+
+
 @dataclass
 class Generation:
     """One life of a conversation id, from creation to deletion."""
@@ -21,8 +36,10 @@ class Generation:
     conversation: Conversation
     lifetime: timedelta | None
     messages: list[Message] = field(default_factory=list)
-    results: dict[str, tuple[Appended, datetime]] = field(default_factory=dict)
-    """The result and time of each append with an idempotency key."""
+    appends: dict[str, KeyedAppend] = field(default_factory=dict)
+    """The appends with an idempotency key, by their keys."""
+    creation: KeyedCreation | None = None
+    """The call that created it, if that had an idempotency key."""
     deleted_at: datetime | None = None
     is_listed_late: bool = False
     """True if the last append said that a reply follows: a list may not show it yet."""
@@ -38,6 +55,19 @@ class Generation:
     @property
     def snapshot(self) -> Snapshot:
         return Snapshot(self.conversation, self.messages, self.seqs)
+
+    def find_repeated(
+        self, creation: KeyedCreation | None, owner: str | None
+    ) -> KeyedCreation | None:
+        """Return the call that created it, if that had the same key and ``owner`` sees it."""
+        if self.creation is None or creation is None or self.creation.key != creation.key:
+            return None
+        return self.creation if owner in (None, self.conversation.owner) else None
+
+    def metadata_revision(self, choice: int) -> int:
+        """Return the metadata revision, or by ``choice`` a number near it."""
+        revision = self.conversation.metadata_revision
+        return max(0, revision + [0, 0, 0, 1, -1, 1_000][choice % 6])
 
     def number(self, choice: int) -> int:
         """Return a number on the conversation's number line that is worth testing.
@@ -62,7 +92,10 @@ class ReferenceModel:
         self.starts: Counter[str] = Counter()
         """The number of generations that each id has had."""
         self.ids = [new_id() for _ in range(3)]
+        self.ids_from_keys: dict[tuple[str | None, ...], str] = {}
+        """The ids that the store derived from idempotency keys, by what they depend on."""
         self.owners = [None, new_id(), new_id()]
+        self.keys = [new_id() for _ in range(2)]
 
     def find_live(self, conversation_id: str) -> Generation | None:
         """Return the live conversation with this id, or None."""

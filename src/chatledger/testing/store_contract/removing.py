@@ -12,6 +12,7 @@ from chatledger.testing.store_contract.helpers import (
     Started,
     assert_unchanged,
     read_all,
+    seq_of,
     snapshot,
     start_conversation,
     texts_of,
@@ -26,11 +27,14 @@ REMOVALS: dict[str, Callable[[Store, Started], object]] = {
     "pop": lambda store, conversation: store.pop(conversation.id),
     "pop all": lambda store, conversation: store.pop(conversation.id, 10),
     "clear": lambda store, conversation: store.clear(conversation.id),
+    "remove": lambda store, conversation: store.remove(
+        conversation.id, seq_of(store.tail(conversation.id, 1).messages[-1])
+    ),
 }
 
 
 class RemovingLaws:
-    """``truncate``, ``pop``, ``clear`` and ``replace``."""
+    """``truncate``, ``pop``, ``clear`` and ``replace``; ``MessageRemovalLaws`` has ``remove``."""
 
     def test_a_truncation_removes_the_messages_after_a_seq_and_nothing_else(
         self, subject: Store

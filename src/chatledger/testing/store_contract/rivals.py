@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from chatledger.conversations import Appended, Conversation
-from chatledger.errors import AlreadyExists, ChatledgerError, Conflict, NotFound
+from chatledger.errors import AlreadyExists, ChatledgerError, Conflict, KeyReused, NotFound
 from chatledger.ids import new_id
 from chatledger.messages import Message
 from chatledger.stores.contract import Store
@@ -16,6 +16,8 @@ from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.helpers import (
     Snapshot,
     Started,
+    ids_of,
+    list_all,
     numbers_by_writer,
     race,
     read_all,
@@ -44,6 +46,15 @@ CHANGES: dict[str, Callable[[Store, Started], object]] = {
     ),
     "replace": lambda store, conversation: store.replace(
         conversation.id, conversation.seqs[0], Message.user(new_id())
+    ),
+    "remove the last": lambda store, conversation: store.remove(
+        conversation.id, seq_of(store.tail(conversation.id, 1).messages[-1])
+    ),
+    "remove one between": lambda store, conversation: store.remove(
+        conversation.id, seq_of(store.tail(conversation.id, 2).messages[0])
+    ),
+    "claim": lambda store, conversation: store.claim(
+        conversation.id, store.get(conversation.id).owner or new_id()
     ),
     "delete": lambda store, conversation: store.delete(conversation.id),
 }
@@ -135,6 +146,282 @@ class RivalLaws:
             assert texts_of(observed.messages) == ["once"]
             assert isinstance(outcomes[0], Appended)
             assert observed.seqs == list(outcomes[0].seqs)
+
+    def test_of_rivals_with_one_idempotency_key_and_different_messages_exactly_one_wins(
+        self, subject: Store
+    ) -> None:
+        for _ in range(ROUNDS):
+            for conversation_id in (new_id(), start_conversation(subject).id):
+                texts = [str(rival) for rival in range(WRITERS)]
+                outcomes = race(
+                    [
+                        partial(
+                            subject.append,
+                            conversation_id,
+                            user_messages(text),
+                            idempotency_key="key",
+                            title=text,
+                        )
+                        for text in texts
+                    ]
+                )
+                [winner] = [
+                    n for n, outcome in enumerate(outcomes) if isinstance(outcome, Appended)
+                ]
+                assert sum(isinstance(outcome, KeyReused) for outcome in outcomes) == WRITERS - 1
+                observed = snapshot(subject, conversation_id)
+                assert texts_of(observed.messages) == [texts[winner]]
+                assert observed.conversation.title in (None, texts[winner])
+
+    def test_the_first_append_of_rivals_gives_the_conversation_its_fields(
+        self, subject: Store
+    ) -> None:
+        for _ in range(ROUNDS):
+            conversation_id = new_id()
+            race(
+                [
+                    partial(
+                        subject.append,
+                        conversation_id,
+                        user_messages(str(rival)),
+                        title=str(rival),
+                        metadata={"rival": rival},
+                        expires_in=timedelta(hours=1 + rival),
+                    )
+                    for rival in range(WRITERS)
+                ]
+            )
+            observed = snapshot(subject, conversation_id)
+            assert len(observed.messages) == WRITERS
+            first = observed.messages[0].text
+            conversation = observed.conversation
+            assert (conversation.title, conversation.metadata) == (first, {"rival": int(first)})
+            assert conversation.expires_at
+            lifetime = conversation.expires_at - conversation.updated_at
+            assert lifetime == timedelta(hours=1 + int(first))
+
+    @pytest.mark.parametrize("has_id", [False, True], ids=["id from the key", "given id"])
+    def test_rivals_with_one_idempotency_key_create_once_and_get_the_same_conversation(
+        self, subject: Store, has_id: bool
+    ) -> None:
+        for _ in range(ROUNDS):
+            owner, key, conversation_id = new_id(), new_id(), new_id() if has_id else None
+            create = partial(
+                subject.create,
+                conversation_id,
+                owner=owner,
+                title="Plans",
+                metadata={"a": 1},
+                idempotency_key=key,
+            )
+            outcomes = race([create] * WRITERS)
+            assert outcomes == [outcomes[0]] * WRITERS
+            assert isinstance(outcomes[0], Conversation)
+            assert list_all(subject, owner) == [outcomes[0]]
+            assert snapshot(subject, outcomes[0].id) == (outcomes[0], [], [])
+            # The same once more, while the conversation and its messages change.
+            calls: list[Callable[[], object]] = [
+                *[create] * 5,
+                partial(subject.append, outcomes[0].id, user_messages("1")),
+                partial(subject.update, outcomes[0].id, title="new"),
+                partial(subject.clear, outcomes[0].id),
+            ]
+            for outcome in race(calls)[:5]:
+                assert isinstance(outcome, Conversation)
+                assert outcome.id == outcomes[0].id
+            assert len(list_all(subject, owner)) == 1
+
+    def test_of_rivals_that_create_with_one_key_and_different_titles_exactly_one_wins(
+        self, subject: Store
+    ) -> None:
+        for conversation_id in (None, new_id()):
+            owner, key = new_id(), new_id()
+            outcomes = race(
+                [
+                    partial(
+                        subject.create,
+                        conversation_id,
+                        owner=owner,
+                        title=str(rival),
+                        idempotency_key=key,
+                    )
+                    for rival in range(WRITERS)
+                ]
+            )
+            [created] = [outcome for outcome in outcomes if isinstance(outcome, Conversation)]
+            assert sum(isinstance(outcome, KeyReused) for outcome in outcomes) == WRITERS - 1
+            assert list_all(subject, owner) == [created]
+
+    @pytest.mark.parametrize("length", [0, 3, 300])
+    @pytest.mark.parametrize("has_id", [False, True], ids=["id from the key", "given id"])
+    def test_rivals_with_one_idempotency_key_fork_once_and_get_the_same_copy(
+        self, subject: Store, has_id: bool, length: int
+    ) -> None:
+        owner, key, copy_id = new_id(), new_id(), new_id() if has_id else None
+        texts = [str(number) for number in range(length)]
+        source = start_conversation(subject, *texts, owner=owner)
+        fork = partial(subject.fork, source.id, new_id=copy_id, idempotency_key=key)
+        outcomes = race([fork] * WRITERS)
+        assert outcomes == [outcomes[0]] * WRITERS
+        copy = outcomes[0]
+        assert isinstance(copy, Conversation)
+        observed = snapshot(subject, copy.id)
+        assert (observed.conversation, texts_of(observed.messages)) == (copy, texts)
+        assert sorted(ids_of(list_all(subject, owner))) == sorted([source.id, copy.id])
+        calls: list[Callable[[], object]] = [*[fork] * 4, partial(subject.delete, source.id)]
+        again = race(calls)
+        assert again[:4] == [copy] * 4
+        assert snapshot(subject, copy.id) == observed
+
+    def test_of_rivals_that_claim_a_conversation_exactly_one_wins(self, subject: Store) -> None:
+        for reply_follows in (False, True) * 3:
+            conversation_id, owners = new_id(), [new_id() for _ in range(WRITERS)]
+            before = subject.append(
+                conversation_id, user_messages("hello"), reply_follows=reply_follows
+            )
+            outcomes = race([partial(subject.claim, conversation_id, owner) for owner in owners])
+            [winner] = [
+                n for n, outcome in enumerate(outcomes) if isinstance(outcome, Conversation)
+            ]
+            assert sum(isinstance(outcome, NotFound) for outcome in outcomes) == WRITERS - 1
+            claimed = outcomes[winner]
+            assert isinstance(claimed, Conversation)
+            assert claimed.owner == owners[winner]
+            assert claimed.revision > before.revision
+            assert subject.get(conversation_id) == claimed
+            for n, owner in enumerate(owners):
+                assert list_all(subject, owner) == ([claimed] if n == winner else [])
+
+    def test_claims_of_one_owner_all_succeed_and_appends_meanwhile_all_land(
+        self, subject: Store
+    ) -> None:
+        for _ in range(ROUNDS):
+            conversation_id, owner = start_conversation(subject, "0").id, new_id()
+            texts = [str(number) for number in range(1, 5)]
+            calls: list[Callable[[], object]] = [
+                partial(subject.claim, conversation_id, owner) for _ in range(4)
+            ]
+            calls += [
+                partial(subject.append, conversation_id, user_messages(text)) for text in texts
+            ]
+            for outcome in race(calls):
+                assert not isinstance(outcome, ChatledgerError)
+            observed = snapshot(subject, conversation_id)
+            assert sorted(texts_of(observed.messages)) == ["0", *texts]
+            assert observed.conversation.owner == owner
+            assert list_all(subject, owner) == [observed.conversation]
+
+    def test_of_a_claim_and_a_deletion_none_leaves_a_conversation_in_a_list(
+        self, subject: Store
+    ) -> None:
+        for _ in range(ROUNDS):
+            conversation_id, owner = start_conversation(subject, "1").id, new_id()
+            calls: list[Callable[[], object]] = [
+                partial(subject.claim, conversation_id, owner),
+                partial(subject.delete, conversation_id),
+            ]
+            claimed, deleted = race(calls)
+            assert deleted is None
+            assert isinstance(claimed, Conversation | NotFound)
+            assert snapshot_if_any(subject, conversation_id) is None
+            assert list_all(subject, owner) == []
+
+    def test_of_rivals_that_remove_one_message_exactly_one_wins(self, subject: Store) -> None:
+        for together in (True, False):
+            conversation = start_conversation(subject, *(["0", "1", "2"] if together else ["0"]))
+            seqs = list(conversation.seqs)
+            for text in () if together else ("1", "2"):
+                seqs += subject.append(conversation.id, user_messages(text)).seqs
+            for seq in (seqs[1], seqs[2]):
+                outcomes = race([partial(subject.remove, conversation.id, seq)] * WRITERS)
+                [removed] = [each for each in outcomes if isinstance(each, Conversation)]
+                assert sum(isinstance(each, NotFound) for each in outcomes) == WRITERS - 1
+                assert subject.get(conversation.id) == removed
+            observed = snapshot(subject, conversation.id)
+            assert (texts_of(observed.messages), observed.seqs) == (["0"], seqs[:1])
+            assert observed.conversation.message_count == 1
+
+    def test_of_rivals_that_remove_at_one_revision_exactly_one_wins(self, subject: Store) -> None:
+        conversation = start_conversation(subject, *map(str, range(WRITERS)))
+        outcomes = race(
+            [
+                partial(subject.remove, conversation.id, seq, revision=conversation.revision)
+                for seq in conversation.seqs
+            ]
+        )
+        [winner] = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, Conversation)]
+        assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == WRITERS - 1
+        observed = snapshot(subject, conversation.id)
+        assert texts_of(observed.messages) == [str(n) for n in range(WRITERS) if n != winner]
+
+    @pytest.mark.parametrize("together", [False, True], ids=["one by one", "in one append"])
+    def test_removals_of_different_messages_and_appends_all_take_effect(
+        self, subject: Store, together: bool
+    ) -> None:
+        texts = [f"first {number}" for number in range(12)]
+        conversation_id = subject.create().id
+        for batch in [texts] if together else [[text] for text in texts]:
+            subject.append(conversation_id, user_messages(*batch))
+        seqs = snapshot(subject, conversation_id).seqs
+
+        def remove(some: list[int]) -> None:
+            for seq in some:
+                subject.remove(conversation_id, seq)
+
+        calls: list[Callable[[], object]] = [partial(remove, seqs[n:10:4]) for n in range(4)]
+        calls += [
+            partial(write_numbers, subject, conversation_id, writer, appends=10)
+            for writer in ("ada", "bob")
+        ]
+        for outcome in race(calls):
+            assert not isinstance(outcome, ChatledgerError)
+        observed = snapshot(subject, conversation_id)
+        numbers = numbers_by_writer(observed.messages)
+        assert numbers == {"first": [10, 11], "ada": list(range(10)), "bob": list(range(10))}
+        assert observed.conversation.message_count == 22
+
+    def test_a_message_is_removed_whatever_rivals_do_with_it(self, subject: Store) -> None:
+        for _ in range(ROUNDS):
+            conversation = start_conversation(subject, "0", "1", "2", "3")
+            seq = conversation.seqs[2]
+            calls: list[Callable[[], object]] = [
+                partial(subject.remove, conversation.id, seq),
+                partial(subject.replace, conversation.id, seq, Message.user("another")),
+                partial(subject.replace, conversation.id, seq, Message.user("yet another")),
+                partial(subject.append, conversation.id, user_messages("4")),
+            ]
+            removed, *replaced, appended = race(calls)
+            assert isinstance(removed, Conversation)
+            assert isinstance(appended, Appended)
+            for outcome in replaced:
+                assert isinstance(outcome, Conversation | NotFound)
+            observed = snapshot(subject, conversation.id)
+            assert texts_of(observed.messages) == ["0", "1", "3", "4"]
+            assert observed.conversation.message_count == 4
+
+    def test_the_count_is_right_after_removals_of_every_kind_at_once(self, subject: Store) -> None:
+        for _ in range(ROUNDS):
+            conversation = start_conversation(subject, *map(str, range(20)))
+            seqs = conversation.seqs
+            calls: list[Callable[[], object]] = [
+                *(partial(subject.remove, conversation.id, seqs[n]) for n in (3, 11, 18)),
+                partial(subject.pop, conversation.id, 2),
+                partial(subject.truncate, conversation.id, after=seqs[14]),
+                partial(
+                    subject.append, conversation.id, user_messages("a"), truncate_after=seqs[16]
+                ),
+                partial(subject.append, conversation.id, user_messages("b")),
+                partial(subject.fork, conversation.id),
+            ]
+            *_, fork = race(calls)
+            assert isinstance(fork, Conversation)
+            for conversation_id in (conversation.id, fork.id):
+                observed = snapshot(subject, conversation_id)
+                assert observed.conversation.message_count == len(observed.messages)
+                again = subject.fork(conversation_id)
+                assert again.message_count == len(observed.messages)
+            texts = texts_of(snapshot(subject, conversation.id).messages)
+            assert not {"3", "11", "18"} & set(texts)
 
     def test_of_rivals_that_create_one_id_exactly_one_wins(self, subject: Store) -> None:
         for _ in range(ROUNDS):

@@ -12,11 +12,12 @@ from chatledger.stores.dynamodb.plans.restore import restore
 from chatledger.stores.dynamodb.plans.scan import scan
 from chatledger.stores.dynamodb.plans.sweep import SweepProgress, sweep
 from chatledger.stores.dynamodb.plans.truncate import pop, truncate
-from chatledger.stores.dynamodb.plans.update import replace, update
+from chatledger.stores.dynamodb.plans.update import claim, remove, replace, update
 
 __all__ = [
     "SweepProgress",
     "append",
+    "claim",
     "create",
     "delete",
     "delete_owner",
@@ -25,6 +26,7 @@ __all__ = [
     "list_owned",
     "page",
     "pop",
+    "remove",
     "repair",
     "replace",
     "restore",

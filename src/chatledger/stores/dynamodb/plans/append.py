@@ -2,17 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from chatledger.conversations import (
     Appended,
+    check_beginning,
     check_idempotency_key,
     check_ids,
+    check_key_use,
     check_revision,
     encode_batch,
+    fingerprint_of_messages,
 )
 from chatledger.errors import ChatledgerError, Conflict, NotFound
+from chatledger.json_values import Json
 from chatledger.messages import Message
+from chatledger.stores.dynamodb import heads
 from chatledger.stores.dynamodb.bodies import PreparedBody, StoredBody, delete_body
 from chatledger.stores.dynamodb.calls import Call, Plan
 from chatledger.stores.dynamodb.log import InconsistentRead, Log, LostRace
@@ -43,6 +49,9 @@ def append(
     idempotency_key: str | None,
     truncate_after: int | None = None,
     reply_follows: bool = False,
+    title: str | None = None,
+    metadata: dict[str, Json] | None = None,
+    expires_in: timedelta | None = None,
 ) -> Plan[Appended]:
     """Append as ``Store.append`` promises.
 
@@ -59,6 +68,7 @@ def append(
     check_idempotency_key(idempotency_key)
     check_revision(after, "after")
     check_revision(truncate_after, "truncate_after")
+    description = heads.Description(title or None, check_beginning(title, metadata, expires_in))
     texts = encode_batch(messages)
     log = Log(table, conversation_id)
     attempt = _Attempt(
@@ -67,9 +77,13 @@ def append(
         owner=owner,
         after=after,
         idempotency_key=idempotency_key,
+        fingerprint="" if idempotency_key is None else fingerprint_of_messages(messages),
         truncate_after=truncate_after,
+        description=description,
+        lifetime=table.lifetime_for(expires_in),
         prepared=PreparedBody(texts),
         messages=len(texts),
+        reply_follows=reply_follows,
     )
     retries = RaceRetries(table)
     log_end = table.cached_end(conversation_id)
@@ -119,9 +133,15 @@ class _Attempt:
     owner: str | None
     after: int | None
     idempotency_key: str | None
+    fingerprint: str
     truncate_after: int | None
+    description: heads.Description
+    """The description with which the conversation begins, if this append begins it."""
+    lifetime: int | None
+    """Its lifetime (ms), if this append begins it."""
     prepared: PreparedBody
     messages: int
+    reply_follows: bool
     stored: StoredBody | None = None
     was_read: bool = False
     """True if the log's end was read in this call, and is neither cached nor a rival's record."""
@@ -146,8 +166,11 @@ class _Attempt:
         if refusal is not None and not self.was_read:
             return None
         if self.idempotency_key is not None and last and (refusal or self.key_may_be_taken):
-            done = yield from _read_key(log, last, self.owner, self.idempotency_key)
+            done = yield from self._read_key(last, self.idempotency_key)
             if done is not None:
+                # The earlier call may have failed before it updated the head.
+                if heads.is_stale(last, log_end.head) and not self.reply_follows:
+                    yield from best_effort(log, heads.rebuild_head(log), "update the head")
                 return done
         if refusal is not None:
             raise refusal
@@ -157,7 +180,7 @@ class _Attempt:
             return None
         extra = []
         if self.idempotency_key is not None:
-            extra = [_key_part(log, record, self.idempotency_key)]
+            extra = [self._key_part(record, self.idempotency_key)]
         yield from log.put(record, log_end, *extra)
         return record
 
@@ -180,7 +203,7 @@ class _Attempt:
                 truncation = yield from plan_truncation(log, last, truncate_after)
             last = yield from renew_ttls(log, last)
         if self.stored is None:
-            ttl = ttl_of_parts(table, last, table.lifetime, self.prepared.part_count)
+            ttl = ttl_of_parts(table, last, self.lifetime, self.prepared.part_count)
             self.stored = yield from self.prepared.store(log, ttl)
         width, items = self.messages, self.stored.items
         if last is None:
@@ -189,10 +212,12 @@ class _Attempt:
                 log_end,
                 self.token,
                 owner=self.owner,
-                lifetime=table.lifetime,
+                lifetime=self.lifetime,
                 width=width,
                 part_items=items,
             )
+            description = heads.encode_description(self.description)
+            record = record._replace(initial_description=description)
         else:
             record = next_record(table, log_end, last, self.token, width=width, part_items=items)
         if not self.stored.outlives(record):
@@ -209,52 +234,53 @@ class _Attempt:
             messages=self.messages, message_count=record.message_count + self.messages
         )
 
+    def _key_part(self, record: Record, idempotency_key: str) -> dict[str, Any]:
+        """Return the part of the record's transaction that stores the result under the key."""
+        item = key(self.log.id, key_sort(idempotency_key))
+        item |= {
+            "v": {"N": str(LAYOUT)},
+            "life": {"N": str(record.generation)},
+            "created_at": {"N": str(record.created_at)},
+            "position": {"N": str(record.position)},
+            "messages": {"N": str(record.messages)},
+            "call": {"S": self.fingerprint},
+            "expires_at": {"N": str(ttl_at(self.log.table.time() + TOMBSTONE_LIFETIME))},
+        }
+        # A key left by an earlier generation does not count; ``created_at`` tells it apart too.
+        condition = "attribute_not_exists(#pk) OR #life <> :life OR #created_at <> :created_at"
+        put = self.log.put_params(item, condition, life=item["life"], created_at=item["created_at"])
+        return {"Put": put}
 
-def _key_part(log: Log, record: Record, idempotency_key: str) -> dict[str, Any]:
-    """Return the part of the record's transaction that stores the result under the key."""
-    item = key(log.id, key_sort(idempotency_key))
-    item |= {
-        "v": {"N": str(LAYOUT)},
-        "life": {"N": str(record.generation)},
-        "created_at": {"N": str(record.created_at)},
-        "position": {"N": str(record.position)},
-        "messages": {"N": str(record.messages)},
-        "expires_at": {"N": str(ttl_at(log.table.time() + TOMBSTONE_LIFETIME))},
-    }
-    # A key left by an earlier generation does not count; ``created_at`` tells it apart too.
-    condition = "attribute_not_exists(#pk) OR #life <> :life OR #created_at <> :created_at"
-    put = log.put_params(item, condition, life=item["life"], created_at=item["created_at"])
-    return {"Put": put}
+    def _read_key(self, last: Record, idempotency_key: str) -> Plan[Appended | None]:
+        """Return the result of the append with that key in this generation, or None.
 
-
-def _read_key(
-    log: Log, last: Record, owner: str | None, idempotency_key: str
-) -> Plan[Appended | None]:
-    """Return the result of the append with that key in this generation, or None.
-
-    Raises:
-        InconsistentRead: The key belongs to a later generation, or to a record after ``last``. Only
-            a later record says whether the conversation is live.
-    """
-    if owner not in (None, last.owner):
-        return None
-    reply = yield Call(
-        "GetItem",
-        {
-            "TableName": log.table.name,
-            "Key": key(log.id, key_sort(idempotency_key)),
-            "ConsistentRead": True,
-        },
-    )
-    item = reply.get("Item")
-    if item is None:
-        return None
-    generation, created_at = int(item["life"]["N"]), int(item["created_at"]["N"])
-    if (created_at, generation) > (last.created_at, last.generation):
-        raise InconsistentRead
-    if (generation, created_at) != (last.generation, last.created_at):
-        return None
-    first, messages = int(item["position"]["N"]), int(item["messages"]["N"])
-    if first > last.revision:
-        raise InconsistentRead
-    return Appended(range(first, first + messages), first + messages - 1)
+        Raises:
+            KeyReused: That append had other messages.
+            InconsistentRead: The key belongs to a later generation, or to a record after ``last``.
+                Only a later record says whether the conversation is live.
+        """
+        if self.owner not in (None, last.owner):
+            return None
+        reply = yield Call(
+            "GetItem",
+            {
+                "TableName": self.log.table.name,
+                "Key": key(self.log.id, key_sort(idempotency_key)),
+                "ConsistentRead": True,
+            },
+        )
+        item = reply.get("Item")
+        if item is None:
+            return None
+        generation, created_at = int(item["life"]["N"]), int(item["created_at"]["N"])
+        if (created_at, generation) > (last.created_at, last.generation):
+            raise InconsistentRead
+        if (generation, created_at) != (last.generation, last.created_at):
+            return None
+        first, messages = int(item["position"]["N"]), int(item["messages"]["N"])
+        if first > last.revision:
+            raise InconsistentRead
+        seqs = range(first, first + messages)
+        if "call" in item:  # layout 1 has no fingerprints
+            check_key_use(item["call"]["S"], self.fingerprint, seqs=seqs)
+        return Appended(seqs, seqs[-1])

@@ -44,28 +44,37 @@ def require_live(log: Log, log_end: LogEnd, owner: str | None) -> Record:
 
 def conversation(log: Log, last: Record, description: heads.Description) -> Conversation:
     """Return the conversation as it is after its record ``last``."""
-    title, metadata = description
+    metadata_revision = description.metadata_revision
     return Conversation(
         id=log.id,
         owner=last.owner,
-        title=title,
-        metadata=metadata,
+        title=description.title,
+        metadata=description.metadata,
         created_at=to_datetime(last.created_at),
         updated_at=to_datetime(last.updated_at),
         message_count=last.message_count,
         revision=last.revision,
         expires_at=None if last.expiry is None else to_datetime(last.expiry),
+        # Higher than those of an earlier conversation with this id.
+        metadata_revision=last.created_at if metadata_revision is None else metadata_revision,
     )
 
 
-def describe(log: Log, last: Record, log_end: LogEnd) -> Plan[heads.Description]:
-    """Return title and metadata; update the head if its writer died before doing so.
+def describe(
+    log: Log, last: Record, log_end: LogEnd, *, at_once: bool = False
+) -> Plan[heads.Description]:
+    """Return the description; update the head if its writer died before doing so.
+
+    With ``at_once``, every head that lags is updated: an operation that has nothing left to do
+    because of an earlier call, which may have failed, must be seen in lists like any other.
 
     Raises:
         InconsistentRead: The conversation was written to meanwhile.
     """
     description = yield from heads.read_description(log, last, log_end.head)
-    if heads.is_abandoned(log, last, log_end.head):
+    if heads.is_abandoned(log, last, log_end.head) or (
+        at_once and heads.is_stale(last, log_end.head)
+    ):
         yield from best_effort(log, heads.rebuild_head(log), "update the head")
     return description
 
@@ -196,6 +205,7 @@ def next_record(
         previous_seq=last.last_seq,
         message_count=last.message_count,
         truncated=last.truncated,
+        removals=last.removals,
     )
     if last.lifetime is None:
         return record

@@ -5,15 +5,15 @@ from datetime import timedelta
 from chatledger.conversations import (
     MAX_REVISION,
     Conversation,
+    Creation,
+    check_beginning,
     check_id,
     check_ids,
     check_lifetime,
     check_revision,
-    check_title,
-    checked_metadata,
+    new_id_for,
 )
-from chatledger.errors import AlreadyExists
-from chatledger.ids import new_id as a_new_id
+from chatledger.errors import AlreadyExists, KeyReused, NotFound
 from chatledger.json_values import Json, dumps
 from chatledger.stores.dynamodb import bodies, heads, reading
 from chatledger.stores.dynamodb.bodies import BodyWriter, StoredBody
@@ -31,7 +31,6 @@ from chatledger.stores.dynamodb.plans.common import (
 )
 from chatledger.stores.dynamodb.records import Record
 from chatledger.stores.dynamodb.table import LogEnd, RaceRetries, Table
-from chatledger.stores.times import milliseconds
 
 COPIED_AT_ONCE = 200
 """The number of messages that a fork reads at once."""
@@ -45,20 +44,26 @@ def create(
     title: str | None,
     metadata: dict[str, Json] | None,
     expires_in: timedelta | None,
+    idempotency_key: str | None,
 ) -> Plan[Conversation]:
     """Create a conversation as ``Store.create`` promises."""
-    # No conversation can have a new id already, so nothing is read first.
-    log_end = LogEnd(read_at=table.now()) if conversation_id is None else None
-    conversation_id = a_new_id() if conversation_id is None else conversation_id
-    check_ids(conversation_id, owner)
-    check_title(title)
-    check_lifetime(expires_in)
-    description = (title or None, checked_metadata(metadata))
-    lifetime = table.lifetime if expires_in is None else milliseconds(expires_in)
+    if owner is not None:
+        check_id(owner, "owner")
+    metadata = check_beginning(title, metadata, expires_in)
+    creation = Creation.of(idempotency_key, "create", owner, title or None, metadata, expires_in)
+    # No conversation can have a new random id already, so nothing is read first.
+    is_new = conversation_id is None and creation is None
+    log_end = LogEnd(read_at=table.now()) if is_new else None
+    if conversation_id is None:
+        conversation_id = new_id_for(creation, "create", owner)
+    check_id(conversation_id)
+    description = heads.Description(title or None, metadata, creation=creation)
+    lifetime = table.lifetime_for(expires_in)
     log = Log(table, conversation_id)
-    return (
-        yield from _begin(log, owner, description, lifetime, StoredBody(), messages=0, end=log_end)
+    created, _ = yield from _begin(
+        log, owner, description, lifetime, StoredBody(), messages=0, caller=owner, end=log_end
     )
+    return created
 
 
 def fork(
@@ -66,19 +71,22 @@ def fork(
     conversation_id: str,
     *,
     at: int | None,
-    new_id: str,
+    new_id: str | None,
     owner: str | None,
-    expires_in: timedelta | None = None,
+    expires_in: timedelta | None,
+    idempotency_key: str | None,
 ) -> Plan[Conversation]:
     """Copy a conversation as ``Store.fork`` promises.
 
     The messages are written to body parts that no reader sees yet. Then one record shows them all.
     """
     check_ids(conversation_id, owner)
-    check_id(new_id, "new_id")
     check_revision(at, "at")
     check_lifetime(expires_in)
-    source, target = Log(table, conversation_id), Log(table, new_id)
+    creation = Creation.of(idempotency_key, "fork", conversation_id, at, expires_in)
+    copy_id = new_id_for(creation, "fork", conversation_id) if new_id is None else new_id
+    check_id(copy_id, "new_id")
+    source, target = Log(table, conversation_id), Log(table, copy_id)
 
     def attempt() -> Plan[Conversation]:
         log_end, _ = yield from source.read_end()
@@ -86,26 +94,69 @@ def fork(
         description = yield from describe(source, last, log_end)
         found, _ = yield from target.read_end()
         if found.live_record(table.time()) is not None:
-            raise AlreadyExists(new_id)
-        lifetime = last.lifetime if expires_in is None else milliseconds(expires_in)
+            return (yield from _require_repeated(target, found, owner, creation))
+        lifetime = last.lifetime if expires_in is None else table.lifetime_for(expires_in)
         items = last.message_count
         writer = BodyWriter(target, ttl_of_parts(table, None, lifetime, items), items=items)
+        orphan = bodies.delete_body(target, writer.as_record())
+        discard = best_effort(target, orphan, "delete the parts of a copy")
         try:
             yield from _copy(source, last, writer, at)
             stored = yield from writer.finish()
-            return (
-                yield from _begin(
-                    target, last.owner, description, lifetime, stored, messages=writer.messages
-                )
+            copy, has_begun = yield from _begin(
+                target,
+                last.owner,
+                description._replace(metadata_revision=None, creation=creation),
+                lifetime,
+                stored,
+                messages=writer.messages,
+                caller=owner,
             )
-        except (InconsistentRead, AlreadyExists):
-            orphan = writer.as_record()
-            yield from best_effort(
-                target, bodies.delete_body(target, orphan), "delete the parts of a copy"
-            )
+        except (InconsistentRead, AlreadyExists, KeyReused):
+            yield from discard
             raise
+        if not has_begun:
+            yield from discard
+        return copy
 
-    return (yield from retry_inconsistent(source, attempt))
+    try:
+        return (yield from retry_inconsistent(source, attempt))
+    except NotFound as not_found:
+        if creation is None:
+            raise
+        source_missing = not_found
+
+    def find_copy() -> Plan[Conversation]:
+        # An earlier call with the key may have copied the source before it was deleted.
+        found, _ = yield from target.read_end()
+        if found.live_record(table.time()) is None:
+            raise source_missing
+        return (yield from _require_repeated(target, found, owner, creation))
+
+    try:
+        return (yield from retry_inconsistent(target, find_copy))
+    except AlreadyExists:
+        raise source_missing from None
+
+
+def _require_repeated(
+    log: Log, log_end: LogEnd, owner: str | None, creation: Creation | None
+) -> Plan[Conversation]:
+    """Return the live conversation if an earlier call with the same idempotency key created it.
+
+    Raises:
+        AlreadyExists: Another call created it, or it does not belong to ``owner``.
+        KeyReused: The earlier call had other arguments.
+        InconsistentRead: The conversation was written to meanwhile.
+    """
+    last = log_end.record
+    assert last is not None
+    if creation is None or owner not in (None, last.owner):
+        raise AlreadyExists(log.id)
+    description = yield from describe(log, last, log_end, at_once=True)
+    if description.creation is None or not description.creation.is_repeated_by(creation):
+        raise AlreadyExists(log.id)
+    return conversation(log, last, description)
 
 
 def _begin(
@@ -116,53 +167,61 @@ def _begin(
     stored: StoredBody,
     *,
     messages: int,
+    caller: str | None,
     end: LogEnd | None = None,
-) -> Plan[Conversation]:
+) -> Plan[tuple[Conversation, bool]]:
     """Start a conversation with these messages, in one record.
 
     Args:
         log: Its log.
         owner: Its owner.
-        description: Its title and metadata.
+        description: Its description.
         lifetime: Its lifetime (ms); None if it does not expire.
         stored: Its messages.
         messages: The number of its messages.
+        caller: The ``owner`` that the caller gave.
         end: The log's end, if it is known already.
 
+    Returns:
+        The conversation, and whether this call has begun it: if not, an earlier call with the same
+        idempotency key did.
+
     Raises:
-        AlreadyExists: A live conversation has this id.
+        AlreadyExists: Another conversation has this id.
+        KeyReused: An earlier call with the same key had other arguments.
         InconsistentRead: The messages were stored too long ago; store them again.
     """
     retries, token = RaceRetries(log.table), log.table.token()
     while True:
-        if end is None:
-            end, _ = yield from log.read_end()
-        if end.live_record(log.table.time()) is not None:
-            raise AlreadyExists(log.id)
-        record = first_record(
-            log.table,
-            end,
-            token,
-            owner=owner,
-            lifetime=lifetime,
-            width=max(messages, 1),
-            part_items=stored.items,
-        )
         if not stored.may_be_named(log.table.time()):
             raise InconsistentRead
-        record = stored.attach_to(record)._replace(
-            initial_description=heads.encode_description(*description),
-            messages=messages,
-            message_count=messages,
-        )
+        if end is None:
+            end, _ = yield from log.read_end()
         try:
+            if end.live_record(log.table.time()) is not None:
+                creation = description.creation
+                return (yield from _require_repeated(log, end, caller, creation)), False
+            record = first_record(
+                log.table,
+                end,
+                token,
+                owner=owner,
+                lifetime=lifetime,
+                width=max(messages, 1),
+                part_items=stored.items,
+            )
+            record = stored.attach_to(record)._replace(
+                initial_description=heads.encode_description(description),
+                messages=messages,
+                message_count=messages,
+            )
             yield from log.put(record, end)
             break
         except (InconsistentRead, LostRace):
             end = None
             yield from retries.back_off()
     yield from finish_write(log, record, read_at=end.read_at)
-    return conversation(log, record, description)
+    return conversation(log, record, description), True
 
 
 def _copy(source: Log, last: Record, writer: BodyWriter, at: int | None) -> Plan[None]:
@@ -176,5 +235,5 @@ def _copy(source: Log, last: Record, writer: BodyWriter, at: int | None) -> Plan
             return
         for span in spans:
             values = yield from reading.read_span(source, last, span)
-            yield from writer.add([dumps(value) for value in values])
+            yield from writer.add([dumps(value) for value in values if value is not None])
             after = span.last

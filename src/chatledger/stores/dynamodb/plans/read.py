@@ -91,7 +91,7 @@ def page(
             spans = yield from reading.read_forward(
                 log, last, limit + 1, after=after or 0, before=until
             )
-        found = sum(span.last - span.first + 1 for span in spans)
+        found = sum(span.messages for span in spans)
         messages = yield from reading.read_messages(log, last, spans, backward=backward)
         messages = messages[:limit]
         return Page(messages, messages[-1].seq if len(messages) < found else None)
@@ -174,4 +174,7 @@ def conversation_from_head(conversation_id: str, head: Head) -> Conversation:
         message_count=head.message_count,
         revision=head.revision,
         expires_at=None if head.expiry is None else to_datetime(head.expiry),
+        metadata_revision=(
+            head.created_at if head.metadata_revision is None else head.metadata_revision
+        ),
     )

@@ -35,7 +35,9 @@ def repair(table: Table, conversation_id: str, *, owner: str | None) -> Plan[Con
         try:
             description = yield from heads.read_description(log, last, log_end.head)
         except InconsistentRead:
-            description = (None, {})  # the first record, which had it, is missing too
+            description = heads.Description(
+                None, {}
+            )  # the first record, which had it, is missing too
         last = yield from renew_ttls(log, last)
         items = last.message_count
         writer = BodyWriter(log, ttl_of_parts(table, last, None, items), items=items)
@@ -83,7 +85,7 @@ def _rescue(log: Log, last: Record, writer: BodyWriter) -> Plan[bool]:
             while at < high:
                 body = yield from bodies.read_body(log, record, at, high, most_bytes=ALL)
                 values: list[dict[str, Any]] = body.values if body.first == at else []
-                yield from writer.add([dumps(value) for value in values])
+                yield from writer.add([dumps(value) for value in values if value is not None])
                 at += len(values)
                 if at == high:
                     break

@@ -46,7 +46,7 @@ def restore(
             raise NotFound(given.id)
         last = log_end.live_record(time)
         _check_revision(log_end, last, given, after, len(texts))
-        description: heads.Description = (given.title, given.metadata)
+        description = heads.Description(given.title, given.metadata)
         # The source's clock may be days ahead, and with it the expiry.
         lifetime_kept = lifetime if last is None else last.lifetime
         at = time if expiry is None or lifetime_kept is None else max(time, expiry - lifetime_kept)
@@ -77,7 +77,7 @@ def restore(
                 record = record._replace(
                     created_at=milliseconds_since_epoch(given.created_at),
                     updated_at=updated_at,
-                    initial_description=heads.encode_description(*description),
+                    initial_description=heads.encode_description(description),
                 )
             else:
                 record = next_record(

@@ -11,7 +11,7 @@ from chatledger.stores.dynamodb.records import HEAD, conversation_of, decode_hea
 from chatledger.stores.dynamodb.table import Table
 
 NAMES = ("pk", "sk", "v", "l", "z", "life", "owner", "title", "metadata", "deleted", "expiry")
-NAMES_OF_NUMBERS = ("created_at", "updated_at", "message_count", "revision")
+NAMES_OF_NUMBERS = ("created_at", "updated_at", "message_count", "revision", "metadata_revision")
 ITEMS_A_CONVERSATION = 100
 """The number of items that one call reads for each conversation asked for."""
 BEFORE, AFTER = 0, 1

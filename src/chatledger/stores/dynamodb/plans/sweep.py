@@ -187,9 +187,7 @@ class _Seen:
             and not self.overdue
             and not self.parts
             and not self.stale
-            and head is not None
-            and head.is_of(last)
-            and head.revision >= last.revision
+            and not heads.is_stale(last, head)
             and self.first is not None
             and self.first.position >= last.generation
         )
@@ -237,8 +235,9 @@ def _free_garbage(table: Table, seen: _Seen) -> Plan[int]:
         yield from best_effort(log, rest, "free an earlier generation")
         freed += 1
     if last.is_live(table.time()):
-        stale = head is None or not head.is_of(last) or head.revision < last.revision
-        if stale and not (yield from best_effort(log, heads.rebuild_head(log), "update the head")):
+        if heads.is_stale(last, head) and not (
+            yield from best_effort(log, heads.rebuild_head(log), "update the head")
+        ):
             return freed
         if last.truncated:
             yield from best_effort(

@@ -54,7 +54,11 @@ def plan_truncation(
     count = 0
     if kept:
         record = kept[0].record
-        count = record.message_count - (record.last_seq - last_seq)
+        if record.removals == last.removals:
+            count = record.message_count - (record.last_seq - last_seq)
+        else:  # messages have been removed since, so that its count is out of date
+            removed = yield from reading.count_messages(log, last, after=last_seq)
+            count = last.message_count - removed
     earlier = tuple(span for span in last.truncated if span[0] <= last_seq)
     return Truncation(last_seq, count, (*earlier, (last_seq + 1, last.revision)))
 
@@ -84,7 +88,7 @@ def truncate(
         last = require_live(log, log_end, owner)
         description = yield from describe(log, last, log_end)
         if after < last.last_seq:
-            last = yield from _remove(log, log_end, last, after, read)
+            last = yield from remove_after(log, log_end, last, after, read)
         return conversation(log, last, description)
 
     return (yield from retry_until_won(log, attempt))
@@ -105,18 +109,18 @@ def pop(table: Table, conversation_id: str, n: int, *, owner: str | None) -> Pla
             values = yield from reading.read_span(log, last, span)
             popped += reading.decode_span(span, values)
         if spans:
-            yield from _remove(log, log_end, last, spans[-1].first - 1, read)
+            yield from remove_after(log, log_end, last, spans[-1].first - 1, read)
         return popped
 
     return (yield from retry_until_won(log, attempt))
 
 
-def _remove(
+def remove_after(
     log: Log, log_end: LogEnd, last: Record, after: int, read: Sequence[Record | Tombstone]
 ) -> Plan[Record]:
     """Remove every message after seq ``after`` from all readers' sight with a single put.
 
-    Returns the record that removes them.
+    At least one message must have a higher seq. Returns the record that removes them.
 
     Raises:
         LostRace: A rival was faster.

@@ -1,7 +1,10 @@
-"""Plans that change a message, or the title and metadata."""
+"""Plans that change or remove a message, or change the owner, the title and the metadata."""
+
+from dataclasses import replace as replace_fields
 
 from chatledger.conversations import (
     Conversation,
+    check_id,
     check_ids,
     check_number,
     check_revision,
@@ -26,6 +29,7 @@ from chatledger.stores.dynamodb.plans.common import (
     require_live,
     retry_until_won,
 )
+from chatledger.stores.dynamodb.plans.truncate import remove_after
 from chatledger.stores.dynamodb.reading import Span
 from chatledger.stores.dynamodb.records import Record, ReplacedChunk, decode_head
 from chatledger.stores.dynamodb.table import RaceRetries, Table
@@ -44,7 +48,36 @@ def replace(
     revision: int | None,
     owner: str | None,
 ) -> Plan[Conversation]:
-    """Replace a message as ``Store.replace`` promises.
+    """Replace a message as ``Store.replace`` promises."""
+    text = encode_message(message)
+    return (
+        yield from _rewrite_message(
+            table, conversation_id, seq, text, revision=revision, owner=owner
+        )
+    )
+
+
+def remove(
+    table: Table, conversation_id: str, seq: int, *, revision: int | None, owner: str | None
+) -> Plan[Conversation]:
+    """Remove a message as ``Store.remove`` promises."""
+    return (
+        yield from _rewrite_message(
+            table, conversation_id, seq, None, revision=revision, owner=owner
+        )
+    )
+
+
+def _rewrite_message(
+    table: Table,
+    conversation_id: str,
+    seq: int,
+    text: str | None,
+    *,
+    revision: int | None,
+    owner: str | None,
+) -> Plan[Conversation]:
+    """Replace the message at ``seq`` by the JSON ``text``, or remove it if that is None.
 
     One transaction rewrites the record that holds the message, and puts a record that advances the
     revision.
@@ -52,7 +85,6 @@ def replace(
     check_ids(conversation_id, owner)
     check_number(seq, "seq", least=1)
     check_revision(revision, "revision")
-    text = encode_message(message)
     log = Log(table, conversation_id)
 
     def attempt() -> Plan[Conversation]:
@@ -61,6 +93,10 @@ def replace(
         if revision is not None and revision != last.revision:
             raise Conflict(conversation_id, expected=revision, revision=last.revision)
         description = yield from describe(log, last, log_end)
+        if text is None and seq == last.last_seq:
+            # The last message of a conversation is never one that was removed.
+            last = yield from remove_after(log, log_end, last, seq - 1, read)
+            return conversation(log, last, description)
         # Renewed first, since the change of the record is conditional on its TTL.
         renewed = yield from renew_ttls(log, last)
         if renewed is not last:
@@ -69,10 +105,15 @@ def replace(
         if not found or found[0].last != seq:
             raise NotFound(log.id, seq=seq)
         holder = found[0].record
-        change = yield from _with_message(log, last, holder, seq, text)
+        change = yield from _with_message(log, last, holder, seq, "null" if text is None else text)
         marker = next_record(table, log_end, last, table.token())
         marker = marker._replace(rewrites=holder.position)
         changed = change.record._replace(rewritten_at=marker.position)
+        if text is None:
+            changed = changed.without(seq)
+            marker = marker._replace(
+                message_count=last.message_count - 1, removals=last.removals + 1
+            )
         yield from log.put(marker, log_end, {"Put": rewrite_params(log, holder, changed)})
         yield from finish_write(log, marker, read_at=log_end.read_at)
         yield from best_effort(log, change.delete_old(), "delete a replaced message")
@@ -138,6 +179,7 @@ def update(
     title: str | None,
     metadata: dict[str, Json] | None,
     revision: int | None,
+    metadata_revision: int | None,
     owner: str | None,
 ) -> Plan[Conversation]:
     """Change title or metadata as ``Store.update`` promises, by one update of the head."""
@@ -145,6 +187,7 @@ def update(
     check_title(title)
     metadata = None if metadata is None else checked_metadata(metadata)
     check_revision(revision, "revision")
+    check_revision(metadata_revision, "metadata_revision")
     log, token = Log(table, conversation_id), table.token()
     changed = heads.attributes(title, metadata)
     retries = RaceRetries(table)
@@ -162,9 +205,21 @@ def update(
         except InconsistentRead:
             yield from retries.back_off()
             continue
-        if not changed and revision is None:
-            break
-        update = heads.description_update(log, last, head, changed, token)
+        before = conversation(log, last, description)
+        if metadata_revision not in (None, before.metadata_revision):
+            assert metadata_revision is not None
+            raise Conflict(
+                conversation_id,
+                expected=metadata_revision,
+                revision=before.metadata_revision,
+                of_metadata=True,
+            )
+        if not changed:
+            return before
+        new_revision = max(table.time(), before.metadata_revision + 1)
+        update = heads.description_update(
+            log, last, head, changed, token=token, metadata_revision=new_revision
+        )
         try:
             if revision is None:
                 yield Call("UpdateItem", update)
@@ -178,7 +233,7 @@ def update(
             found = failed.item or (failed.reasons[0][1] if failed.reasons else None)
             if found is not None and decode_head(found).edit == token:
                 break  # an earlier attempt has landed, and its reply was lost
-            if failed.unknown and changed:
+            if failed.unknown:
                 # If it landed, others have changed the head since.
                 raise StoreUnavailable(
                     "A reply was lost, and the conversation has changed since; read it, and "
@@ -186,6 +241,31 @@ def update(
                     may_have_landed=True,
                 ) from failed
         yield from retries.back_off()
-    old_title, old_metadata = description
-    new_title = old_title if title is None else title or None
-    return conversation(log, last, (new_title, old_metadata if metadata is None else metadata))
+    return replace_fields(
+        before,
+        title=before.title if title is None else title or None,
+        metadata=before.metadata if metadata is None else metadata,
+        metadata_revision=new_revision,
+    )
+
+
+def claim(table: Table, conversation_id: str, owner: str) -> Plan[Conversation]:
+    """Change the owner as ``Store.claim`` promises, by a record that has the new one."""
+    check_id(conversation_id)
+    check_id(owner, "owner")
+    log = Log(table, conversation_id)
+
+    def attempt() -> Plan[Conversation]:
+        log_end, _ = yield from log.read_end()
+        last = require_live(log, log_end, None)
+        if last.owner not in (None, owner):
+            raise NotFound(conversation_id)
+        description = yield from describe(log, last, log_end, at_once=last.owner == owner)
+        if last.owner is None:
+            last = yield from renew_ttls(log, last)
+            last = next_record(table, log_end, last, table.token())._replace(owner=owner)
+            yield from log.put(last, log_end)
+            yield from finish_write(log, last, read_at=log_end.read_at)
+        return conversation(log, last, description)
+
+    return (yield from retry_until_won(log, attempt))

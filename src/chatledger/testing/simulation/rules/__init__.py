@@ -20,6 +20,7 @@ from chatledger.testing.simulation.rules.restoring import restore
 from chatledger.testing.simulation.rules.updates import read_by_update, update
 from chatledger.testing.simulation.rules.writes import (
     append,
+    claim,
     create,
     delete,
     pop,
@@ -50,6 +51,8 @@ RULES: dict[str, Rule] = {
     "truncate": truncate,
     "pop": pop,
     "replace": replace,
+    "remove": replace,
+    "claim": claim,
     "update": update,
     "delete": delete,
     "restore": restore,

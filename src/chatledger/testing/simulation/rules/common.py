@@ -1,10 +1,11 @@
 """The parts that rules share."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import TypeAlias
 
 from chatledger.conversations import Conversation
-from chatledger.errors import NotFound
+from chatledger.errors import AlreadyExists, KeyReused, NotFound
+from chatledger.json_values import dumps
 from chatledger.testing.simulation.history import Operation
 from chatledger.testing.simulation.model import (
     ConversationState,
@@ -14,6 +15,7 @@ from chatledger.testing.simulation.model import (
     after_write,
     match_conversation,
     possible_views,
+    refine,
 )
 
 REBUILT_AFTER = 60_000
@@ -57,6 +59,41 @@ def _is_visible(generation: Generation | None, operation: Operation) -> bool:
     return generation is not None and operation.arguments["owner"] in (None, generation.owner)
 
 
+def creation_of(operation: Operation) -> tuple[str, Hashable] | None:
+    """Return the ``Generation.creation`` of what the operation creates."""
+    key = operation.arguments["idempotency_key"]
+    if key is None:
+        return None
+    ignored = ("idempotency_key", "owner") if operation.kind == "fork" else ("idempotency_key",)
+    others = {name: value for name, value in operation.arguments.items() if name not in ignored}
+    return key, dumps([operation.kind, operation.conversation, others])
+
+
+def states_of_existing(
+    state: ConversationState, existing: Generation, operation: Operation, interval: Interval
+) -> Iterator[ConversationState]:
+    """Yield the state after a call that was to create a conversation whose id is in use."""
+    creation, answer = creation_of(operation), operation.answer
+    is_repeated = (
+        creation is not None
+        and existing.creation is not None
+        and existing.creation[0] == creation[0]
+        and _is_visible(existing, operation)
+    )
+    if not operation.is_acknowledged:
+        yield state
+    elif not is_repeated:
+        if isinstance(answer, AlreadyExists):
+            yield state
+    elif existing.creation != creation:
+        if isinstance(answer, KeyReused):
+            yield state
+    elif isinstance(answer, Conversation) and (
+        matched := match_conversation(existing, answer, interval)
+    ):
+        yield with_head_rebuilt(refine(state, matched), matched, interval, at_once=True)
+
+
 def states_after_write(
     state: ConversationState, changed: Generation, operation: Operation, interval: Interval
 ) -> Iterator[ConversationState]:
@@ -70,10 +107,13 @@ def states_after_write(
 
 
 def with_head_rebuilt(
-    state: ConversationState, generation: Generation, interval: Interval
+    state: ConversationState, generation: Generation, interval: Interval, *, at_once: bool = False
 ) -> ConversationState:
-    """Return the state after a read of ``generation``, which may have rebuilt the head."""
-    if interval.clock_low <= generation.updated[1] + REBUILT_AFTER:
+    """Return the state after a read of ``generation``, which may have rebuilt the head.
+
+    It has certainly done so with ``at_once``, and otherwise if the head was old.
+    """
+    if not at_once and interval.clock_low <= generation.updated[1] + REBUILT_AFTER:
         return state
     entry = ListEntry(generation, interval.rebuilt_by)
     return state._replace(list_entries=(*state.list_entries, entry))

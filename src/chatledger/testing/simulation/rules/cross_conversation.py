@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from chatledger.conversations import MAX_REVISION, Conversation
-from chatledger.errors import AlreadyExists
+from chatledger.errors import NotFound
 from chatledger.testing.simulation.history import Operation
 from chatledger.testing.simulation.model import (
     NEVER,
@@ -22,7 +22,12 @@ from chatledger.testing.simulation.model import (
     time_in_ms,
     unknown_above,
 )
-from chatledger.testing.simulation.rules.common import states_after_write, with_head_rebuilt
+from chatledger.testing.simulation.rules.common import (
+    creation_of,
+    states_after_write,
+    states_of_existing,
+    with_head_rebuilt,
+)
 
 ListingRule: TypeAlias = Callable[
     [ConversationState, Operation, Interval, Conversation | None], Iterator[ConversationState]
@@ -120,9 +125,11 @@ def _first_entry(state: ConversationState, operation: Operation) -> int:
 
 def fork_source(
     state: ConversationState, operation: Operation, interval: Interval
-) -> Iterator[tuple[ConversationState, Generation]]:
+) -> Iterator[tuple[ConversationState, Generation | None]]:
     """Rule for the source of ``fork``: its unchanged state, and what the fork may copy of it."""
     at = operation.arguments["at"]
+    if operation.arguments["idempotency_key"] is not None:
+        yield state, None  # an earlier call made the copy
     for generation in possible_views(state, interval):
         if generation is None or operation.arguments["owner"] not in (None, generation.owner):
             continue
@@ -131,11 +138,14 @@ def fork_source(
 
 
 def fork_target(
-    state: ConversationState, operation: Operation, interval: Interval, copy: Generation
+    state: ConversationState, operation: Operation, interval: Interval, copy: Generation | None
 ) -> Iterator[ConversationState]:
-    """Rule for the target of ``fork``, given what it copied."""
+    """Rule for the target of ``fork``, given what it copied; None if it did not."""
     for generation in possible_views(state, interval):
         if generation is not None:
+            yield from states_of_existing(state, generation, operation, interval)
+            continue
+        if copy is None:
             continue
         floor = revision_floor(state, interval)
         first = unknown_above(floor)
@@ -148,6 +158,7 @@ def fork_target(
             owner=copy.owner,
             lifetime=copy.lifetime if (own := operation.arguments["lifetime"]) is None else own,
             messages=messages,
+            creation=creation_of(operation),
         )
         start = interval.start_step
         titles = {version.text for version in copy.titles if version.until >= start}
@@ -163,10 +174,10 @@ def fork_target(
 def refuse_fork(
     state: ConversationState, operation: Operation, interval: Interval
 ) -> Iterator[ConversationState]:
-    """Rule for a refused ``fork``: by the target with ``AlreadyExists``, else by the source."""
+    """Rule for a refused ``fork``: by the source with ``NotFound``, else by the target."""
     for generation in possible_views(state, interval):
-        if isinstance(operation.answer, AlreadyExists):
+        if not isinstance(operation.answer, NotFound):
             if generation is not None:
-                yield state
+                yield from states_of_existing(state, generation, operation, interval)
         elif generation is None or operation.arguments["owner"] not in (None, generation.owner):
             yield state

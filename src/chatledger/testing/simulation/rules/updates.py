@@ -17,6 +17,7 @@ from chatledger.testing.simulation.model import (
     metadata_text,
     possible_views,
     refine,
+    unknown_above,
 )
 from chatledger.testing.simulation.rules.common import generations_changed
 
@@ -30,15 +31,17 @@ def update(
         if generation is None:
             yield state
             continue
-        expected = arguments["revision"]
-        if expected is not None:
-            if isinstance(answer, Conflict):
-                if answer.revision != expected and can_be(generation.revision, answer.revision):
-                    yield refine(state, generation._replace(revision=answer.revision))
-                continue
+        if isinstance(answer, Conflict):
+            yield from _states_of_conflict(state, generation, answer, arguments)
+            continue
+        if (expected := arguments["revision"]) is not None:
             if not can_be(generation.revision, expected):
                 continue
             generation = generation._replace(revision=expected)
+        if (expected := arguments["metadata_revision"]) is not None:
+            if not can_be(generation.metadata_revision, expected):
+                continue
+            generation = generation._replace(metadata_revision=expected)
         if operation.is_acknowledged and not _has_new_description(answer, arguments):
             continue
         # Lists show the update at once, even if they lag otherwise.
@@ -49,6 +52,21 @@ def update(
             for entry in state.list_entries
         )
         yield state._replace(generation=_updated(generation, operation), list_entries=list_entries)
+
+
+def _states_of_conflict(
+    state: ConversationState, generation: Generation, answer: Conflict, arguments: dict[str, Any]
+) -> Iterator[ConversationState]:
+    """Yield the state if one of the two revisions differs from the one that the caller gave."""
+    actual = answer.revision
+    if answer.expected == actual:
+        return
+    if arguments["revision"] == answer.expected and can_be(generation.revision, actual):
+        yield refine(state, generation._replace(revision=actual))
+    if arguments["metadata_revision"] == answer.expected and can_be(
+        generation.metadata_revision, actual
+    ):
+        yield refine(state, generation._replace(metadata_revision=actual))
 
 
 def read_by_update(
@@ -70,7 +88,17 @@ def _updated(generation: Generation, operation: Operation) -> Generation:
         titles = _with_version(titles, arguments["title"] or None, end_step)
     if arguments["metadata"] is not None:
         metadata = _with_version(metadata, metadata_text(arguments["metadata"]), end_step)
-    return generation._replace(titles=titles, metadata=metadata)
+    if arguments["title"] is None and arguments["metadata"] is None:
+        return generation
+    return generation._replace(
+        titles=titles,
+        metadata=metadata,
+        metadata_revision=(
+            operation.answer.metadata_revision
+            if isinstance(operation.answer, Conversation)
+            else unknown_above(generation.metadata_revision)
+        ),
+    )
 
 
 def _with_version(

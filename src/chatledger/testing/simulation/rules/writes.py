@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 from chatledger.conversations import Appended, Conversation
-from chatledger.errors import AlreadyExists, Conflict, NotFound
+from chatledger.errors import Conflict, KeyReused, NotFound
 from chatledger.stores.dynamodb.table import DAY
 from chatledger.testing.simulation.history import PENDING, Operation
 from chatledger.testing.simulation.model import (
     ConversationState,
     Generation,
     Interval,
+    KeyUse,
     ModelMessage,
     after_write,
     can_be,
@@ -27,8 +28,10 @@ from chatledger.testing.simulation.model import (
     with_messages,
 )
 from chatledger.testing.simulation.rules.common import (
+    creation_of,
     generations_changed,
     states_after_write,
+    states_of_existing,
     with_head_rebuilt,
 )
 
@@ -40,8 +43,7 @@ def create(
     arguments = operation.arguments
     for generation in possible_views(state, interval):
         if generation is not None:
-            if isinstance(operation.answer, AlreadyExists):
-                yield state
+            yield from states_of_existing(state, generation, operation, interval)
             continue
         new = new_generation(
             state,
@@ -52,6 +54,7 @@ def create(
             title=arguments["title"] or None,
             metadata=metadata_text(arguments["metadata"] or {}),
             lifetime=operation.default_lifetime if (own := arguments["lifetime"]) is None else own,
+            creation=creation_of(operation),
         )
         yield from states_after_write(state, new, operation, interval)
 
@@ -71,7 +74,13 @@ def append(
                     revision_floor(state, interval),
                     operation.number,
                     owner=arguments["owner"],
-                    lifetime=operation.default_lifetime,
+                    title=arguments["title"],
+                    metadata=metadata_text(arguments["metadata"] or {}),
+                    lifetime=(
+                        operation.default_lifetime
+                        if (own := arguments["lifetime"]) is None
+                        else own
+                    ),
                 )
                 yield from _append_to(state, new, operation, interval)
             elif isinstance(answer, NotFound):
@@ -82,10 +91,14 @@ def append(
                 yield state
             continue
         if key is not None:
-            earlier = next((entry for entry in generation.keys if entry[0] == key), None)
+            earlier = next((use for use in generation.keys if use.key == key), None)
             if earlier is not None:
-                yield from _repeat_answer(state, generation, operation, earlier)
-                if interval.clock_high < earlier[3] + DAY:
+                if earlier.texts != tuple(arguments["texts"]):
+                    if isinstance(answer, KeyReused):
+                        yield state
+                else:
+                    yield from _repeat_answer(state, generation, operation, interval, earlier)
+                if interval.clock_high < earlier.time + DAY:
                     continue  # the key must still be known
         if after is not None:
             if isinstance(answer, Conflict):
@@ -129,8 +142,8 @@ def _append_to(
         return
     keys = generation.keys
     if key is not None:
-        others = tuple(entry for entry in keys if entry[0] != key)
-        keys = (*others, (key, first, len(texts), interval.clock_low))
+        others = tuple(use for use in keys if use.key != key)
+        keys = (*others, KeyUse(key, first, tuple(texts), interval.clock_low))
     messages = generation.messages + added
     changed = generation._replace(messages=messages, revision=revision, keys=keys)
     yield after_write(state, changed, interval)
@@ -140,18 +153,19 @@ def _repeat_answer(
     state: ConversationState,
     generation: Generation,
     operation: Operation,
-    earlier: tuple[str, int, int, int],
+    interval: Interval,
+    earlier: KeyUse,
 ) -> Iterator[ConversationState]:
     """Yield the state if the answer is that of the earlier append with the same key."""
     answer = operation.answer
     if not isinstance(answer, Appended):
         return
-    key, first, count, time = earlier
+    first, count = earlier.first, len(earlier.texts)
     seqs = answer.seqs
     if len(seqs) != count or not can_be(first, seqs[0]) or answer.revision < seqs[-1]:
         return
     if first > 0:
-        yield state
+        yield with_head_rebuilt(state, generation, interval, at_once=True)
         return
     # The earlier append was not acknowledged, so the answer reveals its seqs: -first and up.
     messages = tuple(
@@ -160,10 +174,9 @@ def _repeat_answer(
     )
     if not can_increase(messages):
         return
-    keys = tuple(
-        (key, seqs[0], count, time) if entry[0] == key else entry for entry in generation.keys
-    )
-    yield refine(state, generation._replace(keys=keys))
+    keys = tuple(use._replace(first=seqs[0]) if use is earlier else use for use in generation.keys)
+    generation = generation._replace(messages=messages, keys=keys)
+    yield with_head_rebuilt(refine(state, generation), generation, interval, at_once=True)
 
 
 def truncate(
@@ -212,10 +225,28 @@ def pop(
             yield state
 
 
+def claim(
+    state: ConversationState, operation: Operation, interval: Interval
+) -> Iterator[ConversationState]:
+    """Rule for ``claim``."""
+    answer, owner = operation.answer, operation.arguments["owner"]
+    for generation in possible_views(state, interval):
+        if generation is None or generation.owner not in (None, owner):
+            if isinstance(answer, NotFound):
+                yield state
+        elif generation.owner is None:
+            changed = with_messages(generation, interval, generation.messages)
+            yield from states_after_write(state, changed._replace(owner=owner), operation, interval)
+        elif isinstance(answer, Conversation) and (
+            matched := match_conversation(generation, answer, interval)
+        ):
+            yield with_head_rebuilt(refine(state, matched), matched, interval, at_once=True)
+
+
 def replace(
     state: ConversationState, operation: Operation, interval: Interval
 ) -> Iterator[ConversationState]:
-    """Rule for ``replace``."""
+    """Rule for ``replace`` and ``remove``."""
     arguments, answer = operation.arguments, operation.answer
     expected = arguments["revision"]
     for generation in generations_changed(state, operation, interval):
@@ -237,8 +268,10 @@ def replace(
         for index, (seq, _) in enumerate(generation.messages):
             if can_be(seq, arguments["seq"]):
                 messages: list[ModelMessage] = list(generation.messages)
-                messages[index] = (arguments["seq"], arguments["text"])
+                messages[index] = (arguments["seq"], arguments.get("text", ""))
                 if can_increase(messages):
+                    if operation.kind == "remove":
+                        del messages[index]
                     changed = with_messages(generation, interval, messages)
                     yield from states_after_write(state, changed, operation, interval)
 

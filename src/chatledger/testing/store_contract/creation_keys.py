@@ -1,0 +1,543 @@
+"""Laws of idempotency keys of ``create`` and ``fork``: a repeated call creates nothing."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from chatledger.conversations import Conversation
+from chatledger.errors import AlreadyExists, KeyReused, NotFound
+from chatledger.ids import new_id
+from chatledger.messages import Message
+from chatledger.stores.contract import Store
+from chatledger.testing.store_contract.clock import Clock
+from chatledger.testing.store_contract.helpers import (
+    assert_unchanged,
+    ids_of,
+    list_all,
+    read_all,
+    seq_of,
+    snapshot,
+    snapshot_if_any,
+    start_conversation,
+    texts_of,
+    user_messages,
+)
+
+HOUR = timedelta(hours=1)
+
+GIVEN_ID = pytest.mark.parametrize("has_id", [False, True], ids=["id from the key", "given id"])
+
+
+def last_seq(store: Store, conversation_id: str) -> int:
+    return seq_of(store.tail(conversation_id, 1).messages[-1])
+
+
+CHANGES: dict[str, Callable[[Store, str], object]] = {
+    "nothing": lambda store, conversation_id: None,
+    "append": lambda store, conversation_id: store.append(conversation_id, user_messages("1", "2")),
+    "many appends": lambda store, conversation_id: [
+        store.append(conversation_id, user_messages(str(number))) for number in range(60)
+    ],
+    "a large append": lambda store, conversation_id: store.append(
+        conversation_id, user_messages(*["x" * 3_000] * 400)
+    ),
+    "update": lambda store, conversation_id: store.update(
+        conversation_id, title="new", metadata={"new": True}
+    ),
+    "no description": lambda store, conversation_id: store.update(
+        conversation_id, title="", metadata={}
+    ),
+    "truncate all": lambda store, conversation_id: store.truncate(conversation_id, after=0),
+    "clear": lambda store, conversation_id: store.clear(conversation_id),
+    "pop": lambda store, conversation_id: store.pop(conversation_id, 1_000),
+    "replace": lambda store, conversation_id: store.replace(
+        conversation_id, last_seq(store, conversation_id), Message.user("another")
+    ),
+    "remove": lambda store, conversation_id: store.remove(
+        conversation_id, last_seq(store, conversation_id)
+    ),
+    "replace all": lambda store, conversation_id: store.append(
+        conversation_id, user_messages("another"), truncate_after=0
+    ),
+    "claim": lambda store, conversation_id: store.claim(conversation_id, new_id()),
+}
+"""What can happen to an anonymous conversation that has a message."""
+
+
+class CreationKeyLaws:
+    """``create`` and ``fork`` with an ``idempotency_key``, without rivals (``RivalLaws``)."""
+
+    @GIVEN_ID
+    @pytest.mark.parametrize("owner", ["somebody", None])
+    def test_a_repeated_create_returns_the_conversation_and_creates_nothing(
+        self, subject: Store, clock: Clock, owner: str | None, has_id: bool
+    ) -> None:
+        owner, key = owner and new_id(), new_id()
+        conversation_id = new_id() if has_id else None
+
+        def create() -> Conversation:
+            return subject.create(
+                conversation_id,
+                owner=owner,
+                title="Plans",
+                metadata={"a": 1, "b": [2, {"c": None}]},
+                expires_in=HOUR,
+                idempotency_key=key,
+            )
+
+        with clock.stopped():
+            created = create()
+            assert created.created_at == created.updated_at == clock()
+            assert created.expires_at == clock() + HOUR
+        assert (created.owner, created.title, created.message_count) == (owner, "Plans", 0)
+        assert created.id == conversation_id or UUID(created.id)
+        clock.advance(timedelta(minutes=1))
+        for _ in range(2):
+            with assert_unchanged(subject, created.id):
+                again = create()
+            assert again == created
+            assert again.metadata_revision == created.metadata_revision
+        if owner:
+            assert list_all(subject, owner) == [created]
+
+    @GIVEN_ID
+    @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+    def test_a_repeated_create_returns_the_conversation_as_it_now_is(
+        self, subject: Store, clock: Clock, change: Callable[[Store, str], object], has_id: bool
+    ) -> None:
+        key, conversation_id = new_id(), new_id() if has_id else None
+
+        def create() -> Conversation:
+            return subject.create(
+                conversation_id, title="Plans", metadata={"a": 1}, idempotency_key=key
+            )
+
+        created = create()
+        subject.append(created.id, user_messages("0"))
+        clock.advance(timedelta(minutes=1))
+        change(subject, created.id)
+        for time in (timedelta(), timedelta(days=40)):
+            clock.advance(time)
+            subject.sweep()
+            now = subject.get(created.id)
+            with assert_unchanged(subject, created.id):
+                again = create()
+            assert again == now
+            assert again.metadata_revision == now.metadata_revision
+            assert again.created_at == created.created_at
+
+    @GIVEN_ID
+    def test_a_repeated_create_does_not_renew_the_expiry_or_move_the_conversation_in_the_list(
+        self, subject: Store, clock: Clock, has_id: bool
+    ) -> None:
+        owner, key, conversation_id = new_id(), new_id(), new_id() if has_id else None
+
+        def create() -> Conversation:
+            return subject.create(
+                conversation_id, owner=owner, expires_in=HOUR, idempotency_key=key
+            )
+
+        first = create()
+        clock.advance(timedelta(minutes=1))
+        newer = subject.create(owner=owner)
+        clock.advance(timedelta(minutes=58))
+        assert create() == first
+        assert ids_of(list_all(subject, owner)) == [newer.id, first.id]
+        clock.advance(timedelta(minutes=2))
+        second = create()
+        assert second.revision > first.revision
+        assert second.created_at > first.created_at
+        assert (second.id == conversation_id) == has_id
+
+    @GIVEN_ID
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"title": "Other plans"},
+            {"title": None},
+            {"metadata": {"a": 2}},
+            {"metadata": None},
+            {"metadata": {"a": [1]}},
+            {"expires_in": 2 * HOUR},
+            {"expires_in": None},
+        ],
+        ids=repr,
+    )
+    def test_the_key_of_a_create_with_other_arguments_is_rejected(
+        self, subject: Store, other: dict[str, Any], has_id: bool
+    ) -> None:
+        arguments: dict[str, Any] = {
+            "conversation_id": new_id() if has_id else None,
+            "owner": new_id(),
+            "title": "Plans",
+            "metadata": {"a": 1},
+            "expires_in": HOUR,
+            "idempotency_key": new_id(),
+        }
+        created = subject.create(**arguments)
+        subject.append(created.id, user_messages("hello"))
+        # The arguments of both calls count, not what the conversation has become.
+        subject.update(created.id, title="Other plans", metadata={"a": 2})
+        for _ in range(2):
+            with assert_unchanged(subject, created.id), pytest.raises(KeyReused):
+                subject.create(**{**arguments, **other})
+        assert subject.create(**arguments) == subject.get(created.id)
+        assert ids_of(list_all(subject, arguments["owner"])) == [created.id]
+
+    def test_equal_arguments_are_the_same_however_they_were_made(self, subject: Store) -> None:
+        conversation_id, key = new_id(), new_id()
+        metadata: dict[str, Any] = {"a": 1, "b": {"c": "\u00e9", "d": [True]}}
+        created = subject.create(conversation_id, metadata=metadata, idempotency_key=key)
+        metadata["a"] = 2
+        again = subject.create(
+            conversation_id,
+            metadata={"b": {"d": [True], "c": "\u00e9"}, "a": 1},
+            idempotency_key=key,
+        )
+        assert again == created
+        with pytest.raises(KeyReused):
+            subject.create(conversation_id, metadata=metadata, idempotency_key=key)
+
+    def test_a_create_without_the_key_does_not_return_what_exists(self, subject: Store) -> None:
+        owner, key, conversation_id = new_id(), new_id(), new_id()
+        given = subject.create(conversation_id, owner=owner, idempotency_key=key)
+        from_key = subject.create(owner=owner, idempotency_key=key)
+        assert from_key.id != given.id
+        for created in (given, from_key):
+            for other_key in (None, key + "0", key.upper(), new_id()):
+                with assert_unchanged(subject, created.id), pytest.raises(AlreadyExists) as caught:
+                    subject.create(created.id, owner=owner, idempotency_key=other_key)
+                assert caught.value.conversation_id == created.id
+        assert subject.create(owner=owner).id not in (given.id, from_key.id)
+        assert subject.create(owner=owner, idempotency_key=key + "0").id != from_key.id
+
+    @pytest.mark.parametrize(
+        "how", ["create", "append", "append with the key", "fork", "create again"]
+    )
+    def test_a_conversation_that_was_not_created_with_the_key_is_not_returned(
+        self, subject: Store, how: str
+    ) -> None:
+        conversation_id, key = new_id(), new_id()
+        source = subject.create(idempotency_key=key)
+        match how:
+            case "create":
+                subject.create(conversation_id)
+            case "append":
+                subject.append(conversation_id, user_messages("hello"))
+            case "append with the key":
+                subject.append(conversation_id, user_messages("hello"), idempotency_key=key)
+            case "fork":
+                subject.fork(source.id, new_id=conversation_id)
+            case "create again":
+                conversation_id = source.id
+                subject.delete(source.id)
+                subject.create(source.id)
+        with assert_unchanged(subject, conversation_id), pytest.raises(AlreadyExists):
+            subject.create(conversation_id, idempotency_key=key)
+        other = start_conversation(subject, "1")
+        with assert_unchanged(subject, conversation_id), pytest.raises(AlreadyExists):
+            subject.fork(other.id, new_id=conversation_id, idempotency_key=key)
+
+    @GIVEN_ID
+    @pytest.mark.parametrize("swept", [False, True], ids=["", "and a sweep"])
+    def test_a_create_after_a_deletion_creates_another_conversation(
+        self, subject: Store, has_id: bool, swept: bool
+    ) -> None:
+        owner, key, conversation_id = new_id(), new_id(), new_id() if has_id else None
+        first = subject.create(conversation_id, owner=owner, title="old", idempotency_key=key)
+        revision = subject.append(first.id, user_messages("old")).revision
+        for title in ("old", "new"):
+            subject.delete(first.id)
+            if swept:
+                subject.sweep()
+            # Arguments of a conversation that no longer exists do not matter.
+            created = subject.create(conversation_id, owner=owner, title=title, idempotency_key=key)
+            assert created.revision > revision
+            assert snapshot(subject, created.id) == (created, [], [])
+            assert (created.title, created.message_count) == (title, 0)
+            revision = created.revision
+            assert ids_of(list_all(subject, owner)) == [created.id]
+            first = created
+
+    def test_a_rejected_create_does_not_use_up_its_key(self, subject: Store) -> None:
+        taken, key = start_conversation(subject), new_id()
+        with pytest.raises(AlreadyExists):
+            subject.create(taken.id, title="mine", idempotency_key=key)
+        subject.delete(taken.id)
+        assert subject.create(taken.id, title="ours", idempotency_key=key).title == "ours"
+
+    @pytest.mark.parametrize("owner", ["somebody", None])
+    def test_a_key_of_a_create_reveals_nothing_to_another_owner(
+        self, subject: Store, owner: str | None
+    ) -> None:
+        owner, key, stranger = owner and new_id(), new_id(), new_id()
+        created = subject.create(owner=owner, title="private", idempotency_key=key)
+        for title in ("private", "other"):
+            with assert_unchanged(subject, created.id), pytest.raises(AlreadyExists):
+                subject.create(created.id, owner=stranger, title=title, idempotency_key=key)
+        # The id that the store makes from a key depends on the owner.
+        own = subject.create(owner=stranger, title="private", idempotency_key=key)
+        assert own.id != created.id
+        assert (own.owner, own.message_count) == (stranger, 0)
+        assert list_all(subject, stranger) == [own]
+
+    def test_the_key_of_a_claimed_conversation_reveals_nothing_to_another_owner(
+        self, subject: Store
+    ) -> None:
+        key, owner, stranger = new_id(), new_id(), new_id()
+        created = subject.create(title="private", idempotency_key=key)
+        claimed = subject.claim(created.id, owner)
+        assert subject.create(title="private", idempotency_key=key) == claimed
+        with assert_unchanged(subject, created.id), pytest.raises(AlreadyExists):
+            subject.create(created.id, owner=stranger, title="private", idempotency_key=key)
+
+    def test_the_keys_of_creates_appends_and_forks_are_different_keys(self, subject: Store) -> None:
+        key = new_id()
+        created = subject.create(idempotency_key=key)
+        for _ in range(2):
+            subject.append(created.id, user_messages("hello"), idempotency_key=key)
+        fork = subject.fork(created.id, idempotency_key=key)
+        assert texts_of(read_all(subject, created.id)) == ["hello"]
+        assert texts_of(read_all(subject, fork.id)) == ["hello"]
+        assert subject.create(idempotency_key=key) == subject.get(created.id)
+        assert subject.fork(created.id, idempotency_key=key) == fork
+        # The copy knows neither the key of its original's creation nor those of its appends.
+        copy_of_copy = subject.fork(fork.id, idempotency_key=key)
+        subject.append(copy_of_copy.id, user_messages("again"), idempotency_key=key)
+        assert texts_of(read_all(subject, copy_of_copy.id)) == ["hello", "again"]
+        assert len({created.id, fork.id, copy_of_copy.id}) == 3
+        # Of both errors that apply, the contract prefers none.
+        for conversation in (created, fork, copy_of_copy):
+            other = start_conversation(subject)
+            with (
+                assert_unchanged(subject, conversation.id),
+                pytest.raises((AlreadyExists, KeyReused)),
+            ):
+                subject.fork(other.id, new_id=conversation.id, idempotency_key=key)
+        for conversation in (fork, copy_of_copy):
+            with (
+                assert_unchanged(subject, conversation.id),
+                pytest.raises((AlreadyExists, KeyReused)),
+            ):
+                subject.create(conversation.id, idempotency_key=key)
+
+    def test_an_id_from_a_key_depends_on_the_owner_and_the_key_alone(self, subject: Store) -> None:
+        owner, key = new_id(), new_id()
+        names = [(None, key), (owner, key), (key, key), (owner, owner), (key, owner)]
+        ids = {
+            (name, scope): subject.create(owner=name, idempotency_key=scope).id
+            for name, scope in names
+        }
+        assert len(set(ids.values())) == len(names)
+        for (name, scope), conversation_id in ids.items():
+            subject.delete(conversation_id)
+            again = subject.create(
+                owner=name, title="other", expires_in=HOUR, idempotency_key=scope
+            )
+            assert again.id == conversation_id
+            source = start_conversation(subject, "1", conversation_id=name or new_id())
+            fork = subject.fork(source.id, idempotency_key=scope)
+            assert fork.id not in ids.values()
+            for conversation in (source, fork):
+                subject.delete(conversation.id)
+
+    @GIVEN_ID
+    @pytest.mark.parametrize("owner", ["somebody", None])
+    def test_a_repeated_fork_returns_the_copy_and_copies_nothing(
+        self, subject: Store, clock: Clock, owner: str | None, has_id: bool
+    ) -> None:
+        owner, key, copy_id = owner and new_id(), new_id(), new_id() if has_id else None
+        source = start_conversation(subject, "1", "2", "3", owner=owner)
+
+        def fork(caller: str | None) -> Conversation:
+            return subject.fork(
+                source.id,
+                at=source.seqs[1],
+                new_id=copy_id,
+                expires_in=HOUR,
+                owner=caller,
+                idempotency_key=key,
+            )
+
+        copy = fork(owner)
+        assert copy.id == copy_id or UUID(copy.id)
+        clock.advance(timedelta(minutes=1))
+        for caller in (owner, None):
+            with assert_unchanged(subject, copy.id), assert_unchanged(subject, source.id):
+                again = fork(caller)
+            assert again == copy
+            assert again.metadata_revision == copy.metadata_revision
+        assert texts_of(read_all(subject, copy.id)) == ["1", "2"]
+        if owner:
+            assert sorted(ids_of(list_all(subject, owner))) == sorted([source.id, copy.id])
+
+    @GIVEN_ID
+    @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+    def test_a_repeated_fork_returns_the_copy_as_it_now_is(
+        self, subject: Store, clock: Clock, change: Callable[[Store, str], object], has_id: bool
+    ) -> None:
+        key, copy_id = new_id(), new_id() if has_id else None
+        source = start_conversation(subject, "1", "2")
+        copy = subject.fork(source.id, new_id=copy_id, idempotency_key=key)
+        clock.advance(timedelta(minutes=1))
+        change(subject, copy.id)
+        for time in (timedelta(), timedelta(days=40)):
+            clock.advance(time)
+            subject.sweep()
+            now = subject.get(copy.id)
+            with assert_unchanged(subject, copy.id):
+                again = subject.fork(source.id, new_id=copy_id, idempotency_key=key)
+            assert again == now
+            assert again.metadata_revision == now.metadata_revision
+
+    @GIVEN_ID
+    @pytest.mark.parametrize(
+        "what", [*CHANGES, "delete", "delete and a sweep", "delete and begin again", "expire"]
+    )
+    def test_a_repeated_fork_returns_the_copy_whatever_has_happened_to_the_original(
+        self, subject: Store, clock: Clock, what: str, has_id: bool
+    ) -> None:
+        key, copy_id = new_id(), new_id() if has_id else None
+        source = start_conversation(subject, "1", "2", expires_in=30 * HOUR)
+
+        def fork() -> Conversation:
+            return subject.fork(
+                source.id, new_id=copy_id, expires_in=900 * HOUR, idempotency_key=key
+            )
+
+        copy = fork()
+        match what:
+            case "delete" | "delete and a sweep" | "delete and begin again":
+                subject.delete(source.id)
+            case "expire":
+                clock.advance(31 * HOUR)
+            case _:
+                CHANGES[what](subject, source.id)
+        if what == "delete and a sweep":
+            subject.sweep()
+        if what == "delete and begin again":
+            start_conversation(subject, "new", conversation_id=source.id)
+        with assert_unchanged(subject, copy.id), assert_unchanged(subject, source.id):
+            assert fork() == copy
+        assert texts_of(read_all(subject, copy.id)) == ["1", "2"]
+
+    @GIVEN_ID
+    def test_the_key_of_a_fork_with_other_arguments_is_rejected(
+        self, subject: Store, has_id: bool
+    ) -> None:
+        key, copy_id = new_id(), new_id() if has_id else None
+        source = start_conversation(subject, "1", "2", expires_in=HOUR)
+        arguments: dict[str, Any] = {
+            "at": source.seqs[0],
+            "new_id": copy_id,
+            "expires_in": 2 * HOUR,
+            "idempotency_key": key,
+        }
+        copy = subject.fork(source.id, **arguments)
+        subject.append(copy.id, user_messages("3"))
+        others: list[dict[str, Any]] = [
+            {"at": source.seqs[1]},
+            {"at": 0},
+            {"at": None},
+            {"expires_in": HOUR},
+            {"expires_in": None},
+        ]
+        for other in others:
+            with (
+                assert_unchanged(subject, copy.id),
+                assert_unchanged(subject, source.id),
+                pytest.raises(KeyReused),
+            ):
+                subject.fork(source.id, **{**arguments, **other})
+        assert subject.fork(source.id, **arguments) == subject.get(copy.id)
+
+    def test_the_key_of_a_fork_of_another_conversation_is_rejected(self, subject: Store) -> None:
+        key, copy_id = new_id(), new_id()
+        source, other = start_conversation(subject, "1"), start_conversation(subject, "1")
+        subject.fork(source.id, new_id=copy_id, idempotency_key=key)
+        with assert_unchanged(subject, copy_id), pytest.raises(KeyReused):
+            subject.fork(other.id, new_id=copy_id, idempotency_key=key)
+        # The id that the store makes from a key depends on the original.
+        ids = {subject.fork(each.id, idempotency_key=key).id for each in (source, other)}
+        assert len(ids) == 2
+        assert copy_id not in ids
+
+    def test_a_fork_without_the_key_does_not_return_what_exists(self, subject: Store) -> None:
+        key, copy_id = new_id(), new_id()
+        source = start_conversation(subject, "1")
+        copy = subject.fork(source.id, new_id=copy_id, idempotency_key=key)
+        for other_key in (None, key + "0", new_id()):
+            with assert_unchanged(subject, copy.id), pytest.raises(AlreadyExists) as caught:
+                subject.fork(source.id, new_id=copy_id, idempotency_key=other_key)
+            assert caught.value.conversation_id == copy_id
+        forks = [subject.fork(source.id, idempotency_key=each).id for each in (key, key + "0")]
+        forks += [subject.fork(source.id).id for _ in range(2)]
+        assert len({copy_id, source.id, *forks}) == 6
+
+    @GIVEN_ID
+    def test_a_fork_after_the_copy_was_deleted_copies_again(
+        self, subject: Store, has_id: bool
+    ) -> None:
+        key, copy_id = new_id(), new_id() if has_id else None
+        source = start_conversation(subject, "1", "2")
+        first = subject.fork(source.id, new_id=copy_id, idempotency_key=key)
+        revision = subject.append(first.id, user_messages("3")).revision
+        subject.delete(first.id)
+        subject.append(source.id, user_messages("4"))
+        # Arguments of a copy that no longer exists do not matter.
+        second = subject.fork(source.id, new_id=copy_id, expires_in=HOUR, idempotency_key=key)
+        assert second.revision > revision
+        assert texts_of(read_all(subject, second.id)) == ["1", "2", "4"]
+        subject.delete(second.id)
+        subject.delete(source.id)
+        with pytest.raises(NotFound) as caught:
+            subject.fork(source.id, new_id=copy_id, idempotency_key=key)
+        assert caught.value.conversation_id == source.id
+        assert snapshot_if_any(subject, second.id) is None
+
+    def test_a_key_of_a_fork_reveals_nothing_to_another_owner(self, subject: Store) -> None:
+        key, owner, stranger = new_id(), new_id(), new_id()
+        source = start_conversation(subject, "private", owner=owner)
+        theirs = start_conversation(subject, "theirs", owner=stranger)
+        for copy_id in (None, new_id()):
+            copy = subject.fork(source.id, new_id=copy_id, idempotency_key=key, owner=owner)
+            with assert_unchanged(subject, copy.id), pytest.raises(NotFound) as caught:
+                subject.fork(source.id, new_id=copy_id, idempotency_key=key, owner=stranger)
+            assert caught.value.conversation_id == source.id
+            with assert_unchanged(subject, copy.id), pytest.raises(AlreadyExists):
+                subject.fork(theirs.id, new_id=copy.id, idempotency_key=key, owner=stranger)
+        subject.delete(source.id)
+        with assert_unchanged(subject, copy.id), pytest.raises((NotFound, AlreadyExists)):
+            subject.fork(source.id, new_id=copy.id, idempotency_key=key, owner=stranger)
+        assert ids_of(list_all(subject, stranger)) == [theirs.id]
+
+    def test_a_repeated_fork_of_a_claimed_conversation_returns_the_first_copy(
+        self, subject: Store
+    ) -> None:
+        key, owner = new_id(), new_id()
+        source = start_conversation(subject, "1")
+        copy = subject.fork(source.id, idempotency_key=key)
+        subject.claim(source.id, owner)
+        again = subject.fork(source.id, idempotency_key=key)
+        assert (again, again.owner) == (copy, None)
+        # The owner of the original does not see the copy, which is still anonymous.
+        with assert_unchanged(subject, copy.id), pytest.raises(AlreadyExists):
+            subject.fork(source.id, owner=owner, idempotency_key=key)
+        claimed = subject.claim(copy.id, owner)
+        for caller in (None, owner):
+            with assert_unchanged(subject, copy.id):
+                assert subject.fork(source.id, owner=caller, idempotency_key=key) == claimed
+        assert sorted(ids_of(list_all(subject, owner))) == sorted([source.id, copy.id])
+
+    def test_a_repeated_fork_of_a_long_conversation_returns_the_copy(self, subject: Store) -> None:
+        key, texts = new_id(), [str(number) for number in range(1_500)]
+        source = start_conversation(subject, *texts)
+        copy = subject.fork(source.id, idempotency_key=key)
+        subject.append(copy.id, user_messages("new"))
+        again = subject.fork(source.id, idempotency_key=key)
+        assert again == subject.get(copy.id)
+        assert again.message_count == 1_501
+        assert texts_of(read_all(subject, copy.id)) == [*texts, "new"]
