@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import benchmarks.dynamodb
 import benchmarks.serverless
 import benchmarks.sqlite  # noqa: F401  (registers its benchmarks)
-from benchmarks import langchain, turns
+from benchmarks import langchain, limits, turns
 from benchmarks.markdown import markdown_table
 from benchmarks.measurement import BENCHMARKS, ResultRow
 
@@ -30,7 +30,7 @@ def main(words: Sequence[str]) -> None:
         print(f"{name} ...", file=sys.stderr)
         return True
 
-    sections = [each.section() for each in (turns, langchain) if is_selected(each.NAME)]
+    sections = [each.section() for each in (turns, langchain, limits) if is_selected(each.NAME)]
     results: list[ResultRow] = []
     for each in BENCHMARKS:
         if is_selected(each.name):

@@ -90,6 +90,33 @@ class Benchmark:
         return [figure.row(self.name, times) for figure in figures]
 
 
+@dataclass(frozen=True, slots=True)
+class LimitedFigure:
+    """A figure that must not exceed its limit."""
+
+    name: str
+    measured: float
+    limit: float
+    unit: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        return self.measured > self.limit
+
+    @property
+    def row(self) -> tuple[str, str, str, str]:
+        return (
+            self.name,
+            self._text(self.measured),
+            self._text(self.limit),
+            "over" if self.is_over else "ok",
+        )
+
+    def _text(self, number: float) -> str:
+        digits = f"{number:,.0f}" if number >= 10 or number == int(number) else f"{number:.2g}"
+        return f"{digits} {self.unit}".rstrip()
+
+
 BENCHMARKS: list[Benchmark] = []
 
 

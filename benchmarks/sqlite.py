@@ -5,13 +5,16 @@ One file has many short conversations and a few long ones, with the same total o
 
 import asyncio
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from itertools import cycle
 from pathlib import Path
+from time import perf_counter, sleep
 
-from benchmarks.measurement import Ratio, Work, benchmark
+from benchmarks.measurement import LimitedFigure, Ratio, Work, benchmark
 from benchmarks.sqlite_by_hand import SQLiteByHand
 from chatledger import Message
 from chatledger.stores.sqlite import AsyncSQLiteStore, SQLiteStore
@@ -22,6 +25,8 @@ MESSAGES = 40_000
 TEXT = "The quick brown fox jumps over the lazy dog, and the dog lets it. " * 15  # 1,000 characters
 THREADS = 8
 TASKS = 64
+MANY = 100_000
+"""The number of an owner's conversations that are deleted."""
 
 Operation = Callable[[str], object]
 """Does its work in the conversation with this id."""
@@ -141,3 +146,117 @@ def append_from_tasks(folder: Path) -> Iterator[Sequence[Ratio]]:
             )
         ]
         runner.run(tasks_store.close())
+
+
+# With limits --------------------------------------------------------------------------------------
+
+
+def limited_figures(folder: Path) -> Iterator[LimitedFigure]:
+    """Measure what must not exceed a limit."""
+    commits = asyncio.run(commits_per_append(folder / "tasks.db"))
+    yield LimitedFigure(f"SQLite: {TASKS} tasks append at once, commits an append", commits, 0.1)
+    while_deleting = f"SQLite: longest wait while `delete_owner` deletes {MANY:,} conversations"
+    for name, seconds in longest_waits(folder / "owner.db").items():
+        yield LimitedFigure(f"{while_deleting}, {name}", seconds, 0.3, "s")
+
+
+async def commits_per_append(path: Path, appends: int = 50) -> float:
+    commits = 0
+
+    def count(sql: str) -> None:
+        nonlocal commits
+        commits += sql == "COMMIT"
+
+    async with AsyncSQLiteStore(path) as store:
+        ids = [(await store.create()).id for _ in range(TASKS)]
+        connection = store._database.writer._db
+        assert connection is not None
+        connection.set_trace_callback(count)
+
+        async def append_some(conversation_id: str) -> None:
+            for _ in range(appends):
+                await store.append(conversation_id, [Message.user(TEXT)])
+
+        await asyncio.gather(*map(append_some, ids))
+        connection.set_trace_callback(None)
+    return commits / (TASKS * appends)
+
+
+async def fill_with_conversations(path: Path) -> None:
+    async with AsyncSQLiteStore(path) as store:
+        for first in range(0, MANY, 1_000):
+            await asyncio.gather(
+                *(
+                    store.append(f"{n}", [Message.user(TEXT[:200])], owner="bob")
+                    for n in range(first, first + 1_000)
+                )
+            )
+
+
+def longest_waits(path: Path) -> dict[str, float]:
+    """Return how long others waited at most (s) while all conversations of an owner were deleted.
+
+    They are a thread that appends with the same store, one that reads with it, and another process
+    that appends.
+    """
+    asyncio.run(fill_with_conversations(path))
+    with (
+        SQLiteStore(path) as store,
+        ThreadPoolExecutor(3) as threads,
+        subprocess.Popen(
+            [sys.executable, "-c", APPEND_UNTIL_DELETED, str(path)],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as other,
+    ):
+        assert other.stdout is not None
+        assert other.stdout.readline() == "appending\n"
+        store.append("eve's", [Message.user(TEXT)], owner="eve")
+        deletion = threads.submit(store.delete_owner, "bob")
+
+        def longest_wait(operation: Work) -> float:
+            longest = 0.0
+            while not deletion.done():
+                start = perf_counter()
+                operation()
+                longest = max(longest, perf_counter() - start)
+                sleep(0.002)
+            return longest
+
+        append = threads.submit(
+            longest_wait, lambda: store.append("eve's", [Message.user(TEXT)], owner="eve")
+        )
+        read = threads.submit(longest_wait, lambda: store.tail("eve's", 20))
+        assert deletion.result() == MANY
+        store.create("all deleted")
+        return {
+            "append of a thread": append.result(),
+            "append of another process": float(other.stdout.read()),
+            "read": read.result(),
+        }
+
+
+APPEND_UNTIL_DELETED = """
+import sys
+from time import perf_counter, sleep
+from chatledger import Message, NotFound
+from chatledger.stores.sqlite import SQLiteStore
+
+def is_deleted():
+    try:
+        store.get("all deleted")
+        return True
+    except NotFound:
+        return False
+
+with SQLiteStore(sys.argv[1]) as store:
+    store.append("process", [Message.user("hello")], owner="process")
+    print("appending", flush=True)
+    longest = 0
+    while not is_deleted():
+        start = perf_counter()
+        store.append("process", [Message.user("hello")], owner="process")
+        longest = max(longest, perf_counter() - start)
+        sleep(0.002)
+    print(longest)
+"""

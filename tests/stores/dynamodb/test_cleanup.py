@@ -107,11 +107,32 @@ def test_what_one_call_leaves_is_freed_by_the_next_ones_in_pieces(
     for n in range(6):
         store = open_store(cleanup=2)
         # Time for two or three batches.
-        store._table.monotonic = map(float, count()).__next__
+        store._table.monotonic = count(0, 0.06).__next__
         store.append("trip", user_messages(f"{n}"))
         left.append(len(keys_of(client, table)))
     assert all(20 <= before - after <= 75 for before, after in pairwise(left))
     assert texts_of(read_all(open_store(), "trip"))[:2] == ["message 0", "0"]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 700], ids=["none", "one", "half"])
+def test_a_long_batch_is_freed_in_pieces_too(
+    client: "DynamoDBClient", table: str, open_store: OpenStore, clock: ManualClock, kept: int
+) -> None:
+    """The parts of one record were freed in one go: 10 s for 100,000 messages."""
+    texts = [f"{n} {Random(n).randbytes(1_000).hex()}" for n in range(1_400)]
+    seqs = open_store().append("trip", user_messages(*texts)).seqs
+    clock.advance(hours=4)
+    open_store(cleanup=0).truncate("trip", after=seqs[0] - 1 + kept)
+    left = [len(keys_of(client, table))]
+    assert left[0] > 600
+    while left[-1] > kept / 2 + 60:
+        store = open_store(cleanup=2)
+        store._table.monotonic = count(0, 0.06).__next__
+        store.append("trip", user_messages("another"))
+        left.append(len(keys_of(client, table)))
+        assert 20 <= left[-2] - left[-1] <= 75
+    messages = read_all(open_store(), "trip")
+    assert texts_of(messages) == [*texts[:kept], *["another"] * (len(left) - 1)]
 
 
 # What a regeneration costs afterwards -------------------------------------------------------------

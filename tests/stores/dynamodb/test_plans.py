@@ -271,6 +271,8 @@ def test_an_idempotency_key_whose_record_is_newer_than_the_log_end_makes_it_read
     driver.reply(query_reply(record))
     assert driver.operation == "GetItem"
     driver.reply({"Item": key})
+    assert driver.operation == "Query", "the first call has not updated the head"
+    driver.reply(query_reply())
     assert driver.result == Appended(range(4, 5), 4)
 
 

@@ -545,12 +545,14 @@ def test_the_operations_of_a_store_need_exactly_the_permissions_of_the_policy(
 
 def use_every_operation(store: DynamoDBStore, clock: ManualClock) -> None:
     store.append("trip", HELLO * 3, owner="bob", idempotency_key="1")
-    store.append("trip", HELLO, owner="bob", idempotency_key="1")
+    store.append("trip", HELLO * 3, owner="bob", idempotency_key="1")
     store.append("trip", [Message.user("long " * 100_000)])
     revision = store.get("trip").revision
     store.update("trip", title="A trip", revision=revision)
     store.page("trip")
     store.replace("trip", 1, HELLO[0])
+    store.remove("trip", 2)
+    store.claim("trip", "bob")
     store.pop("trip")
     store.fork("trip", new_id="another")
     current = store.get("trip")

@@ -8,7 +8,7 @@ another is written under a token of its own, which the record names.
 
 import zlib
 from collections.abc import Iterator, Sequence
-from math import ceil
+from math import ceil, inf
 from typing import Any, NamedTuple
 
 from chatledger.backoff import backoff
@@ -36,6 +36,8 @@ CHUNK_CHARACTERS = 4_500
 """The most text in one chunk, unless a single message is longer: about three write units."""
 PART_BYTES = 380 * 1024
 """The most bytes of a chunk in one item; DynamoDB's limit is 400 KB with keys and names."""
+PARTS_AT_ONCE = 200
+"""The number of body parts that are listed at once, to be deleted."""
 BATCH_ITEMS = 25  # of one BatchWriteItem (AWS)
 MAX_BATCH_BYTES = 1024 * 1024
 """The largest batch (bytes): a partition takes 1,000 write units a second (AWS: partition
@@ -449,30 +451,45 @@ def delete_chunk(log: Log, chunk: ReplacedChunk) -> Plan[None]:
     yield from delete_parts(log, low, high)
 
 
-def delete_rest(log: Log, record: Record, first: int) -> Plan[None]:
-    """Delete the chunks of a shortened body that begin with message ``first`` or later."""
+def delete_rest(log: Log, record: Record, first: int, deadline: float = inf) -> Plan[bool]:
+    """Delete the chunks of a body that begin with message ``first`` or later.
+
+    Return whether all are deleted; not if the deadline, by the monotonic clock, passed before.
+    """
     token = record.body_token
-    yield from delete_parts(log, part_sort(token, first, 0), part_prefix(token) + "~")
+    low, high = part_sort(token, first, 0), part_prefix(token) + "~"
+    return (yield from delete_parts(log, low, high, deadline))
 
 
-def delete_body(log: Log, record: Record) -> Plan[None]:
-    """Delete all parts of a record's body, which no record needs any longer."""
+def delete_body(log: Log, record: Record, deadline: float = inf) -> Plan[bool]:
+    """Delete all parts of a record's body, which no record needs any longer.
+
+    Return whether all are deleted; not if the deadline, by the monotonic clock, passed before.
+    """
     for token in tokens_of(record):
-        yield from delete_parts(log, part_prefix(token), part_prefix(token) + "~")
+        low, high = part_prefix(token), part_prefix(token) + "~"
+        if not (yield from delete_parts(log, low, high, deadline)):
+            return False
+    return True
 
 
-def delete_parts(log: Log, low: str, high: str) -> Plan[None]:
-    """Delete the body parts whose sort keys lie from ``low`` to ``high``."""
+def delete_parts(log: Log, low: str, high: str, deadline: float = inf) -> Plan[bool]:
+    """Delete the body parts whose sort keys lie from ``low`` to ``high``.
+
+    Return whether all are deleted; not if the deadline, by the monotonic clock, passed before.
+    """
     while True:
         items = yield from log.query(
-            low, high, limit=8 * BATCH_ITEMS, forward=True, names=("pk", "sk")
+            low, high, limit=PARTS_AT_ONCE, forward=True, names=("pk", "sk")
         )
         requests = [{"DeleteRequest": {"Key": item}} for item in items]
-        for start in range(0, len(requests), BATCH_ITEMS):
-            batch = requests[start : start + BATCH_ITEMS]
+        while requests:
+            batch, requests = requests[:BATCH_ITEMS], requests[BATCH_ITEMS:]
             yield from write_batch(log.table, batch, what="delete the parts of a long message")
-        if len(items) < 8 * BATCH_ITEMS:
-            return
+            if log.table.monotonic() > deadline:
+                return not requests and len(items) < PARTS_AT_ONCE
+        if len(items) < PARTS_AT_ONCE:
+            return True
         low = items[-1]["sk"]["S"] + " "
 
 

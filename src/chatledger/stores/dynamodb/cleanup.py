@@ -4,6 +4,7 @@ A removed record is replaced by a tombstone if another writer may still aim at i
 deleted if not.
 """
 
+from math import inf
 from typing import Any
 
 from chatledger.ids import time_of_id
@@ -66,7 +67,9 @@ def free_range(
                     if log.table.monotonic() > deadline:
                         return first
                 # The parts first: as long as the record exists, it names them to a later cleanup.
-                yield from bodies.delete_body(log, record)
+                if not (yield from bodies.delete_body(log, record, deadline)):
+                    yield from _write(log, batch, read_at)
+                    return record.position
                 batch.append(_removal(log, record))
         yield from _write(log, batch, read_at)
         if len(items) < PAGE:
@@ -97,7 +100,9 @@ def _write(log: Log, batch: list[dict[str, Any]], read_at: tuple[int, float]) ->
     yield from bodies.write_batch(log.table, batch, what="free removed messages", read_at=read_at)
 
 
-def free_truncated(log: Log, last: Record, *, read_at: tuple[int, float]) -> Plan[Record]:
+def free_truncated(
+    log: Log, last: Record, *, read_at: tuple[int, float], seconds: float = inf
+) -> Plan[Record]:
     """Free the messages that truncations removed, for at most ``Table.cleanup_seconds``.
 
     Args:
@@ -105,6 +110,7 @@ def free_truncated(log: Log, last: Record, *, read_at: tuple[int, float]) -> Pla
             record that may be removed here.
         last: The log's last record.
         read_at: When it was read, or a time before it was put.
+        seconds: A shorter time limit.
 
     Returns:
         ``last`` as it now is: its ``truncated`` are the ranges that are still to be freed.
@@ -116,15 +122,16 @@ def free_truncated(log: Log, last: Record, *, read_at: tuple[int, float]) -> Pla
     table = log.table
     if not last.truncated or not table.cleanup_seconds:
         return last
-    deadline = table.monotonic() + table.cleanup_seconds
+    deadline = table.monotonic() + min(table.cleanup_seconds, seconds)
     left = list(last.truncated)
     while left and table.monotonic() <= deadline:
         first, end = left[0]
         # First shorten the record that the truncation cut: only ``truncated`` hides its tail.
         before = yield from reading.follow_chain(log, last, 1, start=first - 1)
         _check_fresh(log, read_at)
-        if before and before[0].last < before[0].record.last_seq:
-            yield from _shorten_record(log, last, before[0])
+        is_cut = before and before[0].last < before[0].record.last_seq
+        if is_cut and not (yield from _shorten_record(log, last, before[0], deadline)):
+            break
         start = max(first, last.generation)
         at = yield from free_range(log, start, end, deadline, read_at=read_at)
         if at <= end:
@@ -153,8 +160,8 @@ def _save_truncated(log: Log, last: Record, changed: Record) -> Plan[None]:
         raise LostRace from failed
 
 
-def _shorten_record(log: Log, last: Record, span: Span) -> Plan[None]:
-    """Remove from a record's body the messages after ``span``.
+def _shorten_record(log: Log, last: Record, span: Span, deadline: float) -> Plan[bool]:
+    """Remove from a record's body the messages after ``span``; return False if time ran out.
 
     Raises:
         LostRace: The record was changed meanwhile.
@@ -175,7 +182,10 @@ def _shorten_record(log: Log, last: Record, span: Span) -> Plan[None]:
         )
         yield from rewrite_record(log, record, shorter)
         yield from bodies.delete_body(log, record)
-        return
+        return True
+    # First, while the record names these chunks: ``truncated`` hides them until all are deleted.
+    if not (yield from bodies.delete_rest(log, record, kept, deadline)):
+        return False
     chunk = yield from bodies.chunk_of(log, record, kept - 1)
     if chunk is None:
         raise InconsistentRead(span.last, last.token)
@@ -192,7 +202,7 @@ def _shorten_record(log: Log, last: Record, span: Span) -> Plan[None]:
         yield from bodies.delete_chunk(log, chunk)
     for old in dropped:
         yield from bodies.delete_chunk(log, old)
-    yield from bodies.delete_rest(log, record, kept)
+    return True
 
 
 def rewrite_record(log: Log, record: Record, changed: Record) -> Plan[None]:

@@ -19,6 +19,7 @@ SMALL_LIMITS: tuple[tuple[ModuleType, str, int], ...] = (
     (bodies, "CHUNK_CHARACTERS", 320),
     (bodies, "PART_BYTES", 60),
     (bodies, "BATCH_ITEMS", 2),
+    (bodies, "PARTS_AT_ONCE", 5),
     (cleanup, "BATCH_ITEMS", 2),
     (cleanup, "PAGE", 3),
     (reading, "MIN_RECORDS", 2),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from math import inf
 from typing import Any
 
 from chatledger.conversations import (
@@ -34,6 +35,8 @@ from chatledger.stores.dynamodb.records import LAYOUT, Record, key, key_sort
 from chatledger.stores.dynamodb.table import TOMBSTONE_LIFETIME, LogEnd, RaceRetries, Table, ttl_at
 from chatledger.stores.dynamodb.ttl import renew_ttls
 
+LATER_CLEANUP_SECONDS = 0.2
+"""How long (s) an append may spend on freeing what earlier operations removed."""
 STEPS = 3
 """After every so many lost races the log's end is read again; after the others, the winner's record
 is taken as the log's end."""
@@ -120,7 +123,8 @@ def append(
         table.cache_end(log.id, record, read_at=read_at)
     else:
         yield from finish_write(log, record, read_at=read_at)
-        yield from clean_up(log, record, read_at=read_at)
+        seconds = inf if attempt.truncates else LATER_CLEANUP_SECONDS
+        yield from clean_up(log, record, read_at=read_at, seconds=seconds)
     return Appended(range(record.position, record.revision + 1), record.revision)
 
 

@@ -1,6 +1,7 @@
 """Plans that remove messages from the end of a conversation."""
 
 from collections.abc import Sequence
+from math import inf
 from typing import NamedTuple
 
 from chatledger.conversations import MAX_LIMIT, Conversation, check_ids, check_number
@@ -63,13 +64,18 @@ def plan_truncation(
     return Truncation(last_seq, count, (*earlier, (last_seq + 1, last.revision)))
 
 
-def clean_up(log: Log, record: Record, *, read_at: tuple[int, float]) -> Plan[None]:
-    """Free the messages that truncations removed, and cache the log's end again."""
+def clean_up(
+    log: Log, record: Record, *, read_at: tuple[int, float], seconds: float = inf
+) -> Plan[None]:
+    """Free the messages that truncations removed, and cache the log's end again.
+
+    This takes at most ``seconds``, and at most ``Table.cleanup_seconds``.
+    """
     if not record.truncated:
         return
 
     def free() -> Plan[None]:
-        freed = yield from free_truncated(log, record, read_at=read_at)
+        freed = yield from free_truncated(log, record, read_at=read_at, seconds=seconds)
         log.table.cache_end(log.id, freed, read_at=read_at)
 
     yield from best_effort(log, free(), "free removed messages")
