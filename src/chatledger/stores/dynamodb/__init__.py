@@ -2,13 +2,23 @@
 
 from typing import TYPE_CHECKING
 
+from chatledger.errors import AccessRefused, TableMismatch, TableMissing
 from chatledger.stores.dynamodb.store import DynamoDBStore
 
 if TYPE_CHECKING:
     from chatledger.stores.dynamodb.aio import AsyncDynamoDBStore
     from chatledger.stores.dynamodb.provisioning import check_table, create_table, policy
 
-__all__ = ["AsyncDynamoDBStore", "DynamoDBStore", "check_table", "create_table", "policy"]
+__all__ = [
+    "AccessRefused",
+    "AsyncDynamoDBStore",
+    "DynamoDBStore",
+    "TableMismatch",
+    "TableMissing",
+    "check_table",
+    "create_table",
+    "policy",
+]
 
 
 def __getattr__(name: str) -> object:
