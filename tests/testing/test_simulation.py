@@ -269,7 +269,7 @@ def a_replaced_chunk_is_deleted_first(faulty: FaultyPlans) -> None:
     faulty.rewrite(
         _rewrite_message,
         "yield from log.put(marker",
-        "yield from change.delete_old()\n        yield from log.put(marker",
+        "yield from change.delete_old()\n            yield from log.put(marker",
     )
 
 

@@ -203,7 +203,8 @@ class Store(Protocol):
             owner: The conversation's owner, or None for a caller that may use every conversation.
 
         Raises:
-            NotFound: There is no such conversation for ``owner``, or it was deleted meanwhile.
+            NotFound: There is no such conversation for ``owner``, or it was deleted meanwhile. If
+                another one has begun with its id, the messages are that one's from then on.
         """
         backward = after is None and before is not None
         while True:

@@ -46,17 +46,21 @@ class Span(NamedTuple):
 
     def first_messages(self, n: int) -> "Span":
         """Return the span, cut to its first ``n`` messages."""
-        cut = self._replace(last=min(self.last, self.first + n - 1))
-        while cut.last < self.last and cut.messages < n:
-            cut = cut._replace(last=min(self.last, cut.last + n - cut.messages))
-        return cut
+        last = self.first + n - 1
+        for start, end in self.record.removed:
+            if start > last:
+                break
+            last += max(0, end - max(start, self.first) + 1)
+        return self._replace(last=min(self.last, last))
 
     def last_messages(self, n: int) -> "Span":
         """Return the span, cut to its last ``n`` messages."""
-        cut = self._replace(first=max(self.first, self.last - n + 1))
-        while cut.first > self.first and cut.messages < n:
-            cut = cut._replace(first=max(self.first, cut.first - (n - cut.messages)))
-        return cut
+        first = self.last - n + 1
+        for start, end in reversed(self.record.removed):
+            if end < first:
+                break
+            first -= max(0, min(end, self.last) - start + 1)
+        return self._replace(first=max(self.first, first))
 
     def trimmed(self) -> "Span":
         """Return the span from its first message to its last one; it must have a message."""
@@ -110,11 +114,16 @@ def follow_chain(
     replaced: dict[int, int] = {}
     records = deque(read)
     lowest = records[-1].position if records else MAX_REVISION
-    limit = followed = 0
+    limit = followed = found_messages = 0
     while seq > after and n > 0:
         if not records:
-            limit = _next_limit(n, limit, followed) if limit else min(n, MAX_RECORDS)
-            followed = 0
+            if not limit:
+                limit = min(n, MAX_RECORDS)
+            elif followed and not found_messages:  # all of them were removed
+                limit = min(2 * limit + EXTRA_RECORDS, MAX_RECORDS)
+            else:
+                limit = _next_limit(n, limit, found_messages)
+            followed = found_messages = 0
             items = yield from log.query(
                 record_sort(last.generation),
                 record_sort(min(seq, lowest - 1)),
@@ -139,10 +148,13 @@ def follow_chain(
                 if anchored:
                     raise InconsistentRead(seq, last.token)
                 proven = False
+            if highest <= after:
+                break
             span = Span(record, max(record.position, after + 1), highest).last_messages(n)
             found.append(span)
             n -= span.messages
-            followed += span.last - span.first + 1
+            followed += 1
+            found_messages += span.messages
         elif anchored:
             raise InconsistentRead(seq, last.token)
         seq, anchored = min(seq, record.previous_seq), True
@@ -178,7 +190,7 @@ def read_forward(log: Log, last: Record, n: int, *, after: int, before: int) -> 
                 continue
             if record.rewrites:
                 replaced[record.rewrites] = record.position
-            if not record.messages or missing <= 0:
+            if not record.messages or missing <= 0 or (found and found[-1].last >= before):
                 continue
             highest = last.below_truncated(record.last_seq)
             if highest < record.position:
@@ -211,7 +223,7 @@ def _next_limit(missing: int, limit: int, found: int) -> int:
     Args:
         missing: The number of messages that are still wanted.
         limit: How many records the last query asked for.
-        found: The number of messages that it found, removed ones included; tombstones do not count.
+        found: The number of messages that it found: among its items may be many tombstones.
     """
     if found <= 0:
         return min(max(2 * limit, MIN_RECORDS), MAX_RECORDS)
@@ -278,11 +290,14 @@ def decode_span(span: Span, values: Sequence[dict[str, Any] | None]) -> list[Mes
     ]
 
 
-def count_messages(log: Log, last: Record, *, after: int) -> Plan[int]:
-    """Return the number of messages with a seq higher than ``after``."""
+def count_messages(
+    log: Log, last: Record, *, after: int = 0, before: int = MAX_REVISION
+) -> Plan[int]:
+    """Return the number of messages between the seqs ``after`` and ``before``."""
     count = 0
-    while after < last.last_seq:
-        spans = yield from read_forward(log, last, MAX_RECORDS, after=after, before=MAX_REVISION)
+    while after < min(last.last_seq, before - 1):
+        most = min(before - after, MAX_RECORDS)
+        spans = yield from read_forward(log, last, most, after=after, before=before)
         count += sum(span.messages for span in spans)
         if not spans:
             break

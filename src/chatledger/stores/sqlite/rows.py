@@ -125,8 +125,8 @@ class Rows:
         row: sqlite3.Row = self._db.execute(
             "INSERT INTO conversations (number, id, owner, title, metadata, metadata_revision,"
             " created_at, updated_at, message_count, revision, lifetime, created_by)"
-            " VALUES (:number, :id, :owner, :title, :metadata, :time, :time, :time, 0, :revision,"
-            " :lifetime, :creation) RETURNING *",
+            " VALUES (:number, :id, :owner, :title, :metadata, max(:time, 0), :time, :time, 0,"
+            " :revision, :lifetime, :creation) RETURNING *",
             {
                 "number": self.last_number() + 1,
                 "id": conversation_id,

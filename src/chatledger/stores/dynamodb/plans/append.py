@@ -24,6 +24,7 @@ from chatledger.stores.dynamodb.bodies import PreparedBody, StoredBody, delete_b
 from chatledger.stores.dynamodb.calls import Call, Plan
 from chatledger.stores.dynamodb.log import InconsistentRead, Log, LostRace
 from chatledger.stores.dynamodb.plans.common import (
+    MissedMessages,
     best_effort,
     finish_write,
     first_record,
@@ -88,7 +89,7 @@ def append(
         messages=len(texts),
         reply_follows=reply_follows,
     )
-    retries = RaceRetries(table)
+    retries, missed = RaceRetries(table), MissedMessages()
     log_end = table.cached_end(conversation_id)
     while True:
         try:
@@ -100,7 +101,8 @@ def append(
                 break
             log_end = None
             yield from retries.back_off()
-        except InconsistentRead:
+        except InconsistentRead as inconsistent:
+            missed.add(log, inconsistent)
             log_end = None
             yield from retries.back_off()
         except LostRace as lost:
@@ -122,9 +124,10 @@ def append(
     if reply_follows and record.position != record.generation and not attempt.truncates:
         table.cache_end(log.id, record, read_at=read_at)
     else:
-        yield from finish_write(log, record, read_at=read_at)
-        seconds = inf if attempt.truncates else LATER_CLEANUP_SECONDS
-        yield from clean_up(log, record, read_at=read_at, seconds=seconds)
+        has_head = yield from finish_write(log, record, read_at=read_at)
+        if has_head:
+            seconds = inf if attempt.truncates else LATER_CLEANUP_SECONDS
+            yield from clean_up(log, record, read_at=read_at, seconds=seconds)
     return Appended(range(record.position, record.revision + 1), record.revision)
 
 
@@ -277,13 +280,12 @@ class _Attempt:
         if item is None:
             return None
         generation, created_at = int(item["life"]["N"]), int(item["created_at"]["N"])
-        if (created_at, generation) > (last.created_at, last.generation):
+        first, messages = int(item["position"]["N"]), int(item["messages"]["N"])
+        # After TTL has deleted a whole log, positions start at 1 again.
+        if first > last.revision and created_at >= last.created_at:
             raise InconsistentRead
         if (generation, created_at) != (last.generation, last.created_at):
             return None
-        first, messages = int(item["position"]["N"]), int(item["messages"]["N"])
-        if first > last.revision:
-            raise InconsistentRead
         seqs = range(first, first + messages)
         if "call" in item:  # layout 1 has no fingerprints
             check_key_use(item["call"]["S"], self.fingerprint, seqs=seqs)

@@ -55,8 +55,9 @@ def conversation(log: Log, last: Record, description: heads.Description) -> Conv
         message_count=last.message_count,
         revision=last.revision,
         expires_at=None if last.expiry is None else to_datetime(last.expiry),
-        # Higher than those of an earlier conversation with this id.
-        metadata_revision=last.created_at if metadata_revision is None else metadata_revision,
+        metadata_revision=(
+            max(last.created_at, 0) if metadata_revision is None else metadata_revision
+        ),
     )
 
 
@@ -79,6 +80,22 @@ def describe(
     return description
 
 
+class MissedMessages:
+    """Tells a message that is missing from one that a read missed because of a rival."""
+
+    def __init__(self) -> None:
+        self._last = InconsistentRead()
+        self._same = 0
+
+    def add(self, log: Log, read: InconsistentRead) -> None:
+        """Add a read; raise ``ConversationDamaged`` if several in a row missed the same message."""
+        # An eventually consistent read may miss items that exist.
+        self._same = self._same + 1 if log.consistent and read.args == self._last.args else 0
+        self._last = read
+        if read.seq is not None and self._same >= READINGS_OF_DAMAGE:
+            raise ConversationDamaged(log.id, seq=read.seq)
+
+
 def retry_inconsistent(log: Log, attempt: Callable[[], Plan[T]]) -> Plan[T]:
     """Repeat ``attempt`` until it reads the log as of one moment.
 
@@ -88,16 +105,13 @@ def retry_inconsistent(log: Log, attempt: Callable[[], Plan[T]]) -> Plan[T]:
     """
     table = log.table
     deadline = table.monotonic() + table.patience
-    same, count, seen = 0, 0, InconsistentRead()
+    missed, count = MissedMessages(), 0
     while True:
         try:
             return (yield from attempt())
         except InconsistentRead as inconsistent:
-            # An eventually consistent read may miss items that exist.
-            same = same + 1 if log.consistent and inconsistent.args == seen.args else 0
-            log.consistent, seen, count = True, inconsistent, count + 1
-        if seen.seq is not None and same >= READINGS_OF_DAMAGE:
-            raise ConversationDamaged(log.id, seq=seen.seq)
+            missed.add(log, inconsistent)
+            log.consistent, count = True, count + 1
         if table.monotonic() > deadline:
             raise StoreUnavailable("The conversation kept changing while it was read; try again.")
         yield Wait(backoff(table.random, count, first=FIRST_WAIT, longest=LONGEST_WAIT))
@@ -245,14 +259,17 @@ def ttl_of_parts(
     return ttl_for(at, last.lifetime, last.items + 1 + items)
 
 
-def finish_write(log: Log, record: Record, *, read_at: tuple[int, float]) -> Plan[None]:
-    """Finish a write whose record was put: cache the log's end, and update the head."""
+def finish_write(log: Log, record: Record, *, read_at: tuple[int, float]) -> Plan[bool]:
+    """Finish a write whose record was put: cache the log's end, and update the head.
+
+    Return whether the head was updated. If not, it may be missing, and the generation's first
+    record, from which it is created then, must not be freed.
+    """
     if log.table.has_slept(read_at):
         # By now the conversation may be gone, and must not be listed again.
-        yield from best_effort(log, heads.rebuild_head(log), "update the head")
-        return
+        return (yield from best_effort(log, heads.rebuild_head(log), "update the head"))
     log.table.cache_end(log.id, record, read_at=read_at)
-    yield from best_effort(log, heads.update_head(log, record), "update the head")
+    return (yield from best_effort(log, heads.update_head(log, record), "update the head"))
 
 
 def best_effort(log: Log, plan: Plan[object], what: str) -> Plan[bool]:

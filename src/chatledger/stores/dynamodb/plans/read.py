@@ -54,7 +54,10 @@ def tail(table: Table, conversation_id: str, n: int, *, owner: str | None) -> Pl
     def attempt() -> Plan[Tail]:
         log_end, records = yield from log.read_end(n)
         last = require_live(log, log_end, owner)
-        spans = yield from reading.read_backward(log, last, n, start=last.last_seq, read=records)
+        wanted = min(n, last.message_count)
+        spans = yield from reading.read_backward(
+            log, last, wanted, start=last.last_seq, read=records
+        )
         messages = yield from reading.read_messages(log, last, spans, backward=True)
         messages.reverse()
         description = yield from describe(log, last, log_end)
@@ -175,6 +178,6 @@ def conversation_from_head(conversation_id: str, head: Head) -> Conversation:
         revision=head.revision,
         expires_at=None if head.expiry is None else to_datetime(head.expiry),
         metadata_revision=(
-            head.created_at if head.metadata_revision is None else head.metadata_revision
+            max(head.created_at, 0) if head.metadata_revision is None else head.metadata_revision
         ),
     )

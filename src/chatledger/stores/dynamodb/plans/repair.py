@@ -62,8 +62,8 @@ def repair(table: Table, conversation_id: str, *, owner: str | None) -> Plan[Con
         except (InconsistentRead, LostRace):
             yield from _discard(log, writer)
             raise
-        yield from finish_write(log, record, read_at=log_end.read_at)
-        yield from clean_up(log, record, read_at=log_end.read_at)
+        if (yield from finish_write(log, record, read_at=log_end.read_at)):
+            yield from clean_up(log, record, read_at=log_end.read_at)
         return conversation(log, record, description)
 
     return (yield from retry_until_won(log, attempt))

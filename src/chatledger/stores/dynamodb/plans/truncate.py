@@ -9,7 +9,7 @@ from chatledger.messages import Message
 from chatledger.stores.dynamodb import reading
 from chatledger.stores.dynamodb.calls import Plan
 from chatledger.stores.dynamodb.cleanup import free_truncated
-from chatledger.stores.dynamodb.log import Log
+from chatledger.stores.dynamodb.log import InconsistentRead, Log
 from chatledger.stores.dynamodb.plans.common import (
     best_effort,
     conversation,
@@ -19,6 +19,7 @@ from chatledger.stores.dynamodb.plans.common import (
     require_live,
     retry_until_won,
 )
+from chatledger.stores.dynamodb.reading import Span
 from chatledger.stores.dynamodb.records import Record, Tombstone
 from chatledger.stores.dynamodb.table import LogEnd, Table
 from chatledger.stores.dynamodb.ttl import renew_ttls
@@ -58,10 +59,25 @@ def plan_truncation(
         if record.removals == last.removals:
             count = record.message_count - (record.last_seq - last_seq)
         else:  # messages have been removed since, so that its count is out of date
-            removed = yield from reading.count_messages(log, last, after=last_seq)
-            count = last.message_count - removed
+            count = yield from _count_up_to(log, last, kept[0])
     earlier = tuple(span for span in last.truncated if span[0] <= last_seq)
     return Truncation(last_seq, count, (*earlier, (last_seq + 1, last.revision)))
+
+
+def _count_up_to(log: Log, last: Record, span: Span) -> Plan[int]:
+    """Return the number of messages up to the end of the span: count there, or after it.
+
+    The messages after it may include one that is missing, which the truncation removes.
+    """
+    if span.record.message_count * 2 > last.message_count:
+        try:
+            later = yield from reading.count_messages(log, last, after=span.last)
+        except InconsistentRead as inconsistent:
+            if inconsistent.seq is None:
+                raise
+        else:
+            return last.message_count - later
+    return (yield from reading.count_messages(log, last, before=span.last + 1))
 
 
 def clean_up(
@@ -109,7 +125,8 @@ def pop(table: Table, conversation_id: str, n: int, *, owner: str | None) -> Pla
     def attempt() -> Plan[list[Message]]:
         log_end, read = yield from log.read_end(n + 1)
         last = require_live(log, log_end, owner)
-        spans = yield from reading.read_backward(log, last, n, start=last.last_seq, read=read)
+        wanted = min(n, last.message_count)
+        spans = yield from reading.read_backward(log, last, wanted, start=last.last_seq, read=read)
         popped = []
         for span in reversed(spans):
             values = yield from reading.read_span(log, last, span)
@@ -135,6 +152,6 @@ def remove_after(
     last = yield from renew_ttls(log, last)
     record = truncation.apply_to(next_record(log.table, log_end, last, log.table.token()))
     yield from log.put(record, log_end)
-    yield from finish_write(log, record, read_at=log_end.read_at)
-    yield from clean_up(log, record, read_at=log_end.read_at)
+    if (yield from finish_write(log, record, read_at=log_end.read_at)):
+        yield from clean_up(log, record, read_at=log_end.read_at)
     return record

@@ -19,7 +19,13 @@ from chatledger.stores.dynamodb import bodies, heads, reading
 from chatledger.stores.dynamodb.bodies import PreparedBody
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan
 from chatledger.stores.dynamodb.cleanup import rewrite_params
-from chatledger.stores.dynamodb.log import CANCELLED, CONDITION_FAILED, InconsistentRead, Log
+from chatledger.stores.dynamodb.log import (
+    CANCELLED,
+    CONDITION_FAILED,
+    InconsistentRead,
+    Log,
+    LostRace,
+)
 from chatledger.stores.dynamodb.plans.common import (
     best_effort,
     conversation,
@@ -101,8 +107,8 @@ def _rewrite_message(
         renewed = yield from renew_ttls(log, last)
         if renewed is not last:
             last, read = renewed, []
-        found = yield from reading.read_backward(log, last, 1, start=seq, read=read)
-        if not found or found[0].last != seq:
+        found = yield from reading.follow_chain(log, last, 1, start=seq, after=seq - 1, read=read)
+        if not found or not found[0].messages:
             raise NotFound(log.id, seq=seq)
         holder = found[0].record
         change = yield from _with_message(log, last, holder, seq, "null" if text is None else text)
@@ -114,7 +120,11 @@ def _rewrite_message(
             marker = marker._replace(
                 message_count=last.message_count - 1, removals=last.removals + 1
             )
-        yield from log.put(marker, log_end, {"Put": rewrite_params(log, holder, changed)})
+        try:
+            yield from log.put(marker, log_end, {"Put": rewrite_params(log, holder, changed)})
+        except (InconsistentRead, LostRace):
+            yield from best_effort(log, change.delete_new(), "delete a message not stored")
+            raise
         yield from finish_write(log, marker, read_at=log_end.read_at)
         yield from best_effort(log, change.delete_old(), "delete a replaced message")
         return conversation(log, marker, description)
@@ -133,7 +143,17 @@ class _Change:
         self._holder = holder
         self._chunk = chunk
 
+    def delete_new(self) -> Plan[None]:
+        """Delete the parts that were written for the record, if that was not stored."""
+        if self._chunk is None:
+            yield from bodies.delete_body(self._log, self.record)
+            return
+        for chunk in self.record.replaced_chunks:
+            if chunk.first == self._chunk.first:
+                yield from bodies.delete_chunk(self._log, chunk)
+
     def delete_old(self) -> Plan[None]:
+        """Delete the parts that the record no longer needs."""
         if self._chunk is not None:
             yield from bodies.delete_chunk(self._log, self._chunk)
         else:
