@@ -41,7 +41,7 @@ RENEWED, EXPIRED, REMOVED = 5_000, 1_000, 2_000
 REGENERATIONS = 300
 CONVERSATIONS, CHARACTERS = 10_000, 20_000
 CHANGES = 6
-"""How often a change in a fork is made."""
+"""The number of times that each change in a fork is made."""
 ANSWER_SECONDS = 3
 HOUR, MONTH = timedelta(hours=1), timedelta(days=30)
 MIB = 1024 * 1024

@@ -530,6 +530,21 @@ def test_an_eventually_consistent_query_misses_the_last_changes() -> None:
     assert sort_keys(table, consistent=False) == ["a", "b", "c", "d"]
 
 
+def test_an_eventually_consistent_query_sees_nothing_that_is_hidden_from_consistent_ones() -> None:
+    table = SimulatedTable(choose_age=lambda: 1, choose_hidden=lambda keys: keys[:1])
+    put(table, "a")
+    table.keep_changes()
+    writes = [
+        {"Put": {"TableName": "simulated", "Item": {"pk": {"S": "1"}, "sk": {"S": sk}}}}
+        for sk in ("b", "c")
+    ]
+    table.perform(Call("TransactWriteItems", {"TransactItems": writes}))
+    assert sort_keys(table) == ["a", "c"]
+    assert sort_keys(table, consistent=False) == ["a"]
+    table.commit()
+    assert sort_keys(table, consistent=False) == ["a", "b"]
+
+
 def test_the_index_lags_until_it_is_updated() -> None:
     table = SimulatedTable()
     table.delay_index(delay=True)

@@ -176,12 +176,12 @@ def read_description(log: Log, last: Record, head: Head | None) -> Plan[Descript
 
 
 def is_abandoned(log: Log, last: Record, head: Head | None) -> bool:
-    """Return whether the head lags behind ``last`` because the writer of ``last`` died."""
+    """Return whether the head is older than ``last`` because the writer of ``last`` died."""
     return is_stale(last, head) and last.updated_at + REBUILT_AFTER < log.table.time()
 
 
 def is_stale(last: Record, head: Head | None) -> bool:
-    """Return whether the head lags behind ``last``, or is missing."""
+    """Return whether the head is older than ``last``, or missing."""
     return head is None or not head.is_of(last) or head.revision < last.revision
 
 

@@ -125,8 +125,11 @@ class Items:
     def in_stale_partition(
         self, pk: str, low: str, high: str, *, after: str | None, forward: bool, age: int
     ) -> Iterator[Item]:
-        """Return what ``in_partition`` does, as it was before the last ``age`` changes."""
-        items = dict(self._partitions.get(pk, {}))
+        """Return what ``in_partition`` does, as it was before the last ``age`` changes.
+
+        Like a consistent query, it does not see what a transaction has not committed.
+        """
+        items = self._committed(pk)
         changes = (self._changes or {}).get(pk, [])
         for sk, old in reversed(changes[-age:] if age else []):
             if old is None:
@@ -171,12 +174,7 @@ class Items:
         self, pk: str, low: str | None, high: str | None, *, after: str | None, forward: bool
     ) -> Iterator[Item]:
         """Return what ``in_partition`` does while parts of a transaction are not committed."""
-        items = dict(self._partitions.get(pk, {}))
-        for (of_pk, sk), old in self._uncommitted.items():
-            if of_pk == pk and old is None:
-                items.pop(sk, None)
-            elif of_pk == pk and old is not None:
-                items[sk] = old
+        items = self._committed(pk)
         found = sorted(
             sk for sk in items if (low is None or low <= sk) and (high is None or sk <= high)
         )
@@ -184,6 +182,16 @@ class Items:
             found = [sk for sk in found if (sk > after if forward else sk < after)]
         for sk in found if forward else reversed(found):
             yield items[sk]
+
+    def _committed(self, pk: str) -> dict[str, Item]:
+        """Return the partition's items by sort key, without what is hidden from queries."""
+        items = dict(self._partitions.get(pk, {}))
+        for (of_pk, sk), old in self._uncommitted.items():
+            if of_pk == pk and old is None:
+                items.pop(sk, None)
+            elif of_pk == pk and old is not None:
+                items[sk] = old
+        return items
 
     def in_index(self, value: str) -> list[Item]:
         """Return the items of one partition of the index, in ascending order."""

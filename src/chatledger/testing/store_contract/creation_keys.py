@@ -64,7 +64,7 @@ CHANGES: dict[str, Callable[[Store, str], object]] = {
     ),
     "claim": lambda store, conversation_id: store.claim(conversation_id, new_id()),
 }
-"""What can happen to an anonymous conversation that has a message."""
+"""Changes of an anonymous conversation that has a message."""
 
 
 class CreationKeyLaws:

@@ -37,7 +37,7 @@ from chatledger.stores.dynamodb.table import TOMBSTONE_LIFETIME, LogEnd, RaceRet
 from chatledger.stores.dynamodb.ttl import renew_ttls
 
 LATER_CLEANUP_SECONDS = 0.2
-"""How long (s) an append may spend on freeing what earlier operations removed."""
+"""The longest time (s) that an append spends on freeing what earlier operations removed."""
 STEPS = 3
 """After every so many lost races the log's end is read again; after the others, the winner's record
 is taken as the log's end."""
