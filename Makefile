@@ -63,7 +63,7 @@ bench:  ## Run the benchmarks
 simulate:  ## Simulate schedules of the DynamoDB store for 60 seconds (SECONDS=600; one of them: SEED=7)
 	@echo "Simulating schedules of the DynamoDB store."
 	@scripts/environment development
-	@exec $(BIN)/python -m chatledger.testing.simulation $(if $(SEED),--seed $(SEED),--seconds $(SECONDS)) $(ARGS)
+	@exec $(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seconds $(SECONDS)) $(ARGS)
 
 docs:  ## Build the documentation into site/
 	@echo "Building the documentation into site/."

@@ -32,7 +32,7 @@ Colors = tuple[str, str]
 
 JOBS: Final = {
     "cli": "the command chatledger",
-    "testing": "tools for tests: the contract suite, the simulation, fake servers",
+    "testing": "tools for tests: the contract suite, fake servers",
     "http": "the HTTP API, sign-in and the web page",
     "settings": "settings from CHATLEDGER_* variables",
     "langchain": "LangChain chat message histories",

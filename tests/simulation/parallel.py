@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 from multiprocessing import get_context
 
-from chatledger.testing.simulation.schedules import ScheduleFailure, run_schedule
+from tests.simulation.schedules import ScheduleFailure, run_schedule
 
 CHUNK = 100
 """Number of schedules handed to a worker process at a time: about a third of a second of work."""

@@ -3,14 +3,9 @@
 from collections.abc import Iterable
 
 from chatledger.stores.dynamodb.calls import Item
-from chatledger.testing.simulation.expressions import KeyCondition, Unsupported
-from chatledger.testing.simulation.items import Index, Items
-from chatledger.testing.simulation.parameters import (
-    Params,
-    key_from_param,
-    placeholders,
-    validation_error,
-)
+from tests.simulation.expressions import KeyCondition, Unsupported
+from tests.simulation.items import Index, Items
+from tests.simulation.parameters import Params, key_from_param, placeholders, validation_error
 
 
 def query_table(

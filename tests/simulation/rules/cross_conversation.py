@@ -5,8 +5,8 @@ from typing import TypeAlias
 
 from chatledger.conversations import MAX_REVISION, Conversation
 from chatledger.errors import NotFound
-from chatledger.testing.simulation.history import Operation
-from chatledger.testing.simulation.model import (
+from tests.simulation.history import Operation
+from tests.simulation.model import (
     NEVER,
     ConversationState,
     Generation,
@@ -22,7 +22,7 @@ from chatledger.testing.simulation.model import (
     time_in_ms,
     unknown_above,
 )
-from chatledger.testing.simulation.rules.common import (
+from tests.simulation.rules.common import (
     creation_of,
     states_after_write,
     states_of_existing,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chatledger.stores.dynamodb.calls import Item
-from chatledger.testing.simulation.expressions import Unsupported
+from tests.simulation.expressions import Unsupported
 
 WRITE_UNIT, READ_UNIT = 1024, 4096  # bytes
 MAX_ITEM_BYTES = 400 * 1024

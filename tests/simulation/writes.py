@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 from chatledger.stores.dynamodb.calls import Item
-from chatledger.testing.simulation import expressions
-from chatledger.testing.simulation.expressions import Condition
-from chatledger.testing.simulation.items import Key
-from chatledger.testing.simulation.parameters import (
+from tests.simulation import expressions
+from tests.simulation.expressions import Condition
+from tests.simulation.items import Key
+from tests.simulation.parameters import (
     Params,
     condition_of,
     key_from_param,

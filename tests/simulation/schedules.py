@@ -6,20 +6,15 @@ from typing import Any
 
 from chatledger.conversations import Tail
 from chatledger.stores.dynamodb.table import DAY, HOUR, SECOND
-from chatledger.testing.simulation.checker import find_violation
-from chatledger.testing.simulation.clients import Client
-from chatledger.testing.simulation.garbage import find_garbage
-from chatledger.testing.simulation.limits import simulation_settings
-from chatledger.testing.simulation.model import time_in_ms
-from chatledger.testing.simulation.network import TableLike
-from chatledger.testing.simulation.operations import (
-    OWNERS,
-    WHOLE_CONVERSATION,
-    Workload,
-    draw_arguments,
-)
-from chatledger.testing.simulation.schedule_state import Environment
-from chatledger.testing.simulation.scheduler import Scheduler, Violation
+from tests.simulation.checker import find_violation
+from tests.simulation.clients import Client
+from tests.simulation.garbage import find_garbage
+from tests.simulation.limits import simulation_settings
+from tests.simulation.model import time_in_ms
+from tests.simulation.network import TableLike
+from tests.simulation.operations import OWNERS, WHOLE_CONVERSATION, Workload, draw_arguments
+from tests.simulation.schedule_state import Environment
+from tests.simulation.scheduler import Scheduler, Violation
 
 WEIGHTS = {
     "create": 1.0,
@@ -88,7 +83,7 @@ class ScheduleFailure:
     trace: str
 
     def __str__(self) -> str:
-        command = f"python -m chatledger.testing.simulation --seed {self.seed}"
+        command = f"python -m tests.simulation --seed {self.seed}"
         return f"{self.trace}\n\nSeed {self.seed}: {self.reason}. Run it again: {command}"
 
 

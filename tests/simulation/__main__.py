@@ -1,4 +1,4 @@
-"""Run the simulation from the command line: ``python -m chatledger.testing.simulation --help``."""
+"""Run the simulation from the command line: ``python -m tests.simulation --help``."""
 
 import argparse
 import sys
@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from itertools import count
 
-from chatledger.testing.simulation.coverage import Coverage
-from chatledger.testing.simulation.parallel import SimulationSummary, run_schedules
-from chatledger.testing.simulation.schedules import run_schedule, trace_schedule
+from tests.simulation.coverage import Coverage
+from tests.simulation.parallel import SimulationSummary, run_schedules
+from tests.simulation.schedules import run_schedule, trace_schedule
 
 PROGRESS_INTERVAL = 10.0  # seconds
 
@@ -16,7 +16,7 @@ PROGRESS_INTERVAL = 10.0  # seconds
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run schedules, print every failure, and exit with status 1 if there was one."""
     parser = argparse.ArgumentParser(
-        prog="python -m chatledger.testing.simulation",
+        prog="python -m tests.simulation",
         description="Run seeded schedules of several clients on a simulated DynamoDB table, with "
         "everything that can go wrong, and check that the answers they get can be explained.",
     )

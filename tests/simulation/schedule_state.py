@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
-from chatledger.testing.simulation.formatting import START
+from tests.simulation.formatting import START
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

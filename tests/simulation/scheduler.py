@@ -12,26 +12,20 @@ from typing import Any
 from chatledger.errors import ChatledgerError, ConversationDamaged, StoreUnavailable
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Wait, patient
 from chatledger.stores.dynamodb.table import HOUR, SECOND
-from chatledger.testing.simulation.clients import Client, Process, record_giving_up
-from chatledger.testing.simulation.copies import OperationCall, copy_script
-from chatledger.testing.simulation.formatting import format_answer, format_operation
-from chatledger.testing.simulation.history import Operation
-from chatledger.testing.simulation.items import Key
-from chatledger.testing.simulation.network import (
+from tests.simulation.clients import Client, Process, record_giving_up
+from tests.simulation.copies import OperationCall, copy_script
+from tests.simulation.formatting import format_answer, format_operation
+from tests.simulation.history import Operation
+from tests.simulation.items import Key
+from tests.simulation.network import (
     ClientCrashed,
     CommitUnfinished,
     Network,
     QueryUnfinished,
     TableLike,
 )
-from chatledger.testing.simulation.operations import (
-    COPY,
-    KnownNumbers,
-    Workload,
-    draw_arguments,
-    plan_for,
-)
-from chatledger.testing.simulation.schedule_state import Environment, ScheduleState
+from tests.simulation.operations import COPY, KnownNumbers, Workload, draw_arguments, plan_for
+from tests.simulation.schedule_state import Environment, ScheduleState
 
 MAX_STEPS = 4_000
 """The most steps that a schedule may take; a longer one never ends."""

@@ -12,10 +12,10 @@ from chatledger.stores.dynamodb import create_table
 from chatledger.stores.dynamodb.boto3_calls import failure_from_boto3
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Item
 from chatledger.testing.dynamodb_local import DynamoDBLocal
-from chatledger.testing.simulation import SimulatedTable, Unsupported
-from chatledger.testing.simulation.items import Key
-from chatledger.testing.simulation.limits import simulation_settings
-from chatledger.testing.simulation.schedules import draw_schedule, run_and_check
+from tests.simulation import SimulatedTable, Unsupported
+from tests.simulation.items import Key
+from tests.simulation.limits import simulation_settings
+from tests.simulation.schedules import draw_schedule, run_and_check
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -11,8 +11,8 @@ from chatledger.messages import Message
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Item
 from chatledger.stores.dynamodb.compression import decompress
 from chatledger.stores.dynamodb.records import conversation_of
-from chatledger.testing.simulation.history import Operation
-from chatledger.testing.simulation.operations import LONG
+from tests.simulation.history import Operation
+from tests.simulation.operations import LONG
 
 START = 1_800_000_000_000
 """The time at which schedules begin, in ms since 1970; the trace shows times relative to it."""

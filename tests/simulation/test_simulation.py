@@ -31,8 +31,8 @@ from chatledger.stores.dynamodb.plans.create import _require_repeated
 from chatledger.stores.dynamodb.plans.truncate import plan_truncation
 from chatledger.stores.dynamodb.plans.update import _rewrite_message
 from chatledger.stores.dynamodb.records import Record
-from chatledger.testing.simulation import run_schedule, run_schedules, trace_schedule
-from chatledger.testing.simulation.__main__ import main
+from tests.simulation import run_schedule, run_schedules, trace_schedule
+from tests.simulation.__main__ import main
 
 SCHEDULES = int(os.environ.get("CHATLEDGER_TEST_SCHEDULES", "50000"))
 PLANS = "chatledger.stores.dynamodb"

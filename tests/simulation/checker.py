@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 from chatledger.conversations import Listing
 from chatledger.errors import NotFound
-from chatledger.testing.simulation import rules
-from chatledger.testing.simulation.history import PENDING, Operation
-from chatledger.testing.simulation.model import NEVER, ConversationState, Interval
+from tests.simulation import rules
+from tests.simulation.history import PENDING, Operation
+from tests.simulation.model import NEVER, ConversationState, Interval
 
 MAX_RECREATIONS = 3
 """The most often that a conversation may be created again while ``delete_owner`` runs."""

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from chatledger.stores.dynamodb.calls import Attribute, CallFailed, Item
-from chatledger.testing.simulation import expressions
-from chatledger.testing.simulation.capacity import MAX_ITEM_BYTES, item_size
-from chatledger.testing.simulation.expressions import Condition, KeyCondition, Unsupported, Update
-from chatledger.testing.simulation.items import Index, Key
+from tests.simulation import expressions
+from tests.simulation.capacity import MAX_ITEM_BYTES, item_size
+from tests.simulation.expressions import Condition, KeyCondition, Unsupported, Update
+from tests.simulation.items import Index, Key
 
 Params: TypeAlias = Mapping[str, Any]
 

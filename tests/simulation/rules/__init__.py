@@ -5,8 +5,8 @@ have had its answer at that point. For an operation without an answer, it yields
 the operation took effect.
 """
 
-from chatledger.testing.simulation.rules.common import Rule
-from chatledger.testing.simulation.rules.cross_conversation import (
+from tests.simulation.rules.common import Rule
+from tests.simulation.rules.cross_conversation import (
     ListingRule,
     delete_owned,
     fork_source,
@@ -15,18 +15,10 @@ from chatledger.testing.simulation.rules.cross_conversation import (
     refuse_fork,
     scan_conversation,
 )
-from chatledger.testing.simulation.rules.reads import get, page, repair, tail
-from chatledger.testing.simulation.rules.restoring import restore
-from chatledger.testing.simulation.rules.updates import read_by_update, update
-from chatledger.testing.simulation.rules.writes import (
-    append,
-    claim,
-    create,
-    delete,
-    pop,
-    replace,
-    truncate,
-)
+from tests.simulation.rules.reads import get, page, repair, tail
+from tests.simulation.rules.restoring import restore
+from tests.simulation.rules.updates import read_by_update, update
+from tests.simulation.rules.writes import append, claim, create, delete, pop, replace, truncate
 
 __all__ = [
     "RULES",

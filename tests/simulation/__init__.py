@@ -1,6 +1,6 @@
 """Deterministic simulation testing of the DynamoDB store, in the style of FoundationDB.
 
-    python -m chatledger.testing.simulation --seconds 600
+    python -m tests.simulation --seconds 600
 
 A seed determines a schedule: several clients, each with a store of its own on one table in memory,
 the operations they call, whose call comes next, which calls are lost, delayed or throttled, which
@@ -9,10 +9,10 @@ against what the store's contract allows. The same seed always makes the same sc
 failure can be examined, fixed and run again.
 """
 
-from chatledger.testing.simulation.expressions import Unsupported
-from chatledger.testing.simulation.parallel import SimulationSummary, run_schedules
-from chatledger.testing.simulation.schedules import ScheduleFailure, run_schedule, trace_schedule
-from chatledger.testing.simulation.simulated_table import SimulatedTable
+from tests.simulation.expressions import Unsupported
+from tests.simulation.parallel import SimulationSummary, run_schedules
+from tests.simulation.schedules import ScheduleFailure, run_schedule, trace_schedule
+from tests.simulation.simulated_table import SimulatedTable
 
 __all__ = [
     "ScheduleFailure",

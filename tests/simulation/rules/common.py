@@ -6,8 +6,8 @@ from typing import TypeAlias
 from chatledger.conversations import Conversation
 from chatledger.errors import AlreadyExists, KeyReused, NotFound
 from chatledger.json_values import dumps
-from chatledger.testing.simulation.history import Operation
-from chatledger.testing.simulation.model import (
+from tests.simulation.history import Operation
+from tests.simulation.model import (
     ConversationState,
     Generation,
     Interval,

@@ -6,7 +6,7 @@ from typing import Any
 
 from chatledger.errors import ChatledgerError, StoreUnavailable
 from chatledger.stores.dynamodb.table import HOUR
-from chatledger.testing.simulation.model import NEVER, Interval, metadata_text
+from tests.simulation.model import NEVER, Interval, metadata_text
 
 
 class _Pending:

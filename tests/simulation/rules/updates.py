@@ -5,8 +5,8 @@ from typing import Any
 
 from chatledger.conversations import Conversation
 from chatledger.errors import Conflict
-from chatledger.testing.simulation.history import Operation
-from chatledger.testing.simulation.model import (
+from tests.simulation.history import Operation
+from tests.simulation.model import (
     NEVER,
     ConversationState,
     Generation,
@@ -19,7 +19,7 @@ from chatledger.testing.simulation.model import (
     refine,
     unknown_above,
 )
-from chatledger.testing.simulation.rules.common import generations_changed
+from tests.simulation.rules.common import generations_changed
 
 
 def update(

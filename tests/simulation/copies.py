@@ -13,7 +13,7 @@ from chatledger.copying.progress import ProgressReporter
 from chatledger.errors import ChatledgerError
 from chatledger.messages import Message
 from chatledger.stores.contract import Store
-from chatledger.testing.simulation.model import time_in_ms
+from tests.simulation.model import time_in_ms
 
 OperationCall: TypeAlias = tuple[str, str, dict[str, Any]]
 """A kind of operation, the conversation, and the arguments."""

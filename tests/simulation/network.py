@@ -9,12 +9,12 @@ from typing import Any, Protocol
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Item
 from chatledger.stores.dynamodb.records import conversation_of
 from chatledger.stores.dynamodb.table import HOUR
-from chatledger.testing.simulation.clients import Client
-from chatledger.testing.simulation.formatting import format_call, format_failure, format_reply
-from chatledger.testing.simulation.history import Operation
-from chatledger.testing.simulation.items import Key
-from chatledger.testing.simulation.schedule_state import ScheduleState
-from chatledger.testing.simulation.simulated_table import SimulatedTable
+from tests.simulation.clients import Client
+from tests.simulation.formatting import format_call, format_failure, format_reply
+from tests.simulation.history import Operation
+from tests.simulation.items import Key
+from tests.simulation.schedule_state import ScheduleState
+from tests.simulation.simulated_table import SimulatedTable
 
 
 class TableLike(Protocol):

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from chatledger.conversations import MAX_REVISION, Conversation, Page, Tail
-from chatledger.testing.simulation.history import Operation
-from chatledger.testing.simulation.model import (
+from tests.simulation.history import Operation
+from tests.simulation.model import (
     ConversationState,
     Generation,
     Interval,
@@ -14,7 +14,7 @@ from chatledger.testing.simulation.model import (
     possible_counts,
     refine,
 )
-from chatledger.testing.simulation.rules.common import generations_read, with_head_rebuilt
+from tests.simulation.rules.common import generations_read, with_head_rebuilt
 
 
 def get(

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from chatledger.errors import AlreadyExists, Conflict, NotFound
-from chatledger.testing.simulation.history import Operation
-from chatledger.testing.simulation.model import (
+from tests.simulation.history import Operation
+from tests.simulation.model import (
     ConversationState,
     Generation,
     Interval,
@@ -17,8 +17,8 @@ from chatledger.testing.simulation.model import (
     refine,
     revision_floor,
 )
-from chatledger.testing.simulation.operations import restored_lifetime
-from chatledger.testing.simulation.rules.common import states_after_write
+from tests.simulation.operations import restored_lifetime
+from tests.simulation.rules.common import states_after_write
 
 
 def restore(

@@ -8,9 +8,9 @@ from chatledger.errors import StoreUnavailable
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan, Wait, through
 from chatledger.stores.dynamodb.table import Table
 from chatledger.stores.times import to_datetime
-from chatledger.testing.simulation.copies import Script
-from chatledger.testing.simulation.history import Operation
-from chatledger.testing.simulation.schedule_state import ScheduleState
+from tests.simulation.copies import Script
+from tests.simulation.history import Operation
+from tests.simulation.schedule_state import ScheduleState
 
 
 class Process:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from chatledger.conversations import Appended, Conversation
 from chatledger.errors import Conflict, KeyReused, NotFound
 from chatledger.stores.dynamodb.table import DAY
-from chatledger.testing.simulation.history import PENDING, Operation
-from chatledger.testing.simulation.model import (
+from tests.simulation.history import PENDING, Operation
+from tests.simulation.model import (
     ConversationState,
     Generation,
     Interval,
@@ -27,7 +27,7 @@ from chatledger.testing.simulation.model import (
     with_activity,
     with_messages,
 )
-from chatledger.testing.simulation.rules.common import (
+from tests.simulation.rules.common import (
     creation_of,
     generations_changed,
     states_after_write,

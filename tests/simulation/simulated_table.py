@@ -9,17 +9,11 @@ from typing import Any, TypeAlias
 
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Item
 from chatledger.stores.dynamodb.table import INDEX
-from chatledger.testing.simulation import expressions
-from chatledger.testing.simulation.capacity import (
-    Units,
-    index_units,
-    item_size,
-    read_units,
-    write_units,
-)
-from chatledger.testing.simulation.expressions import Unsupported
-from chatledger.testing.simulation.items import Index, Items, Key, is_overdue
-from chatledger.testing.simulation.parameters import (
+from tests.simulation import expressions
+from tests.simulation.capacity import Units, index_units, item_size, read_units, write_units
+from tests.simulation.expressions import Unsupported
+from tests.simulation.items import Index, Items, Key, is_overdue
+from tests.simulation.parameters import (
     CONDITIONAL,
     READING,
     Params,
@@ -32,8 +26,8 @@ from chatledger.testing.simulation.parameters import (
     valid_size,
     validation_error,
 )
-from chatledger.testing.simulation.queries import query_index, query_table
-from chatledger.testing.simulation.writes import WRITE_KINDS, Write
+from tests.simulation.queries import query_index, query_table
+from tests.simulation.writes import WRITE_KINDS, Write
 
 Reply: TypeAlias = dict[str, Any]
 
