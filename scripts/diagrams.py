@@ -367,7 +367,7 @@ def draw_turn() -> Drawing:
         RED,
     )
     turn.call("chat", "model", "stream(window): called while the question is being stored")
-    turn.call("chat", "store", "append: the question with its lease, after=revision")
+    turn.call("chat", "store", "append: the question with its lease, revision=...")
     turn.call("store", "chat", "revision", reply=True)
     turn.note(
         "browser",
@@ -396,7 +396,7 @@ def draw_turn() -> Drawing:
 
     turn.repeat("until the model has finished", stream)
     turn.call("model", "chat", "Finished", reply=True)
-    turn.call("chat", "store", "append: the reply, which ends the lease, after=revision")
+    turn.call("chat", "store", "append: the reply, which ends the lease, revision=...")
     turn.call("store", "chat", "revision", reply=True)
     turn.note(
         "browser",
@@ -437,7 +437,7 @@ def draw_append() -> Drawing:
     append.note(
         "DynamoDB",
         "writer B",
-        "With after=8, B now reads the log end and raises Conflict; nothing was written. "
+        "With revision=8, B now reads the log end and raises Conflict; nothing was written. "
         "Without it, A's record is the log end that B continues after, and no read is needed.",
         RED,
     )

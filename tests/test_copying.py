@@ -159,7 +159,7 @@ def test_a_copy_to_dynamodb_and_back_is_identical(stores: Stores, clock: Clock) 
         for target in (between, last):
             assert (
                 target.append(
-                    conversation.id, user_messages("on"), after=conversation.revision
+                    conversation.id, user_messages("on"), revision=conversation.revision
                 ).revision
                 == conversation.revision + 1
             )

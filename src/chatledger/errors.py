@@ -57,6 +57,13 @@ class AlreadyExists(ChatledgerError):
         self.conversation_id = conversation_id
 
 
+REVISIONS_TAKEN = (
+    "it was deleted or has expired, and its revisions stay reserved for a day or more; wait, or "
+    "restore into another store"
+)
+"""The advice of a ``Conflict`` with an earlier conversation of the same id."""
+
+
 class Conflict(ChatledgerError):
     """Another writer was first; read the conversation again and retry.
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from uuid import NAMESPACE_URL, uuid5
 
 
 def new_id(at: int | None = None) -> str:
@@ -30,3 +31,8 @@ def new_id(at: int | None = None) -> str:
 def time_of_id(id: str) -> int:
     """Return when a UUIDv7 was made, in milliseconds since 1970."""
     return int(id.replace("-", "")[:12], 16)
+
+
+def uuid_from_key(*parts: str) -> str:
+    """Return a UUID derived from an idempotency key; the same parts always give the same one."""
+    return str(uuid5(NAMESPACE_URL, ":".join(("chatledger", *parts))))

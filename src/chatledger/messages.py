@@ -1,7 +1,7 @@
 """Messages: frozen values, checked when they are made so that every store can store them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import FrozenInstanceError, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias, cast, get_args
 
@@ -33,7 +33,7 @@ def normalize_time(time: datetime) -> datetime:
     return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Message:
     """One message of a conversation.
 
@@ -49,7 +49,7 @@ class Message:
         metadata: The application's own data, at most ``MAX_MESSAGE_METADATA_BYTES`` as JSON.
         extra: Data that a framework adds to role and content, such as tool calls.
         seq: The message's place in its conversation, assigned by the store; None until it is
-            stored. It takes no part in ``==``.
+            stored. ``==`` ignores it.
 
     Raises:
         InvalidMessage: A field cannot be stored and read back equal.
@@ -61,7 +61,7 @@ class Message:
     created_at: datetime = field(default_factory=now)
     metadata: dict[str, Json] = field(default_factory=dict)
     extra: dict[str, Json] = field(default_factory=dict)
-    seq: int | None = field(default=None, compare=False)
+    seq: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.role, str) or self.role not in ROLES:
@@ -149,17 +149,36 @@ class Message:
         parts = (block if isinstance(block, str) else block.get("text") for block in self.content)
         return "".join(part for part in parts if isinstance(part, str))
 
-    def with_seq(self, seq: int) -> "Message":
+    def with_seq(self, seq: int) -> "StoredMessage":
         """Return a copy of the message with this ``seq``."""
-        return _unchecked_message(
-            self.role, self.content, self.id, self.created_at, self.metadata, self.extra, seq
-        )
+        return _unchecked_message(*self._values(), seq)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Message):
+            return NotImplemented
+        return self._values() == other._values()
+
+    def _values(self) -> "tuple[Role, Content, str, datetime, dict[str, Json], dict[str, Json]]":
+        return self.role, self.content, self.id, self.created_at, self.metadata, self.extra
 
 
-def seq_of(message: Message) -> int:
-    """Return the seq of a message that has one, such as a message that a store returned."""
-    assert message.seq is not None
-    return message.seq
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StoredMessage(Message):
+    """A message as a store returns it: a ``Message`` whose ``seq`` is not None."""
+
+    seq: int
+
+
+def _refuse_change(message: Message, name: str, value: object = None) -> None:
+    raise FrozenInstanceError(
+        f"{name} cannot be set: a Message does not change. Make another one, for example with "
+        "dataclasses.replace(message, content=...)."
+    )
+
+
+for _class in (Message, StoredMessage):
+    setattr(_class, "__setattr__", _refuse_change)  # noqa: B010  mypy takes no assignment
+    setattr(_class, "__delattr__", _refuse_change)  # noqa: B010
 
 
 def encode(message: Message) -> str:
@@ -185,7 +204,7 @@ def encode(message: Message) -> str:
     return text
 
 
-def decode(text: str, *, seq: int) -> Message:
+def decode(text: str, *, seq: int) -> StoredMessage:
     """Return the message that ``encode`` encoded as ``text``, with this ``seq``.
 
     The fields are not checked again: a rule that a later version adds to ``Message`` must not make
@@ -194,7 +213,7 @@ def decode(text: str, *, seq: int) -> Message:
     return decode_body(loads(text), seq=seq)
 
 
-def decode_body(body: dict[str, Any], *, seq: int) -> Message:
+def decode_body(body: dict[str, Any], *, seq: int) -> StoredMessage:
     """Return the message whose decoded JSON is ``body``, as ``decode`` does."""
     return _unchecked_message(
         body["role"],
@@ -215,9 +234,9 @@ def _unchecked_message(
     metadata: dict[str, Json],
     extra: dict[str, Json],
     seq: int,
-) -> Message:
+) -> StoredMessage:
     """Return a message without checking its fields: they were checked before it was stored."""
-    message = object.__new__(Message)
+    message = object.__new__(StoredMessage)
     set_field = object.__setattr__
     set_field(message, "role", role)
     set_field(message, "content", content)
@@ -276,6 +295,7 @@ __all__ = [
     "Content",
     "Message",
     "Role",
+    "StoredMessage",
     "decode",
     "decode_body",
     "encode",

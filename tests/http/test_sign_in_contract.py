@@ -11,8 +11,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from chatledger.conversations import check_id
 from chatledger.errors import InvalidArgument
+from chatledger.stores.arguments import checked_id
 from tests.http.bad_input import BAD_CONVERSATION, BAD_LIST
 from tests.http.client import (
     MARKER,
@@ -47,7 +47,7 @@ class Users(httpx.Auth):
         conversation_id = fields.get("conversation_id")
         user = fields.get("user_id") or self._owners.get(str(conversation_id)) or self._anybody
         try:
-            check_id(user)  # tokens for other subjects are invalid
+            checked_id(user)  # tokens for other subjects are invalid
         except InvalidArgument:
             user = self._anybody
         request.headers["Authorization"] = authorization_of(str(user))

@@ -165,7 +165,7 @@ def test_ids_owners_order_and_times_are_kept(tutorial: Tutorial, target: Store) 
 def test_a_copied_conversation_can_be_continued(tutorial: Tutorial, target: Store) -> None:
     tutorial.put("1", CONVERSATION)
     tutorial.copy(target)
-    assert target.append("1", [Message.user("More")], owner="bob", after=2).seqs == range(3, 4)
+    assert target.append("1", [Message.user("More")], owner="bob", revision=2).seqs == range(3, 4)
     assert texts(target, "1") == ["Hello", "Hi, how can I help?", "More"]
 
 

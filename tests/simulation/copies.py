@@ -86,12 +86,12 @@ class _Side:
         return "update", self._id, arguments
 
     def restore(
-        self, restored: Conversation, messages: Sequence[Message], *, after: int
+        self, restored: Conversation, messages: Sequence[Message], *, revision: int
     ) -> OperationCall:
         expires_at = restored.expires_at
         arguments = {
             "owner": restored.owner,
-            "after": after,
+            "after": revision,
             "texts": [message.content for message in messages],
             "revision": restored.revision,
             "title": restored.title,

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 from chatledger.conversations import Conversation
 from chatledger.json_values import Json, dumps
-from chatledger.messages import Message
+from chatledger.messages import StoredMessage
 from chatledger.stores.dynamodb.table import DAY
 
 NEVER = float("inf")
@@ -286,7 +286,7 @@ def _is_within(times: Range, time: int) -> bool:
 
 
 def match_messages(
-    generation: Generation, start: int, messages: list[Message]
+    generation: Generation, start: int, messages: list[StoredMessage]
 ) -> Generation | None:
     """Return the generation with the seqs of ``messages``; None if they cannot be its own.
 

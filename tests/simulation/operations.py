@@ -1,7 +1,6 @@
 """The operations that clients call: their arguments, and the plan of each."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from random import Random
@@ -13,6 +12,7 @@ from chatledger.stores.dynamodb import plans
 from chatledger.stores.dynamodb.calls import Plan
 from chatledger.stores.dynamodb.table import DAY, HOUR, SECOND, Table
 from chatledger.stores.times import to_datetime
+from tests.stores.dynamodb.plan_store import plans_on
 
 OWNERS = ("ada", "bob")
 COPY = "c"
@@ -155,7 +155,7 @@ def draw_arguments(
         case "append":
             many = random.choice((1, 1, 1, 2, 3))
             arguments["texts"] = [draw_text() for _ in range(many)]
-            arguments["after"] = draw_revision() if random.random() < 0.25 else None
+            arguments["revision"] = draw_revision() if random.random() < 0.25 else None
             key = arguments["idempotency_key"] = draw_key()
             if key is not None and random.random() < 0.8:
                 first_texts = known_numbers.texts_of_keys.setdefault(
@@ -168,7 +168,7 @@ def draw_arguments(
             arguments["metadata"] = random.choice((None, None, {"n": 3}))
             arguments["lifetime"] = random.choice(workload.lifetimes)
         case "tail":
-            arguments["n"] = random.choice((1, 2, 3, 100))
+            arguments["limit"] = random.choice((1, 2, 3, 100))
         case "page":
             arguments["after"] = draw_seq() if random.random() < 0.4 else None
             arguments["before"] = draw_seq() if random.random() < 0.4 else None
@@ -190,7 +190,7 @@ def draw_arguments(
         case "truncate":
             arguments["after"] = draw_seq() if random.random() < 0.8 else 0
         case "pop":
-            arguments["n"] = random.choice((1, 1, 2, 3))
+            arguments["limit"] = random.choice((1, 1, 2, 3))
         case "replace":
             arguments["seq"] = max(draw_seq(), 1)
             arguments["text"] = draw_text()
@@ -225,98 +225,39 @@ def draw_arguments(
     return arguments
 
 
-def plan_for(kind: str, table: Table, conversation: str, arguments: dict[str, Any]) -> Plan[Any]:
+def plan_for(kind: str, table: Table, conversation: str, arguments: dict[str, Any]) -> Any:
     """Return the store's plan for that operation."""
-    return _PLANS[kind](table, conversation, arguments)
+    store, given = plans_on(table), dict(arguments)
+    if "lifetime" in given:
+        given["expires_in"] = _timedelta(given.pop("lifetime"))
+    match kind:
+        case "append":
+            messages = [_message(text) for text in given.pop("texts")]
+            return store.append(conversation, messages, **given)
+        case "replace":
+            message = _message(given.pop("text"))
+            return store.replace(conversation, given.pop("seq"), message, **given)
+        case "restore":
+            messages = [
+                _message(text).with_seq(seq)
+                for seq, text in enumerate(given["texts"], given["after"] + 1)
+            ]
+            return store.restore(_restored(conversation, given), messages, revision=given["after"])
+        case "repair":
+            return plans.repair(table, conversation, **given)
+        case "scan":
+            return _scan(table, given["limit"])
+        case "list":
+            return store.list(given["owner"], limit=100)
+        case "delete_owner" | "sweep":
+            return getattr(store, kind)(**given)
+        case _:
+            return getattr(store, kind)(conversation, **given)
 
 
 @lru_cache(10_000)
 def _message(text: str) -> Message:
     return Message.user(text, id=text[:9], created_at=_CREATED_AT)
-
-
-_PLANS: dict[str, Callable[[Table, str, dict[str, Any]], Plan[Any]]] = {
-    "create": lambda table, conversation, arguments: plans.create(
-        table,
-        conversation,
-        owner=arguments["owner"],
-        title=arguments["title"],
-        metadata=arguments["metadata"],
-        expires_in=_timedelta(arguments["lifetime"]),
-        idempotency_key=arguments["idempotency_key"],
-    ),
-    "append": lambda table, conversation, arguments: plans.append(
-        table,
-        conversation,
-        [_message(text) for text in arguments["texts"]],
-        owner=arguments["owner"],
-        after=arguments["after"],
-        idempotency_key=arguments["idempotency_key"],
-        truncate_after=arguments["truncate_after"],
-        reply_follows=arguments["reply_follows"],
-        title=arguments["title"],
-        metadata=arguments["metadata"],
-        expires_in=_timedelta(arguments["lifetime"]),
-    ),
-    "get": lambda table, conversation, arguments: plans.get(table, conversation, **arguments),
-    "tail": lambda table, conversation, arguments: plans.tail(
-        table, conversation, arguments["n"], owner=arguments["owner"]
-    ),
-    "page": lambda table, conversation, arguments: plans.page(table, conversation, **arguments),
-    "update": lambda table, conversation, arguments: plans.update(table, conversation, **arguments),
-    "claim": lambda table, conversation, arguments: plans.claim(
-        table, conversation, arguments["owner"]
-    ),
-    "truncate": lambda table, conversation, arguments: plans.truncate(
-        table, conversation, **arguments
-    ),
-    "pop": lambda table, conversation, arguments: plans.pop(
-        table, conversation, arguments["n"], owner=arguments["owner"]
-    ),
-    "replace": lambda table, conversation, arguments: plans.replace(
-        table,
-        conversation,
-        arguments["seq"],
-        _message(arguments["text"]),
-        revision=arguments["revision"],
-        owner=arguments["owner"],
-    ),
-    "remove": lambda table, conversation, arguments: plans.remove(
-        table,
-        conversation,
-        arguments["seq"],
-        revision=arguments["revision"],
-        owner=arguments["owner"],
-    ),
-    "fork": lambda table, conversation, arguments: plans.fork(
-        table,
-        conversation,
-        at=arguments["at"],
-        new_id=arguments["new_id"],
-        owner=arguments["owner"],
-        expires_in=_timedelta(arguments["lifetime"]),
-        idempotency_key=arguments["idempotency_key"],
-    ),
-    "repair": lambda table, conversation, arguments: plans.repair(table, conversation, **arguments),
-    "restore": lambda table, conversation, arguments: plans.restore(
-        table,
-        _restored(conversation, arguments),
-        [
-            replace(_message(text), seq=seq)
-            for seq, text in enumerate(arguments["texts"], arguments["after"] + 1)
-        ],
-        after=arguments["after"],
-    ),
-    "scan": lambda table, conversation, arguments: _scan(table, arguments["limit"]),
-    "delete": lambda table, conversation, arguments: plans.delete(table, conversation, **arguments),
-    "list": lambda table, conversation, arguments: plans.list_owned(
-        table, arguments["owner"], limit=100, cursor=None
-    ),
-    "delete_owner": lambda table, conversation, arguments: plans.delete_owner(
-        table, arguments["owner"]
-    ),
-    "sweep": lambda table, conversation, arguments: plans.sweep(table),
-}
 
 
 def _restored(conversation: str, arguments: dict[str, Any]) -> Conversation:
@@ -340,7 +281,7 @@ def _scan(table: Table, limit: int) -> Plan[Listing]:
     found: list[Conversation] = []
     cursor: str | None = None
     while True:
-        listing = yield from plans.scan(table, limit=limit, cursor=cursor)
+        listing = yield from plans_on(table).scan(limit=limit, cursor=cursor)
         found += listing.conversations
         cursor = listing.cursor
         if cursor is None:

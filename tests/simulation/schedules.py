@@ -179,7 +179,7 @@ def _expiry(answer: Any) -> int:
 
 
 def _read_tail(scheduler: Scheduler, reader: Client, conversation: str) -> Any:
-    return scheduler.call(reader, "tail", conversation, {"n": 1_000, "owner": None})
+    return scheduler.call(reader, "tail", conversation, {"limit": 1_000, "owner": None})
 
 
 def draw_schedule(seed: int, *, trace: bool = False, table: TableLike | None = None) -> Scheduler:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from chatledger.conversations import check_key_use
 from chatledger.stores.dynamodb import (
     bodies,
     calls,
@@ -27,10 +26,14 @@ from chatledger.stores.dynamodb.calls import Plan
 from chatledger.stores.dynamodb.log import Log
 from chatledger.stores.dynamodb.plans import common
 from chatledger.stores.dynamodb.plans.append import _Attempt
+from chatledger.stores.dynamodb.plans.append import append as append_plan
 from chatledger.stores.dynamodb.plans.create import _require_repeated
+from chatledger.stores.dynamodb.plans.restore import restore
 from chatledger.stores.dynamodb.plans.truncate import plan_truncation
-from chatledger.stores.dynamodb.plans.update import _rewrite_message
+from chatledger.stores.dynamodb.plans.update import claim, rewrite_message, update
 from chatledger.stores.dynamodb.records import Record
+from chatledger.stores.idempotency import check_key_use
+from chatledger.stores.operations import Append
 from tests.simulation import run_schedule, run_schedules, trace_schedule
 from tests.simulation.__main__ import main
 
@@ -79,6 +82,9 @@ class FaultyPlans:
             for name, value in list(vars(place).items()):
                 if value is function:
                     self._monkeypatch.setattr(place, name, other)
+        for operation, plan in plans.PLANS.items():
+            if plan is function:
+                self._monkeypatch.setitem(plans.PLANS, operation, other)
 
     def set(self, module: ModuleType, name: str, value: Any) -> None:
         assert hasattr(module, name)
@@ -151,14 +157,15 @@ def _run_without_calls(plan: Plan[Record], reply: Any) -> Plan[Record]:
 
 
 def a_guarded_append_trusts_its_after(faulty: FaultyPlans) -> None:
-    original = plans.append
+    original = append_plan
 
-    def append(place: table.Table, id: str, messages: Any, *, after: Any, **given: Any) -> Any:
+    def append(place: table.Table, operation: Append) -> Any:
+        id, revision = operation.conversation_id, operation.revision
         cached_end = place.cached_end(id)
-        if after and cached_end and cached_end.record:
-            trusted = cached_end.record._replace(position=after, width=1, messages=0)
+        if revision and cached_end and cached_end.record:
+            trusted = cached_end.record._replace(position=revision, width=1, messages=0)
             place.cache_end(id, trusted, read_at=place.now())
-        return (yield from original(place, id, messages, after=after, **given))
+        return (yield from original(place, operation))
 
     faulty.replace(original, append)
 
@@ -198,7 +205,7 @@ def a_truncation_does_not_say_what_it_removed(faulty: FaultyPlans) -> None:
 
 
 def a_replacement_ignores_the_revision(faulty: FaultyPlans) -> None:
-    faulty.rewrite(_rewrite_message, "revision != last.revision", "False")
+    faulty.rewrite(rewrite_message, "revision != last.revision", "False")
 
 
 def parts_have_the_ttl_of_the_store_s_lifetime(faulty: FaultyPlans) -> None:
@@ -231,7 +238,7 @@ def what_was_freed_is_not_forgotten(faulty: FaultyPlans) -> None:
 
 
 def a_restore_keeps_the_head_of_an_earlier_conversation(faulty: FaultyPlans) -> None:
-    faulty.rewrite(plans.restore, "yield from heads.delete_head(log, log_end.head)", "pass")
+    faulty.rewrite(restore, "yield from heads.delete_head(log, log_end.head)", "pass")
 
 
 def a_head_is_deleted_by_its_revision_alone(faulty: FaultyPlans) -> None:
@@ -267,7 +274,7 @@ def a_truncation_counts_as_freed_before_it_is(faulty: FaultyPlans) -> None:
 
 def a_replaced_chunk_is_deleted_first(faulty: FaultyPlans) -> None:
     faulty.rewrite(
-        _rewrite_message,
+        rewrite_message,
         "yield from log.put(marker",
         "yield from change.delete_old()\n            yield from log.put(marker",
     )
@@ -287,7 +294,7 @@ def what_another_generation_holds_is_freed(faulty: FaultyPlans) -> None:
 
 
 def a_claim_ignores_another_owner(faulty: FaultyPlans) -> None:
-    faulty.rewrite(plans.claim, "last.owner not in (None, owner)", "False")
+    faulty.rewrite(claim, "last.owner not in (None, owner)", "False")
 
 
 def a_removal_is_not_counted(faulty: FaultyPlans) -> None:
@@ -295,7 +302,7 @@ def a_removal_is_not_counted(faulty: FaultyPlans) -> None:
 
 
 def a_removed_message_ends_the_chain(faulty: FaultyPlans) -> None:
-    faulty.rewrite(_rewrite_message, "text is None and seq == last.last_seq", "False")
+    faulty.rewrite(rewrite_message, "text is None and seq == last.last_seq", "False")
 
 
 def a_removed_message_is_cut_off_with_the_truncated_ones(faulty: FaultyPlans) -> None:
@@ -303,9 +310,7 @@ def a_removed_message_is_cut_off_with_the_truncated_ones(faulty: FaultyPlans) ->
 
 
 def an_update_ignores_the_metadata_revision(faulty: FaultyPlans) -> None:
-    faulty.rewrite(
-        plans.update, "metadata_revision not in (None, before.metadata_revision)", "False"
-    )
+    faulty.rewrite(update, "metadata_revision not in (None, before.metadata_revision)", "False")
 
 
 def another_append_with_the_key_is_taken_for_a_repeated_one(faulty: FaultyPlans) -> None:

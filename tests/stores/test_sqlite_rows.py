@@ -14,12 +14,7 @@ from chatledger.errors import AlreadyExists, Conflict, KeyReused, NotFound, Stor
 from chatledger.messages import Message
 from chatledger.stores.sqlite import SQLiteStore, layout
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.helpers import (
-    seq_of,
-    start_conversation,
-    texts_of,
-    user_messages,
-)
+from chatledger.testing.store_contract.helpers import start_conversation, texts_of, user_messages
 
 DATA = Path(__file__).parent.parent / "data"
 DAY = timedelta(days=1)
@@ -96,7 +91,7 @@ def test_a_file_of_layout_1_can_be_read(layout_1: SQLiteStore) -> None:
     tail = layout_1.tail("trip", 10)
     assert tail.conversation == EXPECTED_CONVERSATION
     assert tail.messages == EXPECTED_MESSAGES
-    assert [seq_of(message) for message in tail.messages] == [2, 3, 4, 5, 9]
+    assert [message.seq for message in tail.messages] == [2, 3, 4, 5, 9]
     empty = layout_1.get("empty")
     assert (empty.owner, empty.message_count) == (None, 0)
     assert empty.expires_at == CREATED_AT + timedelta(minutes=3) + HOUR

@@ -193,9 +193,9 @@ def test_an_error_undoes_only_its_own_write(path: Path, gate: Gate) -> None:
             gate,
             append(store, "1"),
             lambda: store._database.write(fail_after_writing),
-            append(store, "no", after=1),
+            append(store, "no", revision=1),
             lambda: store.delete("missing"),
-            append(store, "2", after=3),
+            append(store, "2", revision=3),
         )
         assert (first.result().revision, second.result().revision) == (3, 4)
         for future, error in ((failed, LookupError), (conflict, Conflict), (missing, NotFound)):
@@ -240,7 +240,7 @@ def test_no_write_of_a_group_is_acknowledged_if_its_commit_fails(
             store,
             gate,
             failing(append(store, "1")),
-            failing(append(store, "no", after=99)),  # a conflict with a state that never was
+            failing(append(store, "no", revision=99)),  # a conflict with a state that never was
             first=failing(append(store, "first")),
         )
         assert len(set(errors)) == 3

@@ -1,4 +1,4 @@
-"""Sync and async stores have one contract: the same names, signatures and docstrings."""
+"""Sync and async stores have one contract: the same names, arguments and docstrings."""
 
 import inspect
 from collections.abc import AsyncIterator, Callable
@@ -7,117 +7,97 @@ from typing import Any, get_args, get_origin
 import pytest
 
 from chatledger import open_async_store, open_store
+from chatledger.stores import operations
 from chatledger.stores.contract import AsyncStore, Store
-from chatledger.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore
+from chatledger.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore, plans
+from chatledger.stores.operations import Operation
 from chatledger.stores.sqlite import AsyncSQLiteStore, SQLiteStore
+from chatledger.stores.sqlite import plans as sqlite
+
+STORES = [Store, SQLiteStore, DynamoDBStore]
+ASYNC_STORES = [AsyncStore, AsyncSQLiteStore, AsyncDynamoDBStore]
+ITERATIONS = ("iter_messages", "iter_conversations")
+OPERATIONS = (
+    *("create", "append", "get", "tail", "page", "list", "update", "scan", "restore", "claim"),
+    *("truncate", "pop", "clear", "replace", "remove", "fork", "delete", "delete_owner", "sweep"),
+    *ITERATIONS,
+    *("perform", "close"),
+)
 
 
 def methods(store: type) -> dict[str, Callable[..., Any]]:
-    """Return the public methods that the class itself defines."""
+    """Return the public methods of the class, including inherited ones."""
     return {
         name: value
-        for name, value in vars(store).items()
-        if inspect.isfunction(value) and not name.startswith("_")
+        for name, value in inspect.getmembers(store, inspect.isfunction)
+        if not name.startswith("_")
     }
 
 
-OPERATIONS = methods(Store)
-ITERATIONS = {"iter_messages", "iter_conversations"}
-"""Operations that every store inherits from the contract."""
-DYNAMODB = [DynamoDBStore, AsyncDynamoDBStore]
-OWN_DOCSTRINGS = ("delete_owner", "sweep", "close")
-"""Methods that the DynamoDB stores document themselves: two have further arguments, and ``close``
-leaves a client open that the caller made."""
-FURTHER_OPERATIONS = {"repair"}
-"""Operations that only the DynamoDB stores have."""
-IMPLEMENTATIONS = [AsyncStore, SQLiteStore, AsyncSQLiteStore, *DYNAMODB]
+@pytest.mark.parametrize("store", [*STORES, *ASYNC_STORES])
+def test_every_store_has_exactly_these_operations(store: type) -> None:
+    # DynamoDB's stores also run the plans of operations that only they have.
+    further = {"repair", "run"} if "DynamoDB" in store.__name__ else set()
+    assert set(methods(store)) == {*OPERATIONS, *further}
 
 
-def test_the_contract_has_all_operations() -> None:
-    assert set(OPERATIONS) == {
-        *("create", "append", "get", "tail", "page", "list", "update"),
-        *("scan", "restore", "claim", "iter_messages", "iter_conversations"),
-        *("truncate", "pop", "clear", "replace", "remove", "fork"),
-        *("delete", "delete_owner", "sweep", "close"),
-    }
-
-
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_every_store_has_exactly_the_same_operations(implementation: type) -> None:
-    further = FURTHER_OPERATIONS if implementation in DYNAMODB else set()
-    assert {*methods(implementation), *ITERATIONS} == {*OPERATIONS, *further}
-    assert all(inspect.isfunction(getattr(implementation, name)) for name in ITERATIONS)
-
-
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_signatures_agree(implementation: type, name: str) -> None:
-    # Parameters with their kinds, defaults and types, and the return type.
-    ours, theirs = (
-        inspect.signature(getattr(implementation, name)),
-        inspect.signature(OPERATIONS[name]),
-    )
-    if inspect.isasyncgenfunction(getattr(implementation, name)):
-        assert get_origin(ours.return_annotation) is AsyncIterator
-        assert get_args(ours.return_annotation) == get_args(theirs.return_annotation)
-    else:
-        assert ours.return_annotation == theirs.return_annotation
-    assert [ours.parameters.get(each) for each in theirs.parameters] == [
-        *theirs.parameters.values()
-    ]
-    further = [ours.parameters[each] for each in ours.parameters if each not in theirs.parameters]
-    assert not further or implementation in DYNAMODB
-    assert all(
-        each.kind is each.KEYWORD_ONLY and each.default is not each.empty for each in further
-    )
-
-
-@pytest.mark.parametrize("name", [*OPERATIONS, *FURTHER_OPERATIONS])
-def test_both_dynamodb_stores_have_the_same_signatures(name: str) -> None:
-    one, implementation = (inspect.signature(getattr(store, name)) for store in DYNAMODB)
-    if name in ITERATIONS:
-        one, implementation = (
-            each.replace(return_annotation=None) for each in (one, implementation)
-        )
-    assert one == implementation
-
-
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_every_implementation_has_the_docstrings_of_the_contract(
-    implementation: type, name: str
+@pytest.mark.parametrize(("one", "other"), list(zip(STORES, ASYNC_STORES, strict=True)))
+def test_sync_and_async_operations_have_the_same_arguments_and_docstrings(
+    one: type, other: type
 ) -> None:
-    promise = inspect.getdoc(OPERATIONS[name])
-    assert promise
-    if implementation not in DYNAMODB or name not in OWN_DOCSTRINGS:
-        assert inspect.getdoc(getattr(implementation, name)) == promise
+    for name, method in methods(one).items():
+        if name in ("perform", "run"):  # their types differ by a type variable
+            continue
+        twin = methods(other)[name]
+        ours, theirs = inspect.signature(method), inspect.signature(twin)
+        assert ours.parameters == theirs.parameters, name
+        if name in ITERATIONS:
+            assert get_origin(theirs.return_annotation) is AsyncIterator
+            assert get_args(ours.return_annotation) == get_args(theirs.return_annotation)
+        else:
+            assert ours.return_annotation == theirs.return_annotation, name
+        if name != "close":
+            assert inspect.getdoc(method) == inspect.getdoc(twin), name
 
 
-@pytest.mark.parametrize("name", OWN_DOCSTRINGS[:2])
-def test_both_dynamodb_stores_have_the_same_docstrings(name: str) -> None:
-    one, implementation = (inspect.getdoc(methods(store)[name]) for store in DYNAMODB)
-    assert one == implementation
+@pytest.mark.parametrize("store", STORES[1:])
+def test_a_store_takes_every_argument_of_the_contract(store: type) -> None:
+    for name, method in methods(Store).items():
+        if name == "perform":
+            continue
+        own = inspect.signature(methods(store)[name]).parameters
+        promised = inspect.signature(method).parameters
+        assert [own[each] for each in promised] == list(promised.values())
+        further = [own[each] for each in own if each not in promised]
+        assert all(each.kind is each.KEYWORD_ONLY and each.default is None for each in further)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_exactly_the_async_operations_are_coroutines(name: str) -> None:
     is_async = inspect.isasyncgenfunction if name in ITERATIONS else inspect.iscoroutinefunction
-    awaited = [
-        is_async(getattr(store, name))
-        for store in (Store, SQLiteStore, DynamoDBStore, AsyncStore, AsyncSQLiteStore)
-    ]
-    assert awaited == [False, False, False, True, True]
+    stores = [*STORES, *ASYNC_STORES]
+    assert [is_async(getattr(store, name)) for store in stores] == [False] * 3 + [True] * 3
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "perform"])
 def test_all_arguments_except_the_first_messages_and_numbers_are_keyword_only(name: str) -> None:
-    parameters = list(inspect.signature(OPERATIONS[name]).parameters.values())[1:]
+    parameters = list(inspect.signature(methods(Store)[name]).parameters.values())[1:]
     bare = [each.name for each in parameters if each.kind is not inspect.Parameter.KEYWORD_ONLY]
     assert bare[:1] in ([], ["conversation_id"], ["conversation"], ["owner"])
-    assert bare[1:] in ([], ["messages"], ["n"], ["owner"], ["seq"], ["seq", "message"])
+    assert bare[1:] in ([], ["messages"], ["limit"], ["owner"], ["seq"], ["seq", "message"])
 
 
 def test_both_kinds_are_opened_by_the_same_arguments() -> None:
-    one, implementation = inspect.signature(open_store), inspect.signature(open_async_store)
-    assert one.parameters == implementation.parameters
-    assert (one.return_annotation, implementation.return_annotation) == (Store, AsyncStore)
+    one, other = inspect.signature(open_store), inspect.signature(open_async_store)
+    assert one.parameters == other.parameters
+    assert (one.return_annotation, other.return_annotation) == (Store, AsyncStore)
+
+
+def test_every_operation_is_performed_by_both_stores() -> None:
+    every = {value for value in vars(operations).values() if is_operation(value)}
+    assert set(plans.PLANS) == every
+    assert {*sqlite.READS, *sqlite.WRITES, *sqlite.PLANS} == every
+
+
+def is_operation(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Operation) and value is not Operation

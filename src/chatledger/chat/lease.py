@@ -75,7 +75,7 @@ class TurnLease:
                 self.conversation_id,
                 [*earlier, self.question],
                 owner=self._owner,
-                after=revision,
+                revision=revision,
                 idempotency_key=None if self._key is None else self._key.text,
                 truncate_after=start.truncate_after,
                 reply_follows=True,
@@ -135,7 +135,7 @@ class TurnLease:
             )
             try:
                 yield partial(
-                    self._store.append, self.conversation_id, [message], after=self._revision
+                    self._store.append, self.conversation_id, [message], revision=self._revision
                 )
             except NotFound:
                 return False

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 from chatledger.chat import turn_metadata
 from chatledger.chat.hooks import Hook
-from chatledger.conversations import check_idempotency_key, uuid_from_key
 from chatledger.errors import InvalidArgument, InvalidMessage
+from chatledger.ids import uuid_from_key
 from chatledger.messages import Message
+from chatledger.stores.arguments import checked_idempotency_key
 from chatledger.windows import Window, last, valid_for_models
 
 DEFAULT_LEASE = timedelta(seconds=30)
@@ -100,7 +101,7 @@ def parse_request(
     idempotency_key: str | None = None,
 ) -> TurnRequest:
     """Check the arguments of a turn; raise ``InvalidArgument`` if one is not valid."""
-    check_idempotency_key(idempotency_key)
+    checked_idempotency_key(idempotency_key)
     if idempotency_key is not None and conversation_id is None:
         if owner is None:
             raise InvalidArgument(

@@ -8,9 +8,10 @@ from chatledger.chat.options import ChatOptions, checked_messages, parse_request
 from chatledger.chat.streaming import unsaved_turn
 from chatledger.chat.turn_setup import AnyStore, edit_setup, regenerate_setup, send_setup
 from chatledger.chat.turns import SavedTurn
-from chatledger.conversations import MAX_REVISION, check_number
+from chatledger.conversations import MAX_REVISION
 from chatledger.errors import InvalidArgument
 from chatledger.messages import Message
+from chatledger.stores.arguments import checked_number
 
 
 class TurnFactory:
@@ -93,7 +94,7 @@ class TurnFactory:
         system_prompt: str | None,
         model: str,
     ) -> Turn:
-        check_number(seq, "seq", least=1, most=MAX_REVISION - 1)
+        checked_number(seq, "seq", least=1, most=MAX_REVISION - 1)
         new, *more = checked_messages(message)
         if more or new.role != "user":
             raise InvalidArgument(

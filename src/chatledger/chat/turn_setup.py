@@ -6,10 +6,11 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from chatledger.chat import turn_metadata
 from chatledger.chat.effects import Effect
 from chatledger.chat.options import ChatOptions, TurnRequest
-from chatledger.conversations import Conversation, Tail, encode_batch
+from chatledger.conversations import Conversation, Tail
 from chatledger.errors import AlreadyExists, InvalidArgument, KeyReused, NotFound, TurnInProgress
 from chatledger.messages import Message
 from chatledger.models.protocol import Usage
+from chatledger.stores.arguments import encode_batch
 from chatledger.stores.contract import AsyncStore, Store
 
 T = TypeVar("T")

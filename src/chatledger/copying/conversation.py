@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 from chatledger.conversations import Conversation
 from chatledger.copying.progress import ProgressReporter
 from chatledger.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
-from chatledger.messages import Message, encode, seq_of
+from chatledger.messages import Message, encode
 from chatledger.sansio import Steps
 from chatledger.stores.contract import Store
 
@@ -161,22 +161,22 @@ def _restore(copy: ConversationCopy, original: Conversation, after: int) -> Step
         limit = _next_limit(limit, sizes)
         runs = list(_runs(page.messages, sizes))
         # A run is restored together with the gap after it, which saves a write.
-        ends = [seq_of(following[0]) - 1 for following in runs[1:]]
+        ends = [following[0].seq - 1 for following in runs[1:]]
         if runs:
-            ends.append(original.revision if page.next is None else seq_of(runs[-1][-1]))
+            ends.append(original.revision if page.next is None else runs[-1][-1].seq)
         for messages, end in zip(runs, ends, strict=True):
-            first = seq_of(messages[0])
+            first = messages[0].seq
             if first > revision + 1:
                 up_to_gap = replace(original, revision=first - 1)
-                yield from call(copy.target.restore, up_to_gap, (), after=revision)
+                yield from call(copy.target.restore, up_to_gap, (), revision=revision)
             up_to_end = replace(original, revision=end)
-            yield from call(copy.target.restore, up_to_end, messages, after=first - 1)
+            yield from call(copy.target.restore, up_to_end, messages, revision=first - 1)
             revision = end
             copy.reporter.copied.messages += len(messages)
             copy.reporter.report(copy.id)
         next_after = page.next
     if revision < original.revision:
-        yield from call(copy.target.restore, original, (), after=revision)
+        yield from call(copy.target.restore, original, (), revision=revision)
 
 
 def _runs(messages: Sequence[Message], sizes: Sequence[int]) -> Generator[list[Message]]:
@@ -184,7 +184,7 @@ def _runs(messages: Sequence[Message], sizes: Sequence[int]) -> Generator[list[M
     run: list[Message] = []
     characters = 0
     for message, size in zip(messages, sizes, strict=True):
-        is_gap = run and seq_of(message) != seq_of(run[-1]) + 1
+        is_gap = run and message.seq != run[-1].seq + 1
         if is_gap or (run and characters + size > PAGE_CHARACTERS):
             yield run
             run, characters = [], 0
@@ -205,8 +205,8 @@ def _compare(copy: ConversationCopy, *, after: int, until: int) -> Steps[None]:
             copy.target.page, copy.id, after=after, before=until + 1, limit=limit
         )
         # Compared as JSON, because == takes 1 for 1.0 and ignores the seq.
-        originals = [(seq_of(message), encode(message)) for message in source_page.messages]
-        copies = [(seq_of(message), encode(message)) for message in target_page.messages]
+        originals = [(message.seq, encode(message)) for message in source_page.messages]
+        copies = [(message.seq, encode(message)) for message in target_page.messages]
         common = min(len(originals), len(copies))
         for one, other in zip(originals, copies, strict=False):
             if one != other:

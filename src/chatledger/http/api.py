@@ -10,16 +10,11 @@ from typing import Annotated, Any, TypeVar
 from msgspec import Meta, Struct, ValidationError, convert
 from msgspec.structs import fields as fields_of
 
-from chatledger.conversations import (
-    MAX_ID_BYTES,
-    MAX_TITLE_CHARACTERS,
-    check_id,
-    check_idempotency_key,
-    check_number,
-)
+from chatledger.conversations import MAX_ID_BYTES, MAX_TITLE_CHARACTERS
 from chatledger.errors import InvalidArgument
 from chatledger.http.errors import ApiError
 from chatledger.json_values import checked_text
+from chatledger.stores.arguments import checked_id, checked_idempotency_key, checked_number
 
 MAX_MESSAGE_CHARACTERS = 32_000
 """The longest message or system prompt that a request may contain."""
@@ -66,7 +61,7 @@ class RequestBody(Struct, frozen=True, kw_only=True):
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if name in ("user_id", "conversation_id") and value is not None:
-                check_id(value, name)
+                checked_id(value, name)
             elif isinstance(value, str):
                 checked_text(value, name, error=InvalidArgument)
 
@@ -167,7 +162,7 @@ def parse_query(
         if name not in found:
             raise ApiError(400, "invalid_request", f"The parameter {name} is missing.")
     if "user_id" in found:
-        check_id(found["user_id"], "user_id")
+        checked_id(found["user_id"], "user_id")
     _check_user(found.get("user_id"), signed_in_user)
     return found
 
@@ -187,7 +182,7 @@ def parse_number(
     # int() also accepts digits of other scripts, signs, blanks and underscores.
     if not (text and text.isascii() and text.isdigit() and len(text) <= 16):
         raise InvalidArgument(f"{name} must be 1 to {most:,}.")
-    check_number(int(text), name, least=1, most=most)
+    checked_number(int(text), name, least=1, most=most)
     return int(text)
 
 
@@ -237,7 +232,7 @@ def parse_idempotency_key(values: Sequence[str]) -> str | None:
             400, "invalid_request", "The header Idempotency-Key is given more than once; send one."
         )
     try:
-        check_idempotency_key(values[0] if values else None)
+        checked_idempotency_key(values[0] if values else None)
     except InvalidArgument as invalid:
         raise ApiError(
             422, "invalid_request", f"The header Idempotency-Key is not valid: {invalid}"

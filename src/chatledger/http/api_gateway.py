@@ -5,10 +5,10 @@ from urllib.parse import unquote
 
 from chalice.app import Request
 
-from chatledger.conversations import check_id
 from chatledger.errors import InvalidArgument, NotFound
 from chatledger.http import api
 from chatledger.http.errors import ApiError
+from chatledger.stores.arguments import checked_id
 
 
 def header_values(request: Request, name: str) -> list[str]:
@@ -32,7 +32,7 @@ def authorized_user(request: Request) -> str:
     """Return the user whom a Cognito authorizer admitted; raise ``ApiError`` if there is none."""
     user = (authorizer_claims(request) or {}).get("sub")
     try:
-        check_id(user, "sub")
+        checked_id(user, "sub")
     except InvalidArgument:
         raise ApiError(401, "not_signed_in", "Sign in first.", challenge="Bearer") from None
     return str(user)

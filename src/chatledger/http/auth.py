@@ -14,7 +14,6 @@ from joserfc import jwt
 from joserfc.errors import ExpiredTokenError, JoseError
 from joserfc.jws import JWSRegistry
 
-from chatledger.conversations import check_id
 from chatledger.errors import InvalidArgument
 from chatledger.http.errors import ApiError
 from chatledger.http.signing_keys import (
@@ -25,6 +24,7 @@ from chatledger.http.signing_keys import (
     SigningKeys,
     fetch_key_set,
 )
+from chatledger.stores.arguments import checked_id
 
 MAX_TOKEN_BYTES = 8 * 1024
 """The longest token that is accepted."""
@@ -119,7 +119,7 @@ class JWTSignIn:
             claims = _verified_claims(token, key)
             self._claims.validate(claims)
             self._check_audience(claims)
-            check_id(claims["sub"])
+            checked_id(claims["sub"])
         except ExpiredTokenError:
             raise _invalid_token("The token has expired; sign in again.") from None
         # A malicious token can make the parser fail in many ways; each means that it is invalid.

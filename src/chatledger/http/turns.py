@@ -5,11 +5,10 @@ from typing import Any, TypeVar
 
 from chatledger.chat import Chat, Event, SyncChat
 from chatledger.chat.any_chat import AnyChat
-from chatledger.conversations import uuid_from_key
 from chatledger.errors import ModelRefused, NotFound, UnknownModel
 from chatledger.http.api import ChatRequest
 from chatledger.http.errors import ApiError
-from chatledger.ids import new_id
+from chatledger.ids import new_id, uuid_from_key
 from chatledger.models import Models, OpenedModel
 
 Events = TypeVar("Events")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from chatledger.conversations import Conversation
 from chatledger.errors import NotFound, StoreMismatch
-from chatledger.messages import Message, encode, seq_of
+from chatledger.messages import Message, encode
 from chatledger.stores.contract import Store
 
 IsSame: TypeAlias = Callable[[Message, Message], bool]
@@ -31,7 +31,7 @@ class Comparison(NamedTuple):
     @property
     def missing(self) -> list[Message]:
         """The messages that the store does not have: the last ones."""
-        return [message for message in self.messages if seq_of(message) > self.through]
+        return [message for message in self.messages if message.seq > self.through]
 
 
 def compare(
@@ -71,7 +71,7 @@ def import_missing(
 ) -> Iterator[int]:
     """Append the missing messages to the store; after each write, yield how many it wrote."""
     if comparison.revision is None and not comparison.messages:
-        store.restore(replace(conversation, revision=1), (), after=0)
+        store.restore(replace(conversation, revision=1), (), revision=0)
     after = comparison.through
     missing = comparison.missing
     while missing:
@@ -83,7 +83,7 @@ def import_missing(
                 break
             batch.append(message)
         end = after + len(batch)
-        store.restore(replace(conversation, revision=end), batch, after=after)
+        store.restore(replace(conversation, revision=end), batch, revision=after)
         yield len(batch)
         missing, after = missing[len(batch) :], end
 

@@ -9,12 +9,13 @@ from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID, uuid5
 
-from chatledger.conversations import Conversation, checked_metadata
+from chatledger.conversations import Conversation
 from chatledger.errors import InvalidMessage, StoreMismatch
 from chatledger.importing.comparison import canonical_text
 from chatledger.json_values import Json
 from chatledger.langchain.values import decode_value
 from chatledger.messages import MAX_MESSAGE_ID_BYTES, Content, Message, Role, normalize_time, now
+from chatledger.stores.arguments import checked_metadata
 from chatledger.stores.dynamodb.calls import Item
 
 ATTRIBUTES: Final = (

@@ -10,11 +10,12 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import ConfigurableFieldSpec
 
-from chatledger.conversations import MAX_LIMIT, Conversation, Tail, check_id, check_number
+from chatledger.conversations import MAX_LIMIT, Conversation, Tail
 from chatledger.errors import InvalidArgument, NotFound
 from chatledger.langchain_messages import from_chatledger, to_chatledger
 from chatledger.messages import Message
 from chatledger.sansio import Steps, arun, run
+from chatledger.stores.arguments import checked_id, checked_number
 from chatledger.stores.contract import AsyncStore, Store
 from chatledger.windows import starting_with_user
 
@@ -66,11 +67,11 @@ class ChatMessageHistory(BaseChatMessageHistory):
         owner: str | None = None,
         window: int | None = None,
     ) -> None:
-        check_id(session_id, "session_id")
+        checked_id(session_id, "session_id")
         if owner is not None:
-            check_id(owner, "owner")
+            checked_id(owner, "owner")
         if window is not None:
-            check_number(window, "window", least=1, most=MAX_LIMIT)
+            checked_number(window, "window", least=1, most=MAX_LIMIT)
         self.store = store
         self.session_id = session_id
         self.owner = owner

@@ -4,20 +4,63 @@
 """
 
 import builtins
-from collections.abc import AsyncIterator, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from datetime import timedelta
-from typing import Protocol, Self
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
 from chatledger.json_values import Json
-from chatledger.messages import Message
+from chatledger.messages import Message, StoredMessage
+from chatledger.stores.arguments import (
+    checked_conversation,
+    checked_id,
+    checked_idempotency_key,
+    checked_lifetime,
+    checked_limit,
+    checked_metadata,
+    checked_number,
+    checked_owner,
+    checked_revision,
+    checked_title,
+    encode_batch,
+    encode_message,
+    encode_restored,
+)
+from chatledger.stores.idempotency import Creation, fingerprint_of_messages, new_id_for
+from chatledger.stores.operations import (
+    Append,
+    Beginning,
+    Claim,
+    Create,
+    Delete,
+    DeleteOwner,
+    Fork,
+    Get,
+    ListOwned,
+    Operation,
+    Pop,
+    ReadPage,
+    ReadTail,
+    Restore,
+    Rewrite,
+    Scan,
+    Sweep,
+    Truncate,
+    Update,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 PAGE_SIZE = 100
 """The number of messages or conversations that ``iter_messages`` and ``iter_conversations`` read at
 once."""
+LONG_BATCH = 100
 
 
-class Store(Protocol):
+class Store(ABC):
     """A durable store of conversations.
 
     The messages of a conversation are totally ordered, and no acknowledged write is ever lost. A
@@ -70,7 +113,13 @@ class Store(Protocol):
             AlreadyExists: A live conversation has this id, whoever owns it.
             KeyReused: It was created with this ``idempotency_key``, but with other arguments.
         """
-        ...
+        owner, key = checked_owner(owner), checked_idempotency_key(idempotency_key)
+        beginning = _beginning(title, metadata, expires_in)
+        creation = Creation.of(key, "create", owner, *beginning)
+        is_new = conversation_id is None and creation is None
+        if conversation_id is None:
+            conversation_id = new_id_for(creation, "create", owner)
+        return self.perform(Create(checked_id(conversation_id), owner, beginning, creation, is_new))
 
     def append(
         self,
@@ -78,7 +127,7 @@ class Store(Protocol):
         messages: Sequence[Message],
         *,
         owner: str | None = None,
-        after: int | None = None,
+        revision: int | None = None,
         idempotency_key: str | None = None,
         truncate_after: int | None = None,
         reply_follows: bool = False,
@@ -90,10 +139,10 @@ class Store(Protocol):
 
         Args:
             conversation_id: The conversation. If it does not exist, it is created for ``owner``,
-                unless ``after`` is 1 or more.
+                unless ``revision`` is 1 or more.
             messages: 1 to 10,000 messages.
             owner: The conversation's owner, or None for a caller that may use every conversation.
-            after: Append only if the conversation's revision is exactly this; 0 means that it
+            revision: Append only if the conversation's revision is exactly this; 0 means that it
                 must not exist. Without it, an append never conflicts with another writer: its
                 messages follow that writer's.
             idempotency_key: A name for this append. Repeated with the same key on the same
@@ -114,15 +163,28 @@ class Store(Protocol):
             The seqs of the messages and the new revision.
 
         Raises:
-            Conflict: The revision is not ``after``.
+            Conflict: The revision is not ``revision``.
             KeyReused: ``idempotency_key`` was used for other messages, which differ in role,
                 content or ``extra``.
-            NotFound: ``after`` is 1 or more and there is no conversation, or ``owner`` does not
+            NotFound: ``revision`` is 1 or more and there is no conversation, or ``owner`` does not
                 own the one with this id.
             MessageTooLarge: A message, or all of them together, exceed the limits in
                 ``chatledger.messages`` and ``chatledger.conversations``.
         """
-        ...
+        key = checked_idempotency_key(idempotency_key)
+        return self.perform(
+            Append(
+                checked_id(conversation_id),
+                encode_batch(messages),
+                owner=checked_owner(owner),
+                revision=checked_revision(revision),
+                idempotency_key=key,
+                fingerprint="" if key is None else fingerprint_of_messages(messages),
+                truncate_after=checked_revision(truncate_after, "truncate_after"),
+                reply_follows=reply_follows,
+                beginning=_beginning(title, metadata, expires_in),
+            )
+        )
 
     def get(self, conversation_id: str, *, owner: str | None = None) -> Conversation:
         """Return the conversation without its messages.
@@ -130,26 +192,28 @@ class Store(Protocol):
         Raises:
             NotFound: There is no such conversation for ``owner``.
         """
-        ...
+        return self.perform(Get(checked_id(conversation_id), checked_owner(owner)))
 
-    def tail(self, conversation_id: str, n: int, *, owner: str | None = None) -> Tail:
+    def tail(self, conversation_id: str, limit: int = 20, *, owner: str | None = None) -> Tail:
         """Return the conversation and its last messages, both as of one moment.
 
         The result includes every write that was acknowledged before the call.
 
         Args:
             conversation_id: The conversation.
-            n: The number of messages, 1 to 1,000.
+            limit: The most messages to return, 1 to 1,000.
             owner: The conversation's owner, or None for a caller that may use every conversation.
 
         Returns:
-            The conversation, and at most ``n`` messages, oldest first. They are fewer than there
-            are if they would exceed about 32 MiB of JSON, but at least one.
+            The conversation, and at most ``limit`` messages, oldest first. They are fewer than
+            there are if they would exceed about 32 MiB of JSON, but at least one.
 
         Raises:
             NotFound: There is no such conversation for ``owner``.
         """
-        ...
+        return self.perform(
+            ReadTail(checked_id(conversation_id), checked_limit(limit), checked_owner(owner))
+        )
 
     def page(
         self,
@@ -180,7 +244,15 @@ class Store(Protocol):
         Raises:
             NotFound: There is no such conversation for ``owner``.
         """
-        ...
+        return self.perform(
+            ReadPage(
+                checked_id(conversation_id),
+                after=checked_revision(after, "after"),
+                before=checked_revision(before, "before"),
+                limit=checked_limit(limit),
+                owner=checked_owner(owner),
+            )
+        )
 
     def iter_messages(
         self,
@@ -189,7 +261,7 @@ class Store(Protocol):
         after: int | None = None,
         before: int | None = None,
         owner: str | None = None,
-    ) -> Iterator[Message]:
+    ) -> Iterator[StoredMessage]:
         """Yield the messages in the range, however many they are, in the order of ``page``.
 
         They are read a page at a time. Each page shows the conversation as of one moment, and later
@@ -251,7 +323,7 @@ class Store(Protocol):
         Returns:
             The conversations, and a cursor for the next ones, or None if there are no more.
         """
-        ...
+        return self.perform(ListOwned(checked_id(owner, "owner"), checked_limit(limit), cursor))
 
     def scan(self, *, limit: int = 100, cursor: str | None = None) -> Listing:
         """Return conversations of every owner, and anonymous ones, in an order the store chooses.
@@ -267,40 +339,44 @@ class Store(Protocol):
             The conversations, possibly fewer than ``limit``, and a cursor for the next ones, or
             None if there are no more. A listing with a cursor is never empty.
         """
-        ...
+        return self.perform(Scan(checked_limit(limit), cursor))
 
     def restore(
-        self, conversation: Conversation, messages: Sequence[Message], *, after: int
+        self, conversation: Conversation, messages: Sequence[Message], *, revision: int
     ) -> Conversation:
         """Write messages at the seqs they have, all of them or none; ``copy`` is built on this.
 
         Afterwards the conversation's revision is ``conversation.revision``. Numbers between the
         last message and that revision are never given to a message.
 
-        ``updated_at`` becomes that of ``conversation``, unless it is later already. If ``after`` is
-        0, the restored conversation has the lifetime of ``conversation``, or the store's if that
+        ``updated_at`` becomes that of ``conversation``, unless it is later already. If ``revision``
+        is 0, the restored conversation has the lifetime of ``conversation``, or the store's if that
         one does not expire; otherwise it keeps its own. If both expire, it expires at the same
         moment as ``conversation``.
 
         Args:
-            conversation: The conversation as another store returned it. If ``after`` is 0, its
+            conversation: The conversation as another store returned it. If ``revision`` is 0, its
                 id, owner, title, metadata and ``created_at`` are used; an existing conversation
                 keeps its own.
-            messages: Messages with consecutive seqs, the first being ``after + 1``; may be empty.
-            after: The revision that the conversation must have; 0 means that it must not exist.
+            messages: Messages with consecutive seqs, the first being ``revision + 1``, or none.
+            revision: The revision that the conversation must have; 0 means that it must not exist.
 
         Returns:
             The conversation as restored.
 
         Raises:
-            Conflict: The revision is not ``after``, or the numbers are still taken by an earlier
+            Conflict: The revision is not ``revision``, or the numbers are still taken by an earlier
                 conversation with this id.
-            NotFound: ``after`` is 1 or more and there is no conversation, or ``conversation`` has
-                expired.
+            NotFound: ``revision`` is 1 or more and there is no conversation, or ``conversation``
+                has expired.
             AlreadyExists: The conversation has another owner.
             MessageTooLarge: As for ``append``.
         """
-        ...
+        revision = checked_number(revision, "revision", least=0)
+        texts = encode_restored(messages, revision)
+        least = revision + max(len(texts), 1)
+        conversation = checked_conversation(conversation, least_revision=least)
+        return self.perform(Restore(conversation, texts, revision))
 
     def update(
         self,
@@ -336,7 +412,16 @@ class Store(Protocol):
             Conflict: The revision is not ``revision``, or the other one not ``metadata_revision``.
             NotFound: There is no such conversation for ``owner``.
         """
-        ...
+        return self.perform(
+            Update(
+                checked_id(conversation_id),
+                title=checked_title(title),
+                metadata=None if metadata is None else checked_metadata(metadata),
+                revision=checked_revision(revision),
+                metadata_revision=checked_revision(metadata_revision, "metadata_revision"),
+                owner=checked_owner(owner),
+            )
+        )
 
     def claim(self, conversation_id: str, owner: str) -> Conversation:
         """Give an anonymous conversation to ``owner``, for example when its user has signed in.
@@ -355,7 +440,7 @@ class Store(Protocol):
         Raises:
             NotFound: There is no such conversation, or it belongs to another owner.
         """
-        ...
+        return self.perform(Claim(checked_id(conversation_id), checked_id(owner, "owner")))
 
     def truncate(
         self, conversation_id: str, *, after: int, owner: str | None = None
@@ -371,12 +456,13 @@ class Store(Protocol):
         Raises:
             NotFound: There is no such conversation for ``owner``.
         """
-        ...
+        after = checked_number(after, "after", least=0)
+        return self.perform(Truncate(checked_id(conversation_id), after, checked_owner(owner)))
 
     def pop(
-        self, conversation_id: str, n: int = 1, *, owner: str | None = None
-    ) -> builtins.list[Message]:
-        """Remove and return the last ``n`` messages (1 to 1,000), or all if there are fewer.
+        self, conversation_id: str, limit: int = 1, *, owner: str | None = None
+    ) -> builtins.list[StoredMessage]:
+        """Remove and return the last ``limit`` messages (1 to 1,000), or all if there are fewer.
 
         Otherwise the same as ``truncate``.
 
@@ -386,7 +472,9 @@ class Store(Protocol):
         Raises:
             NotFound: There is no such conversation for ``owner``.
         """
-        ...
+        return self.perform(
+            Pop(checked_id(conversation_id), checked_limit(limit), checked_owner(owner))
+        )
 
     def clear(self, conversation_id: str, *, owner: str | None = None) -> Conversation:
         """Remove every message but keep the conversation; the same as ``truncate`` at 0.
@@ -397,7 +485,7 @@ class Store(Protocol):
         Raises:
             NotFound: There is no such conversation for ``owner``.
         """
-        ...
+        return self.perform(Truncate(checked_id(conversation_id), 0, checked_owner(owner)))
 
     def replace(
         self,
@@ -425,7 +513,15 @@ class Store(Protocol):
             NotFound: There is no such conversation for ``owner``, or no message at ``seq``.
             MessageTooLarge: As for ``append``.
         """
-        ...
+        return self.perform(
+            Rewrite(
+                checked_id(conversation_id),
+                checked_number(seq, "seq", least=1),
+                encode_message(message),
+                revision=checked_revision(revision),
+                owner=checked_owner(owner),
+            )
+        )
 
     def remove(
         self,
@@ -453,7 +549,15 @@ class Store(Protocol):
             Conflict: The revision is not ``revision``.
             NotFound: There is no such conversation for ``owner``, or no message at ``seq``.
         """
-        ...
+        return self.perform(
+            Rewrite(
+                checked_id(conversation_id),
+                checked_number(seq, "seq", least=1),
+                None,
+                revision=checked_revision(revision),
+                owner=checked_owner(owner),
+            )
+        )
 
     def fork(
         self,
@@ -489,7 +593,16 @@ class Store(Protocol):
             AlreadyExists: A live conversation has the id ``new_id``, whoever owns it.
             KeyReused: It was created with this ``idempotency_key``, but with other arguments.
         """
-        ...
+        source, at = checked_id(conversation_id), checked_revision(at, "at")
+        key, expires_in = checked_idempotency_key(idempotency_key), checked_lifetime(expires_in)
+        creation = Creation.of(key, "fork", source, at, expires_in)
+        if new_id is None:
+            new_id = new_id_for(creation, "fork", source)
+        return self.perform(
+            Fork(
+                source, at, checked_id(new_id, "new_id"), expires_in, checked_owner(owner), creation
+            )
+        )
 
     def delete(self, conversation_id: str, *, owner: str | None = None) -> None:
         """Delete the conversation; from this moment on, readers no longer see it.
@@ -500,7 +613,7 @@ class Store(Protocol):
         Raises:
             NotFound: There is no such conversation for ``owner``.
         """
-        ...
+        return self.perform(Delete(checked_id(conversation_id), checked_owner(owner)))
 
     def delete_owner(self, owner: str) -> int:
         """Delete every conversation of ``owner``.
@@ -513,7 +626,7 @@ class Store(Protocol):
         Returns:
             The number of conversations deleted; expired ones do not count.
         """
-        ...
+        return self.perform(DeleteOwner(checked_id(owner, "owner")))
 
     def sweep(self) -> int:
         """Free the space of deleted conversations, and of those that expired over an hour ago.
@@ -524,62 +637,74 @@ class Store(Protocol):
         Returns:
             The number of entries freed.
         """
-        ...
+        return self.perform(Sweep())
 
+    @abstractmethod
+    def perform(self, operation: Operation[T]) -> T:
+        """Perform an operation, whose arguments have been checked, and return its result.
+
+        The other methods call this. A store of one's own implements it and ``close``.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Close the files and connections of the store; closing it again does nothing."""
-        ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *exception: object) -> None: ...
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
-class AsyncStore(Protocol):
+def awaited(
+    operation: Callable[Concatenate[Any, P], T],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
+    """Return an operation of a sync store for the async one, with its arguments and its docstring.
+
+    It awaits what ``perform`` returns there. Long batches are encoded in a thread, so that other
+    tasks can run meanwhile.
+    """
+
+    @wraps(operation)
+    async def run(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        result: Any
+        if any(isinstance(value, list) and len(value) > LONG_BATCH for value in args):
+            import asyncio  # here, because programs without an event loop need not load it
+
+            result = await asyncio.to_thread(operation, self, *args, **kwargs)
+        else:
+            result = operation(self, *args, **kwargs)
+        return cast(T, await result)
+
+    return run
+
+
+class AsyncStore(ABC):
     """The contract of ``Store`` for async callers: the same operations, as coroutines.
 
     An operation that is cancelled takes effect entirely or not at all.
     """
 
-    async def create(
-        self,
-        conversation_id: str | None = None,
-        *,
-        owner: str | None = None,
-        title: str | None = None,
-        metadata: dict[str, Json] | None = None,
-        expires_in: timedelta | None = None,
-        idempotency_key: str | None = None,
-    ) -> Conversation: ...
-
-    async def append(
-        self,
-        conversation_id: str,
-        messages: Sequence[Message],
-        *,
-        owner: str | None = None,
-        after: int | None = None,
-        idempotency_key: str | None = None,
-        truncate_after: int | None = None,
-        reply_follows: bool = False,
-        title: str | None = None,
-        metadata: dict[str, Json] | None = None,
-        expires_in: timedelta | None = None,
-    ) -> Appended: ...
-
-    async def get(self, conversation_id: str, *, owner: str | None = None) -> Conversation: ...
-
-    async def tail(self, conversation_id: str, n: int, *, owner: str | None = None) -> Tail: ...
-
-    async def page(
-        self,
-        conversation_id: str,
-        *,
-        after: int | None = None,
-        before: int | None = None,
-        limit: int = 100,
-        owner: str | None = None,
-    ) -> Page: ...
+    create = awaited(Store.create)
+    append = awaited(Store.append)
+    get = awaited(Store.get)
+    tail = awaited(Store.tail)
+    page = awaited(Store.page)
+    list = awaited(Store.list)
+    scan = awaited(Store.scan)
+    restore = awaited(Store.restore)
+    update = awaited(Store.update)
+    claim = awaited(Store.claim)
+    truncate = awaited(Store.truncate)
+    pop = awaited(Store.pop)
+    clear = awaited(Store.clear)
+    replace = awaited(Store.replace)
+    remove = awaited(Store.remove)
+    fork = awaited(Store.fork)
+    delete = awaited(Store.delete)
+    delete_owner = awaited(Store.delete_owner)
+    sweep = awaited(Store.sweep)
 
     async def iter_messages(
         self,
@@ -588,7 +713,7 @@ class AsyncStore(Protocol):
         after: int | None = None,
         before: int | None = None,
         owner: str | None = None,
-    ) -> AsyncIterator[Message]:
+    ) -> AsyncIterator[StoredMessage]:
         backward = after is None and before is not None
         while True:
             page = await self.page(
@@ -613,81 +738,27 @@ class AsyncStore(Protocol):
             if cursor is None:
                 return
 
-    async def list(self, owner: str, *, limit: int = 20, cursor: str | None = None) -> Listing: ...
+    iter_messages.__doc__ = Store.iter_messages.__doc__
+    iter_conversations.__doc__ = Store.iter_conversations.__doc__
 
-    async def scan(self, *, limit: int = 100, cursor: str | None = None) -> Listing: ...
+    @abstractmethod
+    async def perform(self, operation: Operation[T]) -> T:
+        """Perform an operation as ``Store.perform`` does."""
 
-    async def restore(
-        self, conversation: Conversation, messages: Sequence[Message], *, after: int
-    ) -> Conversation: ...
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the files and connections of the store; closing it again does nothing."""
 
-    async def update(
-        self,
-        conversation_id: str,
-        *,
-        title: str | None = None,
-        metadata: dict[str, Json] | None = None,
-        revision: int | None = None,
-        metadata_revision: int | None = None,
-        owner: str | None = None,
-    ) -> Conversation: ...
+    async def __aenter__(self) -> Self:
+        return self
 
-    async def claim(self, conversation_id: str, owner: str) -> Conversation: ...
-
-    async def truncate(
-        self, conversation_id: str, *, after: int, owner: str | None = None
-    ) -> Conversation: ...
-
-    async def pop(
-        self, conversation_id: str, n: int = 1, *, owner: str | None = None
-    ) -> builtins.list[Message]: ...
-
-    async def clear(self, conversation_id: str, *, owner: str | None = None) -> Conversation: ...
-
-    async def replace(
-        self,
-        conversation_id: str,
-        seq: int,
-        message: Message,
-        *,
-        revision: int | None = None,
-        owner: str | None = None,
-    ) -> Conversation: ...
-
-    async def remove(
-        self,
-        conversation_id: str,
-        seq: int,
-        *,
-        revision: int | None = None,
-        owner: str | None = None,
-    ) -> Conversation: ...
-
-    async def fork(
-        self,
-        conversation_id: str,
-        *,
-        at: int | None = None,
-        new_id: str | None = None,
-        expires_in: timedelta | None = None,
-        owner: str | None = None,
-        idempotency_key: str | None = None,
-    ) -> Conversation: ...
-
-    async def delete(self, conversation_id: str, *, owner: str | None = None) -> None: ...
-
-    async def delete_owner(self, owner: str) -> int: ...
-
-    async def sweep(self) -> int: ...
-
-    async def close(self) -> None: ...
-
-    async def __aenter__(self) -> Self: ...
-
-    async def __aexit__(self, *exception: object) -> None: ...
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
 
 
-# AsyncStore takes its docstrings from Store, so that the two cannot drift apart.
-for _name, _method in vars(AsyncStore).items():
-    if not _name.startswith("_") and hasattr(Store, _name):
-        _method.__doc__ = getattr(Store, _name).__doc__
+def _beginning(
+    title: str | None, metadata: dict[str, Json] | None, expires_in: timedelta | None
+) -> Beginning:
+    return Beginning(
+        checked_title(title) or None, checked_metadata(metadata), checked_lifetime(expires_in)
+    )

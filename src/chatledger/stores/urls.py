@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from chatledger.conversations import check_lifetime
 from chatledger.errors import InvalidArgument
 from chatledger.messages import now
+from chatledger.stores.arguments import checked_lifetime
 from chatledger.stores.contract import AsyncStore, Store
 from chatledger.stores.locations import DynamoDBLocation, Location, SQLiteLocation
 
@@ -81,7 +81,7 @@ def parse_duration(text: str) -> timedelta:
             f"{text!r} is not a duration; write a number and s, m, h, d or w, such as 30d."
         )
     duration = timedelta(seconds=int(match[1]) * _UNIT_SECONDS[match[2]])
-    check_lifetime(duration, f"The duration {text!r}")
+    checked_lifetime(duration, f"The duration {text!r}")
     return duration
 
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import dropwhile
 
-from chatledger.conversations import MAX_LIMIT, check_number
+from chatledger.conversations import MAX_LIMIT
 from chatledger.errors import InvalidArgument
 from chatledger.messages import Message
+from chatledger.stores.arguments import checked_number
 from chatledger.windows.budget import longest_ending
 from chatledger.windows.tokens import approximate_tokens
 from chatledger.windows.validity import valid_for_models
@@ -34,7 +35,7 @@ class Window:
 
     def __post_init__(self) -> None:
         _check_function(self.choose, "choose", "from messages to those in the window")
-        check_number(self.reads, "reads", least=1, most=MAX_LIMIT)
+        checked_number(self.reads, "reads", least=1, most=MAX_LIMIT)
 
     def __call__(self, messages: Sequence[Message]) -> list[Message]:
         return valid_for_models(self.choose(messages[-self.reads :]))
@@ -46,7 +47,7 @@ def last(n: int) -> Window:
     Raises:
         InvalidArgument: ``n`` is out of range.
     """
-    check_number(n, "n", least=1, most=MAX_LIMIT)
+    checked_number(n, "n", least=1, most=MAX_LIMIT)
     return Window(list, n)
 
 
@@ -69,7 +70,7 @@ def within_tokens(
     Raises:
         InvalidArgument: A number is out of range, or ``count`` is not a function.
     """
-    check_number(budget, "budget", least=1)
+    checked_number(budget, "budget", least=1)
     _check_function(count, "count", "from a message to its number of tokens")
     return Window(partial(longest_ending, budget=budget, count=count), reads)
 

@@ -56,7 +56,7 @@ def tail(
             matched := match_conversation(generation, answer.conversation, interval)
         ):
             count = len(matched.messages)
-            if len(answer.messages) != min(operation.arguments["n"], count):
+            if len(answer.messages) != min(operation.arguments["limit"], count):
                 continue
             matched = match_messages(matched, count - len(answer.messages), answer.messages)
             if matched is not None:

@@ -64,10 +64,10 @@ def append(
 ) -> Iterator[ConversationState]:
     """Rule for ``append``."""
     arguments, answer = operation.arguments, operation.answer
-    after, key = arguments["after"], arguments["idempotency_key"]
+    revision, key = arguments["revision"], arguments["idempotency_key"]
     for generation in possible_views(state, interval):
         if generation is None:
-            if not after:
+            if not revision:
                 new = new_generation(
                     state,
                     interval,
@@ -100,14 +100,14 @@ def append(
                     yield from _repeat_answer(state, generation, operation, interval, earlier)
                 if interval.clock_high < earlier.time + DAY:
                     continue  # the key must still be known
-        if after is not None:
+        if revision is not None:
             if isinstance(answer, Conflict):
-                if answer.revision != after and can_be(generation.revision, answer.revision):
+                if answer.revision != revision and can_be(generation.revision, answer.revision):
                     yield refine(state, generation._replace(revision=answer.revision))
                 continue
-            if not can_be(generation.revision, after):
+            if not can_be(generation.revision, revision):
                 continue
-            generation = generation._replace(revision=after)
+            generation = generation._replace(revision=revision)
         changed = with_activity(generation, interval)
         truncate_after = arguments["truncate_after"]
         if truncate_after is None:
@@ -208,7 +208,7 @@ def pop(
         if generation is None:
             yield state
             continue
-        remaining = max(len(generation.messages) - operation.arguments["n"], 0)
+        remaining = max(len(generation.messages) - operation.arguments["limit"], 0)
         if operation.is_acknowledged:
             popped = len(generation.messages) - remaining
             if not isinstance(answer, list) or len(answer) != popped:

@@ -8,7 +8,7 @@ import pytest
 
 from chatledger.conversations import MAX_BATCH_MESSAGES
 from chatledger.messages import Message
-from chatledger.stores.dynamodb import DynamoDBStore, plans
+from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.stores.dynamodb.calls import Call, CallFailed, run
 from chatledger.testing.store_contract.helpers import (
     read_all,
@@ -20,6 +20,7 @@ from tests.stores.dynamodb import logs
 from tests.stores.dynamodb.conftest import ManualClock, OpenStore
 from tests.stores.dynamodb.meter import Meter
 from tests.stores.dynamodb.plan_driver import PlanHarness, query_reply
+from tests.stores.dynamodb.plan_store import plans_on
 from tests.stores.dynamodb.sample_text import sample_text
 from tests.stores.dynamodb.tables import items_of, keys_of, put_items
 
@@ -274,8 +275,8 @@ def test_a_long_message_is_written_in_batches_that_a_partition_takes() -> None:
 
     # 8 MiB of JSON that hardly compresses.
     text = "".join(chr(33 + byte % 90) for byte in new_bytes(8 * 1024 * 1024))
-    plan = plans.append(
-        harness.table, "trip", user_messages(text), owner=None, after=None, idempotency_key=None
+    plan = plans_on(harness.table).append(
+        "trip", user_messages(text), owner=None, revision=None, idempotency_key=None
     )
     assert run(harness.with_retries(plan), perform, wait).revision == 1
     assert max(sizes) <= 1024 * 1024
@@ -303,13 +304,8 @@ def test_work_that_is_left_undone_takes_seconds_at_most_and_is_logged(
         harness.monotonic += seconds
 
     for n in count(1):
-        plan = plans.append(
-            harness.table,
-            "trip",
-            user_messages("a secret"),
-            owner="bob",
-            after=None,
-            idempotency_key=None,
+        plan = plans_on(harness.table).append(
+            "trip", user_messages("a secret"), owner="bob", revision=None, idempotency_key=None
         )
         started = harness.monotonic
         run(harness.with_retries(plan), perform, wait)

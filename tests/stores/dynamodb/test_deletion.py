@@ -12,7 +12,7 @@ from botocore import xform_name
 from chatledger.errors import NotFound
 from chatledger.ids import new_id
 from chatledger.messages import Message, now
-from chatledger.stores.dynamodb import DynamoDBStore, plans
+from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.stores.dynamodb.calls import Call, Plan, paced, run
 from chatledger.stores.dynamodb.plans import SweepProgress
 from chatledger.stores.dynamodb.records import LAYOUT
@@ -29,6 +29,7 @@ from tests.stores.dynamodb import logs
 from tests.stores.dynamodb.conftest import ManualClock, OpenStore
 from tests.stores.dynamodb.faulty_clients import Crashed, crashing_client
 from tests.stores.dynamodb.meter import Meter
+from tests.stores.dynamodb.plan_store import plans_on
 from tests.stores.dynamodb.tables import items_of, keys_of, put_items
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ def test_a_sweep_takes_at_most_the_given_units_per_second(
         put_conversations(client, table, clock, ["3"], messages=50, expired=True)
         meter = Meter(client)
         waits: list[float] = []
-        plan = plans.sweep(table_with(clock, table))
+        plan = plans_on(table_with(clock, table)).sweep()
 
         def perform(call: Call) -> Any:
             return getattr(client, xform_name(call.operation))(**call.params)
@@ -331,7 +332,7 @@ def test_the_memory_of_a_sweep_does_not_grow_with_the_table(clock: ManualClock) 
         ]
 
     small, large = (
-        peak_memory(plans.sweep(table_with(clock)), reply_with_pages(items, number))
+        peak_memory(plans_on(table_with(clock)).sweep(), reply_with_pages(items, number))
         for number in (4, 40)
     )
     assert large < small * 1.2
@@ -345,7 +346,9 @@ def test_the_memory_of_delete_owner_does_not_grow_with_the_number_of_conversatio
         return [logs.head_item(f"{page}-{n}", records[0]) for n in range(100)]
 
     small, large = (
-        peak_memory(plans.delete_owner(table_with(clock), "bob"), reply_with_pages(items, number))
+        peak_memory(
+            plans_on(table_with(clock)).delete_owner("bob"), reply_with_pages(items, number)
+        )
         for number in (4, 40)
     )
     assert large < small * 1.2

@@ -71,7 +71,7 @@ def test_a_conversation_that_is_restored_again_after_its_deletion_can_be_updated
     """
     store = open_store()
     conversation = foreign_conversation(2, id="trip", owner="bob", created_at=clock())
-    conversation = store.restore(conversation, messages_from(1, "1", "2"), after=0)
+    conversation = store.restore(conversation, messages_from(1, "1", "2"), revision=0)
     store.update("trip", title="Plans for May")
     store.delete("trip")
     for pk, sort in keys_of(client, table):
@@ -80,7 +80,7 @@ def test_a_conversation_that_is_restored_again_after_its_deletion_can_be_updated
     restored = store.restore(
         foreign_conversation(2, id="trip", owner="bob", title="Plans", created_at=clock()),
         messages_from(1, "1", "2"),
-        after=0,
+        revision=0,
     )
     assert restored.title == "Plans"
     assert store.get("trip") == restored

@@ -173,7 +173,7 @@ def test_conversations_of_layout_1_can_be_changed(
 ) -> None:
     again = store.append("trip", user_messages("again"), idempotency_key="request-7")
     assert again == Appended(range(4, 6), 5)
-    assert store.append("trip", user_messages("on"), after=14) == Appended(range(15, 16), 15)
+    assert store.append("trip", user_messages("on"), revision=14) == Appended(range(15, 16), 15)
     assert texts_of(store.pop("trip", 2)) == [COUNT, "on"]
     assert store.replace("trip", 3, Message.user("Late?")).revision == 17
     assert store.truncate("trip", after=4).message_count == 3
@@ -297,7 +297,7 @@ def test_conversations_of_layout_2_can_be_changed(
     reaper = TTLReaper(client, table, clock)
     again = store_2.append("trip", user_messages("again"), idempotency_key="request-7")
     assert again == Appended(range(4, 5), 4)
-    assert list(store_2.append("trip", user_messages("on"), after=19).seqs) == [20]
+    assert list(store_2.append("trip", user_messages("on"), revision=19).seqs) == [20]
     store_2.replace("trip", 13, Message.user("six"))
     assert texts_of(store_2.pop("trip", 2)) == [NUMBERS[5], "on"]
     store_2.append("copy", user_messages("seven"), truncate_after=4)
@@ -327,7 +327,7 @@ OPERATIONS: dict[str, Callable[[DynamoDBStore], object]] = {
     "page": lambda store: store.page("trip"),
     "page backward": lambda store: store.page("trip", before=100),
     "append": lambda store: store.append("trip", user_messages("1")),
-    "append with after": lambda store: store.append("trip", user_messages("1"), after=14),
+    "append with after": lambda store: store.append("trip", user_messages("1"), revision=14),
     "append with a key": lambda store: store.append(
         "trip", user_messages("1"), idempotency_key="request-7"
     ),

@@ -30,7 +30,7 @@ OPERATIONS: dict[str, Operation] = OPERATIONS_ON_EXISTING | {
         started.id, user_messages("".join(map(chr, range(0x4E00, 0x9E00))) * 5), owner=owner
     ),
     "append after 0": lambda store, started, owner: store.append(
-        started.id, user_messages("another"), after=0, owner=owner
+        started.id, user_messages("another"), revision=0, owner=owner
     ),
     "append with a key": lambda store, started, owner: store.append(
         started.id, user_messages("another"), idempotency_key="request-8", owner=owner

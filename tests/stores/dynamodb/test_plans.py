@@ -11,7 +11,7 @@ import pytest
 
 from chatledger.conversations import Appended
 from chatledger.errors import Conflict, ConversationDamaged, NotFound, StoreUnavailable
-from chatledger.stores.dynamodb import cleanup, plans
+from chatledger.stores.dynamodb import cleanup
 from chatledger.stores.dynamodb.calls import FIRST_WAIT, LONGEST_WAIT, Call, CallFailed, Plan, run
 from chatledger.stores.dynamodb.log import Log
 from chatledger.stores.dynamodb.records import HEAD, Tombstone, encode_record, encode_tombstone
@@ -24,6 +24,7 @@ from tests.stores.dynamodb.plan_driver import (
     body_of,
     query_reply,
 )
+from tests.stores.dynamodb.plan_store import plans_on
 
 TRANSIENT = [
     "InternalServerError",
@@ -46,18 +47,17 @@ def harness() -> PlanHarness:
 def append(
     harness: PlanHarness,
     *texts: str,
-    after: int | None = None,
+    revision: int | None = None,
     owner: str | None = None,
     key: str | None = None,
     reply_follows: bool = False,
 ) -> Plan[Appended]:
     return harness.with_retries(
-        plans.append(
-            harness.table,
+        plans_on(harness.table).append(
             "trip",
             user_messages(*texts or ["hello"]),
             owner=owner,
-            after=after,
+            revision=revision,
             idempotency_key=key,
             reply_follows=reply_follows,
         )
@@ -92,7 +92,7 @@ def fill_cache(harness: PlanHarness) -> None:
 def test_throttling_is_not_mistaken_for_a_conflict(
     harness: PlanHarness, code: str, after: int | None
 ) -> None:
-    driver = drive_to_put(harness, append(harness, after=after))
+    driver = drive_to_put(harness, append(harness, revision=after))
     put = driver.call
     for _ in range(3):
         driver.fail(code)
@@ -178,7 +178,7 @@ def test_after_many_rivals_the_append_reads_the_log_end_and_backs_off(harness: P
 
 def test_an_append_is_never_rejected_on_cached_state(harness: PlanHarness) -> None:
     fill_cache(harness)
-    driver = PlanDriver(append(harness, after=3))
+    driver = PlanDriver(append(harness, revision=3))
     assert driver.operation == "Query", "revision 4 is cached, but it is read again"
     with pytest.raises(Conflict) as raised:
         driver.reply(query_reply(harness.item(5)))
@@ -191,7 +191,7 @@ def test_an_append_is_never_rejected_on_cached_state(harness: PlanHarness) -> No
 
 
 def test_an_append_is_never_rejected_on_the_record_of_a_rival(harness: PlanHarness) -> None:
-    driver = drive_to_put(harness, append(harness, after=3))
+    driver = drive_to_put(harness, append(harness, revision=3))
     driver.fail(CONDITION_FAILED, item=harness.item(4))
     assert driver.wait_seconds <= 0.25
     driver.reply()
@@ -202,10 +202,10 @@ def test_an_append_is_never_rejected_on_the_record_of_a_rival(harness: PlanHarne
 
 
 def test_after_is_compared_with_the_log_end(harness: PlanHarness) -> None:
-    driver = PlanDriver(append(harness, after=7))
+    driver = PlanDriver(append(harness, revision=7))
     with pytest.raises(Conflict):
         driver.reply(query_reply(harness.item(3)))
-    driver = PlanDriver(append(harness, after=7))
+    driver = PlanDriver(append(harness, revision=7))
     with pytest.raises(NotFound):
         driver.reply(query_reply())
 
@@ -263,7 +263,7 @@ def test_an_idempotency_key_whose_record_is_newer_than_the_log_end_makes_it_read
     harness = PlanHarness()
     first = drive_to_put(harness, append(harness, key="request-7"))
     record, key = (part["Put"]["Item"] for part in first.call.params["TransactItems"])
-    driver = PlanDriver(append(harness, key="request-7", after=0))
+    driver = PlanDriver(append(harness, key="request-7", revision=0))
     driver.reply(query_reply(harness.item(3)))
     assert driver.operation == "GetItem"
     driver.reply({"Item": key})
@@ -282,7 +282,7 @@ def test_a_title_that_is_freed_during_a_read_is_not_taken_for_no_title() -> None
     """
     harness = PlanHarness()
     tombstone = encode_tombstone("trip", harness.record(1), 1)
-    driver = PlanDriver(harness.with_retries(plans.get(harness.table, "trip", owner=None)))
+    driver = PlanDriver(harness.with_retries(plans_on(harness.table).get("trip", owner=None)))
     driver.reply(query_reply(harness.item(2)))
     assert driver.operation == "GetItem"
     driver.reply({"Item": tombstone})
@@ -296,7 +296,7 @@ def test_a_title_that_is_freed_during_a_read_is_not_taken_for_no_title() -> None
 
 def test_a_conversation_whose_head_is_lost_for_good_stays_readable() -> None:
     harness = PlanHarness()
-    driver = PlanDriver(harness.with_retries(plans.get(harness.table, "trip", owner=None)))
+    driver = PlanDriver(harness.with_retries(plans_on(harness.table).get("trip", owner=None)))
     driver.reply(query_reply(harness.item(2)))
     driver.reply({"Item": encode_tombstone("trip", harness.record(1), 1)})
     driver.reply(query_reply(harness.item(2)))
@@ -499,7 +499,7 @@ def test_the_age_of_a_cached_log_end_counts_from_before_its_put(harness: PlanHar
 
 
 def test_an_inconsistent_tail_is_read_again(harness: PlanHarness) -> None:
-    driver = PlanDriver(harness.with_retries(plans.tail(harness.table, "trip", 3, owner=None)))
+    driver = PlanDriver(harness.with_retries(plans_on(harness.table).tail("trip", 3, owner=None)))
     # Record 4 truncated message 3 while the query ran, which missed record 4 and message 2.
     driver.reply(query_reply(harness.item(5, previous_seq=2), harness.item(3), harness.item(1)))
     assert driver.wait_seconds < 1
@@ -518,7 +518,7 @@ def test_an_inconsistent_tail_is_read_again(harness: PlanHarness) -> None:
 
 
 def test_an_inconsistent_page_is_read_again(harness: PlanHarness) -> None:
-    plan = plans.page(harness.table, "trip", after=None, before=None, limit=10, owner=None)
+    plan = plans_on(harness.table).page("trip", after=None, before=None, limit=10, owner=None)
     driver = PlanDriver(harness.with_retries(plan))
     driver.reply(query_reply(harness.item(3)))
     # Message 2 was replaced by revision 4, which is later than the log end read before.
@@ -548,7 +548,7 @@ def test_a_read_of_a_conversation_that_keeps_changing_fails_when_patience_ends(
         waits.append(seconds)
         harness.monotonic += seconds
 
-    plan = harness.with_retries(plans.tail(harness.table, "trip", 3, owner=None))
+    plan = harness.with_retries(plans_on(harness.table).tail("trip", 3, owner=None))
     with pytest.raises(StoreUnavailable, match="kept changing"):
         run(plan, change_always, wait)
     assert sum(waits) >= 20
@@ -560,7 +560,7 @@ def test_a_message_that_stays_missing_is_reported_as_damage(harness: PlanHarness
         return query_reply(harness.item(5, previous_seq=4), harness.item(3), harness.item(2))
 
     waits: list[float] = []
-    plan = harness.with_retries(plans.tail(harness.table, "trip", 3, owner=None))
+    plan = harness.with_retries(plans_on(harness.table).tail("trip", 3, owner=None))
     with pytest.raises(ConversationDamaged) as raised:
         run(plan, miss_message_4, waits.append)
     assert raised.value.seq == 4
@@ -600,18 +600,12 @@ LOSING: dict[str, Callable[[PlanHarness], Plan[Any]]] = {
     "append": lambda harness: append(harness),
     "append with a key": lambda harness: append(harness, key="request-7"),
     "append a long message": lambda harness: append(harness, Random(1).randbytes(80_000).hex()),
-    "truncate": lambda harness: plans.truncate(harness.table, "trip", after=1, owner=None),
-    "pop": lambda harness: plans.pop(harness.table, "trip", 1, owner=None),
-    "update": lambda harness: plans.update(
-        harness.table,
-        "trip",
-        title="1",
-        metadata=None,
-        revision=None,
-        metadata_revision=None,
-        owner=None,
+    "truncate": lambda harness: plans_on(harness.table).truncate("trip", after=1, owner=None),
+    "pop": lambda harness: plans_on(harness.table).pop("trip", 1, owner=None),
+    "update": lambda harness: plans_on(harness.table).update(
+        "trip", title="1", metadata=None, revision=None, metadata_revision=None, owner=None
     ),
-    "delete": lambda harness: plans.delete(harness.table, "trip", owner=None),
+    "delete": lambda harness: plans_on(harness.table).delete("trip", owner=None),
 }
 
 
@@ -648,16 +642,9 @@ def test_a_store_remembers_no_bodies() -> None:
     harness, random = PlanHarness(), Random(1)
     number = 1_000
 
-    def append_to(n: int) -> Plan[Appended]:
+    def append_to(n: int) -> Any:
         text = random.randbytes(10_000).hex()
-        return plans.append(
-            harness.table,
-            f"trip {n}",
-            user_messages(text),
-            owner="bob",
-            after=None,
-            idempotency_key=None,
-        )
+        return plans_on(harness.table).append(f"trip {n}", user_messages(text), owner="bob")
 
     def perform(call: Call) -> dict[str, Any]:
         return query_reply() if call.operation == "Query" else {}

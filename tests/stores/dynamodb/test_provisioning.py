@@ -560,7 +560,7 @@ def use_every_operation(store: DynamoDBStore, clock: ManualClock) -> None:
     store.pop("trip")
     store.fork("trip", new_id="another")
     current = store.get("trip")
-    store.restore(replace(current, revision=current.revision + 1), [], after=current.revision)
+    store.restore(replace(current, revision=current.revision + 1), [], revision=current.revision)
     store.truncate("trip", after=1)
     store.scan()
     store.list("bob")

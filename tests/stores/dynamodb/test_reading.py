@@ -9,7 +9,7 @@ import pytest
 
 from chatledger.errors import ConversationDamaged
 from chatledger.messages import Message
-from chatledger.stores.dynamodb import cleanup, plans, reading
+from chatledger.stores.dynamodb import cleanup, reading
 from chatledger.stores.dynamodb.records import HEAD, encode_tombstone, key, record_sort
 from chatledger.stores.times import milliseconds
 from chatledger.testing.store_contract.helpers import (
@@ -24,6 +24,7 @@ from tests.stores.dynamodb.conftest import ManualClock, OpenStore
 from tests.stores.dynamodb.faulty_clients import Params, client_with_hooks
 from tests.stores.dynamodb.meter import Meter
 from tests.stores.dynamodb.plan_driver import PlanDriver, PlanHarness, body_of, query_reply
+from tests.stores.dynamodb.plan_store import plans_on
 from tests.stores.dynamodb.tables import items_of, put_items
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def test_a_reader_sees_both_parts_of_a_replacement_or_none() -> None:
     revision (finding 18).
     """
     harness = PlanHarness()
-    driver = PlanDriver(harness.with_retries(plans.tail(harness.table, "trip", 2, owner=None)))
+    driver = PlanDriver(harness.with_retries(plans_on(harness.table).tail("trip", 2, owner=None)))
     marker = harness.item(3, previous_seq=2, messages=0, body=None, message_count=2, rewrites=1)
     old = [harness.item(2), harness.item(1, body=body_of("the password"))]
     new = [harness.item(2), harness.item(1, body=body_of("[redacted]"), rewritten_at=3)]

@@ -137,13 +137,13 @@ def test_a_key_of_a_conversation_that_began_later_is_not_taken_for_one_of_a_late
     store.restore(
         replace(begun, created_at=earlier, updated_at=earlier, revision=10, message_count=0),
         [],
-        after=0,
+        revision=0,
     )
     with pytest.raises(Conflict):
-        store.append("trip", user_messages("1"), idempotency_key="key", after=3)
-    assert store.append("trip", user_messages("1"), idempotency_key="key", after=10).seqs == range(
-        11, 12
-    )
+        store.append("trip", user_messages("1"), idempotency_key="key", revision=3)
+    assert store.append(
+        "trip", user_messages("1"), idempotency_key="key", revision=10
+    ).seqs == range(11, 12)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 100])

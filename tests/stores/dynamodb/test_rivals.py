@@ -25,7 +25,6 @@ from chatledger.testing.store_contract.helpers import (
     numbers_by_writer,
     race,
     read_all,
-    seq_of,
     texts_of,
     user_messages,
     write_numbers,
@@ -73,7 +72,7 @@ class History:
 
 def truncate(store: DynamoDBStore, history: History) -> None:
     if messages := store.tail(CONVERSATION, 5).messages:
-        after = seq_of(messages[0])
+        after = messages[0].seq
         history.add_truncation(store.truncate(CONVERSATION, after=after).revision, after)
 
 
@@ -137,10 +136,10 @@ def test_no_acknowledged_append_of_any_thread_or_process_is_lost_duplicated_or_r
     read(store, history)
     for tail in history.tails:
         state = states[tail.conversation.revision]
-        assert {seq_of(message): message.text for message in tail.messages} == state
+        assert {message.seq: message.text for message in tail.messages} == state
         assert tail.conversation.message_count == len(state)
     final = states[max(states)]
-    assert {seq_of(message): message.text for message in read_all(store, CONVERSATION)} == final
+    assert {message.seq: message.text for message in read_all(store, CONVERSATION)} == final
     for copy in history.forks:
         assert copy in [list(state.values()) for state in states.values()]
     in_order = user_messages(*(text for _, text in sorted(history.appended.items())))

@@ -75,9 +75,11 @@ def test_restored_messages_are_one_record_and_leave_no_free_position(
     open_store: OpenStore, client: "DynamoDBClient", table: str
 ) -> None:
     store = open_store()
-    store.restore(foreign_conversation(9, id="a"), messages_from(1, "1", "2"), after=0)
+    store.restore(foreign_conversation(9, id="a"), messages_from(1, "1", "2"), revision=0)
     store.restore(
-        foreign_conversation(20, id="a", owner=snapshot(store, "a").conversation.owner), [], after=9
+        foreign_conversation(20, id="a", owner=snapshot(store, "a").conversation.owner),
+        [],
+        revision=9,
     )
     assert [sort for _, sort in keys_of(client, table)] == [
         "m#0000000000000001",
@@ -101,7 +103,7 @@ def test_a_restore_whose_reply_is_lost_takes_effect_once(
 
     conversation = foreign_conversation(5)
     store = open_store(client_with_hooks(client, after=lose_first))
-    restored = store.restore(conversation, messages_from(1, "1", "2"), after=0)
+    restored = store.restore(conversation, messages_from(1, "1", "2"), revision=0)
     assert lost
     assert restored == replace(conversation, message_count=2)
 
@@ -115,9 +117,9 @@ def test_the_items_of_a_restored_conversation_have_ttls_after_its_expiry(
     conversation = foreign_conversation(
         1, created_at=clock(), updated_at=ahead, expires_at=ahead + timedelta(hours=2)
     )
-    store.restore(conversation, [], after=0)
+    store.restore(conversation, [], revision=0)
     later = replace(conversation, revision=3)
-    store.restore(later, messages_from(2, "2", "3"), after=1)
+    store.restore(later, messages_from(2, "2", "3"), revision=1)
     for item in client.scan(TableName=table)["Items"]:
         assert int(item["expires_at"]["N"]) >= (later.expires_at or ahead).timestamp() + 3_600
 
@@ -127,10 +129,10 @@ def test_a_restored_conversation_keeps_the_lifetime_with_which_it_began(
 ) -> None:
     store = open_store()
     forever = foreign_conversation(1, created_at=clock())
-    store.restore(forever, [], after=0)
+    store.restore(forever, [], revision=0)
     expiring = replace(
         forever, revision=2, updated_at=clock(), expires_at=clock() + timedelta(hours=1)
     )
-    restored: Conversation = store.restore(expiring, messages_from(2, "2"), after=1)
+    restored: Conversation = store.restore(expiring, messages_from(2, "2"), revision=1)
     assert restored.expires_at is None
     assert not any("expires_at" in item for item in client.scan(TableName=table)["Items"])

@@ -14,7 +14,6 @@ from chatledger.testing.store_contract.helpers import (
     OPERATIONS_ON_EXISTING,
     Started,
     read_all,
-    seq_of,
     snapshot_if_any,
     texts_of,
     user_messages,
@@ -83,14 +82,14 @@ def perform(store: DynamoDBStore, expected: list[str], operation: str, n: int) -
             store.append("trip", user_messages(f"{n}", LONG))
             expected += [f"{n}", LONG]
         case "truncate" if len(expected) > 4:
-            last_kept = seq_of(store.tail("trip", 4).messages[0])
+            last_kept = store.tail("trip", 4).messages[0].seq
             store.truncate("trip", after=last_kept)
             del expected[-3:]
         case "pop" if expected:
             assert texts_of(store.pop("trip")) == expected[-1:]
             del expected[-1:]
         case "replace" if expected:
-            last = seq_of(store.tail("trip", 1).messages[0])
+            last = store.tail("trip", 1).messages[0].seq
             store.replace("trip", last, Message.user(f"{n}: instead"))
             expected[-1] = f"{n}: instead"
 
@@ -186,7 +185,7 @@ def test_an_append_to_an_expired_conversation_starts_a_new_one_whatever_items_ar
             case "append":
                 store.append(started.id, user_messages("new"), owner="eve")
             case "append after 0":
-                store.append(started.id, user_messages("new"), owner="eve", after=0)
+                store.append(started.id, user_messages("new"), owner="eve", revision=0)
             case "create":
                 store.create(started.id, owner="eve")
                 store.append(started.id, user_messages("new"), owner="eve")

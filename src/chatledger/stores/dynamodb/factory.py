@@ -56,11 +56,11 @@ class ClientOwningStore(DynamoDBStore):
         self._closed = True
         self._client.close()
 
-    def _run(self, plan: Plan[T]) -> T:
+    def run(self, plan: Plan[T]) -> T:
         if self._closed:
             raise StoreUnavailable("The DynamoDB store was closed; open it again.")
         if self._process_id != os.getpid():  # the client's connections belong to the parent
             self._client = self._new_client()
             self._calls = Boto3Calls(self._client, patience=self._patience)
             self._process_id = os.getpid()
-        return super()._run(plan)
+        return super().run(plan)

@@ -12,7 +12,7 @@ from math import ceil
 from typing import Any, NamedTuple
 
 from chatledger.conversations import MAX_READ_BYTES, MAX_REVISION
-from chatledger.messages import Message, decode_body
+from chatledger.messages import StoredMessage, decode_body
 from chatledger.stores.dynamodb.bodies import read_body
 from chatledger.stores.dynamodb.calls import Plan
 from chatledger.stores.dynamodb.log import InconsistentRead, Log
@@ -232,7 +232,7 @@ def _next_limit(missing: int, limit: int, found: int) -> int:
 
 def read_messages(
     log: Log, last: Record, spans: Sequence[Span], *, backward: bool = False
-) -> Plan[list[Message]]:
+) -> Plan[list[StoredMessage]]:
     """Return the messages of the spans, in their order.
 
     Reading stops after ``MAX_READ_BYTES``; the first message is returned whatever its size.
@@ -246,7 +246,7 @@ def read_messages(
     Raises:
         InconsistentRead: A body part is missing.
     """
-    found: list[Message] = []
+    found: list[StoredMessage] = []
     left = MAX_READ_BYTES
     for record, first, end in spans:
         low, high = first - record.position, end - record.position + 1
@@ -282,7 +282,7 @@ def read_span(log: Log, last: Record, span: Span) -> Plan[list[dict[str, Any] | 
     return body.values
 
 
-def decode_span(span: Span, values: Sequence[dict[str, Any] | None]) -> list[Message]:
+def decode_span(span: Span, values: Sequence[dict[str, Any] | None]) -> list[StoredMessage]:
     return [
         decode_body(value, seq=seq)
         for seq, value in enumerate(values, span.first)

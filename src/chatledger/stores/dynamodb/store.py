@@ -1,18 +1,18 @@
 """Conversations in a DynamoDB table, over a boto3 client that the caller made."""
 
-import builtins
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
-from chatledger.json_values import Json
-from chatledger.messages import Message, now
+from chatledger.conversations import Conversation
+from chatledger.messages import now
+from chatledger.stores.arguments import checked_id, checked_owner
 from chatledger.stores.contract import Store
 from chatledger.stores.dynamodb import plans
 from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import PATIENCE, Plan, paced
 from chatledger.stores.dynamodb.table import CLEANUP_SECONDS, Table
+from chatledger.stores.operations import DeleteOwner, Operation, Sweep
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -62,179 +62,8 @@ class DynamoDBStore(Store):
             cleanup=cleanup,
         )
 
-    def create(
-        self,
-        conversation_id: str | None = None,
-        *,
-        owner: str | None = None,
-        title: str | None = None,
-        metadata: dict[str, Json] | None = None,
-        expires_in: timedelta | None = None,
-        idempotency_key: str | None = None,
-    ) -> Conversation:
-        return self._run(
-            plans.create(
-                self._table,
-                conversation_id,
-                owner=owner,
-                title=title,
-                metadata=metadata,
-                expires_in=expires_in,
-                idempotency_key=idempotency_key,
-            )
-        )
-
-    def append(
-        self,
-        conversation_id: str,
-        messages: Sequence[Message],
-        *,
-        owner: str | None = None,
-        after: int | None = None,
-        idempotency_key: str | None = None,
-        truncate_after: int | None = None,
-        reply_follows: bool = False,
-        title: str | None = None,
-        metadata: dict[str, Json] | None = None,
-        expires_in: timedelta | None = None,
-    ) -> Appended:
-        return self._run(
-            plans.append(
-                self._table,
-                conversation_id,
-                messages,
-                owner=owner,
-                after=after,
-                idempotency_key=idempotency_key,
-                truncate_after=truncate_after,
-                reply_follows=reply_follows,
-                title=title,
-                metadata=metadata,
-                expires_in=expires_in,
-            )
-        )
-
-    def get(self, conversation_id: str, *, owner: str | None = None) -> Conversation:
-        return self._run(plans.get(self._table, conversation_id, owner=owner))
-
-    def tail(self, conversation_id: str, n: int, *, owner: str | None = None) -> Tail:
-        return self._run(plans.tail(self._table, conversation_id, n, owner=owner))
-
-    def page(
-        self,
-        conversation_id: str,
-        *,
-        after: int | None = None,
-        before: int | None = None,
-        limit: int = 100,
-        owner: str | None = None,
-    ) -> Page:
-        return self._run(
-            plans.page(
-                self._table, conversation_id, after=after, before=before, limit=limit, owner=owner
-            )
-        )
-
-    def list(self, owner: str, *, limit: int = 20, cursor: str | None = None) -> Listing:
-        return self._run(plans.list_owned(self._table, owner, limit=limit, cursor=cursor))
-
-    def scan(self, *, limit: int = 100, cursor: str | None = None) -> Listing:
-        return self._run(plans.scan(self._table, limit=limit, cursor=cursor))
-
-    def restore(
-        self, conversation: Conversation, messages: Sequence[Message], *, after: int
-    ) -> Conversation:
-        return self._run(plans.restore(self._table, conversation, messages, after=after))
-
-    def update(
-        self,
-        conversation_id: str,
-        *,
-        title: str | None = None,
-        metadata: dict[str, Json] | None = None,
-        revision: int | None = None,
-        metadata_revision: int | None = None,
-        owner: str | None = None,
-    ) -> Conversation:
-        return self._run(
-            plans.update(
-                self._table,
-                conversation_id,
-                title=title,
-                metadata=metadata,
-                revision=revision,
-                metadata_revision=metadata_revision,
-                owner=owner,
-            )
-        )
-
-    def claim(self, conversation_id: str, owner: str) -> Conversation:
-        return self._run(plans.claim(self._table, conversation_id, owner))
-
-    def truncate(
-        self, conversation_id: str, *, after: int, owner: str | None = None
-    ) -> Conversation:
-        return self._run(plans.truncate(self._table, conversation_id, after=after, owner=owner))
-
-    def pop(
-        self, conversation_id: str, n: int = 1, *, owner: str | None = None
-    ) -> builtins.list[Message]:
-        return self._run(plans.pop(self._table, conversation_id, n, owner=owner))
-
-    def clear(self, conversation_id: str, *, owner: str | None = None) -> Conversation:
-        return self._run(plans.truncate(self._table, conversation_id, after=0, owner=owner))
-
-    def replace(
-        self,
-        conversation_id: str,
-        seq: int,
-        message: Message,
-        *,
-        revision: int | None = None,
-        owner: str | None = None,
-    ) -> Conversation:
-        return self._run(
-            plans.replace(
-                self._table, conversation_id, seq, message, revision=revision, owner=owner
-            )
-        )
-
-    def remove(
-        self,
-        conversation_id: str,
-        seq: int,
-        *,
-        revision: int | None = None,
-        owner: str | None = None,
-    ) -> Conversation:
-        return self._run(
-            plans.remove(self._table, conversation_id, seq, revision=revision, owner=owner)
-        )
-
-    def fork(
-        self,
-        conversation_id: str,
-        *,
-        at: int | None = None,
-        new_id: str | None = None,
-        expires_in: timedelta | None = None,
-        owner: str | None = None,
-        idempotency_key: str | None = None,
-    ) -> Conversation:
-        return self._run(
-            plans.fork(
-                self._table,
-                conversation_id,
-                at=at,
-                new_id=new_id,
-                owner=owner,
-                expires_in=expires_in,
-                idempotency_key=idempotency_key,
-            )
-        )
-
-    def delete(self, conversation_id: str, *, owner: str | None = None) -> None:
-        self._run(plans.delete(self._table, conversation_id, owner=owner))
+    def perform(self, operation: Operation[T]) -> T:
+        return self.run(plans.plan_for(self._table, operation))
 
     def delete_owner(
         self,
@@ -253,8 +82,9 @@ class DynamoDBStore(Store):
         Returns:
             The number of conversations deleted; expired ones do not count.
         """
-        plan = plans.delete_owner(self._table, owner, progress=progress)
-        return self._run(paced(plan, units_per_second))
+        operation = DeleteOwner(checked_id(owner, "owner"))
+        plan = plans.delete_owner(self._table, operation, progress=progress)
+        return self.run(paced(plan, units_per_second))
 
     def sweep(
         self,
@@ -282,8 +112,8 @@ class DynamoDBStore(Store):
         Raises:
             InvalidArgument: An argument is invalid.
         """
-        plan = plans.sweep(self._table, progress=progress, cursor=cursor, segment=segment)
-        return self._run(paced(plan, units_per_second))
+        plan = plans.sweep(self._table, Sweep(), progress=progress, cursor=cursor, segment=segment)
+        return self.run(paced(plan, units_per_second))
 
     def repair(self, conversation_id: str, *, owner: str | None = None) -> Conversation:
         """Make a conversation usable again in which messages are missing (``ConversationDamaged``).
@@ -301,16 +131,12 @@ class DynamoDBStore(Store):
         Raises:
             NotFound: There is no such conversation for ``owner``.
         """
-        return self._run(plans.repair(self._table, conversation_id, owner=owner))
+        plan = plans.repair(self._table, checked_id(conversation_id), owner=checked_owner(owner))
+        return self.run(plan)
 
     def close(self) -> None:
         """Do nothing: the client belongs to the caller."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def _run(self, plan: Plan[T]) -> T:
+    def run(self, plan: Plan[T]) -> T:
+        """Run a plan on the store's table to its result."""
         return self._calls.run(plan, self._table)

@@ -11,9 +11,9 @@ from threading import Lock
 from typing import NamedTuple
 
 from chatledger.backoff import backoff
-from chatledger.conversations import check_lifetime
 from chatledger.errors import InvalidArgument, StoreUnavailable
 from chatledger.ids import new_id
+from chatledger.stores.arguments import checked_lifetime
 from chatledger.stores.dynamodb.calls import PATIENCE, Plan, Wait
 from chatledger.stores.dynamodb.records import Head, Record, Tombstone
 from chatledger.stores.times import milliseconds, milliseconds_since_epoch
@@ -141,7 +141,7 @@ class Table:
         Raises:
             InvalidArgument: ``name``, ``expire_after`` or ``cleanup`` is invalid.
         """
-        check_lifetime(expire_after, "expire_after")
+        expire_after = checked_lifetime(expire_after, "expire_after")
         if not _NAME.fullmatch(name):
             raise InvalidArgument(
                 f"{name!r} is not a table name; pass 3 to 255 letters, digits, dots, dashes and "

@@ -1,31 +1,26 @@
 """The SQLite store for async callers."""
 
 import asyncio
-import builtins
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
-from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
-from chatledger.json_values import Json
-from chatledger.messages import Message, now
+from chatledger.messages import now
 from chatledger.stores.contract import AsyncStore
+from chatledger.stores.operations import Operation
 from chatledger.stores.sqlite import plans
 from chatledger.stores.sqlite.database import MAX_READERS, Database
 from chatledger.stores.sqlite.plans import CLEANUP_SECONDS, Pause, Plan, Settings, Transaction
 from chatledger.stores.sqlite.rows import Rows
-from chatledger.stores.sqlite.writer import GRACE_SECONDS, Operation, Write
+from chatledger.stores.sqlite.writer import GRACE_SECONDS, Write
 from chatledger.stores.times import milliseconds_since_epoch
 
 T = TypeVar("T")
-
-LONG_BATCH = 100
-"""An append of more messages is encoded in a thread, so that other tasks can run meanwhile."""
 
 
 class AsyncSQLiteStore(AsyncStore):
@@ -49,197 +44,17 @@ class AsyncSQLiteStore(AsyncStore):
         self._database = Database(os.fspath(path), timeout=timeout)
         self._start_threads()
 
-    async def create(
-        self,
-        conversation_id: str | None = None,
-        *,
-        owner: str | None = None,
-        title: str | None = None,
-        metadata: dict[str, Json] | None = None,
-        expires_in: timedelta | None = None,
-        idempotency_key: str | None = None,
-    ) -> Conversation:
-        return await self._run(
-            plans.create(
-                self._settings,
-                conversation_id,
-                owner=owner,
-                title=title,
-                metadata=metadata,
-                expires_in=expires_in,
-                idempotency_key=idempotency_key,
-            )
-        )
-
-    async def append(
-        self,
-        conversation_id: str,
-        messages: Sequence[Message],
-        *,
-        owner: str | None = None,
-        after: int | None = None,
-        idempotency_key: str | None = None,
-        truncate_after: int | None = None,
-        reply_follows: bool = False,
-        title: str | None = None,
-        metadata: dict[str, Json] | None = None,
-        expires_in: timedelta | None = None,
-    ) -> Appended:
-        return await self._run(
-            plans.append(
-                self._settings,
-                conversation_id,
-                messages,
-                owner=owner,
-                after=after,
-                idempotency_key=idempotency_key,
-                truncate_after=truncate_after,
-                title=title,
-                metadata=metadata,
-                expires_in=expires_in,
-            ),
-            messages=messages,
-        )
-
-    async def get(self, conversation_id: str, *, owner: str | None = None) -> Conversation:
-        return await self._read(plans.get(conversation_id, owner=owner))
-
-    async def tail(self, conversation_id: str, n: int, *, owner: str | None = None) -> Tail:
-        return await self._read(plans.tail(conversation_id, n, owner=owner))
-
-    async def page(
-        self,
-        conversation_id: str,
-        *,
-        after: int | None = None,
-        before: int | None = None,
-        limit: int = 100,
-        owner: str | None = None,
-    ) -> Page:
-        return await self._read(
-            plans.page(conversation_id, after=after, before=before, limit=limit, owner=owner)
-        )
-
-    async def list(self, owner: str, *, limit: int = 20, cursor: str | None = None) -> Listing:
-        return await self._read(plans.list_owned(owner, limit=limit, cursor=cursor))
-
-    async def scan(self, *, limit: int = 100, cursor: str | None = None) -> Listing:
-        return await self._read(plans.scan(limit=limit, cursor=cursor))
-
-    async def restore(
-        self, conversation: Conversation, messages: Sequence[Message], *, after: int
-    ) -> Conversation:
-        return await self._run(
-            plans.restore(self._settings, conversation, messages, after=after), messages=messages
-        )
-
-    async def update(
-        self,
-        conversation_id: str,
-        *,
-        title: str | None = None,
-        metadata: dict[str, Json] | None = None,
-        revision: int | None = None,
-        metadata_revision: int | None = None,
-        owner: str | None = None,
-    ) -> Conversation:
-        return await self._run(
-            plans.update(
-                self._settings,
-                conversation_id,
-                title=title,
-                metadata=metadata,
-                revision=revision,
-                metadata_revision=metadata_revision,
-                owner=owner,
-            )
-        )
-
-    async def claim(self, conversation_id: str, owner: str) -> Conversation:
-        return await self._run(plans.claim(self._settings, conversation_id, owner))
-
-    async def truncate(
-        self, conversation_id: str, *, after: int, owner: str | None = None
-    ) -> Conversation:
-        return await self._run(
-            plans.truncate(self._settings, conversation_id, after=after, owner=owner)
-        )
-
-    async def pop(
-        self, conversation_id: str, n: int = 1, *, owner: str | None = None
-    ) -> builtins.list[Message]:
-        return await self._run(plans.pop(self._settings, conversation_id, n, owner=owner))
-
-    async def clear(self, conversation_id: str, *, owner: str | None = None) -> Conversation:
-        return await self.truncate(conversation_id, after=0, owner=owner)
-
-    async def replace(
-        self,
-        conversation_id: str,
-        seq: int,
-        message: Message,
-        *,
-        revision: int | None = None,
-        owner: str | None = None,
-    ) -> Conversation:
-        return await self._run(
-            plans.replace(
-                self._settings, conversation_id, seq, message, revision=revision, owner=owner
-            )
-        )
-
-    async def remove(
-        self,
-        conversation_id: str,
-        seq: int,
-        *,
-        revision: int | None = None,
-        owner: str | None = None,
-    ) -> Conversation:
-        return await self._run(
-            plans.remove(self._settings, conversation_id, seq, revision=revision, owner=owner)
-        )
-
-    async def fork(
-        self,
-        conversation_id: str,
-        *,
-        at: int | None = None,
-        new_id: str | None = None,
-        expires_in: timedelta | None = None,
-        owner: str | None = None,
-        idempotency_key: str | None = None,
-    ) -> Conversation:
-        return await self._run(
-            plans.fork(
-                self._settings,
-                conversation_id,
-                at=at,
-                new_id=new_id,
-                expires_in=expires_in,
-                owner=owner,
-                idempotency_key=idempotency_key,
-            )
-        )
-
-    async def delete(self, conversation_id: str, *, owner: str | None = None) -> None:
-        await self._run(plans.delete(self._settings, conversation_id, owner=owner))
-
-    async def delete_owner(self, owner: str) -> int:
-        return await self._run(plans.delete_owner(self._settings, owner))
-
-    async def sweep(self) -> int:
-        return await self._run(plans.sweep())
+    async def perform(self, operation: Operation[T]) -> T:
+        read = plans.READS.get(type(operation))
+        if read is None:
+            return await self._run(plans.plan_for(operation, self._settings))
+        transaction = partial(self._perform, lambda rows: read(rows, operation))
+        result: T = await self._in_thread(partial(self._database.read, transaction))
+        return result
 
     async def close(self) -> None:
         # Not in the executor: from the first close on, it accepts no work.
         await asyncio.to_thread(self._close)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self.close()
 
     def _close(self) -> None:
         self._database.close()
@@ -256,21 +71,13 @@ class AsyncSQLiteStore(AsyncStore):
             raise self._database.closed()
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
-    async def _read(self, transaction: Transaction[T]) -> T:
-        return await self._in_thread(
-            partial(self._database.read, partial(self._perform, transaction))
-        )
-
-    async def _run(self, plan: Plan[T], *, messages: object = ()) -> T:
-        """Run the plan to its result; ``messages`` are those that it encodes first."""
+    async def _run(self, plan: Plan[T]) -> T:
+        """Run the plan to its result."""
         result: Any = None
         failed: Exception | None = None
-        is_long = isinstance(messages, Sequence) and len(messages) > LONG_BATCH
-        step = await self._in_thread(partial(next, plan)) if is_long else None
         while True:
             try:
-                if step is None:
-                    step = plan.throw(failed) if failed else plan.send(result)
+                step = plan.throw(failed) if failed else plan.send(result)
             except StopIteration as end:
                 returned: T = end.value
                 return returned
@@ -279,13 +86,12 @@ class AsyncSQLiteStore(AsyncStore):
                 if isinstance(step, Pause):
                     await asyncio.sleep(step.seconds)
                 else:
-                    result = await self._write(partial(self._perform, step))
+                    result = await self._write(step)
             except Exception as error:
                 failed = error
-            step = None
 
-    async def _write(self, operation: Operation[T]) -> T:
-        """Return the operation's result once its changes are on the disk."""
+    async def _write(self, transaction: Transaction[T]) -> T:
+        """Return the transaction's result once its changes are on the disk."""
         loop = asyncio.get_running_loop()
         finished = loop.create_future()
 
@@ -294,7 +100,7 @@ class AsyncSQLiteStore(AsyncStore):
                 loop.call_soon_threadsafe(_finish, finished)
 
         writer = self._database.writer
-        write = Write(operation, timeout=writer.timeout, notify=notify)
+        write = Write(partial(self._perform, transaction), timeout=writer.timeout, notify=notify)
         writer.submit(write)
         try:
             await asyncio.wait([finished], timeout=writer.timeout + GRACE_SECONDS)

@@ -1,4 +1,4 @@
-"""Plans: the operations of the store, one transaction after another, without a connection.
+"""The operations of the store, without a connection: reads, writes, and plans of many transactions.
 
 A plan is a generator: it yields transactions and pauses, is sent each transaction's result (or
 thrown its error), and returns its own result. So each operation is written once, and is run by
@@ -6,41 +6,28 @@ callers that block and by callers that await.
 """
 
 import sqlite3
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from datetime import timedelta
 from math import inf
 from time import monotonic
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from chatledger.conversations import (
-    MAX_LIMIT,
     MAX_READ_BYTES,
     MAX_REVISION,
     Appended,
     Conversation,
-    Creation,
     Listing,
     Page,
     Tail,
-    check_beginning,
-    check_id,
-    check_idempotency_key,
-    check_ids,
-    check_lifetime,
-    check_number,
-    check_revision,
-    check_title,
-    checked_metadata,
-    encode_batch,
-    encode_message,
-    fingerprint_of_messages,
-    lifetime_of,
-    new_id_for,
-    prepare_restore,
 )
 from chatledger.errors import AlreadyExists, InvalidArgument, NotFound, StoreUnavailable
-from chatledger.json_values import Json, dumps
-from chatledger.messages import Message
+from chatledger.json_values import dumps
+from chatledger.messages import StoredMessage
+from chatledger.stores import operations
+from chatledger.stores.arguments import checked_lifetime
+from chatledger.stores.idempotency import Creation
+from chatledger.stores.operations import Operation
 from chatledger.stores.sqlite.rows import MAX_FREED_ROWS, Rows, require_revision
 from chatledger.stores.sqlite.values import conversation_from, creation_of, list_cursor, scan_cursor
 from chatledger.stores.times import milliseconds, milliseconds_since_epoch
@@ -73,7 +60,7 @@ class Settings(NamedTuple):
 
     @classmethod
     def checked(cls, expire_after: timedelta | None, cleanup: float) -> "Settings":
-        check_lifetime(expire_after, "expire_after")
+        expire_after = checked_lifetime(expire_after, "expire_after")
         if not cleanup >= 0:
             raise InvalidArgument("cleanup is a number of seconds, 0 or more.")
         return cls(None if expire_after is None else milliseconds(expire_after), cleanup)
@@ -83,363 +70,204 @@ class Settings(NamedTuple):
         return self.lifetime if expires_in is None else milliseconds(expires_in)
 
 
-# Reads
+# Reads: one transaction each
 
 
-def get(conversation_id: str, *, owner: str | None) -> Transaction[Conversation]:
-    check_ids(conversation_id, owner)
-    return lambda rows: conversation_from(rows.require_live(conversation_id, owner))
+def get(rows: Rows, operation: operations.Get) -> Conversation:
+    return conversation_from(rows.require_live(operation.conversation_id, operation.owner))
 
 
-def tail(conversation_id: str, n: int, *, owner: str | None) -> Transaction[Tail]:
-    check_ids(conversation_id, owner)
-    check_number(n, "n", least=1, most=MAX_LIMIT)
-
-    def transaction(rows: Rows) -> Tail:
-        row = rows.require_live(conversation_id, owner)
-        messages = rows.last_messages(row, n, most_bytes=MAX_READ_BYTES)
-        return Tail(conversation_from(row), messages)
-
-    return transaction
+def tail(rows: Rows, operation: operations.ReadTail) -> Tail:
+    row = rows.require_live(operation.conversation_id, operation.owner)
+    messages = rows.last_messages(row, operation.limit, most_bytes=MAX_READ_BYTES)
+    return Tail(conversation_from(row), messages)
 
 
-def page(
-    conversation_id: str, *, after: int | None, before: int | None, limit: int, owner: str | None
-) -> Transaction[Page]:
-    check_ids(conversation_id, owner)
-    check_number(limit, "limit", least=1, most=MAX_LIMIT)
-    check_revision(after, "after")
-    check_revision(before, "before")
-
-    def transaction(rows: Rows) -> Page:
-        messages, has_more = rows.messages_between(
-            rows.require_live(conversation_id, owner),
-            after=0 if after is None else after,
-            before=MAX_REVISION if before is None else before,
-            limit=limit,
-            most_bytes=MAX_READ_BYTES,
-            backward=after is None and before is not None,
-        )
-        return Page(messages, messages[-1].seq if has_more else None)
-
-    return transaction
+def page(rows: Rows, operation: operations.ReadPage) -> Page:
+    messages, has_more = rows.messages_between(
+        rows.require_live(operation.conversation_id, operation.owner),
+        after=operation.after or 0,
+        before=MAX_REVISION if operation.before is None else operation.before,
+        limit=operation.limit,
+        most_bytes=MAX_READ_BYTES,
+        backward=operation.is_backward,
+    )
+    return Page(messages, messages[-1].seq if has_more else None)
 
 
-def list_owned(owner: str, *, limit: int, cursor: str | None) -> Transaction[Listing]:
-    check_id(owner, "owner")
-    check_number(limit, "limit", least=1, most=MAX_LIMIT)
-
-    def transaction(rows: Rows) -> Listing:
-        found = rows.conversations_of(owner, limit=limit + 1, cursor=cursor)
-        return Listing(
-            [conversation_from(row) for row in found[:limit]],
-            list_cursor(found[limit - 1]) if len(found) > limit else None,
-        )
-
-    return transaction
-
-
-def scan(*, limit: int, cursor: str | None) -> Transaction[Listing]:
-    check_number(limit, "limit", least=1, most=MAX_LIMIT)
-
-    def transaction(rows: Rows) -> Listing:
-        found = rows.all_conversations(limit=limit + 1, cursor=cursor)
-        return Listing(
-            [conversation_from(row) for row in found[:limit]],
-            scan_cursor(found[limit - 1]) if len(found) > limit else None,
-        )
-
-    return transaction
-
-
-# Writes
-
-
-def create(
-    settings: Settings,
-    conversation_id: str | None,
-    *,
-    owner: str | None,
-    title: str | None,
-    metadata: dict[str, Json] | None,
-    expires_in: timedelta | None,
-    idempotency_key: str | None,
-) -> Plan[Conversation]:
-    if owner is not None:
-        check_id(owner, "owner")
-    metadata = check_beginning(title, metadata, expires_in)
-    creation = Creation.of(idempotency_key, "create", owner, title or None, metadata, expires_in)
-    new_id = new_id_for(creation, "create", owner) if conversation_id is None else conversation_id
-    check_id(new_id)
-
-    def transaction(rows: Rows) -> Conversation:
-        row = rows.find_live(new_id)
-        if row is not None and _is_repeated(row, owner, creation):
-            return conversation_from(row)
-        row = rows.create(
-            new_id,
-            owner=owner,
-            lifetime=settings.lifetime_for(expires_in),
-            title=title or None,
-            metadata=dumps(metadata),
-            creation=creation,
-        )
-        return conversation_from(rows.advance(row))
-
-    return (yield from _write(settings, transaction))
-
-
-def append(
-    settings: Settings,
-    conversation_id: str,
-    messages: Sequence[Message],
-    *,
-    owner: str | None,
-    after: int | None,
-    idempotency_key: str | None,
-    truncate_after: int | None,
-    title: str | None,
-    metadata: dict[str, Json] | None,
-    expires_in: timedelta | None,
-) -> Plan[Appended]:
-    check_ids(conversation_id, owner)
-    check_idempotency_key(idempotency_key)
-    check_revision(after, "after")
-    check_revision(truncate_after, "truncate_after")
-    initial_metadata = dumps(check_beginning(title, metadata, expires_in))
-    bodies = encode_batch(messages)
-    call = "" if idempotency_key is None else fingerprint_of_messages(messages)
-
-    def transaction(rows: Rows) -> Appended:
-        row = rows.find_live(conversation_id)
-        if row is None:
-            if after:
-                raise NotFound(conversation_id)
-            row = rows.create(
-                conversation_id,
-                owner=owner,
-                lifetime=settings.lifetime_for(expires_in),
-                title=title or None,
-                metadata=initial_metadata,
-            )
-        else:
-            if owner not in (None, row["owner"]):
-                raise NotFound(conversation_id)
-            if idempotency_key is not None:
-                saved = rows.saved_result(row, idempotency_key, call)
-                if saved is not None:
-                    return saved
-            require_revision(row, after)
-            if truncate_after is not None:
-                row = rows.truncate(row, after=truncate_after)
-        appended = rows.append(row, bodies)
-        if idempotency_key is not None:
-            rows.save_result(row, idempotency_key, call, appended)
-        return appended
-
-    return (yield from _write(settings, transaction))
-
-
-def restore(
-    settings: Settings, conversation: Conversation, messages: Sequence[Message], *, after: int
-) -> Plan[Conversation]:
-    given, bodies = prepare_restore(conversation, messages, after)
-    expires_at = None if given.expires_at is None else milliseconds_since_epoch(given.expires_at)
-
-    def transaction(rows: Rows) -> Conversation:
-        if expires_at is not None and expires_at <= rows.time:
-            raise NotFound(given.id)
-        row = rows.find_live(given.id)
-        if row is None:
-            if after:
-                raise NotFound(given.id)
-            row = rows.create(
-                given.id,
-                owner=given.owner,
-                lifetime=settings.lifetime_for(lifetime_of(given)),
-                title=given.title,
-                metadata=dumps(given.metadata),
-                time=milliseconds_since_epoch(given.created_at),
-            )
-        elif row["owner"] != given.owner:
-            raise AlreadyExists(given.id)
-        else:
-            require_revision(row, after)
-        return rows.restore(
-            row,
-            bodies,
-            first=after + 1,
-            revision=given.revision,
-            updated_at=milliseconds_since_epoch(given.updated_at),
-            expires_at=expires_at,
-        )
-
-    return (yield from _write(settings, transaction))
-
-
-def update(
-    settings: Settings,
-    conversation_id: str,
-    *,
-    title: str | None,
-    metadata: dict[str, Json] | None,
-    revision: int | None,
-    metadata_revision: int | None,
-    owner: str | None,
-) -> Plan[Conversation]:
-    check_ids(conversation_id, owner)
-    check_title(title)
-    metadata_text = None if metadata is None else dumps(checked_metadata(metadata))
-    check_revision(revision, "revision")
-    check_revision(metadata_revision, "metadata_revision")
-
-    def transaction(rows: Rows) -> Conversation:
-        row = rows.require_live(conversation_id, owner)
-        require_revision(row, revision, metadata_revision)
-        if title is None and metadata_text is None:
-            return conversation_from(row)
-        return conversation_from(
-            rows.update(
-                row,
-                row["title"] if title is None else title or None,
-                row["metadata"] if metadata_text is None else metadata_text,
-            )
-        )
-
-    return (yield from _write(settings, transaction))
-
-
-def claim(settings: Settings, conversation_id: str, owner: str) -> Plan[Conversation]:
-    check_id(conversation_id)
-    check_id(owner, "owner")
-
-    def transaction(rows: Rows) -> Conversation:
-        row = rows.require_live(conversation_id, None)
-        if row["owner"] not in (None, owner):
-            raise NotFound(conversation_id)
-        return conversation_from(row if row["owner"] == owner else rows.claim(row, owner))
-
-    return (yield from _write(settings, transaction))
-
-
-def truncate(
-    settings: Settings, conversation_id: str, *, after: int, owner: str | None
-) -> Plan[Conversation]:
-    check_ids(conversation_id, owner)
-    check_number(after, "after", least=0)
-
-    def transaction(rows: Rows) -> Conversation:
-        row = rows.require_live(conversation_id, owner)
-        return conversation_from(rows.truncate(row, after=after))
-
-    return (yield from _write(settings, transaction))
-
-
-def pop(
-    settings: Settings, conversation_id: str, n: int, *, owner: str | None
-) -> Plan[list[Message]]:
-    check_ids(conversation_id, owner)
-    check_number(n, "n", least=1, most=MAX_LIMIT)
-
-    def transaction(rows: Rows) -> list[Message]:
-        row = rows.require_live(conversation_id, owner)
-        popped = rows.last_messages(row, n, most_bytes=inf)
-        if popped and popped[0].seq:
-            rows.truncate(row, after=popped[0].seq - 1)
-        return popped
-
-    return (yield from _write(settings, transaction))
-
-
-def replace(
-    settings: Settings,
-    conversation_id: str,
-    seq: int,
-    message: Message,
-    *,
-    revision: int | None,
-    owner: str | None,
-) -> Plan[Conversation]:
-    check_ids(conversation_id, owner)
-    check_number(seq, "seq", least=1)
-    check_revision(revision, "revision")
-    body = encode_message(message)
-
-    def transaction(rows: Rows) -> Conversation:
-        row = rows.require_live(conversation_id, owner)
-        require_revision(row, revision)
-        return conversation_from(rows.replace(row, seq, body))
-
-    return (yield from _write(settings, transaction))
-
-
-def remove(
-    settings: Settings, conversation_id: str, seq: int, *, revision: int | None, owner: str | None
-) -> Plan[Conversation]:
-    check_ids(conversation_id, owner)
-    check_number(seq, "seq", least=1)
-    check_revision(revision, "revision")
-
-    def transaction(rows: Rows) -> Conversation:
-        row = rows.require_live(conversation_id, owner)
-        require_revision(row, revision)
-        return conversation_from(rows.remove(row, seq))
-
-    return (yield from _write(settings, transaction))
-
-
-def fork(
-    settings: Settings,
-    conversation_id: str,
-    *,
-    at: int | None,
-    new_id: str | None,
-    expires_in: timedelta | None,
-    owner: str | None,
-    idempotency_key: str | None,
-) -> Plan[Conversation]:
-    check_ids(conversation_id, owner)
-    check_revision(at, "at")
-    check_lifetime(expires_in)
-    creation = Creation.of(idempotency_key, "fork", conversation_id, at, expires_in)
-    copy_id = new_id_for(creation, "fork", conversation_id) if new_id is None else new_id
-    check_id(copy_id, "new_id")
-
-    def transaction(rows: Rows) -> Conversation:
-        existing = rows.find_live(copy_id)
-        if existing is not None and _is_repeated(existing, owner, creation):
-            return conversation_from(existing)
-        source = rows.require_live(conversation_id, owner)
-        created = rows.create(
-            copy_id,
-            owner=source["owner"],
-            lifetime=source["lifetime"] if expires_in is None else milliseconds(expires_in),
-            title=source["title"],
-            metadata=source["metadata"],
-            creation=creation,
-        )
-        last = MAX_REVISION if at is None else at
-        return conversation_from(rows.copy_messages(source, rows.advance(created), at=last))
-
-    return (yield from _write(settings, transaction))
-
-
-def delete(settings: Settings, conversation_id: str, *, owner: str | None) -> Plan[None]:
-    check_ids(conversation_id, owner)
-    yield from _write(
-        settings, lambda rows: rows.delete(rows.require_live(conversation_id, owner)["number"])
+def list_owned(rows: Rows, operation: operations.ListOwned) -> Listing:
+    limit = operation.limit
+    found = rows.conversations_of(operation.owner, limit=limit + 1, cursor=operation.cursor)
+    return Listing(
+        [conversation_from(row) for row in found[:limit]],
+        list_cursor(found[limit - 1]) if len(found) > limit else None,
     )
 
 
-def delete_owner(settings: Settings, owner: str) -> Plan[int]:
-    check_id(owner, "owner")
+def scan(rows: Rows, operation: operations.Scan) -> Listing:
+    limit = operation.limit
+    found = rows.all_conversations(limit=limit + 1, cursor=operation.cursor)
+    return Listing(
+        [conversation_from(row) for row in found[:limit]],
+        scan_cursor(found[limit - 1]) if len(found) > limit else None,
+    )
+
+
+# Writes: one transaction each
+
+
+def create(rows: Rows, operation: operations.Create, settings: Settings) -> Conversation:
+    row = rows.find_live(operation.conversation_id)
+    if row is not None and _is_repeated(row, operation.owner, operation.creation):
+        return conversation_from(row)
+    row = rows.create(
+        operation.conversation_id,
+        owner=operation.owner,
+        lifetime=settings.lifetime_for(operation.beginning.expires_in),
+        title=operation.beginning.title,
+        metadata=dumps(operation.beginning.metadata),
+        creation=operation.creation,
+    )
+    return conversation_from(rows.advance(row))
+
+
+def append(rows: Rows, operation: operations.Append, settings: Settings) -> Appended:
+    key = operation.idempotency_key
+    row = rows.find_live(operation.conversation_id)
+    if row is None:
+        if operation.revision:
+            raise NotFound(operation.conversation_id)
+        row = rows.create(
+            operation.conversation_id,
+            owner=operation.owner,
+            lifetime=settings.lifetime_for(operation.beginning.expires_in),
+            title=operation.beginning.title,
+            metadata=dumps(operation.beginning.metadata),
+        )
+    else:
+        if operation.owner not in (None, row["owner"]):
+            raise NotFound(operation.conversation_id)
+        if key is not None:
+            saved = rows.saved_result(row, key, operation.fingerprint)
+            if saved is not None:
+                return saved
+        require_revision(row, operation.revision)
+        if operation.truncate_after is not None:
+            row = rows.truncate(row, after=operation.truncate_after)
+    appended = rows.append(row, operation.texts)
+    if key is not None:
+        rows.save_result(row, key, operation.fingerprint, appended)
+    return appended
+
+
+def restore(rows: Rows, operation: operations.Restore, settings: Settings) -> Conversation:
+    given, revision = operation.conversation, operation.revision
+    expires_at = None if given.expires_at is None else milliseconds_since_epoch(given.expires_at)
+    if expires_at is not None and expires_at <= rows.time:
+        raise NotFound(given.id)
+    row = rows.find_live(given.id)
+    if row is None:
+        if revision:
+            raise NotFound(given.id)
+        row = rows.create(
+            given.id,
+            owner=given.owner,
+            lifetime=settings.lifetime_for(operation.lifetime),
+            title=given.title,
+            metadata=dumps(given.metadata),
+            time=milliseconds_since_epoch(given.created_at),
+        )
+    elif row["owner"] != given.owner:
+        raise AlreadyExists(given.id)
+    else:
+        require_revision(row, revision)
+    return rows.restore(
+        row,
+        operation.texts,
+        first=revision + 1,
+        revision=given.revision,
+        updated_at=milliseconds_since_epoch(given.updated_at),
+        expires_at=expires_at,
+    )
+
+
+def update(rows: Rows, operation: operations.Update, settings: Settings) -> Conversation:
+    title, metadata = operation.title, operation.metadata
+    row = rows.require_live(operation.conversation_id, operation.owner)
+    require_revision(row, operation.revision, operation.metadata_revision)
+    if title is None and metadata is None:
+        return conversation_from(row)
+    return conversation_from(
+        rows.update(
+            row,
+            row["title"] if title is None else title or None,
+            row["metadata"] if metadata is None else dumps(metadata),
+        )
+    )
+
+
+def claim(rows: Rows, operation: operations.Claim, settings: Settings) -> Conversation:
+    owner = operation.owner
+    row = rows.require_live(operation.conversation_id, None)
+    if row["owner"] not in (None, owner):
+        raise NotFound(operation.conversation_id)
+    return conversation_from(row if row["owner"] == owner else rows.claim(row, owner))
+
+
+def truncate(rows: Rows, operation: operations.Truncate, settings: Settings) -> Conversation:
+    row = rows.require_live(operation.conversation_id, operation.owner)
+    return conversation_from(rows.truncate(row, after=operation.after))
+
+
+def pop(rows: Rows, operation: operations.Pop, settings: Settings) -> list[StoredMessage]:
+    row = rows.require_live(operation.conversation_id, operation.owner)
+    popped = rows.last_messages(row, operation.limit, most_bytes=inf)
+    if popped:
+        rows.truncate(row, after=popped[0].seq - 1)
+    return popped
+
+
+def rewrite_message(rows: Rows, operation: operations.Rewrite, settings: Settings) -> Conversation:
+    row = rows.require_live(operation.conversation_id, operation.owner)
+    require_revision(row, operation.revision)
+    if operation.text is None:
+        return conversation_from(rows.remove(row, operation.seq))
+    return conversation_from(rows.replace(row, operation.seq, operation.text))
+
+
+def fork(rows: Rows, operation: operations.Fork, settings: Settings) -> Conversation:
+    existing = rows.find_live(operation.new_id)
+    if existing is not None and _is_repeated(existing, operation.owner, operation.creation):
+        return conversation_from(existing)
+    source = rows.require_live(operation.conversation_id, operation.owner)
+    expires_in = operation.expires_in
+    created = rows.create(
+        operation.new_id,
+        owner=source["owner"],
+        lifetime=source["lifetime"] if expires_in is None else milliseconds(expires_in),
+        title=source["title"],
+        metadata=source["metadata"],
+        creation=operation.creation,
+    )
+    last = MAX_REVISION if operation.at is None else operation.at
+    return conversation_from(rows.copy_messages(source, rows.advance(created), at=last))
+
+
+def delete(rows: Rows, operation: operations.Delete, settings: Settings) -> None:
+    rows.delete(rows.require_live(operation.conversation_id, operation.owner)["number"])
+
+
+# Operations of many transactions
+
+
+def delete_owner(operation: operations.DeleteOwner, settings: Settings) -> Plan[int]:
     deleted, has_more, left_garbage = 0, True, False
     up_to: int | None = None
 
     def transaction(rows: Rows) -> None:
         nonlocal deleted, has_more, left_garbage, up_to
         up_to = rows.last_number() if up_to is None else up_to  # not those that begin meanwhile
-        count, has_more = rows.delete_owned(owner, up_to=up_to)
+        count, has_more = rows.delete_owned(operation.owner, up_to=up_to)
         deleted, left_garbage = deleted + count, rows.left_garbage
 
     yield transaction
@@ -451,7 +279,7 @@ def delete_owner(settings: Settings, owner: str) -> Plan[int]:
     return deleted
 
 
-def sweep() -> Plan[int]:
+def sweep(operation: operations.Sweep, settings: Settings) -> Plan[int]:
     freed, has_more = 0, True
     while has_more:
         batch, has_more = yield lambda rows: rows.sweep(entries=MAX_FREED_ROWS, rows=MAX_FREED_ROWS)
@@ -459,6 +287,40 @@ def sweep() -> Plan[int]:
         if has_more:
             yield PAUSE
     return freed
+
+
+READS: dict[type[Operation[Any]], Callable[[Rows, Any], Any]] = {
+    operations.Get: get,
+    operations.ListOwned: list_owned,
+    operations.ReadPage: page,
+    operations.ReadTail: tail,
+    operations.Scan: scan,
+}
+WRITES: dict[type[Operation[Any]], Callable[[Rows, Any, Settings], Any]] = {
+    operations.Append: append,
+    operations.Claim: claim,
+    operations.Create: create,
+    operations.Delete: delete,
+    operations.Fork: fork,
+    operations.Pop: pop,
+    operations.Restore: restore,
+    operations.Rewrite: rewrite_message,
+    operations.Truncate: truncate,
+    operations.Update: update,
+}
+PLANS: dict[type[Operation[Any]], Callable[[Any, Settings], Plan[Any]]] = {
+    operations.DeleteOwner: delete_owner,
+    operations.Sweep: sweep,
+}
+
+
+def plan_for(operation: Operation[T], settings: Settings) -> Plan[T]:
+    """Return the plan of an operation that writes."""
+    kind = type(operation)
+    if kind in PLANS:
+        return PLANS[kind](operation, settings)
+    write = WRITES[kind]
+    return _write(settings, lambda rows: write(rows, operation, settings))
 
 
 def _is_repeated(row: sqlite3.Row, owner: str | None, creation: Creation | None) -> bool:

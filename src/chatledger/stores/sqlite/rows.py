@@ -5,18 +5,12 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import NamedTuple
 
-from chatledger.conversations import (
-    MAX_REVISION,
-    REVISIONS_TAKEN,
-    Appended,
-    Conversation,
-    Creation,
-    check_key_use,
-)
-from chatledger.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
+from chatledger.conversations import MAX_REVISION, Appended, Conversation
+from chatledger.errors import REVISIONS_TAKEN, AlreadyExists, Conflict, InvalidArgument, NotFound
 from chatledger.json_values import dumps
-from chatledger.messages import Message, decode
+from chatledger.messages import StoredMessage, decode
 from chatledger.stores.cursors import decode_cursor
+from chatledger.stores.idempotency import Creation, check_key_use
 from chatledger.stores.sqlite.values import conversation_from
 
 RETENTION = 24 * 60 * 60 * 1000
@@ -271,7 +265,7 @@ class Rows:
         self._free_now(number)
         return self.advance(row, count=-removed)
 
-    def last_messages(self, row: sqlite3.Row, n: int, *, most_bytes: float) -> list[Message]:
+    def last_messages(self, row: sqlite3.Row, n: int, *, most_bytes: float) -> list[StoredMessage]:
         """Return the last ``n`` messages, oldest first, or fewer as ``messages_between`` does."""
         found, _ = self.messages_between(
             row, after=0, before=MAX_REVISION, limit=n, most_bytes=most_bytes, backward=True
@@ -287,7 +281,7 @@ class Rows:
         limit: int,
         most_bytes: float,
         backward: bool = False,
-    ) -> tuple[list[Message], bool]:
+    ) -> tuple[list[StoredMessage], bool]:
         """Return messages between the two seqs, and whether there are more of them.
 
         Args:
@@ -298,7 +292,7 @@ class Rows:
             most_bytes: The most bytes of JSON to return, but one message in any case.
             backward: Whether to return the last ones first.
         """
-        found: list[Message] = []
+        found: list[StoredMessage] = []
         ranges = self._visible_ranges(row["number"], after, before)
         for visible in reversed(ranges) if backward else ranges:
             # Read one by one, because they may not all fit into memory.

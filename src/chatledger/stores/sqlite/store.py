@@ -1,18 +1,16 @@
 """The SQLite store: conversations in one local file."""
 
-import builtins
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 from time import sleep
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
-from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
-from chatledger.json_values import Json
-from chatledger.messages import Message, now
+from chatledger.messages import now
 from chatledger.stores.contract import Store
+from chatledger.stores.operations import Operation
 from chatledger.stores.sqlite import plans
 from chatledger.stores.sqlite.database import Database
 from chatledger.stores.sqlite.plans import CLEANUP_SECONDS, Pause, Plan, Settings, Transaction
@@ -56,194 +54,15 @@ class SQLiteStore(Store):
         self._clock = clock
         self._database = Database(os.fspath(path), timeout=timeout)
 
-    def create(
-        self,
-        conversation_id: str | None = None,
-        *,
-        owner: str | None = None,
-        title: str | None = None,
-        metadata: dict[str, Json] | None = None,
-        expires_in: timedelta | None = None,
-        idempotency_key: str | None = None,
-    ) -> Conversation:
-        return self._run(
-            plans.create(
-                self._settings,
-                conversation_id,
-                owner=owner,
-                title=title,
-                metadata=metadata,
-                expires_in=expires_in,
-                idempotency_key=idempotency_key,
-            )
-        )
-
-    def append(
-        self,
-        conversation_id: str,
-        messages: Sequence[Message],
-        *,
-        owner: str | None = None,
-        after: int | None = None,
-        idempotency_key: str | None = None,
-        truncate_after: int | None = None,
-        reply_follows: bool = False,
-        title: str | None = None,
-        metadata: dict[str, Json] | None = None,
-        expires_in: timedelta | None = None,
-    ) -> Appended:
-        return self._run(
-            plans.append(
-                self._settings,
-                conversation_id,
-                messages,
-                owner=owner,
-                after=after,
-                idempotency_key=idempotency_key,
-                truncate_after=truncate_after,
-                title=title,
-                metadata=metadata,
-                expires_in=expires_in,
-            )
-        )
-
-    def get(self, conversation_id: str, *, owner: str | None = None) -> Conversation:
-        return self._read(plans.get(conversation_id, owner=owner))
-
-    def tail(self, conversation_id: str, n: int, *, owner: str | None = None) -> Tail:
-        return self._read(plans.tail(conversation_id, n, owner=owner))
-
-    def page(
-        self,
-        conversation_id: str,
-        *,
-        after: int | None = None,
-        before: int | None = None,
-        limit: int = 100,
-        owner: str | None = None,
-    ) -> Page:
-        return self._read(
-            plans.page(conversation_id, after=after, before=before, limit=limit, owner=owner)
-        )
-
-    def list(self, owner: str, *, limit: int = 20, cursor: str | None = None) -> Listing:
-        return self._read(plans.list_owned(owner, limit=limit, cursor=cursor))
-
-    def scan(self, *, limit: int = 100, cursor: str | None = None) -> Listing:
-        return self._read(plans.scan(limit=limit, cursor=cursor))
-
-    def restore(
-        self, conversation: Conversation, messages: Sequence[Message], *, after: int
-    ) -> Conversation:
-        return self._run(plans.restore(self._settings, conversation, messages, after=after))
-
-    def update(
-        self,
-        conversation_id: str,
-        *,
-        title: str | None = None,
-        metadata: dict[str, Json] | None = None,
-        revision: int | None = None,
-        metadata_revision: int | None = None,
-        owner: str | None = None,
-    ) -> Conversation:
-        return self._run(
-            plans.update(
-                self._settings,
-                conversation_id,
-                title=title,
-                metadata=metadata,
-                revision=revision,
-                metadata_revision=metadata_revision,
-                owner=owner,
-            )
-        )
-
-    def claim(self, conversation_id: str, owner: str) -> Conversation:
-        return self._run(plans.claim(self._settings, conversation_id, owner))
-
-    def truncate(
-        self, conversation_id: str, *, after: int, owner: str | None = None
-    ) -> Conversation:
-        return self._run(plans.truncate(self._settings, conversation_id, after=after, owner=owner))
-
-    def pop(
-        self, conversation_id: str, n: int = 1, *, owner: str | None = None
-    ) -> builtins.list[Message]:
-        return self._run(plans.pop(self._settings, conversation_id, n, owner=owner))
-
-    def clear(self, conversation_id: str, *, owner: str | None = None) -> Conversation:
-        return self.truncate(conversation_id, after=0, owner=owner)
-
-    def replace(
-        self,
-        conversation_id: str,
-        seq: int,
-        message: Message,
-        *,
-        revision: int | None = None,
-        owner: str | None = None,
-    ) -> Conversation:
-        return self._run(
-            plans.replace(
-                self._settings, conversation_id, seq, message, revision=revision, owner=owner
-            )
-        )
-
-    def remove(
-        self,
-        conversation_id: str,
-        seq: int,
-        *,
-        revision: int | None = None,
-        owner: str | None = None,
-    ) -> Conversation:
-        return self._run(
-            plans.remove(self._settings, conversation_id, seq, revision=revision, owner=owner)
-        )
-
-    def fork(
-        self,
-        conversation_id: str,
-        *,
-        at: int | None = None,
-        new_id: str | None = None,
-        expires_in: timedelta | None = None,
-        owner: str | None = None,
-        idempotency_key: str | None = None,
-    ) -> Conversation:
-        return self._run(
-            plans.fork(
-                self._settings,
-                conversation_id,
-                at=at,
-                new_id=new_id,
-                expires_in=expires_in,
-                owner=owner,
-                idempotency_key=idempotency_key,
-            )
-        )
-
-    def delete(self, conversation_id: str, *, owner: str | None = None) -> None:
-        self._run(plans.delete(self._settings, conversation_id, owner=owner))
-
-    def delete_owner(self, owner: str) -> int:
-        return self._run(plans.delete_owner(self._settings, owner))
-
-    def sweep(self) -> int:
-        return self._run(plans.sweep())
+    def perform(self, operation: Operation[T]) -> T:
+        read = plans.READS.get(type(operation))
+        if read is None:
+            return self._run(plans.plan_for(operation, self._settings))
+        result: T = self._database.read(partial(self._perform, lambda rows: read(rows, operation)))
+        return result
 
     def close(self) -> None:
         self._database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def _read(self, transaction: Transaction[T]) -> T:
-        return self._database.read(partial(self._perform, transaction))
 
     def _run(self, plan: Plan[T]) -> T:
         """Run the plan to its result."""

@@ -3,8 +3,9 @@
 import json
 import sqlite3
 
-from chatledger.conversations import Conversation, Creation
+from chatledger.conversations import Conversation
 from chatledger.stores.cursors import encode_cursor
+from chatledger.stores.idempotency import Creation
 from chatledger.stores.times import to_datetime
 
 

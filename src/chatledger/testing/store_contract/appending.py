@@ -13,7 +13,6 @@ from chatledger.testing.store_contract.helpers import (
     assert_unchanged,
     list_all,
     read_all,
-    seq_of,
     snapshot,
     snapshot_if_any,
     start_conversation,
@@ -78,7 +77,9 @@ class AppendingLaws:
         conversation = start_conversation(subject)
         revision = conversation.revision
         for text in ("one", "two", "three"):
-            revision = subject.append(conversation.id, user_messages(text), after=revision).revision
+            revision = subject.append(
+                conversation.id, user_messages(text), revision=revision
+            ).revision
         assert texts_of(read_all(subject, conversation.id)) == ["one", "two", "three"]
 
     def test_an_append_with_after_conflicts_below_and_above_the_revision(
@@ -95,7 +96,7 @@ class AppendingLaws:
             2**53 - 1,
         ):
             with assert_unchanged(subject, conversation.id), pytest.raises(Conflict) as caught:
-                subject.append(conversation.id, user_messages("rejected"), after=after)
+                subject.append(conversation.id, user_messages("rejected"), revision=after)
             assert caught.value.conversation_id == conversation.id
             assert (caught.value.expected, caught.value.revision) == (after, revision)
 
@@ -114,7 +115,7 @@ class AppendingLaws:
             before = subject.get(conversation.id).revision
             change()
             with assert_unchanged(subject, conversation.id), pytest.raises(Conflict):
-                subject.append(conversation.id, user_messages("rejected"), after=before)
+                subject.append(conversation.id, user_messages("rejected"), revision=before)
 
     def test_an_append_that_truncates_replaces_the_messages_it_removes(
         self, subject: Store, clock: Clock
@@ -124,7 +125,7 @@ class AppendingLaws:
             appended = subject.append(
                 conversation.id,
                 user_messages("2", "3", "4"),
-                after=conversation.revision,
+                revision=conversation.revision,
                 truncate_after=conversation.seqs[0],
             )
             now = clock()
@@ -169,7 +170,7 @@ class AppendingLaws:
                 subject.append(
                     conversation.id,
                     user_messages("no"),
-                    after=conversation.revision + 1,
+                    revision=conversation.revision + 1,
                     truncate_after=0,
                 )
             with pytest.raises(NotFound):
@@ -185,11 +186,11 @@ class AppendingLaws:
         conversation_id = new_id()
         for after in (1, 7, 2**53 - 1):
             with assert_unchanged(subject, conversation_id), pytest.raises(NotFound):
-                subject.append(conversation_id, user_messages("rejected"), after=after)
+                subject.append(conversation_id, user_messages("rejected"), revision=after)
 
     def test_after_zero_creates_a_conversation(self, subject: Store) -> None:
         conversation_id, owner = new_id(), new_id()
-        subject.append(conversation_id, user_messages("hello"), after=0, owner=owner)
+        subject.append(conversation_id, user_messages("hello"), revision=0, owner=owner)
         assert subject.get(conversation_id).owner == owner
 
     def test_after_zero_conflicts_with_an_existing_conversation_even_if_it_is_empty(
@@ -199,7 +200,7 @@ class AppendingLaws:
         subject.clear(cleared.id)
         for conversation in (new, cleared):
             with assert_unchanged(subject, conversation.id), pytest.raises(Conflict):
-                subject.append(conversation.id, user_messages("rejected"), after=0)
+                subject.append(conversation.id, user_messages("rejected"), revision=0)
 
     @pytest.mark.parametrize("wrong", ["a str", "a huge message"])
     def test_one_invalid_message_among_many_keeps_all_of_them_out(
@@ -215,12 +216,12 @@ class AppendingLaws:
         conversation = start_conversation(subject, "one")
         with pytest.raises(Conflict):
             subject.append(
-                conversation.id, user_messages("rejected"), after=conversation.revision + 5
+                conversation.id, user_messages("rejected"), revision=conversation.revision + 5
             )
         with pytest.raises(MessageTooLarge):
             subject.append(conversation.id, [Message.user("x" * MAX_MESSAGE_BYTES)])
         [seq] = subject.append(conversation.id, user_messages("two")).seqs
-        assert [seq_of(message) for message in read_all(subject, conversation.id)] == [
+        assert [message.seq for message in read_all(subject, conversation.id)] == [
             conversation.seqs[0],
             seq,
         ]
@@ -245,7 +246,7 @@ class AppendingLaws:
             2,
             appended.revision,
         )
-        subject.append(conversation.id, user_messages("reply"), after=appended.revision)
+        subject.append(conversation.id, user_messages("reply"), revision=appended.revision)
         assert list_all(subject, owner)[0] == subject.get(conversation.id)
 
     def test_deleting_an_owner_includes_conversations_that_await_a_reply(

@@ -24,7 +24,7 @@ HOUR = timedelta(hours=1)
 
 BEGINNINGS: dict[str, dict[str, Any]] = {
     "alone": {},
-    "after zero": {"after": 0},
+    "revision zero": {"revision": 0},
     "with a key": {"idempotency_key": "key"},
     "before a reply": {"reply_follows": True},
     "truncating": {"truncate_after": 0},
@@ -191,13 +191,13 @@ class BeginningLaws:
     def test_a_rejected_append_creates_nothing(self, subject: Store) -> None:
         conversation_id = new_id()
         with assert_unchanged(subject, conversation_id), pytest.raises(NotFound):
-            subject.append(conversation_id, user_messages("1"), after=3, **FIELDS)
+            subject.append(conversation_id, user_messages("1"), revision=3, **FIELDS)
         existing = start_conversation(subject, "1", owner=new_id())
         with assert_unchanged(subject, existing.id):
             with pytest.raises(NotFound):
                 subject.append(existing.id, user_messages("2"), owner=new_id(), **FIELDS)
             with pytest.raises(Conflict):
-                subject.append(existing.id, user_messages("2"), after=0, **FIELDS)
+                subject.append(existing.id, user_messages("2"), revision=0, **FIELDS)
 
     def test_changing_the_metadata_passed_in_does_not_change_the_store(
         self, subject: Store

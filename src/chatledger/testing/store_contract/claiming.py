@@ -210,10 +210,10 @@ class ClaimingLaws:
         conversation = start_conversation(subject, "1", "2", "3", "4")
         claimed = subject.claim(conversation.id, owner)
         with assert_unchanged(subject, conversation.id), pytest.raises(Conflict) as caught:
-            subject.append(conversation.id, user_messages("no"), after=conversation.revision)
+            subject.append(conversation.id, user_messages("no"), revision=conversation.revision)
         assert caught.value.revision == claimed.revision
         appended = subject.append(
-            conversation.id, user_messages("5"), after=claimed.revision, owner=owner
+            conversation.id, user_messages("5"), revision=claimed.revision, owner=owner
         )
         assert appended.seqs[0] > claimed.revision
         subject.append(conversation.id, user_messages("6"))

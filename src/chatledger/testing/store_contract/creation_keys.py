@@ -18,7 +18,6 @@ from chatledger.testing.store_contract.helpers import (
     ids_of,
     list_all,
     read_all,
-    seq_of,
     snapshot,
     snapshot_if_any,
     start_conversation,
@@ -32,7 +31,7 @@ GIVEN_ID = pytest.mark.parametrize("has_id", [False, True], ids=["id from the ke
 
 
 def last_seq(store: Store, conversation_id: str) -> int:
-    return seq_of(store.tail(conversation_id, 1).messages[-1])
+    return store.tail(conversation_id, 1).messages[-1].seq
 
 
 CHANGES: dict[str, Callable[[Store, str], object]] = {

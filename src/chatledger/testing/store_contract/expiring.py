@@ -181,7 +181,7 @@ class ExpiringLaws:
                 case "append":
                     subject.append(conversation.id, user_messages("new"), owner=owner)
                 case "append after 0":
-                    subject.append(conversation.id, user_messages("new"), owner=owner, after=0)
+                    subject.append(conversation.id, user_messages("new"), owner=owner, revision=0)
                 case "create":
                     assert (
                         subject.create(conversation.id, owner=owner).revision
@@ -214,7 +214,9 @@ class ExpiringLaws:
     ) -> None:
         conversation = expired_conversation(subject, clock)
         with pytest.raises(NotFound):
-            subject.append(conversation.id, user_messages("too late"), after=conversation.revision)
+            subject.append(
+                conversation.id, user_messages("too late"), revision=conversation.revision
+            )
         assert snapshot_if_any(subject, conversation.id) is None
 
     def test_a_sweep_frees_expired_conversations_and_no_live_ones(

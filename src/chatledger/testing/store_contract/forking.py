@@ -67,7 +67,7 @@ class ForkingLaws:
         conversation = start_conversation(subject, "1", "2")
         fork = subject.fork(conversation.id)
         with assert_unchanged(subject, conversation.id):
-            subject.append(fork.id, user_messages("3"), after=fork.revision)
+            subject.append(fork.id, user_messages("3"), revision=fork.revision)
             subject.replace(fork.id, snapshot(subject, fork.id).seqs[0], Message.user("another"))
         with assert_unchanged(subject, fork.id):
             subject.clear(conversation.id)

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 from chatledger.conversations import MAX_LIMIT, Conversation
 from chatledger.errors import ChatledgerError, NotFound
 from chatledger.ids import new_id
-from chatledger.messages import Message
+from chatledger.messages import Message, StoredMessage
 from chatledger.stores.contract import Store
 
 T = TypeVar("T")
@@ -27,11 +27,6 @@ def user_messages(*texts: str) -> list[Message]:
 
 def texts_of(messages: Iterable[Message]) -> list[str]:
     return [message.text for message in messages]
-
-
-def seq_of(message: Message) -> int:
-    assert message.seq is not None, "a message that was read has a seq"
-    return message.seq
 
 
 class Started(NamedTuple):
@@ -64,16 +59,14 @@ class Snapshot(NamedTuple):
     """
 
     conversation: Conversation
-    messages: list[Message]
+    messages: list[StoredMessage]
     seqs: list[int]
 
 
 def snapshot(store: Store, conversation_id: str) -> Snapshot:
     """Return the conversation with all its messages, which must be at most ``MAX_LIMIT``."""
     tail = store.tail(conversation_id, MAX_LIMIT)
-    return Snapshot(
-        tail.conversation, tail.messages, [seq_of(message) for message in tail.messages]
-    )
+    return Snapshot(tail.conversation, tail.messages, [message.seq for message in tail.messages])
 
 
 def snapshot_if_any(store: Store, conversation_id: str) -> Snapshot | None:
@@ -103,15 +96,15 @@ def read_all(
     after: int | None = None,
     before: int | None = None,
     limit: int = MAX_LIMIT,
-) -> list[Message]:
+) -> list[StoredMessage]:
     """Return all messages in the range, read page by page."""
     backward = before is not None and after is None
-    messages: list[Message] = []
+    messages: list[StoredMessage] = []
     while True:
         page = store.page(conversation_id, after=after, before=before, limit=limit)
         assert len(page.messages) <= limit
         messages += page.messages
-        seqs = [seq_of(message) for message in messages]
+        seqs = [message.seq for message in messages]
         assert seqs == sorted(set(seqs), reverse=backward)
         if page.next is None:
             return messages
@@ -218,7 +211,7 @@ def write_numbers(
 ACTIVITIES: dict[str, Callable[[Store, Started], object]] = {
     "append": lambda store, conversation: store.append(conversation.id, user_messages("another")),
     "append after": lambda store, conversation: store.append(
-        conversation.id, user_messages("another"), after=conversation.revision
+        conversation.id, user_messages("another"), revision=conversation.revision
     ),
     "append with fields": lambda store, conversation: store.append(
         conversation.id,
@@ -250,7 +243,7 @@ OPERATIONS_ON_EXISTING: dict[str, Operation] = {
         store.iter_messages(conversation.id, owner=owner)
     ),
     "append after": lambda store, conversation, owner: store.append(
-        conversation.id, user_messages("another"), after=conversation.revision, owner=owner
+        conversation.id, user_messages("another"), revision=conversation.revision, owner=owner
     ),
     "update": lambda store, conversation, owner: store.update(
         conversation.id, title="another", owner=owner

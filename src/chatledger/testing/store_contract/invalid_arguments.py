@@ -76,7 +76,7 @@ BAD_ARGUMENTS: dict[str, tuple[list[Any], Call]] = {
     "append(after)": (
         BAD_REVISIONS,
         lambda store, conversation_id, bad: store.append(
-            conversation_id, user_messages("rejected"), after=bad
+            conversation_id, user_messages("rejected"), revision=bad
         ),
     ),
     "append(truncate_after)": (

@@ -16,7 +16,6 @@ from chatledger.testing.store_contract.helpers import (
     race,
     read_all,
     scan_all,
-    seq_of,
     start_conversation,
     texts_of,
     user_messages,
@@ -38,7 +37,7 @@ class IteratingLaws:
         owner = subject.get(conversation.id).owner
         forward = list(subject.iter_messages(conversation.id))
         assert texts_of(forward) == texts
-        assert [seq_of(message) for message in forward] == list(conversation.seqs)
+        assert [message.seq for message in forward] == list(conversation.seqs)
         backward = list(subject.iter_messages(conversation.id, before=2**53 - 1, owner=owner))
         assert backward == forward[::-1]
         assert list(subject.iter_messages(conversation.id, after=0)) == forward
@@ -50,7 +49,7 @@ class IteratingLaws:
             subject.remove(conversation.id, seq)
         subject.append(conversation.id, user_messages(*map(str, range(350, 400))))
         messages = read_all(subject, conversation.id)
-        seqs = [seq_of(message) for message in messages]
+        seqs = [message.seq for message in messages]
         for after, before in (
             (seqs[9], None),
             (seqs[9], seqs[310]),
@@ -65,8 +64,8 @@ class IteratingLaws:
             expected = [
                 message
                 for message in messages
-                if (after is None or seq_of(message) > after)
-                and (before is None or seq_of(message) < before)
+                if (after is None or message.seq > after)
+                and (before is None or message.seq < before)
             ]
             if after is None:
                 expected.reverse()
@@ -115,7 +114,7 @@ class IteratingLaws:
         subject.truncate(conversation.id, after=conversation.seqs[339])
         subject.append(conversation.id, user_messages("and newer"))
         read += iteration
-        seqs = [seq_of(message) for message in read]
+        seqs = [message.seq for message in read]
         assert seqs == sorted(set(seqs), reverse=backward)
         stayed = set(texts[6:340]) - {texts[number] for number in removed}
         assert stayed <= set(texts_of(read))
@@ -126,7 +125,7 @@ class IteratingLaws:
         def read() -> dict[int, str]:
             for _ in range(10):
                 messages = list(subject.iter_messages(conversation_id))
-                seqs = [seq_of(message) for message in messages]
+                seqs = [message.seq for message in messages]
                 assert seqs == sorted(set(seqs))
                 for writer in ("first", "ada", "bob"):
                     texts = [text for text in texts_of(messages) if text.startswith(writer)]

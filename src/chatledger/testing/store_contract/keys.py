@@ -70,14 +70,17 @@ class KeyLaws:
     def test_the_key_returns_the_same_result_whatever_else_is_passed(self, subject: Store) -> None:
         conversation = start_conversation(subject, "one")
         first = subject.append(
-            conversation.id, user_messages("two"), after=conversation.revision, idempotency_key=KEY
+            conversation.id,
+            user_messages("two"),
+            revision=conversation.revision,
+            idempotency_key=KEY,
         )
         with assert_unchanged(subject, conversation.id):
             for after in (None, 0, conversation.revision, first.revision, first.revision + 9):
                 again = subject.append(
                     conversation.id,
                     user_messages("two"),
-                    after=after,
+                    revision=after,
                     idempotency_key=KEY,
                     truncate_after=0,
                     reply_follows=True,
@@ -214,11 +217,14 @@ class KeyLaws:
             subject.append(
                 conversation.id,
                 user_messages("two"),
-                after=conversation.revision + 1,
+                revision=conversation.revision + 1,
                 idempotency_key=KEY,
             )
         subject.append(
-            conversation.id, user_messages("two"), after=conversation.revision, idempotency_key=KEY
+            conversation.id,
+            user_messages("two"),
+            revision=conversation.revision,
+            idempotency_key=KEY,
         )
         assert texts_of(read_all(subject, conversation.id)) == ["one", "two"]
 

@@ -158,7 +158,7 @@ class LifecycleLaws:
             begin_at = subject.create(conversation.id).revision
             assert begin_at > conversation.revision
         appended = subject.append(
-            conversation.id, user_messages("new"), after=0 if how == "append after 0" else None
+            conversation.id, user_messages("new"), revision=0 if how == "append after 0" else None
         )
         assert appended.seqs[0] > conversation.revision
         state = snapshot(subject, conversation.id)
@@ -172,7 +172,7 @@ class LifecycleLaws:
         start_conversation(subject, "new", conversation_id=conversation.id)
         with assert_unchanged(subject, conversation.id), pytest.raises(Conflict):
             subject.append(
-                conversation.id, user_messages("reply to the old"), after=conversation.revision
+                conversation.id, user_messages("reply to the old"), revision=conversation.revision
             )
 
     def test_deleting_an_owner_deletes_all_their_conversations_and_nobody_elses(

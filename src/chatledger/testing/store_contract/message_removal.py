@@ -17,7 +17,6 @@ from chatledger.testing.store_contract.helpers import (
     assert_unchanged,
     list_all,
     read_all,
-    seq_of,
     snapshot,
     start_conversation,
     texts_of,
@@ -56,14 +55,14 @@ def restored(store: Store) -> Placed:
     store.delete(source.id)
     after, seqs = conversation.revision + 10, []
     first = replace(conversation, id=new_id(), revision=after)
-    store.restore(first, [], after=0)
+    store.restore(first, [], revision=0)
     for size, texts in ((2, TEXTS[:2]), (4, TEXTS[2:6]), (3, TEXTS[6:])):
         messages = [
             message.with_seq(after + 1 + n) for n, message in enumerate(user_messages(*texts))
         ]
         revision = after + size + 3
-        store.restore(replace(first, revision=revision), messages, after=after)
-        seqs += [seq_of(message) for message in messages]
+        store.restore(replace(first, revision=revision), messages, revision=after)
+        seqs += [message.seq for message in messages]
         after = revision
     return Placed(first.id, seqs)
 
@@ -170,7 +169,7 @@ class MessageRemovalLaws:
         assert_reads(subject, conversation_id, texts, left)
         remaining = [message for message in before.messages if message.seq != seqs[number]]
         assert snapshot(subject, conversation_id).messages == remaining
-        appended = subject.append(conversation_id, user_messages("new"), after=result.revision)
+        appended = subject.append(conversation_id, user_messages("new"), revision=result.revision)
         assert appended.seqs[0] > result.revision
         assert_reads(subject, conversation_id, [*texts, "new"], [*left, *appended.seqs])
         with assert_unchanged(subject, conversation_id), pytest.raises(NotFound):
@@ -200,7 +199,7 @@ class MessageRemovalLaws:
                     subject.remove(conversation_id, seq)
         fork = subject.fork(conversation_id)
         assert_reads(subject, fork.id, [], [])
-        appended = subject.append(conversation_id, user_messages("new"), after=revision)
+        appended = subject.append(conversation_id, user_messages("new"), revision=revision)
         assert appended.seqs[0] > revision
         assert_reads(subject, conversation_id, ["new"], list(appended.seqs))
         assert_reads(subject, fork.id, [], [])

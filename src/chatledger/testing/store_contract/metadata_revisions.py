@@ -55,7 +55,7 @@ OTHER_CHANGES: dict[str, Callable[[Store, Started], object]] = {
     "restore": lambda store, conversation: store.restore(
         replace(store.get(conversation.id), title="other", revision=conversation.revision + 5),
         [],
-        after=conversation.revision,
+        revision=conversation.revision,
     ),
     "sweep": lambda store, conversation: store.sweep(),
     "rejected update": lambda store, conversation: reject(

@@ -12,7 +12,7 @@ from chatledger.json_values import Json
 from chatledger.messages import Message
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.helpers import seq_of, snapshot, user_messages
+from chatledger.testing.store_contract.helpers import snapshot, user_messages
 from chatledger.testing.store_contract.read_rules import (
     ReadRules,
     callers,
@@ -146,7 +146,7 @@ class OperationRules(ReadRules):
                 conversation_id,
                 messages,
                 owner=owner,
-                after=after,
+                revision=after,
                 idempotency_key=idempotency_key,
                 truncate_after=truncate_after,
                 reply_follows=reply_follows,
@@ -175,7 +175,7 @@ class OperationRules(ReadRules):
             kept = [
                 message
                 for message in generation.messages
-                if truncate_after is None or seq_of(message) <= truncate_after
+                if truncate_after is None or message.seq <= truncate_after
             ]
             self.model.set_messages(generation, [*kept, *placed], appended.revision)
             generation.is_listed_late = reply_follows
@@ -257,7 +257,7 @@ class OperationRules(ReadRules):
         with self.expect_found(generation):
             result = self.store.truncate(conversation_id, after=after, owner=owner)
             assert generation
-            remaining = [message for message in generation.messages if seq_of(message) <= after]
+            remaining = [message for message in generation.messages if message.seq <= after]
             self.model.keep_messages(generation, remaining, result.revision)
             assert result == generation.conversation
 
@@ -308,7 +308,7 @@ class OperationRules(ReadRules):
         with expect(*errors):
             result = self.store.remove(conversation_id, seq, revision=revision, owner=owner)
             assert generation
-            remaining = [message for message in generation.messages if seq_of(message) != seq]
+            remaining = [message for message in generation.messages if message.seq != seq]
             self.model.keep_messages(generation, remaining, result.revision)
             assert result == generation.conversation
 
@@ -367,9 +367,7 @@ class OperationRules(ReadRules):
             assert generation
             self.record_id(result.id, target_id, scope if creation else None)
             last_revision = self.model.last_revision(result.id)
-            copied = [
-                message for message in generation.messages if at is None or seq_of(message) <= at
-            ]
+            copied = [message for message in generation.messages if at is None or message.seq <= at]
             copy = self.model.start(
                 result.id,
                 result.revision,

@@ -61,7 +61,7 @@ class OwnershipLaws:
         for after in (None, 0, conversation.revision):
             with assert_unchanged(subject, conversation.id), pytest.raises(NotFound):
                 subject.append(
-                    conversation.id, user_messages("intruding"), owner=stranger, after=after
+                    conversation.id, user_messages("intruding"), owner=stranger, revision=after
                 )
         assert list_all(subject, stranger) == []
 

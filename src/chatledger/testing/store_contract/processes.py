@@ -92,9 +92,9 @@ class ProcessesContract:
         with open_store(store_url) as store:
             assert texts_of(read_all(store, conversation.id)) == ["1", "2"]
             assert (
-                store.append(conversation.id, user_messages("3"), after=conversation.revision).seqs[
-                    0
-                ]
+                store.append(
+                    conversation.id, user_messages("3"), revision=conversation.revision
+                ).seqs[0]
                 > conversation.revision
             )
 
@@ -163,7 +163,7 @@ def append_after(store_url: str, conversation_id: str, name: str) -> None:
         while (latest := store.get(conversation_id)).message_count <= APPENDS:
             text = f"{name} {latest.message_count}"
             try:
-                store.append(conversation_id, user_messages(text), after=latest.revision)
+                store.append(conversation_id, user_messages(text), revision=latest.revision)
             except Conflict:
                 continue
             print(latest.message_count)

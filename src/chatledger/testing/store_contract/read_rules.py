@@ -13,7 +13,7 @@ from chatledger.errors import ChatledgerError, NotFound
 from chatledger.messages import Message
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.helpers import list_all, seq_of, snapshot_if_any
+from chatledger.testing.store_contract.helpers import list_all, snapshot_if_any
 from chatledger.testing.store_contract.reference_model import DAY, Generation, ReferenceModel
 
 HOUR = timedelta(hours=1)
@@ -100,8 +100,8 @@ class ReadRules(RuleBasedStateMachine):
             expected = [
                 message
                 for message in generation.messages
-                if (after is None or seq_of(message) > after)
-                and (before is None or seq_of(message) < before)
+                if (after is None or message.seq > after)
+                and (before is None or message.seq < before)
             ]
             if before is not None and after is None:
                 expected.reverse()

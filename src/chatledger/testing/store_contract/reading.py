@@ -12,7 +12,6 @@ from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.helpers import (
     Started,
     read_all,
-    seq_of,
     start_conversation,
     texts_of,
     user_messages,
@@ -48,7 +47,7 @@ class ReadingLaws:
         for n in (1, 3, 10, 1_000):
             tail = subject.tail(conversation.id, n)
             assert texts_of(tail.messages) == [str(number) for number in range(10)][-n:]
-            assert [seq_of(message) for message in tail.messages] == list(conversation.seqs)[-n:]
+            assert [message.seq for message in tail.messages] == list(conversation.seqs)[-n:]
             assert tail.conversation == subject.get(conversation.id)
 
     def test_the_tail_of_an_empty_conversation_is_empty(self, subject: Store) -> None:
@@ -86,7 +85,7 @@ class ReadingLaws:
     ) -> None:
         conversation = start_with_gaps(subject)
         messages = read_all(subject, conversation.id)
-        first, last = seq_of(messages[0]), seq_of(messages[-1])
+        first, last = messages[0].seq, messages[-1].seq
         assert (
             read_all(subject, conversation.id, after=first, before=last, limit=limit)
             == messages[1:-1]
@@ -96,9 +95,9 @@ class ReadingLaws:
         conversation = start_with_gaps(subject)
         messages = read_all(subject, conversation.id)
         for seq in range(conversation.revision + 3):
-            later = [message for message in messages if seq_of(message) > seq]
+            later = [message for message in messages if message.seq > seq]
             assert subject.page(conversation.id, after=seq).messages == later
-            earlier = [message for message in messages if seq_of(message) < seq]
+            earlier = [message for message in messages if message.seq < seq]
             if seq:
                 assert subject.page(conversation.id, before=seq).messages == earlier[::-1]
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from chatledger.conversations import Appended, Conversation
 from chatledger.ids import new_id
-from chatledger.messages import Message
+from chatledger.messages import StoredMessage
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.helpers import Snapshot, seq_of
+from chatledger.testing.store_contract.helpers import Snapshot
 
 DAY = timedelta(days=1)
 
@@ -35,7 +35,7 @@ class Generation:
 
     conversation: Conversation
     lifetime: timedelta | None
-    messages: list[Message] = field(default_factory=list)
+    messages: list[StoredMessage] = field(default_factory=list)
     appends: dict[str, KeyedAppend] = field(default_factory=dict)
     """The appends with an idempotency key, by their keys."""
     creation: KeyedCreation | None = None
@@ -50,7 +50,7 @@ class Generation:
 
     @property
     def seqs(self) -> list[int]:
-        return [seq_of(message) for message in self.messages]
+        return [message.seq for message in self.messages]
 
     @property
     def snapshot(self) -> Snapshot:
@@ -155,7 +155,9 @@ class ReferenceModel:
         self._generations[conversation_id] = generation
         return generation
 
-    def set_messages(self, generation: Generation, messages: list[Message], revision: int) -> None:
+    def set_messages(
+        self, generation: Generation, messages: list[StoredMessage], revision: int
+    ) -> None:
         """Record a change of the messages, which counts as activity."""
         assert revision > generation.conversation.revision
         now = self._clock()
@@ -169,7 +171,9 @@ class ReferenceModel:
             expires_at=now + generation.lifetime if generation.lifetime else None,
         )
 
-    def keep_messages(self, generation: Generation, messages: list[Message], revision: int) -> None:
+    def keep_messages(
+        self, generation: Generation, messages: list[StoredMessage], revision: int
+    ) -> None:
         """Record that only ``messages`` remain; if those are all, nothing changes."""
         if len(messages) < len(generation.messages):
             self.set_messages(generation, messages, revision)

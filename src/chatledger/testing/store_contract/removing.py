@@ -12,7 +12,6 @@ from chatledger.testing.store_contract.helpers import (
     Started,
     assert_unchanged,
     read_all,
-    seq_of,
     snapshot,
     start_conversation,
     texts_of,
@@ -28,7 +27,7 @@ REMOVALS: dict[str, Callable[[Store, Started], object]] = {
     "pop all": lambda store, conversation: store.pop(conversation.id, 10),
     "clear": lambda store, conversation: store.clear(conversation.id),
     "remove": lambda store, conversation: store.remove(
-        conversation.id, seq_of(store.tail(conversation.id, 1).messages[-1])
+        conversation.id, store.tail(conversation.id, 1).messages[-1].seq
     ),
 }
 

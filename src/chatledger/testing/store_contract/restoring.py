@@ -12,7 +12,7 @@ import pytest
 from chatledger.conversations import MAX_LIMIT, Conversation
 from chatledger.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
 from chatledger.ids import new_id
-from chatledger.messages import Message
+from chatledger.messages import Message, StoredMessage
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.helpers import (
@@ -20,7 +20,6 @@ from chatledger.testing.store_contract.helpers import (
     list_all,
     race,
     read_all,
-    seq_of,
     snapshot,
     snapshot_if_any,
     start_conversation,
@@ -48,22 +47,22 @@ def foreign_conversation(revision: int, **fields: Any) -> Conversation:
     return replace(source, **fields)
 
 
-def messages_from(first: int, *texts: str) -> list[Message]:
+def messages_from(first: int, *texts: str) -> list[StoredMessage]:
     """Return messages with consecutive seqs, from ``first`` on."""
     return [message.with_seq(seq) for seq, message in enumerate(user_messages(*texts), first)]
 
 
-def restore_all(store: Store, source: Conversation, messages: Sequence[Message]) -> None:
+def restore_all(store: Store, source: Conversation, messages: Sequence[StoredMessage]) -> None:
     """Restore messages, with the gaps between their seqs, one by one."""
     after = 0
     for message in messages:
-        seq = seq_of(message)
+        seq = message.seq
         if seq > after + 1:
-            store.restore(replace(source, revision=seq - 1), [], after=after)
-        store.restore(replace(source, revision=seq), [message], after=seq - 1)
+            store.restore(replace(source, revision=seq - 1), [], revision=after)
+        store.restore(replace(source, revision=seq), [message], revision=seq - 1)
         after = seq
     if source.revision > after:
-        store.restore(source, [], after=after)
+        store.restore(source, [], revision=after)
 
 
 class RestoringLaws:
@@ -71,7 +70,7 @@ class RestoringLaws:
 
     def test_a_restored_conversation_equals_the_original(self, subject: Store) -> None:
         source, messages = foreign_conversation(5), messages_from(1, "1", "2", "3")
-        result = subject.restore(source, messages, after=0)
+        result = subject.restore(source, messages, revision=0)
         state = snapshot(subject, source.id)
         assert result == state.conversation == replace(source, message_count=3)
         assert (state.messages, state.seqs) == (messages, [1, 2, 3])
@@ -83,15 +82,15 @@ class RestoringLaws:
         self, subject: Store, owner: str | None
     ) -> None:
         source = foreign_conversation(7, owner=owner, title=None, metadata={})
-        assert subject.restore(source, [], after=0) == source
+        assert subject.restore(source, [], revision=0) == source
         assert snapshot(subject, source.id) == (source, [], [])
-        assert subject.append(source.id, user_messages("8"), after=7).revision == 8
+        assert subject.append(source.id, user_messages("8"), revision=7).revision == 8
 
     def test_gaps_between_restored_messages_are_never_filled(self, subject: Store) -> None:
         source = foreign_conversation(20)
-        subject.restore(replace(source, revision=4), [], after=0)
-        subject.restore(replace(source, revision=9), messages_from(5, "5", "6"), after=4)
-        result = subject.restore(source, messages_from(10, "10"), after=9)
+        subject.restore(replace(source, revision=4), [], revision=0)
+        subject.restore(replace(source, revision=9), messages_from(5, "5", "6"), revision=4)
+        result = subject.restore(source, messages_from(10, "10"), revision=9)
         assert result == replace(source, message_count=3)
         assert list(subject.append(source.id, user_messages("21", "22")).seqs) == [21, 22]
         state = snapshot(subject, source.id)
@@ -112,11 +111,9 @@ class RestoringLaws:
             place = random.randrange(32)
             for limit in (1, 2, MAX_LIMIT):
                 later = read_all(subject, source.id, after=place, limit=limit)
-                assert [seq_of(message) for message in later] == [
-                    seq for seq in seqs if seq > place
-                ]
+                assert [message.seq for message in later] == [seq for seq in seqs if seq > place]
                 earlier = read_all(subject, source.id, before=place, limit=limit)
-                assert [seq_of(message) for message in earlier] == [
+                assert [message.seq for message in earlier] == [
                     seq for seq in reversed(seqs) if seq < place
                 ]
             fork = subject.fork(source.id, at=place)
@@ -132,7 +129,7 @@ class RestoringLaws:
             [new] = subject.append(source.id, user_messages("new")).seqs
             assert new > cut.revision
             popped = subject.pop(source.id, 2)
-            assert [seq_of(message) for message in popped] == [*left, new][-2:]
+            assert [message.seq for message in popped] == [*left, new][-2:]
 
     def test_an_existing_conversation_keeps_its_description_and_latest_activity(
         self, subject: Store, clock: Clock
@@ -144,12 +141,12 @@ class RestoringLaws:
             older = subject.restore(
                 replace(source, revision=revision - 1),
                 messages_from(created.revision + 1, "1"),
-                after=created.revision,
+                revision=created.revision,
             )
             assert older == replace(created, revision=revision - 1, message_count=1)
             later = clock() + timedelta(minutes=1)
             newer = replace(source, updated_at=later)
-            assert subject.restore(newer, [], after=revision - 1) == replace(
+            assert subject.restore(newer, [], revision=revision - 1) == replace(
                 created, revision=revision, message_count=1, updated_at=later
             )
 
@@ -160,7 +157,7 @@ class RestoringLaws:
         source = foreign_conversation(after + 5, id=conversation.id, owner=None)
         for messages in ([], messages_from(after + 1, "4")):
             with assert_unchanged(subject, conversation.id), pytest.raises(Conflict) as caught:
-                subject.restore(source, messages, after=after)
+                subject.restore(source, messages, revision=after)
             assert (caught.value.expected, caught.value.revision) == (after, conversation.revision)
 
     def test_restoring_at_zero_twice_conflicts_and_beyond_zero_needs_a_conversation(
@@ -168,12 +165,12 @@ class RestoringLaws:
     ) -> None:
         source, messages = foreign_conversation(1), messages_from(1, "1")
         with pytest.raises(NotFound):
-            subject.restore(replace(source, revision=3), messages_from(3, "3"), after=2)
+            subject.restore(replace(source, revision=3), messages_from(3, "3"), revision=2)
         assert snapshot_if_any(subject, source.id) is None
-        subject.restore(source, messages, after=0)
+        subject.restore(source, messages, revision=0)
         for again in (messages, []):
             with assert_unchanged(subject, source.id), pytest.raises(Conflict):
-                subject.restore(source, again, after=0)
+                subject.restore(source, again, revision=0)
 
     @pytest.mark.parametrize("owner", ["somebody", None])
     def test_a_conversation_of_another_owner_is_not_restored(
@@ -188,7 +185,7 @@ class RestoringLaws:
                 subject.restore(
                     source,
                     messages_from(conversation.revision + 1, "2"),
-                    after=conversation.revision,
+                    revision=conversation.revision,
                 )
 
     def test_numbers_of_a_deleted_conversation_are_not_reused(self, subject: Store) -> None:
@@ -197,13 +194,15 @@ class RestoringLaws:
         source = foreign_conversation(conversation.revision, id=conversation.id)
         for messages in (messages_from(1, "1"), []):
             with pytest.raises(Conflict):
-                subject.restore(source, messages, after=0)
+                subject.restore(source, messages, revision=0)
         assert snapshot_if_any(subject, conversation.id) is None
         # A later conversation of this id in another store has higher numbers, and can be restored.
         source = foreign_conversation(conversation.revision + 10, id=conversation.id)
-        subject.restore(source, [], after=0)
+        subject.restore(source, [], revision=0)
         place = source.revision + 1
-        subject.restore(replace(source, revision=place), messages_from(place, "x"), after=place - 1)
+        subject.restore(
+            replace(source, revision=place), messages_from(place, "x"), revision=place - 1
+        )
         assert snapshot(subject, conversation.id).seqs == [place]
 
     def test_invalid_arguments_of_restore_are_rejected(self, subject: Store) -> None:
@@ -236,7 +235,7 @@ class RestoringLaws:
         ]
         for bad, messages, at in cases:
             with assert_unchanged(subject, conversation.id), pytest.raises(InvalidArgument):
-                subject.restore(bad, messages, after=at)
+                subject.restore(bad, messages, revision=at)
 
     def test_a_restored_conversation_expires_when_the_original_would(
         self, subject: Store, clock: Clock
@@ -249,9 +248,9 @@ class RestoringLaws:
                 updated_at=now - timedelta(days=1),
                 expires_at=now + timedelta(hours=1),
             )
-            assert subject.restore(source, [], after=0) == source
+            assert subject.restore(source, [], revision=0) == source
             more = replace(source, revision=2)
-            restored = subject.restore(more, messages_from(2, "2"), after=1)
+            restored = subject.restore(more, messages_from(2, "2"), revision=1)
             assert restored == replace(more, message_count=1)
             clock.advance(timedelta(minutes=59))
             # Its lifetime is the 25 hours between its updated_at and its expires_at.
@@ -278,7 +277,7 @@ class RestoringLaws:
                     created, updated_at=now, expires_at=given, revision=created.revision + 1
                 )
                 messages = messages_from(source.revision, "1")
-                restored = subject.restore(source, messages, after=created.revision)
+                restored = subject.restore(source, messages, revision=created.revision)
                 assert restored.expires_at == expected
                 assert subject.get(created.id) == restored
                 subject.append(created.id, user_messages("2"))
@@ -291,14 +290,14 @@ class RestoringLaws:
                 after + 1, id=conversation_id, owner=None, expires_at=LONG_AGO + timedelta(days=1)
             )
             with assert_unchanged(subject, conversation_id), pytest.raises(NotFound):
-                subject.restore(source, [], after=after)
+                subject.restore(source, [], revision=after)
 
     def test_of_rivals_that_restore_the_same_conversation_exactly_one_wins(
         self, subject: Store
     ) -> None:
         source = foreign_conversation(10)
         messages = messages_from(1, "1", "2")
-        results = race([lambda: subject.restore(source, messages, after=0)] * 6)
+        results = race([lambda: subject.restore(source, messages, revision=0)] * 6)
         assert sum(isinstance(result, Conversation) for result in results) == 1
         assert sum(isinstance(result, Conflict) for result in results) == 5
         assert snapshot(subject, source.id).messages == messages
@@ -310,7 +309,7 @@ class RestoringLaws:
                 conversation.revision + 10, id=conversation.id, owner=None
             )
             restored = messages_from(conversation.revision + 1, "restored")
-            restore = partial(subject.restore, source, restored, after=conversation.revision)
+            restore = partial(subject.restore, source, restored, revision=conversation.revision)
             append = [
                 partial(subject.append, conversation.id, user_messages(text))
                 for text in ("a", "b", "c")

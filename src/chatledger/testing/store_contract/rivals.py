@@ -21,7 +21,6 @@ from chatledger.testing.store_contract.helpers import (
     numbers_by_writer,
     race,
     read_all,
-    seq_of,
     snapshot,
     snapshot_if_any,
     start_conversation,
@@ -48,10 +47,10 @@ CHANGES: dict[str, Callable[[Store, Started], object]] = {
         conversation.id, conversation.seqs[0], Message.user(new_id())
     ),
     "remove the last": lambda store, conversation: store.remove(
-        conversation.id, seq_of(store.tail(conversation.id, 1).messages[-1])
+        conversation.id, store.tail(conversation.id, 1).messages[-1].seq
     ),
     "remove one between": lambda store, conversation: store.remove(
-        conversation.id, seq_of(store.tail(conversation.id, 2).messages[0])
+        conversation.id, store.tail(conversation.id, 2).messages[0].seq
     ),
     "claim": lambda store, conversation: store.claim(
         conversation.id, store.get(conversation.id).owner or new_id()
@@ -88,7 +87,7 @@ class RivalLaws:
         for outcome in outcomes:
             assert isinstance(outcome, dict)
             appended |= outcome
-        assert {seq_of(message): message.text for message in messages} == appended
+        assert {message.seq: message.text for message in messages} == appended
         assert subject.get(conversation_id).message_count == WRITERS * APPENDS
 
     def test_batches_of_many_writers_are_not_interleaved(self, subject: Store) -> None:
@@ -106,7 +105,7 @@ class RivalLaws:
             rivals = [f"{number} {rival}" for rival in range(WRITERS)]
             outcomes = race(
                 [
-                    partial(subject.append, conversation.id, user_messages(text), after=revision)
+                    partial(subject.append, conversation.id, user_messages(text), revision=revision)
                     for text in rivals
                 ]
             )
@@ -120,7 +119,7 @@ class RivalLaws:
             conversation_id = new_id()
             outcomes = race(
                 [
-                    partial(subject.append, conversation_id, user_messages(str(rival)), after=0)
+                    partial(subject.append, conversation_id, user_messages(str(rival)), revision=0)
                     for rival in range(WRITERS)
                 ]
             )
@@ -520,8 +519,8 @@ class RivalLaws:
             appended |= outcome
         subject.append(conversation_id, user_messages("the last one"))
         *remaining, _ = read_all(subject, conversation_id)
-        first = seq_of(remaining[0]) if remaining else max(appended) + 1
-        assert {seq_of(message): message.text for message in remaining} == {
+        first = remaining[0].seq if remaining else max(appended) + 1
+        assert {message.seq: message.text for message in remaining} == {
             seq: text for seq, text in appended.items() if seq >= first
         }
 

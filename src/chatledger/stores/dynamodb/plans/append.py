@@ -1,24 +1,11 @@
 """The plan that appends messages."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from math import inf
 from typing import Any
 
-from chatledger.conversations import (
-    Appended,
-    check_beginning,
-    check_idempotency_key,
-    check_ids,
-    check_key_use,
-    check_revision,
-    encode_batch,
-    fingerprint_of_messages,
-)
+from chatledger.conversations import Appended
 from chatledger.errors import ChatledgerError, Conflict, NotFound
-from chatledger.json_values import Json
-from chatledger.messages import Message
 from chatledger.stores.dynamodb import heads
 from chatledger.stores.dynamodb.bodies import PreparedBody, StoredBody, delete_body
 from chatledger.stores.dynamodb.calls import Call, Plan
@@ -35,6 +22,8 @@ from chatledger.stores.dynamodb.plans.truncate import clean_up, plan_truncation
 from chatledger.stores.dynamodb.records import LAYOUT, Record, key, key_sort
 from chatledger.stores.dynamodb.table import TOMBSTONE_LIFETIME, LogEnd, RaceRetries, Table, ttl_at
 from chatledger.stores.dynamodb.ttl import renew_ttls
+from chatledger.stores.idempotency import check_key_use
+from chatledger.stores.operations import Append
 
 LATER_CLEANUP_SECONDS = 0.2
 """The longest time (s) that an append spends on freeing what earlier operations removed."""
@@ -43,20 +32,7 @@ STEPS = 3
 is taken as the log's end."""
 
 
-def append(
-    table: Table,
-    conversation_id: str,
-    messages: Sequence[Message],
-    *,
-    owner: str | None,
-    after: int | None,
-    idempotency_key: str | None,
-    truncate_after: int | None = None,
-    reply_follows: bool = False,
-    title: str | None = None,
-    metadata: dict[str, Json] | None = None,
-    expires_in: timedelta | None = None,
-) -> Plan[Appended]:
+def append(table: Table, operation: Append) -> Plan[Appended]:
     """Append as ``Store.append`` promises.
 
     Each attempt starts from the log's end: cached, as a rival left it, or read anew.
@@ -68,29 +44,10 @@ def append(
        log's end again.
     5. The winner updates the head, and frees what was truncated.
     """
-    check_ids(conversation_id, owner)
-    check_idempotency_key(idempotency_key)
-    check_revision(after, "after")
-    check_revision(truncate_after, "truncate_after")
-    description = heads.Description(title or None, check_beginning(title, metadata, expires_in))
-    texts = encode_batch(messages)
-    log = Log(table, conversation_id)
-    attempt = _Attempt(
-        log=log,
-        token=table.token(),
-        owner=owner,
-        after=after,
-        idempotency_key=idempotency_key,
-        fingerprint="" if idempotency_key is None else fingerprint_of_messages(messages),
-        truncate_after=truncate_after,
-        description=description,
-        lifetime=table.lifetime_for(expires_in),
-        prepared=PreparedBody(texts),
-        messages=len(texts),
-        reply_follows=reply_follows,
-    )
+    log = Log(table, operation.conversation_id)
+    attempt = _Attempt(operation, log, table.token(), PreparedBody(operation.texts))
     retries, missed = RaceRetries(table), MissedMessages()
-    log_end = table.cached_end(conversation_id)
+    log_end = table.cached_end(log.id)
     while True:
         try:
             if log_end is None:
@@ -121,7 +78,7 @@ def append(
     if isinstance(outcome, Appended):
         return outcome  # the result of an earlier call with this idempotency key
     record, read_at = outcome, attempt.read_at
-    if reply_follows and record.position != record.generation and not attempt.truncates:
+    if operation.reply_follows and record.position != record.generation and not attempt.truncates:
         table.cache_end(log.id, record, read_at=read_at)
     else:
         has_head = yield from finish_write(log, record, read_at=read_at)
@@ -131,24 +88,14 @@ def append(
     return Appended(range(record.position, record.revision + 1), record.revision)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class _Attempt:
-    """An append: its arguments, and the state that its attempts share."""
+    """An append, and the state that its attempts share."""
 
+    operation: Append
     log: Log
     token: str
-    owner: str | None
-    after: int | None
-    idempotency_key: str | None
-    fingerprint: str
-    truncate_after: int | None
-    description: heads.Description
-    """The description with which the conversation begins, if this append begins it."""
-    lifetime: int | None
-    """Its lifetime (ms), if this append begins it."""
     prepared: PreparedBody
-    messages: int
-    reply_follows: bool
     stored: StoredBody | None = None
     was_read: bool = False
     """True if the log's end was read in this call, and is neither cached nor a rival's record."""
@@ -167,16 +114,16 @@ class _Attempt:
             LostRace: A rival was faster.
             InconsistentRead: The log's end must be read again.
         """
-        log, table = self.log, self.log.table
+        log, table, idempotency_key = self.log, self.log.table, self.operation.idempotency_key
         last = log_end.live_record(table.time())
         refusal = self._refusal(last)
         if refusal is not None and not self.was_read:
             return None
-        if self.idempotency_key is not None and last and (refusal or self.key_may_be_taken):
-            done = yield from self._read_key(last, self.idempotency_key)
+        if idempotency_key is not None and last and (refusal or self.key_may_be_taken):
+            done = yield from self._read_key(last, idempotency_key)
             if done is not None:
                 # The earlier call may have failed before it updated the head.
-                if heads.is_stale(last, log_end.head) and not self.reply_follows:
+                if heads.is_stale(last, log_end.head) and not self.operation.reply_follows:
                     yield from best_effort(log, heads.rebuild_head(log), "update the head")
                 return done
         if refusal is not None:
@@ -186,47 +133,50 @@ class _Attempt:
         if record is None:
             return None
         extra = []
-        if self.idempotency_key is not None:
-            extra = [self._key_part(record, self.idempotency_key)]
+        if idempotency_key is not None:
+            extra = [self._key_part(record, idempotency_key)]
         yield from log.put(record, log_end, *extra)
         return record
 
     def _refusal(self, last: Record | None) -> ChatledgerError | None:
         """Return the error to raise if nothing may be appended after ``last``, or None."""
+        owner, revision = self.operation.owner, self.operation.revision
         if last is None:
-            return NotFound(self.log.id) if self.after else None
-        if self.owner not in (None, last.owner):
+            return NotFound(self.log.id) if revision else None
+        if owner not in (None, last.owner):
             return NotFound(self.log.id)
-        if self.after is not None and self.after != last.revision:
-            return Conflict(self.log.id, expected=self.after, revision=last.revision)
+        if revision is not None and revision != last.revision:
+            return Conflict(self.log.id, expected=revision, revision=last.revision)
         return None
 
     def _record(self, log_end: LogEnd, last: Record | None) -> Plan[Record | None]:
         """Return the record to put after ``log_end``; None if its body must be written again."""
-        log, table, truncate_after = self.log, self.log.table, self.truncate_after
+        log, table, truncate_after = self.log, self.log.table, self.operation.truncate_after
+        beginning, messages = self.operation.beginning, len(self.operation.texts)
+        lifetime = table.lifetime_for(beginning.expires_in)
         truncation = None
         if last is not None:
             if truncate_after is not None and truncate_after < last.last_seq:
                 truncation = yield from plan_truncation(log, last, truncate_after)
             last = yield from renew_ttls(log, last)
         if self.stored is None:
-            ttl = ttl_of_parts(table, last, self.lifetime, self.prepared.part_count)
+            ttl = ttl_of_parts(table, last, lifetime, self.prepared.part_count)
             self.stored = yield from self.prepared.store(log, ttl)
-        width, items = self.messages, self.stored.items
+        items = self.stored.items
         if last is None:
             record = first_record(
                 table,
                 log_end,
                 self.token,
-                owner=self.owner,
-                lifetime=self.lifetime,
-                width=width,
+                owner=self.operation.owner,
+                lifetime=lifetime,
+                width=messages,
                 part_items=items,
             )
-            description = heads.encode_description(self.description)
-            record = record._replace(initial_description=description)
+            description = heads.Description(beginning.title, beginning.metadata)
+            record = record._replace(initial_description=heads.encode_description(description))
         else:
-            record = next_record(table, log_end, last, self.token, width=width, part_items=items)
+            record = next_record(table, log_end, last, self.token, width=messages, part_items=items)
         if not self.stored.outlives(record):
             # The conversation has begun meanwhile, with another lifetime.
             orphan = self.stored.attach_to(record)
@@ -237,9 +187,7 @@ class _Attempt:
         if truncation is not None:
             record = truncation.apply_to(record)
         record = self.stored.attach_to(record)
-        return record._replace(
-            messages=self.messages, message_count=record.message_count + self.messages
-        )
+        return record._replace(messages=messages, message_count=record.message_count + messages)
 
     def _key_part(self, record: Record, idempotency_key: str) -> dict[str, Any]:
         """Return the part of the record's transaction that stores the result under the key."""
@@ -250,7 +198,7 @@ class _Attempt:
             "created_at": {"N": str(record.created_at)},
             "position": {"N": str(record.position)},
             "messages": {"N": str(record.messages)},
-            "call": {"S": self.fingerprint},
+            "call": {"S": self.operation.fingerprint},
             "expires_at": {"N": str(ttl_at(self.log.table.time() + TOMBSTONE_LIFETIME))},
         }
         # A key left by an earlier generation does not count; ``created_at`` tells it apart too.
@@ -266,7 +214,7 @@ class _Attempt:
             InconsistentRead: The key belongs to a later generation, or to a record after ``last``.
                 Only a later record says whether the conversation is live.
         """
-        if self.owner not in (None, last.owner):
+        if self.operation.owner not in (None, last.owner):
             return None
         reply = yield Call(
             "GetItem",
@@ -288,5 +236,5 @@ class _Attempt:
             return None
         seqs = range(first, first + messages)
         if "call" in item:  # layout 1 has no fingerprints
-            check_key_use(item["call"]["S"], self.fingerprint, seqs=seqs)
+            check_key_use(item["call"]["S"], self.operation.fingerprint, seqs=seqs)
         return Appended(seqs, seqs[-1])

@@ -1,20 +1,8 @@
 """Plans that start a conversation: empty, or as a copy of another."""
 
-from datetime import timedelta
-
-from chatledger.conversations import (
-    MAX_REVISION,
-    Conversation,
-    Creation,
-    check_beginning,
-    check_id,
-    check_ids,
-    check_lifetime,
-    check_revision,
-    new_id_for,
-)
+from chatledger.conversations import MAX_REVISION, Conversation
 from chatledger.errors import AlreadyExists, KeyReused, NotFound
-from chatledger.json_values import Json, dumps
+from chatledger.json_values import dumps
 from chatledger.stores.dynamodb import bodies, heads, reading
 from chatledger.stores.dynamodb.bodies import BodyWriter, StoredBody
 from chatledger.stores.dynamodb.calls import Plan
@@ -31,62 +19,35 @@ from chatledger.stores.dynamodb.plans.common import (
 )
 from chatledger.stores.dynamodb.records import Record
 from chatledger.stores.dynamodb.table import LogEnd, RaceRetries, Table
+from chatledger.stores.idempotency import Creation
+from chatledger.stores.operations import Create, Fork
 
 COPIED_AT_ONCE = 200
 """The number of messages that a fork reads at once."""
 
 
-def create(
-    table: Table,
-    conversation_id: str | None,
-    *,
-    owner: str | None,
-    title: str | None,
-    metadata: dict[str, Json] | None,
-    expires_in: timedelta | None,
-    idempotency_key: str | None,
-) -> Plan[Conversation]:
+def create(table: Table, operation: Create) -> Plan[Conversation]:
     """Create a conversation as ``Store.create`` promises."""
-    if owner is not None:
-        check_id(owner, "owner")
-    metadata = check_beginning(title, metadata, expires_in)
-    creation = Creation.of(idempotency_key, "create", owner, title or None, metadata, expires_in)
-    # No conversation can have a new random id already, so nothing is read first.
-    is_new = conversation_id is None and creation is None
-    log_end = LogEnd(read_at=table.now()) if is_new else None
-    if conversation_id is None:
-        conversation_id = new_id_for(creation, "create", owner)
-    check_id(conversation_id)
-    description = heads.Description(title or None, metadata, creation=creation)
-    lifetime = table.lifetime_for(expires_in)
-    log = Log(table, conversation_id)
+    owner, beginning = operation.owner, operation.beginning
+    log_end = LogEnd(read_at=table.now()) if operation.is_new else None  # nothing to read first
+    description = heads.Description(
+        beginning.title, beginning.metadata, creation=operation.creation
+    )
+    lifetime = table.lifetime_for(beginning.expires_in)
+    log = Log(table, operation.conversation_id)
     created, _ = yield from _begin(
         log, owner, description, lifetime, StoredBody(), messages=0, caller=owner, end=log_end
     )
     return created
 
 
-def fork(
-    table: Table,
-    conversation_id: str,
-    *,
-    at: int | None,
-    new_id: str | None,
-    owner: str | None,
-    expires_in: timedelta | None,
-    idempotency_key: str | None,
-) -> Plan[Conversation]:
+def fork(table: Table, operation: Fork) -> Plan[Conversation]:
     """Copy a conversation as ``Store.fork`` promises.
 
     The messages are written to body parts that no reader sees yet. Then one record shows them all.
     """
-    check_ids(conversation_id, owner)
-    check_revision(at, "at")
-    check_lifetime(expires_in)
-    creation = Creation.of(idempotency_key, "fork", conversation_id, at, expires_in)
-    copy_id = new_id_for(creation, "fork", conversation_id) if new_id is None else new_id
-    check_id(copy_id, "new_id")
-    source, target = Log(table, conversation_id), Log(table, copy_id)
+    owner, creation = operation.owner, operation.creation
+    source, target = Log(table, operation.conversation_id), Log(table, operation.new_id)
 
     def attempt() -> Plan[Conversation]:
         log_end, _ = yield from source.read_end()
@@ -95,13 +56,15 @@ def fork(
         found, _ = yield from target.read_end()
         if found.live_record(table.time()) is not None:
             return (yield from _require_repeated(target, found, owner, creation))
-        lifetime = last.lifetime if expires_in is None else table.lifetime_for(expires_in)
+        lifetime = last.lifetime
+        if operation.expires_in is not None:
+            lifetime = table.lifetime_for(operation.expires_in)
         items = last.message_count
         writer = BodyWriter(target, ttl_of_parts(table, None, lifetime, items), items=items)
         orphan = bodies.delete_body(target, writer.as_record())
         discard = best_effort(target, orphan, "delete the parts of a copy")
         try:
-            yield from _copy(source, last, writer, at)
+            yield from _copy(source, last, writer, operation.at)
             stored = yield from writer.finish()
             copy, has_begun = yield from _begin(
                 target,

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from chatledger.conversations import check_id, check_ids
 from chatledger.errors import NotFound
 from chatledger.stores.dynamodb import heads
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan
@@ -12,6 +11,7 @@ from chatledger.stores.dynamodb.plans.common import best_effort
 from chatledger.stores.dynamodb.plans.read import query_heads
 from chatledger.stores.dynamodb.records import Record, record_sort
 from chatledger.stores.dynamodb.table import TOMBSTONE_LIFETIME, RaceRetries, Table, ttl_at
+from chatledger.stores.operations import Delete, DeleteOwner
 
 PAGE = 100
 IDLE_WALKS = 3
@@ -19,12 +19,11 @@ IDLE_WALKS = 3
 index lags, and may still show deleted conversations."""
 
 
-def delete(table: Table, conversation_id: str, *, owner: str | None) -> Plan[None]:
+def delete(table: Table, operation: Delete) -> Plan[None]:
     """Delete a conversation as ``Store.delete`` promises."""
-    check_ids(conversation_id, owner)
-    log = Log(table, conversation_id)
-    if not (yield from close_log(log, owner, lambda last: last.is_live(table.time()))):
-        raise NotFound(conversation_id)
+    log = Log(table, operation.conversation_id)
+    if not (yield from close_log(log, operation.owner, lambda last: last.is_live(table.time()))):
+        raise NotFound(log.id)
 
 
 def close_log(log: Log, owner: str | None, wanted: Callable[[Record], bool]) -> Plan[bool]:
@@ -120,13 +119,13 @@ def free_closed_log(log: Log, closing: Record, *, read_at: tuple[int, float]) ->
 
 
 def delete_owner(
-    table: Table, owner: str, *, progress: Callable[[int], None] | None = None
+    table: Table, operation: DeleteOwner, *, progress: Callable[[int], None] | None = None
 ) -> Plan[int]:
     """Delete every conversation of an owner as ``Store.delete_owner`` promises.
 
     ``progress`` is called after each page with the number of conversations deleted so far.
     """
-    check_id(owner, "owner")
+    owner = operation.owner
     deleted = idle = 0
     while idle < IDLE_WALKS:
         before, met = deleted, False

@@ -2,18 +2,7 @@
 
 from typing import Any
 
-from chatledger.conversations import (
-    MAX_LIMIT,
-    MAX_REVISION,
-    Conversation,
-    Listing,
-    Page,
-    Tail,
-    check_id,
-    check_ids,
-    check_number,
-    check_revision,
-)
+from chatledger.conversations import MAX_REVISION, Conversation, Listing, Page, Tail
 from chatledger.stores.cursors import decode_cursor, encode_cursor
 from chatledger.stores.dynamodb import reading
 from chatledger.stores.dynamodb.calls import Call, Plan
@@ -26,35 +15,33 @@ from chatledger.stores.dynamodb.plans.common import (
 )
 from chatledger.stores.dynamodb.records import HEAD, Head, conversation_of, decode_head, key
 from chatledger.stores.dynamodb.table import INDEX, Table
+from chatledger.stores.operations import Get, ListOwned, ReadPage, ReadTail
 from chatledger.stores.times import to_datetime
 
 MIN_HEADS = 100
 """The least number of heads that a further query of the index reads, after expired ones."""
 
 
-def get(table: Table, conversation_id: str, *, owner: str | None) -> Plan[Conversation]:
+def get(table: Table, operation: Get) -> Plan[Conversation]:
     """Return a conversation as ``Store.get`` promises."""
-    check_ids(conversation_id, owner)
-    log = Log(table, conversation_id, consistent=table.consistent)
+    log = Log(table, operation.conversation_id, consistent=table.consistent)
 
     def attempt() -> Plan[Conversation]:
         log_end, _ = yield from log.read_end()
-        last = require_live(log, log_end, owner)
+        last = require_live(log, log_end, operation.owner)
         return conversation(log, last, (yield from describe(log, last, log_end)))
 
     return (yield from retry_inconsistent(log, attempt))
 
 
-def tail(table: Table, conversation_id: str, n: int, *, owner: str | None) -> Plan[Tail]:
+def tail(table: Table, operation: ReadTail) -> Plan[Tail]:
     """Return the last messages as ``Store.tail`` promises."""
-    check_ids(conversation_id, owner)
-    check_number(n, "n", least=1, most=MAX_LIMIT)
-    log = Log(table, conversation_id, consistent=table.consistent)
+    log = Log(table, operation.conversation_id, consistent=table.consistent)
 
     def attempt() -> Plan[Tail]:
-        log_end, records = yield from log.read_end(n)
-        last = require_live(log, log_end, owner)
-        wanted = min(n, last.message_count)
+        log_end, records = yield from log.read_end(operation.limit)
+        last = require_live(log, log_end, operation.owner)
+        wanted = min(operation.limit, last.message_count)
         spans = yield from reading.read_backward(
             log, last, wanted, start=last.last_seq, read=records
         )
@@ -66,26 +53,15 @@ def tail(table: Table, conversation_id: str, n: int, *, owner: str | None) -> Pl
     return (yield from retry_inconsistent(log, attempt))
 
 
-def page(
-    table: Table,
-    conversation_id: str,
-    *,
-    after: int | None,
-    before: int | None,
-    limit: int,
-    owner: str | None,
-) -> Plan[Page]:
+def page(table: Table, operation: ReadPage) -> Plan[Page]:
     """Return consecutive messages as ``Store.page`` promises."""
-    check_ids(conversation_id, owner)
-    check_number(limit, "limit", least=1, most=MAX_LIMIT)
-    check_revision(after, "after")
-    check_revision(before, "before")
-    log = Log(table, conversation_id, consistent=table.consistent)
+    after, before, limit = operation.after, operation.before, operation.limit
+    log = Log(table, operation.conversation_id, consistent=table.consistent)
     backward = after is None and before is not None
 
     def attempt() -> Plan[Page]:
         log_end, _ = yield from log.read_end()
-        last = require_live(log, log_end, owner)
+        last = require_live(log, log_end, operation.owner)
         # One more message than is returned shows whether there are further ones.
         if after is None and before is not None:
             spans = yield from reading.read_backward(log, last, limit + 1, start=before - 1)
@@ -102,13 +78,12 @@ def page(
     return (yield from retry_inconsistent(log, attempt))
 
 
-def list_owned(table: Table, owner: str, *, limit: int, cursor: str | None) -> Plan[Listing]:
+def list_owned(table: Table, operation: ListOwned) -> Plan[Listing]:
     """Return an owner's conversations as ``Store.list`` promises."""
-    check_id(owner, "owner")
-    check_number(limit, "limit", least=1, most=MAX_LIMIT)
-    start = None if cursor is None else decode_cursor(cursor)
+    limit = operation.limit
+    start = None if operation.cursor is None else decode_cursor(operation.cursor)
     # One more conversation than is returned shows whether there are further ones.
-    found = yield from query_heads(table, owner, limit + 1, start)
+    found = yield from query_heads(table, operation.owner, limit + 1, start)
     conversations = [conversation_from_head(id, head) for id, head in found[:limit]]
     if len(found) <= limit:
         return Listing(conversations, None)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from chatledger.conversations import Conversation, check_ids
+from chatledger.conversations import Conversation
 from chatledger.json_values import dumps
 from chatledger.stores.dynamodb import bodies, heads
 from chatledger.stores.dynamodb.bodies import BodyWriter
@@ -26,7 +26,6 @@ from chatledger.stores.dynamodb.ttl import renew_ttls
 
 def repair(table: Table, conversation_id: str, *, owner: str | None) -> Plan[Conversation]:
     """Put one record that contains the messages still readable, in place of all other records."""
-    check_ids(conversation_id, owner)
     log = Log(table, conversation_id)
 
     def attempt() -> Plan[Conversation]:

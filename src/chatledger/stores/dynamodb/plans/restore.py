@@ -1,10 +1,7 @@
 """The plan that writes messages at the seqs that they have in another store."""
 
-from collections.abc import Sequence
-
-from chatledger.conversations import REVISIONS_TAKEN, Conversation, lifetime_of, prepare_restore
-from chatledger.errors import AlreadyExists, Conflict, NotFound
-from chatledger.messages import Message
+from chatledger.conversations import Conversation
+from chatledger.errors import REVISIONS_TAKEN, AlreadyExists, Conflict, NotFound
 from chatledger.stores.dynamodb import heads
 from chatledger.stores.dynamodb.bodies import PreparedBody, StoredBody
 from chatledger.stores.dynamodb.calls import Plan
@@ -19,20 +16,18 @@ from chatledger.stores.dynamodb.plans.common import (
 from chatledger.stores.dynamodb.records import Record
 from chatledger.stores.dynamodb.table import LogEnd, RaceRetries, Table
 from chatledger.stores.dynamodb.ttl import renew_ttls
-from chatledger.stores.times import milliseconds, milliseconds_since_epoch
+from chatledger.stores.operations import Restore
+from chatledger.stores.times import milliseconds_since_epoch
 
 
-def restore(
-    table: Table, restored: Conversation, messages: Sequence[Message], *, after: int
-) -> Plan[Conversation]:
+def restore(table: Table, operation: Restore) -> Plan[Conversation]:
     """Restore messages as ``Store.restore`` promises.
 
     One record holds them, and its width includes the gap after them: no position stays free that a
     late writer in another process could take.
     """
-    given, texts = prepare_restore(restored, messages, after)
-    given_lifetime = lifetime_of(given)
-    lifetime = table.lifetime if given_lifetime is None else milliseconds(given_lifetime)
+    given, texts = operation.conversation, operation.texts
+    lifetime = table.lifetime_for(operation.lifetime)
     expiry = None if given.expires_at is None else milliseconds_since_epoch(given.expires_at)
     updated_at = milliseconds_since_epoch(given.updated_at)
     log, token = Log(table, given.id), table.token()
@@ -45,7 +40,7 @@ def restore(
         if expiry is not None and expiry <= time:
             raise NotFound(given.id)
         last = log_end.live_record(time)
-        _check_revision(log_end, last, given, after, len(texts))
+        _check_revision(log_end, last, operation)
         description = heads.Description(given.title, given.metadata)
         # The source's clock may be days ahead, and with it the expiry.
         lifetime_kept = lifetime if last is None else last.lifetime
@@ -105,17 +100,16 @@ def _nothing() -> Plan[StoredBody]:
     yield
 
 
-def _check_revision(
-    log_end: LogEnd, last: Record | None, given: Conversation, after: int, messages: int
-) -> None:
-    """Raise the errors of ``Store.restore`` unless the conversation is at revision ``after``."""
+def _check_revision(log_end: LogEnd, last: Record | None, operation: Restore) -> None:
+    """Raise the errors of ``Store.restore`` unless the conversation has the right revision."""
+    given, revision = operation.conversation, operation.revision
     if last is None:
-        if after:
+        if revision:
             raise NotFound(given.id)
         # Revisions of an earlier conversation, which a client may remember, are not used again.
-        if log_end.next > (1 if messages else given.revision):
+        if log_end.next > (1 if operation.texts else given.revision):
             raise Conflict(given.id, expected=0, revision=log_end.next - 1, advice=REVISIONS_TAKEN)
     elif last.owner != given.owner:
         raise AlreadyExists(given.id)
-    elif last.revision != after:
-        raise Conflict(given.id, expected=after, revision=last.revision)
+    elif last.revision != revision:
+        raise Conflict(given.id, expected=revision, revision=last.revision)

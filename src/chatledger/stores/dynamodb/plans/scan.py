@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from chatledger.conversations import MAX_LIMIT, Conversation, Listing, check_number
+from chatledger.conversations import Conversation, Listing
 from chatledger.errors import InvalidArgument, NotFound
 from chatledger.stores.cursors import decode_cursor, encode_cursor
 from chatledger.stores.dynamodb.calls import Call, Item, Plan
 from chatledger.stores.dynamodb.plans.read import conversation_from_head, get
 from chatledger.stores.dynamodb.records import HEAD, conversation_of, decode_head, key
 from chatledger.stores.dynamodb.table import Table
+from chatledger.stores.operations import Get, Scan
 
 NAMES = ("pk", "sk", "v", "l", "z", "life", "owner", "title", "metadata", "deleted", "expiry")
 NAMES_OF_NUMBERS = ("created_at", "updated_at", "message_count", "revision", "metadata_revision")
@@ -19,13 +20,13 @@ PLACES = {BEFORE: " ", AFTER: "~~"}
 """Sort keys before and after all items of a conversation."""
 
 
-def scan(table: Table, *, limit: int, cursor: str | None) -> Plan[Listing]:
+def scan(table: Table, operation: Scan) -> Plan[Listing]:
     """List conversations as ``Store.scan`` promises.
 
     Conversations are listed as their heads describe them. If there are records but no head, or the
     head says that the conversation is deleted or expired, its log is read.
     """
-    check_number(limit, "limit", least=1, most=MAX_LIMIT)
+    limit, cursor = operation.limit, operation.cursor
     names = (*NAMES, *NAMES_OF_NUMBERS)
     params: dict[str, Any] = {
         "TableName": table.name,
@@ -87,6 +88,6 @@ def _from_head(table: Table, conversation_id: str, item: Item) -> Conversation |
 
 def _look_up(table: Table, conversation_id: str) -> Plan[list[Conversation]]:
     try:
-        return [(yield from get(table, conversation_id, owner=None))]
+        return [(yield from get(table, Get(conversation_id, owner=None)))]
     except NotFound:
         return []

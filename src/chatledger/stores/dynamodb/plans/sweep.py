@@ -30,6 +30,7 @@ from chatledger.stores.dynamodb.records import (
     part_prefix,
 )
 from chatledger.stores.dynamodb.table import DAY, HOUR, Table, ttl_at
+from chatledger.stores.operations import Sweep
 
 CLOCK_SKEW = HOUR
 """The time (ms) after an expiry or a TTL from which a sweep acts on it."""
@@ -59,6 +60,7 @@ class SweepProgress:
 
 def sweep(
     table: Table,
+    operation: Sweep,
     *,
     progress: Callable[[SweepProgress], None] | None = None,
     cursor: str | None = None,
@@ -72,6 +74,7 @@ def sweep(
 
     Args:
         table: The table.
+        operation: The operation, which has no arguments of its own.
         progress: Called after each page.
         cursor: The start, from an earlier ``SweepProgress``.
         segment: The segment of the table to sweep: its number, from 0, and the number of segments.

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from math import inf
 from typing import NamedTuple
 
-from chatledger.conversations import MAX_LIMIT, Conversation, check_ids, check_number
-from chatledger.messages import Message
+from chatledger.conversations import Conversation
+from chatledger.messages import StoredMessage
 from chatledger.stores.dynamodb import reading
 from chatledger.stores.dynamodb.calls import Plan
 from chatledger.stores.dynamodb.cleanup import free_truncated
@@ -23,6 +23,7 @@ from chatledger.stores.dynamodb.reading import Span
 from chatledger.stores.dynamodb.records import Record, Tombstone
 from chatledger.stores.dynamodb.table import LogEnd, Table
 from chatledger.stores.dynamodb.ttl import renew_ttls
+from chatledger.stores.operations import Pop, Truncate
 
 
 class Truncation(NamedTuple):
@@ -97,35 +98,29 @@ def clean_up(
     yield from best_effort(log, free(), "free removed messages")
 
 
-def truncate(
-    table: Table, conversation_id: str, *, after: int, owner: str | None
-) -> Plan[Conversation]:
+def truncate(table: Table, operation: Truncate) -> Plan[Conversation]:
     """Remove messages as ``Store.truncate`` promises."""
-    check_ids(conversation_id, owner)
-    check_number(after, "after", least=0)
-    log = Log(table, conversation_id)
+    log = Log(table, operation.conversation_id)
 
     def attempt() -> Plan[Conversation]:
         log_end, read = yield from log.read_end()
-        last = require_live(log, log_end, owner)
+        last = require_live(log, log_end, operation.owner)
         description = yield from describe(log, last, log_end)
-        if after < last.last_seq:
-            last = yield from remove_after(log, log_end, last, after, read)
+        if operation.after < last.last_seq:
+            last = yield from remove_after(log, log_end, last, operation.after, read)
         return conversation(log, last, description)
 
     return (yield from retry_until_won(log, attempt))
 
 
-def pop(table: Table, conversation_id: str, n: int, *, owner: str | None) -> Plan[list[Message]]:
+def pop(table: Table, operation: Pop) -> Plan[list[StoredMessage]]:
     """Remove and return the last messages as ``Store.pop`` promises."""
-    check_ids(conversation_id, owner)
-    check_number(n, "n", least=1, most=MAX_LIMIT)
-    log = Log(table, conversation_id)
+    log = Log(table, operation.conversation_id)
 
-    def attempt() -> Plan[list[Message]]:
-        log_end, read = yield from log.read_end(n + 1)
-        last = require_live(log, log_end, owner)
-        wanted = min(n, last.message_count)
+    def attempt() -> Plan[list[StoredMessage]]:
+        log_end, read = yield from log.read_end(operation.limit + 1)
+        last = require_live(log, log_end, operation.owner)
+        wanted = min(operation.limit, last.message_count)
         spans = yield from reading.read_backward(log, last, wanted, start=last.last_seq, read=read)
         popped = []
         for span in reversed(spans):

@@ -2,19 +2,9 @@
 
 from dataclasses import replace as replace_fields
 
-from chatledger.conversations import (
-    Conversation,
-    check_id,
-    check_ids,
-    check_number,
-    check_revision,
-    check_title,
-    checked_metadata,
-    encode_message,
-)
+from chatledger.conversations import Conversation
 from chatledger.errors import Conflict, NotFound, StoreUnavailable
-from chatledger.json_values import Json, dumps
-from chatledger.messages import Message
+from chatledger.json_values import dumps
 from chatledger.stores.dynamodb import bodies, heads, reading
 from chatledger.stores.dynamodb.bodies import PreparedBody
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan
@@ -40,64 +30,26 @@ from chatledger.stores.dynamodb.reading import Span
 from chatledger.stores.dynamodb.records import Record, ReplacedChunk, decode_head
 from chatledger.stores.dynamodb.table import RaceRetries, Table
 from chatledger.stores.dynamodb.ttl import renew_ttls
+from chatledger.stores.operations import Claim, Rewrite, Update
 
 MAX_REPLACED_CHUNKS = 200
 """The number of replaced chunks from which ``replace`` writes the whole body again."""
 
 
-def replace(
-    table: Table,
-    conversation_id: str,
-    seq: int,
-    message: Message,
-    *,
-    revision: int | None,
-    owner: str | None,
-) -> Plan[Conversation]:
-    """Replace a message as ``Store.replace`` promises."""
-    text = encode_message(message)
-    return (
-        yield from _rewrite_message(
-            table, conversation_id, seq, text, revision=revision, owner=owner
-        )
-    )
-
-
-def remove(
-    table: Table, conversation_id: str, seq: int, *, revision: int | None, owner: str | None
-) -> Plan[Conversation]:
-    """Remove a message as ``Store.remove`` promises."""
-    return (
-        yield from _rewrite_message(
-            table, conversation_id, seq, None, revision=revision, owner=owner
-        )
-    )
-
-
-def _rewrite_message(
-    table: Table,
-    conversation_id: str,
-    seq: int,
-    text: str | None,
-    *,
-    revision: int | None,
-    owner: str | None,
-) -> Plan[Conversation]:
-    """Replace the message at ``seq`` by the JSON ``text``, or remove it if that is None.
+def rewrite_message(table: Table, operation: Rewrite) -> Plan[Conversation]:
+    """Replace or remove a message as ``Store.replace`` and ``Store.remove`` promise.
 
     One transaction rewrites the record that holds the message, and puts a record that advances the
     revision.
     """
-    check_ids(conversation_id, owner)
-    check_number(seq, "seq", least=1)
-    check_revision(revision, "revision")
-    log = Log(table, conversation_id)
+    seq, text, revision = operation.seq, operation.text, operation.revision
+    log = Log(table, operation.conversation_id)
 
     def attempt() -> Plan[Conversation]:
         log_end, read = yield from log.read_end()
-        last = require_live(log, log_end, owner)
+        last = require_live(log, log_end, operation.owner)
         if revision is not None and revision != last.revision:
-            raise Conflict(conversation_id, expected=revision, revision=last.revision)
+            raise Conflict(log.id, expected=revision, revision=last.revision)
         description = yield from describe(log, last, log_end)
         if text is None and seq == last.last_seq:
             # The last message of a conversation is never one that was removed.
@@ -192,30 +144,18 @@ def _with_message(log: Log, last: Record, holder: Record, seq: int, text: str) -
     return _Change(log, holder, changed)
 
 
-def update(
-    table: Table,
-    conversation_id: str,
-    *,
-    title: str | None,
-    metadata: dict[str, Json] | None,
-    revision: int | None,
-    metadata_revision: int | None,
-    owner: str | None,
-) -> Plan[Conversation]:
+def update(table: Table, operation: Update) -> Plan[Conversation]:
     """Change title or metadata as ``Store.update`` promises, by one update of the head."""
-    check_ids(conversation_id, owner)
-    check_title(title)
-    metadata = None if metadata is None else checked_metadata(metadata)
-    check_revision(revision, "revision")
-    check_revision(metadata_revision, "metadata_revision")
-    log, token = Log(table, conversation_id), table.token()
+    title, metadata, revision = operation.title, operation.metadata, operation.revision
+    metadata_revision = operation.metadata_revision
+    log, token = Log(table, operation.conversation_id), table.token()
     changed = heads.attributes(title, metadata)
     retries = RaceRetries(table)
     while True:
         log_end, _ = yield from log.read_end()
-        last = require_live(log, log_end, owner)
+        last = require_live(log, log_end, operation.owner)
         if revision is not None and revision != last.revision:
-            raise Conflict(conversation_id, expected=revision, revision=last.revision)
+            raise Conflict(log.id, expected=revision, revision=last.revision)
         head = log_end.head
         try:
             description = yield from heads.read_description(log, last, head)
@@ -229,7 +169,7 @@ def update(
         if metadata_revision not in (None, before.metadata_revision):
             assert metadata_revision is not None
             raise Conflict(
-                conversation_id,
+                log.id,
                 expected=metadata_revision,
                 revision=before.metadata_revision,
                 of_metadata=True,
@@ -269,17 +209,16 @@ def update(
     )
 
 
-def claim(table: Table, conversation_id: str, owner: str) -> Plan[Conversation]:
+def claim(table: Table, operation: Claim) -> Plan[Conversation]:
     """Change the owner as ``Store.claim`` promises, by a record that has the new one."""
-    check_id(conversation_id)
-    check_id(owner, "owner")
-    log = Log(table, conversation_id)
+    owner = operation.owner
+    log = Log(table, operation.conversation_id)
 
     def attempt() -> Plan[Conversation]:
         log_end, _ = yield from log.read_end()
         last = require_live(log, log_end, None)
         if last.owner not in (None, owner):
-            raise NotFound(conversation_id)
+            raise NotFound(log.id)
         description = yield from describe(log, last, log_end, at_once=last.owner == owner)
         if last.owner is None:
             last = yield from renew_ttls(log, last)

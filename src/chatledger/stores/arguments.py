@@ -1,0 +1,191 @@
+"""The checks of the operations' arguments; each returns the value in the form that stores keep."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from chatledger.conversations import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_MESSAGES,
+    MAX_ID_BYTES,
+    MAX_IDEMPOTENCY_KEY_BYTES,
+    MAX_LIMIT,
+    MAX_METADATA_BYTES,
+    MAX_REVISION,
+    MAX_TITLE_CHARACTERS,
+    Conversation,
+)
+from chatledger.errors import InvalidArgument, MessageTooLarge
+from chatledger.json_values import Json, checked_object, checked_text
+from chatledger.messages import Message, encode, normalize_time
+
+
+def checked_id(value: object, name: str = "conversation_id") -> str:
+    """Return the id of a conversation or an owner."""
+    return _checked_key(value, name, MAX_ID_BYTES)
+
+
+def checked_owner(value: object) -> str | None:
+    """Return the id of an owner, or None."""
+    return None if value is None else checked_id(value, "owner")
+
+
+def checked_idempotency_key(value: object) -> str | None:
+    """Return an idempotency key, or None."""
+    if value is None:
+        return None
+    return _checked_key(value, "idempotency_key", MAX_IDEMPOTENCY_KEY_BYTES)
+
+
+def checked_number(value: object, name: str, *, least: int, most: int = MAX_REVISION) -> int:
+    """Return an int from ``least`` to ``most``."""
+    # bool is a subclass of int, but True as a number is always a mistake.
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidArgument(f"{name} is of type {type(value).__name__}; it must be an int.")
+    if not least <= value <= most:
+        raise InvalidArgument(f"{name} must be {least:,} to {most:,}.")
+    return value
+
+
+def checked_limit(value: object) -> int:
+    """Return a number of messages or conversations."""
+    return checked_number(value, "limit", least=1, most=MAX_LIMIT)
+
+
+def checked_revision(value: object, name: str = "revision") -> int | None:
+    """Return a revision or a seq, 0 or None.
+
+    Revisions and seqs are numbers on the same line; 0 is before the first.
+    """
+    return None if value is None else checked_number(value, name, least=0)
+
+
+def checked_lifetime(value: object, name: str = "expires_in") -> timedelta | None:
+    """Return a lifetime from 1 second to 36,500 days, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, timedelta):
+        raise InvalidArgument(f"{name} is of type {type(value).__name__}; it must be a timedelta.")
+    if not timedelta(seconds=1) <= value <= timedelta(days=36_500):
+        raise InvalidArgument(f"{name} is {value}; it must be from 1 second to 36,500 days.")
+    return value
+
+
+def checked_title(value: object) -> str | None:
+    """Return a title, which may be empty, or None."""
+    if value is None:
+        return None
+    text = checked_text(value, "title", error=InvalidArgument)
+    if len(text) > MAX_TITLE_CHARACTERS:
+        raise InvalidArgument(
+            f"title has {len(text):,} characters, over the limit of {MAX_TITLE_CHARACTERS:,}."
+        )
+    return text
+
+
+def checked_metadata(value: object) -> dict[str, Json]:
+    """Return a copy of a conversation's metadata; an empty one if ``value`` is None."""
+    if value is None:
+        return {}
+    return checked_object(value, "metadata", limit=MAX_METADATA_BYTES, error=InvalidArgument)
+
+
+def encode_batch(messages: object) -> list[str]:
+    """Return the messages of one append as JSON texts.
+
+    Raises:
+        InvalidArgument: ``messages`` is not a sequence of 1 to ``MAX_BATCH_MESSAGES`` messages.
+        MessageTooLarge: A message is larger than ``MAX_MESSAGE_BYTES``, or all of them together
+            are larger than ``MAX_BATCH_BYTES``.
+    """
+    if isinstance(messages, Message | str) or not isinstance(messages, Sequence):
+        raise InvalidArgument("messages must be a list of Message; for one message pass [message].")
+    if not messages:
+        raise InvalidArgument("messages is empty; pass at least one message.")
+    if len(messages) > MAX_BATCH_MESSAGES:
+        raise InvalidArgument(
+            f"messages has {len(messages):,} items; append at most {MAX_BATCH_MESSAGES:,} at once."
+        )
+    texts = [encode_message(message, f"messages[{n}]") for n, message in enumerate(messages)]
+    # A character takes at most 4 bytes, so only large batches need to be measured.
+    if sum(map(len, texts)) * 4 > MAX_BATCH_BYTES:
+        size = sum(len(text.encode()) for text in texts)
+        if size > MAX_BATCH_BYTES:
+            raise MessageTooLarge("The batch", size=size, limit=MAX_BATCH_BYTES)
+    return texts
+
+
+def encode_message(value: object, name: str = "message") -> str:
+    """Return one message as JSON text; raise the errors of ``encode_batch``."""
+    if not isinstance(value, Message):
+        raise InvalidArgument(
+            f"{name} is of type {type(value).__name__}; make it with Message.user(...), "
+            ".assistant(...), .system(...) or .tool(...)."
+        )
+    return encode(value)
+
+
+def encode_restored(messages: object, revision: int) -> list[str]:
+    """Return the messages of one ``restore`` as JSON texts; there may be none.
+
+    Raises:
+        InvalidArgument: They do not have the seqs from ``revision + 1`` on.
+        MessageTooLarge: As for ``encode_batch``.
+    """
+    if isinstance(messages, list | tuple) and not messages:
+        return []
+    texts = encode_batch(messages)
+    assert isinstance(messages, Sequence)
+    for seq, message in enumerate(messages, revision + 1):
+        if message.seq != seq:
+            raise InvalidArgument(
+                f"messages[{seq - revision - 1}] has the seq {message.seq}, not {seq}; one call "
+                "restores messages with consecutive seqs, starting at revision + 1."
+            )
+    return texts
+
+
+def checked_conversation(value: object, *, least_revision: int) -> Conversation:
+    """Return the conversation that ``restore`` is given, as stores keep it.
+
+    Its times are in UTC to the millisecond, and an empty title is None.
+
+    Raises:
+        InvalidArgument: The conversation is invalid, or its revision is lower than
+            ``least_revision``.
+    """
+    if not isinstance(value, Conversation):
+        raise InvalidArgument(
+            f"conversation is of type {type(value).__name__}; pass one that get, list or "
+            "scan of another store returned."
+        )
+    created_at = _checked_time(value.created_at, "created_at")
+    expires_at = value.expires_at
+    return replace(
+        value,
+        id=checked_id(value.id),
+        owner=checked_owner(value.owner),
+        title=checked_title(value.title) or None,
+        metadata=checked_metadata(value.metadata),
+        created_at=created_at,
+        updated_at=max(created_at, _checked_time(value.updated_at, "updated_at")),
+        expires_at=None if expires_at is None else _checked_time(expires_at, "expires_at"),
+        revision=checked_number(value.revision, "conversation.revision", least=least_revision),
+    )
+
+
+def _checked_time(value: object, name: str) -> datetime:
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise InvalidArgument(
+            f"conversation.{name} must be an aware datetime, such as datetime.now(UTC)."
+        )
+    return normalize_time(value)
+
+
+def _checked_key(value: object, name: str, limit: int) -> str:
+    text = checked_text(value, name, error=InvalidArgument)
+    if not text:
+        raise InvalidArgument(f"{name} is empty.")
+    if (size := len(text.encode())) > limit:
+        raise InvalidArgument(f"{name} has {size:,} bytes in UTF-8, over the limit of {limit:,}.")
+    return text

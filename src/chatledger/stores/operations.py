@@ -1,0 +1,181 @@
+"""The operations of the contract as values, as a store is asked to perform them.
+
+Their fields are checked and in the form in which stores keep them: an empty title is None, and
+messages are JSON texts. ``Store`` documents what each operation does.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Generic, NamedTuple, TypeVar
+
+from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
+from chatledger.json_values import Json
+from chatledger.messages import StoredMessage
+from chatledger.stores.idempotency import Creation
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Operation(Generic[T_co]):
+    """An operation with its arguments; ``T_co`` is the type of its result."""
+
+    __slots__ = ()
+
+
+class Beginning(NamedTuple):
+    """The fields with which a conversation begins."""
+
+    title: str | None
+    metadata: dict[str, Json]
+    expires_in: timedelta | None
+    """Its lifetime; None gives it the store's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Create(Operation[Conversation]):
+    conversation_id: str
+    owner: str | None
+    beginning: Beginning
+    creation: Creation | None
+    """Identifies the call if it has an idempotency key."""
+    is_new: bool
+    """True if the id was drawn for this call, so that no conversation can have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Append(Operation[Appended]):
+    conversation_id: str
+    texts: list[str]
+    owner: str | None
+    revision: int | None
+    idempotency_key: str | None
+    fingerprint: str
+    """Identifies the messages if there is an idempotency key; otherwise empty."""
+    truncate_after: int | None
+    reply_follows: bool
+    beginning: Beginning
+
+
+@dataclass(frozen=True, slots=True)
+class Get(Operation[Conversation]):
+    conversation_id: str
+    owner: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTail(Operation[Tail]):
+    conversation_id: str
+    limit: int
+    owner: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPage(Operation[Page]):
+    conversation_id: str
+    after: int | None
+    before: int | None
+    limit: int
+    owner: str | None
+
+    @property
+    def is_backward(self) -> bool:
+        """Whether the newest message comes first."""
+        return self.after is None and self.before is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ListOwned(Operation[Listing]):
+    owner: str
+    limit: int
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scan(Operation[Listing]):
+    limit: int
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Restore(Operation[Conversation]):
+    conversation: Conversation
+    texts: list[str]
+    revision: int
+    """The revision that the conversation must have; the first text gets the next seq."""
+
+    @property
+    def lifetime(self) -> timedelta | None:
+        """The lifetime computed from the conversation's times; None if it does not expire."""
+        given = self.conversation
+        if given.expires_at is None:
+            return None
+        # If the clock was set back before the last change, the difference is too small.
+        return max(given.expires_at - given.updated_at, timedelta(seconds=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Update(Operation[Conversation]):
+    conversation_id: str
+    title: str | None
+    metadata: dict[str, Json] | None
+    revision: int | None
+    metadata_revision: int | None
+    owner: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim(Operation[Conversation]):
+    conversation_id: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate(Operation[Conversation]):
+    conversation_id: str
+    after: int
+    owner: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pop(Operation[list[StoredMessage]]):
+    conversation_id: str
+    limit: int
+    owner: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite(Operation[Conversation]):
+    """``Store.replace``, or ``Store.remove`` if there is no ``text``."""
+
+    conversation_id: str
+    seq: int
+    text: str | None
+    revision: int | None
+    owner: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fork(Operation[Conversation]):
+    conversation_id: str
+    at: int | None
+    new_id: str
+    expires_in: timedelta | None
+    """The lifetime of the copy; None gives it that of the original."""
+    owner: str | None
+    creation: Creation | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete(Operation[None]):
+    conversation_id: str
+    owner: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteOwner(Operation[int]):
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep(Operation[int]):
+    pass
