@@ -24,11 +24,13 @@ from chatledger.errors import (
     TurnInProgress,
     UnknownModel,
 )
-from chatledger.messages import Message
+from chatledger.messages import Message, StoredMessage
 from chatledger.stores.contract import AsyncStore, Store
 from chatledger.stores.urls import open_async_store, open_store
 
 if TYPE_CHECKING:
+    __version__: str
+
     from chatledger.copying import Copied, Mismatch, Progress, acopy, copy
 
     # Left out of ``__all__``, because they need boto3 and ``import *`` must work without it.
@@ -75,6 +77,7 @@ __all__ = [
     "Store",
     "StoreMismatch",
     "StoreUnavailable",
+    "StoredMessage",
     "Tail",
     "TurnInProgress",
     "UnknownModel",
@@ -86,6 +89,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("chatledger")
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_LAZY, "__version__"})

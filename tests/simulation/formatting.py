@@ -9,8 +9,7 @@ from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
 from chatledger.errors import ChatledgerError, StoreMismatch, StoreUnavailable
 from chatledger.messages import Message
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Item
-from chatledger.stores.dynamodb.compression import decompress
-from chatledger.stores.dynamodb.records import conversation_of
+from chatledger.stores.dynamodb.records import conversation_of, decompress
 from tests.simulation.history import Operation
 from tests.simulation.operations import LONG
 

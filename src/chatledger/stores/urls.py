@@ -2,22 +2,23 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from chatledger.errors import InvalidArgument
+from chatledger.extras import missing_package_error
 from chatledger.messages import now
 from chatledger.stores.arguments import checked_lifetime
 from chatledger.stores.contract import AsyncStore, Store
-from chatledger.stores.locations import DynamoDBLocation, Location, SQLiteLocation
+
+Clock = Callable[[], datetime]
 
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
-def open_store(
-    url: str, *, expire_after: timedelta | None = None, clock: Callable[[], datetime] = now
-) -> Store:
+def open_store(url: str, *, expire_after: timedelta | None = None, clock: Clock = now) -> Store:
     """Open the store that ``url`` names, for use in a ``with`` block.
 
     SQLite:
@@ -55,7 +56,7 @@ def open_store(
 
 
 def open_async_store(
-    url: str, *, expire_after: timedelta | None = None, clock: Callable[[], datetime] = now
+    url: str, *, expire_after: timedelta | None = None, clock: Clock = now
 ) -> AsyncStore:
     """Open the store that ``url`` names, for use in an ``async with`` block.
 
@@ -85,7 +86,89 @@ def parse_duration(text: str) -> timedelta:
     return duration
 
 
-def _parse_location(url: str) -> Location:
+class _Location(Protocol):
+    """A place where a store can be opened.
+
+    The argument ``expire_after`` applies only if the location itself does not set a lifetime.
+    """
+
+    def open(self, *, expire_after: timedelta | None, clock: Clock) -> Store: ...
+
+    def open_async(self, *, expire_after: timedelta | None, clock: Clock) -> AsyncStore: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _SQLiteLocation:
+    """The path of an SQLite file, or ``:memory:``."""
+
+    path: str
+    expire_after: timedelta | None = None
+
+    # Imports are within the methods: users of DynamoDB need neither sqlite3 nor asyncio.
+    def open(self, *, expire_after: timedelta | None, clock: Clock) -> Store:
+        from chatledger.stores.sqlite import SQLiteStore
+
+        return SQLiteStore(self.path, expire_after=self.expire_after or expire_after, clock=clock)
+
+    def open_async(self, *, expire_after: timedelta | None, clock: Clock) -> AsyncStore:
+        from chatledger.stores.sqlite import AsyncSQLiteStore
+
+        return AsyncSQLiteStore(
+            self.path, expire_after=self.expire_after or expire_after, clock=clock
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _DynamoDBLocation:
+    """A DynamoDB table, with the options of its URL."""
+
+    table: str
+    region: str | None = None
+    endpoint: str | None = None
+    expire_after: timedelta | None = None
+    consistent: bool = True
+    patience: timedelta | None = None
+    cleanup: timedelta | None = None
+
+    def open(self, *, expire_after: timedelta | None, clock: Clock) -> Store:
+        try:
+            from chatledger.stores.dynamodb.factory import open_dynamodb_store
+        except ModuleNotFoundError as missing:
+            raise _not_installed(missing, "dynamodb") from missing
+        return open_dynamodb_store(self.table, **self._options(expire_after, clock))
+
+    def open_async(self, *, expire_after: timedelta | None, clock: Clock) -> AsyncStore:
+        try:
+            from chatledger.stores.dynamodb.aio import AsyncDynamoDBStore
+        except ModuleNotFoundError as missing:
+            raise _not_installed(missing, "async") from missing
+        return AsyncDynamoDBStore(self.table, **self._options(expire_after, clock))
+
+    def _options(self, expire_after: timedelta | None, clock: Clock) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "region": self.region,
+            "endpoint": self.endpoint,
+            "expire_after": self.expire_after or expire_after,
+            "consistent": self.consistent,
+            "clock": clock,
+        }
+        if self.patience is not None:
+            options["patience"] = self.patience.total_seconds()
+        if self.cleanup is not None:
+            options["cleanup"] = self.cleanup.total_seconds()
+        return options
+
+
+def _not_installed(missing: ModuleNotFoundError, extra: str) -> InvalidArgument:
+    return InvalidArgument(missing_package_error("A store in DynamoDB", missing, extra))
+
+
+def _parse_location(url: str) -> _Location:
+    if not isinstance(url, str):
+        raise InvalidArgument(
+            f"The store is of type {type(url).__name__}; pass its URL as text, such as "
+            "sqlite:///chatledger.db or dynamodb://TABLE."
+        )
     try:
         parts = urlsplit(url)
     except ValueError as failed:
@@ -94,7 +177,7 @@ def _parse_location(url: str) -> Location:
         case "sqlite":
             path = _parse_path(url, parts)
             options = _parse_options(url, parts, expire_after=parse_duration)
-            return SQLiteLocation(path, **options)
+            return _SQLiteLocation(path, **options)
         case "dynamodb":
             table = _parse_table(url, parts)
             options = _parse_options(
@@ -107,7 +190,7 @@ def _parse_location(url: str) -> Location:
                 patience=parse_duration,
                 cleanup=_parse_duration_or_zero,
             )
-            return DynamoDBLocation(table, **options)
+            return _DynamoDBLocation(table, **options)
     raise InvalidArgument(
         f"The store {url!r} is of an unknown kind; write sqlite:///PATH, such as "
         "sqlite:///chatledger.db, or dynamodb://TABLE."

@@ -8,8 +8,7 @@ from datetime import datetime
 from chatledger.ids import new_id
 from chatledger.messages import Message, encode
 from chatledger.stores.dynamodb.calls import Item
-from chatledger.stores.dynamodb.compression import json_list
-from chatledger.stores.dynamodb.records import HEAD, LAYOUT, Record, encode_record, key
+from chatledger.stores.dynamodb.records import HEAD, LAYOUT, Record, encode_record, json_list, key
 from chatledger.stores.dynamodb.ttl import base_at, ttl_for
 from chatledger.stores.times import milliseconds, to_datetime
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from chatledger.stores.dynamodb.compression import UNIT
-from chatledger.stores.dynamodb.records import size_of
+from chatledger.stores.dynamodb.records import UNIT, size_of
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

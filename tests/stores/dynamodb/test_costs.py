@@ -13,8 +13,7 @@ import pytest
 
 from chatledger.ids import new_id
 from chatledger.messages import Message
-from chatledger.stores.dynamodb.compression import UNIT
-from chatledger.stores.dynamodb.records import size_of
+from chatledger.stores.dynamodb.records import UNIT, size_of
 from chatledger.testing.dynamodb_local import DynamoDBLocal
 from tests.stores.dynamodb.conftest import OpenStore
 from tests.stores.dynamodb.costs_page import COSTS_PAGE, render_page

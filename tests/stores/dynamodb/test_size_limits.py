@@ -16,8 +16,7 @@ from chatledger.conversations import (
 from chatledger.errors import InvalidArgument, MessageTooLarge
 from chatledger.messages import MAX_MESSAGE_BYTES, Message, encode, now
 from chatledger.stores.dynamodb import DynamoDBStore
-from chatledger.stores.dynamodb.compression import UNIT
-from chatledger.stores.dynamodb.records import size_of
+from chatledger.stores.dynamodb.records import UNIT, size_of
 from chatledger.testing.dynamodb_local import DynamoDBLocal
 from chatledger.testing.store_contract.helpers import (
     read_all,

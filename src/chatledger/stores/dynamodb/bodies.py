@@ -16,12 +16,14 @@ from chatledger.errors import StoreUnavailable
 from chatledger.ids import time_of_id
 from chatledger.json_values import loads
 from chatledger.stores.dynamodb.calls import Call, Item, Plan, Wait
-from chatledger.stores.dynamodb.compression import compress, decompress, json_list
 from chatledger.stores.dynamodb.log import InconsistentRead, Log
 from chatledger.stores.dynamodb.records import (
     LAYOUT,
     Record,
     ReplacedChunk,
+    compress,
+    decompress,
+    json_list,
     key,
     old_part_sort,
     part_prefix,

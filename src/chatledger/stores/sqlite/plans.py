@@ -26,10 +26,16 @@ from chatledger.json_values import dumps
 from chatledger.messages import StoredMessage
 from chatledger.stores import operations
 from chatledger.stores.arguments import checked_lifetime
+from chatledger.stores.cursors import encode_cursor
 from chatledger.stores.idempotency import Creation
 from chatledger.stores.operations import Operation
-from chatledger.stores.sqlite.rows import MAX_FREED_ROWS, Rows, require_revision
-from chatledger.stores.sqlite.values import conversation_from, creation_of, list_cursor, scan_cursor
+from chatledger.stores.sqlite.rows import (
+    MAX_FREED_ROWS,
+    Rows,
+    conversation_from,
+    creation_of,
+    require_revision,
+)
 from chatledger.stores.times import milliseconds, milliseconds_since_epoch
 
 T = TypeVar("T")
@@ -98,18 +104,20 @@ def page(rows: Rows, operation: operations.ReadPage) -> Page:
 def list_owned(rows: Rows, operation: operations.ListOwned) -> Listing:
     limit = operation.limit
     found = rows.conversations_of(operation.owner, limit=limit + 1, cursor=operation.cursor)
-    return Listing(
-        [conversation_from(row) for row in found[:limit]],
-        list_cursor(found[limit - 1]) if len(found) > limit else None,
-    )
+    conversations = [conversation_from(row) for row in found[:limit]]
+    if len(found) <= limit:
+        return Listing(conversations, None)
+    last = found[limit - 1]
+    return Listing(conversations, encode_cursor(last["updated_at"], last["id"]))
 
 
 def scan(rows: Rows, operation: operations.Scan) -> Listing:
     limit = operation.limit
     found = rows.all_conversations(limit=limit + 1, cursor=operation.cursor)
+    conversations = [conversation_from(row) for row in found[:limit]]
+    # Unlike a list's cursor, that of a scan has no id.
     return Listing(
-        [conversation_from(row) for row in found[:limit]],
-        scan_cursor(found[limit - 1]) if len(found) > limit else None,
+        conversations, encode_cursor(found[limit - 1]["number"], "") if len(found) > limit else None
     )
 
 

@@ -1,5 +1,6 @@
 """The rows of the file: the SQL of every operation, within one transaction."""
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from time import monotonic
@@ -11,7 +12,7 @@ from chatledger.json_values import dumps
 from chatledger.messages import StoredMessage, decode
 from chatledger.stores.cursors import decode_cursor
 from chatledger.stores.idempotency import Creation, check_key_use
-from chatledger.stores.sqlite.values import conversation_from
+from chatledger.stores.times import to_datetime
 
 RETENTION = 24 * 60 * 60 * 1000
 """How long idempotency keys and revisions of deleted conversations are kept, in milliseconds."""
@@ -29,6 +30,27 @@ IS_VISIBLE = (
     " AND seq > above AND seq <= up_to)"
 )
 """The SQL condition for a message that was not removed."""
+
+
+def conversation_from(row: sqlite3.Row) -> Conversation:
+    """Return the conversation in the row."""
+    return Conversation(
+        id=row["id"],
+        owner=row["owner"],
+        title=row["title"],
+        metadata=json.loads(row["metadata"]),
+        created_at=to_datetime(row["created_at"]),
+        updated_at=to_datetime(row["updated_at"]),
+        message_count=row["message_count"],
+        revision=row["revision"],
+        expires_at=None if row["expires_at"] is None else to_datetime(row["expires_at"]),
+        metadata_revision=row["metadata_revision"],
+    )
+
+
+def creation_of(row: sqlite3.Row) -> Creation | None:
+    """Return the creation of the conversation in the row, if it was created with a key."""
+    return None if row["created_by"] is None else Creation(*json.loads(row["created_by"]))
 
 
 class Range(NamedTuple):
