@@ -13,6 +13,14 @@ pytest_plugins = ["chatledger.testing.dynamodb_local", "tests.browser", "tests.n
 pytest.register_assert_rewrite("tests.http")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have recorded for the end of the run."""
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == "summary":
+                terminalreporter.write_line(text)
+
+
 @pytest.fixture(scope="module")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
     """Start a server: ``start_server(CHATLEDGER_WINDOW="2")``. Each has its own port and file."""

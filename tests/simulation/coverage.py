@@ -2,12 +2,14 @@
 
 import dis
 import sys
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
+
+from tests.simulation.schedules import ScheduleFailure, run_schedule
 
 PACKAGE = "chatledger.stores.dynamodb"
 MEASURED = (
@@ -49,25 +51,32 @@ class Coverage:
             self.reached.add((frame.f_code.co_filename, frame.f_lineno))
         return self._note
 
-    def missed(self) -> dict[str, list[int]]:
-        """Return the numbers of the lines in functions that were not reached, by module."""
-        missed: dict[str, list[int]] = {}
-        for file, name in self._files.items():
-            module = compile(Path(file).read_text(encoding="utf-8"), file, "exec")
-            lines = {line for code in _functions(module) for line in _lines(code)}
-            missed[name] = sorted(line for line in lines if (file, line) not in self.reached)
-        return missed
+    def run(self, first: int, schedules: int) -> ScheduleFailure | None:
+        """Run schedules in this process until one fails; return that failure."""
+        with self.measure():
+            for seed in range(first, first + schedules):
+                failure = run_schedule(seed)
+                if failure is not None:
+                    return failure
+        return None
 
-    def report(self) -> str:
-        """Return the lines that were not reached, as text."""
-        rows: list[str] = []
-        sources = {
-            name: Path(file).read_text(encoding="utf-8") for file, name in self._files.items()
-        }
-        for name, lines in self.missed().items():
-            text = sources[name].splitlines()
-            rows += [f"{name}.py:{line}: {text[line - 1].strip()}" for line in lines]
-        return "\n".join(rows) or "Every line was reached."
+    def missed(self) -> Iterator[str]:
+        """Yield the lines in functions that were not reached."""
+        for file, name in self._files.items():
+            text = Path(file).read_text(encoding="utf-8").splitlines()
+            for line in sorted(_lines_in_functions(file)):
+                if (file, line) not in self.reached:
+                    yield f"{name}.py:{line}: {text[line - 1].strip()}"
+
+    def share(self) -> float:
+        """Return which share of the lines in functions was reached, from 0 to 1."""
+        lines = sum(len(_lines_in_functions(file)) for file in self._files)
+        return 1 - sum(1 for _ in self.missed()) / lines
+
+
+def _lines_in_functions(file: str) -> set[int]:
+    module = compile(Path(file).read_text(encoding="utf-8"), file, "exec")
+    return {line for code in _functions(module) for line in _lines(code)}
 
 
 def _functions(code: CodeType, *, is_function: bool = False) -> Iterable[CodeType]:

@@ -35,7 +35,8 @@ from chatledger.stores.dynamodb.records import Record
 from chatledger.stores.idempotency import check_key_use
 from chatledger.stores.operations import Append
 from tests.simulation import run_schedule, run_schedules, trace_schedule
-from tests.simulation.__main__ import main
+from tests.simulation.__main__ import SAMPLE, main
+from tests.simulation.coverage import Coverage
 
 SCHEDULES = int(os.environ.get("CHATLEDGER_TEST_SCHEDULES", "50000"))
 PLANS = "chatledger.stores.dynamodb"
@@ -55,6 +56,14 @@ def test_a_seed_makes_the_same_history_every_time() -> None:
 def test_the_command_prints_the_trace_of_a_seed(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--seed", "7"])
     assert trace_schedule(7) in capsys.readouterr().out
+
+
+def test_the_schedules_reach_the_plans(record_property: Callable[[str, object], None]) -> None:
+    coverage = Coverage()
+    assert coverage.run(0, SAMPLE) is None
+    share = coverage.share()
+    record_property("summary", f"Simulation: {SAMPLE} schedules reach {share:.0%} of the plans.")
+    assert share > 0.8
 
 
 # Inserted faults ----------------------------------------------------------------------------------
