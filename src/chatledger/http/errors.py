@@ -1,24 +1,34 @@
-"""Errors as clients see them: only a status, a code and a sentence for people."""
+"""Errors as clients see them, and as they are logged.
 
+A client gets only a status, a code and a sentence for people.
+"""
+
+import logging
 import math
+import traceback
 from dataclasses import dataclass
 
 from chatledger.errors import (
+    AccessRefused,
     AlreadyExists,
     ChatledgerError,
     Conflict,
     InvalidArgument,
     KeyReused,
     MessageTooLarge,
+    ModelError,
     ModelRefused,
     ModelThrottled,
     ModelTimeout,
     ModelUnavailable,
     NotFound,
     StoreUnavailable,
+    TableMissing,
     TurnInProgress,
     UnknownModel,
 )
+
+logger = logging.getLogger("chatledger.http")
 
 RETRY_SECONDS = 5.0
 """The value of ``Retry-After`` if the error does not say how long to wait."""
@@ -114,8 +124,39 @@ INTERNAL_ERROR = ApiError(
 )
 
 
-def api_error_for(error: Exception) -> ApiError:
-    """Return the error response for ``error``; an unexpected error gives ``INTERNAL_ERROR``."""
+def no_such_route() -> ApiError:
+    return ApiError(404, "no_such_route", "There is nothing at this address.")
+
+
+def method_not_allowed() -> ApiError:
+    return ApiError(
+        405,
+        "method_not_allowed",
+        "This address does not support this method; see the header Allow.",
+    )
+
+
+def handle_error(error: Exception, where: str) -> ApiError:
+    """Log the error, unless the client caused it, and return the error response for it.
+
+    An unexpected error gives ``INTERNAL_ERROR``. Its type and traceback are logged, but not its
+    text, which may quote messages, tokens or other secrets. The texts of ``ModelError``,
+    ``AccessRefused`` and ``TableMissing`` are logged: they quote no message and tell the operator
+    what to do.
+
+    Args:
+        error: The error.
+        where: The request or the part of the server in which it occurred.
+    """
+    api_error = _api_error_for(error)
+    if isinstance(error, ModelError | AccessRefused | TableMissing):
+        logger.warning("%s: %s: %s", where, type(error).__name__, error)
+    elif api_error.status >= 500 and not isinstance(error, ApiError):
+        _log_without_text(error, where)
+    return api_error
+
+
+def _api_error_for(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     for kind, rule in _RULES.items():
@@ -127,3 +168,16 @@ def api_error_for(error: Exception) -> ApiError:
                 retry_after=getattr(error, "retry_after", None),
             )
     return INTERNAL_ERROR
+
+
+def _log_without_text(error: Exception, where: str) -> None:
+    cause: BaseException | None = error
+    kinds = []
+    while cause is not None:
+        kinds.append(type(cause).__name__)
+        cause = cause.__cause__
+    frames = [
+        f"{frame.filename}:{frame.lineno} in {frame.name}"
+        for frame in traceback.extract_tb(error.__traceback__)
+    ]
+    logger.error("%s failed: %s\n  %s", where, " from ".join(kinds), "\n  ".join(frames))

@@ -16,7 +16,7 @@ from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Re
 from joserfc.jwk import ECKey, RSAKey
 
 from chatledger.errors import InvalidArgument
-from chatledger.http.loopback import is_loopback
+from chatledger.http.api import is_loopback
 
 logger = logging.getLogger("chatledger.http")
 
