@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from threading import Lock
 from typing import Any, Protocol, TypeAlias
@@ -16,7 +17,13 @@ from chatledger.conversations import check_id
 from chatledger.errors import ChatledgerError, InvalidArgument, NotFound, StoreUnavailable
 from chatledger.http import api, endpoints, responses
 from chatledger.http.api import ChatRequest, CreateRequest
-from chatledger.http.errors import ApiError, handle_error, method_not_allowed, no_such_route
+from chatledger.http.errors import (
+    ApiError,
+    handle_error,
+    internal_error,
+    method_not_allowed,
+    no_such_route,
+)
 from chatledger.http.sign_in import SignIn
 from chatledger.json_values import dumps
 from chatledger.models import Models
@@ -82,9 +89,7 @@ def register(
             expose_headers=list(api.CORS_RESPONSE_HEADERS),
             max_age=api.PREFLIGHT_SECONDS,
         )
-    routes = _Routes(
-        open, models, sign_in=sign_in, has_authorizer=authorizer is not None, time_limit=time_limit
-    )
+    routes = _Routes(open, models, sign_in, authorizer is not None, time_limit)
     # With CORS, Chalice makes API Gateway itself respond to OPTIONS.
     methods = list(METHODS if cors else (*METHODS, "OPTIONS"))
 
@@ -127,10 +132,6 @@ def register(
     app.register_middleware(reject_unknown_paths, "http")
 
 
-class OpeningFailed(Exception):
-    """The store or the model cannot be opened. The log says why; clients get a 500."""
-
-
 class GatewayRequest:
     """A request in the form in which API Gateway and ``chalice local`` pass it on."""
 
@@ -142,12 +143,8 @@ class GatewayRequest:
 
     def header_values(self, name: str) -> list[str]:
         """Return all values of the header ``name``; ``chalice local`` passes on only one."""
-        headers: Mapping[str, list[str]] = (
-            self._request.to_original_event().get("multiValueHeaders") or {}
-        )
-        values = [
-            value for given, values in headers.items() if given.lower() == name for value in values
-        ]
+        headers = self._request.to_original_event().get("multiValueHeaders") or {}
+        values = [value for given in headers if given.lower() == name for value in headers[given]]
         if not values and name in self._request.headers:
             values = [self._request.headers[name]]
         return values
@@ -213,25 +210,17 @@ _Route: TypeAlias = Callable[[GatewayRequest], object]
 _RouteByMethod: TypeAlias = Mapping[str, _Route]
 
 
+@dataclass
 class _Routes:
     """The API's routes; each returns the body of its response."""
 
-    def __init__(
-        self,
-        open: Callable[[], ChatFactory],
-        models: Models,
-        *,
-        sign_in: SignIn | None,
-        has_authorizer: bool,
-        time_limit: timedelta,
-    ) -> None:
-        self._open = open
-        self._models = models
-        self._sign_in = sign_in
-        self._has_authorizer = has_authorizer
-        self._time_limit = time_limit
-        self._chat_factory: ChatFactory | None = None
-        self._opening = Lock()
+    open: Callable[[], ChatFactory]
+    models: Models
+    sign_in: SignIn | None
+    has_authorizer: bool
+    time_limit: timedelta
+    _chat_factory: ChatFactory | None = None
+    _opening: Lock = field(default_factory=Lock)
 
     def respond(
         self, request: Request, by_method: _RouteByMethod, *, is_public: bool = False
@@ -255,7 +244,7 @@ class _Routes:
         # A client would take a body after a HEAD response for the start of the next response.
         return Response("" if request.method == "HEAD" else dumps(body), headers, status)
 
-    # The routes. Arguments are evaluated in order, so a request that is not valid opens no store.
+    # The routes; they parse a body first, so that an invalid one does not open the store.
 
     def welcome(self, request: GatewayRequest) -> object:
         return {name: text for name, text in responses.WELCOME.items() if name != "documentation"}
@@ -265,9 +254,9 @@ class _Routes:
 
     def send_message(self, request: GatewayRequest) -> object:
         key, body = request.idempotency_key(), request.body(ChatRequest)
+        chat = self._open_chat(request)
         with endpoints.explain_unknown_conversation(body):
-            chat = self._open_chat(request)
-            reply = collect_sync(endpoints.start_turn(body, key, self._models, chat))
+            reply = collect_sync(endpoints.start_turn(chat, self.models, body, key))
         return responses.reply_body(reply)
 
     def stream_reply(self, request: GatewayRequest) -> object:
@@ -277,18 +266,18 @@ class _Routes:
 
     def create_conversation(self, request: GatewayRequest) -> object:
         body = request.body(CreateRequest)
-        return run(endpoints.create_conversation(body, self._open_store(request)))
+        return run(endpoints.create_conversation(self._open_store(request), body))
 
     def list_conversations(self, request: GatewayRequest) -> object:
-        return run(endpoints.list_conversations(request.query(), self._open_store(request)))
+        return run(endpoints.list_conversations(self._open_store(request), request.query()))
 
     def read_conversation(self, request: GatewayRequest) -> object:
         id, query = request.conversation_id(), request.query()
-        return _cut_to_fit(run(endpoints.read_conversation(id, query, self._open_store(request))))
+        return _cut_to_fit(run(endpoints.read_conversation(self._open_store(request), id, query)))
 
     def delete_conversation(self, request: GatewayRequest) -> object:
         id, query = request.conversation_id(), request.query()
-        return run(endpoints.delete_conversation(id, query, self._open_store(request)))
+        return run(endpoints.delete_conversation(self._open_store(request), id, query))
 
     def no_such_route(self, request: GatewayRequest) -> object:
         raise no_such_route()
@@ -296,11 +285,11 @@ class _Routes:
     # Shared parts -------------------------------------------------------------------------------
 
     def _user(self, request: GatewayRequest) -> str | None:
-        if self._sign_in is not None:
+        if self.sign_in is not None:
             authorization = api.parse_authorization(request.header_values("authorization"))
-            return self._sign_in.user(authorization)
+            return self.sign_in.user(authorization)
         # The authorizer may also be configured in API Gateway only, and not here.
-        if self._has_authorizer or request.authorizer_claims() is not None:
+        if self.has_authorizer or request.authorizer_claims() is not None:
             return request.authorized_user()
         return None
 
@@ -310,19 +299,19 @@ class _Routes:
     def _open_chat(self, request: GatewayRequest) -> SyncChat:
         """Return a chat whose turns end within the time that remains for the request."""
         chat_factory = self._open_chat_factory()
-        return chat_factory(time_limit=timedelta(seconds=request.seconds_left(self._time_limit)))
+        return chat_factory(time_limit=timedelta(seconds=request.seconds_left(self.time_limit)))
 
     def _open_chat_factory(self) -> ChatFactory:
         with self._opening:
             if self._chat_factory is None:
                 try:
-                    self._chat_factory = self._open()
+                    self._chat_factory = self.open()
                 except StoreUnavailable:
                     raise
                 except ChatledgerError as error:
                     # A configuration error: its text is for the operator, not for clients.
                     logger.error("The chat cannot be opened: %s", error)
-                    raise OpeningFailed from None
+                    raise internal_error() from None
             return self._chat_factory
 
 

@@ -1,7 +1,7 @@
 """The endpoints of the API, each written once for all web frameworks.
 
-An endpoint takes the parsed parts of a request and the store, and returns the steps that lead to
-the body of the response. A framework reads the request, runs the steps, and sends the body.
+An endpoint takes the store and the parts of a request, and returns the steps that lead to the body
+of the response. A framework reads the request, runs the steps, and sends the body.
 """
 
 from collections.abc import Iterator
@@ -31,12 +31,12 @@ def check_health(store: AnyStore) -> Steps[Body]:
     return responses.HEALTHY
 
 
-def create_conversation(request: CreateRequest, store: AnyStore) -> Steps[Body]:
+def create_conversation(store: AnyStore, request: CreateRequest) -> Steps[Body]:
     created = yield partial(store.create, owner=request.user_id, title=request.title)
     return {"conversation_id": created.id}
 
 
-def list_conversations(query: Query, store: AnyStore) -> Steps[Body]:
+def list_conversations(store: AnyStore, query: Query) -> Steps[Body]:
     owner = query.user_id()
     if owner is None:
         raise ApiError(400, "invalid_request", "The parameter user_id is missing.")
@@ -45,7 +45,7 @@ def list_conversations(query: Query, store: AnyStore) -> Steps[Body]:
     return responses.listing_body(listing)
 
 
-def read_conversation(conversation_id: str, query: Query, store: AnyStore) -> Steps[Body]:
+def read_conversation(store: AnyStore, conversation_id: str, query: Query) -> Steps[Body]:
     owner = query.user_id()
     limit = query.number("limit", most=MAX_PAGE_SIZE, default=MAX_PAGE_SIZE)
     if query.get("before") is None:
@@ -57,7 +57,7 @@ def read_conversation(conversation_id: str, query: Query, store: AnyStore) -> St
     return responses.conversation_body(conversation, page)
 
 
-def delete_conversation(conversation_id: str, query: Query, store: AnyStore) -> Steps[Body]:
+def delete_conversation(store: AnyStore, conversation_id: str, query: Query) -> Steps[Body]:
     yield partial(store.delete, conversation_id, owner=query.user_id())
     return responses.DELETED
 
@@ -66,10 +66,10 @@ def delete_conversation(conversation_id: str, query: Query, store: AnyStore) -> 
 
 
 def start_turn(
+    chat: AnyChat[Any, Any, Events],
+    models: Models,
     request: ChatRequest,
     idempotency_key: str | None,
-    models: Models,
-    chat: AnyChat[Any, Any, Events],
 ) -> Events:
     """Return the events of the requested turn, as ``chat.stream`` does.
 

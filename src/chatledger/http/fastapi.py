@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import HTTPBearer
 from msgspec.json import schema_components
-from starlette.convertors import Convertor, register_url_convertor
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -35,14 +35,8 @@ from chatledger.sansio import arun
 PAGE = Path(__file__).parent / "page"
 
 
-class _ConversationId(Convertor[str]):
+class _ConversationIdConvertor(PathConvertor):
     regex = r"[\s\S]+"  # an id may contain any character, even slashes and line breaks
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
 
 
 IDEMPOTENCY_KEY_SCHEMA = {
@@ -56,7 +50,7 @@ IDEMPOTENCY_KEY_SCHEMA = {
     ]
 }
 
-register_url_convertor("conversation_id", _ConversationId())
+register_url_convertor("conversation_id", _ConversationIdConvertor())
 
 
 def create_app(
@@ -132,7 +126,7 @@ def create_app(
     async def send_message(request: Request) -> dict[str, Any]:
         key, body = _parse_idempotency_key(request), await _parse_body(ChatRequest, request)
         with endpoints.explain_unknown_conversation(body):
-            reply = await collect(endpoints.start_turn(body, key, models, chat))
+            reply = await collect(endpoints.start_turn(chat, models, body, key))
         return responses.reply_body(reply)
 
     @app.post("/chat/stream", openapi_extra=_body_schema(ChatRequest) | IDEMPOTENCY_KEY_SCHEMA)
@@ -140,7 +134,7 @@ def create_app(
         key, body = _parse_idempotency_key(request), await _parse_body(ChatRequest, request)
         # Await the first event before responding: errors until then still get their own status.
         with endpoints.explain_unknown_conversation(body):
-            events = endpoints.start_turn(body, key, models, chat)
+            events = endpoints.start_turn(chat, models, body, key)
             started = await anext(events)
         return EventStream(started, events)
 
@@ -150,19 +144,19 @@ def create_app(
     )
     async def create_conversation(request: Request) -> dict[str, str]:
         body = await _parse_body(CreateRequest, request)
-        return await arun(endpoints.create_conversation(body, store))
+        return await arun(endpoints.create_conversation(store, body))
 
     @app.get("/conversations")
     async def list_conversations(request: Request) -> dict[str, Any]:
-        return await arun(endpoints.list_conversations(_query(request), store))
+        return await arun(endpoints.list_conversations(store, _query(request)))
 
     @app.get("/conversations/{conversation_id:conversation_id}")
     async def read_conversation(request: Request, conversation_id: str) -> dict[str, Any]:
-        return await arun(endpoints.read_conversation(conversation_id, _query(request), store))
+        return await arun(endpoints.read_conversation(store, conversation_id, _query(request)))
 
     @app.delete("/conversations/{conversation_id:conversation_id}")
     async def delete_conversation(request: Request, conversation_id: str) -> dict[str, str]:
-        return await arun(endpoints.delete_conversation(conversation_id, _query(request), store))
+        return await arun(endpoints.delete_conversation(store, conversation_id, _query(request)))
 
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     return app
