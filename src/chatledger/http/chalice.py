@@ -156,15 +156,6 @@ class GatewayRequest:
                 return claims
         return None
 
-    def authorized_user(self) -> str:
-        """Return the user whom a Cognito authorizer admitted; raise ``ApiError`` if none."""
-        user = (self.authorizer_claims() or {}).get("sub")
-        try:
-            check_id(user, "sub")
-        except InvalidArgument:
-            raise ApiError(401, "not_signed_in", "Sign in first.", challenge="Bearer") from None
-        return str(user)
-
     def idempotency_key(self) -> str | None:
         return api.parse_idempotency_key(self.header_values("idempotency-key"))
 
@@ -288,10 +279,16 @@ class _Routes:
         if self.sign_in is not None:
             authorization = api.parse_authorization(request.header_values("authorization"))
             return self.sign_in.user(authorization)
+        claims = request.authorizer_claims()
         # The authorizer may also be configured in API Gateway only, and not here.
-        if self.has_authorizer or request.authorizer_claims() is not None:
-            return request.authorized_user()
-        return None
+        if claims is None and not self.has_authorizer:
+            return None
+        user = (claims or {}).get("sub")
+        try:
+            check_id(user, "sub")
+        except InvalidArgument:
+            raise ApiError(401, "not_signed_in", "Sign in first.", challenge="Bearer") from None
+        return str(user)
 
     def _open_store(self, request: GatewayRequest) -> Store:
         return self._open_chat(request).store

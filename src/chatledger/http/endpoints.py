@@ -85,26 +85,22 @@ def start_turn(
     is_named = owner is not None or conversation_id is not None
     saves = is_named if request.save_history is None else request.save_history
     if saves and not is_named:
-        # The same key names the same user, so that the stored reply is found again.
-        key = idempotency_key
-        owner = f"anonymous-{new_id() if key is None else uuid_from_key('anonymous', key)}"
-    if saves:
-        return chat.stream(
-            request.message,
-            conversation_id=conversation_id,
-            owner=owner,
-            system_prompt=request.system_prompt,
-            model=model,
-            idempotency_key=idempotency_key,
-        )
-    if idempotency_key is not None:
+        # The same key gives the same owner, so that the stored reply is found again.
+        anonymous_id = uuid_from_key("anonymous", idempotency_key) if idempotency_key else new_id()
+        owner = f"anonymous-{anonymous_id}"
+    if not saves and idempotency_key is not None:
         raise ApiError(
             422,
             "nothing_kept",
             "An Idempotency-Key needs a reply that is saved; add a user_id or a conversation_id, "
             "and do not set save_history to false.",
         )
-    return chat.stream_without_saving(
+    stream = (
+        partial(chat.stream, idempotency_key=idempotency_key)
+        if saves
+        else chat.stream_without_saving
+    )
+    return stream(
         request.message,
         conversation_id=conversation_id,
         owner=owner,

@@ -198,13 +198,8 @@ def _body_schema(
 
 async def _handle_routing_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    match error.status_code:
-        case 404:
-            api_error = no_such_route()
-        case 405:
-            api_error = method_not_allowed()
-        case status:
-            api_error = ApiError(status, "bad_request", "The request could not be understood.")
-    response = error_response(api_error)
+    other = ApiError(error.status_code, "bad_request", "The request could not be understood.")
+    api_errors = {404: no_such_route(), 405: method_not_allowed()}
+    response = error_response(api_errors.get(error.status_code, other))
     response.headers.update(error.headers or {})
     return response
