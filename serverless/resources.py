@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 from chatledger.http.api import CORS_RESPONSE_HEADERS
 from chatledger.http.chalice import TIME_LIMIT
 from chatledger.models.bedrock import arns
-from chatledger.models.bedrock import policy as bedrock_policy
 from chatledger.stores.dynamodb import policy as dynamodb_policy
 from chatledger.stores.dynamodb.table_check import (
     INDEX_DEFINITION,
@@ -31,9 +30,9 @@ CONFIG = Path(".chalice", "config.json")
 RETAINED_STAGE = "prod"
 """The stage whose table stays when the stack is deleted."""
 
-UNUSED_STATEMENTS = ("ChatledgerCreates", "ChatledgerScans")
-"""The statements that the function does not need: CloudFormation or an operator creates the table,
-and only ``sweep`` and copying scan it."""
+CHATBOT_STATEMENTS = ("ChatledgerRuns", "ChatledgerLists")
+"""The statements of the table's policy that the API needs. CloudFormation or an operator creates
+the table, and only ``sweep`` and copying scan it."""
 
 Json = dict[str, Any]
 
@@ -74,11 +73,13 @@ def policy(config: Json, stage: str) -> Json:
     variables = _variables(config, stage)
     table = dynamodb_policy(f"arn:aws:dynamodb:*:*:table/{_table(config, stage)}")
     statements = [
-        statement for statement in table["Statement"] if statement["Sid"] not in UNUSED_STATEMENTS
+        statement for statement in table["Statement"] if statement["Sid"] in CHATBOT_STATEMENTS
     ]
-    if models := list(_bedrock_models(variables)):
-        model_arns = [arn for model in models for arn in arns(model)]
-        statements += bedrock_policy(model_arns)["Statement"]
+    if model_arns := [arn for model in _bedrock_models(variables) for arn in arns(model)]:
+        # Models are streamed, even if the response is not: https://docs.aws.amazon.com/bedrock/
+        # latest/APIReference/API_runtime_ConverseStream.html
+        actions = ["bedrock:InvokeModelWithResponseStream"]
+        statements.append(_allow("ChatledgerInvokes", actions, list(dict.fromkeys(model_arns))))
     group = f"arn:aws:logs:*:*:log-group:/aws/lambda/{_function_name(config, stage)}"
     actions = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"]
     statements.append(_allow("ChatledgerLogs", actions, [group, f"{group}:*"]))

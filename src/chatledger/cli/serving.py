@@ -11,8 +11,8 @@ import uvicorn
 
 from chatledger.chat import Chat
 from chatledger.errors import ChatledgerError, InvalidArgument, StoreMismatch
+from chatledger.http.api import LOOPBACK_HOSTS, is_loopback
 from chatledger.http.fastapi import create_app
-from chatledger.http.loopback import LOOPBACK_HOSTS, is_loopback
 from chatledger.http.sign_in import SignIn, open_sign_in
 from chatledger.models import Models, open_model
 from chatledger.settings import Settings, read_settings

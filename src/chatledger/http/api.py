@@ -5,6 +5,7 @@ Response bodies are built in ``responses`` and error bodies in ``errors``.
 
 import json
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from typing import Annotated, Any, TypeVar
 
 from msgspec import Meta, Struct, ValidationError, convert
@@ -41,6 +42,20 @@ PUBLIC_PATHS = frozenset({"/", "/health", "/openapi.json"})
 def is_public(path: str) -> bool:
     """Return whether the percent-decoded ``path`` can be requested without signing in."""
     return path in PUBLIC_PATHS or path.startswith("/page/")
+
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+"""The usual names of this machine, as they are written in ``Host`` headers."""
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether ``host`` is "localhost" or a loopback address, with or without brackets."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
@@ -129,61 +144,58 @@ def parse_body(
     return request
 
 
-def parse_query(
-    parameters: Sequence[tuple[str, str]],
-    known: Sequence[str],
-    required: Sequence[str] = (),
-    *,
-    signed_in_user: str | None = None,
-) -> dict[str, str]:
-    """Return the parameters of a query that are ``known``; ignore others.
+class Query:
+    """The query of a request; parameters that an endpoint does not ask for are ignored.
 
     Args:
         parameters: The names and decoded values, in the order of the query.
-        known: The names of the parameters that the route reads.
-        required: The names of those that must be present.
         signed_in_user: The default of ``user_id``, and the only value it may have.
-
-    Raises:
-        ApiError: A parameter is missing, occurs twice, or names another user.
-        InvalidArgument: The ``user_id`` is not a valid id.
     """
-    found: dict[str, str] = {}
-    for name, value in parameters:
-        if name in found:
+
+    def __init__(
+        self, parameters: Sequence[tuple[str, str]], *, signed_in_user: str | None = None
+    ) -> None:
+        self._parameters = parameters
+        self._signed_in_user = signed_in_user
+
+    def get(self, name: str) -> str | None:
+        """Return the parameter, or None if it is missing; raise ``ApiError`` if it occurs twice."""
+        values = [value for given, value in self._parameters if given == name]
+        if len(values) > 1:
             raise ApiError(
                 400, "invalid_request", f"The parameter {name} is given more than once; send one."
             )
-        if name in known:
-            found[name] = value
-    if signed_in_user is not None:
-        found.setdefault("user_id", signed_in_user)
-    for name in required:
-        if name not in found:
-            raise ApiError(400, "invalid_request", f"The parameter {name} is missing.")
-    if "user_id" in found:
-        checked_id(found["user_id"], "user_id")
-    _check_user(found.get("user_id"), signed_in_user)
-    return found
+        return values[0] if values else None
+
+    def user_id(self) -> str | None:
+        """Return the user, or None if the request names none.
+
+        Raises:
+            ApiError: The parameter occurs twice, or is not the signed-in user.
+            InvalidArgument: It is not a valid id.
+        """
+        user_id = self.get("user_id")
+        if user_id is None:
+            return self._signed_in_user
+        checked_id(user_id, "user_id")
+        _check_user(user_id, self._signed_in_user)
+        return user_id
+
+    def number(self, name: str, *, most: int, default: int | None = None) -> int:
+        """Return the parameter as an int; raise ``InvalidArgument`` if it is out of range."""
+        text = self.get(name)
+        if text is None and default is not None:
+            return default
+        # int() also accepts digits of other scripts, signs, blanks and underscores.
+        if not (text and text.isascii() and text.isdigit() and len(text) <= 16):
+            raise InvalidArgument(f"{name} must be 1 to {most:,}.")
+        checked_number(int(text), name, least=1, most=most)
+        return int(text)
 
 
 def _check_user(user_id: object, signed_in_user: str | None) -> None:
     if signed_in_user not in (None, user_id):
         raise ApiError(403, "wrong_user", "The user_id is not the signed-in user; leave it out.")
-
-
-def parse_number(
-    parameters: Mapping[str, str], name: str, *, most: int, default: int | None = None
-) -> int:
-    """Return the parameter ``name`` as an int; raise ``InvalidArgument`` if it is out of range."""
-    text = parameters.get(name)
-    if text is None and default is not None:
-        return default
-    # int() also accepts digits of other scripts, signs, blanks and underscores.
-    if not (text and text.isascii() and text.isdigit() and len(text) <= 16):
-        raise InvalidArgument(f"{name} must be 1 to {most:,}.")
-    checked_number(int(text), name, least=1, most=most)
-    return int(text)
 
 
 def body_too_large() -> ApiError:
@@ -238,3 +250,9 @@ def parse_idempotency_key(values: Sequence[str]) -> str | None:
             422, "invalid_request", f"The header Idempotency-Key is not valid: {invalid}"
         ) from None
     return values[0] if values else None
+
+
+def parse_authorization(values: Sequence[str]) -> str | None:
+    """Return the value of the ``Authorization`` headers, or None if there is none."""
+    # Two headers, joined, are not a valid token and sign nobody in.
+    return ", ".join(values) or None

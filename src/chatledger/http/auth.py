@@ -5,7 +5,6 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +18,6 @@ from chatledger.http.errors import ApiError
 from chatledger.http.signing_keys import (
     ALGORITHMS,
     FETCH_TIMEOUT_SECONDS,
-    KeysUnavailable,
-    SigningKey,
     SigningKeys,
     fetch_key_set,
 )
@@ -98,25 +95,20 @@ class JWTSignIn:
 
     async def auser(self, authorization: str | None) -> str:
         """Return the subject as ``user`` does, without blocking the event loop."""
+        # Imported on first use: programs without an event loop need not load asyncio.
+        from asyncio import wait, wrap_future
+
         token = _parse_token(authorization)
         if fetching := self._keys.fetch_if_needed(token.key_id):
-            await _wait_for(fetching)
+            await wait({wrap_future(fetching)}, timeout=FETCH_TIMEOUT_SECONDS)
         return self._subject(token)
 
     def _subject(self, token: "_Token") -> str:
-        try:
-            key = self._keys.find(token.key_id, token.algorithm)
-        except KeysUnavailable as unavailable:
-            raise ApiError(
-                503,
-                "sign_in_unavailable",
-                "Sign-in is not available at the moment; try again in a moment.",
-                retry_after=unavailable.retry_after,
-            ) from None
+        key = self._keys.find(token.key_id, token.algorithm)
         if key is None:
             raise _invalid_token()
         try:
-            claims = _verified_claims(token, key)
+            claims = jwt.decode(token.text, key.value, registry=_REGISTRY).claims
             self._claims.validate(claims)
             self._check_audience(claims)
             checked_id(claims["sub"])
@@ -177,10 +169,6 @@ def _parse_token(authorization: str | None) -> _Token:
     raise _invalid_token()
 
 
-def _verified_claims(token: _Token, key: SigningKey) -> dict[str, Any]:
-    return jwt.decode(token.text, key.value, registry=_REGISTRY).claims
-
-
 def _invalid_token(
     sentence: str = "The token is not valid for this server; sign in again.",
 ) -> ApiError:
@@ -190,10 +178,3 @@ def _invalid_token(
         sentence,
         challenge=f'Bearer error="invalid_token", error_description="{sentence}"',
     )
-
-
-async def _wait_for(fetching: "Future[None]") -> None:
-    # Imported on first use: programs without an event loop need not load asyncio.
-    from asyncio import wait, wrap_future
-
-    await wait({wrap_future(fetching)}, timeout=FETCH_TIMEOUT_SECONDS)

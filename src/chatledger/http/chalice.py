@@ -4,30 +4,31 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from threading import Lock
 from typing import Any, Protocol, TypeAlias
+from urllib.parse import unquote
 
 from chalice.app import Authorizer, Chalice, CORSConfig, Request, Response
 
 from chatledger.chat import SyncChat, collect_sync
-from chatledger.conversations import MAX_REVISION, Page, Tail
-from chatledger.errors import ChatledgerError, NotFound, StoreUnavailable
-from chatledger.http import api, responses
+from chatledger.errors import ChatledgerError, InvalidArgument, NotFound, StoreUnavailable
+from chatledger.http import api, endpoints, responses
 from chatledger.http.api import ChatRequest, CreateRequest
-from chatledger.http.api_gateway import (
-    GatewayRequest,
-    authorized_user,
-    authorizer_claims,
-    header_values,
+from chatledger.http.errors import (
+    ApiError,
+    handle_error,
+    internal_error,
+    method_not_allowed,
+    no_such_route,
 )
-from chatledger.http.error_log import log_error
-from chatledger.http.errors import ApiError, api_error_for
 from chatledger.http.sign_in import SignIn
-from chatledger.http.turns import stream_turn_sync
 from chatledger.json_values import dumps
 from chatledger.models import Models
+from chatledger.sansio import run
+from chatledger.stores.arguments import checked_id
+from chatledger.stores.contract import Store
 
 logger = logging.getLogger("chatledger.http")
 
@@ -88,19 +89,17 @@ def register(
             expose_headers=list(api.CORS_RESPONSE_HEADERS),
             max_age=api.PREFLIGHT_SECONDS,
         )
-    endpoints = _Endpoints(
-        open, models, sign_in=sign_in, has_authorizer=authorizer is not None, time_limit=time_limit
-    )
+    routes = _Routes(open, models, sign_in, authorizer is not None, time_limit)
     # With CORS, Chalice makes API Gateway itself respond to OPTIONS.
     methods = list(METHODS if cors else (*METHODS, "OPTIONS"))
 
-    def add(path: str, by_method: _EndpointByMethod) -> None:
+    def add(path: str, by_method: _RouteByMethod) -> None:
         is_public = api.is_public(path)
 
         def view(**captured: str) -> Response:
             request = app.current_request
             assert request is not None
-            return endpoints.respond(request, by_method, is_public=is_public)
+            return routes.respond(request, by_method, is_public=is_public)
 
         app.route(
             path,
@@ -113,95 +112,143 @@ def register(
             cors=cors,
         )(view)
 
-    add("/", {"GET": endpoints.welcome, "HEAD": endpoints.welcome})
-    add("/health", {"GET": endpoints.health, "HEAD": endpoints.health})
-    add("/chat", {"POST": endpoints.send_message})
-    add("/chat/stream", {"POST": endpoints.stream_reply})
-    add(
-        "/conversations",
-        {"GET": endpoints.list_conversations, "POST": endpoints.create_conversation},
-    )
+    add("/", {"GET": routes.welcome, "HEAD": routes.welcome})
+    add("/health", {"GET": routes.health, "HEAD": routes.health})
+    add("/chat", {"POST": routes.send_message})
+    add("/chat/stream", {"POST": routes.stream_reply})
+    add("/conversations", {"GET": routes.list_conversations, "POST": routes.create_conversation})
     add(
         "/conversations/{conversation_id}",
-        {"GET": endpoints.read_conversation, "DELETE": endpoints.delete_conversation},
+        {"GET": routes.read_conversation, "DELETE": routes.delete_conversation},
     )
-    add(CATCH_ALL, dict.fromkeys(methods, endpoints.no_such_route))
+    add(CATCH_ALL, dict.fromkeys(methods, routes.no_such_route))
 
     def reject_unknown_paths(request: Any, get_response: Callable[[Any], Any]) -> Any:
         # API Gateway may pass a path without a route under a resource name that is not registered.
         if isinstance(request, Request) and request.path not in app.routes:
-            return endpoints.respond(request, dict.fromkeys(methods, endpoints.no_such_route))
+            return routes.respond(request, dict.fromkeys(methods, routes.no_such_route))
         return get_response(request)
 
     app.register_middleware(reject_unknown_paths, "http")
 
 
-class OpeningFailed(Exception):
-    """The store or the model cannot be opened. The log says why; clients get a 500."""
+class GatewayRequest:
+    """A request in the form in which API Gateway and ``chalice local`` pass it on."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._started_at = time.monotonic()
+        self.user: str | None = None
+        """The signed-in user; None before sign-in, and if the request needs none."""
+
+    def header_values(self, name: str) -> list[str]:
+        """Return all values of the header ``name``; ``chalice local`` passes on only one."""
+        headers = self._request.to_original_event().get("multiValueHeaders") or {}
+        values = [value for given in headers if given.lower() == name for value in headers[given]]
+        if not values and name in self._request.headers:
+            values = [self._request.headers[name]]
+        return values
+
+    def authorizer_claims(self) -> Mapping[str, object] | None:
+        """Return the claims that a Cognito authorizer passed on, or None without an authorizer."""
+        match self._request.context.get("authorizer"):
+            case {"claims": Mapping() as claims}:
+                return claims
+        return None
+
+    def idempotency_key(self) -> str | None:
+        return api.parse_idempotency_key(self.header_values("idempotency-key"))
+
+    def body(self, kind: type[api.R]) -> api.R:
+        """Parse the body as ``api.parse_body`` does."""
+        try:
+            body = self._request.raw_body
+        except ValueError:
+            body = b""  # a lone surrogate or invalid base64: API Gateway sends neither
+        content_type = self._request.headers.get("content-type")
+        assert isinstance(body, bytes)
+        return api.parse_body(kind, body, content_type, signed_in_user=self.user)
+
+    def query(self) -> api.Query:
+        given = self._request.query_params
+        pairs = []
+        if given is not None:  # Chalice's value for a request without a query
+            pairs = [(name, value) for name in given for value in given.getlist(name)]
+        return api.Query(pairs, signed_in_user=self.user)
+
+    def conversation_id(self) -> str:
+        # API Gateway and chalice local both leave path parameters percent-encoded.
+        encoded = (self._request.uri_params or {})["conversation_id"]
+        try:
+            return unquote(encoded, errors="strict")
+        except UnicodeDecodeError:
+            raise NotFound("The conversation_id in the path is not UTF-8.") from None
+
+    def seconds_left(self, time_limit: timedelta) -> float:
+        """Return the seconds that a turn may still take.
+
+        They end with ``time_limit``, which began with the request, and before the Lambda function
+        times out.
+        """
+        seconds = self._started_at + time_limit.total_seconds() - time.monotonic()
+        remaining = getattr(self._request.lambda_context, "get_remaining_time_in_millis", None)
+        if remaining is not None:
+            seconds = min(seconds, remaining() / 1000 - SAVING_SECONDS)
+        return max(seconds, 0.001)
 
 
-_Endpoint: TypeAlias = Callable[[GatewayRequest], object]
-_EndpointByMethod: TypeAlias = Mapping[str, _Endpoint]
+_Route: TypeAlias = Callable[[GatewayRequest], object]
+_RouteByMethod: TypeAlias = Mapping[str, _Route]
 
 
-class _Endpoints:
-    """The API's endpoints; each returns the body of its response."""
+@dataclass
+class _Routes:
+    """The API's routes; each returns the body of its response."""
 
-    def __init__(
-        self,
-        open: Callable[[], ChatFactory],
-        models: Models,
-        *,
-        sign_in: SignIn | None,
-        has_authorizer: bool,
-        time_limit: timedelta,
-    ) -> None:
-        self._open = open
-        self._models = models
-        self._sign_in = sign_in
-        self._has_authorizer = has_authorizer
-        self._time_limit = time_limit
-        self._chat_factory: ChatFactory | None = None
-        self._opening = Lock()
+    open: Callable[[], ChatFactory]
+    models: Models
+    sign_in: SignIn | None
+    has_authorizer: bool
+    time_limit: timedelta
+    _chat_factory: ChatFactory | None = None
+    _opening: Lock = field(default_factory=Lock)
 
     def respond(
-        self, request: Request, by_method: _EndpointByMethod, *, is_public: bool = False
+        self, request: Request, by_method: _RouteByMethod, *, is_public: bool = False
     ) -> Response:
-        """Run the endpoint for the request's method and turn errors into the API's format."""
+        """Run the route for the request's method and turn errors into the API's format."""
         status = 200
         headers: dict[str, str | list[str]] = {"Content-Type": "application/json"}
         headers |= responses.SECURITY_HEADERS
         try:
-            checked = GatewayRequest(request, None if is_public else self._user(request))
-            body = _endpoint_for(request.method, by_method)(checked)
+            gateway_request = GatewayRequest(request)
+            if not is_public:
+                gateway_request.user = self._user(gateway_request)
+            if request.method not in by_method:
+                headers["Allow"] = ", ".join(by_method)
+                raise method_not_allowed()
+            body = by_method[request.method](gateway_request)
         except Exception as error:  # the last handler: clients must not get the error's text
-            log_error(error, f"{request.method} {request.path!r}")
-            api_error = api_error_for(error)
+            api_error = handle_error(error, f"{request.method} {request.path!r}")
             status, body = api_error.status, api_error.body
             headers |= api_error.headers
-            if status == 405:
-                headers["Allow"] = ", ".join(by_method)
         # A client would take a body after a HEAD response for the start of the next response.
         return Response("" if request.method == "HEAD" else dumps(body), headers, status)
 
-    # Endpoints ----------------------------------------------------------------------------------
+    # The routes; they parse a body first, so that an invalid one does not open the store.
 
     def welcome(self, request: GatewayRequest) -> object:
         return {name: text for name, text in responses.WELCOME.items() if name != "documentation"}
 
     def health(self, request: GatewayRequest) -> object:
-        with suppress(NotFound):
-            self._open_chat(request).store.get("health")
-        return responses.HEALTHY
+        return run(endpoints.check_health(self._open_store(request)))
 
     def send_message(self, request: GatewayRequest) -> object:
-        started_at = time.monotonic()
-        key = api.parse_idempotency_key(request.header_values("idempotency-key"))
-        body = request.parse_body(ChatRequest)
-        chat = self._open_chat(request, started_at)
-        return responses.reply_body(
-            collect_sync(stream_turn_sync(chat, self._models, body, idempotency_key=key))
-        )
+        key, body = request.idempotency_key(), request.body(ChatRequest)
+        chat = self._open_chat(request)
+        with endpoints.explain_unknown_conversation(body):
+            reply = collect_sync(endpoints.start_turn(chat, self.models, body, key))
+        return responses.reply_body(reply)
 
     def stream_reply(self, request: GatewayRequest) -> object:
         raise ApiError(
@@ -209,100 +256,67 @@ class _Endpoints:
         )
 
     def create_conversation(self, request: GatewayRequest) -> object:
-        body = request.parse_body(CreateRequest)
-        created = self._open_chat(request).store.create(owner=body.user_id, title=body.title)
-        return {"conversation_id": created.id}
+        body = request.body(CreateRequest)
+        return run(endpoints.create_conversation(self._open_store(request), body))
 
     def list_conversations(self, request: GatewayRequest) -> object:
-        query = request.parse_query(["user_id", "limit", "cursor"], ["user_id"])
-        limit = api.parse_number(query, "limit", most=api.MAX_PAGE_SIZE, default=20)
-        store = self._open_chat(request).store
-        return responses.listing_body(
-            store.list(query["user_id"], limit=limit, cursor=query.get("cursor"))
-        )
+        return run(endpoints.list_conversations(self._open_store(request), request.query()))
 
     def read_conversation(self, request: GatewayRequest) -> object:
-        query = request.parse_query(["user_id", "limit", "before"])
-        owner = query.get("user_id")
-        limit = api.parse_number(query, "limit", most=api.MAX_PAGE_SIZE, default=api.MAX_PAGE_SIZE)
-        id, store = request.conversation_id, self._open_chat(request).store
-        if "before" not in query:
-            return _tail_body_that_fits(store.tail(id, limit, owner=owner))
-        before = api.parse_number(query, "before", most=MAX_REVISION)
-        conversation = store.get(id, owner=owner)
-        page = store.page(id, before=before, limit=limit, owner=owner)
-        while (
-            _is_too_long(body := responses.conversation_body(conversation, page))
-            and len(page.messages) > 1
-        ):
-            newest = page.messages[: len(page.messages) // 2]
-            page = Page(newest, newest[-1].seq)
-        return body
+        id, query = request.conversation_id(), request.query()
+        return _cut_to_fit(run(endpoints.read_conversation(self._open_store(request), id, query)))
 
     def delete_conversation(self, request: GatewayRequest) -> object:
-        owner = request.parse_query(["user_id"]).get("user_id")
-        self._open_chat(request).store.delete(request.conversation_id, owner=owner)
-        return responses.DELETED
+        id, query = request.conversation_id(), request.query()
+        return run(endpoints.delete_conversation(self._open_store(request), id, query))
 
     def no_such_route(self, request: GatewayRequest) -> object:
-        raise ApiError(404, "no_such_route", "There is nothing at this address.")
+        raise no_such_route()
 
     # Shared parts -------------------------------------------------------------------------------
 
-    def _user(self, request: Request) -> str | None:
-        if self._sign_in is not None:
-            # Two Authorization headers, joined, are not a valid token and sign nobody in.
-            return self._sign_in.user(", ".join(header_values(request, "authorization")) or None)
+    def _user(self, request: GatewayRequest) -> str | None:
+        if self.sign_in is not None:
+            authorization = api.parse_authorization(request.header_values("authorization"))
+            return self.sign_in.user(authorization)
+        claims = request.authorizer_claims()
         # The authorizer may also be configured in API Gateway only, and not here.
-        if self._has_authorizer or authorizer_claims(request) is not None:
-            return authorized_user(request)
-        return None
+        if claims is None and not self.has_authorizer:
+            return None
+        user = (claims or {}).get("sub")
+        try:
+            checked_id(user, "sub")
+        except InvalidArgument:
+            raise ApiError(401, "not_signed_in", "Sign in first.", challenge="Bearer") from None
+        return str(user)
 
-    def _open_chat(self, request: GatewayRequest, started_at: float | None = None) -> SyncChat:
-        """Return a chat whose turns end within the time that remains for the request.
+    def _open_store(self, request: GatewayRequest) -> Store:
+        return self._open_chat(request).store
 
-        ``started_at`` is the monotonic time at which the request began; the time that opening the
-        chat takes is subtracted.
-        """
+    def _open_chat(self, request: GatewayRequest) -> SyncChat:
+        """Return a chat whose turns end within the time that remains for the request."""
         chat_factory = self._open_chat_factory()
-        seconds = self._time_limit.total_seconds()
-        if started_at is not None:
-            seconds -= time.monotonic() - started_at
-        if request.seconds_left is not None:
-            seconds = min(seconds, request.seconds_left - SAVING_SECONDS)
-        return chat_factory(time_limit=timedelta(seconds=max(seconds, 0.001)))
+        return chat_factory(time_limit=timedelta(seconds=request.seconds_left(self.time_limit)))
 
     def _open_chat_factory(self) -> ChatFactory:
         with self._opening:
             if self._chat_factory is None:
                 try:
-                    self._chat_factory = self._open()
+                    self._chat_factory = self.open()
                 except StoreUnavailable:
                     raise
                 except ChatledgerError as error:
                     # A configuration error: its text is for the operator, not for clients.
                     logger.error("The chat cannot be opened: %s", error)
-                    raise OpeningFailed from None
+                    raise internal_error() from None
             return self._chat_factory
 
 
-def _endpoint_for(method: str, by_method: _EndpointByMethod) -> _Endpoint:
-    if method not in by_method:
-        raise ApiError(
-            405,
-            "method_not_allowed",
-            "This address does not support this method; see the header Allow.",
-        )
-    return by_method[method]
-
-
-def _tail_body_that_fits(tail: Tail) -> dict[str, Any]:
-    """Return the body for a conversation with as many of its last messages as fit a response."""
-    while _is_too_long(body := responses.tail_body(tail)) and len(tail.messages) > 1:
-        tail = Tail(tail.conversation, tail.messages[len(tail.messages) // 2 :])
-    return body
-
-
-def _is_too_long(body: object) -> bool:
+def _cut_to_fit(body: endpoints.Body) -> endpoints.Body:
+    """Leave out the oldest messages of a conversation until the function may return its body."""
+    conversation = body["conversation"]
     # Lambda's response contains this JSON as a string in JSON, with non-ASCII characters escaped.
-    return len(json.dumps(dumps(body))) > MAX_RESPONSE_BYTES
+    while len(json.dumps(dumps(body))) > MAX_RESPONSE_BYTES and len(conversation["messages"]) > 1:
+        newest = conversation["messages"][len(conversation["messages"]) // 2 :]
+        conversation |= {"messages": newest, "next": newest[0]["seq"]}
+    return body

@@ -1,24 +1,33 @@
-"""Errors as clients see them: only a status, a code and a sentence for people."""
+"""Errors as clients see them, and as they are logged.
 
+A client gets only a status, a code and a sentence for people.
+"""
+
+import logging
 import math
-from dataclasses import dataclass
+import traceback
 
 from chatledger.errors import (
+    AccessRefused,
     AlreadyExists,
     ChatledgerError,
     Conflict,
     InvalidArgument,
     KeyReused,
     MessageTooLarge,
+    ModelError,
     ModelRefused,
     ModelThrottled,
     ModelTimeout,
     ModelUnavailable,
     NotFound,
     StoreUnavailable,
+    TableMissing,
     TurnInProgress,
     UnknownModel,
 )
+
+logger = logging.getLogger("chatledger.http")
 
 RETRY_SECONDS = 5.0
 """The value of ``Retry-After`` if the error does not say how long to wait."""
@@ -67,63 +76,86 @@ class ApiError(Exception):
         return headers
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    """The response to one kind of error; if ``sentence`` is None, it shows the error's own text."""
-
-    status: int
-    code: str
-    sentence: str | None = None
-
-
-# The first rule that matches applies. The texts of errors without a sentence here are safe to show.
-_RULES: dict[type[ChatledgerError], _Rule] = {
-    NotFound: _Rule(404, "not_found", "There is no such conversation."),
-    AlreadyExists: _Rule(409, "already_exists", "A conversation with this id already exists."),
-    Conflict: _Rule(
-        409, "conflict", "The conversation changed meanwhile; read it again and retry."
+# The status, code and sentence for each kind of error; the first kind that matches applies. Without
+# a sentence here, the error's own text is shown, which is safe.
+_RESPONSES: dict[type[ChatledgerError], tuple[int, str, str | None]] = {
+    NotFound: (404, "not_found", "There is no such conversation."),
+    AlreadyExists: (409, "already_exists", "A conversation with this id already exists."),
+    Conflict: (409, "conflict", "The conversation changed meanwhile; read it again and retry."),
+    MessageTooLarge: (413, "too_large", "The message is too large; shorten it."),
+    UnknownModel: (400, "unknown_model", None),
+    KeyReused: (422, "idempotency_key_reused", None),
+    InvalidArgument: (422, "invalid_request", None),
+    StoreUnavailable: (
+        503,
+        "store_unavailable",
+        "The conversation store is not available; try again later.",
     ),
-    MessageTooLarge: _Rule(413, "too_large", "The message is too large; shorten it."),
-    UnknownModel: _Rule(400, "unknown_model"),
-    KeyReused: _Rule(422, "idempotency_key_reused"),
-    InvalidArgument: _Rule(422, "invalid_request"),
-    StoreUnavailable: _Rule(
-        503, "store_unavailable", "The conversation store is not available; try again later."
-    ),
-    TurnInProgress: _Rule(
+    TurnInProgress: (
         409,
         "turn_in_progress",
         "A reply in this conversation is still being written; try again when it is complete.",
     ),
-    ModelThrottled: _Rule(
-        429, "model_throttled", "The model is overloaded; try again in a moment."
-    ),
-    ModelTimeout: _Rule(504, "model_timeout", "The model took too long; try again."),
-    ModelRefused: _Rule(
+    ModelThrottled: (429, "model_throttled", "The model is overloaded; try again in a moment."),
+    ModelTimeout: (504, "model_timeout", "The model took too long; try again."),
+    ModelRefused: (
         502,
         "model_refused",
-        "The model does not accept this conversation; ask the operator of this server to check "
-        "how the model is configured.",
+        (
+            "The model does not accept this conversation; ask the operator of this server to check "
+            "how the model is configured."
+        ),
     ),
-    ModelUnavailable: _Rule(
-        503, "model_unavailable", "The model is not available; try again later."
-    ),
+    ModelUnavailable: (503, "model_unavailable", "The model is not available; try again later."),
 }
-INTERNAL_ERROR = ApiError(
-    500, "internal_error", "Something went wrong on the server; try again later."
-)
 
 
-def api_error_for(error: Exception) -> ApiError:
-    """Return the error response for ``error``; an unexpected error gives ``INTERNAL_ERROR``."""
+def internal_error() -> ApiError:
+    return ApiError(500, "internal_error", "Something went wrong on the server; try again later.")
+
+
+def no_such_route() -> ApiError:
+    return ApiError(404, "no_such_route", "There is nothing at this address.")
+
+
+def method_not_allowed() -> ApiError:
+    return ApiError(
+        405,
+        "method_not_allowed",
+        "This address does not support this method; see the header Allow.",
+    )
+
+
+def handle_error(error: Exception, where: str) -> ApiError:
+    """Log the error, unless the client caused it, and return the error response for it.
+
+    An unexpected error gives ``internal_error``. Its type and traceback are logged, but not its
+    text, which may quote messages, tokens or other secrets. The texts of ``ModelError``,
+    ``AccessRefused`` and ``TableMissing`` are logged: they quote no message and tell the operator
+    what to do.
+
+    Args:
+        error: The error.
+        where: The request or the part of the server in which it occurred.
+    """
+    api_error = _api_error_for(error)
+    if isinstance(error, ModelError | AccessRefused | TableMissing):
+        logger.warning("%s: %s: %s", where, type(error).__name__, error)
+    elif api_error.status >= 500 and api_error is not error:
+        kinds, cause = [type(error).__name__], error.__cause__
+        while cause is not None:
+            kinds.append(type(cause).__name__)
+            cause = cause.__cause__
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("%s failed: %s\n%s", where, " from ".join(kinds), frames.rstrip())
+    return api_error
+
+
+def _api_error_for(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
-    for kind, rule in _RULES.items():
+    for kind, (status, code, sentence) in _RESPONSES.items():
         if isinstance(error, kind):
-            return ApiError(
-                rule.status,
-                rule.code,
-                rule.sentence or str(error),
-                retry_after=getattr(error, "retry_after", None),
-            )
-    return INTERNAL_ERROR
+            retry_after = getattr(error, "retry_after", None)
+            return ApiError(status, code, sentence or str(error), retry_after=retry_after)
+    return internal_error()

@@ -8,8 +8,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from chatledger.chat import Event, Started
-from chatledger.http.error_log import log_error
-from chatledger.http.errors import api_error_for
+from chatledger.http.errors import handle_error
 from chatledger.http.responses import done_body
 from chatledger.json_values import dumps
 from chatledger.models.protocol import Finished
@@ -29,6 +28,7 @@ class EventStream(StreamingResponse):
     """
 
     def __init__(self, started: Event, turn: AsyncGenerator[Event, None]) -> None:
+        self._turn = turn
         self._events = _encoded_events(started, turn)
         super().__init__(self._events, media_type="text/event-stream", headers=HEADERS)
 
@@ -37,8 +37,9 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             # If the client disconnected, the generators are still suspended. Closing them saves
-            # the reply so far.
+            # the reply so far. The turn would not be closed by the events if those never started.
             await self._events.aclose()
+            await self._turn.aclose()
 
 
 async def _encoded_events(
@@ -55,12 +56,10 @@ async def _encoded_events(
     except StopAsyncIteration:
         pass
     except Exception as error:  # the status has been sent, so the error becomes an event
-        log_error(error, "a stream")
-        yield _frame("error", api_error_for(error).body)
+        yield _frame("error", handle_error(error, "a stream").body)
     finally:
         if next_event is not None and next_event.cancel():
             await asyncio.wait({next_event})
-        await turn.aclose()
 
 
 def _encode(event: Event) -> str:

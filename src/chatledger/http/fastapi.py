@@ -1,7 +1,7 @@
 """The chatbot API on FastAPI."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,35 +9,34 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import HTTPBearer
 from msgspec.json import schema_components
-from starlette.convertors import Convertor, register_url_convertor
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
-from chatledger.chat import Chat, Event, collect
-from chatledger.conversations import MAX_IDEMPOTENCY_KEY_BYTES, MAX_REVISION
-from chatledger.errors import ChatledgerError, NotFound
-from chatledger.http import api, responses
+from chatledger.chat import Chat, collect
+from chatledger.conversations import MAX_IDEMPOTENCY_KEY_BYTES
+from chatledger.http import api, endpoints, responses
 from chatledger.http.api import ChatRequest, CreateRequest
-from chatledger.http.error_log import log_error
-from chatledger.http.errors import ApiError, api_error_for
+from chatledger.http.errors import ApiError, method_not_allowed, no_such_route
 from chatledger.http.events import EventStream
-from chatledger.http.middleware import ApiMiddleware, error_response
+from chatledger.http.middleware import (
+    ErrorMiddleware,
+    HostMiddleware,
+    SecurityHeadersMiddleware,
+    SignInMiddleware,
+    error_response,
+)
 from chatledger.http.sign_in import SignIn
-from chatledger.http.turns import stream_turn
 from chatledger.models import Models
+from chatledger.sansio import arun
 
 PAGE = Path(__file__).parent / "page"
 
 
-class _ConversationId(Convertor[str]):
+class _ConversationIdConvertor(PathConvertor):
     regex = r"[\s\S]+"  # an id may contain any character, even slashes and line breaks
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
 
 
 IDEMPOTENCY_KEY_SCHEMA = {
@@ -51,7 +50,7 @@ IDEMPOTENCY_KEY_SCHEMA = {
     ]
 }
 
-register_url_convertor("conversation_id", _ConversationId())
+register_url_convertor("conversation_id", _ConversationIdConvertor())
 
 
 def create_app(
@@ -83,19 +82,13 @@ def create_app(
         yield
         await chat.close()
 
-    # ApiMiddleware checks the tokens; the dependency only adds them to /openapi.json.
-    bearer_scheme = [Depends(HTTPBearer(auto_error=False))] if sign_in is not None else []
-    app = FastAPI(
-        title="Chatledger",
-        lifespan=lifespan,
-        dependencies=bearer_scheme,
-        redirect_slashes=False,
-        redoc_url=None,
-        docs_url=None,
-    )
-    app.add_middleware(ApiMiddleware, hosts=hosts, sign_in=sign_in)
-    if allow_origin is not None:  # outermost, so that pages can read ApiMiddleware's errors too
-        app.add_middleware(
+    middleware = [Middleware(SecurityHeadersMiddleware), Middleware(ErrorMiddleware)]
+    if hosts is not None:
+        middleware.append(Middleware(HostMiddleware, hosts))
+    if sign_in is not None:
+        middleware.append(Middleware(SignInMiddleware, sign_in))
+    if allow_origin is not None:  # outermost, so that pages can read the others' errors too
+        cors = Middleware(
             CORSMiddleware,
             allow_origins=[allow_origin],
             allow_methods=["GET", "POST", "DELETE"],
@@ -103,8 +96,18 @@ def create_app(
             expose_headers=api.CORS_RESPONSE_HEADERS,
             max_age=api.PREFLIGHT_SECONDS,
         )
-    app.add_exception_handler(ChatledgerError, _handle_error)
-    app.add_exception_handler(ApiError, _handle_error)
+        middleware.insert(0, cors)
+    # SignInMiddleware checks the tokens; the dependency only adds them to /openapi.json.
+    bearer_scheme = [Depends(HTTPBearer(auto_error=False))] if sign_in is not None else []
+    app = FastAPI(
+        title="Chatledger",
+        lifespan=lifespan,
+        middleware=middleware,
+        dependencies=bearer_scheme,
+        redirect_slashes=False,
+        redoc_url=None,
+        docs_url=None,
+    )
     app.add_exception_handler(HTTPException, _handle_routing_error)
     store = chat.store
 
@@ -117,25 +120,23 @@ def create_app(
     @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> dict[str, str]:
-        with suppress(NotFound):
-            await store.get("health")
-        return responses.HEALTHY
-
-    async def _requested_turn(request: Request) -> AsyncGenerator[Event, None]:
-        key = api.parse_idempotency_key(request.headers.getlist("idempotency-key"))
-        body = await _parse_body(ChatRequest, request)
-        return stream_turn(chat, models, body, idempotency_key=key)
+        return await arun(endpoints.check_health(store))
 
     @app.post("/chat", openapi_extra=_body_schema(ChatRequest) | IDEMPOTENCY_KEY_SCHEMA)
     async def send_message(request: Request) -> dict[str, Any]:
-        async with aclosing(await _requested_turn(request)) as events:
-            return responses.reply_body(await collect(events))
+        key, body = _parse_idempotency_key(request), await _parse_body(ChatRequest, request)
+        with endpoints.explain_unknown_conversation(body):
+            reply = await collect(endpoints.start_turn(chat, models, body, key))
+        return responses.reply_body(reply)
 
     @app.post("/chat/stream", openapi_extra=_body_schema(ChatRequest) | IDEMPOTENCY_KEY_SCHEMA)
     async def stream_reply(request: Request) -> Response:
-        events = await _requested_turn(request)
+        key, body = _parse_idempotency_key(request), await _parse_body(ChatRequest, request)
         # Await the first event before responding: errors until then still get their own status.
-        return EventStream(await anext(events), events)
+        with endpoints.explain_unknown_conversation(body):
+            events = endpoints.start_turn(chat, models, body, key)
+            started = await anext(events)
+        return EventStream(started, events)
 
     @app.post(
         "/conversations",
@@ -143,34 +144,19 @@ def create_app(
     )
     async def create_conversation(request: Request) -> dict[str, str]:
         body = await _parse_body(CreateRequest, request)
-        created = await store.create(owner=body.user_id, title=body.title)
-        return {"conversation_id": created.id}
+        return await arun(endpoints.create_conversation(store, body))
 
     @app.get("/conversations")
     async def list_conversations(request: Request) -> dict[str, Any]:
-        query = _parse_query(request, ["user_id", "limit", "cursor"], ["user_id"])
-        limit = api.parse_number(query, "limit", most=api.MAX_PAGE_SIZE, default=20)
-        return responses.listing_body(
-            await store.list(query["user_id"], limit=limit, cursor=query.get("cursor"))
-        )
+        return await arun(endpoints.list_conversations(store, _query(request)))
 
     @app.get("/conversations/{conversation_id:conversation_id}")
     async def read_conversation(request: Request, conversation_id: str) -> dict[str, Any]:
-        query = _parse_query(request, ["user_id", "limit", "before"])
-        owner = query.get("user_id")
-        limit = api.parse_number(query, "limit", most=api.MAX_PAGE_SIZE, default=api.MAX_PAGE_SIZE)
-        if "before" not in query:
-            return responses.tail_body(await store.tail(conversation_id, limit, owner=owner))
-        before = api.parse_number(query, "before", most=MAX_REVISION)
-        conversation = await store.get(conversation_id, owner=owner)
-        page = await store.page(conversation_id, before=before, limit=limit, owner=owner)
-        return responses.conversation_body(conversation, page)
+        return await arun(endpoints.read_conversation(store, conversation_id, _query(request)))
 
     @app.delete("/conversations/{conversation_id:conversation_id}")
     async def delete_conversation(request: Request, conversation_id: str) -> dict[str, str]:
-        query = _parse_query(request, ["user_id"])
-        await store.delete(conversation_id, owner=query.get("user_id"))
-        return responses.DELETED
+        return await arun(endpoints.delete_conversation(store, conversation_id, _query(request)))
 
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     return app
@@ -183,14 +169,21 @@ async def _parse_body(kind: type[api.R], request: Request) -> api.R:
         if len(body) > api.MAX_BODY_BYTES:
             raise api.body_too_large()
     content_type = request.headers.get("content-type")
-    return api.parse_body(kind, bytes(body), content_type, signed_in_user=request.state.user)
+    return api.parse_body(kind, bytes(body), content_type, signed_in_user=_user(request))
 
 
-def _parse_query(
-    request: Request, known: list[str], required: Sequence[str] = ()
-) -> dict[str, str]:
-    parameters = request.query_params.multi_items()
-    return api.parse_query(parameters, known, required, signed_in_user=request.state.user)
+def _query(request: Request) -> api.Query:
+    return api.Query(request.query_params.multi_items(), signed_in_user=_user(request))
+
+
+def _user(request: Request) -> str | None:
+    """Return the user whom ``SignInMiddleware`` identified, or None if users do not sign in."""
+    user: str | None = request.scope.get("user")
+    return user
+
+
+def _parse_idempotency_key(request: Request) -> str | None:
+    return api.parse_idempotency_key(request.headers.getlist("idempotency-key"))
 
 
 def _body_schema(
@@ -203,24 +196,10 @@ def _body_schema(
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-async def _handle_error(request: Request, error: Exception) -> Response:
-    log_error(error, f"{request.method} {request.url.path!r}")
-    return error_response(api_error_for(error))
-
-
 async def _handle_routing_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    match error.status_code:
-        case 404:
-            api_error = ApiError(404, "no_such_route", "There is nothing at this address.")
-        case 405:
-            api_error = ApiError(
-                405,
-                "method_not_allowed",
-                "This address does not support this method; see the header Allow.",
-            )
-        case status:
-            api_error = ApiError(status, "bad_request", "The request could not be understood.")
-    response = error_response(api_error)
+    other = ApiError(error.status_code, "bad_request", "The request could not be understood.")
+    api_errors = {404: no_such_route(), 405: method_not_allowed()}
+    response = error_response(api_errors.get(error.status_code, other))
     response.headers.update(error.headers or {})
     return response

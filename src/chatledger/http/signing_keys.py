@@ -16,7 +16,8 @@ from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Re
 from joserfc.jwk import ECKey, RSAKey
 
 from chatledger.errors import InvalidArgument
-from chatledger.http.loopback import is_loopback
+from chatledger.http.api import is_loopback
+from chatledger.http.errors import ApiError
 
 logger = logging.getLogger("chatledger.http")
 
@@ -43,14 +44,6 @@ ALGORITHMS = {
 
 All are asymmetric, so the server holds no secret. The algorithm "none" is not among them.
 """
-
-
-class KeysUnavailable(Exception):
-    """There are no signing keys, so no token can be checked; ``retry_after`` is in seconds."""
-
-    def __init__(self, retry_after: float) -> None:
-        super().__init__()
-        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +151,16 @@ class SigningKeys:
     def find(self, id: str | None, algorithm: str) -> SigningKey | None:
         """Return the key that signed a token with this key id and algorithm, or None if unknown.
 
-        Raises ``KeysUnavailable`` if there are no keys.
+        Raises ``ApiError`` if there are no keys, so that no token can be checked.
         """
         with self._lock:
             keys = self._usable_keys()
             if not keys:
-                raise KeysUnavailable(
-                    max(self._requested_at + FETCH_INTERVAL_SECONDS - self._clock(), 1.0)
+                raise ApiError(
+                    503,
+                    "sign_in_unavailable",
+                    "Sign-in is not available at the moment; try again in a moment.",
+                    retry_after=self._requested_at + FETCH_INTERVAL_SECONDS - self._clock(),
                 )
         matching = [key for key in keys if key.matches(id, algorithm)]
         # A token without a key id is accepted only if exactly one key matches.

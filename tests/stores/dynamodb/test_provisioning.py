@@ -24,6 +24,7 @@ from chatledger.stores.dynamodb import DynamoDBStore, check_table, create_table,
 from chatledger.testing.dynamodb_local import REGION
 from tests.stores.dynamodb.conftest import ManualClock
 from tests.stores.dynamodb.fake_endpoint import FakeEndpoint, Reply, reply_to_all
+from tests.stores.dynamodb.permissions import recorded_permissions
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -478,9 +479,6 @@ def test_a_ttl_on_another_attribute_is_reported_with_the_command_that_turns_it_o
 
 ARN = "arn:aws:dynamodb:eu-west-1:123456789012:table/conversations"
 SOURCE = Path(chatledger.stores.dynamodb.__file__).parent
-TRANSACTION_ACTIONS = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem"} | {
-    "ConditionCheck": "ConditionCheckItem"
-}
 
 
 def permissions(*statements: str) -> set[tuple[str, str]]:
@@ -526,24 +524,8 @@ def test_the_policy_allows_exactly_the_operations_that_plans_call() -> None:
 def test_the_operations_of_a_store_need_exactly_the_permissions_of_the_policy(
     client: "DynamoDBClient", table: str, clock: ManualClock
 ) -> None:
-    used: set[tuple[str, str]] = set()
-
-    def record(params: dict[str, Any], model: Any, **_: object) -> None:
-        resource = f"{ARN}/index/{params['IndexName']}" if "IndexName" in params else ARN
-        if model.name == "TransactWriteItems":
-            used.update(
-                (TRANSACTION_ACTIONS[kind], ARN)
-                for part in params["TransactItems"]
-                for kind in part
-            )
-        else:
-            used.add((model.name, resource))
-
-    client.meta.events.register("provide-client-params.dynamodb", record)
-    try:
+    with recorded_permissions(client, ARN) as used:
         use_every_operation(DynamoDBStore(client, table, clock=clock), clock)
-    finally:
-        client.meta.events.unregister("provide-client-params.dynamodb", record)
     assert used == permissions(*RUNNING_STATEMENTS)
 
 
