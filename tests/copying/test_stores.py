@@ -149,9 +149,9 @@ def test_a_copy_to_dynamodb_and_back_is_identical(stores: Stores, clock: Clock) 
     messages = sum(seen.conversation.message_count for seen in before.values())
     with clock.stopped():
         for source, target in ((first, between), (between, last)):
-            assert copy(source, target) == Copied(9, messages, [])
+            assert copy(source, target) == Copied(conversations=9, messages=messages)
             assert contents(target) == before
-            assert copy(source, target) == Copied(9, 0, [])
+            assert copy(source, target) == Copied(conversations=9)
     assert contents(first) == before
     for seen in before.values():
         # A revision that a client saved before the copy is valid afterwards.
@@ -169,7 +169,7 @@ def test_a_dynamodb_store_can_be_copied_to_sqlite_and_back(stores: Stores, clock
     first, second, third = stores.dynamodb(), stores.sqlite(), stores.dynamodb()
     fill_store(first, clock)
     for source, target in ((first, second), (second, third)):
-        assert copy(source, target).mismatches == []
+        assert copy(source, target).problems == []
         assert have_same_contents(source, target)
 
 
@@ -178,7 +178,7 @@ def test_a_copy_for_one_owner_has_only_their_conversations(stores: Stores, clock
     fill_store(source, clock)
     assert copy(source, target, owner=ANN).conversations == 3
     assert set(contents(target)) == {"plain", "empty", "messages"}
-    assert copy(source, target, owner="nobody") == Copied(0, 0, [])
+    assert copy(source, target, owner="nobody") == Copied()
 
 
 class CopyStopped(Exception):
@@ -211,7 +211,7 @@ def test_a_stopped_copy_continues_where_it_was_stopped(
             continue
         break
     assert stops > 1
-    assert copied.mismatches == []
+    assert copied.problems == []
     assert have_same_contents(source, target)
     # No message was copied twice.
     total = sum(each.message_count for each in scan_all(source))
@@ -239,7 +239,7 @@ def test_a_second_run_copies_what_changed_since(stores: Stores, clock: Clock) ->
     source.append("brief", user_messages("a little longer"))
     source.pop("plain", 1)
     source.append("new", user_messages("hello"))
-    assert copy(source, target) == Copied(10, 3, [])
+    assert copy(source, target) == Copied(conversations=10, messages=3)
     assert have_same_contents(source, target)
 
 
@@ -248,12 +248,12 @@ def test_removed_messages_are_not_copied_and_all_others_keep_their_seqs(stores: 
     seqs = source.append("talk", user_messages(*map(str, range(9))), owner="bob").seqs
     for number in (0, 3, 4, 8):
         source.remove("talk", seqs[number])
-    assert copy(source, target).mismatches == []
+    assert copy(source, target).problems == []
     assert snapshot_if_any(target, "talk") == snapshot_if_any(source, "talk")
-    # A message that is removed after it was copied makes the conversation a mismatch.
+    # A message that is removed after it was copied makes the conversation a problem.
     source.remove("talk", seqs[5])
-    [mismatch] = copy(source, target).mismatches
-    assert mismatch.conversation_id == "talk"
+    [problem] = copy(source, target).problems
+    assert problem.conversation_id == "talk"
     assert target.get("talk").message_count == 5
 
 
@@ -319,16 +319,18 @@ def test_conversations_that_differ_in_the_target_are_reported_and_left_alone(
     before = contents(target)
     copied = copy(source, target)
     assert copied.conversations == 1
-    reasons = {mismatch.conversation_id: mismatch.why for mismatch in copied.mismatches}
+    reasons = {problem.conversation_id: problem.why for problem in copied.problems}
     assert set(reasons) == {
         *("other message", "ahead", "behind", "owner", "cut", "deleted", "started later")
     }
-    assert reasons["other message"] == "message 2 differs in the target"
-    assert reasons["ahead"] == "in the target it is at revision 3, ahead of the source's 2"
-    assert reasons["behind"] == "message 3 differs in the target"
-    assert reasons["owner"] == "its owner differs in the target"
-    assert reasons["cut"] == "message 2 of the target is not in the source"
-    assert reasons["started later"] == "its created_at differs in the target"
+    assert reasons["other message"] == "Message 2 differs in the target."
+    assert reasons["ahead"] == (
+        "In the target it was changed or continued: it is at revision 3, ahead of the source's 2."
+    )
+    assert reasons["behind"] == "Message 3 differs in the target."
+    assert reasons["owner"] == "Its owner differs in the target."
+    assert reasons["cut"] == "Message 2 of the target is not in the source."
+    assert reasons["started later"] == "Its created_at differs in the target."
     assert "it was deleted or has expired" in reasons["deleted"]
     assert contents(target) == before
 
@@ -346,8 +348,8 @@ def test_the_source_may_change_during_the_copy(stores: Stores, clock: Clock, kin
             source.append(step.conversation_id, user_messages("meanwhile"))
 
     copied = copy(source, target, progress=write)
-    assert copied.mismatches == []
-    assert copy(source, target).mismatches == []
+    assert copied.problems == []
+    assert copy(source, target).problems == []
     assert have_same_contents(source, target)
 
 
@@ -360,7 +362,7 @@ def test_a_conversation_deleted_during_the_copy_is_not_copied(stores: Stores) ->
         if step.conversation_id == "a" and snapshot_if_any(source, "b"):
             source.delete("b")
 
-    assert copy(source, target, progress=delete) == Copied(2, 2, [])
+    assert copy(source, target, progress=delete) == Copied(conversations=2, messages=2)
     assert set(contents(target)) == {"a", "c"}
 
 
@@ -379,7 +381,7 @@ def test_long_messages_are_not_read_all_at_once(tmp_path: Path) -> None:
     with CountingStore(tmp_path / "a.db") as source, CountingStore(tmp_path / "b.db") as target:
         for _ in range(20):
             source.append("long", user_messages("x" * 250_000, "y" * 250_000))
-        assert copy(source, target) == Copied(1, 40, [])
+        assert copy(source, target) == Copied(conversations=1, messages=40)
         # The first page has 16 messages, however long they are.
         assert max(source.most, target.most) <= 16 * 250_000
 
@@ -393,8 +395,8 @@ def test_two_concurrent_copies_have_the_result_of_one(stores: Stores, clock: Clo
         if not inner:
             inner.append(copy(source, target))
 
-    assert copy(source, target, progress=copy_again).mismatches == []
-    assert inner[0].mismatches == []
+    assert copy(source, target, progress=copy_again).problems == []
+    assert inner[0].problems == []
     assert have_same_contents(source, target)
 
 
@@ -403,7 +405,7 @@ def test_lifetimes_are_copied(stores: Stores, clock: Clock) -> None:
     for target in (stores.sqlite(), stores.dynamodb()):
         source.append("a", user_messages("1"))
         clock.advance(timedelta(days=1))
-        assert copy(source, target).mismatches == []
+        assert copy(source, target).problems == []
         assert target.get("a").expires_at == source.get("a").expires_at
         with clock.stopped():
             target.append("a", user_messages("2"))
@@ -423,7 +425,7 @@ def test_a_target_with_a_lifetime_applies_it_to_conversations_without_one(
         stores.dynamodb(expire_after=timedelta(days=2)),
     ):
         with clock.stopped():
-            assert copy(source, target) == Copied(1, 1, [])
+            assert copy(source, target) == Copied(conversations=1, messages=1)
             assert target.get("a").expires_at == clock() + timedelta(days=2)
 
 
@@ -447,4 +449,4 @@ def test_async_stores_are_copied_in_the_same_way(
 def test_a_store_copied_to_itself_stays_unchanged(stores: Stores, clock: Clock) -> None:
     store = stores.sqlite()
     fill_store(store, clock)
-    assert copy(store, store) == Copied(9, 0, [])
+    assert copy(store, store) == Copied(conversations=9)
