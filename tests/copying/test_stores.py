@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from chatledger import Copied, Message, Progress, Store, acopy, copy
-from chatledger.errors import AlreadyExists
+from chatledger import Conversation, Copied, Message, Page, Problem, Progress, Store, acopy, copy
+from chatledger.errors import AlreadyExists, InvalidArgument, TableMissing
 from chatledger.stores.dynamodb import DynamoDBStore
+from chatledger.stores.dynamodb.records import key, record_sort
 from chatledger.stores.sqlite import AsyncSQLiteStore, SQLiteStore
 from chatledger.testing.dynamodb_local import DynamoDBLocal
 from chatledger.testing.store_contract.clock import Clock
@@ -54,7 +55,8 @@ class Stores:
     ) -> None:
         self._folder = folder
         self._dynamodb = dynamodb
-        self._tables = tables
+        self._new_table = tables
+        self.tables: list[str] = []
         self._clock = clock
         self._opened: list[Store] = []
 
@@ -65,8 +67,9 @@ class Stores:
         return store
 
     def dynamodb(self, **options: Any) -> DynamoDBStore:
-        client, table = self._dynamodb.client(), self._tables()
-        return DynamoDBStore(client, table, clock=self._clock, **options)
+        client = self._dynamodb.client()
+        self.tables.append(self._new_table())
+        return DynamoDBStore(client, self.tables[-1], clock=self._clock, **options)
 
     def close(self) -> None:
         for store in self._opened:
@@ -366,6 +369,88 @@ def test_a_conversation_deleted_during_the_copy_is_not_copied(stores: Stores) ->
     assert set(contents(target)) == {"a", "c"}
 
 
+def test_a_damaged_conversation_is_reported_and_the_others_are_copied(
+    stores: Stores, dynamodb_local: DynamoDBLocal
+) -> None:
+    source, target = stores.dynamodb(), stores.sqlite()
+    for name in ("a", "b", "c"):
+        source.append(name, user_messages("1"))
+        source.append(name, user_messages("2"))
+    lost = key("b", record_sort(1))
+    dynamodb_local.client().delete_item(TableName=stores.tables[-1], Key=lost)
+    copied = copy(source, target)
+    assert (copied.conversations, [each.conversation_id for each in copied.problems]) == (2, ["b"])
+    assert "is missing from the table" in copied.problems[0].why
+    assert set(contents(target)) == {"a", "c"}
+
+
+def test_a_missing_table_stops_the_copy(stores: Stores, dynamodb_local: DynamoDBLocal) -> None:
+    source = stores.sqlite()
+    source.append("a", user_messages("1"))
+    with pytest.raises(TableMissing):
+        copy(source, DynamoDBStore(dynamodb_local.client(), "nowhere"))
+
+
+class Chats:
+    """A source whose conversations are dicts of texts; it makes new messages for each page."""
+
+    def __init__(self, chats: dict[str, list[str]]) -> None:
+        self.chats = chats
+
+    def conversations(self) -> Iterator[Conversation | Problem]:
+        for id, texts in self.chats.items():
+            time = datetime.now(UTC)
+            yield Conversation(
+                id=id,
+                owner=None,
+                title=None,
+                metadata={},
+                created_at=time,
+                updated_at=time,
+                message_count=len(texts),
+                revision=0,
+                expires_at=None,
+            )
+
+    def page(self, conversation_id: str, *, after: int, limit: int) -> Page:
+        texts = self.chats[conversation_id][after : after + limit]
+        return Page([Message.user(text, id=f"{after + n}") for n, text in enumerate(texts)], None)
+
+
+@pytest.mark.parametrize("kind", OPENERS)
+def test_a_source_of_ones_own_is_copied_like_a_table(stores: Stores, kind: str) -> None:
+    target: Store = getattr(stores, kind.lower())()
+    texts = [str(n) for n in range(700)]
+    for count, copied in ((0, 0), (3, 3), (700, 697), (700, 0)):
+        source = Chats({"growing": texts[:count], "fixed": ["1"]})
+        new = copied + (count == 0)
+        assert copy(source, target) == Copied(conversations=2, messages=new)
+        assert [each.text for each in target.iter_messages("growing")] == texts[:count]
+    target.update("growing", title="A title", metadata={"a": 1})
+    assert copy(source, target) == Copied(conversations=2)
+    assert target.get("growing").title == "A title"
+    target.replace("growing", 300, Message.user("changed"))
+    [problem] = copy(source, target).problems
+    assert problem.conversation_id == "growing"
+
+
+def test_options_for_stores_are_refused_for_other_sources(stores: Stores) -> None:
+    for options in ({"owner": ANN}, {"delete_extra": True}):
+        with pytest.raises(InvalidArgument, match="from a store"):
+            copy(Chats({}), stores.sqlite(), **options)
+
+
+def test_an_error_of_the_progress_function_stops_the_copy(stores: Stores) -> None:
+    source, target = stores.sqlite(), stores.sqlite()
+    source.append("a", user_messages("1"))
+
+    def fail(progress: Progress) -> None:
+        raise AlreadyExists("an error that the copy would handle if a store raised it")
+
+    with pytest.raises(AlreadyExists, match="would handle"):
+        copy(source, target, progress=fail)
+
+
 class CountingStore(SQLiteStore):
     """A store that records the largest number of characters in one page."""
 
@@ -440,9 +525,11 @@ def test_async_stores_are_copied_in_the_same_way(
             AsyncSQLiteStore(tmp_path / "0.db", clock=clock) as async_source,
             AsyncSQLiteStore(tmp_path / "1.db", clock=clock) as async_target,
         ):
-            return await acopy(async_source, async_target)
+            await async_target.append("extra", user_messages("1"))
+            return await acopy(async_source, async_target, delete_extra=True)
 
-    assert asyncio.run(run()).conversations == 9
+    copied = asyncio.run(run())
+    assert (copied.conversations, copied.extra) == (9, ["extra"])
     assert have_same_contents(source, target)
 
 
