@@ -16,14 +16,7 @@ from chatledger.http.api import CORS_RESPONSE_HEADERS
 from chatledger.http.chalice import TIME_LIMIT
 from chatledger.models.bedrock import arns
 from chatledger.stores.dynamodb import policy as dynamodb_policy
-from chatledger.stores.dynamodb.table_check import (
-    INDEX_DEFINITION,
-    INDEX_KEYS,
-    KEYS,
-    TTL_ATTRIBUTE,
-    attribute_definitions,
-    key_schema,
-)
+from chatledger.stores.dynamodb.provisioning import TABLE_DEFINITION, TTL_ATTRIBUTE
 
 HERE = Path(__file__).parent
 CONFIG = Path(".chalice", "config.json")
@@ -184,9 +177,7 @@ def _table_resource(config: Json, stage: str) -> Json:
         "Properties": {
             "TableName": _table(config, stage),
             "BillingMode": "PAY_PER_REQUEST",
-            "KeySchema": key_schema(KEYS),
-            "AttributeDefinitions": attribute_definitions(KEYS | INDEX_KEYS),
-            "GlobalSecondaryIndexes": [INDEX_DEFINITION],
+            **TABLE_DEFINITION,
             "TimeToLiveSpecification": {"AttributeName": TTL_ATTRIBUTE, "Enabled": True},
             "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": True},
             "DeletionProtectionEnabled": is_retained,

@@ -31,23 +31,22 @@ from chatledger.stores.urls import open_async_store, open_store
 if TYPE_CHECKING:
     __version__: str
 
-    from chatledger.copying import Copied, Mismatch, Progress, acopy, copy
+    from chatledger.copying import Copied, Problem, Progress, Source, acopy, copy
 
     # Left out of ``__all__``, because they need boto3 and ``import *`` must work without it.
-    from chatledger.importing.tutorial_table import ROLE_NAMES as ROLE_NAMES
-    from chatledger.importing.tutorial_table import CopiedTable as CopiedTable
-    from chatledger.importing.tutorial_table import copy_tutorial_table as copy_tutorial_table
+    from chatledger.copying.tutorial_table import ROLE_NAMES as ROLE_NAMES
+    from chatledger.copying.tutorial_table import TutorialTable as TutorialTable
 
 # Imported on first use: few programs copy data, and this code would slow down every other one.
 _LAZY = {
     "Copied": "chatledger.copying",
-    "CopiedTable": "chatledger.importing.tutorial_table",
-    "Mismatch": "chatledger.copying",
+    "Problem": "chatledger.copying",
     "Progress": "chatledger.copying",
-    "ROLE_NAMES": "chatledger.importing.tutorial_table",
+    "ROLE_NAMES": "chatledger.copying.tutorial_table",
+    "Source": "chatledger.copying",
+    "TutorialTable": "chatledger.copying.tutorial_table",
     "acopy": "chatledger.copying",
     "copy": "chatledger.copying",
-    "copy_tutorial_table": "chatledger.importing.tutorial_table",
 }
 
 __all__ = [
@@ -65,7 +64,6 @@ __all__ = [
     "Listing",
     "Message",
     "MessageTooLarge",
-    "Mismatch",
     "ModelError",
     "ModelRefused",
     "ModelThrottled",
@@ -73,7 +71,9 @@ __all__ = [
     "ModelUnavailable",
     "NotFound",
     "Page",
+    "Problem",
     "Progress",
+    "Source",
     "Store",
     "StoreMismatch",
     "StoreUnavailable",

@@ -201,10 +201,11 @@ class KeyReused(InvalidArgument):
 class TableMissing(StoreMismatch):
     """The DynamoDB table does not exist."""
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, table: str, remedy: str | None = None) -> None:
+        if remedy is None:
+            remedy = f"create it with chatledger.stores.dynamodb.create_table(client, {table!r})."
         super().__init__(
-            f"There is no DynamoDB table {table!r} in this account and region; create it with "
-            f"chatledger.stores.dynamodb.create_table(client, {table!r})."
+            f"There is no DynamoDB table {table!r} in this account and region; {remedy}"
         )
         self.table = table
 

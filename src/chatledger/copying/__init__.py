@@ -1,65 +1,87 @@
-"""Copy conversations from one store to another, of the same kind or a different one."""
+"""Copy conversations to a store, from another store or from a table of other software."""
 
 from collections.abc import Callable
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
-from chatledger.conversations import MAX_LIMIT, Conversation
-from chatledger.copying.conversation import ConversationCopy, TargetDiffers, call, copy_until_stable
+from chatledger.conversations import Conversation
+from chatledger.copying.conversation import (
+    ConversationCopy,
+    ConversationImport,
+    Pair,
+    Source,
+    TargetDiffers,
+    call,
+    copy_until_stable,
+)
 from chatledger.copying.progress import (
     Copied,
-    Mismatch,
     OnProgress,
+    Problem,
     Progress,
     ProgressCallbackFailed,
     ProgressReporter,
 )
-from chatledger.errors import NotFound
+from chatledger.errors import InvalidArgument, NotFound
 from chatledger.sansio import Steps, arun, run
 from chatledger.stores.contract import AsyncStore, Store
 
-__all__ = ["Copied", "Mismatch", "OnProgress", "Progress", "acopy", "copy"]
+__all__ = ["Copied", "OnProgress", "Problem", "Progress", "Source", "acopy", "copy"]
 
 
 def copy(
-    source: Store,
+    source: Store | Source,
     target: Store,
     *,
     owner: str | None = None,
     delete_extra: bool = False,
     progress: OnProgress | None = None,
 ) -> Copied:
-    """Copy every conversation of ``source``, or all of one owner, to ``target``.
+    """Copy every conversation of ``source`` to ``target``. Nothing is written to the source.
 
-    Ids, seqs, times, owners, titles, metadata and revisions are kept, so a seq or revision that a
-    client saved before the copy stays valid. Each conversation is read back from the target and
-    compared. One that the target has with other content is left alone and reported. Nothing is
-    written to the source.
+    Each conversation is read back from the target and compared. One that the target has with other
+    content, or that cannot be read, is left alone and reported; the others are copied.
 
-    If the copy is interrupted, call it again: it continues after the messages that have arrived,
-    and also copies what was added to the source since. At the end the target is read for
+    From a store, ids, seqs, times, owners, titles, metadata and revisions are kept, so a seq or
+    revision that a client saved before the copy stays valid. At the end the target is read for
     conversations that the source does not have, such as those that users have deleted from the
-    source since an earlier copy.
+    source since an earlier copy. From another source, such as ``TutorialTable``, the messages get
+    the next seqs of the target.
+
+    If the copy is interrupted, call it again: it compares what has arrived, continues after it, and
+    also copies what was added to the source since.
 
     Args:
-        source: The store to copy from.
+        source: The store, or other source, to copy from.
         target: The store to copy to.
-        owner: Copy only the conversations of this owner.
+        owner: Copy only the conversations of this owner; if ``source`` is a store.
         delete_extra: Delete conversations from the target that the source does not have, instead
-            of only reporting them. Use it while nobody else writes to the target.
+            of only reporting them; if ``source`` is a store. Use it while nobody else writes to the
+            target.
         progress: Called after each conversation, and within one after every few megabytes of
             messages. If it raises an error, the copy stops with that error.
 
     Returns:
-        The number of conversations and messages copied, the conversations that were not, and those
-        that only the target has.
+        The number of conversations and messages copied, and the conversations that were not.
 
     Raises:
-        StoreUnavailable: A store did not answer in time.
+        AccessRefused: AWS refused the credentials, or they lack a permission.
+        InvalidArgument: ``owner`` or ``delete_extra`` was given for a source that is not a store.
+        StoreUnavailable: The source or the target did not answer in time.
+        TableMissing: The table of a source does not exist.
     """
+    reporter = ProgressReporter(progress)
+    if isinstance(source, Source):
+        if owner is not None or delete_extra:
+            raise InvalidArgument("owner and delete_extra are for copies from a store.")
+        steps = _import_all(source, target, reporter)
+    else:
+        steps = _copy_all(source, target, owner, delete_extra, reporter, next)
     try:
-        return run(_copy_all(source, target, owner, delete_extra, progress))
+        run(steps)
     except ProgressCallbackFailed as failed:
         raise failed.error from None
+    return reporter.copied
 
 
 async def acopy(
@@ -71,60 +93,67 @@ async def acopy(
     progress: OnProgress | None = None,
 ) -> Copied:
     """Do the same as ``copy``, for async stores."""
+    reporter = ProgressReporter(progress)
     # Async stores have the same methods; only ``arun`` needs to know that they are awaited.
     stores = cast(Store, source), cast(Store, target)
     try:
-        return await arun(_copy_all(*stores, owner, delete_extra, progress))
+        await arun(_copy_all(*stores, owner, delete_extra, reporter, anext))
     except ProgressCallbackFailed as failed:
         raise failed.error from None
+    return reporter.copied
 
 
 def _copy_all(
-    source: Store, target: Store, owner: str | None, delete_extra: bool, progress: OnProgress | None
-) -> Steps[Copied]:
-    reporter = ProgressReporter(progress)
+    source: Store,
+    target: Store,
+    owner: str | None,
+    delete_extra: bool,
+    reporter: ProgressReporter,
+    next_of: Callable[..., Any],
+) -> Steps[None]:
+    """Copy the conversations of a store; ``next_of`` is ``next``, or ``anext`` if it is async."""
     copied_ids: set[str] = set()
-
-    def copy_one(listed: Conversation) -> Steps[None]:
+    listed: Conversation | None
+    originals = source.iter_conversations(owner)
+    while (listed := (yield partial(next_of, originals, None))) is not None:
         copied_ids.add(listed.id)
-        conversation_copy = ConversationCopy(source, target, listed.id, owner, reporter)
-        try:
-            reporter.copied.conversations += yield from copy_until_stable(conversation_copy)
-        except TargetDiffers as differs:
-            reporter.copied.mismatches.append(Mismatch(listed.id, str(differs)))
-        reporter.conversations_done += 1
-        reporter.report(listed.id)
-
-    def check_extra(listed: Conversation) -> Steps[None]:
+        yield from _copy_one(
+            ConversationCopy(
+                source=source, target=target, id=listed.id, owner=owner, reporter=reporter
+            )
+        )
+    copies = target.iter_conversations(owner)
+    while (listed := (yield partial(next_of, copies, None))) is not None:
         if listed.id in copied_ids:
-            return
+            continue
         try:
             yield from call(source.get, listed.id)
-            return  # it was created since
+            continue  # it was created since
         except NotFound:
             reporter.copied.extra.append(listed.id)
         if delete_extra:
             try:
                 yield from call(target.delete, listed.id, owner=owner)
             except NotFound:
-                return  # somebody else was faster
-
-    yield from _for_each(source, owner, copy_one)
-    yield from _for_each(target, owner, check_extra)
-    return reporter.copied
+                continue  # somebody else was faster
 
 
-def _for_each(
-    store: Store, owner: str | None, visit: Callable[[Conversation], Steps[None]]
-) -> Steps[None]:
-    cursor: str | None = None
-    while True:
-        if owner is None:
-            listing = yield from call(store.scan, limit=MAX_LIMIT, cursor=cursor)
-        else:
-            listing = yield from call(store.list, owner, limit=MAX_LIMIT, cursor=cursor)
-        for listed in listing.conversations:
-            yield from visit(listed)
-        cursor = listing.cursor
-        if cursor is None:
-            return
+def _import_all(source: Source, target: Store, reporter: ProgressReporter) -> Steps[None]:
+    for found in source.conversations():
+        if isinstance(found, Problem):
+            reporter.copied.problems.append(found)
+            reporter.report(found.conversation_id, is_done=True)
+            continue
+        yield from _copy_one(
+            ConversationImport(
+                source=source, target=target, id=found.id, conversation=found, reporter=reporter
+            )
+        )
+
+
+def _copy_one(pair: Pair) -> Steps[None]:
+    try:
+        pair.reporter.copied.conversations += yield from copy_until_stable(pair)
+    except TargetDiffers as differs:
+        pair.reporter.copied.problems.append(Problem(pair.id, str(differs)))
+    pair.reporter.report(pair.id, is_done=True)

@@ -21,19 +21,19 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Mismatch:
-    """A conversation that is not the same in the target as in the source.
+class Problem:
+    """A conversation that could not be copied, or only in part.
 
     Attributes:
         conversation_id: Its id.
-        why: The reason, without any message text.
+        why: The reason, as a sentence without any message text.
     """
 
     conversation_id: str
     why: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Copied:
     """Result of a copy.
 
@@ -41,14 +41,14 @@ class Copied:
         conversations: Conversations that are now the same in the target as in the source, whether
             this run or an earlier one copied them.
         messages: Messages that this run copied.
-        mismatches: Conversations that were not copied and need attention.
-        extra: Ids of conversations that the target has and the source does not; with
-            ``delete_extra`` they are deleted from the target.
+        problems: Conversations that were not copied and need attention.
+        extra: Ids of conversations that the target has and the source, if it is a store, does not;
+            with ``delete_extra`` they are deleted from the target.
     """
 
     conversations: int = 0
     messages: int = 0
-    mismatches: list[Mismatch] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
 
 
@@ -71,12 +71,13 @@ class ProgressReporter:
     copied: Copied = field(default_factory=Copied)
     conversations_done: int = 0
 
-    def report(self, conversation_id: str) -> None:
+    def report(self, conversation_id: str, *, is_done: bool = False) -> None:
         """Call the progress callback.
 
         Raises:
             ProgressCallbackFailed: The callback raised an error.
         """
+        self.conversations_done += is_done
         if self.on_progress is None:
             return
         progress = Progress(

@@ -14,18 +14,18 @@ if TYPE_CHECKING:
         owned_session_factory,
         session_factory,
     )
-    from chatledger.langchain.migration import copy_langchain_table
     from chatledger.langchain.offline import OfflineChatModel
+    from chatledger.langchain.table import LangChainTable
     from chatledger.langchain_messages import from_chatledger, to_chatledger
 
 # Imported on first use: the drop-in needs boto3, which users of the others may not have.
 _MODULES = {
     "ChatMessageHistory": ".history",
     "DynamoDBChatMessageHistory": ".dropin",
+    "LangChainTable": ".table",
     "MessagePage": ".history",
     "OWNED_SESSION": ".history",
     "OfflineChatModel": ".offline",
-    "copy_langchain_table": ".migration",
     "from_chatledger": "chatledger.langchain_messages",
     "owned_session_factory": ".history",
     "session_factory": ".history",
@@ -53,9 +53,9 @@ __all__ = [
     "OWNED_SESSION",
     "ChatMessageHistory",
     "DynamoDBChatMessageHistory",
+    "LangChainTable",
     "MessagePage",
     "OfflineChatModel",
-    "copy_langchain_table",
     "from_chatledger",
     "owned_session_factory",
     "session_factory",

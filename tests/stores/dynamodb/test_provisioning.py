@@ -221,25 +221,44 @@ def test_a_new_table_gets_the_tags_and_the_kms_key() -> None:
     )
 
 
-def test_create_table_waits_until_table_index_and_ttl_are_active() -> None:
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatledger.stores.dynamodb.provisioning.POLL_SECONDS", 0.0)
+
+
+def test_create_table_waits_until_table_and_index_are_active_and_turns_ttl_on() -> None:
     stubbed = StubbedClient().table("CREATING", "CREATING").table("CREATING", "CREATING")
     stubbed.table("ACTIVE", "CREATING").table("UPDATING", "ACTIVE").table()
     stubbed.ttl("DISABLED").accepts("update_time_to_live", TableName="trips", **TTL_ON)
-    stubbed.ttl("ENABLING").ttl("ENABLING").ttl()
     stubbed.run(lambda client: create_table(client, "trips"))
+
+
+@pytest.mark.parametrize(
+    ("table", "index", "said"),
+    [("DELETING", "ACTIVE", "it"), ("ACTIVE", "DELETING", "its index by_owner")],
+)
+def test_create_table_does_not_wait_for_what_is_being_deleted(
+    table: str, index: str, said: str
+) -> None:
+    stubbed = StubbedClient().table(table, index).table(table, index)
+    with pytest.raises(
+        TableMismatch, match=rf" {said} is deleting\. Try again when that has ended"
+    ):
+        stubbed.run(lambda client: create_table(client, "trips"))
 
 
 def test_create_table_waits_for_a_table_that_is_not_visible_yet() -> None:
     stubbed = StubbedClient().rejects("describe_table", "ResourceNotFoundException")
     stubbed.rejects("create_table", "ResourceInUseException")
-    stubbed.rejects("describe_table", "ResourceNotFoundException").table("CREATING").table().ttl()
+    stubbed.rejects("describe_table", "ResourceNotFoundException").table("CREATING")
+    stubbed.table().ttl()
     stubbed.run(lambda client: create_table(client, "trips"))
 
 
 def test_ttl_that_another_process_turned_on_meanwhile_is_accepted() -> None:
     stubbed = StubbedClient().table().table().ttl("DISABLED")
     stubbed.rejects("update_time_to_live", "ValidationException", "TimeToLive is already enabled")
-    stubbed.ttl("ENABLING").ttl()
+    stubbed.ttl("ENABLING")
     stubbed.run(lambda client: create_table(client, "trips"))
 
 
@@ -252,12 +271,23 @@ def test_ttl_that_cannot_be_turned_on_now_raises_an_error() -> None:
 
 
 def test_create_table_does_not_wait_forever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chatledger.stores.dynamodb.provisioning.READY_SECONDS", 0.1)
-    stubbed = (
-        StubbedClient().table("CREATING").table("CREATING").table("CREATING").table("CREATING")
-    )
-    with pytest.raises(StoreUnavailable, match="call create_table again to continue waiting"):
+    monkeypatch.setattr("chatledger.stores.dynamodb.provisioning.READY_SECONDS", -1)
+    stubbed = StubbedClient().table("CREATING").table("CREATING")
+    with pytest.raises(StoreUnavailable, match=r"'trips' was not ready.*call create_table again"):
         stubbed.run(lambda client: create_table(client, "trips"))
+    recovery = StubbedClient().table().table().ttl()
+    recovery.rejects("update_continuous_backups", "ContinuousBackupsUnavailableException")
+    with pytest.raises(StoreUnavailable, match=r"Point-in-time recovery of .* was not ready"):
+        recovery.run(lambda client: create_table(client, "trips", point_in_time_recovery=True))
+
+
+def test_errors_while_create_table_waits_are_those_of_a_store() -> None:
+    refused = StubbedClient().table().rejects("describe_table", "AccessDeniedException")
+    with pytest.raises(chatledger.errors.AccessRefused, match="AccessDeniedException"):
+        refused.run(lambda client: create_table(client, "trips"))
+    throttled = StubbedClient().table().rejects("describe_table", "ThrottlingException")
+    with pytest.raises(StoreUnavailable, match="did not answer in time"):
+        throttled.run(lambda client: create_table(client, "trips"))
 
 
 def test_check_table_accepts_a_ttl_that_is_being_turned_on() -> None:
@@ -389,6 +419,7 @@ def test_a_table_with_other_keys_is_reported_as_unusable(
     refused = mismatch(client, name)
     assert refused.differences == (
         f"its keys are {described}, not pk (S) and sk (S)",
+        "its index by_owner is missing",
         "TTL is off, not on expires_at",
     )
     assert "Use another table" in refused.remedy
@@ -399,7 +430,7 @@ def test_a_table_with_other_keys_is_reported_as_unusable(
 @pytest.mark.parametrize(
     ("index", "projection", "differences"),
     [
-        (None, "ALL", ["it has no index by_owner"]),
+        (None, "ALL", ["its index by_owner is missing"]),
         (
             [("owner", "S"), ("created_at", "N")],
             "ALL",
@@ -428,7 +459,7 @@ def test_a_wrong_index_is_reported_with_the_commands_that_fix_it(
     run(client, (before or [last])[0])
     # DynamoDB Local takes up to ten seconds to create or delete an index.
     under_way, done = (
-        ("its index by_owner is deleting", "it has no index by_owner")
+        ("its index by_owner is deleting", "its index by_owner is missing")
         if before
         else ("its index by_owner is creating", "TTL is off, not on expires_at")
     )
@@ -505,20 +536,40 @@ def operations(*files: str) -> set[str]:
     }
 
 
-CREATING = ("provisioning.py", "table_check.py")
-RUNNING = [
-    str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py") if path.name not in CREATING
-]
+RUNNING = [str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py")]
 RUNNING_STATEMENTS = ("ChatledgerRuns", "ChatledgerLists", "ChatledgerScans")
 
 
 def test_the_policy_allows_exactly_the_operations_that_plans_call() -> None:
     running = {operation for operation, _ in permissions(*RUNNING_STATEMENTS)}
-    creating = {operation for operation, _ in permissions("ChatledgerCreates")}
     # A transaction needs the permissions of its actions; the next test checks them.
     assert operations(*RUNNING) - {"TransactWriteItems"} == running - {"ConditionCheckItem"}
+
+
+def test_creating_and_checking_need_exactly_the_permissions_of_the_policy() -> None:
+    used: set[str] = set()
+
+    def create_and_check(client: "DynamoDBClient") -> None:
+        client.meta.events.register(
+            "provide-client-params.dynamodb", lambda model, **_: used.add(model.name)
+        )
+        create_table(client, "trips", tags={"team": "trips"}, point_in_time_recovery=True)
+        create_table(client, "trips", deletion_protection=True)
+        check_table(client, "trips")
+
+    stubbed = StubbedClient().rejects("describe_table", "ResourceNotFoundException")
+    stubbed.stub.add_response("create_table", {})
+    stubbed.table().ttl("DISABLED")
+    stubbed.accepts("update_time_to_live", TableName="trips", **TTL_ON)
+    stubbed.accepts("update_continuous_backups", TableName="trips", **RECOVERY_ON)
+    stubbed.table().table().ttl()
+    stubbed.accepts("update_table", TableName="trips", DeletionProtectionEnabled=True)
+    stubbed.table()
+    stubbed.table().ttl().run(create_and_check)
     # ``CreateTable`` with tags needs this permission as well.
-    assert operations(*CREATING) == creating - {"TagResource"}
+    assert used | {"TagResource"} == {
+        operation for operation, _ in permissions("ChatledgerCreates")
+    }
 
 
 def test_the_operations_of_a_store_need_exactly_the_permissions_of_the_policy(

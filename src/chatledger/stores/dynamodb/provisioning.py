@@ -1,36 +1,54 @@
 """Creating and checking the table, and the IAM policy for its users."""
 
-from collections.abc import Callable, Mapping
-from enum import Enum
+import json
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from chatledger.errors import InvalidArgument, StoreUnavailable
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+
+from chatledger.errors import InvalidArgument, StoreUnavailable, TableMismatch, TableMissing
 from chatledger.messages import now
-from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
-from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan, Wait
+from chatledger.stores.dynamodb.boto3_calls import failure_from_boto3
+from chatledger.stores.dynamodb.calls import TRANSIENT
+from chatledger.stores.dynamodb.errors import store_error
 from chatledger.stores.dynamodb.table import INDEX, Table
-from chatledger.stores.dynamodb.table_check import (
-    INDEX_DEFINITION,
-    INDEX_KEYS,
-    KEYS,
-    TTL_ATTRIBUTE,
-    attribute_definitions,
-    check_definition,
-    definition_differences,
-    key_schema,
-    mismatch_error,
-    read_description,
-    read_ttl,
-    statuses,
-    ttl_differences,
-)
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 T = TypeVar("T")
 
-READY_SECONDS = 600.0
+TABLE_DEFINITION: dict[str, Any] = {
+    "KeySchema": [
+        {"AttributeName": "pk", "KeyType": "HASH"},
+        {"AttributeName": "sk", "KeyType": "RANGE"},
+    ],
+    "AttributeDefinitions": [
+        {"AttributeName": "pk", "AttributeType": "S"},
+        {"AttributeName": "sk", "AttributeType": "S"},
+        {"AttributeName": "owner", "AttributeType": "S"},
+        {"AttributeName": "updated_at", "AttributeType": "N"},
+    ],
+    "GlobalSecondaryIndexes": [
+        {
+            # Only heads that have an owner have both attributes, so it contains nothing else.
+            "IndexName": INDEX,
+            "KeySchema": [
+                {"AttributeName": "owner", "KeyType": "HASH"},
+                {"AttributeName": "updated_at", "KeyType": "RANGE"},
+            ],
+            "Projection": {"ProjectionType": "ALL"},
+        }
+    ],
+}
+"""The table's keys and its index, in the form in which DynamoDB describes a table."""
+TTL_ATTRIBUTE = "expires_at"
+
+POLL_SECONDS = 1
+READY_SECONDS = 600
 """The longest time (s) to wait for one change of the table; most take less than half a minute."""
 
 
@@ -43,7 +61,7 @@ def create_table(
     kms_key: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> None:
-    """Create the table, billed on demand, and wait until it, its index and its TTL are active.
+    """Create the table with its index and TTL, billed on demand, and wait until it can be used.
 
     If the table exists, its TTL is turned on, and so are ``deletion_protection`` and
     ``point_in_time_recovery`` if they are true; nothing is turned off. So an interrupted call can
@@ -64,14 +82,28 @@ def create_table(
         TableMismatch: The table exists with other keys or another index, or has its TTL on another
             attribute.
     """
-    plan = _create(
-        table,
-        deletion_protection=deletion_protection,
-        point_in_time_recovery=point_in_time_recovery,
-        kms_key=kms_key,
-        tags=tags or {},
-    )
-    _run(client, table, plan)
+    with _store_errors(client, table):
+        if _describe(client, table) is None:
+            definition = TABLE_DEFINITION | {
+                "TableName": table,
+                "BillingMode": "PAY_PER_REQUEST",
+                "DeletionProtectionEnabled": deletion_protection,
+            }
+            if kms_key is not None:
+                encryption = {"Enabled": True, "SSEType": "KMS", "KMSMasterKeyId": kms_key}
+                definition["SSESpecification"] = encryption
+            if tags:
+                definition["Tags"] = [{"Key": name, "Value": tags[name]} for name in tags]
+            with suppress(client.exceptions.ResourceInUseException):  # another process was faster
+                client.create_table(**definition)
+        description = _wait_for_table(client, table)
+        _check(table, _facts(description))
+        _turn_ttl_on(client, table)
+        if deletion_protection and not description.get("DeletionProtectionEnabled"):
+            client.update_table(TableName=table, DeletionProtectionEnabled=True)
+            _wait_for_table(client, table)
+        if point_in_time_recovery:
+            _turn_recovery_on(client, table)
 
 
 def check_table(client: "DynamoDBClient", table: str) -> None:
@@ -89,7 +121,11 @@ def check_table(client: "DynamoDBClient", table: str) -> None:
             and how to correct it.
         TableMissing: There is no such table.
     """
-    _run(client, table, check_definition(table))
+    with _store_errors(client, table):
+        description = _describe(client, table)
+        if description is None:
+            raise TableMissing(table)
+        _check(table, _facts(description) | {_TTL: _ttl(client, table)})
 
 
 def policy(table_arn: str, kms_key: str | None = None) -> dict[str, Any]:
@@ -181,135 +217,186 @@ def _kms_statement(key_arn: str) -> dict[str, Any]:
     }
 
 
-def _run(client: "DynamoDBClient", table: str, plan: Plan[None]) -> None:
-    Boto3Calls(client).run(plan, Table.of(table, expire_after=None, consistent=True, clock=now))
+def _describe(client: "DynamoDBClient", table: str) -> dict[str, Any] | None:
+    try:
+        return dict(client.describe_table(TableName=table)["Table"])
+    except client.exceptions.ResourceNotFoundException:
+        return None
 
 
-def _create(
-    table: str,
-    *,
-    deletion_protection: bool,
-    point_in_time_recovery: bool,
-    kms_key: str | None,
-    tags: Mapping[str, str],
-) -> Plan[None]:
-    if (yield from read_description(table)) is None:
-        try:
-            yield Call("CreateTable", _definition(table, deletion_protection, kms_key, tags))
-        except CallFailed as failed:
-            if failed.code != "ResourceInUseException":  # another process was faster
-                raise
-    description = yield from _wait_for_table(table)
-    if differences := definition_differences(table, description):
-        raise mismatch_error(table, differences)
-    yield from _turn_ttl_on(table)
-    if deletion_protection and not description.get("DeletionProtectionEnabled"):
-        yield Call("UpdateTable", {"TableName": table, "DeletionProtectionEnabled": True})
-        yield from _wait_for_table(table)
-    if point_in_time_recovery:
-        yield from _turn_recovery_on(table)
+def _wait_for_table(client: "DynamoDBClient", table: str) -> dict[str, Any]:
+    """Return the table's description once neither it nor an index is being created or changed."""
+
+    def attempt() -> dict[str, Any] | None:
+        description = _describe(client, table)
+        if description is None:
+            return None  # it is not visible yet
+        indexes = description.get("GlobalSecondaryIndexes", ())
+        statuses = {description["TableStatus"], *(index["IndexStatus"] for index in indexes)}
+        return None if statuses & {"CREATING", "UPDATING"} else description
+
+    return _repeat(attempt, f"The DynamoDB table {table!r}")
 
 
-def _definition(
-    table: str, deletion_protection: bool, kms_key: str | None, tags: Mapping[str, str]
-) -> dict[str, Any]:
-    definition: dict[str, Any] = {
-        "TableName": table,
-        "KeySchema": key_schema(KEYS),
-        "AttributeDefinitions": attribute_definitions(KEYS | INDEX_KEYS),
-        "GlobalSecondaryIndexes": [INDEX_DEFINITION],
-        "BillingMode": "PAY_PER_REQUEST",
-        "DeletionProtectionEnabled": deletion_protection,
-    }
-    if kms_key is not None:
-        encryption = {"Enabled": True, "SSEType": "KMS", "KMSMasterKeyId": kms_key}
-        definition["SSESpecification"] = encryption
-    if tags:
-        definition["Tags"] = [{"Key": name, "Value": value} for name, value in tags.items()]
-    return definition
-
-
-class _NotReady(Enum):
-    NOT_READY = "not ready"
-
-
-_NOT_READY = _NotReady.NOT_READY
-"""The outcome of an attempt that is to be repeated after a pause."""
-
-
-def _wait_for_table(table: str) -> Plan[dict[str, Any]]:
-    """Return the table's description once neither it nor its index is being created or changed."""
-
-    def read() -> Plan[dict[str, Any] | _NotReady]:
-        description = yield from read_description(table)
-        if description is None or {"CREATING", "UPDATING"} & set(statuses(description).values()):
-            return _NOT_READY
-        return description
-
-    return (yield from _repeat(read, f"The DynamoDB table {table!r}"))
-
-
-def _turn_ttl_on(table: str) -> Plan[None]:
-    what = f"TTL of the DynamoDB table {table!r}"
-
-    def turn_on() -> Plan[str | _NotReady]:
-        status, attribute = yield from read_ttl(table)
-        if attribute not in (None, TTL_ATTRIBUTE):
-            raise mismatch_error(table, ttl_differences(table, status, attribute))
-        if status == "DISABLED":
-            specification = {"Enabled": True, "AttributeName": TTL_ATTRIBUTE}
-            try:
-                yield Call(
-                    "UpdateTimeToLive",
-                    {"TableName": table, "TimeToLiveSpecification": specification},
-                )
-            except CallFailed as failed:
-                if failed.code != "ValidationException":
-                    raise
-                # Either an earlier attempt whose reply was lost has turned it on, or AWS allows no
-                # further change within an hour of the last one.
-                if (yield from read_ttl(table))[0] == "DISABLED":
-                    raise StoreUnavailable(
-                        f"{what} cannot be turned on: {failed.message}"
-                    ) from None
-        return status if status == "ENABLED" else _NOT_READY
-
-    yield from _repeat(turn_on, what)
-
-
-def _turn_recovery_on(table: str) -> Plan[None]:
-    def turn_on() -> Plan[dict[str, Any] | _NotReady]:
-        specification = {"PointInTimeRecoveryEnabled": True}
-        try:
-            reply: dict[str, Any] = yield Call(
-                "UpdateContinuousBackups",
-                {"TableName": table, "PointInTimeRecoverySpecification": specification},
-            )
-        except CallFailed as failed:
-            # Backups are not available in the first moments of a new table.
-            if failed.code != "ContinuousBackupsUnavailableException":
-                raise
-            return _NOT_READY
-        return reply
-
-    yield from _repeat(turn_on, f"Point-in-time recovery of the DynamoDB table {table!r}")
-
-
-def _repeat(attempt: Callable[[], Plan[T | _NotReady]], what: str) -> Plan[T]:
-    """Repeat ``attempt`` with growing pauses until it is ready, and return its outcome.
-
-    Raises:
-        StoreUnavailable: It was not ready within ``READY_SECONDS``.
-    """
-    waited, pause = 0.0, 0.05
-    while True:
-        outcome = yield from attempt()
-        if not isinstance(outcome, _NotReady):
-            return outcome
-        if waited >= READY_SECONDS:
+def _turn_ttl_on(client: "DynamoDBClient", table: str) -> None:
+    if (ttl := _ttl(client, table)) != "off":
+        _check(table, {_TTL: ttl})
+        return
+    try:
+        client.update_time_to_live(
+            TableName=table,
+            TimeToLiveSpecification={"Enabled": True, "AttributeName": TTL_ATTRIBUTE},
+        )
+    except ClientError as error:
+        # Either another process has turned it on, or an earlier attempt whose reply was lost; or
+        # AWS allows no further change within an hour of the last one.
+        if error.response["Error"]["Code"] != "ValidationException":
+            raise
+        if _ttl(client, table) == "off":
             raise StoreUnavailable(
-                f"{what} was not ready within {READY_SECONDS:.0f} s; call create_table again to "
+                f"TTL of the DynamoDB table {table!r} cannot be turned on: "
+                f"{error.response['Error']['Message']}"
+            ) from None
+
+
+def _turn_recovery_on(client: "DynamoDBClient", table: str) -> None:
+    def attempt() -> object | None:
+        try:
+            return client.update_continuous_backups(
+                TableName=table,
+                PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True},
+            )
+        except client.exceptions.ContinuousBackupsUnavailableException:
+            return None  # as in the first moments of a new table
+
+    _repeat(attempt, f"Point-in-time recovery of the DynamoDB table {table!r}")
+
+
+def _repeat(attempt: Callable[[], T | None], what: str) -> T:
+    """Repeat ``attempt`` until it returns something else than None."""
+    deadline = time.monotonic() + READY_SECONDS
+    while (result := attempt()) is None:
+        if time.monotonic() > deadline:
+            raise StoreUnavailable(
+                f"{what} was not ready within {READY_SECONDS} s; call create_table again to "
                 "continue waiting."
             )
-        yield Wait(pause)
-        waited, pause = waited + pause, min(pause * 1.5, 5.0)
+        time.sleep(POLL_SECONDS)
+    return result
+
+
+def _ttl(client: "DynamoDBClient", table: str) -> str:
+    """Return whether the table's TTL is off, or the attribute that it is on."""
+    ttl = client.describe_time_to_live(TableName=table)["TimeToLiveDescription"]
+    is_on = ttl["TimeToLiveStatus"] in ("ENABLED", "ENABLING")
+    return f"on {ttl['AttributeName']}" if is_on else "off"
+
+
+@contextmanager
+def _store_errors(client: "DynamoDBClient", table: str) -> Iterator[None]:
+    """Check the table's name, and translate the errors of botocore."""
+    Table.of(table, expire_after=None, consistent=True, clock=now)
+    try:
+        yield
+    except ParamValidationError:
+        raise
+    except (BotoCoreError, ClientError) as error:
+        operation = getattr(error, "operation_name", "")
+        if operation not in client.meta.service_model.operation_names:
+            operation = ""  # the error is of the service that issues credentials
+        failed = failure_from_boto3(error, operation, single_attempt=False)
+        if failed.code not in TRANSIENT:
+            raise store_error(failed, table) from error
+        why = failed.message or failed.code
+        raise StoreUnavailable(f"DynamoDB did not answer in time ({why}); try again.") from error
+
+
+# Checking -----------------------------------------------------------------------------------------
+
+_TABLE, _TABLE_KEYS, _TTL = "it is", "its keys are", "TTL is"
+_INDEX, _INDEX_KEYS = f"its index {INDEX} is", f"the keys of its index {INDEX} are"
+_INDEX_CONTENT = f"its index {INDEX} holds"
+
+
+def _facts(description: Mapping[str, Any]) -> dict[str, str]:
+    """Return what matters of a table's description, as ends of sentences by their beginnings."""
+    types = {
+        each["AttributeName"]: each["AttributeType"] for each in description["AttributeDefinitions"]
+    }
+
+    def status(of: Mapping[str, Any], name: str) -> str:
+        return str(of.get(name, "ACTIVE")).replace("UPDATING", "ACTIVE").lower()
+
+    def keys(of: Mapping[str, Any]) -> str:
+        names = [key["AttributeName"] for key in of["KeySchema"]]  # the partition key first
+        return " and ".join(f"{name} ({types[name]})" for name in names)
+
+    facts = {
+        _TABLE: status(description, "TableStatus"),
+        _TABLE_KEYS: keys(description),
+        _INDEX: "missing",
+    }
+    for index in description.get("GlobalSecondaryIndexes", ()):
+        if index["IndexName"] == INDEX:
+            facts[_INDEX] = status(index, "IndexStatus")
+            if facts[_INDEX] == "active":  # otherwise the description may be incomplete
+                facts[_INDEX_KEYS] = keys(index)
+                facts[_INDEX_CONTENT] = index["Projection"]["ProjectionType"]
+    return facts
+
+
+_EXPECTED = _facts(TABLE_DEFINITION) | {_TTL: f"on {TTL_ATTRIBUTE}"}
+
+
+def _check(table: str, facts: Mapping[str, str]) -> None:
+    """Raise ``TableMismatch`` unless these facts of the table are as expected."""
+    differing = {name: fact for name, fact in facts.items() if fact != _EXPECTED[name]}
+    if differing:
+        differences = [
+            f"{name} {fact}" + ("" if name in (_TABLE, _INDEX) else f", not {_EXPECTED[name]}")
+            for name, fact in differing.items()
+        ]
+        raise TableMismatch(table, differences, _remedy(table, differing))
+
+
+def _remedy(table: str, differing: Mapping[str, str]) -> str:
+    if _TABLE_KEYS in differing:
+        return "Use another table, which create_table(client, NAME) creates."
+    if differing.keys() & {_TABLE, _INDEX} and differing.get(_INDEX) != "missing":
+        return "Try again when that has ended."
+    remedies = []
+    if differing.keys() & {_INDEX, _INDEX_KEYS, _INDEX_CONTENT}:
+        create = _aws_command(
+            "update-table",
+            table,
+            attribute_definitions=TABLE_DEFINITION["AttributeDefinitions"][2:],
+            global_secondary_index_updates=[
+                {"Create": TABLE_DEFINITION["GlobalSecondaryIndexes"][0]}
+            ],
+        )
+        delete = _aws_command(
+            "update-table", table, global_secondary_index_updates=[{"Delete": {"IndexName": INDEX}}]
+        )
+        first = "" if _INDEX in differing else f"{delete} and, when that is done, "
+        remedies.append(f"Run: {first}{create}")
+    if _TTL in differing:
+        call = (
+            f"all chatledger.stores.dynamodb.create_table(client, {table!r}), which turns TTL on."
+        )
+        attribute = differing[_TTL].removeprefix("on ")
+        turn_off = _aws_command(
+            "update-time-to-live",
+            table,
+            time_to_live_specification={"Enabled": False, "AttributeName": attribute},
+        )
+        is_off = differing[_TTL] == "off"
+        remedies.append(f"C{call}" if is_off else f"Run: {turn_off} and, an hour later, c{call}")
+    return " ".join(remedies)
+
+
+def _aws_command(operation: str, table: str, **options: Any) -> str:
+    """Return the command of the AWS CLI for this operation, quoted for a shell."""
+    words = ["aws", "dynamodb", operation, "--table-name", table]
+    for name, value in options.items():
+        words += [f"--{name.replace('_', '-')}", json.dumps(value)]
+    return shlex.join(words)

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from chatledger import Copied, Message, Progress, Store, acopy, copy
-from chatledger.errors import AlreadyExists
+from chatledger import Conversation, Copied, Message, Page, Problem, Progress, Store, acopy, copy
+from chatledger.errors import AlreadyExists, InvalidArgument, TableMissing
 from chatledger.stores.dynamodb import DynamoDBStore
+from chatledger.stores.dynamodb.records import key, record_sort
 from chatledger.stores.sqlite import AsyncSQLiteStore, SQLiteStore
 from chatledger.testing.dynamodb_local import DynamoDBLocal
 from chatledger.testing.store_contract.clock import Clock
@@ -54,7 +55,8 @@ class Stores:
     ) -> None:
         self._folder = folder
         self._dynamodb = dynamodb
-        self._tables = tables
+        self._new_table = tables
+        self.tables: list[str] = []
         self._clock = clock
         self._opened: list[Store] = []
 
@@ -65,8 +67,9 @@ class Stores:
         return store
 
     def dynamodb(self, **options: Any) -> DynamoDBStore:
-        client, table = self._dynamodb.client(), self._tables()
-        return DynamoDBStore(client, table, clock=self._clock, **options)
+        client = self._dynamodb.client()
+        self.tables.append(self._new_table())
+        return DynamoDBStore(client, self.tables[-1], clock=self._clock, **options)
 
     def close(self) -> None:
         for store in self._opened:
@@ -149,9 +152,9 @@ def test_a_copy_to_dynamodb_and_back_is_identical(stores: Stores, clock: Clock) 
     messages = sum(seen.conversation.message_count for seen in before.values())
     with clock.stopped():
         for source, target in ((first, between), (between, last)):
-            assert copy(source, target) == Copied(9, messages, [])
+            assert copy(source, target) == Copied(conversations=9, messages=messages)
             assert contents(target) == before
-            assert copy(source, target) == Copied(9, 0, [])
+            assert copy(source, target) == Copied(conversations=9)
     assert contents(first) == before
     for seen in before.values():
         # A revision that a client saved before the copy is valid afterwards.
@@ -169,7 +172,7 @@ def test_a_dynamodb_store_can_be_copied_to_sqlite_and_back(stores: Stores, clock
     first, second, third = stores.dynamodb(), stores.sqlite(), stores.dynamodb()
     fill_store(first, clock)
     for source, target in ((first, second), (second, third)):
-        assert copy(source, target).mismatches == []
+        assert copy(source, target).problems == []
         assert have_same_contents(source, target)
 
 
@@ -178,7 +181,7 @@ def test_a_copy_for_one_owner_has_only_their_conversations(stores: Stores, clock
     fill_store(source, clock)
     assert copy(source, target, owner=ANN).conversations == 3
     assert set(contents(target)) == {"plain", "empty", "messages"}
-    assert copy(source, target, owner="nobody") == Copied(0, 0, [])
+    assert copy(source, target, owner="nobody") == Copied()
 
 
 class CopyStopped(Exception):
@@ -211,7 +214,7 @@ def test_a_stopped_copy_continues_where_it_was_stopped(
             continue
         break
     assert stops > 1
-    assert copied.mismatches == []
+    assert copied.problems == []
     assert have_same_contents(source, target)
     # No message was copied twice.
     total = sum(each.message_count for each in scan_all(source))
@@ -239,7 +242,7 @@ def test_a_second_run_copies_what_changed_since(stores: Stores, clock: Clock) ->
     source.append("brief", user_messages("a little longer"))
     source.pop("plain", 1)
     source.append("new", user_messages("hello"))
-    assert copy(source, target) == Copied(10, 3, [])
+    assert copy(source, target) == Copied(conversations=10, messages=3)
     assert have_same_contents(source, target)
 
 
@@ -248,12 +251,12 @@ def test_removed_messages_are_not_copied_and_all_others_keep_their_seqs(stores: 
     seqs = source.append("talk", user_messages(*map(str, range(9))), owner="bob").seqs
     for number in (0, 3, 4, 8):
         source.remove("talk", seqs[number])
-    assert copy(source, target).mismatches == []
+    assert copy(source, target).problems == []
     assert snapshot_if_any(target, "talk") == snapshot_if_any(source, "talk")
-    # A message that is removed after it was copied makes the conversation a mismatch.
+    # A message that is removed after it was copied makes the conversation a problem.
     source.remove("talk", seqs[5])
-    [mismatch] = copy(source, target).mismatches
-    assert mismatch.conversation_id == "talk"
+    [problem] = copy(source, target).problems
+    assert problem.conversation_id == "talk"
     assert target.get("talk").message_count == 5
 
 
@@ -319,16 +322,18 @@ def test_conversations_that_differ_in_the_target_are_reported_and_left_alone(
     before = contents(target)
     copied = copy(source, target)
     assert copied.conversations == 1
-    reasons = {mismatch.conversation_id: mismatch.why for mismatch in copied.mismatches}
+    reasons = {problem.conversation_id: problem.why for problem in copied.problems}
     assert set(reasons) == {
         *("other message", "ahead", "behind", "owner", "cut", "deleted", "started later")
     }
-    assert reasons["other message"] == "message 2 differs in the target"
-    assert reasons["ahead"] == "in the target it is at revision 3, ahead of the source's 2"
-    assert reasons["behind"] == "message 3 differs in the target"
-    assert reasons["owner"] == "its owner differs in the target"
-    assert reasons["cut"] == "message 2 of the target is not in the source"
-    assert reasons["started later"] == "its created_at differs in the target"
+    assert reasons["other message"] == "Message 2 differs in the target."
+    assert reasons["ahead"] == (
+        "In the target it was changed or continued: it is at revision 3, ahead of the source's 2."
+    )
+    assert reasons["behind"] == "Message 3 differs in the target."
+    assert reasons["owner"] == "Its owner differs in the target."
+    assert reasons["cut"] == "Message 2 of the target is not in the source."
+    assert reasons["started later"] == "Its created_at differs in the target."
     assert "it was deleted or has expired" in reasons["deleted"]
     assert contents(target) == before
 
@@ -346,8 +351,8 @@ def test_the_source_may_change_during_the_copy(stores: Stores, clock: Clock, kin
             source.append(step.conversation_id, user_messages("meanwhile"))
 
     copied = copy(source, target, progress=write)
-    assert copied.mismatches == []
-    assert copy(source, target).mismatches == []
+    assert copied.problems == []
+    assert copy(source, target).problems == []
     assert have_same_contents(source, target)
 
 
@@ -360,8 +365,91 @@ def test_a_conversation_deleted_during_the_copy_is_not_copied(stores: Stores) ->
         if step.conversation_id == "a" and snapshot_if_any(source, "b"):
             source.delete("b")
 
-    assert copy(source, target, progress=delete) == Copied(2, 2, [])
+    assert copy(source, target, progress=delete) == Copied(conversations=2, messages=2)
     assert set(contents(target)) == {"a", "c"}
+
+
+def test_a_damaged_conversation_is_reported_and_the_others_are_copied(
+    stores: Stores, dynamodb_local: DynamoDBLocal
+) -> None:
+    source, target = stores.dynamodb(), stores.sqlite()
+    for name in ("a", "b", "c"):
+        source.append(name, user_messages("1"))
+        source.append(name, user_messages("2"))
+    lost = key("b", record_sort(1))
+    dynamodb_local.client().delete_item(TableName=stores.tables[-1], Key=lost)
+    copied = copy(source, target)
+    assert (copied.conversations, [each.conversation_id for each in copied.problems]) == (2, ["b"])
+    assert "is missing from the table" in copied.problems[0].why
+    assert set(contents(target)) == {"a", "c"}
+
+
+def test_a_missing_table_stops_the_copy(stores: Stores, dynamodb_local: DynamoDBLocal) -> None:
+    source = stores.sqlite()
+    source.append("a", user_messages("1"))
+    with pytest.raises(TableMissing):
+        copy(source, DynamoDBStore(dynamodb_local.client(), "nowhere"))
+
+
+class Chats:
+    """A source whose conversations are dicts of texts; it makes new messages for each page."""
+
+    def __init__(self, chats: dict[str, list[str]]) -> None:
+        self.chats = chats
+
+    def conversations(self) -> Iterator[Conversation | Problem]:
+        for id, texts in self.chats.items():
+            time = datetime.now(UTC)
+            yield Conversation(
+                id=id,
+                owner=None,
+                title=None,
+                metadata={},
+                created_at=time,
+                updated_at=time,
+                message_count=len(texts),
+                revision=0,
+                expires_at=None,
+            )
+
+    def page(self, conversation_id: str, *, after: int, limit: int) -> Page:
+        texts = self.chats[conversation_id][after : after + limit]
+        messages = [Message.user(text, id=f"{after + n}") for n, text in enumerate(texts)]
+        return Page([m.with_seq(after + n) for n, m in enumerate(messages, 1)], None)
+
+
+@pytest.mark.parametrize("kind", OPENERS)
+def test_a_source_of_ones_own_is_copied_like_a_table(stores: Stores, kind: str) -> None:
+    target: Store = getattr(stores, kind.lower())()
+    texts = [str(n) for n in range(700)]
+    for count, copied in ((0, 0), (3, 3), (700, 697), (700, 0)):
+        source = Chats({"growing": texts[:count], "fixed": ["1"]})
+        new = copied + (count == 0)
+        assert copy(source, target) == Copied(conversations=2, messages=new)
+        assert [each.text for each in target.iter_messages("growing")] == texts[:count]
+    target.update("growing", title="A title", metadata={"a": 1})
+    assert copy(source, target) == Copied(conversations=2)
+    assert target.get("growing").title == "A title"
+    target.replace("growing", 300, Message.user("changed"))
+    [problem] = copy(source, target).problems
+    assert problem.conversation_id == "growing"
+
+
+def test_options_for_stores_are_refused_for_other_sources(stores: Stores) -> None:
+    for options in ({"owner": ANN}, {"delete_extra": True}):
+        with pytest.raises(InvalidArgument, match="from a store"):
+            copy(Chats({}), stores.sqlite(), **options)
+
+
+def test_an_error_of_the_progress_function_stops_the_copy(stores: Stores) -> None:
+    source, target = stores.sqlite(), stores.sqlite()
+    source.append("a", user_messages("1"))
+
+    def fail(progress: Progress) -> None:
+        raise AlreadyExists("an error that the copy would handle if a store raised it")
+
+    with pytest.raises(AlreadyExists, match="would handle"):
+        copy(source, target, progress=fail)
 
 
 class CountingStore(SQLiteStore):
@@ -379,7 +467,7 @@ def test_long_messages_are_not_read_all_at_once(tmp_path: Path) -> None:
     with CountingStore(tmp_path / "a.db") as source, CountingStore(tmp_path / "b.db") as target:
         for _ in range(20):
             source.append("long", user_messages("x" * 250_000, "y" * 250_000))
-        assert copy(source, target) == Copied(1, 40, [])
+        assert copy(source, target) == Copied(conversations=1, messages=40)
         # The first page has 16 messages, however long they are.
         assert max(source.most, target.most) <= 16 * 250_000
 
@@ -393,8 +481,8 @@ def test_two_concurrent_copies_have_the_result_of_one(stores: Stores, clock: Clo
         if not inner:
             inner.append(copy(source, target))
 
-    assert copy(source, target, progress=copy_again).mismatches == []
-    assert inner[0].mismatches == []
+    assert copy(source, target, progress=copy_again).problems == []
+    assert inner[0].problems == []
     assert have_same_contents(source, target)
 
 
@@ -403,7 +491,7 @@ def test_lifetimes_are_copied(stores: Stores, clock: Clock) -> None:
     for target in (stores.sqlite(), stores.dynamodb()):
         source.append("a", user_messages("1"))
         clock.advance(timedelta(days=1))
-        assert copy(source, target).mismatches == []
+        assert copy(source, target).problems == []
         assert target.get("a").expires_at == source.get("a").expires_at
         with clock.stopped():
             target.append("a", user_messages("2"))
@@ -423,7 +511,7 @@ def test_a_target_with_a_lifetime_applies_it_to_conversations_without_one(
         stores.dynamodb(expire_after=timedelta(days=2)),
     ):
         with clock.stopped():
-            assert copy(source, target) == Copied(1, 1, [])
+            assert copy(source, target) == Copied(conversations=1, messages=1)
             assert target.get("a").expires_at == clock() + timedelta(days=2)
 
 
@@ -438,13 +526,15 @@ def test_async_stores_are_copied_in_the_same_way(
             AsyncSQLiteStore(tmp_path / "0.db", clock=clock) as async_source,
             AsyncSQLiteStore(tmp_path / "1.db", clock=clock) as async_target,
         ):
-            return await acopy(async_source, async_target)
+            await async_target.append("extra", user_messages("1"))
+            return await acopy(async_source, async_target, delete_extra=True)
 
-    assert asyncio.run(run()).conversations == 9
+    copied = asyncio.run(run())
+    assert (copied.conversations, copied.extra) == (9, ["extra"])
     assert have_same_contents(source, target)
 
 
 def test_a_store_copied_to_itself_stays_unchanged(stores: Stores, clock: Clock) -> None:
     store = stores.sqlite()
     fill_store(store, clock)
-    assert copy(store, store) == Copied(9, 0, [])
+    assert copy(store, store) == Copied(conversations=9)

@@ -1,6 +1,5 @@
-"""Tests of ``copy_langchain_table``."""
+"""Tests of ``LangChainTable`` as a source of ``copy``."""
 
-import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -8,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.stub import Stubber
 from langchain_core.messages import HumanMessage
 
-from chatledger import Store, open_store
-from chatledger.errors import InvalidArgument, TableMissing
-from chatledger.langchain import copy_langchain_table, from_chatledger
+from chatledger import Copied, Message, Problem, Progress, Store, copy, open_store
+from chatledger.errors import AccessRefused, InvalidArgument, TableMissing
+from chatledger.langchain import LangChainTable, from_chatledger
 from chatledger.langchain.connections import shared_client
-from chatledger.langchain.migration import Key
-from chatledger.messages import Message
+from chatledger.langchain.table import Key
 from tests.langchain.histories import Histories
 from tests.langchain.test_dropin import HELLO, HI, REPLY, typed_values
 from tests.langchain.test_dropin_old_items import ITEMS, put
@@ -31,13 +30,16 @@ def session_of(key: Key) -> str:
     return str(key.get("SessionId") or key["SK"]).removeprefix("session#")
 
 
-def copy(histories: Histories, store: Store, **options: Any) -> Any:
+def source(histories: Histories, **options: Any) -> LangChainTable:
     arguments: dict[str, Any] = {
-        "endpoint_url": histories.endpoint,
-        "boto3_session": histories.session,
+        "client": shared_client(histories.session, histories.endpoint),
         "conversation_id": session_of,
     }
-    return copy_langchain_table(histories.table, store, **(arguments | options))
+    return LangChainTable(histories.table, **(arguments | options))
+
+
+def copy_table(histories: Histories, store: Store, **options: Any) -> Copied:
+    return copy(source(histories, **options), store)
 
 
 def messages(store: Store, id: str) -> list[Any]:
@@ -57,9 +59,10 @@ def test_histories_are_copied_with_the_order_and_types_of_their_messages(
         histories.open("long", segment_bytes=2_000).add_messages([HumanMessage(f"{n}".ljust(300))])
     histories.put({"other": {"S": "an entity of another kind"}}, "unrelated")
     before = histories.items()
-    report = copy(histories, target)
-    assert (report.conversations, report.others, report.problems) == (5, 1, [])
-    assert report.messages == 2 + 4 + 3 + 3 + 30
+    table = source(histories)
+    copied = copy(table, target)
+    assert (copied.conversations, table.others, copied.problems) == (5, 1, [])
+    assert copied.messages == 2 + 4 + 3 + 3 + 30
     for session_id in ("text", "tools", "blocks", "exact", "long"):
         ours = histories.open(session_id).messages
         assert typed_values(messages(target, session_id)) == typed_values(ours)
@@ -68,7 +71,7 @@ def test_histories_are_copied_with_the_order_and_types_of_their_messages(
 
 def test_chunks_are_copied_as_whole_messages(histories: Histories, target: Store) -> None:
     put(histories, ITEMS[2])
-    copy(histories, target)
+    copy_table(histories, target)
     found = messages(target, "chunks")
     assert [(each.type, each.content) for each in found][2] == ("ai", "Hello")
 
@@ -84,8 +87,8 @@ def test_a_ttl_is_kept_to_the_second_and_expired_histories_are_left_out(
     assert gone is not None
     assert kept is not None
     histories.put(gone | {"expireAt": {"N": str(int(time.time()) - 5)}}, "gone")
-    report = copy(histories, target, ttl=5_000, owner=lambda key: "bob")
-    assert (report.conversations, report.expired) == (2, 1)
+    table = source(histories, ttl=5_000, owner=lambda key: "bob")
+    assert (copy(table, target).conversations, table.expired) == (2, 1)
     conversation = target.get("kept", owner="bob")
     assert conversation.expires_at == datetime.fromtimestamp(int(kept["expireAt"]["N"]), UTC)
     assert target.get("forever", owner="bob").expires_at is None
@@ -104,25 +107,28 @@ def test_unreadable_histories_are_reported_and_the_others_are_copied(
     histories.put({"History": {"L": [{"M": {"type": {"S": "martian"}}}]}}, "strange")
     histories.put({"History": {"L": []}, "expireAt": {"N": "99999999999999"}}, "far")
     histories.open("bytes").add_messages([HumanMessage("x", additional_kwargs={"b": b"1"})])
-    report = copy(histories, target)
-    problems = {session_of(problem.key): problem.why for problem in report.problems}
+    copied = copy_table(histories, target)
+    problems = {problem.conversation_id: problem.why for problem in copied.problems}
     assert problems.keys() == {"text", "strange", "far", "bytes"}
     assert "Element 0 of 'History'" in problems["strange"]
     assert "bytes" in problems["bytes"]
-    assert report.conversations == 1
+    assert copied.conversations == 1
     assert messages(target, "good") == [HI]
 
 
 def test_a_second_copy_adds_only_new_messages(histories: Histories, target: Store) -> None:
     for n in range(5):
         histories.open(f"{n}").add_messages([HI, REPLY, HELLO])
-    assert copy(histories, target).messages == 15
+    assert copy_table(histories, target).messages == 15
     histories.open("3").add_messages([HumanMessage("new")])
-    again = copy(histories, target)
+    again = copy_table(histories, target)
     assert (again.conversations, again.messages, again.problems) == (5, 1, [])
     assert messages(target, "3") == [HI, REPLY, HELLO, HumanMessage("new")]
     target.append("2", [Message.user("went on there")])
-    assert copy(histories, target).problems == []
+    [problem] = copy_table(histories, target).problems
+    assert problem.conversation_id == "2"
+    assert "changed or continued" in problem.why
+    assert [each.content for each in messages(target, "2")][-1] == "went on there"
 
 
 def test_a_conversation_with_the_same_id_and_other_messages_is_left_alone(
@@ -130,52 +136,61 @@ def test_a_conversation_with_the_same_id_and_other_messages_is_left_alone(
 ) -> None:
     hash_only.open("1").add_messages([HI, HELLO])
     target.append("1", [Message.user("mine")])
-    report = copy(hash_only, target)
-    assert [problem.key for problem in report.problems] == [{"SessionId": "1"}]
+    copied = copy_table(hash_only, target)
+    assert copied.problems == [Problem("1", "Message 1 differs in the target.")]
     assert [each.content for each in messages(target, "1")] == ["mine"]
 
 
-def test_an_interrupted_copy_continues_from_its_checkpoint(
-    hash_only: Histories, target: Store, tmp_path: Path, requests: list[str]
-) -> None:
+def test_an_interrupted_copy_writes_nothing_twice(hash_only: Histories, target: Store) -> None:
     for n in range(30):
         hash_only.open(f"{n}").add_messages([HumanMessage("x" * 100_000)])
     hash_only.put({"History": {"S": "text"}}, "bad")
-    checkpoint = tmp_path / "checkpoint.json"
-    reports: list[int] = []
+    done: list[Progress] = []
 
-    def stop(report: Any) -> None:
-        reports.append(report.conversations)
-        if len(reports) == 2:
+    def stop(progress: Progress) -> None:
+        done.append(progress)
+        if progress.conversations == 12:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        copy(hash_only, target, segments=1, checkpoint=checkpoint, progress=stop)
-    places = json.loads(checkpoint.read_text())["places"]
-    assert places != [None]
-    requests.clear()
-    report = copy(hash_only, target, segments=1, checkpoint=str(checkpoint))
-    assert requests.count("Scan") <= 2  # of 4 pages
-    assert (report.conversations, report.messages) == (30, 30)
-    assert [problem.key for problem in report.problems] == [{"SessionId": "bad"}]
-    assert not checkpoint.exists()
+        copy(source(hash_only), target, progress=stop)
+    copied = copy_table(hash_only, target)
+    assert (copied.conversations, copied.messages) == (30, 30 - done[-1].messages)
+    assert [problem.conversation_id for problem in copied.problems] == ["bad"]
+    assert copy_table(hash_only, target).messages == 0
 
 
-def test_a_checkpoint_of_another_copy_is_rejected(
+def test_ids_of_messages_are_the_same_in_every_copy(
     hash_only: Histories, target: Store, tmp_path: Path
 ) -> None:
-    for text in ('{"about": {"table": "other", "segments": 4}}', "{}", "nonsense", "[]"):
-        (tmp_path / "file").write_text(text)
-        with pytest.raises(InvalidArgument, match="checkpoint"):
-            copy(hash_only, target, checkpoint=tmp_path / "file")
-        assert (tmp_path / "file").read_text() == text
+    hash_only.open().add_messages([HI, HumanMessage("mine", id="my id"), HI])
+    with open_store(f"sqlite:///{tmp_path}/another.db") as another:
+        for store in (target, another):
+            copy_table(hash_only, store)
+        ids = [message.id for message in target.page("1").messages]
+        assert ids == [message.id for message in another.page("1").messages]
+    assert ids[1] == "my id"
+    assert len(set(ids)) == 3
+
+
+def test_an_empty_history_is_copied_and_gets_its_messages_later(
+    hash_only: Histories, target: Store
+) -> None:
+    hash_only.put({"History": {"L": []}})
+    assert copy_table(hash_only, target) == Copied(conversations=1)
+    assert target.get("1").message_count == 0
+    hash_only.open().add_messages([HI, REPLY])
+    assert copy_table(hash_only, target) == Copied(conversations=1, messages=2)
+    hash_only.open().add_messages([HELLO])
+    assert copy_table(hash_only, target) == Copied(conversations=1, messages=1)
+    assert messages(target, "1") == [HI, REPLY, HELLO]
 
 
 def test_the_source_is_only_read(hash_only: Histories, target: Store, requests: list[str]) -> None:
     for n in range(20):
         hash_only.open(segment_bytes=1_024).add_messages([HumanMessage(f"{n}".ljust(300))])
     requests.clear()
-    copy(hash_only, target)
+    copy_table(hash_only, target)
     assert set(requests) == {"DescribeTable", "Scan", "GetItem", "BatchGetItem"}
 
 
@@ -183,16 +198,27 @@ def test_units_per_second_limits_the_rate(hash_only: Histories, target: Store) -
     for n in range(4):
         hash_only.open(f"{n}").add_messages([HumanMessage("x" * 40_000)])
     start = time.monotonic()
-    assert copy(hash_only, target, segments=1, units_per_second=40).conversations == 4
+    assert copy_table(hash_only, target, units_per_second=40).conversations == 4
     assert time.monotonic() - start > 0.9
 
 
-def test_a_missing_table_is_named(hash_only: Histories, target: Store) -> None:
+def test_segments_together_are_the_whole_table(hash_only: Histories, target: Store) -> None:
+    for n in range(12):
+        hash_only.open(f"{n}").add_messages([HI])
+    copied = [copy_table(hash_only, target, segment=(n, 3)) for n in range(3)]
+    assert sum(each.conversations for each in copied) == 12
+    with pytest.raises(InvalidArgument, match="segment"):
+        source(hash_only, segment=(3, 3))
+
+
+def test_errors_for_a_missing_table_or_permission_say_what_to_do(
+    hash_only: Histories, target: Store
+) -> None:
     client = shared_client(hash_only.session, hash_only.endpoint)
     assert client is shared_client(hash_only.session, hash_only.endpoint)
-    with pytest.raises(TableMissing, match="nowhere"):
-        copy_langchain_table(
-            "nowhere", target, endpoint_url=hash_only.endpoint, boto3_session=hash_only.session
-        )
-    with pytest.raises(InvalidArgument, match="segments"):
-        copy(hash_only, target, segments=0)
+    with pytest.raises(TableMissing, match=r"'nowhere'.*name an existing table"):
+        copy(LangChainTable("nowhere", client=client), target)
+    with Stubber(client) as stub:
+        stub.add_client_error("describe_table", "AccessDeniedException", "not for you")
+        with pytest.raises(AccessRefused, match=r"dynamodb:DescribeTable, Scan"):
+            copy_table(hash_only, target)

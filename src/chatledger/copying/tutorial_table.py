@@ -1,22 +1,37 @@
-"""Parser that turns the items of a tutorial's table into conversations, without I/O."""
+"""The table of the usual Chalice, Bedrock and DynamoDB chatbot tutorial, as a source.
+
+In that table a conversation is one item: ``conversation_id`` (the key), ``user_id``,
+``created_at``, ``updated_at``, possibly ``ttl`` (seconds since 1970), ``messages``, a list of maps
+with ``role``, ``content`` and ``timestamp``, and ``metadata``, a map with ``message_count``.
+"""
 
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import Any, Final
-from uuid import UUID, uuid5
+from typing import TYPE_CHECKING, Any, Final
 
 from chatledger.conversations import Conversation
-from chatledger.errors import InvalidMessage, StoreMismatch
-from chatledger.importing.comparison import canonical_text
+from chatledger.copying.table import Original, TableSource, id_of_message, plain_values
+from chatledger.errors import InvalidArgument, InvalidMessage, StoreMismatch
 from chatledger.json_values import Json
-from chatledger.langchain.values import decode_value
-from chatledger.messages import MAX_MESSAGE_ID_BYTES, Content, Message, Role, normalize_time, now
+from chatledger.messages import (
+    MAX_MESSAGE_ID_BYTES,
+    ROLES,
+    Content,
+    Message,
+    Role,
+    normalize_time,
+    now,
+)
 from chatledger.stores.arguments import checked_metadata
 from chatledger.stores.dynamodb.calls import Item
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+__all__ = ["ROLE_NAMES", "TutorialTable"]
 
 ATTRIBUTES: Final = (
     *("conversation_id", "user_id", "created_at", "updated_at", "ttl", "messages", "metadata"),
@@ -45,8 +60,6 @@ EXTRA_KEY: Final = "tutorial"
 MAX_TTL_AGE: Final = timedelta(days=5 * 365)
 MAX_TTL_AHEAD: Final = timedelta(days=36_500)
 
-_NAMESPACE: Final = UUID("0f5d0f5e-58f2-5b52-9c0c-6d1b0c2f3a77")
-"""Namespace (RFC 9562) of the ids of messages that had none. It must never change."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Seconds, milliseconds, microseconds or nanoseconds, but not "20240501" or "20240501120000".
 _TIMESTAMP: Final = re.compile(r"(\d{9,10}|\d{13}|\d{16}|\d{19})(\.\d+)?")
@@ -54,41 +67,81 @@ _MAX_SECONDS: Final = 1e11  # the year 5138
 _OTHER_SOFTWARE = "other software seems to have written it"
 
 
-@dataclass(frozen=True, slots=True)
-class SourceConversation:
-    """A conversation of the source.
+def same_owner(user_id: str | None) -> str | None:
+    return user_id
+
+
+class TutorialTable(TableSource):
+    """A tutorial's table, to be passed to ``copy``.
+
+    A conversation keeps its id, its owner, its times, its metadata except ``message_count``, and
+    its messages in the order of their list, whatever their timestamps are.
+
+    It expires at the second given by its ``ttl``; after each later change it lives as long as it
+    had left at its last change in the table. Expired conversations are left out. A ``ttl`` is
+    ignored if it is not a number, or is more than five years in the past or a hundred years in the
+    future.
+
+    Times may be ISO 8601, in UTC unless they have a zone, or numbers since 1970. A message without
+    a readable timestamp gets the time of the message before it, or ``created_at`` if it is the
+    first. A message without an id gets one derived from the conversation id and its position, the
+    same in every run. Fields other than role, content, timestamp, id, tool_calls and tool_call_id
+    are stored in ``extra["tutorial"]``, as is a timestamp that cannot be read.
+
+    A conversation is left out as a whole, and is a problem, if anything else in it cannot be read.
+
+    Args:
+        table: The table's name.
+        client: ``boto3.client("dynamodb")`` for the account and region of the table. It needs
+            ``dynamodb:Scan``.
+        owner: Returns the owner for a ``user_id``, or None for an anonymous conversation.
+        roles: Roles by the names that stand for them, in lower case.
+        units_per_second: Limit on the read units to consume.
+        segment: The segment of the table to read: its number, from 0, and the number of segments.
+            Several threads or processes can copy a large table together, a segment each.
 
     Attributes:
-        undated: The ids of the messages without a readable time of their own.
+        expired: The number of conversations that were left out because they have expired.
+        others: The number of items without a ``conversation_id``.
+        undated: The number of messages read so far that have no readable time of their own.
+
+    Raises:
+        InvalidArgument: ``roles`` or ``segment`` is invalid.
     """
 
-    conversation: Conversation
-    messages: list[Message]
-    undated: frozenset[str]
+    permissions = "dynamodb:Scan"
 
-    def is_same(self, theirs: Message, ours: Message) -> bool:
-        """Return whether the store's message ``theirs`` is a copy of ``ours``."""
-        return canonical_text(theirs) == canonical_text(ours) and (
-            theirs.created_at == ours.created_at or ours.id in self.undated
-        )
+    def __init__(
+        self,
+        table: str,
+        *,
+        client: "DynamoDBClient",
+        owner: Callable[[str | None], str | None] = same_owner,
+        roles: Mapping[str, Role] = ROLE_NAMES,
+        units_per_second: float | None = None,
+        segment: tuple[int, int] | None = None,
+    ) -> None:
+        if not ROLES.issuperset(roles.values()):
+            raise InvalidArgument(f"roles must map each name to one of {', '.join(sorted(ROLES))}.")
+        super().__init__(table, client, units_per_second=units_per_second, segment=segment)
+        self.undated = 0
+        self._owner_of = owner
+        self._roles = roles
+        self._started_at = now()
 
+    def scan_params(self) -> dict[str, Any]:
+        return {
+            # Placeholders, because "ttl" and "messages" are reserved words.
+            "ProjectionExpression": ", ".join(f"#{name}" for name in ATTRIBUTES),
+            "ExpressionAttributeNames": {f"#{name}": name for name in ATTRIBUTES},
+        }
 
-@dataclass(frozen=True, slots=True)
-class ItemParser:
-    """Turns items into conversations."""
+    def id_of(self, item: Item) -> str | None:
+        id: str | None = item.get("conversation_id", {}).get("S")
+        return id
 
-    owner_of: Callable[[str | None], str | None]
-    roles: Mapping[str, Role]
-    started_at: datetime = field(default_factory=now)
-
-    def parse(self, id: str, item: Item) -> SourceConversation | None:
-        """Return the conversation in an item, or None if it has expired.
-
-        Raises:
-            StoreMismatch: The item cannot be read. Neither error quotes a message.
-            InvalidArgument: A value in the item is invalid.
-        """
-        fields = {name: decode_value(attribute, ()) for name, attribute in item.items()}
+    def read(self, conversation_id: str, item: Item) -> Original | None:
+        fields = plain_values(item)
         expires_at = self._expiry(fields.get("ttl"))
         if expires_at is not None and expires_at <= now():
             return None
@@ -104,7 +157,7 @@ class ItemParser:
         created_at = parse_time(fields.get("created_at"))
         updated_at = parse_time(fields.get("updated_at"))
         if created_at is None:
-            created_at = known_times[0] if known_times else updated_at or self.started_at
+            created_at = known_times[0] if known_times else updated_at or self._started_at
         updated_at = updated_at or max(known_times, default=created_at)
         if expires_at is not None and expires_at <= max(created_at, updated_at):
             raise StoreMismatch("It changed after its ttl, by its own times; one of them is wrong.")
@@ -112,30 +165,27 @@ class ItemParser:
         time = created_at
         for n, (entry, own_time) in enumerate(zip(entries, times, strict=True), 1):
             time = own_time or time
-            messages.append(self._message(id, n, entry, time, is_dated=own_time is not None))
+            is_dated = own_time is not None
+            messages.append(self._message(conversation_id, n, entry, time, is_dated=is_dated))
         conversation = Conversation(
-            id=id,
-            owner=self.owner_of(_owner(fields.get("user_id"))),
+            id=conversation_id,
+            owner=self._owner_of(_owner(fields.get("user_id"))),
             title=None,
             metadata=_metadata(fields.get("metadata")),
             created_at=created_at,
             updated_at=updated_at,
             message_count=len(messages),
-            revision=max(len(messages), 1),
+            revision=len(messages),
             expires_at=expires_at,
         )
-        undated = (
-            message.id
-            for message, own_time in zip(messages, times, strict=True)
-            if own_time is None
-        )
-        return SourceConversation(conversation, messages, frozenset(undated))
+        self.undated += times.count(None)
+        return conversation, messages
 
     def _expiry(self, ttl: object) -> datetime | None:
         # DynamoDB ignores a TTL that is not a number.
         if isinstance(ttl, bool) or not isinstance(ttl, int | float):
             return None
-        ahead = int(ttl) - self.started_at.timestamp()
+        ahead = int(ttl) - self._started_at.timestamp()
         if not -MAX_TTL_AGE.total_seconds() < ahead < MAX_TTL_AHEAD.total_seconds():
             return None
         return datetime.fromtimestamp(int(ttl), UTC)
@@ -148,7 +198,7 @@ class ItemParser:
             raise StoreMismatch(f"{where} is not a map; {_OTHER_SOFTWARE}.")
         fields = dict(entry)
         role_name = fields.pop("role", None)
-        role = self.roles.get(role_name.strip().lower()) if isinstance(role_name, str) else None
+        role = self._roles.get(role_name.strip().lower()) if isinstance(role_name, str) else None
         if role is None:
             raise StoreMismatch(
                 f"{where} has no role, or an unknown one; pass what it stands for, such as "
@@ -160,7 +210,7 @@ class ItemParser:
         if _is_valid_id(fields.get("id")):
             id = fields.pop("id")
         else:
-            id = str(uuid5(_NAMESPACE, f"{n} {conversation_id}"))
+            id = id_of_message(conversation_id, n)
         extra: dict[str, Json] = {
             name: fields.pop(name) for name in ("tool_calls", "tool_call_id") if name in fields
         }

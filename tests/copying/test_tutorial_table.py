@@ -1,4 +1,4 @@
-"""Tests of ``copy_tutorial_table``."""
+"""Tests of ``TutorialTable`` as a source of ``copy``."""
 
 import logging
 import subprocess
@@ -18,18 +18,10 @@ from botocore.stub import Stubber
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatledger import (
-    ROLE_NAMES,
-    CopiedTable,
-    Message,
-    Progress,
-    Store,
-    copy_tutorial_table,
-    open_store,
-)
+from chatledger import ROLE_NAMES, Copied, Message, Progress, Store, TutorialTable, copy, open_store
+from chatledger.copying.tutorial_table import parse_time
 from chatledger.errors import AccessRefused, InvalidArgument, TableMissing
 from chatledger.ids import new_id
-from chatledger.importing.tutorial_items import parse_time
 from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
 from tests.stores.dynamodb.conftest import client
@@ -95,9 +87,12 @@ class Tutorial:
         fields = item | more
         self.table.put_item(Item={name: value for name, value in fields.items() if value != ...})
 
-    def copy(self, store: Store, **options: Any) -> CopiedTable:
+    def source(self, **options: Any) -> TutorialTable:
         arguments: dict[str, Any] = {"client": self.client}
-        return copy_tutorial_table(self.table.name, store, **(arguments | options))
+        return TutorialTable(self.table.name, **(arguments | options))
+
+    def copy(self, store: Store, **options: Any) -> Copied:
+        return copy(self.source(**options), store)
 
     def items(self) -> list[Any]:
         return sorted(self.table.scan(ConsistentRead=True)["Items"], key=lambda item: str(item))
@@ -138,15 +133,15 @@ def texts(store: Store, id: str) -> list[str]:
     return [message.text for message in store.page(id, limit=1_000).messages]
 
 
-def reasons(copied: CopiedTable) -> dict[str, str]:
-    return {each.conversation_id: each.why for each in copied.mismatches}
+def reasons(copied: Copied) -> dict[str, str]:
+    return {each.conversation_id: each.why for each in copied.problems}
 
 
 def test_ids_owners_order_and_times_are_kept(tutorial: Tutorial, target: Store) -> None:
     tutorial.put("1", CONVERSATION, metadata={"message_count": Decimal(2), "channel": "web"})
     tutorial.put("2", [entry("user", f"{n}") for n in range(120)], user_id="eve")
     before = tutorial.items()
-    assert tutorial.copy(target) == CopiedTable(conversations=2, messages=122)
+    assert tutorial.copy(target) == Copied(conversations=2, messages=122)
     found = target.get("1", owner="bob")
     assert (found.created_at, found.updated_at) == (CREATED_AT, UPDATED_AT)
     assert (found.metadata, found.message_count, found.revision) == ({"channel": "web"}, 2, 2)
@@ -181,12 +176,15 @@ def test_every_page_of_the_table_is_read(tutorial: Tutorial, sqlite: Store) -> N
     assert {name for each in calls for name in each} == {"scan"}
 
 
-def test_progress_is_reported_after_each_conversation(tutorial: Tutorial, sqlite: Store) -> None:
+def test_progress_is_reported_after_each_write_and_conversation(
+    tutorial: Tutorial, sqlite: Store
+) -> None:
     for n in range(3):
         tutorial.put(f"{n}", CONVERSATION)
     reported: list[Progress] = []
-    tutorial.copy(sqlite, progress=reported.append)
-    assert [(each.conversations, each.messages) for each in reported] == [(1, 2), (2, 4), (3, 6)]
+    copy(tutorial.source(), sqlite, progress=reported.append)
+    counts = [(each.conversations, each.messages) for each in reported]
+    assert counts == [(0, 2), (1, 2), (1, 4), (2, 4), (2, 6), (3, 6)]
     assert {each.conversation_id for each in reported} == {"0", "1", "2"}
 
 
@@ -197,7 +195,7 @@ def test_a_second_copy_changes_nothing(tutorial: Tutorial, target: Store) -> Non
     tutorial.put("3", None)
     assert tutorial.copy(target).messages == 3
     before = [target.get(id) for id in "123"]
-    assert tutorial.copy(target) == CopiedTable(conversations=3)
+    assert tutorial.copy(target) == Copied(conversations=3)
     assert [target.get(id) for id in "123"] == before
 
 
@@ -210,7 +208,7 @@ def test_messages_added_to_the_source_are_copied_by_the_next_run(
     ids = [message.id for message in target.page("1").messages]
     for id in "12":
         tutorial.put(id, [*CONVERSATION, entry("user", "More"), entry("assistant", "Sure", "")])
-    assert tutorial.copy(target) == CopiedTable(conversations=2, messages=6, undated=2)
+    assert tutorial.copy(target) == Copied(conversations=2, messages=6)
     for id in "12":
         assert texts(target, id) == ["Hello", "Hi, how can I help?", "More", "Sure"]
         assert target.get(id).updated_at == UPDATED_AT
@@ -218,7 +216,7 @@ def test_messages_added_to_the_source_are_copied_by_the_next_run(
     tutorial.put(
         "2", [*CONVERSATION, entry("user", "More"), entry("assistant", "Sure", ""), *CONVERSATION]
     )
-    assert tutorial.copy(target) == CopiedTable(conversations=2, messages=2)
+    assert tutorial.copy(target) == Copied(conversations=2, messages=2)
 
 
 def test_a_conversation_continued_in_the_store_is_reported_and_left_alone(
@@ -237,8 +235,8 @@ def test_a_conversation_continued_in_the_store_is_reported_and_left_alone(
     copied = tutorial.copy(target)
     assert (copied.conversations, copied.messages) == (0, 0)
     assert reasons(copied).keys() == {"on", "both", "cut", "cleared", "gone"}
-    assert "changed or continued after message 2" in reasons(copied)["on"]
-    assert "differs after message 2" in reasons(copied)["both"]
+    assert "changed or continued" in reasons(copied)["on"]
+    assert reasons(copied)["both"] == "Message 3 differs in the target."
     assert [target.get(id) for id in ("on", "both", "cut", "cleared")] == before
 
 
@@ -251,8 +249,8 @@ def test_a_conversation_with_another_owner_or_other_messages_is_reported_and_lef
     target.append("other", [Message.user("Bye")], owner="bob")
     copied = tutorial.copy(target)
     assert (copied.conversations, copied.messages) == (0, 0)
-    assert "another owner" in reasons(copied)["stranger"]
-    assert "differs after message 0" in reasons(copied)["other"]
+    assert reasons(copied)["stranger"] == "Its owner differs in the target."
+    assert reasons(copied)["other"] == "Message 1 differs in the target."
     assert texts(target, "stranger") == ["Hello"]
 
 
@@ -275,7 +273,7 @@ def test_a_copy_that_dies_at_any_call_is_completed_by_further_runs(
         except Crashed:
             crashes += 1
     assert crashes > 4
-    assert (result.conversations, result.mismatches) == (4, ())
+    assert (result.conversations, result.problems) == (4, [])
     store = DynamoDBStore(client, table)
     for id, messages in conversations.items():
         assert texts(store, id) == [message["content"] for message in messages]
@@ -290,8 +288,7 @@ def test_a_copy_is_completed_after_its_process_was_killed(
     url = f"sqlite:///{tmp_path}/target.db"
     code = f"""
 import os, signal, boto3
-from chatledger import open_store
-from chatledger import copy_tutorial_table
+from chatledger import TutorialTable, copy, open_store
 
 def kill_itself(progress):
     if progress.conversations == 7:
@@ -300,12 +297,12 @@ def kill_itself(progress):
 client = boto3.client("dynamodb", endpoint_url={dynamodb_local.endpoint!r}, region_name={REGION!r},
     aws_access_key_id={KEY!r}, aws_secret_access_key={KEY!r})
 store = open_store({url!r})
-copy_tutorial_table({tutorial.table.name!r}, store, client=client, progress=kill_itself)
+copy(TutorialTable({tutorial.table.name!r}, client=client), store, progress=kill_itself)
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
     assert ended.returncode == -9, ended.stderr
     with open_store(url) as store:
-        assert tutorial.copy(store) == CopiedTable(conversations=20, messages=65)
+        assert tutorial.copy(store) == Copied(conversations=20, messages=65)
         for n in range(20):
             assert texts(store, f"{n}") == [f"{n}.{m}" for m in range(5)]
 
@@ -318,8 +315,9 @@ def test_a_ttl_is_kept_to_the_second_and_expired_conversations_are_left_out(
     for id, ttl in {"kept": now + 5_000, "gone": now - 5, "zero": 0, "far": now * 1_000}.items():
         tutorial.put(id, CONVERSATION, ttl=ttl, updated_at=changed)
     tutorial.put("text", CONVERSATION, ttl=str(now - 5))  # DynamoDB ignores it too
-    copied = tutorial.copy(target)
-    assert (copied.conversations, copied.expired, copied.mismatches) == (4, 1, ())
+    source = tutorial.source()
+    copied = copy(source, target)
+    assert (copied.conversations, source.expired, copied.problems) == (4, 1, [])
     assert target.get("kept").expires_at == datetime.fromtimestamp(now + 5_000, UTC)
     assert {target.get(id).expires_at for id in ("zero", "far", "text")} == {None}
     target.append("kept", [Message.user("More")])
@@ -339,15 +337,16 @@ def test_fields_may_be_missing(tutorial: Tutorial, target: Store) -> None:
         Item={"conversation_id": "times", "messages": [{"role": "user"}, entry("user", "b")]}
     )
     tutorial.put("nulls", CONVERSATION, user_id=..., updated_at=..., created_at=None, metadata=None)
-    copied = tutorial.copy(target)
-    assert (copied.conversations, copied.messages, copied.undated) == (3, 4, 1)
+    source = tutorial.source()
+    copied = copy(source, target)
+    assert (copied.conversations, copied.messages, source.undated) == (3, 4, 1)
     assert (target.get("bare").owner, target.get("bare").message_count) == (None, 0)
     assert target.get("times").created_at == CREATED_AT
     assert [each.created_at for each in target.page("times").messages] == [CREATED_AT] * 2
     assert texts(target, "times") == ["", "b"]
     nulls = target.get("nulls")
     assert (nulls.created_at, nulls.updated_at) == (CREATED_AT, UPDATED_AT)
-    assert tutorial.copy(target) == CopiedTable(conversations=3)
+    assert tutorial.copy(target) == Copied(conversations=3)
 
 
 def test_a_conversation_without_times_is_recognized_by_a_second_copy(
@@ -358,7 +357,7 @@ def test_a_conversation_without_times_is_recognized_by_a_second_copy(
     tutorial.copy(target)
     before = target.get("1")
     time.sleep(0.01)
-    assert tutorial.copy(target) == CopiedTable(conversations=1)
+    assert tutorial.copy(target) == Copied(conversations=1)
     assert target.get("1") == before
 
 
@@ -367,8 +366,8 @@ def test_messages_keep_the_order_of_the_list_and_their_times(
 ) -> None:
     days = ["2026-03-05", "2026-03-04T00:00:00Z", "", "soon", 1_772_323_200, None, "2026-03-02"]
     tutorial.put("1", [entry("user", f"{n}", day) for n, day in enumerate(days)])
-    copied = tutorial.copy(target)
-    assert (copied.messages, copied.undated) == (7, 3)
+    source = tutorial.source()
+    assert (copy(source, target).messages, source.undated) == (7, 3)
     messages = target.page("1").messages
     assert [message.text for message in messages] == list("0123456")
     assert [message.created_at.day for message in messages] == [5, 4, 4, 4, 1, 1, 2]
@@ -408,11 +407,11 @@ def test_an_unreadable_time_is_treated_as_missing(value: object) -> None:
 def test_times_of_any_year_are_kept(tutorial: Tutorial, target: Store, year: str) -> None:
     day = f"{year}-06-01T00:00:00Z"
     tutorial.put("1", [entry("user", "a", day)], created_at=day, updated_at=day)
-    assert tutorial.copy(target).mismatches == ()
+    assert tutorial.copy(target).problems == []
     found = target.get("1")
     assert {found.created_at.year, found.updated_at.year} == {int(year)}
     assert [each.id for each in target.list("bob").conversations] == ["1"]
-    assert tutorial.copy(target) == CopiedTable(conversations=1)
+    assert tutorial.copy(target) == Copied(conversations=1)
 
 
 def test_a_conversation_of_many_messages_is_copied_in_several_writes(
@@ -431,8 +430,9 @@ def test_a_conversation_of_many_messages_is_copied_in_several_writes(
     target.restore = fail_second_call  # type: ignore[method-assign]
     with pytest.raises(Crashed):
         tutorial.copy(target)
-    assert target.get("1").revision == 1_000
-    assert tutorial.copy(target) == CopiedTable(conversations=1, messages=1_500, undated=1_500)
+    arrived = target.get("1").revision
+    assert 0 < arrived < 100
+    assert tutorial.copy(target) == Copied(conversations=1, messages=2_500 - arrived)
     assert target.get("1").revision == 2_500
     assert [message.text for message in target.tail("1", 2).messages] == ["2498", "2499"]
 
@@ -449,7 +449,7 @@ def test_role_names_are_case_insensitive_and_can_be_added(
     ]
     assert "roles=" in reasons(copied)["2"]
     copied = tutorial.copy(target, roles={**ROLE_NAMES, "agent": "assistant"})
-    assert copied == CopiedTable(conversations=2, messages=1)
+    assert copied == Copied(conversations=2, messages=1)
     with pytest.raises(InvalidArgument, match="roles"):
         tutorial.copy(target, roles={"agent": "agent"})
 
@@ -468,7 +468,7 @@ def test_blocks_numbers_and_other_fields_are_copied_as_plain_values(
         ],
         metadata={"n": Decimal(1), "f": Decimal("1.5"), "on": True},
     )
-    assert tutorial.copy(target).mismatches == ()
+    assert tutorial.copy(target).problems == []
     user, assistant, tool = target.page("1").messages
     assert user.content == ["See", {"type": "text", "text": "this", "n": 3, "f": 0.25}]
     assert assistant.tool_calls == [{"id": "c1", "name": "look", "args": {"n": 5}}]
@@ -530,7 +530,8 @@ def test_items_without_a_conversation_id_are_counted(
 ) -> None:
     table = new_table(client)
     client.put_item(TableName=table, Item={"pk": {"S": "1"}, "sk": {"S": "1"}})
-    assert copy_tutorial_table(table, sqlite, client=client) == CopiedTable(others=1)
+    source = TutorialTable(table, client=client)
+    assert (copy(source, sqlite), source.others) == (Copied(), 1)
     client.delete_table(TableName=table)
 
 
@@ -544,7 +545,7 @@ def test_errors_for_a_missing_table_or_permission_say_what_to_do(
     tutorial: Tutorial, sqlite: Store
 ) -> None:
     with pytest.raises(TableMissing, match="nowhere"):
-        copy_tutorial_table("nowhere", sqlite, client=tutorial.client)
+        copy(TutorialTable("nowhere", client=tutorial.client), sqlite)
     with Stubber(tutorial.client) as stub:
         stub.add_client_error("scan", "AccessDeniedException", "not for you")
         with pytest.raises(AccessRefused, match=r"dynamodb:Scan"):
@@ -576,9 +577,28 @@ def test_units_per_second_limits_the_rate(tutorial: Tutorial, sqlite: Store) -> 
         tutorial.copy(sqlite, units_per_second=0)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_segments_together_are_the_whole_table(
+    tutorial: Tutorial, sqlite: Store, count: int
+) -> None:
+    for n in range(12):
+        tutorial.put(f"{n}", CONVERSATION)
+    copied = [tutorial.copy(sqlite, segment=(n, count)) for n in range(count)]
+    assert sum(each.conversations for each in copied) == 12
+    assert len(list(sqlite.iter_conversations("bob"))) == 12
+
+
+@pytest.mark.parametrize("segment", [(1, 1), (-1, 4), (0, 0)])
+def test_a_segment_that_does_not_exist_is_rejected(
+    tutorial: Tutorial, segment: tuple[int, int]
+) -> None:
+    with pytest.raises(InvalidArgument, match="segment"):
+        tutorial.source(segment=segment)
+
+
 def test_langchain_is_not_needed() -> None:
     code = (
-        "import sys; from chatledger import copy_tutorial_table; "
+        "import sys; from chatledger import TutorialTable, copy; "
         "print('langchain_core' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -636,23 +656,27 @@ def stubbed_client() -> "DynamoDBClient":
     )
 
 
-def copy_single_item(item: dict[str, Any], store: Store) -> CopiedTable:
-    """Copy a table that contains only ``item``; the reply to the single scan is stubbed."""
+def copy_single_item(item: dict[str, Any], store: Store) -> tuple[Copied, int]:
+    """Copy a table that contains only ``item``; the reply to the single scan is stubbed.
+
+    Returns the result, and how many conversations had expired.
+    """
     with Stubber(stubbed_client()) as stub:
         stub.add_response("scan", {"Items": [{"conversation_id": {"S": "1"}, **item}]})
-        return copy_tutorial_table("stubbed", store, client=stubbed_client())
+        source = TutorialTable("stubbed", client=stubbed_client())
+        return copy(source, store), source.expired
 
 
 @settings(max_examples=100, deadline=None)
 @given(item=items)
 def test_every_item_is_either_copied_expired_or_reported(item: dict[str, Any]) -> None:
     with open_store("sqlite:///:memory:") as store:
-        first = copy_single_item(item, store)
-        assert first.conversations + first.expired + len(first.mismatches) == 1
+        first, expired = copy_single_item(item, store)
+        assert first.conversations + expired + len(first.problems) == 1
         if first.conversations:
             before = store.get("1")
             assert before.message_count == first.messages
-            assert copy_single_item(item, store) == CopiedTable(conversations=1)
+            assert copy_single_item(item, store) == (Copied(conversations=1), 0)
             assert store.get("1") == before
 
 
@@ -667,4 +691,5 @@ def test_repeated_copies_of_a_growing_conversation_equal_a_single_copy(
             copy_single_item({**item, "messages": {"L": messages[:cut]}}, repeated)
         copy_single_item({**item, "messages": {"L": messages}}, single)
         assert repeated.page("1").messages == single.page("1").messages
-        assert copy_single_item({**item, "messages": {"L": messages}}, repeated).mismatches == ()
+        copied, _ = copy_single_item({**item, "messages": {"L": messages}}, repeated)
+        assert copied.problems == []
