@@ -2,7 +2,7 @@
 
 import logging
 
-VERBOSE_LIBRARIES = ("aiodynamo", "botocore")
+VERBOSE_LIBRARIES = ("botocore",)
 """Libraries that log whole requests and responses at DEBUG, with signatures and tokens in them."""
 
 

@@ -1,18 +1,18 @@
-"""Conversations in a DynamoDB table, for async code, over aiodynamo and aiohttp."""
+"""Conversations in a DynamoDB table, for async code, over aiohttp."""
 
 import builtins
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Self, TypeVar
 
+from chatledger.aws.session import Session
 from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
 from chatledger.json_values import Json
 from chatledger.messages import Message, now
 from chatledger.stores.contract import AsyncStore
 from chatledger.stores.dynamodb import plans
-from chatledger.stores.dynamodb.aiodynamo_calls import AiodynamoCalls
+from chatledger.stores.dynamodb.aiohttp_calls import AiohttpCalls
 from chatledger.stores.dynamodb.calls import PATIENCE, Plan, paced
-from chatledger.stores.dynamodb.clients import Session
 from chatledger.stores.dynamodb.store import DynamoDBStore
 from chatledger.stores.dynamodb.table import CLEANUP_SECONDS, Table
 
@@ -53,7 +53,7 @@ class AsyncDynamoDBStore(AsyncStore):
         cleanup: float = CLEANUP_SECONDS,
         clock: Callable[[], datetime] = now,
     ) -> None:
-        self._calls = AiodynamoCalls(
+        self._calls = AiohttpCalls(
             session=session, region=region, endpoint=endpoint, patience=patience
         )
         self._table = Table.of(
