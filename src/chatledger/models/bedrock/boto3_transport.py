@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 from botocore.exceptions import NoCredentialsError
@@ -27,19 +27,6 @@ POOL_SIZE = 256
 """The number of idle connections that are kept open for later requests."""
 
 
-class BedrockRuntimeClient(Protocol):
-    """The parts of boto3's ``bedrock-runtime`` client that are used here."""
-
-    @property
-    def meta(self) -> Any: ...
-
-    def converse(self, **request: Any) -> Any: ...
-
-    def converse_stream(self, **request: Any) -> Any: ...
-
-    def close(self) -> None: ...
-
-
 class Boto3Transport:
     """Sends blocking requests to one model. Threads may share it."""
 
@@ -55,7 +42,7 @@ class Boto3Transport:
         connect_timeout: float,
     ) -> None:
         keep_messages_out_of_logs()
-        self._session = session
+        self._session: Any = session
         self._model_id = model_id
         self._region = region
         self._endpoint = endpoint
@@ -63,7 +50,7 @@ class Boto3Transport:
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._lock = Lock()
-        self._client: BedrockRuntimeClient | None = None
+        self._client: Any = None
 
     def events(self, body: ConverseObject) -> Generator[Event, None, None]:
         """Yield the events of the reply, and close the stream at its end or with the generator."""
@@ -87,7 +74,7 @@ class Boto3Transport:
         operation = "converse-stream" if self._streaming else "converse"
         path = f"/model/{quote(self._model_id, safe='')}/{operation}"
         try:
-            return find_endpoint(self._boto3_session(), client, path=path)
+            return find_endpoint(self._session, client, path=path)
         except InvalidCABundle as error:
             raise ModelRefused(str(error)) from error
         except REQUEST_ERRORS as error:
@@ -97,24 +84,24 @@ class Boto3Transport:
         if self._client is not None:
             self._client.close()
 
-    def _connected_client(self) -> BedrockRuntimeClient:
+    def _connected_client(self) -> Any:
         """Return the boto3 client, which the first call creates."""
         with self._lock:
             if self._client is None:
                 try:
                     self._client = self._make_client()
-                except REQUEST_ERRORS as error:
-                    raise model_error(error, self._model_id) from error
                 except ValueError as error:
                     raise ModelRefused(
-                        f"The endpoint to call {self._model_id} at is not a URL; write one such as "
-                        "https://host."
+                        f"The region or the endpoint to call {self._model_id} at is not valid; "
+                        "an endpoint is a URL, such as https://host."
                     ) from error
+                except REQUEST_ERRORS as error:
+                    raise model_error(error, self._model_id) from error
             return self._client
 
-    def _make_client(self) -> BedrockRuntimeClient:
-        session = self._boto3_session()
-        client: BedrockRuntimeClient = make_service_client(
+    def _make_client(self) -> Any:
+        session = self._session = boto3_session(self._session)
+        client = make_service_client(
             session,
             "bedrock-runtime",
             region=self._region,
@@ -128,7 +115,3 @@ class Boto3Transport:
             # provides some later, so do not keep it.
             raise NoCredentialsError
         return client
-
-    def _boto3_session(self) -> Any:
-        self._session = boto3_session(self._session)
-        return self._session

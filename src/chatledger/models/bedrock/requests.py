@@ -67,15 +67,25 @@ def request_body(
     described in words, so that a conversation that began with tools can continue without them.
     """
     converse_messages = _converse_messages(messages, with_tools=bool(settings.tools))
-    system = _system(messages, system_prompt)
+    system = text_blocks(system_prompt or "")
+    for message in messages:
+        if message.role == "system":
+            system += text_blocks(message.content)
     tools = list(settings.tools)
     if settings.cache:
         _add_cache_points(tools, system, converse_messages)
     body: ConverseObject = {"messages": converse_messages}
     if system:
         body["system"] = system
-    if inference_config := _inference_config(settings):
-        body["inferenceConfig"] = inference_config
+    inference_config = {
+        "maxTokens": settings.max_tokens,
+        "temperature": settings.temperature,
+        "topP": settings.top_p,
+        "stopSequences": list(settings.stop_sequences) or None,
+    }
+    given = {name: value for name, value in inference_config.items() if value is not None}
+    if given:
+        body["inferenceConfig"] = given
     if tools:
         body["toolConfig"] = {"tools": tools}
         if settings.tool_choice:
@@ -98,27 +108,6 @@ def encode_body(body: ConverseObject) -> bytes:
         ensure_ascii=False,
         separators=(",", ":"),
     ).encode()
-
-
-def _inference_config(settings: RequestSettings) -> ConverseObject:
-    config: ConverseObject = {}
-    if settings.max_tokens is not None:
-        config["maxTokens"] = settings.max_tokens
-    if settings.temperature is not None:
-        config["temperature"] = settings.temperature
-    if settings.top_p is not None:
-        config["topP"] = settings.top_p
-    if settings.stop_sequences:
-        config["stopSequences"] = list(settings.stop_sequences)
-    return config
-
-
-def _system(messages: Sequence[Message], system_prompt: str | None) -> list[ConverseObject]:
-    blocks = text_blocks(system_prompt or "")
-    for message in messages:
-        if message.role == "system":
-            blocks += text_blocks(message.content)
-    return blocks
 
 
 def _converse_messages(messages: Sequence[Message], *, with_tools: bool) -> list[ConverseObject]:
@@ -247,15 +236,11 @@ def bedrock_tool_choice(
         case "auto" | "any":
             return {choice: {}}
         case str():
-            if choice not in tool_names(tools):
+            definitions = [inner for tool in tools for inner in tool.values()]
+            if choice not in [each.get("name") for each in definitions]:
                 raise InvalidArgument(
                     f"tool_choice is {choice!r}, but there is no tool of that name; "
                     "pass auto, any or the name of a tool."
                 )
             return {"tool": {"name": choice}}
     return dict(choice)
-
-
-def tool_names(tools: Sequence[ConverseObject]) -> set[str]:
-    """Return the names of tools in Bedrock's format."""
-    return {inner["name"] for tool in tools for inner in tool.values() if "name" in inner}
