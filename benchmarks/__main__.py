@@ -18,7 +18,7 @@ from benchmarks.markdown import markdown_table
 from benchmarks.measurement import BENCHMARKS, ResultRow
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PACKAGES = ("boto3", "aiodynamo", "aiohttp", "langchain-core")
+PACKAGES = ("boto3", "aiohttp", "langchain-core")
 
 
 def main(words: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ MODULES = sorted(
     for path in SOURCE.rglob("*.py")
 )
 OPTIONAL = {
-    *("boto3", "botocore", "aiohttp", "aiodynamo"),
+    *("boto3", "botocore", "aiohttp"),
     *("fastapi", "starlette", "uvicorn", "chalice", "pydantic", "msgspec"),
     *("pydantic_core", "typer", "click", "anyio", "httpx", "joserfc", "cryptography"),
     *("langchain", "langchain_core", "langgraph", "langsmith"),

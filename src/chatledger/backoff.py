@@ -1,5 +1,6 @@
-"""Exponential backoff with full jitter, for every retry loop of this package."""
+"""How long to wait before a retry: exponential backoff, or what the service asks for."""
 
+import re
 from random import Random
 
 _LARGEST_EXPONENT = 30  # far past every ``longest``; 2**5000 would not fit into a float
@@ -19,3 +20,10 @@ def backoff(random: Random, attempt: int, *, first: float, longest: float) -> fl
         longest: The bound of every wait, in seconds.
     """
     return random.uniform(0, min(first * 2 ** min(attempt, _LARGEST_EXPONENT), longest))
+
+
+def parse_retry_after(header: object) -> float | None:
+    """Return the seconds of a ``Retry-After`` header (RFC 9110); None for a date or no header."""
+    if not isinstance(header, str) or not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", header):
+        return None
+    return float(header)

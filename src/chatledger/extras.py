@@ -3,7 +3,7 @@
 from typing import Final
 
 REQUIREMENTS: Final = {
-    "async": ("aiodynamo[aiohttp]>=26.4", "boto3>=1.40"),
+    "async": ("boto3>=1.40", "aiohttp>=3.11"),
     "auth": ("joserfc>=1.8",),
     "bedrock": ("boto3>=1.40", "aiohttp>=3.11"),
     "dynamodb": ("boto3>=1.40",),

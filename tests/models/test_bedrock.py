@@ -260,22 +260,17 @@ def test_each_fault_has_the_same_error_without_streaming(
     ("options", "advice"),
     [
         ({"model_id": "anthropic.claude-sonnet-4-5-20250929-v1:0"}, "inference profile"),
-        ({"model_id": "unheard-of"}, "no model with the id unheard-of"),
-        ({"model_id": "us.anthropic.claude-opus-4-7", "temperature": 0.5}, "temperature"),
+        ({"model_id": "unheard-of"}, "no unheard-of to call in this region"),
+        ({"model_id": "us.anthropic.claude-opus-4-7", "temperature": 0.5}, "ValidationException"),
+        ({"max_tokens": 1_000_000}, "ValidationException"),
         (
-            {
-                "model_id": "us.anthropic.claude-haiku-4-5-20251001-v1:0",
-                "temperature": 0.5,
-                "top_p": 0.5,
-            },
-            "temperature",
+            {"model_id": "anthropic.claude-3-haiku-20240307-v1:0", "cache": True},
+            "AccessDeniedException",
         ),
-        ({"max_tokens": 1_000_000}, "max_tokens"),
-        ({"model_id": "anthropic.claude-3-haiku-20240307-v1:0", "cache": True}, "cache=False"),
-        ({"stop_sequences": ["a", "b", "c", "d", "e"]}, "stop sequences"),
+        ({"stop_sequences": ["a", "b", "c", "d", "e"]}, "ValidationException"),
     ],
 )
-def test_the_error_for_a_refused_request_says_what_to_change(
+def test_the_error_for_a_refused_request_says_what_to_change_or_has_the_code(
     server: BedrockServer, transport: Transport, options: dict[str, Any], advice: str
 ) -> None:
     with pytest.raises(ModelRefused) as raised:
@@ -284,10 +279,23 @@ def test_the_error_for_a_refused_request_says_what_to_change(
     assert len(server.requests) == 1
 
 
+def test_the_explanation_of_the_service_is_in_the_cause_of_the_error(
+    server: BedrockServer, transport: Transport
+) -> None:
+    server.script(Fails("ValidationException", SECRET))
+    with pytest.raises(ModelRefused) as raised:
+        ask(transport, model(server))
+    assert SECRET in str(raised.value.__cause__)
+    server.script(FailsMidStream("validationException", message=SECRET))
+    with pytest.raises(ModelRefused) as raised:
+        ask(transport, model(server))
+    assert SECRET in str(raised.value.__cause__)
+
+
 def test_the_error_for_a_window_that_is_too_long_says_so(
     server: BedrockServer, transport: Transport
 ) -> None:
-    with pytest.raises(ModelRefused, match="use a smaller window"):
+    with pytest.raises(ModelRefused, match="the window may be too long"):
         ask(transport, model(server), "many words " * 200_000)
 
 
@@ -417,8 +425,8 @@ def test_the_connection_of_a_complete_reply_is_used_again(server: BedrockServer)
             async with aclosing(asked.stream([Message.user("Hello")])) as reply:
                 assert [piece async for piece in reply]
         transport = asked._async_transport()
-        [connecting] = transport._connections.values()
-        connector = connecting.result().http.connector
+        [connecting] = transport._client._connections.values()
+        connector = connecting.result()._session.connector
         assert connector is not None
         count = sum(len(free) for free in connector._conns.values())
         await asked.close()

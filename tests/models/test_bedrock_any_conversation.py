@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatledger.messages import Message
-from chatledger.models.bedrock.requests import encode_body, request_body
-from chatledger.models.bedrock.settings import RequestSettings
-from chatledger.models.bedrock.tools import bedrock_tools
+from chatledger.models.bedrock.requests import (
+    RequestSettings,
+    bedrock_tools,
+    encode_body,
+    request_body,
+)
 from chatledger.testing.bedrock_server.models import KNOWN_MODELS
 from chatledger.testing.bedrock_server.rules import ConverseRequest, check_rules
 from chatledger.testing.bedrock_server.shapes import check_shape

@@ -198,9 +198,12 @@ def test_the_error_without_a_region_says_how_to_configure_one(
         ask(transport, model_with())
 
 
-def test_an_invalid_endpoint_is_an_error(aws: BedrockServer, transport: Transport) -> None:
-    with pytest.raises(ModelRefused, match="https://host"):
-        ask(transport, model_with(endpoint="bedrock"))
+@pytest.mark.parametrize("options", [{"endpoint": "bedrock"}, {"region": "not a region"}])
+def test_an_invalid_endpoint_or_region_is_an_error(
+    aws: BedrockServer, transport: Transport, options: dict[str, str]
+) -> None:
+    with pytest.raises(ModelRefused, match="region or the endpoint .* such as https://host"):
+        ask(transport, model_with(**options))
 
 
 def test_an_endpoint_where_no_server_listens_cannot_be_reached(

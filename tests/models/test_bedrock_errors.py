@@ -1,9 +1,21 @@
 """The error for a failed call, and whether and when the call is retried."""
 
 from random import Random
+from typing import Any
 
 import pytest
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionClosedError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+    ReadTimeoutError,
+)
 
+from chatledger.backoff import parse_retry_after
 from chatledger.errors import (
     ModelError,
     ModelRefused,
@@ -11,13 +23,30 @@ from chatledger.errors import (
     ModelTimeout,
     ModelUnavailable,
 )
-from chatledger.models.bedrock.error_messages import KNOWN_REFUSALS, MESSAGES_BY_CODE
-from chatledger.models.bedrock.errors import Failure, error_from_failure
-from chatledger.models.bedrock.retries import MAX_ATTEMPTS, Retries
-from chatledger.models.headers import parse_retry_after
+from chatledger.models.bedrock.errors import model_error
+from chatledger.models.bedrock.model import MAX_ATTEMPTS, Retries
 
 MODEL = "anthropic.claude-sonnet-4-5-20250929-v1:0"
 SECRET = "my PIN is 1234"
+
+
+def failed_call(
+    code: str = "",
+    service_text: str = "",
+    status: int = 0,
+    retry_after: str | None = None,
+    *,
+    operation: str = "ConverseStream",
+) -> ModelError:
+    """Return the error for a call that Bedrock, or the service ``operation`` is of, refused."""
+    response: Any = {
+        "Error": {"Code": code, "Message": service_text},
+        "ResponseMetadata": {
+            "HTTPStatusCode": status,
+            "HTTPHeaders": {"retry-after": retry_after} if retry_after else {},
+        },
+    }
+    return model_error(ClientError(response, operation), MODEL)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +71,7 @@ SECRET = "my PIN is 1234"
     ],
 )
 def test_each_code_has_its_error_which_names_the_code(code: str, kind: type[ModelError]) -> None:
-    error = error_from_failure(Failure(code, SECRET, 400), MODEL)
+    error = failed_call(code, SECRET, 400)
     assert type(error) is kind
     assert code[1:] in str(error)
     assert SECRET not in str(error)
@@ -65,12 +94,14 @@ def test_each_code_has_its_error_which_names_the_code(code: str, kind: type[Mode
     ],
 )
 def test_without_a_known_code_the_status_decides(status: int, kind: type[ModelError]) -> None:
-    assert type(error_from_failure(Failure("", status=status), MODEL)) is kind
-    assert type(error_from_failure(Failure("UnheardOfException", status=status), MODEL)) is kind
+    assert type(failed_call(status=status)) is kind
+    unheard_of = failed_call("UnheardOfException", SECRET, status)
+    assert type(unheard_of) is kind
+    assert "UnheardOfException" in str(unheard_of)
 
 
 def test_text_in_place_of_a_code_is_not_repeated() -> None:
-    error = error_from_failure(Failure(f"<p>{SECRET}</p>", status=502), MODEL)
+    error = failed_call(f"<p>{SECRET}</p>", status=502)
     assert SECRET not in str(error)
     assert "HTTP 502" in str(error)
 
@@ -79,61 +110,80 @@ def test_text_in_place_of_a_code_is_not_repeated() -> None:
     ("code", "service_text", "advice"),
     [
         (
-            "ValidationException",
-            "Invocation of model ID x with on-demand throughput isn’t supported. Retry.",
-            f"us.{MODEL}",
-        ),
-        ("ValidationException", "Input is too long for requested model.", "smaller window"),
-        (
-            "ValidationException",
-            "The model returned the following errors: prompt is too long: 212345 tokens > 200000",
-            "smaller window",
-        ),
-        (
-            "ValidationException",
-            "The model returned the following errors: `temperature` is deprecated for this model.",
-            "temperature",
-        ),
-        (
-            "ValidationException",
-            "This model doesn't support the temperature field. Remove temperature and try again.",
-            "temperature",
-        ),
-        (
-            "ValidationException",
-            "The maximum tokens you requested exceeds the model limit of 10.",
-            "max_tokens",
-        ),
-        (
-            "AccessDeniedException",
-            "You invoked an unsupported model or your request did not allow prompt caching.",
-            "cache=False",
-        ),
-        ("ValidationException", "This model doesn't support tool use.", "tools"),
-        ("ValidationException", "The provided model identifier is invalid.", "no model"),
-        ("ResourceNotFoundException", "Model use case details have not been submitted.", "form"),
-        ("AccessDeniedException", "Please make sure your API Key is valid.", "AWS_BEARER_TOKEN"),
-        (
             "AccessDeniedException",
             "User: arn:aws:sts::1:x is not authorized",
             "bedrock:InvokeModelWithResponseStream",
         ),
+        ("AccessDeniedException", "Please make sure your API Key is valid.", "AWS_BEARER_TOKEN"),
+        (
+            "ValidationException",
+            "Invocation of model ID x with on-demand throughput isn’t supported. Retry.",
+            f"us.{MODEL}",
+        ),
+        ("ValidationException", "The provided model identifier is invalid.", "id and the region"),
+        (
+            "ResourceNotFoundException",
+            "Model use case details have not been submitted.",
+            "use case",
+        ),
+        ("ExpiredTokenException", "The security token has expired.", "AWS_PROFILE"),
     ],
 )
-def test_a_refusal_says_what_to_change(code: str, service_text: str, advice: str) -> None:
-    error = error_from_failure(Failure(code, f"{service_text} {SECRET}", 400), MODEL)
+def test_the_refusals_that_everybody_meets_say_what_to_change(
+    code: str, service_text: str, advice: str
+) -> None:
+    error = failed_call(code, f"{service_text} {SECRET}", 400)
     assert type(error) is ModelRefused
     assert advice in str(error)
+    assert code in str(error)
     assert SECRET not in str(error)
 
 
-def test_every_message_can_be_formatted_and_says_whether_to_try_again() -> None:
-    for code in MESSAGES_BY_CODE:
-        assert "{" not in str(error_from_failure(Failure(code), MODEL))
-    for known in KNOWN_REFUSALS:
-        text = str(error_from_failure(Failure(known.code, known.phrases[0]), MODEL))
-        assert "{" not in text
-        assert "gain" in text
+@pytest.mark.parametrize(
+    "service_text",
+    [
+        "Input is too long for requested model.",
+        "The model returned the following errors: `temperature` is deprecated for this model.",
+        "This model doesn't support tool use.",
+    ],
+)
+def test_any_other_refusal_says_its_code_and_where_the_explanation_is(service_text: str) -> None:
+    error = failed_call("ValidationException", service_text, 400)
+    assert type(error) is ModelRefused
+    assert "(ValidationException)" in str(error)
+    assert "The cause of this error has Bedrock's explanation" in str(error)
+    assert service_text not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("exception", "kind", "word"),
+    [
+        (EndpointConnectionError(endpoint_url=SECRET), ModelUnavailable, "cannot be reached"),
+        (ReadTimeoutError(endpoint_url=SECRET), ModelTimeout, "NoResponse"),
+        (ConnectionClosedError(endpoint_url=SECRET), ModelUnavailable, "ConnectionLost"),
+        (ConnectionResetError(SECRET), ModelUnavailable, "ConnectionLost"),
+        (ValueError(SECRET), ModelUnavailable, "MalformedReply"),
+        (NoRegionError(), ModelRefused, "AWS_DEFAULT_REGION"),
+        (NoCredentialsError(), ModelRefused, "AWS_PROFILE"),
+        (CredentialRetrievalError(provider="sso", error_msg=SECRET), ModelRefused, "AWS_PROFILE"),
+        (BotoCoreError(), ModelRefused, "AWS_PROFILE"),
+    ],
+)
+def test_each_exception_without_a_response_has_its_error(
+    exception: Exception, kind: type[ModelError], word: str
+) -> None:
+    error = model_error(exception, MODEL)
+    assert type(error) is kind
+    assert word in str(error)
+    assert SECRET not in str(error)
+    assert "gain" in str(error)
+
+
+def test_a_refusal_by_the_service_that_issues_credentials_is_about_the_credentials() -> None:
+    refused = failed_call("AccessDenied", SECRET, 403, operation="AssumeRole")
+    assert type(refused) is ModelRefused
+    assert "AWS_PROFILE" in str(refused)
+    assert type(failed_call("Internal", SECRET, 500, operation="AssumeRole")) is ModelUnavailable
 
 
 @pytest.mark.parametrize(
@@ -142,10 +192,10 @@ def test_every_message_can_be_formatted_and_says_whether_to_try_again() -> None:
 def test_a_wait_that_the_service_asks_for_is_in_the_error(
     header: str | None, seconds: float | None
 ) -> None:
-    failure = Failure("ThrottlingException", retry_after=parse_retry_after(header))
-    error = error_from_failure(failure, MODEL)
+    error = failed_call("ThrottlingException", retry_after=header)
     assert isinstance(error, ModelThrottled)
     assert error.retry_after == seconds
+    assert parse_retry_after(header) == seconds
 
 
 # Retries -----------------------------------------------------------------------------------------

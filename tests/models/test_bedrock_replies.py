@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
+from botocore.eventstream import EventStreamBuffer
+from botocore.exceptions import EventStreamError
 
+from chatledger.aws.errors import STREAM_ERRORS, Problem, problem_of
 from chatledger.errors import ModelUnavailable
 from chatledger.messages import Message, decode, encode
-from chatledger.models.bedrock.error_messages import MALFORMED_REPLY
-from chatledger.models.bedrock.errors import Failure
-from chatledger.models.bedrock.event_stream import EventStreamDecoder
+from chatledger.models.bedrock.aiohttp_transport import decode_events
 from chatledger.models.bedrock.replies import BedrockReplyReader, Event
 from chatledger.models.protocol import Finished, Usage
 
@@ -171,16 +172,25 @@ STOP = frame(
 
 
 def test_frames_may_be_split_anywhere() -> None:
-    decoder = EventStreamDecoder()
+    buffer = EventStreamBuffer()
     data = STOP * 3
-    found = [event for byte in data for event in decoder.feed(bytes([byte]))]
+    found = [event for byte in data for event in decode_events(buffer, bytes([byte]))]
     assert found == [stop()] * 3
+
+
+def decode_malformed(data: bytes) -> list[Event]:
+    """Return the events before the malformed part of ``data``."""
+    found: list[Event] = []
+    with pytest.raises(STREAM_ERRORS) as raised:
+        found.extend(decode_events(EventStreamBuffer(), data))
+    assert problem_of(raised.value) is Problem.MALFORMED_REPLY
+    return found
 
 
 @pytest.mark.parametrize("at", [0, 9, 20, len(STOP) - 1])
 def test_a_corrupt_frame_is_a_malformed_reply(at: int) -> None:
     corrupt = STOP[:at] + bytes([STOP[at] ^ 1]) + STOP[at + 1 :]
-    assert list(EventStreamDecoder().feed(STOP + corrupt)) == [stop(), Failure(MALFORMED_REPLY)]
+    assert decode_malformed(STOP + corrupt) == [stop()]
 
 
 @pytest.mark.parametrize(
@@ -193,14 +203,27 @@ def test_a_corrupt_frame_is_a_malformed_reply(at: int) -> None:
     ],
 )
 def test_data_that_is_not_an_event_is_a_malformed_reply(data: bytes) -> None:
-    assert list(EventStreamDecoder().feed(data)) == [Failure(MALFORMED_REPLY)]
+    assert decode_malformed(data) == []
 
 
-def test_an_error_within_a_stream_has_its_code() -> None:
-    exception = frame(
-        b'{"message": "Slow down"}', message_type="exception", exception_type="throttlingException"
-    )
-    [failure] = EventStreamDecoder().feed(exception)
-    assert failure == Failure("throttlingException", "Slow down")
-    error = frame(b"", message_type="error", error_code="InternalError", error_message="Oh")
-    assert list(EventStreamDecoder().feed(error)) == [Failure("InternalError", "Oh")]
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (
+            frame(
+                b'{"message": "Slow down"}',
+                message_type="exception",
+                exception_type="throttlingException",
+            ),
+            {"Code": "throttlingException", "Message": "Slow down"},
+        ),
+        (
+            frame(b"", message_type="error", error_code="InternalError", error_message="Oh"),
+            {"Code": "InternalError", "Message": "Oh"},
+        ),
+    ],
+)
+def test_an_error_within_a_stream_has_its_code(data: bytes, error: dict[str, str]) -> None:
+    with pytest.raises(EventStreamError) as raised:
+        list(decode_events(EventStreamBuffer(), data))
+    assert raised.value.response["Error"] == error

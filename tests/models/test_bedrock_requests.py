@@ -9,9 +9,14 @@ import pytest
 from chatledger.errors import InvalidArgument
 from chatledger.messages import Message
 from chatledger.models.bedrock import BedrockModel, Guardrail
-from chatledger.models.bedrock.requests import encode_body, request_body
-from chatledger.models.bedrock.settings import RequestSettings
-from chatledger.models.bedrock.tools import bedrock_tool_choice, bedrock_tools, valid_id, valid_name
+from chatledger.models.bedrock.content import valid_id, valid_name
+from chatledger.models.bedrock.requests import (
+    RequestSettings,
+    bedrock_tool_choice,
+    bedrock_tools,
+    encode_body,
+    request_body,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 WEATHER = {

@@ -24,7 +24,13 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from chatledger.errors import ModelError, ModelRefused, ModelTimeout, ModelUnavailable
+from chatledger.errors import (
+    InvalidArgument,
+    ModelError,
+    ModelRefused,
+    ModelTimeout,
+    ModelUnavailable,
+)
 from chatledger.langchain import from_chatledger, to_chatledger
 from chatledger.messages import Message
 from chatledger.models.langchain import LangChainModel
@@ -539,3 +545,13 @@ async def test_tool_calls_that_cannot_have_a_result_are_not_sent() -> None:
     assert sent.invalid_tool_calls == []
     assert sent.additional_kwargs == {"refusal": None}
     assert from_chatledger(message) == reply
+
+
+@pytest.mark.parametrize("wrong", ["openai:gpt-5", None, 3])
+def test_what_is_not_a_langchain_model_is_refused(wrong: Any) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        LangChainModel(wrong)
+    assert str(refused.value) == (
+        f"LangChainModel needs a LangChain chat model, not {type(wrong).__name__}; "
+        "open_model opens models by name."
+    )

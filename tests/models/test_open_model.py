@@ -12,6 +12,7 @@ import pytest
 from chatledger.errors import InvalidArgument, UnknownModel
 from chatledger.messages import Message
 from chatledger.models import Finished, Models, OpenedModel, Piece, check_model, open_model
+from chatledger.models.offline import OfflineModel
 
 pytestmark = pytest.mark.anyio
 
@@ -272,7 +273,49 @@ async def test_every_model_is_closed_even_if_closing_one_fails() -> None:
     assert [model.closed for model in opener.opened] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("names", [[], (), "offline"])
-def test_the_list_of_names_must_not_be_empty_or_a_string(names: Any) -> None:
-    with pytest.raises(InvalidArgument):
+@pytest.mark.parametrize("names", [[], (), "offline", None, 3, OfflineModel()])
+def test_the_names_must_be_a_list_and_not_be_empty(names: Any) -> None:
+    with pytest.raises(InvalidArgument) as refused:
         Models(names)
+    assert str(refused.value) == (
+        "names must be a list of at least one model name, such as ['offline']."
+    )
+
+
+@pytest.mark.parametrize("name", [OfflineModel(), None, 3, ["offline"]])
+def test_a_model_in_place_of_a_name_is_refused_with_its_type(name: Any) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        Models(["offline", name])
+    assert str(refused.value) == (
+        f"names must contain names of models, such as 'offline', not a {type(name).__name__}; "
+        "for models of your own, pass open= as well."
+    )
+
+
+class WithoutId(FakeModel):
+    """Whoever wrote it forgot the id."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+        del self.id
+
+
+@pytest.mark.parametrize("opened", [WithoutId(), FakeModel(""), None, 3])
+async def test_what_was_opened_must_have_an_id(opened: Any) -> None:
+    models = Models(["mine"], open=lambda name: opened)
+    with pytest.raises(InvalidArgument) as refused:
+        models.get()
+    assert str(refused.value) == (
+        f"{type(opened).__name__} is not a model: it has no id; set its id to the name under which "
+        "its replies are recorded."
+    )
+    await models.close()
+
+
+def test_a_name_in_place_of_an_opened_model_is_refused() -> None:
+    nothing_opened: Any = str
+    with pytest.raises(InvalidArgument) as refused:
+        Models(["offline"], open=nothing_opened).get()
+    assert str(refused.value) == (
+        "A model is needed, not the name of one; chatledger.models.open_model opens it."
+    )

@@ -30,7 +30,7 @@ from tests.serving import environment
 
 HEAVY = {
     *("langchain", "langchain_core", "langgraph", "fastapi", "starlette", "uvicorn", "aiohttp"),
-    *("aiodynamo", "boto3", "botocore", "httpx", "joserfc", "typer", "pydantic", "asyncio"),
+    *("boto3", "botocore", "httpx", "joserfc", "typer", "pydantic", "asyncio"),
 }
 TURN = """
 from app import app

@@ -1,1 +1,1 @@
-"""AWS configuration shared by the DynamoDB store and the Bedrock models."""
+"""Access to AWS: configuration, signatures and HTTP, for the DynamoDB store and Bedrock models."""

@@ -1,12 +1,15 @@
-"""Opening a language model by name."""
+"""Opening language models by name, and the list of those that callers may ask for."""
 
 import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from threading import Lock
 from typing import Final
 
-from chatledger.errors import UnknownModel
+from chatledger.errors import InvalidArgument, UnknownModel
 from chatledger.extras import missing_package_error
 from chatledger.models.offline import OfflineModel
-from chatledger.models.protocol import OpenedModel
+from chatledger.models.protocol import OpenedModel, check_has_id
 
 NAME_FORMS: Final = (
     "offline; bedrock:<model>, where <model> is the id or ARN of an Amazon Bedrock model or "
@@ -71,3 +74,81 @@ def _split_name(name: str) -> tuple[str, str]:
     ):
         raise UnknownModel(f"{name!r} is not the name of a model; use one of these: {NAME_FORMS}.")
     return provider, model
+
+
+class Models:
+    """A fixed list of models, each of which is opened when it is first asked for.
+
+    Threads may share the list.
+
+    Args:
+        names: The names of the models; the first is the default.
+        open: The function that opens a model by name.
+
+    Raises:
+        InvalidArgument: ``names`` is not a list of names, or is empty.
+    """
+
+    def __init__(
+        self, names: Sequence[str], *, open: Callable[[str], OpenedModel] = open_model
+    ) -> None:
+        if isinstance(names, str) or not isinstance(names, Sequence) or not names:
+            raise InvalidArgument(
+                "names must be a list of at least one model name, such as ['offline']."
+            )
+        for name in names:
+            if not isinstance(name, str):
+                raise InvalidArgument(
+                    "names must contain names of models, such as 'offline', not a "
+                    f"{type(name).__name__}; for models of your own, pass open= as well."
+                )
+        self.names = tuple(dict.fromkeys(names))
+        self._open = open
+        self._opened: dict[str, OpenedModel] = {}
+        self._lock = Lock()
+
+    @property
+    def default(self) -> str:
+        """The name of the model that is used if the caller names none."""
+        return self.names[0]
+
+    def get(self, model_id: str | None = None) -> OpenedModel:
+        """Return the model with exactly the name ``model_id``, or the default model for None.
+
+        Raises:
+            UnknownModel: The name is not in the list; the text contains the list.
+            InvalidArgument: What ``open`` returned is not a model.
+            ChatledgerError: The model could not be opened; the next call tries again.
+        """
+        name = self.default if model_id is None else model_id
+        if name not in self.names:
+            # The name is left out, because servers send this text and must not repeat their input.
+            raise UnknownModel(
+                f"There is no such model here; choose from: {', '.join(self.names)}."
+            )
+        with self._lock:
+            if name not in self._opened:
+                opened = self._open(name)
+                check_has_id(opened)
+                self._opened[name] = opened
+            return self._opened[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    async def close(self) -> None:
+        """Close every opened model, even if closing one of them fails.
+
+        A model that is asked for afterwards is opened again.
+        """
+        with self._lock:
+            opened, self._opened = self._opened, {}
+        async with AsyncExitStack() as stack:
+            for model in opened.values():
+                stack.push_async_callback(model.close)

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from chatledger.errors import InvalidArgument
 from chatledger.json_values import Json
 from chatledger.messages import Message
 
@@ -113,3 +114,17 @@ class OpenedModel(Model, SyncModel, Protocol):
     async def close(self) -> None:
         """Close the connections; closing again does nothing."""
         ...
+
+
+def check_has_id(model: object) -> None:
+    """Raise ``InvalidArgument`` unless ``model`` has an id, which a turn records with its reply."""
+    if isinstance(model, str):
+        raise InvalidArgument(
+            "A model is needed, not the name of one; chatledger.models.open_model opens it."
+        )
+    id = getattr(model, "id", None)
+    if not isinstance(id, str) or not id:
+        raise InvalidArgument(
+            f"{type(model).__name__} is not a model: it has no id; set its id to the name under "
+            "which its replies are recorded."
+        )

@@ -1,4 +1,4 @@
-"""The contract suite on DynamoDB: through boto3, through aiodynamo, and from several processes.
+"""The contract suite on DynamoDB: through boto3, through aiohttp, and from several processes.
 
 Each test has its own table: tables are cheap here, and a sweep scans the whole table.
 """

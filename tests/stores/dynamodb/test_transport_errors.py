@@ -1,6 +1,6 @@
 """The errors of a store when DynamoDB rejects calls, throttles, is down or does not reply.
 
-They are the same through boto3 and aiodynamo, and are raised before the deadline.
+They are the same through boto3 and aiohttp, and are raised before the deadline.
 """
 
 import time
@@ -47,7 +47,7 @@ OpenAt = Callable[..., Store]
 pytestmark = pytest.mark.usefixtures("aws_environment")
 
 
-@pytest.fixture(params=["boto3", "aiodynamo"])
+@pytest.fixture(params=["boto3", "aiohttp"])
 def open_at(request: pytest.FixtureRequest) -> Iterator[OpenAt]:
     """``open_at(endpoint)`` opens a store at ``endpoint`` that gives up soon."""
     with ExitStack() as stack:
@@ -68,7 +68,7 @@ def open_at(request: pytest.FixtureRequest) -> Iterator[OpenAt]:
             stack.callback(client.close)
             return DynamoDBStore(client, table, patience=patience)
 
-        def over_aiodynamo(
+        def over_aiohttp(
             endpoint: str, table: str = "conversations", *, patience: float = PATIENCE
         ) -> Store:
             store = AsyncDynamoDBStore(table, region=REGION, endpoint=endpoint, patience=patience)
@@ -76,7 +76,7 @@ def open_at(request: pytest.FixtureRequest) -> Iterator[OpenAt]:
             stack.enter_context(portal.wrap_async_context_manager(store))
             return cast(Store, BlockingStore(store, portal))
 
-        yield over_boto3 if request.param == "boto3" else over_aiodynamo
+        yield over_boto3 if request.param == "boto3" else over_aiohttp
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from chatledger.models.bedrock.model import BedrockModel
-from chatledger.models.bedrock.settings import Guardrail
+from chatledger.models.bedrock.requests import Guardrail
 
 if TYPE_CHECKING:
     from chatledger.models.bedrock.iam import arns, policy

@@ -1,16 +1,20 @@
-"""Converting a message's content to the blocks that Bedrock accepts.
+"""Converting the parts of messages to the blocks that Bedrock accepts.
 
 Content that Bedrock does not accept is replaced by a short description.
 """
 
+import re
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from typing import Any, TypeAlias
 
-from chatledger.json_values import Json
-from chatledger.messages import Content
-from chatledger.models.bedrock.settings import ConverseObject
+from chatledger.json_values import Json, dumps
+from chatledger.messages import Content, Message
+
+ConverseObject: TypeAlias = dict[str, Any]
+"""An object of the Converse API's JSON, with ``bytes`` in place of base64 text."""
 
 EMPTY_TEXT = "(empty)"
 MAX_IMAGES = 20
@@ -109,3 +113,87 @@ def _image_format(data: bytes) -> str | None:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
     return None
+
+
+# Tool calls and their results ---------------------------------------------------------------------
+
+_VALID_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+
+def tool_use_block(call: Mapping[str, Json], id: str) -> ConverseObject:
+    """Return the block for one of the assistant's tool calls."""
+    return {
+        "toolUse": {
+            "toolUseId": id,
+            "name": valid_name(str(call.get("name") or "")),
+            "input": _arguments(call),
+        }
+    }
+
+
+def tool_result_block(message: Message, id: str) -> ConverseObject:
+    """Return the block for a tool's message."""
+    text = plain_text(message.content) or EMPTY_TEXT
+    return {"toolResult": {"toolUseId": id, "content": [{"text": text}]}}
+
+
+def tool_use_text(call: Mapping[str, Json]) -> str:
+    """Return a description of a tool call in words, for a model without tools."""
+    return (
+        f"(The tool {call.get('name') or 'without a name'} was called: {dumps(_arguments(call))})"
+    )
+
+
+def tool_result_text(message: Message, name: str | None) -> str:
+    """Return a description of a tool's result in words, for a model without tools."""
+    text = plain_text(message.content) or EMPTY_TEXT
+    return f"(The tool {name or 'without a name'} answered: {text})"
+
+
+def _arguments(call: Mapping[str, Json]) -> dict[str, Json]:
+    arguments = call.get("args")
+    if arguments is None:
+        return {}
+    # Bedrock accepts only an object.
+    return arguments if isinstance(arguments, dict) else {"args": arguments}
+
+
+class ToolUseIds:
+    """The ids of a conversation's tool calls for Bedrock, which accepts each id only once."""
+
+    def __init__(self) -> None:
+        self._by_call_id: dict[str, str] = {}
+        self._used: set[str] = set()
+
+    def assign(self, call_id: str) -> str:
+        """Assign a valid and unused id to the next call, if possible ``call_id``, and return it.
+
+        A conversation gets the same ids each time it is sent.
+        """
+        valid = valid_id(call_id)
+        while valid in self._used:
+            valid = sha256(valid.encode()).hexdigest()
+        self._used.add(valid)
+        self._by_call_id[call_id] = valid
+        return valid
+
+    def id_for_result(self, call_id: str) -> str:
+        """Return the id that was assigned to the last call with this ``call_id``."""
+        return self._by_call_id.get(call_id) or valid_id(call_id)
+
+
+def is_valid_name(name: object) -> bool:
+    """Return whether Bedrock accepts ``name`` as a tool's name or a call's id."""
+    return isinstance(name, str) and _VALID_NAME.fullmatch(name) is not None
+
+
+def valid_id(id: str) -> str:
+    """Return ``id`` if Bedrock accepts it, else a hash of it."""
+    return id if is_valid_name(id) else sha256(id.encode()).hexdigest()
+
+
+def valid_name(name: str) -> str:
+    """Return ``name`` if Bedrock accepts it, else a readable name that ends with a hash."""
+    if is_valid_name(name):
+        return name
+    return f"{re.sub('[^a-zA-Z0-9_-]', '_', name)[:55]}_{sha256(name.encode()).hexdigest()[:8]}"

@@ -1,61 +1,153 @@
-"""Translating failed calls to Bedrock into Chatledger's errors.
+"""The error that a failed call to Bedrock becomes.
 
-The service's own text is used only to choose the error. It is never repeated, because it may quote
-the conversation.
+Bedrock's code, or else the HTTP status, decides. Bedrock's own text is never repeated, because it
+may quote the conversation; it is in the error's cause.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
-from chatledger.errors import ModelError, ModelRefused, ModelThrottled
-from chatledger.models.bedrock.error_messages import (
-    KNOWN_REFUSALS,
-    MESSAGES_BY_CODE,
-    MESSAGES_BY_STATUS,
-    UNAVAILABLE,
-    ErrorMessage,
+from botocore.exceptions import ClientError
+
+from chatledger.aws.errors import Problem, problem_of
+from chatledger.backoff import parse_retry_after
+from chatledger.errors import (
+    ModelError,
+    ModelRefused,
+    ModelThrottled,
+    ModelTimeout,
+    ModelUnavailable,
+)
+
+OPERATIONS = ("Converse", "ConverseStream")
+
+Message: TypeAlias = tuple[type[ModelError], str]
+"""A class of errors and the template of their text."""
+
+
+def _refusal(text: str) -> Message:
+    return ModelRefused, f"{text}; trying again without a change does not help."
+
+
+_UNAVAILABLE: Message = (
+    ModelUnavailable,
+    "Bedrock could not serve {model} ({code}); try again later.",
+)
+_INCOMPLETE: Message = (
+    ModelUnavailable,
+    "The reply of {model} was cut off or malformed ({code}); try again.",
+)
+_TIMED_OUT: Message = (
+    ModelTimeout,
+    "{model} took too long ({code}); try again, with a smaller window or a longer timeout.",
+)
+_THROTTLED: Message = (
+    ModelThrottled,
+    "This account sent too much to {model} ({code}); try again later, or request a higher quota.",
+)
+_UNREACHABLE: Message = (
+    ModelUnavailable,
+    "Bedrock cannot be reached ({code}); try again, or check the network, proxy and region.",
+)
+_NO_REGION = _refusal("No AWS region is configured ({code}); pass region or set AWS_DEFAULT_REGION")
+_BEARER_WITHOUT_TLS = _refusal(
+    "AWS_BEARER_TOKEN_BEDROCK is sent over https only ({code}); call {model} at an https endpoint, "
+    "or unset the variable to use other credentials"
+)
+_NO_CREDENTIALS = _refusal(
+    "AWS did not accept the credentials ({code}): they are missing, wrong or expired. Set "
+    "AWS_PROFILE, AWS_BEARER_TOKEN_BEDROCK, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, sign "
+    "in again (aws sso login), or run with a role, and check that the clock is right"
+)
+_NO_ACCESS = _refusal(
+    "AWS does not allow this caller to use {model} ({code}): allow "
+    "bedrock:InvokeModelWithResponseStream on the model (and on its inference profile, if you use "
+    "one) for this role, enable the model in this account and region, and renew "
+    "AWS_BEARER_TOKEN_BEDROCK if it is set"
+)
+_NO_SUCH_MODEL = _refusal(
+    "There is no {model} to call in this region ({code}): check the id and the region. Many models "
+    "are called by the id or ARN of an inference profile, such as us.{model}, eu.{model} or "
+    "global.{model}, and Anthropic's only after the account has described its use case in the "
+    "Bedrock console"
+)
+_REFUSED = _refusal(
+    "Bedrock refused the request for {model} ({code}): the window may be too long, or the model "
+    "may not accept one of the settings, the tools, or something in the conversation. The cause "
+    "of this error has Bedrock's explanation"
+)
+
+_BY_CODE: dict[str, Message] = {
+    **dict.fromkeys(
+        ("InternalServer", "InternalFailure", "ModelError", "ModelNotReady", "ServiceUnavailable"),
+        _UNAVAILABLE,
+    ),
+    **dict.fromkeys(
+        ("ModelStreamError", Problem.CONNECTION_LOST, Problem.MALFORMED_REPLY), _INCOMPLETE
+    ),
+    Problem.UNREACHABLE: _UNREACHABLE,
+    **dict.fromkeys(
+        ("RequestLimitExceeded", "ServiceQuotaExceeded", "Throttling", "TooManyRequests"),
+        _THROTTLED,
+    ),
+    **dict.fromkeys(("ModelTimeout", Problem.NO_RESPONSE), _TIMED_OUT),
+    **dict.fromkeys(
+        (
+            *("ExpiredToken", "IncompleteSignature", "InvalidClientTokenId", "InvalidSignature"),
+            *("MissingAuthenticationToken", "RequestExpired", "SignatureDoesNotMatch"),
+            *("UnrecognizedClient", Problem.NO_CREDENTIALS),
+        ),
+        _NO_CREDENTIALS,
+    ),
+    Problem.NO_REGION: _NO_REGION,
+    Problem.BEARER_WITHOUT_TLS: _BEARER_WITHOUT_TLS,
+    **dict.fromkeys(("AccessDenied", "NotAuthorized"), _NO_ACCESS),
+    "ResourceNotFound": _NO_SUCH_MODEL,
+    **dict.fromkeys(("Validation", "RequestEntityTooLarge", Problem.INVALID_PARAMETERS), _REFUSED),
+}
+_NO_SUCH_MODEL_PHRASES = ("model identifier is invalid", "on-demand throughput")
+"""Parts of Bedrock's text, in lower case, when a ValidationException is about the model's id."""
+
+# The first entry whose condition holds applies.
+_BY_STATUS: tuple[tuple[Callable[[int], bool], Message], ...] = (
+    (lambda status: status in {408, 504}, _TIMED_OUT),
+    (lambda status: status == 429, _THROTTLED),
+    (lambda status: status == 424 or status >= 500, _UNAVAILABLE),
+    (lambda status: status in {401, 403}, _NO_ACCESS),
+    (lambda status: status == 404, _NO_SUCH_MODEL),
+    (lambda status: status >= 300, _REFUSED),
+    (lambda status: True, _UNAVAILABLE),
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A failed call.
-
-    ``code`` is Bedrock's (such as ``ThrottlingException``) or one of those in ``error_messages``.
-    ``service_text`` is the service's own description, ``status`` the HTTP status (0 without a
-    response) and ``retry_after`` the seconds that the service asks to wait.
-    """
-
-    code: str
-    service_text: str = ""
-    status: int = 0
-    retry_after: float | None = None
-
-
-def error_from_failure(failure: Failure, model_id: str) -> ModelError:
-    """Return the error to raise for a failed call to the model ``model_id``."""
-    code = _printable_code(failure)
-    error_class, template = _message(failure, code)
-    text = template.format(code=code, model=model_id)
-    if error_class is ModelThrottled:
-        return ModelThrottled(text, retry_after=failure.retry_after)
-    return error_class(text)
+def model_error(error: Exception, model_id: str) -> ModelError:
+    """Return the error to raise for a call that raised one of ``STREAM_ERRORS``."""
+    if not isinstance(error, ClientError) or error.operation_name not in OPERATIONS:
+        return _make_error(problem_of(error), "", 0, model_id)
+    response: Any = error.response
+    details, metadata = response.get("Error", {}), response.get("ResponseMetadata", {})
+    made = _make_error(
+        str(details.get("Code")),
+        str(details.get("Message")),
+        metadata.get("HTTPStatusCode", 0),
+        model_id,
+    )
+    if isinstance(made, ModelThrottled):
+        made.retry_after = parse_retry_after(metadata.get("HTTPHeaders", {}).get("retry-after"))
+    return made
 
 
-def _printable_code(failure: Failure) -> str:
-    """Return the code if it looks like one, else the status: a proxy may send any text."""
-    if re.fullmatch("[A-Za-z][A-Za-z0-9]{0,63}", failure.code):
-        return failure.code[0].upper() + failure.code[1:]  # in events it starts in lower case
-    return f"HTTP {failure.status}"
-
-
-def _message(failure: Failure, code: str) -> ErrorMessage:
+def _make_error(code: str, service_text: str, status: int, model_id: str) -> ModelError:
+    if re.fullmatch("[A-Za-z][A-Za-z0-9]{0,63}", code):
+        code = code[0].upper() + code[1:]  # in events it starts in lower case
+    else:
+        code = f"HTTP {status}"  # a proxy may send any text
     base_code = code.removesuffix("Exception")
-    service_text = failure.service_text.lower()
-    for refusal in KNOWN_REFUSALS:
-        if refusal.code == base_code and any(each in service_text for each in refusal.phrases):
-            return ErrorMessage(ModelRefused, refusal.text)
-    if base_code in MESSAGES_BY_CODE:
-        return MESSAGES_BY_CODE[base_code]
-    matching = (message for matches, message in MESSAGES_BY_STATUS if matches(failure.status))
-    return next(matching, UNAVAILABLE)
+    by_status = next(message for holds, message in _BY_STATUS if holds(status))
+    error_class, template = _BY_CODE.get(base_code, by_status)
+    if base_code == "Validation" and any(
+        phrase in service_text.lower() for phrase in _NO_SUCH_MODEL_PHRASES
+    ):
+        error_class, template = _NO_SUCH_MODEL
+    return error_class(template.format(code=code, model=model_id))

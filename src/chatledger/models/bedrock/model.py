@@ -1,28 +1,37 @@
 """A model on Amazon Bedrock, for async and sync callers."""
 
 import time
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from chatledger.errors import InvalidArgument, ModelError, UnknownModel
+from chatledger.backoff import backoff
+from chatledger.errors import InvalidArgument, ModelError, ModelThrottled, UnknownModel
 from chatledger.extras import missing_package_error
 from chatledger.json_values import Json
 from chatledger.messages import Message
 from chatledger.models.bedrock.replies import BedrockReplyReader
-from chatledger.models.bedrock.requests import request_body
-from chatledger.models.bedrock.retries import PATIENCE, Retries
-from chatledger.models.bedrock.settings import Guardrail, RequestSettings
-from chatledger.models.bedrock.tools import bedrock_tool_choice, bedrock_tools
+from chatledger.models.bedrock.requests import (
+    Guardrail,
+    RequestSettings,
+    bedrock_tool_choice,
+    bedrock_tools,
+    request_body,
+)
 from chatledger.models.protocol import Finished, Piece
 
 if TYPE_CHECKING:
+    from chatledger.aws.session import Session
     from chatledger.models.bedrock.aiohttp_transport import AiohttpTransport
-    from chatledger.models.bedrock.connection import Session
 
 TIMEOUT = 60.0
 CONNECT_TIMEOUT = 5.0
+PATIENCE = 20.0
+"""The seconds during which a failed call is retried, if no part of its reply was delivered."""
+MAX_ATTEMPTS = 6
+FIRST_WAIT = 0.25
+LONGEST_WAIT = 8.0
 
 
 class BedrockModel:
@@ -104,17 +113,17 @@ class BedrockModel:
         self._patience = patience
         try:
             from chatledger.models.bedrock.boto3_transport import Boto3Transport
-            from chatledger.models.bedrock.connection import Connector
         except ModuleNotFoundError as missing:
             raise _not_installed(missing) from missing
-        self._connector = Connector(
+        self._boto3 = Boto3Transport(
             session,
+            model_id,
             region=region,
             endpoint=endpoint,
+            streaming=streaming,
             timeout=timeout,
             connect_timeout=connect_timeout,
         )
-        self._boto3 = Boto3Transport(self._connector, model_id, streaming=streaming)
         self._aiohttp: AiohttpTransport | None = None
 
     @property
@@ -175,11 +184,11 @@ class BedrockModel:
 
     async def close(self) -> None:
         """Close the connections; closing again does nothing, and a later call connects again."""
-        self._connector.close()
+        self._boto3.close()
         if self._aiohttp is not None:
             await self._aiohttp.close()
 
-    def _retries(self) -> Retries:
+    def _retries(self) -> "Retries":
         random = Random()  # noqa: S311  only jitter
         return Retries(self._patience, monotonic=time.monotonic, random=random)
 
@@ -191,13 +200,38 @@ class BedrockModel:
             except ModuleNotFoundError as missing:
                 raise _not_installed(missing) from missing
             self._aiohttp = AiohttpTransport(
-                self._connector,
+                self._boto3.endpoint,
                 self._model_id,
                 streaming=self._settings.streaming,
                 timeout=self._timeout,
                 connect_timeout=self._connect_timeout,
             )
         return self._aiohttp
+
+
+class Retries:
+    """The attempts at one call: at most ``MAX_ATTEMPTS``, all begun within ``patience`` seconds."""
+
+    def __init__(self, patience: float, *, monotonic: Callable[[], float], random: Random) -> None:
+        self._monotonic = monotonic
+        self._random = random
+        self._deadline = monotonic() + patience
+        self._failures = 0
+
+    def next_wait(self, error: ModelError) -> float:
+        """Return the seconds to wait before the next attempt; raise ``error`` if there is none.
+
+        The wait is at least as long as the service asked for. If it would end after ``patience``,
+        there is no next attempt.
+        """
+        wait = backoff(self._random, self._failures, first=FIRST_WAIT, longest=LONGEST_WAIT)
+        self._failures += 1
+        if isinstance(error, ModelThrottled) and error.retry_after is not None:
+            wait = max(wait, error.retry_after)
+        is_too_late = self._monotonic() + wait > self._deadline
+        if is_too_late or self._failures == MAX_ATTEMPTS or not error.retryable:
+            raise error
+        return wait
 
 
 def _not_installed(missing: ModuleNotFoundError) -> UnknownModel:

@@ -1,22 +1,61 @@
-"""Converting messages to the body of a Converse or ConverseStream request, without I/O.
+"""Converting settings, tools and messages to the body of a request, without I/O.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
 """
 
 import json
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
+from chatledger.errors import InvalidArgument
+from chatledger.json_values import Json
 from chatledger.messages import Message
-from chatledger.models.bedrock.content import EMPTY_TEXT, content_blocks, text_blocks
-from chatledger.models.bedrock.settings import ConverseObject, RequestSettings
-from chatledger.models.bedrock.tools import (
+from chatledger.models.bedrock.content import (
+    EMPTY_TEXT,
+    ConverseObject,
     ToolUseIds,
+    content_blocks,
+    is_valid_name,
+    text_blocks,
     tool_result_block,
     tool_result_text,
     tool_use_block,
     tool_use_text,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Guardrail:
+    """A Bedrock guardrail that checks the model's input and output.
+
+    ``id`` is the guardrail's id or ARN. In mode ``sync``, text is delivered after it was checked.
+    In mode ``async``, it is delivered at once, and may be shown before the guardrail objects.
+    """
+
+    id: str
+    version: str = "DRAFT"
+    mode: Literal["sync", "async"] = "sync"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSettings:
+    """Everything in a request except its messages.
+
+    Values that are None or empty are not sent, because newer models accept fewer of these settings.
+    """
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop_sequences: Sequence[str] = ()
+    additional_fields: Mapping[str, Json] | None = None
+    guardrail: Guardrail | None = None
+    cache: bool = False
+    tools: Sequence[ConverseObject] = ()
+    tool_choice: ConverseObject | None = None
+    streaming: bool = True
 
 
 def request_body(
@@ -28,15 +67,25 @@ def request_body(
     described in words, so that a conversation that began with tools can continue without them.
     """
     converse_messages = _converse_messages(messages, with_tools=bool(settings.tools))
-    system = _system(messages, system_prompt)
+    system = text_blocks(system_prompt or "")
+    for message in messages:
+        if message.role == "system":
+            system += text_blocks(message.content)
     tools = list(settings.tools)
     if settings.cache:
         _add_cache_points(tools, system, converse_messages)
     body: ConverseObject = {"messages": converse_messages}
     if system:
         body["system"] = system
-    if inference_config := _inference_config(settings):
-        body["inferenceConfig"] = inference_config
+    inference_config = {
+        "maxTokens": settings.max_tokens,
+        "temperature": settings.temperature,
+        "topP": settings.top_p,
+        "stopSequences": list(settings.stop_sequences) or None,
+    }
+    given = {name: value for name, value in inference_config.items() if value is not None}
+    if given:
+        body["inferenceConfig"] = given
     if tools:
         body["toolConfig"] = {"tools": tools}
         if settings.tool_choice:
@@ -59,27 +108,6 @@ def encode_body(body: ConverseObject) -> bytes:
         ensure_ascii=False,
         separators=(",", ":"),
     ).encode()
-
-
-def _inference_config(settings: RequestSettings) -> ConverseObject:
-    config: ConverseObject = {}
-    if settings.max_tokens is not None:
-        config["maxTokens"] = settings.max_tokens
-    if settings.temperature is not None:
-        config["temperature"] = settings.temperature
-    if settings.top_p is not None:
-        config["topP"] = settings.top_p
-    if settings.stop_sequences:
-        config["stopSequences"] = list(settings.stop_sequences)
-    return config
-
-
-def _system(messages: Sequence[Message], system_prompt: str | None) -> list[ConverseObject]:
-    blocks = text_blocks(system_prompt or "")
-    for message in messages:
-        if message.role == "system":
-            blocks += text_blocks(message.content)
-    return blocks
 
 
 def _converse_messages(messages: Sequence[Message], *, with_tools: bool) -> list[ConverseObject]:
@@ -152,3 +180,67 @@ def _add_cache_points(
 
 def _cache_point() -> ConverseObject:
     return {"cachePoint": {"type": "default"}}
+
+
+# Definitions of tools -----------------------------------------------------------------------------
+
+
+def bedrock_tools(tools: Sequence[Mapping[str, Any]]) -> list[ConverseObject]:
+    """Return the tools in Bedrock's format.
+
+    Raises:
+        InvalidArgument: A tool is not a dict, or Bedrock does not accept its name.
+    """
+    return [_bedrock_tool(tool) for tool in tools]
+
+
+def _bedrock_tool(tool: Mapping[str, Any]) -> ConverseObject:
+    if not isinstance(tool, Mapping):
+        raise InvalidArgument("A tool must be a dict with name, description and input_schema.")
+    if len(tool) == 1 and isinstance(inner := next(iter(tool.values())), Mapping):
+        _check_name(inner.get("name"))
+        return dict(tool)  # already in Bedrock's format: toolSpec or systemTool
+    _check_name(tool.get("name"))
+    spec: ConverseObject = {"name": tool["name"]}
+    if tool.get("description"):
+        spec["description"] = tool["description"]
+    spec["inputSchema"] = {"json": tool.get("input_schema") or {"type": "object", "properties": {}}}
+    return {"toolSpec": spec}
+
+
+def _check_name(name: object) -> None:
+    if not is_valid_name(name):
+        raise InvalidArgument(
+            "On Bedrock, a tool's name must be 1 to 64 letters, digits, underscores and hyphens; "
+            f"rename {name!r}."
+        )
+
+
+def bedrock_tool_choice(
+    choice: str | Mapping[str, Any] | None, tools: Sequence[ConverseObject]
+) -> ConverseObject | None:
+    """Return ``choice`` in Bedrock's format.
+
+    Args:
+        choice: ``auto``, ``any``, the name of the tool to call, or an object in Bedrock's format.
+        tools: The model's tools, in Bedrock's format.
+
+    Raises:
+        InvalidArgument: There are no tools, or none has that name.
+    """
+    if choice is None:
+        return None
+    if not tools:
+        raise InvalidArgument("tool_choice needs tools to choose from; pass tools too.")
+    match choice:
+        case "auto" | "any":
+            return {choice: {}}
+        case str():
+            definitions = [inner for tool in tools for inner in tool.values()]
+            if choice not in [each.get("name") for each in definitions]:
+                raise InvalidArgument(
+                    f"tool_choice is {choice!r}, but there is no tool of that name; "
+                    "pass auto, any or the name of a tool."
+                )
+            return {"tool": {"name": choice}}
+    return dict(choice)

@@ -1,6 +1,5 @@
 """LangChain chat models as models of turns."""
 
-from chatledger.models.langchain.factory import open_langchain_model
-from chatledger.models.langchain.model import LangChainModel
+from chatledger.models.langchain.model import LangChainModel, open_langchain_model
 
 __all__ = ["LangChainModel", "open_langchain_model"]

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from chatledger.backoff import parse_retry_after
 from chatledger.errors import (
     ChatledgerError,
     ModelError,
@@ -16,7 +17,6 @@ from chatledger.errors import (
     ModelTimeout,
     ModelUnavailable,
 )
-from chatledger.models.headers import parse_retry_after
 
 _ADVICE = {
     401: "check that its key is set and valid",

@@ -1,16 +1,20 @@
-"""A LangChain chat model as the model of a turn."""
+"""LangChain chat models as models of turns."""
 
+import re
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, closing
+from importlib import import_module
 from typing import Any, cast
 
 from langchain_core.language_models import LanguageModelInput
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.runnables import Runnable
 
+from chatledger.errors import ChatledgerError, InvalidArgument, ModelRefused, UnknownModel
+from chatledger.extras import install_command
+from chatledger.langchain_messages import from_chatledger
 from chatledger.messages import Message
 from chatledger.models.langchain.errors import translate_errors
-from chatledger.models.langchain.prompts import prompt
 from chatledger.models.langchain.replies import LangChainReplyReader
 from chatledger.models.protocol import Finished, Piece
 
@@ -24,11 +28,19 @@ class LangChainModel:
     Args:
         model: The LangChain model or chain.
         id: The name under which replies are recorded; by default the LangChain model's name.
+
+    Raises:
+        InvalidArgument: ``model`` is not a LangChain model.
     """
 
     def __init__(
         self, model: Runnable[LanguageModelInput, BaseMessage | str], *, id: str | None = None
     ) -> None:
+        if not isinstance(model, Runnable):
+            raise InvalidArgument(
+                f"LangChainModel needs a LangChain chat model, not {type(model).__name__}; "
+                "open_model opens models by name."
+            )
         self._model = model
         self.id = id or _name(model)
 
@@ -36,7 +48,7 @@ class LangChainModel:
         self, messages: Sequence[Message], *, system_prompt: str | None = None
     ) -> AsyncGenerator[Piece | Finished, None]:
         reader = LangChainReplyReader(self.id)
-        langchain_messages = prompt(messages, system_prompt)
+        langchain_messages = _prompt(messages, system_prompt)
         with translate_errors(self.id):
             stream = cast(AsyncGenerator[Any, None], self._model.astream(langchain_messages))
         async with aclosing(stream):
@@ -55,7 +67,7 @@ class LangChainModel:
         self, messages: Sequence[Message], *, system_prompt: str | None = None
     ) -> Generator[Piece | Finished, None, None]:
         reader = LangChainReplyReader(self.id)
-        langchain_messages = prompt(messages, system_prompt)
+        langchain_messages = _prompt(messages, system_prompt)
         with translate_errors(self.id):
             stream = cast(Generator[Any, None, None], self._model.stream(langchain_messages))
         with closing(stream):
@@ -84,3 +96,109 @@ def _name(model: Any) -> str:
             break
         model = inner
     return type(model).__name__
+
+
+# Prompts ------------------------------------------------------------------------------------------
+
+
+def _prompt(messages: Sequence[Message], system_prompt: str | None) -> list[BaseMessage]:
+    """Return the LangChain messages for ``messages``, with at most one system message in front.
+
+    That message joins ``system_prompt`` and the system messages at the start of ``messages``,
+    because some providers accept only one.
+    """
+    converted = [_without_other_calls(from_chatledger(message)) for message in messages]
+    first = next((n for n, each in enumerate(converted) if each.type != "system"), len(converted))
+    instructions: list[str | list[Any]] = [system_prompt] if system_prompt else []
+    instructions += [each.content for each in converted[:first] if each.content]
+    if not instructions:
+        return converted[first:]
+    return [SystemMessage(_joined(instructions)), *converted[first:]]
+
+
+def _joined(contents: Sequence[str | list[Any]]) -> str | list[Any]:
+    texts = [each for each in contents if isinstance(each, str)]
+    if len(texts) == len(contents):
+        return "\n\n".join(texts)
+    blocks: list[Any] = []
+    for each in contents:
+        blocks += [{"type": "text", "text": each}] if isinstance(each, str) else each
+    return blocks
+
+
+def _without_other_calls(message: BaseMessage) -> BaseMessage:
+    """Return the message, changed in place, with no tool calls but those in ``tool_calls``.
+
+    Only the calls in ``tool_calls`` are followed by a result. A provider's package may also send
+    the invalid ones, and those in the provider's own format; the provider then refuses the request.
+    """
+    if isinstance(message, AIMessage):
+        message.invalid_tool_calls = []
+        for name in ("tool_calls", "function_call"):
+            message.additional_kwargs.pop(name, None)
+    return message
+
+
+# Opening models by name ---------------------------------------------------------------------------
+
+
+def open_langchain_model(name: str, **options: Any) -> LangChainModel:
+    """Open the model ``provider:model`` with LangChain's ``init_chat_model``.
+
+    The provider's package finds its API key as usual, most often in an environment variable.
+
+    Args:
+        name: The provider and the model, such as ``openai:gpt-5`` or
+            ``anthropic:claude-sonnet-5``.
+        options: Keyword arguments for ``init_chat_model``.
+
+    Raises:
+        UnknownModel: The name has another form, LangChain does not know the provider, or a package
+            is missing; the error then names the command that installs it.
+        ModelRefused: The model cannot be opened, often because its API key is missing.
+    """
+    provider, _, model = name.partition(":")
+    if not provider or not model:
+        raise UnknownModel(
+            f"{name!r} is not the name of a model; write provider:model, such as openai:gpt-5."
+        )
+    try:
+        opened = _init_chat_model()(model, model_provider=provider, **options)
+    except ChatledgerError:
+        raise
+    except ImportError as missing:
+        package = _missing_package(missing, provider)
+        raise UnknownModel(f"{name} needs {package}; {_install_advice(package)}") from missing
+    except Exception as error:
+        # Some packages also raise a ValueError for a missing key, so LangChain's own ValueError is
+        # recognised by its text.
+        if isinstance(error, ValueError) and str(error).startswith("Unsupported "):
+            raise UnknownModel(
+                f"LangChain does not know the provider {provider!r} of {name}; "
+                "use one that init_chat_model supports."
+            ) from error
+        raise ModelRefused(
+            f"{name} cannot be opened ({type(error).__name__}); "
+            "check that its key is in the environment and that its options are valid."
+        ) from error
+    return LangChainModel(opened, id=name)
+
+
+def _init_chat_model() -> Any:
+    try:
+        return import_module("langchain.chat_models").init_chat_model
+    except ModuleNotFoundError as missing:
+        package = (missing.name or "langchain").partition(".")[0].replace("_", "-")
+        raise UnknownModel(
+            f"LangChain's models need {package}; {_install_advice('langchain-<provider>')}"
+        ) from missing
+
+
+def _missing_package(missing: ImportError, provider: str) -> str:
+    """Return the package that LangChain's error says to install."""
+    named = re.search(r"pip install (?:-U )?([\w.-]+)", str(missing))
+    return named[1] if named else f"langchain-{provider}"
+
+
+def _install_advice(package: str) -> str:
+    return f"install it with {install_command('langchain', 'langchain', package)}."

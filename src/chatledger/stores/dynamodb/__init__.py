@@ -22,8 +22,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # Imported on first use: only AsyncDynamoDBStore needs aiodynamo and aiohttp, and few processes
-    # create or check tables.
+    # Imported on first use: only AsyncDynamoDBStore needs aiohttp, and few processes create or
+    # check tables.
     if name == "AsyncDynamoDBStore":
         from chatledger.stores.dynamodb.aio import AsyncDynamoDBStore
 

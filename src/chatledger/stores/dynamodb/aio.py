@@ -1,15 +1,15 @@
-"""Conversations in a DynamoDB table, for async code, over aiodynamo and aiohttp."""
+"""Conversations in a DynamoDB table, for async code, over aiohttp."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from chatledger.aws.session import Session
 from chatledger.messages import now
 from chatledger.stores.contract import AsyncStore, awaited
 from chatledger.stores.dynamodb import plans
-from chatledger.stores.dynamodb.aiodynamo_calls import AiodynamoCalls
+from chatledger.stores.dynamodb.aiohttp_calls import AiohttpCalls
 from chatledger.stores.dynamodb.calls import PATIENCE, Plan
-from chatledger.stores.dynamodb.clients import Session
 from chatledger.stores.dynamodb.store import DynamoDBStore
 from chatledger.stores.dynamodb.table import CLEANUP_SECONDS, Table
 from chatledger.stores.operations import Operation
@@ -51,7 +51,7 @@ class AsyncDynamoDBStore(AsyncStore):
         cleanup: float = CLEANUP_SECONDS,
         clock: Callable[[], datetime] = now,
     ) -> None:
-        self._calls = AiodynamoCalls(
+        self._calls = AiohttpCalls(
             session=session, region=region, endpoint=endpoint, patience=patience
         )
         self._table = Table.of(

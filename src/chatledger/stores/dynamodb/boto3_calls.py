@@ -5,20 +5,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore import xform_name
-from botocore.exceptions import (
-    BotoCoreError,
-    ChecksumError,
-    ClientError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    HTTPClientError,
-    IncompleteReadError,
-    ParamValidationError,
-    ProxyConnectionError,
-)
-from botocore.exceptions import ConnectionError as BotocoreConnectionError
+from botocore.exceptions import ClientError, ParamValidationError
 from botocore.parsers import ResponseParserError
 
+from chatledger.aws.errors import CONNECTION_PROBLEMS, REQUEST_ERRORS, Problem, problem_of
 from chatledger.library_logs import keep_messages_out_of_logs
 from chatledger.stores.dynamodb.calls import (
     NO_ANSWER,
@@ -41,15 +31,6 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 T = TypeVar("T")
-
-_CONNECTION_ERRORS = (
-    ChecksumError,
-    HTTPClientError,
-    IncompleteReadError,
-    BotocoreConnectionError,
-    ResponseParserError,
-)
-_NOT_CONNECTED = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError)
 
 
 class Boto3Calls:
@@ -87,7 +68,7 @@ class Boto3Calls:
             return reply
         except ParamValidationError:
             raise  # a bug of the plan; nothing was sent
-        except (BotoCoreError, ClientError, ResponseParserError) as error:
+        except REQUEST_ERRORS as error:
             raise failure_from_boto3(
                 error, call.operation, single_attempt=self._single_attempt
             ) from error
@@ -114,27 +95,26 @@ def failure_from_boto3(error: Exception, operation: str, *, single_attempt: bool
         single_attempt: Whether the client makes only one attempt. The error does not say how many
             it made, and an earlier one may have taken effect.
     """
-    if isinstance(error, ClientError):
-        return _failure_from_client_error(error, operation)
-    if isinstance(error, _CONNECTION_ERRORS):
-        connected = not isinstance(error, _NOT_CONNECTED)
-        attempts = 1 if single_attempt else 2
-        return failure_without_reply(error, connected=connected, attempts=attempts)
-    # All others are raised before anything is sent: a profile, a sign-in or a role is missing.
-    return CallFailed(NO_CREDENTIALS, str(error))
+    if isinstance(error, ClientError) and error.operation_name == operation:
+        return _failure_from_client_error(error)
+    problem = problem_of(error)
+    if isinstance(error, ClientError) or problem not in CONNECTION_PROBLEMS:
+        # Nothing was sent: a profile, a sign-in or a role is missing, or the service that issues
+        # credentials refused the call.
+        code = NO_ANSWER if problem is Problem.UNREACHABLE else NO_CREDENTIALS
+        return CallFailed(code, str(error))
+    return failure_without_reply(
+        error, connected=problem is not Problem.UNREACHABLE, attempts=1 if single_attempt else 2
+    )
 
 
-def _failure_from_client_error(error: ClientError, operation: str) -> CallFailed:
+def _failure_from_client_error(error: ClientError) -> CallFailed:
     reply: Any = error.response
     metadata = reply.get("ResponseMetadata", {})
-    failed = failure_from_reply(
+    return failure_from_reply(
         reply["Error"].get("Code", ""),
         reply["Error"].get("Message", ""),
         status=metadata.get("HTTPStatusCode", 0),
         reply=reply,
         attempts=1 + metadata.get("RetryAttempts", 0),
     )
-    if error.operation_name == operation:
-        return failed
-    # The service that issues credentials refused the call, not DynamoDB.
-    return CallFailed(NO_ANSWER if failed.unknown else NO_CREDENTIALS, str(error))

@@ -1,19 +1,16 @@
 """boto3 clients for stores, with region, endpoint and credentials as botocore finds them."""
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import boto3
-import botocore.session
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, NoRegionError
 
+from chatledger.aws.session import make_service_client
 from chatledger.errors import AccessRefused, InvalidArgument
 from chatledger.stores.dynamodb.calls import PATIENCE
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-
-Session: TypeAlias = boto3.Session | botocore.session.Session
 
 CONNECT_TIMEOUT = 5.0
 """The longest time (s) for opening a connection."""
@@ -21,14 +18,6 @@ READ_TIMEOUT = 10.0
 """The longest time (s) without a byte of the reply."""
 POOL_SIZE = 50
 """The number of idle connections that boto3 keeps open for later calls."""
-
-
-def boto3_session(given: Session | None) -> boto3.Session:
-    """Return the given session as a boto3 session; a new one for None."""
-    if isinstance(given, botocore.session.Session):
-        return boto3.Session(botocore_session=given)
-    # Not boto3's default session: two threads must not make clients from it at once.
-    return given or boto3.Session()
 
 
 def make_client(
@@ -49,14 +38,17 @@ def make_client(
         InvalidArgument: No region is configured, or the region or endpoint is invalid.
         AccessRefused: The AWS configuration is invalid; a profile is missing, for example.
     """
-    config = Config(
-        connect_timeout=min(CONNECT_TIMEOUT, patience),
-        read_timeout=min(READ_TIMEOUT, patience),
-        max_pool_connections=POOL_SIZE,
-        retries={"mode": "standard", "total_max_attempts": 1},
-    )
     try:
-        return session.client("dynamodb", region_name=region, endpoint_url=endpoint, config=config)
+        client: DynamoDBClient = make_service_client(
+            session,
+            "dynamodb",
+            region=region,
+            endpoint=endpoint,
+            connect_timeout=min(CONNECT_TIMEOUT, patience),
+            read_timeout=min(READ_TIMEOUT, patience),
+            pool_size=POOL_SIZE,
+        )
+        return client
     except NoRegionError as failed:
         raise InvalidArgument(
             "No AWS region is configured; add region=, such as region=eu-west-1, or set "

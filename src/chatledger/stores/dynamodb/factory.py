@@ -5,10 +5,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from chatledger.aws.session import boto3_session
 from chatledger.errors import StoreUnavailable
 from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import PATIENCE, Plan
-from chatledger.stores.dynamodb.clients import boto3_session, make_client
+from chatledger.stores.dynamodb.clients import make_client
 from chatledger.stores.dynamodb.store import DynamoDBStore
 
 if TYPE_CHECKING:

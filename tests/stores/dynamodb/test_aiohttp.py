@@ -17,7 +17,7 @@ from botocore.exceptions import CredentialRetrievalError
 from chatledger import InvalidArgument, Message, StoreUnavailable
 from chatledger.errors import AccessRefused
 from chatledger.stores.dynamodb import AsyncDynamoDBStore
-from chatledger.stores.dynamodb.aiodynamo_calls import AiodynamoCalls
+from chatledger.stores.dynamodb.aiohttp_calls import AiohttpCalls
 from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import Call, CallFailed
 from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
@@ -207,7 +207,6 @@ def test_a_missing_region_or_invalid_endpoint_is_reported_by_the_first_call(
 # Event loops --------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:unclosed")  # sockets of event loops that have ended
 def test_a_store_can_be_used_in_several_event_loops_one_after_another(
     open_async: OpenAsync,
 ) -> None:
@@ -323,8 +322,8 @@ def test_replies_and_errors_equal_those_of_boto3_whatever_they_contain(
         Call("Query", in_table),
     ]
 
-    async def over_aiodynamo() -> list[Any]:
-        calls = AiodynamoCalls(
+    async def over_aiohttp() -> list[Any]:
+        calls = AiohttpCalls(
             session=None, region=REGION, endpoint=dynamodb_local.endpoint, patience=5
         )
         outcomes = []
@@ -346,5 +345,5 @@ def test_replies_and_errors_equal_those_of_boto3_whatever_they_contain(
         except CallFailed as failed:
             expected.append(vars(failed))
     client.delete_item(TableName=table, Key=KEYS)
-    assert asyncio.run(over_aiodynamo()) == expected
+    assert asyncio.run(over_aiohttp()) == expected
     assert expected[2]["Item"] == ITEM

@@ -6,7 +6,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from chatledger.aws.ca_bundle import InvalidCABundle, find_ca_bundle, ssl_argument
+from chatledger.aws.session import InvalidCABundle, find_ca_bundle, ssl_argument
 
 
 @pytest.fixture(autouse=True)
