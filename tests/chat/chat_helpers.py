@@ -9,7 +9,6 @@ from typing import Any, TypeVar, cast
 
 from chatledger.chat import Chat, Event, Started, SyncChat
 from chatledger.chat.effects import CallModel, Turn, TurnStepper
-from chatledger.chat.turn_factory import TurnFactory
 from chatledger.errors import ChatledgerError, ModelUnavailable, StoreUnavailable
 from chatledger.messages import Message
 from chatledger.models.protocol import Finished, Piece, Usage
@@ -270,7 +269,7 @@ def with_time(chat: AnyChat, time: FakeTime) -> AnyChat:
     chat._options = replace(
         chat._options, lease=timedelta(minutes=1), clock=time.clock, timer=time.timer
     )
-    chat._turns = TurnFactory(chat.store, chat._options)
+
     return chat
 
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Generator
 from typing import Any, TypeVar
 
 from chatledger.chat import Chat, Event, SyncChat
-from chatledger.chat.any_chat import AnyChat
+from chatledger.chat.chat import AnyChat
 from chatledger.conversations import uuid_from_key
 from chatledger.errors import ModelRefused, NotFound, UnknownModel
 from chatledger.http.api import ChatRequest
@@ -52,7 +52,7 @@ def stream_turn_sync(
 
 
 def _turn_events(
-    chat: AnyChat[Any, Any, Events],
+    chat: AnyChat[Any, Any, Events, Any],
     models: Models,
     request: ChatRequest,
     idempotency_key: str | None,

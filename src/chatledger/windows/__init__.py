@@ -8,8 +8,7 @@ from itertools import dropwhile
 from chatledger.conversations import MAX_LIMIT, check_number
 from chatledger.errors import InvalidArgument
 from chatledger.messages import Message
-from chatledger.windows.budget import longest_ending
-from chatledger.windows.tokens import approximate_tokens
+from chatledger.windows.budget import approximate_tokens, longest_ending
 from chatledger.windows.validity import valid_for_models
 
 
