@@ -34,17 +34,17 @@ def run(
         catch: The errors of ``perform`` that are thrown into the generator; all others, and those
             that the generator does not handle, are raised.
     """
-    resume: Callable[[Any], Step] = steps.send
     result: Any = None
+    error: Exception | None = None
     while True:
         try:
-            step = resume(result)
+            step = steps.send(result) if error is None else steps.throw(error)
         except StopIteration as end:
             return cast(T, end.value)
         try:
-            resume, result = steps.send, perform(step)
-        except catch as error:
-            resume, result = steps.throw, error
+            result, error = perform(step), None
+        except catch as raised:
+            error = raised
 
 
 async def arun(
@@ -54,14 +54,14 @@ async def arun(
     catch: Errors = ChatledgerError,
 ) -> T:
     """Do the same as ``run``, but await what ``perform`` returns."""
-    resume: Callable[[Any], Step] = steps.send
     result: Any = None
+    error: Exception | None = None
     while True:
         try:
-            step = resume(result)
+            step = steps.send(result) if error is None else steps.throw(error)
         except StopIteration as end:
             return cast(T, end.value)
         try:
-            resume, result = steps.send, await perform(step)
-        except catch as error:
-            resume, result = steps.throw, error
+            result, error = await perform(step), None
+        except catch as raised:
+            error = raised
