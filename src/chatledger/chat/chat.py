@@ -143,9 +143,9 @@ class AnyChat(ABC, Generic[S, M, E, R]):
         key = key_for(idempotency_key, given, system_prompt, model.id)
         if key is not None and conversation_id is None:
             conversation_id = conversation_id_for(key.text, owner)
-        request = self._request(
-            model,
-            system_prompt,
+        request = TurnRequest(
+            model_id=model.id,
+            system_prompt=system_prompt,
             conversation_id=conversation_id,
             owner=owner,
             messages=given,
@@ -171,7 +171,12 @@ class AnyChat(ABC, Generic[S, M, E, R]):
             InvalidArgument: The messages that a turn reads contain no user or tool message.
         """
         model = self._checked_model(model)
-        request = self._request(model, system_prompt, conversation_id=conversation_id, owner=owner)
+        request = TurnRequest(
+            model_id=model.id,
+            system_prompt=system_prompt,
+            conversation_id=conversation_id,
+            owner=owner,
+        )
         turn = RegenerateTurn(self.store, self._options, request)
         return self._events(turn.steps(), model, self._stop_functions)
 
@@ -201,8 +206,12 @@ class AnyChat(ABC, Generic[S, M, E, R]):
                 "A message can only be replaced by one user message; pass a string or a "
                 "Message.user(...)."
             )
-        request = self._request(
-            model, system_prompt, conversation_id=conversation_id, owner=owner, messages=given
+        request = TurnRequest(
+            model_id=model.id,
+            system_prompt=system_prompt,
+            conversation_id=conversation_id,
+            owner=owner,
+            messages=given,
         )
         turn = EditTurn(self.store, self._options, request, seq)
         return self._events(turn.steps(), model, self._stop_functions)
@@ -226,9 +235,9 @@ class AnyChat(ABC, Generic[S, M, E, R]):
                 given.
         """
         model = self._checked_model(model)
-        request = self._request(
-            model,
-            system_prompt,
+        request = TurnRequest(
+            model_id=model.id,
+            system_prompt=system_prompt,
             conversation_id=conversation_id,
             owner=owner,
             messages=checked_messages(messages),
@@ -248,11 +257,6 @@ class AnyChat(ABC, Generic[S, M, E, R]):
             return self.model
         check_model(model, is_async=self._is_async)
         return model
-
-    def _request(self, model: M, system_prompt: str | None, **more: Any) -> TurnRequest:
-        if system_prompt is None:
-            system_prompt = self._options.system_prompt
-        return TurnRequest(model_id=model.id, system_prompt=system_prompt, **more)
 
     def _stop(self, conversation_id: str, owner: str | None) -> Steps[bool]:
         yield partial(self.store.get, conversation_id, owner=owner)

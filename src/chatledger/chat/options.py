@@ -93,6 +93,10 @@ class ChatOptions:
         """
         return checked_window(self.window([*earlier, *messages]))
 
+    def system_prompt_for(self, requested: str | None) -> str | None:
+        """Return the system prompt that a turn requested, or else the chat's."""
+        return self.system_prompt if requested is None else requested
+
 
 def checked_window(window: list[Message]) -> list[Message]:
     """Return ``window``; raise ``InvalidArgument`` if it has nothing for the model to answer."""
@@ -110,7 +114,7 @@ class TurnRequest:
 
     model_id: str
     system_prompt: str | None
-    """The turn's own system prompt or the chat's."""
+    """The turn's own, instead of the chat's."""
     conversation_id: str | None
     owner: str | None
     messages: list[Message] = field(default_factory=list)

@@ -203,7 +203,7 @@ class SavedTurn(ABC):
         window = self._options.window_for(start.earlier, start.messages)
         for hook in self._options.hooks:
             window = checked_window(valid_for_models((yield partial(hook.before_model, window))))
-        yield CallModel(window, self._request.system_prompt)
+        yield CallModel(window, self._options.system_prompt_for(self._request.system_prompt))
 
     def _save_reply(self, reply: Reply) -> TurnSteps[None]:
         """Store the reply received so far, or only end the lease if there is none."""
@@ -362,7 +362,7 @@ def unsaved_turn(store: AnyStore, options: ChatOptions, request: TurnRequest) ->
             if owner is None or (yield from _exists(store, conversation_id)):
                 raise  # without an owner it must exist, and it must not belong to another one
     window = options.window_for(tail.messages if tail else [], request.messages)
-    yield CallModel(window, request.system_prompt)
+    yield CallModel(window, options.system_prompt_for(request.system_prompt))
     yield Started(tail.conversation.id if tail else None)
     finished = yield from stream_reply([], deadlines, _renew_nothing)
     yield StopModel()
