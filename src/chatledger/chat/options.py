@@ -170,13 +170,18 @@ def checked_messages(messages: object) -> list[Message]:
 
 def check_store(store: object, *, is_async: bool) -> None:
     """Raise ``InvalidArgument`` unless ``store`` is a store for async callers, or for sync ones."""
-    wanted = "an async store, from open_async_store" if is_async else "a store, from open_store"
+    wanted, unwanted = ("an async", "a sync") if is_async else ("a sync", "an async")
+    opener, other_chat = ("open_async_store", "SyncChat") if is_async else ("open_store", "Chat")
     read = getattr(store, "tail", None)
     if isinstance(store, type) or not callable(read):
-        raise InvalidArgument(f"store is {_described(store)}; pass {wanted}.")
+        raise InvalidArgument(
+            f"store is {_described(store)}; pass {wanted} store, such as {opener}(url) returns."
+        )
     if inspect.iscoroutinefunction(read) is not is_async:
-        kind, other = ("a sync", "a SyncChat") if is_async else ("an async", "a Chat")
-        raise InvalidArgument(f"store is {kind} store; pass {wanted}, or use {other}.")
+        raise InvalidArgument(
+            f"store is {unwanted} store; pass {wanted} one, such as {opener}(url) returns, or use "
+            f"a {other_chat}."
+        )
 
 
 def check_model(model: object, *, is_async: bool) -> None:
