@@ -43,7 +43,7 @@ def test_a_job_is_given_for_each_package_and_top_level_module_and_nothing_else()
 
 def test_every_file_that_the_page_names_exists() -> None:
     named = set(re.findall(r"`([a-z_]+(?:/[a-z_0-9]+)*(?:\.py|/))`", PAGE))
-    assert "chat/turns.py" in named
+    assert "chat/turn.py" in named
     missing = {name for name in named if not (SOURCE / name).exists()}
     assert missing == set()
 

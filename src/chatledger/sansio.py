@@ -1,43 +1,67 @@
-"""Sequences of store operations that are written once, for sync and async stores."""
+"""Logic without I/O: generators that yield what is to be done, run by sync or by async callers.
+
+A generator yields steps, such as store operations that it does not call itself. It is sent the
+result of each, or has the error of the step thrown into it. So the logic that can go wrong is
+written once, and tests can run it with any results in any order.
+"""
 
 from collections.abc import Awaitable, Callable, Generator
+from operator import call
 from typing import Any, TypeAlias, TypeVar, cast
 
 from chatledger.errors import ChatledgerError
 
 T = TypeVar("T")
+Step = TypeVar("Step")
+Errors: TypeAlias = type[Exception] | tuple[type[Exception], ...]
 Steps: TypeAlias = Generator[Callable[[], Any], Any, T]
-"""A generator that yields store operations without calling them. It is sent the result of each, or
-has the ``ChatledgerError`` that the operation raised thrown into it."""
+"""A generator that yields store operations."""
+
+_CALL: Any = call  # of type Any, so that it is a default for steps of any type
 
 
-def run(steps: Steps[T]) -> T:
-    """Run ``steps`` over a sync store and return their result."""
+def run(
+    steps: Generator[Step, Any, T],
+    perform: Callable[[Step], Any] = _CALL,
+    *,
+    catch: Errors = ChatledgerError,
+) -> T:
+    """Run a generator and return its result.
+
+    Args:
+        steps: The generator.
+        perform: Performs one step and returns its result; by default, the step is called.
+        catch: The errors of ``perform`` that are thrown into the generator; all others, and those
+            that the generator does not handle, are raised.
+    """
     result: Any = None
-    error: ChatledgerError | None = None
+    error: Exception | None = None
     while True:
         try:
-            operation = steps.throw(error) if error else steps.send(result)
+            step = steps.send(result) if error is None else steps.throw(error)
         except StopIteration as end:
             return cast(T, end.value)
-        result, error = None, None
         try:
-            result = operation()
-        except ChatledgerError as raised:
+            result, error = perform(step), None
+        except catch as raised:
             error = raised
 
 
-async def arun(steps: Steps[T]) -> T:
-    """Run ``steps`` over an async store, whose operations are awaited, and return their result."""
+async def arun(
+    steps: Generator[Step, Any, T],
+    perform: Callable[[Step], Awaitable[Any]] = _CALL,
+    *,
+    catch: Errors = ChatledgerError,
+) -> T:
+    """Do the same as ``run``, but await what ``perform`` returns."""
     result: Any = None
-    error: ChatledgerError | None = None
+    error: Exception | None = None
     while True:
         try:
-            operation = steps.throw(error) if error else steps.send(result)
+            step = steps.send(result) if error is None else steps.throw(error)
         except StopIteration as end:
             return cast(T, end.value)
-        result, error = None, None
         try:
-            result = await cast(Callable[[], Awaitable[Any]], operation)()
-        except ChatledgerError as raised:
+            result, error = await perform(step), None
+        except catch as raised:
             error = raised

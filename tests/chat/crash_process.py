@@ -5,7 +5,7 @@ import sys
 
 from chatledger.chat import Chat
 from chatledger.stores.urls import open_async_store
-from tests.chat.chat_helpers import DONE, Gate, ScriptedModel
+from tests.chat.scripted_models import DONE, Gate, ScriptedModel
 
 
 async def run_turn_until_killed(url: str) -> None:

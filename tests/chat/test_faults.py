@@ -22,21 +22,8 @@ from chatledger.messages import Message, now
 from chatledger.models.protocol import Finished
 from chatledger.stores.contract import AsyncStore
 from chatledger.stores.urls import open_async_store
-from tests.chat.chat_helpers import (
-    DONE,
-    Caller,
-    EchoModel,
-    FakeTime,
-    Gate,
-    ScriptedModel,
-    WatchedStore,
-    collect_events,
-    lose_response,
-    raise_unavailable,
-    transcript,
-    transcript_of,
-    with_time,
-)
+from tests.chat.scripted_models import DONE, EchoModel, Gate, ScriptedModel
+from tests.chat.talk import Caller, Talk, collect_events
 
 pytestmark = pytest.mark.anyio
 
@@ -78,18 +65,6 @@ async def run_turn(chat: Chat, events: list[Event]) -> None:
             events.append(event)  # noqa: PERF401 - keeps the events before an error
 
 
-async def assert_next_turn_works(store: AsyncStore, time: FakeTime | None = None) -> None:
-    before = await transcript(store)
-    chat = with_time(Chat(store, EchoModel()), time or FakeTime())
-    reply = await chat.send("And now?", conversation_id="talk", owner="bob")
-    assert reply.finished == DONE
-    assert await transcript(store) == [*before, ("user", "And now?"), ("assistant", reply.text)]
-
-
-async def stop_reason(store: AsyncStore) -> object:
-    return (await store.tail("talk", 1)).messages[0].extra.get("stop_reason")
-
-
 # The model
 
 
@@ -121,16 +96,16 @@ MODEL_CASES = {
 
 @pytest.mark.parametrize("fault", MODEL_CASES)
 async def test_however_the_model_fails_the_partial_reply_is_saved_and_the_next_turn_works(
-    store: AsyncStore, fault: str
+    talk: Talk, fault: str
 ) -> None:
     for script, raises, stored, stop_reason_stored in MODEL_CASES[fault]:
-        before = await transcript(store)
+        before = await talk.transcript()
         silence, limit = ((Gate(),), 0.1) if fault == "is silent" else ((), 60)
         events: list[Event] = []
         caught: Exception | None = None
         try:
             model = ScriptedModel(*script, *silence)
-            await run_turn(Chat(store, model, time_limit=timedelta(seconds=limit)), events)
+            await run_turn(talk.chat(model, time_limit=timedelta(seconds=limit)), events)
         except Exception as error:
             caught = error
         assert type(caught) is (raises or type(None))
@@ -144,27 +119,23 @@ async def test_however_the_model_fails_the_partial_reply_is_saved_and_the_next_t
         )
         assert events == [Started("talk"), *pieces, *ended]
         replies = [] if stored is None else [("assistant", stored)]
-        assert await transcript(store) == [*before, QUESTION, *replies]
+        assert await talk.transcript() == [*before, QUESTION, *replies]
         if stored is not None:
-            assert await stop_reason(store) == stop_reason_stored
-        await assert_next_turn_works(store)
+            assert await talk.stop_reason() == stop_reason_stored
+        await talk.assert_next_turn_works()
 
 
 # The caller
 
 
+@pytest.mark.chat_only
 @pytest.mark.parametrize("how", ["closes", "is cancelled"])
 @pytest.mark.parametrize("when", ["at once", "in mid-reply", "while the reply is stored"])
 async def test_whenever_the_caller_leaves_the_reply_so_far_is_saved_and_the_next_turn_works(
-    store: AsyncStore, when: str, how: str
+    talk: Talk, when: str, how: str
 ) -> None:
-    watched, gate = WatchedStore(store), Gate()
-
-    async def wait_at_gate() -> None:
-        gate.reached.set()
-        await gate.opened.wait()
-
-    watched.before("append", 2, wait_at_gate)
+    gate = Gate()
+    talk.watched.before("append", 2, gate.wait)
     gate.opened.set()
     script: dict[str, tuple[str | Gate | Finished, ...]] = {
         "at once": (Gate(),),
@@ -172,7 +143,7 @@ async def test_whenever_the_caller_leaves_the_reply_so_far_is_saved_and_the_next
         "while the reply is stored": ("Well, ", "yes.", DONE),
     }
     model = ScriptedModel(*script[when])
-    chat = Chat(watched.store, model)
+    chat = talk.watched_chat(model)
     lasts: dict[str, Event] = {"at once": Started("talk"), "in mid-reply": "Well, "}
     last = lasts.get(when, "yes.")
     if how == "closes" and when != "while the reply is stored":
@@ -187,41 +158,34 @@ async def test_whenever_the_caller_leaves_the_reply_so_far_is_saved_and_the_next
         await caller.wait_for(last)
         if when == "while the reply is stored":
             await gate.reached.wait()
-        caller.task.cancel()
-        await asyncio.wait({caller.task}, timeout=20)
-        assert caller.task.cancelled()
+        await caller.leave()
         gate.opened.set()
     await chat.close()
     assert model.ended_calls == 1
     reply_text = {"at once": None, "in mid-reply": "Well, "}.get(when, "Well, yes.")
     replies = [] if reply_text is None else [("assistant", reply_text)]
-    assert await transcript(store) == [*EARLIER, QUESTION, *replies]
+    assert await talk.transcript() == [*EARLIER, QUESTION, *replies]
     if reply_text:
         complete = when == "while the reply is stored"
-        assert await stop_reason(store) == ("end_turn" if complete else "stopped")
-    await assert_next_turn_works(store)
+        assert await talk.stop_reason() == ("end_turn" if complete else "stopped")
+    await talk.assert_next_turn_works()
 
 
+@pytest.mark.chat_only
 @pytest.mark.parametrize("when", ["reads", "stores the question"])
 async def test_the_next_turn_works_after_a_caller_leaves_before_the_turn_has_started(
-    store: AsyncStore, when: str
+    talk: Talk, when: str
 ) -> None:
-    watched, gate = WatchedStore(store), Gate()
-
-    async def wait_at_gate() -> None:
-        gate.reached.set()
-        await gate.opened.wait()
-
-    watched.before("tail" if when == "reads" else "append", 1, wait_at_gate)
-    chat = Chat(watched.store, ScriptedModel("Well, ", Gate()))
+    gate = Gate()
+    talk.watched.before("tail" if when == "reads" else "append", 1, gate.wait)
+    chat = talk.watched_chat(ScriptedModel("Well, ", Gate()))
     caller = Caller(chat.stream("Hi", conversation_id="talk", owner="bob"))
     await gate.reached.wait()
-    caller.task.cancel()
-    await asyncio.wait({caller.task}, timeout=20)
+    await caller.leave()
     gate.opened.set()
     await chat.close()
-    assert await transcript(store) == [*EARLIER, *([] if when == "reads" else [QUESTION])]
-    await assert_next_turn_works(store)
+    assert await talk.transcript() == [*EARLIER, *([] if when == "reads" else [QUESTION])]
+    await talk.assert_next_turn_works()
 
 
 # The store
@@ -249,15 +213,12 @@ STORE_FAULTS = {
 @pytest.mark.parametrize("fault", STORE_FAULTS)
 @pytest.mark.parametrize("failing", [False, True], ids=["", "and the model failed"])
 async def test_whenever_the_store_fails_the_caller_gets_the_error_and_the_next_turn_works(
-    store: AsyncStore, fault: str, failing: bool
+    talk: Talk, fault: str, failing: bool
 ) -> None:
     operation, n, landed, stored, is_released = STORE_FAULTS[fault]
-    watched, time = WatchedStore(store), FakeTime()
-    (watched.after if landed else watched.before)(
-        operation, n, lose_response if landed else raise_unavailable
-    )
+    (talk.watched.lose_response if landed else talk.watched.fail)(operation, n)
     script = ("Well, ", "yes.", RuntimeError("A bug.") if failing else DONE)
-    chat = with_time(Chat(watched.store, ScriptedModel(*script)), time)
+    chat = talk.watched_chat(ScriptedModel(*script), time=talk.time)
     events: list[Event] = []
     # The model's error takes precedence over the store's.
     error = RuntimeError if failing and "reply" in fault else StoreUnavailable
@@ -265,96 +226,91 @@ async def test_whenever_the_store_fails_the_caller_gets_the_error_and_the_next_t
         await run_turn(chat, events)
     assert DONE not in events
     assert (Started("talk") in events) is ("reply" in fault)
-    assert await transcript(store) == [*EARLIER, *stored]
-    watched.clear_actions()
+    assert await talk.transcript() == [*EARLIER, *stored]
+    talk.watched.clear_actions()
     if not is_released:
-        time.advance(60)
-    await assert_next_turn_works(store, time)
+        talk.time.advance(60)
+    await talk.assert_next_turn_works(time=talk.time)
 
 
 @pytest.mark.parametrize("landed", [False, True], ids=["before the write", "after the write"])
 async def test_after_a_failed_release_the_next_turn_works_when_the_lease_ends(
-    store: AsyncStore, landed: bool
+    talk: Talk, landed: bool
 ) -> None:
-    watched, time = WatchedStore(store), FakeTime()
     if landed:
-        watched.after("replace", 1, lose_response)
+        talk.watched.lose_response("replace", 1)
     else:
-        watched.before("replace", 1, raise_unavailable)
+        talk.watched.fail("replace", 1)
     error = ModelUnavailable("It is down.")
-    chat = with_time(Chat(watched.store, ScriptedModel(error)), time)
+    chat = talk.watched_chat(ScriptedModel(error), time=talk.time)
     with pytest.raises(ModelUnavailable) as caught:
         await run_turn(chat, [])
     assert caught.value is error
-    assert await transcript(store) == [*EARLIER, QUESTION]
-    watched.clear_actions()
+    assert await talk.transcript() == [*EARLIER, QUESTION]
+    talk.watched.clear_actions()
     if not landed:
         with pytest.raises(TurnInProgress):
-            await assert_next_turn_works(store, time)
-        time.advance(60)
-    await assert_next_turn_works(store, time)
+            await talk.assert_next_turn_works(time=talk.time)
+        talk.time.advance(60)
+    await talk.assert_next_turn_works(time=talk.time)
 
 
-async def test_a_caller_who_leaves_while_the_store_is_down_gets_no_error(store: AsyncStore) -> None:
-    watched, time = WatchedStore(store), FakeTime()
-    chat = with_time(Chat(watched.store, ScriptedModel("Well, ", Gate())), time)
+async def test_a_caller_who_leaves_while_the_store_is_down_gets_no_error(talk: Talk) -> None:
+    chat = talk.watched_chat(ScriptedModel("Well, ", Gate()), time=talk.time)
     async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as turn:
         async for event in turn:
             if event == "Well, ":
                 break
-        watched.before("append", 0, raise_unavailable)
-    assert await transcript(store) == [*EARLIER, QUESTION]
-    watched.clear_actions()
-    time.advance(60)
-    await assert_next_turn_works(store, time)
+        talk.watched.fail("append", 0)
+    assert await talk.transcript() == [*EARLIER, QUESTION]
+    talk.watched.clear_actions()
+    talk.time.advance(60)
+    await talk.assert_next_turn_works(time=talk.time)
 
 
 @pytest.mark.parametrize("operation", ["tail", "append", "replace"])
 async def test_a_message_sent_while_the_store_failed_can_be_sent_again(
-    store: AsyncStore, operation: str
+    talk: Talk, operation: str
 ) -> None:
-    watched, time = WatchedStore(store), FakeTime()
-    watched.after(operation, 1, lose_response)
+    talk.watched.lose_response(operation, 1)
     script = ("yes.", DONE) if operation != "replace" else (RuntimeError("A bug."),)
     with pytest.raises((StoreUnavailable, RuntimeError)):
-        await run_turn(with_time(Chat(watched.store, ScriptedModel(*script)), time), [])
-    time.advance(60)
-    await with_time(Chat(store, ScriptedModel("Well, ", DONE)), time).send(
+        await run_turn(talk.watched_chat(ScriptedModel(*script), time=talk.time), [])
+    talk.time.advance(60)
+    await talk.chat(ScriptedModel("Well, ", DONE), time=talk.time).send(
         "Hi", conversation_id="talk"
     )
-    assert await transcript(store) == [*EARLIER, QUESTION, ("assistant", "Well, ")]
+    assert await talk.transcript() == [*EARLIER, QUESTION, ("assistant", "Well, ")]
 
 
 # Changes to the conversation during a turn
 
 
 class Change(NamedTuple):
-    apply: Callable[[AsyncStore, StoreClock], Awaitable[None]]
+    apply: Callable[[Talk, StoreClock], Awaitable[None]]
     remaining: list[tuple[str, str]] | None
     """The earlier messages that remain, or None if there is no conversation."""
 
 
-async def delete(store: AsyncStore, clock: StoreClock) -> None:
-    await store.delete("talk")
+async def delete(talk: Talk, clock: StoreClock) -> None:
+    await talk.store.delete("talk")
 
 
-async def clear(store: AsyncStore, clock: StoreClock) -> None:
-    await store.clear("talk")
+async def clear(talk: Talk, clock: StoreClock) -> None:
+    await talk.store.clear("talk")
 
 
-async def truncate(store: AsyncStore, clock: StoreClock) -> None:
-    first = (await store.page("talk", limit=1)).messages[0].seq
-    assert first is not None
-    await store.truncate("talk", after=first)
+async def truncate(talk: Talk, clock: StoreClock) -> None:
+    await talk.store.truncate("talk", after=await talk.seq_of("I am Bob"))
 
 
-async def expire(store: AsyncStore, clock: StoreClock) -> None:
+async def expire(talk: Talk, clock: StoreClock) -> None:
     clock.offset += timedelta(hours=2)
 
 
-async def recreate(store: AsyncStore, clock: StoreClock) -> None:
-    await store.delete("talk")
-    await store.create("talk", owner="bob")
+async def recreate(talk: Talk, clock: StoreClock) -> None:
+    await talk.store.delete("talk")
+    await talk.store.create("talk", owner="bob")
 
 
 CHANGES = {
@@ -375,25 +331,24 @@ MOMENTS = [
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("what", CHANGES)
 async def test_a_turn_does_not_undo_changes_to_the_conversation_made_meanwhile(
-    store: AsyncStore, clock: StoreClock, what: str, moment: str
+    talk: Talk, clock: StoreClock, what: str, moment: str
 ) -> None:
     apply, remaining = CHANGES[what]
-    watched = WatchedStore(store)
 
     async def act() -> None:
-        await apply(store, clock)
+        await apply(talk, clock)
 
     at = MOMENTS.index(moment)
     if at == 0:
-        watched.before("append", 1, act)
+        talk.watched.before("append", 1, act)
     elif at == 1:
-        watched.after("append", 1, act)
+        talk.watched.after("append", 1, act)
     elif at == 3:
-        watched.before("append", 2, act)
+        talk.watched.before("append", 2, act)
     model = ScriptedModel("Well, ", "yes.", DONE)
     events: list[Event] = []
     async with aclosing(
-        Chat(watched.store, model).stream("Hi", conversation_id="talk", owner="bob")
+        talk.watched_chat(model).stream("Hi", conversation_id="talk", owner="bob")
     ) as turn:
         async for event in turn:
             events.append(event)
@@ -404,70 +359,66 @@ async def test_a_turn_does_not_undo_changes_to_the_conversation_made_meanwhile(
     if at == 0:
         # The question was not stored yet: it is appended to the messages that remain.
         kept_messages = remaining or []
-        assert await transcript(store) == [*kept_messages, QUESTION, REPLY]
+        assert await talk.transcript() == [*kept_messages, QUESTION, REPLY]
         assert model.windows[-1][-1][1].split("\n\n") == [
             text for _, text in [*kept_messages, QUESTION]
         ]
         assert len(model.windows[-1]) == 1
     elif remaining is None:
         with pytest.raises(NotFound):
-            await store.get("talk")
-        await Chat(store, EchoModel()).send("And now?", conversation_id="talk", owner="bob")
-        assert await transcript(store) == [
+            await talk.store.get("talk")
+        await talk.chat(EchoModel()).send("And now?", conversation_id="talk", owner="bob")
+        assert await talk.transcript() == [
             ("user", "And now?"),
             ("assistant", "You said: And now?"),
         ]
         return
     else:
-        assert await transcript(store) == remaining
-    await assert_next_turn_works(store)
+        assert await talk.transcript() == remaining
+    await talk.assert_next_turn_works()
 
 
 @pytest.mark.parametrize("what", ["is deleted", "expires"])
 async def test_without_an_owner_a_conversation_deleted_meanwhile_is_not_created_again(
-    store: AsyncStore, clock: StoreClock, what: str
+    talk: Talk, clock: StoreClock, what: str
 ) -> None:
-    watched, model = WatchedStore(store), ScriptedModel("Well, ", DONE)
+    model = ScriptedModel("Well, ", DONE)
 
     async def act() -> None:
-        await CHANGES[what].apply(store, clock)
+        await CHANGES[what].apply(talk, clock)
 
-    watched.before("append", 1, act)
+    talk.watched.before("append", 1, act)
     with pytest.raises(NotFound):
-        await Chat(watched.store, model).send("Hi", conversation_id="talk")
+        await talk.watched_chat(model).send("Hi", conversation_id="talk")
     with pytest.raises(NotFound):
-        await store.get("talk")
+        await talk.store.get("talk")
 
 
 @pytest.mark.parametrize("what", ["is deleted", "is cleared", "is truncated"])
 async def test_a_turn_whose_question_was_removed_ends_at_its_next_renewal(
-    store: AsyncStore, clock: StoreClock, what: str
+    talk: Talk, clock: StoreClock, what: str
 ) -> None:
-    time = FakeTime()
-    chat = with_time(Chat(store, ScriptedModel("Well, ", Gate(), DONE)), time)
+    chat = talk.chat(ScriptedModel("Well, ", Gate(), DONE), time=talk.time)
     async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as turn:
         assert [await anext(turn), await anext(turn)] == [Started("talk"), "Well, "]
-        await CHANGES[what].apply(store, clock)
-        time.advance(25)
+        await CHANGES[what].apply(talk, clock)
+        talk.time.advance(25)
         assert await collect_events(turn) == [Finished("stopped")]
     if CHANGES[what].remaining is not None:
-        assert await transcript(store) == CHANGES[what].remaining
-    reply = await Chat(store, EchoModel()).send("And now?", conversation_id="talk", owner="bob")
+        assert await talk.transcript() == CHANGES[what].remaining
+    reply = await talk.chat(EchoModel()).send("And now?", conversation_id="talk", owner="bob")
     assert reply.finished == DONE
 
 
 async def test_the_model_sees_messages_appended_between_the_read_and_the_question(
-    store: AsyncStore,
+    talk: Talk,
 ) -> None:
-    watched, model = WatchedStore(store), EchoModel()
+    model = EchoModel()
 
     async def append_other() -> None:
-        await store.append("talk", [Message.user("Are you there?")])
+        await talk.append(Message.user("Are you there?"))
 
-    watched.before("append", 1, append_other)
-    await Chat(watched.store, model).send("Hi", conversation_id="talk")
+    talk.watched.before("append", 1, append_other)
+    await talk.watched_chat(model).send("Hi", conversation_id="talk")
     assert model.windows[-1] == [*EARLIER, ("user", "Are you there?\n\nHi")]
-    assert transcript_of((await store.page("talk")).messages)[2:4] == [
-        ("user", "Are you there?"),
-        QUESTION,
-    ]
+    assert (await talk.transcript())[2:4] == [("user", "Are you there?"), QUESTION]

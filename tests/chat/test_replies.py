@@ -7,28 +7,13 @@ from datetime import timedelta
 
 import pytest
 
-from chatledger.chat import Chat, Started
+from chatledger.chat import Started
 from chatledger.errors import InvalidArgument, ModelTimeout, ModelUnavailable, NotFound
 from chatledger.json_values import Json
 from chatledger.messages import Message
 from chatledger.models.protocol import Finished, Usage
-from chatledger.stores.contract import AsyncStore
-from tests.chat.chat_helpers import (
-    DONE,
-    OVERLOADED,
-    Caller,
-    EchoModel,
-    FakeTime,
-    Gate,
-    ScriptedModel,
-    append_messages,
-    collect_events,
-    create_conversation,
-    last_reply,
-    take_until,
-    transcript,
-    with_time,
-)
+from tests.chat.scripted_models import DONE, OVERLOADED, EchoModel, Gate, ScriptedModel
+from tests.chat.talk import Caller, Talk, collect_events, take_until
 
 pytestmark = pytest.mark.anyio
 
@@ -40,14 +25,14 @@ def model_using(*counts: int) -> ScriptedModel:
 # Usage
 
 
-async def test_usage_is_the_sum_over_all_replies(store: AsyncStore) -> None:
-    chat = Chat(store, model_using(3, 5, 1, 2))
-    await create_conversation(store)
+async def test_usage_is_the_sum_over_all_replies(talk: Talk) -> None:
+    chat = talk.chat(model_using(3, 5, 1, 2))
+    await talk.create()
     assert await chat.usage("talk", owner="bob") == Usage(0, 0)
     for n in range(1, 4):
         await chat.send(f"{n}", conversation_id="talk")
         assert await chat.usage("talk", owner="bob") == Usage(3 * n, 5 * n, n, 2 * n)
-    assert (await last_reply(store)).extra["usage"] == {
+    assert (await talk.last_reply()).extra["usage"] == {
         "input_tokens": 3,
         "output_tokens": 5,
         "cached_tokens": 1,
@@ -55,47 +40,62 @@ async def test_usage_is_the_sum_over_all_replies(store: AsyncStore) -> None:
     }
 
 
-async def test_replies_without_usage_add_nothing_and_keep_the_sum(store: AsyncStore) -> None:
-    await create_conversation(store)
-    silent = Chat(store, ScriptedModel("Well.", Finished("end_turn")))
+async def test_replies_without_usage_add_nothing_and_keep_the_sum(talk: Talk) -> None:
+    await talk.create()
+    silent = talk.chat(ScriptedModel("Well.", Finished("end_turn")))
     await silent.send("Hi", conversation_id="talk")
     assert await silent.usage("talk") == Usage(0, 0)
-    assert "usage" not in (await last_reply(store)).extra
-    await Chat(store, model_using(3, 5)).send("Hi", conversation_id="talk")
+    assert "usage" not in (await talk.last_reply()).extra
+    await talk.chat(model_using(3, 5)).send("Hi", conversation_id="talk")
     await silent.send("Hi", conversation_id="talk")
     with pytest.raises(ModelUnavailable):
-        await Chat(store, ScriptedModel("Well, ", OVERLOADED)).send("Hi", conversation_id="talk")
-    await Chat(store, model_using(30, 50)).send("Hi", conversation_id="talk")
+        await talk.chat(ScriptedModel("Well, ", OVERLOADED)).send("Hi", conversation_id="talk")
+    await talk.chat(model_using(30, 50)).send("Hi", conversation_id="talk")
     assert await silent.usage("talk") == Usage(33, 55)
 
 
-async def test_usage_includes_replies_that_were_regenerated(store: AsyncStore) -> None:
-    await Chat(store, model_using(1, 1)).send("Hi", conversation_id="talk", owner="bob")
-    await Chat(store, model_using(3, 5)).send("Hi", conversation_id="talk")
+async def test_usage_includes_replies_that_were_regenerated(talk: Talk) -> None:
+    await talk.chat(model_using(1, 1)).send("Hi", conversation_id="talk", owner="bob")
+    await talk.chat(model_using(3, 5)).send("Hi", conversation_id="talk")
     for _ in range(2):
-        await collect_events(Chat(store, model_using(30, 50)).regenerate("talk"))
-    assert await Chat(store, EchoModel()).usage("talk") == Usage(64, 106)
+        await collect_events(talk.chat(model_using(30, 50)).regenerate("talk"))
+    assert await talk.chat(EchoModel()).usage("talk") == Usage(64, 106)
 
 
-async def test_usage_includes_replies_that_were_edited_away(store: AsyncStore) -> None:
-    await Chat(store, model_using(3, 5)).send("Hi", conversation_id="talk", owner="bob")
-    await Chat(store, model_using(30, 50)).send("Ho", conversation_id="talk")
-    seq = (await store.page("talk")).messages[0].seq
-    assert seq is not None
-    await collect_events(Chat(store, model_using(300, 500)).edit("talk", seq, "Hello"))
-    assert await Chat(store, EchoModel()).usage("talk") == Usage(333, 555)
+async def test_usage_includes_replies_that_were_edited_away(talk: Talk) -> None:
+    await talk.chat(model_using(3, 5)).send("Hi", conversation_id="talk", owner="bob")
+    await talk.chat(model_using(30, 50)).send("Ho", conversation_id="talk")
+    seq = await talk.seq_of("Hi")
+    await collect_events(talk.chat(model_using(300, 500)).edit("talk", seq, "Hello"))
+    assert await talk.chat(EchoModel()).usage("talk") == Usage(333, 555)
 
 
-async def test_usage_includes_the_old_reply_if_regenerating_fails(store: AsyncStore) -> None:
-    await Chat(store, model_using(3, 5)).send("Hi", conversation_id="talk", owner="bob")
+async def test_usage_includes_the_old_reply_if_regenerating_fails(talk: Talk) -> None:
+    await talk.chat(model_using(3, 5)).send("Hi", conversation_id="talk", owner="bob")
     with pytest.raises(ModelUnavailable):
-        await collect_events(Chat(store, ScriptedModel(OVERLOADED)).regenerate("talk"))
-    await Chat(store, model_using(30, 50)).send("Ho", conversation_id="talk")
-    assert await Chat(store, EchoModel()).usage("talk") == Usage(33, 55)
+        await collect_events(talk.chat(ScriptedModel(OVERLOADED)).regenerate("talk"))
+    await talk.chat(model_using(30, 50)).send("Ho", conversation_id="talk")
+    assert await talk.chat(EchoModel()).usage("talk") == Usage(33, 55)
 
 
-async def test_usage_of_another_owners_conversation_raises_not_found(sqlite: AsyncStore) -> None:
-    chat = Chat(sqlite, model_using(3, 5))
+async def test_usage_includes_what_came_before_a_turn_that_another_process_stopped(
+    sqlite: Talk,
+) -> None:
+    there = sqlite.chat(EchoModel(), time=sqlite.time)
+    await there.send("One", conversation_id="talk", owner="bob")
+    here = sqlite.chat(ScriptedModel("Well, ", Gate()), time=sqlite.time)
+    async with aclosing(here.stream("Two", conversation_id="talk")) as events:
+        await take_until(events, "Well, ")
+        assert await there.stop("talk")
+        await there.send("Three", conversation_id="talk")
+        sqlite.time.advance(25)
+        assert await collect_events(events) == [Finished("stopped")]
+    await there.send("Four", conversation_id="talk")
+    assert await there.usage("talk") == Usage(9, 15)
+
+
+async def test_usage_of_another_owners_conversation_raises_not_found(sqlite: Talk) -> None:
+    chat = sqlite.chat(model_using(3, 5))
     await chat.send("Hi", conversation_id="talk", owner="bob")
     with pytest.raises(NotFound):
         await chat.usage("talk", owner="eve")
@@ -112,37 +112,27 @@ def calls(*ids: str) -> Sequence[dict[str, Json]]:
     )
 
 
-class RecordingModel(ScriptedModel):
-    """A model that records the messages that it gets."""
-
-    def stream(self, messages, *, system_prompt=None):  # type: ignore[no-untyped-def]
-        self.messages = list(messages)
-        return super().stream(messages, system_prompt=system_prompt)
-
-
 @pytest.mark.parametrize("ids", [["Bern"], ["Bern", "Rome"]], ids=["one", "several"])
 async def test_tool_calls_are_stored_with_the_reply_and_answered_in_the_next_turn(
-    store: AsyncStore, ids: list[str]
+    talk: Talk, ids: list[str]
 ) -> None:
     tool_use = Finished("tool_use", Usage(3, 5), tool_calls=calls(*ids))
-    reply = await Chat(store, ScriptedModel("I look.", tool_use)).send(
+    reply = await talk.chat(ScriptedModel("I look.", tool_use)).send(
         "Weather?", conversation_id="talk", owner="bob"
     )
     assert reply.finished == tool_use
-    assert (await last_reply(store)).tool_calls == list(calls(*ids))
+    assert (await talk.last_reply()).tool_calls == list(calls(*ids))
 
     results = [Message.tool(f"{id}: sunny", tool_call_id=id) for id in ids]
-    model = RecordingModel("Sunny.", DONE)
-    await Chat(store, model).send(
-        results if len(results) > 1 else results[0], conversation_id="talk"
-    )
+    model = ScriptedModel("Sunny.", DONE)
+    await talk.chat(model).send(results if len(results) > 1 else results[0], conversation_id="talk")
     question, call, *seen = model.messages
     assert (question.text, call.text) == ("Weather?", "I look.")
     assert [each["id"] for each in call.tool_calls] == ids
     assert [(each.role, each.tool_call_id, each.text) for each in seen] == [
         ("tool", id, f"{id}: sunny") for id in ids
     ]
-    assert await transcript(store) == [
+    assert await talk.transcript() == [
         ("user", "Weather?"),
         ("assistant", "I look."),
         *(("tool", f"{id}: sunny") for id in ids),
@@ -150,14 +140,12 @@ async def test_tool_calls_are_stored_with_the_reply_and_answered_in_the_next_tur
     ]
 
 
-async def test_tool_results_stored_one_by_one_are_seen_together(sqlite: AsyncStore) -> None:
+async def test_tool_results_stored_one_by_one_are_seen_together(sqlite: Talk) -> None:
     tool_use = ScriptedModel(Finished("tool_use", tool_calls=calls("Bern", "Rome")))
-    await Chat(sqlite, tool_use).send("Weather?", conversation_id="talk", owner="bob")
-    await append_messages(sqlite, Message.tool("cold", tool_call_id="Bern"))
-    model = RecordingModel("Rome.", DONE)
-    await Chat(sqlite, model).send(
-        Message.tool("warm", tool_call_id="Rome"), conversation_id="talk"
-    )
+    await sqlite.chat(tool_use).send("Weather?", conversation_id="talk", owner="bob")
+    await sqlite.append(Message.tool("cold", tool_call_id="Bern"))
+    model = ScriptedModel("Rome.", DONE)
+    await sqlite.chat(model).send(Message.tool("warm", tool_call_id="Rome"), conversation_id="talk")
     assert [(each.role, each.text) for each in model.messages] == [
         ("user", "Weather?"),
         ("assistant", ""),
@@ -166,99 +154,89 @@ async def test_tool_results_stored_one_by_one_are_seen_together(sqlite: AsyncSto
     ]
 
 
-async def test_a_tool_call_without_a_result_is_not_shown_to_the_model(sqlite: AsyncStore) -> None:
+async def test_a_tool_call_without_a_result_is_not_shown_to_the_model(sqlite: Talk) -> None:
     tool_use = ScriptedModel("I look.", Finished("tool_use", tool_calls=calls("Bern")))
-    await Chat(sqlite, tool_use).send("Weather?", conversation_id="talk", owner="bob")
-    model = RecordingModel("Well.", DONE)
-    await Chat(sqlite, model).send("Never mind", conversation_id="talk")
+    await sqlite.chat(tool_use).send("Weather?", conversation_id="talk", owner="bob")
+    model = ScriptedModel("Well.", DONE)
+    await sqlite.chat(model).send("Never mind", conversation_id="talk")
     assert all(not each.tool_calls for each in model.messages)
-    assert (await sqlite.page("talk")).messages[1].tool_calls == list(calls("Bern"))
+    assert (await sqlite.messages())[1].tool_calls == list(calls("Bern"))
 
 
 @pytest.mark.parametrize(
     "messages",
     [[], 7, None, Message.assistant("Hi"), [Message.system("Hi")], ["Hi"], [Message.user("a"), 7]],
 )
-async def test_messages_that_ask_for_no_reply_are_rejected(
-    sqlite: AsyncStore, messages: object
-) -> None:
+async def test_messages_that_ask_for_no_reply_are_rejected(sqlite: Talk, messages: object) -> None:
     model = EchoModel()
     with pytest.raises(InvalidArgument):
-        await Chat(sqlite, model).send(messages, conversation_id="talk", owner="bob")  # type: ignore[arg-type]
+        await sqlite.chat(model).send(messages, conversation_id="talk", owner="bob")  # type: ignore[arg-type]
     assert model.windows == []
-    assert (await sqlite.list("bob")).conversations == []
+    assert (await sqlite.store.list("bob")).conversations == []
 
 
-async def test_several_user_messages_make_one_turn(sqlite: AsyncStore) -> None:
+async def test_several_user_messages_make_one_turn(sqlite: Talk) -> None:
     model = EchoModel()
-    await Chat(sqlite, model).send(
+    await sqlite.chat(model).send(
         [Message.user("Hi"), Message.user("Ho")], conversation_id="talk", owner="bob"
     )
-    assert await transcript(sqlite) == [
+    assert model.windows == [[("user", "Hi\n\nHo")]]
+    assert await sqlite.transcript() == [
         ("user", "Hi"),
         ("user", "Ho"),
-        ("assistant", echo_of(model)),
+        ("assistant", "You said: Hi\n\nHo"),
     ]
-
-
-def echo_of(model: ScriptedModel) -> str:
-    return f"You said: {model.windows[0][-1][1]}"
 
 
 # Time limits
 
 
-async def test_a_silent_model_times_out_and_the_question_stays(store: AsyncStore) -> None:
+async def test_a_silent_model_times_out_and_the_question_stays(talk: Talk) -> None:
     model = ScriptedModel(Gate())
-    chat = Chat(store, model, time_limit=timedelta(seconds=0.05))
+    chat = talk.chat(model, time_limit=timedelta(seconds=0.05))
     with pytest.raises(ModelTimeout):
         await chat.send("Hi", conversation_id="talk", owner="bob")
-    assert model.ended_calls == 1
-    assert await transcript(store) == [("user", "Hi")]
-    assert (
-        await Chat(store, EchoModel()).send("And now?", conversation_id="talk")
-    ).finished == DONE
+    assert await talk.transcript() == [("user", "Hi")]
+    assert (await talk.chat(EchoModel()).send("And now?", conversation_id="talk")).finished == DONE
 
 
-async def test_the_partial_reply_is_saved_when_the_time_limit_ends(store: AsyncStore) -> None:
+async def test_the_partial_reply_is_saved_when_the_time_limit_ends(talk: Talk) -> None:
     model = ScriptedModel("Well, ", Gate())
-    time = FakeTime()
-    chat = with_time(Chat(store, model, time_limit=timedelta(seconds=0.2)), time)
+    chat = talk.chat(model, time_limit=timedelta(seconds=0.2), time=talk.time)
     events = chat.stream("Hi", conversation_id="talk", owner="bob")
     await take_until(events, "Well, ")
-    time.advance(0.2)
+    talk.time.advance(0.2)
     assert await collect_events(events) == [Finished("timed_out")]
-    assert model.ended_calls == 1
-    assert await transcript(store) == [("user", "Hi"), ("assistant", "Well, ")]
-    assert (await last_reply(store)).extra["stop_reason"] == "timed_out"
+    assert await talk.transcript() == [("user", "Hi"), ("assistant", "Well, ")]
+    assert await talk.stop_reason() == "timed_out"
 
 
-async def test_the_time_limit_ends_a_turn_whose_model_falls_silent(sqlite: AsyncStore) -> None:
-    chat = Chat(sqlite, ScriptedModel("Well, ", Gate()), time_limit=timedelta(seconds=1))
+async def test_the_time_limit_ends_a_turn_whose_model_falls_silent(sqlite: Talk) -> None:
+    chat = sqlite.chat(ScriptedModel("Well, ", Gate()), time_limit=timedelta(seconds=1))
     caller = Caller(chat.stream("Hi", conversation_id="talk", owner="bob"))
     await caller.task
     assert caller.events == [Started("talk"), "Well, ", Finished("timed_out")]
 
 
-async def test_a_turn_within_its_time_limit_is_not_affected(sqlite: AsyncStore) -> None:
-    chat = Chat(sqlite, EchoModel(), time_limit=timedelta(minutes=1))
+async def test_a_turn_within_its_time_limit_is_not_affected(sqlite: Talk) -> None:
+    chat = sqlite.chat(EchoModel(), time_limit=timedelta(minutes=1))
     assert (await chat.send("Hi", conversation_id="talk", owner="bob")).finished == DONE
 
 
-async def test_the_time_limit_ends_an_unsaved_turn_too(sqlite: AsyncStore) -> None:
-    chat = Chat(sqlite, ScriptedModel(Gate()), time_limit=timedelta(seconds=0.05))
+async def test_the_time_limit_ends_an_unsaved_turn_too(sqlite: Talk) -> None:
+    chat = sqlite.chat(ScriptedModel(Gate()), time_limit=timedelta(seconds=0.05))
     with pytest.raises(ModelTimeout):
         await collect_events(chat.stream_without_saving("Hi"))
 
 
 @pytest.mark.parametrize("time", [timedelta(), timedelta(seconds=-1)])
 async def test_a_lease_or_time_limit_of_zero_or_less_is_rejected(
-    sqlite: AsyncStore, time: timedelta
+    sqlite: Talk, time: timedelta
 ) -> None:
     with pytest.raises(InvalidArgument):
-        Chat(sqlite, EchoModel(), time_limit=time)
+        sqlite.chat(EchoModel(), time_limit=time)
     with pytest.raises(InvalidArgument):
-        Chat(sqlite, EchoModel(), lease=time)
+        sqlite.chat(EchoModel(), lease=time)
 
 
 # Models that misbehave
@@ -267,12 +245,12 @@ async def test_a_lease_or_time_limit_of_zero_or_less_is_rejected(
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("is_saved", [True, False])
 async def test_a_timeout_error_of_the_model_fails_the_turn(
-    sqlite: AsyncStore, at_once: bool, is_saved: bool
+    sqlite: Talk, at_once: bool, is_saved: bool
 ) -> None:
     gate = Gate()
     script: list[str | Exception | Gate]
     script = [gate, TimeoutError("the socket")] if at_once else ["Well, ", gate, TimeoutError()]
-    chat = Chat(sqlite, ScriptedModel(*script))
+    chat = sqlite.chat(ScriptedModel(*script))
     turn = (
         chat.stream("Hi", conversation_id="talk", owner="bob")
         if is_saved
@@ -284,13 +262,12 @@ async def test_a_timeout_error_of_the_model_fails_the_turn(
     if not at_once:
         await caller.wait_for("Well, ")
     gate.opened.set()
-    assert await has_ended(caller), "the turn did not end"
+    await asyncio.wait({caller.task}, timeout=5)
     assert isinstance(caller.task.exception(), TimeoutError)
 
 
-async def test_a_model_call_that_is_cancelled_from_outside_fails_the_turn(
-    sqlite: AsyncStore,
-) -> None:
+@pytest.mark.chat_only
+async def test_a_model_call_that_is_cancelled_from_outside_fails_the_turn(sqlite: Talk) -> None:
     gate = Gate()
 
     class CancelledModel(ScriptedModel):
@@ -299,19 +276,18 @@ async def test_a_model_call_that_is_cancelled_from_outside_fails_the_turn(
             await gate.opened.wait()
             raise asyncio.CancelledError
 
-    caller = Caller(
-        Chat(sqlite, CancelledModel()).stream("Hi", conversation_id="talk", owner="bob")
-    )
+    caller = Caller(sqlite.chat(CancelledModel()).stream("Hi", conversation_id="talk", owner="bob"))
     await caller.wait_for("Well, ")
     gate.opened.set()
-    assert await has_ended(caller), "the turn did not end"
-    assert await transcript(sqlite) == [("user", "Hi"), ("assistant", "Well, ")]
+    await asyncio.wait({caller.task}, timeout=5)
+    assert await sqlite.transcript() == [("user", "Hi"), ("assistant", "Well, ")]
 
 
+@pytest.mark.chat_only
 async def test_the_reply_is_complete_if_the_caller_leaves_while_the_model_call_ends(
-    store: AsyncStore,
+    talk: Talk,
 ) -> None:
-    ends, ended = Gate(), Gate()
+    ending = Gate()
 
     class LingeringModel(ScriptedModel):
         async def stream(self, messages, *, system_prompt=None):  # type: ignore[no-untyped-def]
@@ -320,34 +296,62 @@ async def test_the_reply_is_complete_if_the_caller_leaves_while_the_model_call_e
                 yield DONE
                 await asyncio.sleep(60)
             finally:
-                ends.reached.set()
-                await ended.opened.wait()
+                await ending.wait()
 
-    chat = Chat(store, LingeringModel())
+    chat = talk.chat(LingeringModel())
     caller = Caller(chat.stream("Hi", conversation_id="talk", owner="bob"))
-    await ends.reached.wait()
-    caller.task.cancel()
-    await asyncio.wait({caller.task}, timeout=20)
-    ended.opened.set()
+    await ending.reached.wait()
+    await caller.leave()
+    ending.opened.set()
     await chat.close()
-    assert await transcript(store) == [("user", "Hi"), ("assistant", "Well, yes.")]
-    assert (await last_reply(store)).extra["stop_reason"] == "end_turn"
-    assert (
-        await Chat(store, EchoModel()).send("And now?", conversation_id="talk")
-    ).finished == DONE
+    assert await talk.transcript() == [("user", "Hi"), ("assistant", "Well, yes.")]
+    assert await talk.stop_reason() == "end_turn"
+    assert (await talk.chat(EchoModel()).send("And now?", conversation_id="talk")).finished == DONE
 
 
-async def has_ended(caller: Caller) -> bool:
-    await asyncio.wait({caller.task}, timeout=2)
-    if caller.task.done():
-        return True
-    caller.task.cancel()
-    await asyncio.wait({caller.task}, timeout=2)
-    return False
+@pytest.mark.parametrize(
+    "output",
+    [b"x", 7, {"text": "x"}, print, Finished("end_turn", {"input_tokens": 1})],  # type: ignore[arg-type]
+)
+async def test_an_output_of_the_wrong_type_ends_the_turn_and_the_next_one_works(
+    sqlite: Talk, output: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(TypeError, match="pieces of text"):
+        await sqlite.send("Well, ", output, DONE)
+    assert await sqlite.transcript() == [("user", "Hi"), ("assistant", "Well, ")]
+    await sqlite.assert_next_turn_works()
+    assert capsys.readouterr().out == ""
 
 
-async def test_pieces_produced_at_once_are_yielded_one_by_one(sqlite: AsyncStore) -> None:
+async def test_an_empty_piece_does_not_count_as_output(sqlite: Talk) -> None:
+    chat = sqlite.chat(ScriptedModel("", Gate()), time_limit=timedelta(seconds=0.2))
+    with pytest.raises(ModelTimeout):
+        await chat.send("Hi", conversation_id="talk", owner="bob")
+    assert await sqlite.transcript() == [("user", "Hi")]
+
+
+@pytest.mark.chat_only
+@pytest.mark.parametrize("how", ["closed", "cancelled", "stopped", "timed out"])
+async def test_the_call_to_the_model_ends_with_its_turn(sqlite: Talk, how: str) -> None:
+    model = ScriptedModel("Well, ", Gate())
+    chat = sqlite.chat(model, time_limit=timedelta(seconds=5), time=sqlite.time)
+    events = chat.stream("Hi", conversation_id="talk", owner="bob")
+    if how == "cancelled":
+        caller = Caller(events)
+        await caller.wait_for("Well, ")
+        await caller.leave()
+        await chat.close()
+    else:
+        await take_until(events, "Well, ")
+        if how == "stopped":
+            await chat.stop("talk")
+        sqlite.time.advance(5 if how == "timed out" else 0)
+        await (events.aclose() if how == "closed" else collect_events(events))
+    assert model.ended_calls == 1
+
+
+async def test_pieces_produced_at_once_are_yielded_one_by_one(sqlite: Talk) -> None:
     pieces = [f"{n} " for n in range(100)]
-    chat = Chat(sqlite, ScriptedModel(*pieces, DONE))
+    chat = sqlite.chat(ScriptedModel(*pieces, DONE))
     async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as events:
         assert await collect_events(events) == [Started("talk"), *pieces, DONE]

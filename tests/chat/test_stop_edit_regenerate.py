@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from chatledger.chat import Chat, Reply, Started
+from chatledger.chat import Reply, Started
 from chatledger.errors import (
     InvalidArgument,
     ModelUnavailable,
@@ -17,89 +17,60 @@ from chatledger.errors import (
 )
 from chatledger.messages import Message
 from chatledger.models.protocol import Finished
-from chatledger.stores.contract import AsyncStore
-from tests.chat.chat_helpers import (
-    DONE,
-    OVERLOADED,
-    Caller,
-    EchoModel,
-    FakeTime,
-    Gate,
-    ScriptedModel,
-    WatchedStore,
-    append_messages,
-    collect_events,
-    create_conversation,
-    last_reply,
-    lose_response,
-    raise_unavailable,
-    take_until,
-    transcript,
-    with_time,
-)
+from tests.chat.scripted_models import DONE, OVERLOADED, EchoModel, Gate, ScriptedModel
+from tests.chat.talk import Caller, Talk, collect_events, take_until
 
 pytestmark = pytest.mark.anyio
 
 STOPPED = Finished("stopped")
 
 
-async def seq_of(store: AsyncStore, text: str) -> int:
-    for message in (await store.page("talk", limit=1_000)).messages:
-        if message.text == text:
-            assert message.seq is not None
-            return message.seq
-    raise AssertionError(text)
-
-
-async def run_turns(store: AsyncStore, *texts: str) -> None:
+async def run_turns(talk: Talk, *texts: str) -> None:
     for text in texts:
-        await Chat(store, EchoModel()).send(text, conversation_id="talk", owner="bob")
+        await talk.chat(EchoModel()).send(text, conversation_id="talk", owner="bob")
 
 
 # stop
 
 
-async def test_stopping_ends_the_turn_and_saves_the_partial_reply(store: AsyncStore) -> None:
+async def test_stopping_ends_the_turn_and_saves_the_partial_reply(talk: Talk) -> None:
     gate = Gate()
     model = ScriptedModel("Well, ", gate, DONE)
-    chat = Chat(store, model)
+    chat = talk.chat(model)
     caller = Caller(chat.stream("Hi", conversation_id="talk", owner="bob"))
     await gate.reached.wait()
     await caller.wait_for("Well, ")
     assert await chat.stop("talk", owner="bob") is True
     await asyncio.wait_for(caller.task, 20)
     assert caller.events == [Started("talk"), "Well, ", STOPPED]
-    assert model.ended_calls == 1
-    assert await transcript(store) == [("user", "Hi"), ("assistant", "Well, ")]
-    assert (await last_reply(store)).extra["stop_reason"] == "stopped"
+    assert await talk.transcript() == [("user", "Hi"), ("assistant", "Well, ")]
+    assert await talk.stop_reason() == "stopped"
     assert await chat.stop("talk", owner="bob") is False
 
 
-async def test_stopping_before_the_first_piece_keeps_the_question(sqlite: AsyncStore) -> None:
-    chat = Chat(sqlite, ScriptedModel(Gate()))
+async def test_stopping_before_the_first_piece_keeps_the_question(sqlite: Talk) -> None:
+    chat = sqlite.chat(ScriptedModel(Gate()))
     caller = Caller(chat.stream("Hi", conversation_id="talk", owner="bob"))
     await caller.wait_for(Started("talk"))
     assert await chat.stop("talk") is True
     await asyncio.wait_for(caller.task, 20)
     assert caller.events == [Started("talk"), STOPPED]
-    assert await transcript(sqlite) == [("user", "Hi")]
+    assert await sqlite.transcript() == [("user", "Hi")]
 
 
 @pytest.mark.parametrize(
     "is_mid_reply", [True, False], ids=["in mid-reply", "before the first piece"]
 )
 async def test_stopping_from_another_process_releases_the_lease_at_once_and_ends_the_turn(
-    store: AsyncStore, is_mid_reply: bool
+    talk: Talk, is_mid_reply: bool
 ) -> None:
     gate = Gate()
-    running = Chat(
-        store,
-        ScriptedModel(*(["Well, "] if is_mid_reply else []), gate, DONE),
-        lease=timedelta(seconds=3),
+    running = talk.chat(
+        ScriptedModel(*(["Well, "] if is_mid_reply else []), gate, DONE), lease=timedelta(seconds=3)
     )
     caller = Caller(running.stream("Hi", conversation_id="talk", owner="bob"))
     await caller.wait_for("Well, " if is_mid_reply else Started("talk"))
-    other_chat = Chat(store, EchoModel())
+    other_chat = talk.chat(EchoModel())
     assert await other_chat.stop("talk") is True
     assert await other_chat.stop("talk") is False
     assert (await other_chat.send("And now?", conversation_id="talk")).finished == DONE
@@ -108,7 +79,7 @@ async def test_stopping_from_another_process_releases_the_lease_at_once_and_ends
     assert caller.events[-1] == STOPPED
     stopped = [
         message.text
-        for message in (await store.page("talk")).messages
+        for message in (await talk.messages())
         if message.extra.get("stop_reason") == "stopped"
     ]
     assert stopped == (["Well, "] if is_mid_reply else [])
@@ -116,65 +87,82 @@ async def test_stopping_from_another_process_releases_the_lease_at_once_and_ends
 
 
 async def test_a_turn_stopped_from_another_process_ends_even_if_its_message_was_sent_again(
-    store: AsyncStore,
+    talk: Talk,
 ) -> None:
-    time = FakeTime()
-    first = with_time(Chat(store, ScriptedModel(Gate(), DONE)), time)
+    first = talk.chat(ScriptedModel(Gate(), DONE), time=talk.time)
     async with aclosing(first.stream("Hi", conversation_id="talk", owner="bob")) as events:
         assert await anext(events) == Started("talk")
-        second = with_time(Chat(store, ScriptedModel("Oh, ", "no.", DONE)), time)
+        second = talk.chat(ScriptedModel("Oh, ", "no.", DONE), time=talk.time)
         assert await second.stop("talk") is True
         async with aclosing(second.stream("Hi", conversation_id="talk")) as others:
             await take_until(others, "Oh, ")
-            time.advance(25)
+            talk.time.advance(25)
             try:
                 async with asyncio.timeout(2):
                     assert await anext(events) == STOPPED
             except TimeoutError:
                 pytest.fail("the stopped turn did not end")
             with pytest.raises(TurnInProgress):
-                await with_time(Chat(store, EchoModel()), time).send(
-                    "Me too", conversation_id="talk"
-                )
+                await talk.chat(EchoModel(), time=talk.time).send("Me too", conversation_id="talk")
             assert await collect_events(others) == ["no.", DONE]
-    assert await transcript(store) == [("user", "Hi"), ("assistant", "Oh, no.")]
+    assert await talk.transcript() == [("user", "Hi"), ("assistant", "Oh, no.")]
 
 
-async def test_stopping_when_no_turn_runs_returns_false_and_changes_nothing(
-    store: AsyncStore,
+async def test_a_question_asked_again_does_not_get_the_stopped_turns_partial_reply(
+    sqlite: Talk,
 ) -> None:
-    await create_conversation(store)
-    assert await Chat(store, EchoModel()).stop("talk") is False
-    await run_turns(store, "Hi")
-    before = await store.tail("talk", 10)
-    assert await Chat(store, EchoModel()).stop("talk", owner="bob") is False
-    assert await store.tail("talk", 10) == before
+    here = sqlite.chat(ScriptedModel("Well, ", Gate()), time=sqlite.time)
+    there = sqlite.chat(EchoModel(), time=sqlite.time)
+    async with aclosing(here.stream("Hi", conversation_id="talk", owner="bob")) as events:
+        await take_until(events, "Well, ")
+        assert await there.stop("talk")
+        await there.send("Hi", conversation_id="talk")
+        sqlite.time.advance(25)
+        assert await collect_events(events) == [STOPPED]
+    assert await sqlite.transcript() == [("user", "Hi"), ("assistant", "You said: Hi")]
 
 
-async def test_stopping_a_turn_whose_lease_has_ended_returns_false(store: AsyncStore) -> None:
-    time = FakeTime()
-    lapsed = with_time(Chat(store, ScriptedModel("Well, ", Gate())), time)
+async def test_a_stop_takes_effect_before_pieces_that_were_not_taken_yet(sqlite: Talk) -> None:
+    gate = Gate()
+    chat = sqlite.chat(ScriptedModel("Well, ", "I ", "say ", gate))
+    events = chat.stream("Hi", conversation_id="talk", owner="bob")
+    await take_until(events, "Well, ")
+    await gate.reached.wait()  # the model has yielded all its pieces
+    assert await chat.stop("talk")
+    assert await collect_events(events) == [STOPPED]
+    assert await sqlite.transcript() == [("user", "Hi"), ("assistant", "Well, ")]
+
+
+async def test_stopping_when_no_turn_runs_returns_false_and_changes_nothing(talk: Talk) -> None:
+    await talk.create()
+    assert await talk.chat(EchoModel()).stop("talk") is False
+    await run_turns(talk, "Hi")
+    before = await talk.store.tail("talk", 10)
+    assert await talk.chat(EchoModel()).stop("talk", owner="bob") is False
+    assert await talk.store.tail("talk", 10) == before
+
+
+async def test_stopping_a_turn_whose_lease_has_ended_returns_false(talk: Talk) -> None:
+    lapsed = talk.chat(ScriptedModel("Well, ", Gate()), time=talk.time)
     async with aclosing(lapsed.stream("Hi", conversation_id="talk", owner="bob")) as events:
         await take_until(events, "Well, ")
-        time.advance(61)
-        assert await with_time(Chat(store, EchoModel()), time).stop("talk") is False
+        talk.time.advance(61)
+        assert await talk.chat(EchoModel(), time=talk.time).stop("talk") is False
 
 
 @pytest.mark.parametrize("same_chat", [True, False], ids=["same chat", "other chat"])
-async def test_a_turn_cannot_be_stopped_by_another_owner(
-    sqlite: AsyncStore, same_chat: bool
-) -> None:
-    chat = Chat(sqlite, ScriptedModel("Well, ", "yes.", DONE))
+async def test_a_turn_cannot_be_stopped_by_another_owner(sqlite: Talk, same_chat: bool) -> None:
+    chat = sqlite.chat(ScriptedModel("Well, ", "yes.", DONE))
     async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as events:
         await take_until(events, "Well, ")
         with pytest.raises(NotFound):
-            await (chat if same_chat else Chat(sqlite, EchoModel())).stop("talk", owner="eve")
+            await (chat if same_chat else sqlite.chat(EchoModel())).stop("talk", owner="eve")
         assert await collect_events(events) == ["yes.", DONE]
 
 
-async def test_stopping_in_an_unknown_conversation_raises_not_found(sqlite: AsyncStore) -> None:
+async def test_stopping_in_an_unknown_conversation_raises_not_found(sqlite: Talk) -> None:
     with pytest.raises(NotFound):
-        await Chat(sqlite, EchoModel()).stop("talk")
+        await sqlite.chat(EchoModel()).stop("talk")
 
 
 class SlowHook:
@@ -192,9 +180,10 @@ class SlowHook:
         pass
 
 
-async def test_a_turn_stopped_while_a_hook_is_running_ends(sqlite: AsyncStore) -> None:
+@pytest.mark.chat_only
+async def test_a_turn_stopped_while_a_hook_is_running_ends(sqlite: Talk) -> None:
     hook, gate = SlowHook(), Gate()
-    chat = Chat(sqlite, ScriptedModel(gate, "Well, ", DONE), hooks=[hook])
+    chat = sqlite.chat(ScriptedModel(gate, "Well, ", DONE), hooks=[hook])
     caller = Caller(chat.stream("Hi", conversation_id="talk", owner="bob"))
     await hook.reached.wait()
     assert await chat.stop("talk") is True
@@ -206,8 +195,8 @@ async def test_a_turn_stopped_while_a_hook_is_running_ends(sqlite: AsyncStore) -
     assert caller.events == [Started("talk"), STOPPED]
 
 
-async def test_a_turn_with_a_key_stopped_as_soon_as_it_has_started_ends(sqlite: AsyncStore) -> None:
-    chat = Chat(sqlite, ScriptedModel(Gate(), "Well, ", DONE))
+async def test_a_turn_with_a_key_stopped_as_soon_as_it_has_started_ends(sqlite: Talk) -> None:
+    chat = sqlite.chat(ScriptedModel(Gate(), "Well, ", DONE))
     events = chat.stream("Hi", conversation_id="talk", owner="bob", idempotency_key="key 1")
     async with aclosing(events):
         assert await anext(events) == Started("talk")
@@ -219,8 +208,8 @@ async def test_a_turn_with_a_key_stopped_as_soon_as_it_has_started_ends(sqlite: 
             pytest.fail("the turn did not end")
 
 
-async def test_stopping_ends_the_saved_turn_and_not_an_unsaved_one(sqlite: AsyncStore) -> None:
-    chat = Chat(sqlite, ScriptedModel("Well, ", Gate(), DONE))
+async def test_stopping_ends_the_saved_turn_and_not_an_unsaved_one(sqlite: Talk) -> None:
+    chat = sqlite.chat(ScriptedModel("Well, ", Gate(), DONE))
     saved_turn = Caller(chat.stream("Hi", conversation_id="talk", owner="bob"))
     await saved_turn.wait_for("Well, ")
     unsaved_turn = Caller(chat.stream_without_saving("A suggestion?", conversation_id="talk"))
@@ -241,303 +230,290 @@ async def test_stopping_ends_the_saved_turn_and_not_an_unsaved_one(sqlite: Async
 # edit
 
 
-async def test_an_edited_message_replaces_the_old_one_and_all_messages_after_it(
-    store: AsyncStore,
-) -> None:
-    await run_turns(store, "I am Bob", "Who am I?", "Really?")
+async def test_an_edited_message_replaces_the_old_one_and_all_messages_after_it(talk: Talk) -> None:
+    await run_turns(talk, "I am Bob", "Who am I?", "Really?")
     model = ScriptedModel("Well, ", "yes.", DONE)
-    events = Chat(store, model).edit("talk", await seq_of(store, "Who am I?"), "Who are you?")
+    events = talk.chat(model).edit("talk", await talk.seq_of("Who am I?"), "Who are you?")
     assert await collect_events(events) == [Started("talk"), "Well, ", "yes.", DONE]
     before = [("user", "I am Bob"), ("assistant", "You said: I am Bob")]
     assert model.windows == [[*before, ("user", "Who are you?")]]
-    assert await transcript(store) == [
+    assert await talk.transcript() == [
         *before,
         ("user", "Who are you?"),
         ("assistant", "Well, yes."),
     ]
-    await run_turns(store, "And now?")
+    await run_turns(talk, "And now?")
 
 
-async def test_the_first_message_may_be_edited(sqlite: AsyncStore) -> None:
+async def test_the_first_message_may_be_edited(sqlite: Talk) -> None:
     await run_turns(sqlite, "I am Bob", "Who am I?")
     model = EchoModel()
     await collect_events(
-        Chat(sqlite, model).edit("talk", await seq_of(sqlite, "I am Bob"), "I am Eve", owner="bob")
+        sqlite.chat(model).edit("talk", await sqlite.seq_of("I am Bob"), "I am Eve", owner="bob")
     )
     assert model.windows == [[("user", "I am Eve")]]
-    assert await transcript(sqlite) == [("user", "I am Eve"), ("assistant", "You said: I am Eve")]
+    assert await sqlite.transcript() == [("user", "I am Eve"), ("assistant", "You said: I am Eve")]
 
 
-async def test_a_message_far_back_in_the_conversation_may_be_edited(store: AsyncStore) -> None:
-    await create_conversation(store)
-    await append_messages(store, *(Message.user(f"{n}") for n in range(60)))
+async def test_a_message_far_back_in_the_conversation_may_be_edited(talk: Talk) -> None:
+    await talk.create()
+    await talk.append_numbers(60)
     model = EchoModel()
-    await collect_events(Chat(store, model).edit("talk", await seq_of(store, "30"), "thirty"))
+    await collect_events(talk.chat(model).edit("talk", await talk.seq_of("30"), "thirty"))
     assert model.windows[0][0][1].split("\n\n") == [*map(str, range(11, 30)), "thirty"]
-    assert len(await transcript(store)) == 32
+    assert len(await talk.transcript()) == 32
 
 
-async def test_readers_see_the_old_messages_or_the_new_one(store: AsyncStore) -> None:
-    await run_turns(store, "I am Bob", "Who am I?")
-    old = await transcript(store)
+async def test_readers_see_the_old_messages_or_the_new_one(talk: Talk) -> None:
+    await run_turns(talk, "I am Bob", "Who am I?")
+    old = await talk.transcript()
     gate = Gate()
-    chat = Chat(store, ScriptedModel(gate, "Well.", DONE))
-    caller = Caller(chat.edit("talk", await seq_of(store, "Who am I?"), "Who are you?"))
+    chat = talk.chat(ScriptedModel(gate, "Well.", DONE))
+    caller = Caller(chat.edit("talk", await talk.seq_of("Who am I?"), "Who are you?"))
     seen = []
     while Started("talk") not in caller.events:
-        seen.append(await transcript(store))
+        seen.append(await talk.transcript())
     new = [*old[:2], ("user", "Who are you?")]
-    assert await transcript(store) == new
+    assert await talk.transcript() == new
     assert all(each in (old, new) for each in seen)
     gate.opened.set()
     await caller.task
 
 
-async def test_an_edit_that_the_store_rejects_changes_nothing(store: AsyncStore) -> None:
-    await run_turns(store, "I am Bob", "Who am I?")
-    before = await transcript(store)
-    watched = WatchedStore(store)
-    watched.before("append", 1, raise_unavailable)
-    chat = Chat(watched.store, EchoModel())
+async def test_an_edit_that_the_store_rejects_changes_nothing(talk: Talk) -> None:
+    await run_turns(talk, "I am Bob", "Who am I?")
+    before = await talk.transcript()
+    talk.watched.fail("append", 1)
+    chat = talk.watched_chat(EchoModel())
     with pytest.raises(StoreUnavailable):
-        await collect_events(chat.edit("talk", await seq_of(store, "Who am I?"), "Who are you?"))
-    assert await transcript(store) == before
-    await run_turns(store, "And now?")
+        await collect_events(chat.edit("talk", await talk.seq_of("Who am I?"), "Who are you?"))
+    assert await talk.transcript() == before
+    await run_turns(talk, "And now?")
 
 
-async def test_an_edit_whose_response_is_lost_stores_the_new_message(store: AsyncStore) -> None:
-    await run_turns(store, "I am Bob", "Who am I?")
-    before = await transcript(store)
-    watched = WatchedStore(store)
-    watched.after("append", 1, lose_response)
-    chat = Chat(watched.store, EchoModel())
+async def test_an_edit_whose_response_is_lost_stores_the_new_message(talk: Talk) -> None:
+    await run_turns(talk, "I am Bob", "Who am I?")
+    before = await talk.transcript()
+    talk.watched.lose_response("append", 1)
+    chat = talk.watched_chat(EchoModel())
     with pytest.raises(StoreUnavailable):
-        await collect_events(chat.edit("talk", await seq_of(store, "Who am I?"), "Who are you?"))
-    assert await transcript(store) == [*before[:2], ("user", "Who are you?")]
+        await collect_events(chat.edit("talk", await talk.seq_of("Who am I?"), "Who are you?"))
+    assert await talk.transcript() == [*before[:2], ("user", "Who are you?")]
 
 
-async def test_the_edited_message_stays_when_the_model_fails(sqlite: AsyncStore) -> None:
+async def test_the_edited_message_stays_when_the_model_fails(sqlite: Talk) -> None:
     await run_turns(sqlite, "I am Bob", "Who am I?")
-    chat = Chat(sqlite, ScriptedModel(OVERLOADED))
+    chat = sqlite.chat(ScriptedModel(OVERLOADED))
     with pytest.raises(ModelUnavailable):
-        await collect_events(chat.edit("talk", await seq_of(sqlite, "Who am I?"), "Who are you?"))
-    assert (await transcript(sqlite))[2:] == [("user", "Who are you?")]
+        await collect_events(chat.edit("talk", await sqlite.seq_of("Who am I?"), "Who are you?"))
+    assert (await sqlite.transcript())[2:] == [("user", "Who are you?")]
     await run_turns(sqlite, "Who are you?")
-    assert (await transcript(sqlite))[2:] == [
+    assert (await sqlite.transcript())[2:] == [
         ("user", "Who are you?"),
         ("assistant", "You said: Who are you?"),
     ]
 
 
-async def test_only_the_users_messages_can_be_edited(sqlite: AsyncStore) -> None:
+async def test_only_the_users_messages_can_be_edited(sqlite: Talk) -> None:
     await run_turns(sqlite, "Hi")
-    before = await sqlite.tail("talk", 10)
+    before = await sqlite.store.tail("talk", 10)
     model = EchoModel()
-    chat = Chat(sqlite, model)
+    chat = sqlite.chat(model)
     with pytest.raises(InvalidArgument, match="not the user's"):
-        await collect_events(chat.edit("talk", await seq_of(sqlite, "You said: Hi"), "Ho"))
+        await collect_events(chat.edit("talk", await sqlite.seq_of("You said: Hi"), "Ho"))
     assert model.windows == []
-    assert await sqlite.tail("talk", 10) == before
+    assert await sqlite.store.tail("talk", 10) == before
 
 
 @pytest.mark.parametrize("seq", [100, 2**53 - 2])
-async def test_editing_a_message_that_does_not_exist_raises_not_found(
-    store: AsyncStore, seq: int
-) -> None:
-    await run_turns(store, "Hi")
+async def test_editing_a_message_that_does_not_exist_raises_not_found(talk: Talk, seq: int) -> None:
+    await run_turns(talk, "Hi")
     with pytest.raises(NotFound, match=f"no message {seq} in"):
-        await collect_events(Chat(store, EchoModel()).edit("talk", seq, "Ho"))
+        await collect_events(talk.chat(EchoModel()).edit("talk", seq, "Ho"))
 
 
 @pytest.mark.parametrize("seq", [0, -1, True, "1", 1.0])
-async def test_editing_an_invalid_seq_is_rejected(sqlite: AsyncStore, seq: int) -> None:
+async def test_editing_an_invalid_seq_is_rejected(sqlite: Talk, seq: int) -> None:
     await run_turns(sqlite, "Hi")
     with pytest.raises(InvalidArgument):
-        await collect_events(Chat(sqlite, EchoModel()).edit("talk", seq, "Ho"))
+        await collect_events(sqlite.chat(EchoModel()).edit("talk", seq, "Ho"))
 
 
-async def test_a_removed_message_cannot_be_edited(store: AsyncStore) -> None:
-    await run_turns(store, "Hi")
-    seq = await seq_of(store, "Hi")
-    await store.clear("talk")
-    await run_turns(store, "Hello")
+async def test_a_removed_message_cannot_be_edited(talk: Talk) -> None:
+    await run_turns(talk, "Hi")
+    seq = await talk.seq_of("Hi")
+    await talk.store.clear("talk")
+    await run_turns(talk, "Hello")
     with pytest.raises(NotFound):
-        await collect_events(Chat(store, EchoModel()).edit("talk", seq, "Ho"))
+        await collect_events(talk.chat(EchoModel()).edit("talk", seq, "Ho"))
 
 
 @pytest.mark.parametrize(
     "messages", [[Message.user("a"), Message.user("b")], [], Message.assistant("a"), 7]
 )
 async def test_a_message_can_only_be_edited_into_one_user_message(
-    sqlite: AsyncStore, messages: object
+    sqlite: Talk, messages: object
 ) -> None:
     await run_turns(sqlite, "Hi")
-    before = await sqlite.tail("talk", 10)
+    before = await sqlite.store.tail("talk", 10)
     with pytest.raises(InvalidArgument):
-        await collect_events(Chat(sqlite, EchoModel()).edit("talk", 1, messages))  # type: ignore[arg-type]
-    assert await sqlite.tail("talk", 10) == before
+        await collect_events(sqlite.chat(EchoModel()).edit("talk", 1, messages))  # type: ignore[arg-type]
+    assert await sqlite.store.tail("talk", 10) == before
 
 
 @pytest.mark.parametrize("what", ["edit", "regenerate"])
-async def test_the_messages_of_another_owner_cannot_be_changed(
-    store: AsyncStore, what: str
-) -> None:
-    await run_turns(store, "Hi")
-    before = await store.tail("talk", 10)
-    chat = Chat(store, EchoModel())
+async def test_the_messages_of_another_owner_cannot_be_changed(talk: Talk, what: str) -> None:
+    await run_turns(talk, "Hi")
+    before = await talk.store.tail("talk", 10)
+    chat = talk.chat(EchoModel())
     with pytest.raises(NotFound) as refused:
         await collect_events(
-            chat.edit("talk", await seq_of(store, "Hi"), "Ho", owner="eve")
+            chat.edit("talk", await talk.seq_of("Hi"), "Ho", owner="eve")
             if what == "edit"
             else chat.regenerate("talk", owner="eve")
         )
     assert str(refused.value) == "There is no conversation 'talk'."
-    assert await store.tail("talk", 10) == before
+    assert await talk.store.tail("talk", 10) == before
 
 
 @pytest.mark.parametrize("what", ["edit", "regenerate"])
 async def test_nothing_can_be_edited_or_regenerated_while_a_turn_runs(
-    store: AsyncStore, what: str
+    talk: Talk, what: str
 ) -> None:
-    await run_turns(store, "Hi")
-    running = Chat(store, ScriptedModel("Well, ", "yes.", DONE))
+    await run_turns(talk, "Hi")
+    running = talk.chat(ScriptedModel("Well, ", "yes.", DONE))
     async with aclosing(running.stream("And now?", conversation_id="talk")) as events:
         await take_until(events, "Well, ")
-        before = await transcript(store)
-        chat = Chat(store, EchoModel())
+        before = await talk.transcript()
+        chat = talk.chat(EchoModel())
         with pytest.raises(TurnInProgress):
             await collect_events(
-                chat.edit("talk", await seq_of(store, "Hi"), "Ho")
+                chat.edit("talk", await talk.seq_of("Hi"), "Ho")
                 if what == "edit"
                 else chat.regenerate("talk")
             )
-        assert await transcript(store) == before
+        assert await talk.transcript() == before
         assert await collect_events(events) == ["yes.", DONE]
 
 
 # regenerate
 
 
-async def test_regenerating_replaces_the_reply_and_keeps_the_question(store: AsyncStore) -> None:
-    await run_turns(store, "I am Bob")
+async def test_regenerating_replaces_the_reply_and_keeps_the_question(talk: Talk) -> None:
+    await run_turns(talk, "I am Bob")
     sent = Message.user([{"text": "Who am I?"}], metadata={"from": "phone"})
-    await Chat(store, ScriptedModel("Alice.", DONE)).send(sent, conversation_id="talk")
+    await talk.chat(ScriptedModel("Alice.", DONE)).send(sent, conversation_id="talk")
     model = ScriptedModel("Bob.", DONE)
     for _ in range(2):
-        events = Chat(store, model).regenerate("talk", owner="bob")
+        events = talk.chat(model).regenerate("talk", owner="bob")
         assert await collect_events(events) == [Started("talk"), "Bob.", DONE]
-    assert await transcript(store) == [
+    assert await talk.transcript() == [
         ("user", "I am Bob"),
         ("assistant", "You said: I am Bob"),
         ("user", "Who am I?"),
         ("assistant", "Bob."),
     ]
-    assert model.windows[0] == model.windows[1] == (await transcript(store))[:3]
-    question = (await store.page("talk")).messages[2]
+    assert model.windows[0] == model.windows[1] == (await talk.transcript())[:3]
+    question = (await talk.messages())[2]
     assert (question.id, question.content, question.metadata, question.created_at) == (
         sent.id,
         sent.content,
         sent.metadata,
         sent.created_at,
     )
-    await run_turns(store, "And now?")
+    await run_turns(talk, "And now?")
 
 
-async def test_regenerating_may_use_another_model_and_system_prompt(sqlite: AsyncStore) -> None:
+async def test_regenerating_may_use_another_model_and_system_prompt(sqlite: Talk) -> None:
     await run_turns(sqlite, "Hi")
     other = ScriptedModel("Salve.", DONE)
     other.id = "other"
     await collect_events(
-        Chat(sqlite, EchoModel()).regenerate("talk", model=other, system_prompt="In Latin.")
+        sqlite.chat(EchoModel()).regenerate("talk", model=other, system_prompt="In Latin.")
     )
     assert other.prompts == ["In Latin."]
-    assert (await last_reply(sqlite)).extra["model"] == "other"
+    assert (await sqlite.last_reply()).extra["model"] == "other"
 
 
 @pytest.mark.parametrize(
     "script", [(OVERLOADED,), ("Well, ", OVERLOADED)], ids=["no reply", "partial reply"]
 )
 async def test_regenerating_works_after_a_failed_reply(
-    store: AsyncStore, script: tuple[str | Exception, ...]
+    talk: Talk, script: tuple[str | Exception, ...]
 ) -> None:
     with pytest.raises(ModelUnavailable):
-        await Chat(store, ScriptedModel(*script)).send("Hi", conversation_id="talk", owner="bob")
-    await collect_events(Chat(store, EchoModel()).regenerate("talk"))
-    assert await transcript(store) == [("user", "Hi"), ("assistant", "You said: Hi")]
+        await talk.chat(ScriptedModel(*script)).send("Hi", conversation_id="talk", owner="bob")
+    await collect_events(talk.chat(EchoModel()).regenerate("talk"))
+    assert await talk.transcript() == [("user", "Hi"), ("assistant", "You said: Hi")]
 
 
-async def test_regenerating_works_for_a_message_that_an_application_stored(
-    store: AsyncStore,
-) -> None:
-    await create_conversation(store, "I am Bob", "Hi")
-    await collect_events(Chat(store, EchoModel()).regenerate("talk"))
-    assert await transcript(store) == [
+async def test_regenerating_works_for_a_message_that_an_application_stored(talk: Talk) -> None:
+    await talk.create("I am Bob", "Hi")
+    await collect_events(talk.chat(EchoModel()).regenerate("talk"))
+    assert await talk.transcript() == [
         ("user", "I am Bob"),
         ("user", "Hi"),
         ("assistant", "You said: I am Bob\n\nHi"),
     ]
 
 
-async def test_regenerating_works_again_after_it_failed(sqlite: AsyncStore) -> None:
+async def test_regenerating_works_again_after_it_failed(sqlite: Talk) -> None:
     await run_turns(sqlite, "Hi")
     with pytest.raises(ModelUnavailable):
-        await collect_events(Chat(sqlite, ScriptedModel(OVERLOADED)).regenerate("talk"))
-    assert await transcript(sqlite) == [("user", "Hi")]
-    await collect_events(Chat(sqlite, EchoModel()).regenerate("talk"))
-    assert await transcript(sqlite) == [("user", "Hi"), ("assistant", "You said: Hi")]
+        await collect_events(sqlite.chat(ScriptedModel(OVERLOADED)).regenerate("talk"))
+    assert await sqlite.transcript() == [("user", "Hi")]
+    await collect_events(sqlite.chat(EchoModel()).regenerate("talk"))
+    assert await sqlite.transcript() == [("user", "Hi"), ("assistant", "You said: Hi")]
 
 
 @pytest.mark.parametrize("greeting", [True, False])
 async def test_regenerating_without_a_message_to_reply_to_is_rejected(
-    sqlite: AsyncStore, greeting: bool
+    sqlite: Talk, greeting: bool
 ) -> None:
-    await create_conversation(sqlite)
+    await sqlite.create()
     if greeting:
-        await append_messages(sqlite, Message.assistant("Welcome!"))
+        await sqlite.append(Message.assistant("Welcome!"))
     model = EchoModel()
     with pytest.raises(InvalidArgument, match="no message to reply to"):
-        await collect_events(Chat(sqlite, model).regenerate("talk"))
+        await collect_events(sqlite.chat(model).regenerate("talk"))
     assert model.windows == []
     await run_turns(sqlite, "Hi")
 
 
-async def test_regenerating_the_reply_to_tool_results_keeps_the_results(store: AsyncStore) -> None:
+async def test_regenerating_the_reply_to_tool_results_keeps_the_results(talk: Talk) -> None:
     calls = [
         {"id": id, "name": "weather", "args": {"city": id}, "type": "tool_call"}
         for id in ("Bern", "Rome")
     ]
-    await Chat(store, ScriptedModel("I look.", Finished("tool_use", tool_calls=calls))).send(  # type: ignore[arg-type]
+    await talk.chat(ScriptedModel("I look.", Finished("tool_use", tool_calls=calls))).send(  # type: ignore[arg-type]
         "Weather?", conversation_id="talk", owner="bob"
     )
     results = [Message.tool(f"{n} °C", tool_call_id=id) for n, id in ((9, "Bern"), (21, "Rome"))]
-    await Chat(store, ScriptedModel("Cold.", DONE)).send(results, conversation_id="talk")
+    await talk.chat(ScriptedModel("Cold.", DONE)).send(results, conversation_id="talk")
     model = ScriptedModel("Rome is warmer.", DONE)
-    await collect_events(Chat(store, model).regenerate("talk"))
+    await collect_events(talk.chat(model).regenerate("talk"))
     sent = [("user", "Weather?"), ("assistant", "I look."), ("tool", "9 °C"), ("tool", "21 °C")]
     assert model.windows == [sent]
-    assert await transcript(store) == [*sent, ("assistant", "Rome is warmer.")]
-    assert [m.tool_call_id for m in (await store.page("talk")).messages[2:4]] == ["Bern", "Rome"]
+    assert await talk.transcript() == [*sent, ("assistant", "Rome is warmer.")]
+    assert [m.tool_call_id for m in (await talk.messages())[2:4]] == ["Bern", "Rome"]
 
 
-async def test_a_reply_is_not_saved_after_a_message_that_replaced_its_question(
-    store: AsyncStore,
-) -> None:
-    time = FakeTime()
-    slow = with_time(Chat(store, ScriptedModel("Well, ", "yes.", DONE)), time)
+async def test_a_reply_is_not_saved_after_a_message_that_replaced_its_question(talk: Talk) -> None:
+    slow = talk.chat(ScriptedModel("Well, ", "yes.", DONE), time=talk.time)
     async with aclosing(slow.stream("Hi", conversation_id="talk", owner="bob")) as events:
         await take_until(events, "Well, ")
-        time.advance(61)
-        quick = with_time(Chat(store, EchoModel()), time)
-        await collect_events(quick.edit("talk", await seq_of(store, "Hi"), "Hello"))
+        talk.time.advance(61)
+        quick = talk.chat(EchoModel(), time=talk.time)
+        await collect_events(quick.edit("talk", await talk.seq_of("Hi"), "Hello"))
         await collect_events(events)
-    assert await transcript(store) == [("user", "Hello"), ("assistant", "You said: Hello")]
+    assert await talk.transcript() == [("user", "Hello"), ("assistant", "You said: Hello")]
 
 
-async def test_regenerating_uses_the_question_as_its_owner_changed_it(store: AsyncStore) -> None:
-    await run_turns(store, "Hi")
-    question = (await store.page("talk")).messages[0]
+async def test_regenerating_uses_the_question_as_its_owner_changed_it(talk: Talk) -> None:
+    await run_turns(talk, "Hi")
+    question = (await talk.messages())[0]
     assert question.seq is not None
-    await store.replace("talk", question.seq, replace(question, content="Hello"))
+    await talk.store.replace("talk", question.seq, replace(question, content="Hello"))
     model = EchoModel()
-    await collect_events(Chat(store, model).regenerate("talk"))
+    await collect_events(talk.chat(model).regenerate("talk"))
     assert model.windows == [[("user", "Hello")]]

@@ -1,10 +1,8 @@
 """Turns of a conversation: store the user's message, get the model's reply, store the reply."""
 
-from chatledger.chat.chat import Chat
+from chatledger.chat.chat import Chat, SyncChat
 from chatledger.chat.events import Event, Reply, Started, collect, collect_sync
-from chatledger.chat.hooks import Hook
-from chatledger.chat.options import DEFAULT_LEASE
-from chatledger.chat.sync import SyncChat
+from chatledger.chat.options import DEFAULT_LEASE, Hook
 
 __all__ = [
     "DEFAULT_LEASE",

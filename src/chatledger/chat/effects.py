@@ -6,7 +6,7 @@ A turn performs no I/O itself, so that async and sync callers share one implemen
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from chatledger.chat.events import Event
 from chatledger.errors import ModelUnavailable
@@ -49,7 +49,13 @@ Operation: TypeAlias = Callable[[], Any]
 """A call of a store or a hook, not yet made; the turn receives its result or its error."""
 Effect: TypeAlias = CallModel | StopModel | NextPiece | Event | Operation
 """Anything that a turn yields; an event is passed on to the turn's caller."""
-Turn: TypeAlias = Generator[Effect, Any, None]
+T = TypeVar("T")
+TurnSteps: TypeAlias = Generator[Effect, Any, T]
+"""A part of a turn: yields effects and returns a value."""
+Turn: TypeAlias = TurnSteps[None]
+
+StopFunctions: TypeAlias = dict[str, Callable[[], None]]
+"""The functions that stop the turns that are running, by conversation id."""
 
 
 class CallerLeft(Exception):

@@ -35,25 +35,6 @@ class Reply:
     finished: Finished
 
 
-class _ReplyCollector:
-    """Assembles a reply from the events of a turn."""
-
-    def __init__(self) -> None:
-        self._conversation_id: str | None = None
-        self._pieces: list[str] = []
-
-    def add(self, event: Event) -> Reply | None:
-        """Add the event; return the reply once it is complete."""
-        match event:
-            case Started():
-                self._conversation_id = event.conversation_id
-            case str():
-                self._pieces.append(event)
-            case Finished():
-                return Reply(self._conversation_id, "".join(self._pieces), event)
-        return None
-
-
 async def collect(events: AsyncIterator[Event]) -> Reply:
     """Return the complete reply of a turn, once the turn has ended.
 
@@ -63,19 +44,16 @@ async def collect(events: AsyncIterator[Event]) -> Reply:
     Raises:
         ModelUnavailable: The events ended without ``Finished``. Errors of the turn pass through.
     """
-    collector, reply = _ReplyCollector(), None
-    async for event in events:
-        reply = collector.add(event)
-    if reply is None:
-        raise ModelUnavailable(ENDED_WITHOUT_FINISHED)
-    return reply
+    return _reply([event async for event in events])
 
 
 def collect_sync(events: Iterator[Event]) -> Reply:
     """Return the complete reply of a turn of a ``SyncChat``, as ``collect`` does for a ``Chat``."""
-    collector, reply = _ReplyCollector(), None
-    for event in events:
-        reply = collector.add(event)
-    if reply is None:
-        raise ModelUnavailable(ENDED_WITHOUT_FINISHED)
-    return reply
+    return _reply(list(events))
+
+
+def _reply(events: list[Event]) -> Reply:
+    match events:
+        case [Started(conversation_id), *pieces, Finished() as finished]:
+            return Reply(conversation_id, "".join(map(str, pieces)), finished)
+    raise ModelUnavailable(ENDED_WITHOUT_FINISHED)

@@ -1,18 +1,34 @@
 """The lease of a turn, stored in the metadata of the turn's question."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
-from chatledger import sansio
 from chatledger.chat import turn_metadata
-from chatledger.chat.effects import CallerLeft
+from chatledger.chat.effects import CallerLeft, TurnSteps
 from chatledger.chat.events import Reply
-from chatledger.chat.options import ChatOptions
-from chatledger.chat.turn_setup import AnyStore, TurnStart, TurnSteps
-from chatledger.conversations import Page, Tail
+from chatledger.chat.options import AnyStore, ChatOptions, TurnRequest
+from chatledger.conversations import Conversation, Page, Tail
 from chatledger.errors import ChatledgerError, Conflict, KeyReused, NotFound
 from chatledger.messages import Message
 from chatledger.models.protocol import Usage
+from chatledger.sansio import Steps
+
+
+class TurnStart(NamedTuple):
+    """The messages that a turn answers, and the conversation as it was when it was read."""
+
+    conversation: Conversation
+    earlier: Sequence[Message]
+    """The messages before those to answer, as far as they were read."""
+    messages: Sequence[Message]
+    """The messages to answer; the last of them is the turn's question."""
+    question_seq: int | None = None
+    """The seq of the question if it is already stored."""
+    truncate_after: int | None = None
+    """The seq after which all messages are removed when the question is stored."""
+    total_usage: Usage | None = None
+    """The usage of all replies of the conversation so far."""
 
 
 class _QuestionRemoved(Exception):
@@ -26,18 +42,10 @@ class TurnLease:
     answer. At most one turn of a conversation has a lease that has not ended.
     """
 
-    def __init__(
-        self,
-        store: AnyStore,
-        options: ChatOptions,
-        *,
-        owner: str | None,
-        key: turn_metadata.RequestKey | None,
-    ) -> None:
+    def __init__(self, store: AnyStore, options: ChatOptions, request: TurnRequest) -> None:
         self._store = store
         self._options = options
-        self._owner = owner
-        self._key = key
+        self._request = request
         self.conversation_id = ""
         self.question_seq = 0
         self.question = Message.user("")
@@ -60,23 +68,24 @@ class TurnLease:
                 start.question_seq,
                 self.question,
                 revision=revision,
-                owner=self._owner,
+                owner=self._request.owner,
             )
             self.question_seq, self._revision = start.question_seq, replaced.revision
             return
         # The write removes replies, and with them their usage; the question keeps the sum.
         removed_usage = None if start.truncate_after is None else start.total_usage
+        key = self._request.key
         self.question = turn_metadata.with_lease(
-            question, self._new_lease_end(), key=self._key, removed_usage=removed_usage
+            question, self._new_lease_end(), key=key, removed_usage=removed_usage
         )
         try:
             appended = yield partial(
                 self._store.append,
                 self.conversation_id,
                 [*earlier, self.question],
-                owner=self._owner,
+                owner=self._request.owner,
                 revision=revision,
-                idempotency_key=None if self._key is None else self._key.text,
+                idempotency_key=None if key is None else key.text,
                 truncate_after=start.truncate_after,
                 reply_follows=True,
             )
@@ -120,7 +129,7 @@ class TurnLease:
         except (ChatledgerError, _QuestionRemoved):
             return  # the lease ends by itself
 
-    def save_reply(self, reply: Reply, model: str) -> TurnSteps[bool]:
+    def save_reply(self, reply: Reply) -> TurnSteps[bool]:
         """Store the reply, which also ends the lease.
 
         Return False without storing it if the question was removed or now belongs to another turn.
@@ -130,7 +139,7 @@ class TurnLease:
                 self.question,
                 reply.text,
                 reply.finished,
-                model=model,
+                model=self._request.model_id,
                 earlier_usage=self._total_usage,
             )
             try:
@@ -195,7 +204,7 @@ class TurnLease:
                 return message
         return None
 
-    def _last_messages(self) -> TurnSteps[list[Message]]:
+    def _last_messages(self) -> TurnSteps[Sequence[Message]]:
         try:
             tail: Tail = yield partial(
                 self._store.tail, self.conversation_id, self._options.read_limit
@@ -210,7 +219,7 @@ class TurnLease:
 
 def force_release(
     store: AnyStore, options: ChatOptions, conversation_id: str, owner: str | None
-) -> sansio.Steps[bool]:
+) -> Steps[bool]:
     """End the lease of the turn that runs in the conversation; return whether there was one.
 
     The turn, in this or another process, ends at its next renewal, which is at most a third of the

@@ -1,17 +1,20 @@
-"""The options of a chat, and the checked request for one turn."""
+"""What a chat and its turns are given, and the checks of it."""
 
+import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Protocol, TypeAlias
 
 from chatledger.chat import turn_metadata
-from chatledger.chat.hooks import Hook
+from chatledger.chat.events import Reply
 from chatledger.errors import InvalidArgument, InvalidMessage
 from chatledger.ids import uuid_from_key
 from chatledger.messages import Message
 from chatledger.stores.arguments import checked_idempotency_key
-from chatledger.windows import Window, last, valid_for_models
+from chatledger.stores.contract import AsyncStore, Store
+from chatledger.windows import Window, valid_for_models
 
 DEFAULT_LEASE = timedelta(seconds=30)
 """The default time for which a turn may run without renewing its lease."""
@@ -19,6 +22,29 @@ QUESTION_ROLES = ("user", "tool")
 _NOT_MESSAGES = (
     "messages must be a string, a Message of role 'user' or 'tool', or a list of such messages."
 )
+
+AnyStore: TypeAlias = Store | AsyncStore
+
+
+class Hook(Protocol):
+    """Methods that are called in every turn that is stored; in a ``Chat`` they may be async."""
+
+    def before_model(self, window: list[Message]) -> list[Message] | Awaitable[list[Message]]:
+        """Return the messages that the model gets instead of ``window``.
+
+        It is called once the user's message is stored, and ``window`` ends with the messages to
+        answer. The messages that it returns are made valid for models again. It must return within
+        the turn's lease, which is not renewed meanwhile. An error raised here ends the turn and is
+        raised to the caller; the user's message stays.
+        """
+        ...
+
+    def after_reply(self, reply: Reply) -> Awaitable[None] | None:
+        """Handle a reply that has been stored.
+
+        An error raised here does not affect the turn; only its type is logged.
+        """
+        ...
 
 
 def _now_ms() -> int:
@@ -29,7 +55,7 @@ def _now_ms() -> int:
 class ChatOptions:
     """The options that all turns of a chat share."""
 
-    window: Window = field(default_factory=lambda: last(20))
+    window: Window
     system_prompt: str | None = None
     lease: timedelta = DEFAULT_LEASE
     time_limit: timedelta | None = None
@@ -48,6 +74,10 @@ class ChatOptions:
                 raise InvalidArgument(f"{name} must be a timedelta longer than zero.")
         if not isinstance(self.window, Window):
             raise InvalidArgument("window must be a Window, such as last(20).")
+        if not isinstance(self.hooks, Sequence) or not all(map(_is_hook, self.hooks)):
+            raise InvalidArgument(
+                "hooks must be a list of objects with the methods before_model and after_reply."
+            )
 
     @property
     def read_limit(self) -> int:
@@ -83,42 +113,41 @@ def checked_window(window: list[Message]) -> list[Message]:
 class TurnRequest:
     """The checked request for one turn."""
 
-    messages: list[Message]
+    model_id: str
+    system_prompt: str | None
+    """The turn's own, instead of the chat's."""
     conversation_id: str | None
     owner: str | None
-    system_prompt: str | None
+    messages: list[Message] = field(default_factory=list)
+    """The messages to store, unless the turn answers one that is already stored."""
     title: str | None = None
-    idempotency_key: str | None = None
+    key: turn_metadata.RequestKey | None = None
 
 
-def parse_request(
-    messages: object,
-    *,
-    conversation_id: str | None,
-    owner: str | None,
-    system_prompt: str | None,
-    title: str | None = None,
-    idempotency_key: str | None = None,
-) -> TurnRequest:
-    """Check the arguments of a turn; raise ``InvalidArgument`` if one is not valid."""
+def key_for(
+    idempotency_key: str | None, messages: Sequence[Message], *more: str | None
+) -> turn_metadata.RequestKey | None:
+    """Return the key with the digest of the request, which consists of ``messages`` and ``more``.
+
+    Raises ``InvalidArgument`` if the key is not valid.
+    """
     checked_idempotency_key(idempotency_key)
-    if idempotency_key is not None and conversation_id is None:
-        if owner is None:
-            raise InvalidArgument(
-                "An idempotency_key needs a conversation_id or an owner; pass one, so that the "
-                "stored reply can be found again."
-            )
-        # The same owner and key always give the same conversation. With the owner's length, two
-        # different pairs of owner and key cannot concatenate to the same text.
-        conversation_id = uuid_from_key(str(len(owner)), owner, idempotency_key)
-    return TurnRequest(
-        messages=checked_messages(messages),
-        conversation_id=conversation_id,
-        owner=owner,
-        system_prompt=system_prompt,
-        title=title,
-        idempotency_key=idempotency_key,
-    )
+    if idempotency_key is None:
+        return None
+    digest = turn_metadata.request_digest(messages, *more)
+    return turn_metadata.RequestKey(idempotency_key, digest)
+
+
+def conversation_id_for(idempotency_key: str, owner: str | None) -> str:
+    """Return the id of the conversation that the owner starts with the key, always the same."""
+    if owner is None:
+        raise InvalidArgument(
+            "An idempotency_key needs a conversation_id or an owner; pass one, so that the "
+            "stored reply can be found again."
+        )
+    # With the owner's length, two different pairs of owner and key cannot concatenate to the same
+    # text.
+    return uuid_from_key(str(len(owner)), owner, idempotency_key)
 
 
 def checked_messages(messages: object) -> list[Message]:
@@ -138,3 +167,44 @@ def checked_messages(messages: object) -> list[Message]:
     if all(message.role == "user" for message in given) and not valid_for_models(given):
         raise InvalidMessage("The message is blank; write something.")
     return [turn_metadata.without_metadata(message) for message in given]
+
+
+def check_store(store: object, *, is_async: bool) -> None:
+    """Raise ``InvalidArgument`` unless ``store`` is a store for async callers, or for sync ones."""
+    wanted, unwanted = ("an async", "a sync") if is_async else ("a sync", "an async")
+    opener, other_chat = ("open_async_store", "SyncChat") if is_async else ("open_store", "Chat")
+    read = getattr(store, "tail", None)
+    if isinstance(store, type) or not callable(read):
+        raise InvalidArgument(
+            f"store is {_described(store)}; pass {wanted} store, such as {opener}(url) returns."
+        )
+    if inspect.iscoroutinefunction(read) is not is_async:
+        raise InvalidArgument(
+            f"store is {unwanted} store; pass {wanted} one, such as {opener}(url) returns, or use "
+            f"a {other_chat}."
+        )
+
+
+def check_model(model: object, *, is_async: bool) -> None:
+    """Raise ``InvalidArgument`` unless ``model`` is a model for async callers, or sync ones."""
+    method = "stream" if is_async else "stream_sync"
+    if isinstance(model, str):
+        raise InvalidArgument("model is a str; pass a model, such as open_model(name) returns.")
+    if isinstance(model, type) or not callable(getattr(model, method, None)):
+        raise InvalidArgument(
+            f"model is {_described(model)}; pass an object with an id and the method {method}, "
+            "such as open_model(name) returns."
+        )
+    if not isinstance(getattr(model, "id", None), str):
+        raise InvalidArgument("model has no id; give it one, a str, to store with its replies.")
+
+
+def _is_hook(hook: object) -> bool:
+    methods = [getattr(hook, name, None) for name in ("before_model", "after_reply")]
+    return all(map(callable, methods)) and not isinstance(hook, type)
+
+
+def _described(value: object) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}, not an object"
+    return f"of type {type(value).__name__}"

@@ -16,6 +16,7 @@ from chatledger.chat.effects import (
     NextPiece,
     Operation,
     Signal,
+    StopFunctions,
     StopModel,
     Turn,
     TurnStepper,
@@ -108,26 +109,24 @@ class TurnRunner:
     """Runs the turns of a chat, and finishes those whose callers leave."""
 
     def __init__(self) -> None:
-        self._model_calls: dict[str, ModelCall] = {}
-        """The calls that ``stop`` can stop, by conversation id."""
         self._open_turns = 0
         self._finishing: set[asyncio.Task[None]] = set()
 
     async def run(
-        self, turn: Turn, model: Model, *, stoppable: bool = True
+        self, turn: Turn, model: Model, stop_functions: StopFunctions
     ) -> AsyncGenerator[Event, None]:
         """Run the turn and yield its events; raise the turn's error.
 
-        Only a turn that is run with ``stoppable`` can be ended by ``stop``.
+        While it runs in a conversation, ``stop_functions`` has a function that stops it.
         """
         running = _RunningTurn(turn, ModelCall(model))
-        conversation_id: str | None = None
+        conversation_id, stop = None, running.model_call.stop
         self._open_turns += 1
         try:
             while (event := await running.next_event()) is not None:
-                if stoppable and isinstance(event, Started) and event.conversation_id:
+                if isinstance(event, Started) and event.conversation_id:
                     conversation_id = event.conversation_id
-                    self._model_calls[conversation_id] = running.model_call
+                    stop_functions[conversation_id] = stop
                 yield event
         except (GeneratorExit, asyncio.CancelledError) as left:
             finishing = asyncio.create_task(running.finish())
@@ -141,15 +140,8 @@ class TurnRunner:
             raise
         finally:
             self._open_turns -= 1
-            if conversation_id and self._model_calls.get(conversation_id) is running.model_call:
-                del self._model_calls[conversation_id]
-
-    def stop(self, conversation_id: str) -> bool:
-        """Stop the turn that this runner runs in the conversation; return whether there is one."""
-        model_call = self._model_calls.get(conversation_id)
-        if model_call is not None:
-            model_call.stop()
-        return model_call is not None
+            if conversation_id and stop_functions.get(conversation_id) is stop:
+                del stop_functions[conversation_id]
 
     async def close(self) -> None:
         """Wait until the turns whose callers left have ended."""

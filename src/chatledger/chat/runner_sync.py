@@ -17,6 +17,7 @@ from chatledger.chat.effects import (
     NextPiece,
     Operation,
     Signal,
+    StopFunctions,
     StopModel,
     Turn,
     TurnStepper,
@@ -82,52 +83,38 @@ class SyncModelCall:
             outputs.put(ModelFailure(ModelUnavailable(ENDED_WITHOUT_FINISHED)))
 
 
-class SyncTurnRunner:
-    """Runs the turns of a chat, each in its caller's thread."""
+def run_turn(
+    turn: Turn, model: SyncModel, stop_functions: StopFunctions
+) -> Generator[Event, None, None]:
+    """Run the turn in the caller's thread and yield its events; raise the turn's error.
 
-    def __init__(self) -> None:
-        self._model_calls: dict[str, SyncModelCall] = {}
-        """The calls that ``stop`` can stop, by conversation id."""
-
-    def run(
-        self, turn: Turn, model: SyncModel, *, stoppable: bool = True
-    ) -> Generator[Event, None, None]:
-        """Run the turn and yield its events; raise the turn's error.
-
-        Only a turn that is run with ``stoppable`` can be ended by ``stop``.
-        """
-        stepper, model_call = TurnStepper(turn), SyncModelCall(model)
-        conversation_id: str | None = None
-        try:
-            while (effect := stepper.next_effect()) is not None:
-                match effect:
-                    case Started() | str() | Finished():
-                        if stoppable and isinstance(effect, Started) and effect.conversation_id:
-                            conversation_id = effect.conversation_id
-                            self._model_calls[conversation_id] = model_call
-                        yield effect
-                    case CallModel():
-                        model_call.start(effect)
-                    case StopModel():
-                        model_call.cancel()
-                    case NextPiece():
-                        _perform(stepper, partial(model_call.next_piece, effect.seconds))
-                    case operation:
-                        _perform(stepper, operation)
-        except (GeneratorExit, KeyboardInterrupt):
-            _finish(stepper)
-            raise
-        finally:
-            model_call.cancel()
-            if conversation_id and self._model_calls.get(conversation_id) is model_call:
-                del self._model_calls[conversation_id]
-
-    def stop(self, conversation_id: str) -> bool:
-        """Stop the turn that this runner runs in the conversation; return whether there is one."""
-        model_call = self._model_calls.get(conversation_id)
-        if model_call is not None:
-            model_call.stop()
-        return model_call is not None
+    While it runs in a conversation, ``stop_functions`` has a function that stops it.
+    """
+    stepper, model_call = TurnStepper(turn), SyncModelCall(model)
+    conversation_id, stop = None, model_call.stop
+    try:
+        while (effect := stepper.next_effect()) is not None:
+            match effect:
+                case Started() | str() | Finished():
+                    if isinstance(effect, Started) and effect.conversation_id:
+                        conversation_id = effect.conversation_id
+                        stop_functions[conversation_id] = stop
+                    yield effect
+                case CallModel():
+                    model_call.start(effect)
+                case StopModel():
+                    model_call.cancel()
+                case NextPiece():
+                    _perform(stepper, partial(model_call.next_piece, effect.seconds))
+                case operation:
+                    _perform(stepper, operation)
+    except (GeneratorExit, KeyboardInterrupt):
+        _finish(stepper)
+        raise
+    finally:
+        model_call.cancel()
+        if conversation_id and stop_functions.get(conversation_id) is stop:
+            del stop_functions[conversation_id]
 
 
 def _perform(stepper: TurnStepper, operation: Operation) -> None:

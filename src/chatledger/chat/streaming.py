@@ -3,10 +3,8 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-from chatledger.chat.effects import STOPPED, CallModel, NextPiece, StopModel, Turn
-from chatledger.chat.events import Started
-from chatledger.chat.options import ChatOptions, TurnRequest
-from chatledger.chat.turn_setup import AnyStore, TurnSteps, read_tail_if_any
+from chatledger.chat.effects import STOPPED, NextPiece, TurnSteps
+from chatledger.chat.options import ChatOptions
 from chatledger.errors import ModelTimeout
 from chatledger.models.protocol import Finished
 
@@ -72,22 +70,3 @@ def stream_reply(
         if output:
             pieces.append(output)
             yield output
-
-
-def unsaved_turn(store: AnyStore, options: ChatOptions, request: TurnRequest) -> Turn:
-    """Yield the effects of a turn that stores nothing; the model sees the named conversation."""
-    deadlines = Deadlines(options)
-    tail = yield from read_tail_if_any(store, options, request)
-    earlier = tail.messages if tail else []
-    window = options.window_for(earlier, request.messages)
-    yield CallModel(window, options.system_prompt_for(request.system_prompt))
-    yield Started(tail.conversation.id if tail else None)
-    finished = yield from stream_reply([], deadlines, _renew_nothing)
-    yield StopModel()
-    yield finished
-
-
-def _renew_nothing() -> TurnSteps[bool]:
-    """Return True: a turn that is not stored has no lease to renew."""
-    return True
-    yield  # makes this function a generator

@@ -21,17 +21,9 @@ from chatledger.errors import (
     TableMissing,
 )
 from chatledger.messages import Message
+from chatledger.sansio import run
 from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
-from chatledger.stores.dynamodb.calls import (
-    PATIENCE,
-    Call,
-    CallFailed,
-    Item,
-    Plan,
-    paced,
-    patient,
-    run,
-)
+from chatledger.stores.dynamodb.calls import PATIENCE, Call, CallFailed, Item, Plan, paced, patient
 from chatledger.stores.dynamodb.errors import INVALID_SIGNATURE, NO_CREDENTIALS, store_error
 
 if TYPE_CHECKING:
@@ -134,7 +126,7 @@ class TableSource(ABC):
         """
         retried = patient(plan, seconds=PATIENCE, monotonic=time.monotonic, random=_JITTER)
         try:
-            return run(retried, self._calls.perform, time.sleep)
+            return run(retried, self._calls.perform, catch=CallFailed)
         except CallFailed as failed:
             raise self._error_for(failed) from failed.__cause__
 

@@ -247,8 +247,8 @@ class _Routes:
         key, body = request.idempotency_key(), request.body(ChatRequest)
         chat = self._open_chat(request)
         with endpoints.explain_unknown_conversation(body):
-            reply = collect_sync(endpoints.start_turn(chat, self.models, body, key))
-        return responses.reply_body(reply)
+            events = endpoints.start_turn(chat, self.models, body, key)
+            return responses.reply_body(collect_sync(events))
 
     def stream_reply(self, request: GatewayRequest) -> object:
         raise ApiError(

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
-from chatledger.chat.any_chat import AnyChat
+from chatledger.chat.chat import AnyChat
 from chatledger.conversations import MAX_REVISION
 from chatledger.errors import ModelRefused, NotFound, UnknownModel
 from chatledger.http import responses
@@ -66,7 +66,7 @@ def delete_conversation(store: AnyStore, conversation_id: str, query: Query) -> 
 
 
 def start_turn(
-    chat: AnyChat[Any, Any, Events],
+    chat: AnyChat[Any, Any, Events, Any],
     models: Models,
     request: ChatRequest,
     idempotency_key: str | None,

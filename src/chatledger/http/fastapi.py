@@ -126,8 +126,8 @@ def create_app(
     async def send_message(request: Request) -> dict[str, Any]:
         key, body = _parse_idempotency_key(request), await _parse_body(ChatRequest, request)
         with endpoints.explain_unknown_conversation(body):
-            reply = await collect(endpoints.start_turn(chat, models, body, key))
-        return responses.reply_body(reply)
+            events = endpoints.start_turn(chat, models, body, key)
+            return responses.reply_body(await collect(events))
 
     @app.post("/chat/stream", openapi_extra=_body_schema(ChatRequest) | IDEMPOTENCY_KEY_SCHEMA)
     async def stream_reply(request: Request) -> Response:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 import boto3
 
 from chatledger.langchain.segments import JITTER
+from chatledger.sansio import run
 from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
-from chatledger.stores.dynamodb.calls import PATIENCE, Plan, patient, run
+from chatledger.stores.dynamodb.calls import PATIENCE, CallFailed, Plan, patient
 from chatledger.stores.dynamodb.clients import make_client
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def run_plan(plan: Plan[T], client: "DynamoDBClient") -> T:
         CallFailed: A call failed for good.
     """
     retried = patient(plan, seconds=PATIENCE, monotonic=time.monotonic, random=JITTER)
-    return run(retried, Boto3Calls(client).perform, time.sleep)
+    return run(retried, Boto3Calls(client).perform, catch=CallFailed)
 
 
 def _reset_in_child() -> None:

@@ -9,8 +9,7 @@ from chatledger.conversations import MAX_LIMIT
 from chatledger.errors import InvalidArgument
 from chatledger.messages import Message
 from chatledger.stores.arguments import checked_number
-from chatledger.windows.budget import longest_ending
-from chatledger.windows.tokens import approximate_tokens
+from chatledger.windows.budget import approximate_tokens, longest_ending
 from chatledger.windows.validity import valid_for_models
 
 

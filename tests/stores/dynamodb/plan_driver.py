@@ -6,6 +6,7 @@ from itertools import count
 from random import Random
 from typing import Any, Generic, TypeVar
 
+from chatledger import sansio
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Item, Plan, Wait, patient
 from chatledger.stores.dynamodb.records import Record as Record
 from chatledger.stores.dynamodb.records import encode_record
@@ -110,6 +111,15 @@ class PlanDriver(Generic[T]):
         except StopIteration as end:
             self.step = None
             self._result.append(end.value)
+
+
+def run(plan: Plan[T], perform: Callable[[Call], Any], wait: Callable[[float], object]) -> T:
+    """Run a plan with these calls and waits."""
+
+    def take(step: Call | Wait) -> Any:
+        return wait(step.seconds) if isinstance(step, Wait) else perform(step)
+
+    return sansio.run(plan, take, catch=CallFailed)
 
 
 def query_reply(*items: Item) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from chatledger.conversations import MAX_BATCH_MESSAGES
 from chatledger.messages import Message
 from chatledger.stores.dynamodb import DynamoDBStore
-from chatledger.stores.dynamodb.calls import Call, CallFailed, run
+from chatledger.stores.dynamodb.calls import Call, CallFailed
 from chatledger.testing.store_contract.helpers import (
     read_all,
     snapshot_if_any,
@@ -19,7 +19,7 @@ from chatledger.testing.store_contract.helpers import (
 from tests.stores.dynamodb import logs
 from tests.stores.dynamodb.conftest import ManualClock, OpenStore
 from tests.stores.dynamodb.meter import Meter
-from tests.stores.dynamodb.plan_driver import PlanHarness, query_reply
+from tests.stores.dynamodb.plan_driver import PlanHarness, query_reply, run
 from tests.stores.dynamodb.plan_store import plans_on
 from tests.stores.dynamodb.sample_text import sample_text
 from tests.stores.dynamodb.tables import items_of, keys_of, put_items

@@ -13,7 +13,7 @@ from chatledger.errors import NotFound
 from chatledger.ids import new_id
 from chatledger.messages import Message, now
 from chatledger.stores.dynamodb import DynamoDBStore
-from chatledger.stores.dynamodb.calls import Call, Plan, paced, run
+from chatledger.stores.dynamodb.calls import Call, Plan, paced
 from chatledger.stores.dynamodb.plans import SweepProgress
 from chatledger.stores.dynamodb.records import LAYOUT
 from chatledger.stores.dynamodb.table import Table
@@ -29,6 +29,7 @@ from tests.stores.dynamodb import logs
 from tests.stores.dynamodb.conftest import ManualClock, OpenStore
 from tests.stores.dynamodb.faulty_clients import Crashed, crashing_client
 from tests.stores.dynamodb.meter import Meter
+from tests.stores.dynamodb.plan_driver import run
 from tests.stores.dynamodb.plan_store import plans_on
 from tests.stores.dynamodb.tables import items_of, keys_of, put_items
 

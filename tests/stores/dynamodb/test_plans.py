@@ -12,7 +12,7 @@ import pytest
 from chatledger.conversations import Appended
 from chatledger.errors import Conflict, ConversationDamaged, NotFound, StoreUnavailable
 from chatledger.stores.dynamodb import cleanup
-from chatledger.stores.dynamodb.calls import FIRST_WAIT, LONGEST_WAIT, Call, CallFailed, Plan, run
+from chatledger.stores.dynamodb.calls import FIRST_WAIT, LONGEST_WAIT, Call, CallFailed, Plan
 from chatledger.stores.dynamodb.log import Log
 from chatledger.stores.dynamodb.records import HEAD, Tombstone, encode_record, encode_tombstone
 from chatledger.testing.store_contract.helpers import texts_of, user_messages
@@ -23,6 +23,7 @@ from tests.stores.dynamodb.plan_driver import (
     PlanHarness,
     body_of,
     query_reply,
+    run,
 )
 from tests.stores.dynamodb.plan_store import plans_on
 

@@ -14,8 +14,9 @@ from chatledger.aws.http import HttpClient
 from chatledger.aws.session import Endpoint, InvalidCABundle, Session, boto3_session, find_endpoint
 from chatledger.errors import AccessRefused, StoreUnavailable
 from chatledger.library_logs import keep_messages_out_of_logs
+from chatledger.sansio import arun
 from chatledger.stores.dynamodb.boto3_calls import failure_from_boto3
-from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan, arun, patient
+from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan, Wait, patient
 from chatledger.stores.dynamodb.clients import CONNECT_TIMEOUT, READ_TIMEOUT, make_client
 from chatledger.stores.dynamodb.errors import failure_from_reply, store_error
 from chatledger.stores.dynamodb.table import Table
@@ -60,7 +61,7 @@ class AiohttpCalls:
             time=table.time,
         )
         try:
-            return await arun(retrying, self.perform, asyncio.sleep)
+            return await arun(retrying, self.perform, catch=CallFailed)
         except CallFailed as failed:
             raise store_error(failed, table.name) from failed.__cause__
 
@@ -68,8 +69,10 @@ class AiohttpCalls:
         self._closed = True
         await self._client.close()
 
-    async def perform(self, call: Call) -> Any:
-        """Make one call and return the reply. Raises ``CallFailed``."""
+    async def perform(self, call: Call | Wait) -> Any:
+        """Make one call and return the reply, or wait. Raises ``CallFailed``."""
+        if isinstance(call, Wait):
+            return await asyncio.sleep(call.seconds)
         if self._closed:
             raise _closed_error()
         loop = asyncio.get_running_loop()

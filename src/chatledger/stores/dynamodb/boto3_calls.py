@@ -10,14 +10,15 @@ from botocore.parsers import ResponseParserError
 
 from chatledger.aws.errors import CONNECTION_PROBLEMS, REQUEST_ERRORS, Problem, problem_of
 from chatledger.library_logs import keep_messages_out_of_logs
+from chatledger.sansio import run
 from chatledger.stores.dynamodb.calls import (
     NO_ANSWER,
     PATIENCE,
     Call,
     CallFailed,
     Plan,
+    Wait,
     patient,
-    run,
 )
 from chatledger.stores.dynamodb.errors import (
     NO_CREDENTIALS,
@@ -56,12 +57,14 @@ class Boto3Calls:
             time=table.time,
         )
         try:
-            return run(retrying, self.perform, time.sleep)
+            return run(retrying, self.perform, catch=CallFailed)
         except CallFailed as failed:
             raise store_error(failed, table.name) from failed.__cause__
 
-    def perform(self, call: Call) -> Any:
-        """Make one call and return the reply. Raises ``CallFailed``."""
+    def perform(self, call: Call | Wait) -> Any:
+        """Make one call and return the reply, or wait. Raises ``CallFailed``."""
+        if isinstance(call, Wait):
+            return time.sleep(call.seconds)
         try:
             reply = getattr(self._client, xform_name(call.operation))(**call.params)
             _check_content_type(reply)

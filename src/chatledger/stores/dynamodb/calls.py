@@ -5,7 +5,7 @@ A plan is a generator: it yields ``Call`` or ``Wait``, is sent the call's reply 
 once, and runs over a boto3 client, over an async one, or in a simulation that interleaves plans.
 """
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Generator
 from random import Random
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -86,50 +86,6 @@ FIRST_WAIT, LONGEST_WAIT = 0.025, 2.0
 """Bounds (s) of the waits between attempts."""
 LONGEST_RETRY = 600_000
 """For how long (ms) by the wall clock a write is retried."""
-
-
-def run(plan: Plan[T], perform: Callable[[Call], Any], sleep: Callable[[float], None]) -> T:
-    """Run ``plan`` to its result with calls that block."""
-    reply: Any = None
-    failed: CallFailed | None = None
-    while True:
-        try:
-            step = plan.throw(failed) if failed else plan.send(reply)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        reply, failed = None, None
-        try:
-            if isinstance(step, Wait):
-                sleep(step.seconds)
-            else:
-                reply = perform(step)
-        except CallFailed as error:
-            failed = error
-
-
-async def arun(
-    plan: Plan[T],
-    perform: Callable[[Call], Awaitable[Any]],
-    sleep: Callable[[float], Awaitable[None]],
-) -> T:
-    """Run ``plan`` to its result with calls that are awaited."""
-    reply: Any = None
-    failed: CallFailed | None = None
-    while True:
-        try:
-            step = plan.throw(failed) if failed else plan.send(reply)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        reply, failed = None, None
-        try:
-            if isinstance(step, Wait):
-                await sleep(step.seconds)
-            else:
-                reply = await perform(step)
-        except CallFailed as error:
-            failed = error
 
 
 def through(plan: Plan[T], take: Callable[[Call | Wait], Plan[Any]]) -> Plan[T]:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from chatledger.messages import now
+from chatledger.sansio import arun
 from chatledger.stores.contract import AsyncStore
 from chatledger.stores.operations import Operation
 from chatledger.stores.sqlite import plans
@@ -72,23 +73,12 @@ class AsyncSQLiteStore(AsyncStore):
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     async def _run(self, plan: Plan[T]) -> T:
-        """Run the plan to its result."""
-        result: Any = None
-        failed: Exception | None = None
-        while True:
-            try:
-                step = plan.throw(failed) if failed else plan.send(result)
-            except StopIteration as end:
-                returned: T = end.value
-                return returned
-            result, failed = None, None
-            try:
-                if isinstance(step, Pause):
-                    await asyncio.sleep(step.seconds)
-                else:
-                    result = await self._write(step)
-            except Exception as error:
-                failed = error
+        return await arun(plan, self._take_step, catch=Exception)
+
+    async def _take_step(self, step: Transaction[Any] | Pause) -> Any:
+        if isinstance(step, Pause):
+            return await asyncio.sleep(step.seconds)
+        return await self._write(step)
 
     async def _write(self, transaction: Transaction[T]) -> T:
         """Return the transaction's result once its changes are on the disk."""

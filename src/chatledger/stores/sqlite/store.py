@@ -9,6 +9,7 @@ from time import sleep
 from typing import Any, TypeVar
 
 from chatledger.messages import now
+from chatledger.sansio import run
 from chatledger.stores.contract import Store
 from chatledger.stores.operations import Operation
 from chatledger.stores.sqlite import plans
@@ -65,23 +66,12 @@ class SQLiteStore(Store):
         self._database.close()
 
     def _run(self, plan: Plan[T]) -> T:
-        """Run the plan to its result."""
-        result: Any = None
-        failed: Exception | None = None
-        while True:
-            try:
-                step = plan.throw(failed) if failed else plan.send(result)
-            except StopIteration as end:
-                returned: T = end.value
-                return returned
-            result, failed = None, None
-            try:
-                if isinstance(step, Pause):
-                    sleep(step.seconds)
-                else:
-                    result = self._database.write(partial(self._perform, step))
-            except Exception as error:
-                failed = error
+        return run(plan, self._take_step, catch=Exception)
+
+    def _take_step(self, step: Transaction[Any] | Pause) -> Any:
+        if isinstance(step, Pause):
+            return sleep(step.seconds)
+        return self._database.write(partial(self._perform, step))
 
     def _perform(self, transaction: Transaction[T], db: sqlite3.Connection) -> T:
         return transaction(Rows(db, milliseconds_since_epoch(self._clock())))

@@ -1,0 +1,417 @@
+"""A turn: what it answers, the order of its steps, and what it stores in each outcome.
+
+Async and sync callers share this code: a turn yields ``effects``, and a runner performs them.
+"""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from chatledger.chat import turn_metadata
+from chatledger.chat.effects import CallerLeft, CallModel, StopModel, Turn, TurnSteps
+from chatledger.chat.events import Reply, Started
+from chatledger.chat.lease import TurnLease, TurnStart
+from chatledger.chat.options import (
+    QUESTION_ROLES,
+    AnyStore,
+    ChatOptions,
+    TurnRequest,
+    checked_window,
+)
+from chatledger.chat.streaming import Deadlines, stream_reply
+from chatledger.conversations import Page, Tail
+from chatledger.errors import (
+    AlreadyExists,
+    ChatledgerError,
+    Conflict,
+    InvalidArgument,
+    KeyReused,
+    NotFound,
+    TurnInProgress,
+)
+from chatledger.messages import Message
+from chatledger.models.protocol import Finished
+from chatledger.stores.arguments import encode_batch
+from chatledger.windows import valid_for_models
+
+logger = logging.getLogger("chatledger.chat")
+
+MAX_ATTEMPTS = 20
+"""The number of attempts to store the question before a turn gives up to its rivals."""
+MAX_REPLY_DISTANCE = 200
+"""The number of messages that are searched for the reply if an idempotency key is used again."""
+TITLE_LENGTH = 60
+
+
+class Replay(NamedTuple):
+    """The stored reply of an earlier turn with the same idempotency key."""
+
+    conversation_id: str
+    reply: Message
+
+
+class SavedTurn(ABC):
+    """One turn that is stored; its subclasses decide what it answers."""
+
+    def __init__(self, store: AnyStore, options: ChatOptions, request: TurnRequest) -> None:
+        self._store = store
+        self._options = options
+        self._request = request
+        self._lease = TurnLease(store, options, request)
+
+    def steps(self) -> Turn:
+        deadlines = Deadlines(self._options)
+        try:
+            start = yield from self._acquire_lease()
+        except CallerLeft:
+            yield from self._lease.abandon()
+            raise
+        if isinstance(start, Replay):
+            yield from _replay_events(start)
+            return
+        pieces: list[str] = []
+        failure: Exception | None = None
+        try:
+            yield Started(self._lease.conversation_id)
+            if self._is_question_stored_first:
+                yield from self._call_model(start)
+            finished = yield from stream_reply(pieces, deadlines, self._lease.renew)
+        except CallerLeft as left:
+            finished, failure = Finished("stopped"), left
+        except Exception as error:
+            finished, failure = Finished("failed"), error
+        yield StopModel()
+        try:
+            reply = Reply(self._lease.conversation_id, "".join(pieces), finished)
+            yield from self._save_reply(reply)
+        except ChatledgerError as error:
+            if isinstance(error, InvalidArgument):  # the reply cannot be stored
+                yield from self._lease.release("failed")
+            if failure is None:
+                raise
+        if failure is not None:
+            raise failure
+        yield finished
+
+    @abstractmethod
+    def _set_up(self) -> TurnSteps[TurnStart | Replay]:
+        """Read the conversation and decide what the turn answers and stores."""
+
+    @property
+    def _is_question_stored_first(self) -> bool:
+        """True if the question is stored before the model is called, not at the same time.
+
+        Hooks run in between and may take long, and with a key the turn must first know that the key
+        is new.
+        """
+        return bool(self._options.hooks) or self._request.key is not None
+
+    def _acquire_lease(self) -> TurnSteps[TurnStart | Replay]:
+        """Store the question with the turn's lease; set the turn up again after each lost race."""
+        lost_race: ChatledgerError | None = None
+        for _ in range(MAX_ATTEMPTS):
+            start = yield from self._set_up()
+            if isinstance(start, Replay):
+                return start
+            if self._is_question_stored_first:
+                self._options.window_for(start.earlier, start.messages)  # raises if not valid
+            else:
+                yield from self._call_model(start)
+            try:
+                yield from self._lease.acquire(start)
+                key = self._request.key
+                if key is None or start.question_seq is not None:
+                    return start
+                return (yield from self._start_or_replay(key, start))
+            except (Conflict, NotFound) as error:
+                lost_race = error
+                yield StopModel()
+        assert lost_race is not None
+        raise lost_race
+
+    def _start_or_replay(
+        self, key: turn_metadata.RequestKey, start: TurnStart
+    ) -> TurnSteps[TurnStart | Replay]:
+        """Return ``start`` if this turn is the first with its key, else the earlier turn's reply.
+
+        An append with a key that was used before stores nothing and reports the earlier seq.
+        """
+        messages = yield from self._messages_from_question(start)
+        n = turn_metadata.question_index_with_key(key, messages)
+        if n is None:
+            raise KeyReused(
+                "The message with this idempotency key has been removed; send it with a new key."
+            )
+        question, following = messages[n], messages[n + 1 :]
+        if turn_metadata.is_same_turn(question, self._lease.question):
+            return start
+        replay = self._earlier_reply(key, self._lease.conversation_id, question, following)
+        if replay is None:
+            raise _moved_on_error()
+        return replay
+
+    def _messages_from_question(self, start: TurnStart) -> TurnSteps[Sequence[Message]]:
+        """Return the question with the key and the messages after it, whichever turn stored it."""
+        conversation_id, seq = self._lease.conversation_id, self._lease.question_seq
+        owner = self._request.owner
+        if seq > start.conversation.revision:  # just stored, so it is among the last messages
+            tail: Tail = yield partial(self._store.tail, conversation_id, 4, owner=owner)
+            if any(message.seq == seq for message in tail.messages):
+                return tail.messages
+        page: Page = yield partial(
+            self._store.page, conversation_id, after=seq - 1, limit=MAX_REPLY_DISTANCE, owner=owner
+        )
+        return page.messages
+
+    def _earlier_reply(
+        self,
+        key: turn_metadata.RequestKey,
+        conversation_id: str,
+        question: Message,
+        following: Sequence[Message],
+    ) -> Replay | None:
+        """Return the reply to ``question``, or None if its turn must be tried again.
+
+        Raises ``KeyReused`` if ``key`` was used for a different request, and ``TurnInProgress`` if
+        the turn of the question is still running.
+        """
+        if turn_metadata.stored_digest(question) != key.digest:
+            raise KeyReused(
+                "The idempotency key was used for a different request; use a new key for each "
+                "message."
+            )
+        lease_end = turn_metadata.lease_end_of(question, following)
+        self._check_lease_ended(conversation_id, lease_end)
+        reply = turn_metadata.reply_to(question, following)
+        if reply is None or reply.extra.get("stop_reason") == "failed":
+            return None
+        return Replay(conversation_id, reply)
+
+    def _check_no_turn_in_progress(self, tail: Tail) -> None:
+        """Raise ``TurnInProgress`` if another turn has a lease on the conversation."""
+        self._check_lease_ended(tail.conversation.id, turn_metadata.lease_end(tail.messages))
+
+    def _check_lease_ended(self, conversation_id: str, lease_end: int) -> None:
+        remaining_ms = lease_end - self._options.clock()
+        if remaining_ms > 0:
+            # Cap the wait at our own lease: the other turn's clock may be ahead, or its lease
+            # longer.
+            seconds = min(remaining_ms / 1000, self._options.lease.total_seconds())
+            raise TurnInProgress(conversation_id, retry_after=seconds)
+
+    def _call_model(self, start: TurnStart) -> TurnSteps[None]:
+        window = self._options.window_for(start.earlier, start.messages)
+        for hook in self._options.hooks:
+            window = checked_window(valid_for_models((yield partial(hook.before_model, window))))
+        yield CallModel(window, self._options.system_prompt_for(self._request.system_prompt))
+
+    def _save_reply(self, reply: Reply) -> TurnSteps[None]:
+        """Store the reply received so far, or only end the lease if there is none."""
+        if not reply.text and reply.finished.stop_reason in ("stopped", "failed"):
+            yield from self._lease.release(reply.finished.stop_reason)
+            return
+        if not (yield from self._lease.save_reply(reply)):
+            return
+        for hook in self._options.hooks:
+            try:
+                yield partial(hook.after_reply, reply)
+            except Exception as error:
+                # Log the type alone: the error's text may quote a message.
+                logger.error(
+                    "The hook %s failed in after_reply: %s",
+                    type(hook).__name__,
+                    type(error).__name__,
+                )
+
+
+class SendTurn(SavedTurn):
+    """A turn that appends the messages of its request.
+
+    If the conversation already ends with the same messages, without a reply, the turn answers those
+    instead of storing them twice.
+    """
+
+    def _set_up(self) -> TurnSteps[TurnStart | Replay]:
+        tail = yield from self._read_or_create()
+        conversation, messages = tail.conversation, tail.messages
+        total_usage = turn_metadata.total_usage(messages)
+        key = self._request.key
+        if key is not None:
+            n = turn_metadata.question_index_with_key(key, messages)
+            if n is not None:
+                earlier, question, following = messages[:n], messages[n], messages[n + 1 :]
+                replay = self._earlier_reply(key, conversation.id, question, following)
+                if replay is not None:
+                    return replay
+                if n != turn_metadata.last_question_index(messages) or any(
+                    map(turn_metadata.is_complete_reply, following)
+                ):
+                    raise _moved_on_error()
+                return TurnStart(
+                    conversation,
+                    earlier,
+                    [question],
+                    question_seq=question.seq,
+                    total_usage=total_usage,
+                )
+        self._check_no_turn_in_progress(tail)
+        sent = self._request.messages
+        earlier, last = messages[: -len(sent)], messages[-len(sent) :]
+        if key is None and last and turn_metadata.is_repetition(sent, last):
+            return TurnStart(
+                conversation, earlier, last, question_seq=last[-1].seq, total_usage=total_usage
+            )
+        return TurnStart(conversation, messages, sent, total_usage=total_usage)
+
+    def _read_or_create(self) -> TurnSteps[Tail]:
+        """Return the conversation and its last messages; create it if it does not exist."""
+        store, messages = self._store, self._request.messages
+        conversation_id, owner = self._request.conversation_id, self._request.owner
+        title = self._request.title or _title_from(messages[-1].text)
+        if conversation_id is not None:
+            try:
+                tail = yield from _read_tail(store, self._options, self._request)
+            except NotFound:
+                if owner is None:
+                    raise
+            else:
+                conversation = tail.conversation
+                if title and conversation.title is None and not conversation.message_count:
+                    yield partial(store.update, conversation.id, title=title, owner=owner)
+                return tail
+        # Check the messages first: a request that is rejected must not create a conversation.
+        self._options.window_for([], messages)
+        encode_batch(messages)
+        try:
+            created = yield partial(store.create, conversation_id, owner=owner, title=title)
+        except AlreadyExists:
+            assert conversation_id is not None
+            # A rival has just created it, or it belongs to another owner: then this raises
+            # NotFound.
+            return (yield from _read_tail(store, self._options, self._request))
+        return Tail(created, [])
+
+
+class RegenerateTurn(SavedTurn):
+    """A turn that replaces the replies to the last user or tool message.
+
+    The message is stored again, with the metadata of the new turn.
+    """
+
+    def _set_up(self) -> TurnSteps[TurnStart]:
+        tail = yield from _read_tail(self._store, self._options, self._request)
+        self._check_no_turn_in_progress(tail)
+        messages = tail.messages
+        while messages and messages[-1].role not in QUESTION_ROLES:
+            messages = messages[:-1]
+        if not messages:
+            raise InvalidArgument("There is no message to reply to; send one.")
+        *earlier, question = messages
+        return TurnStart(
+            tail.conversation,
+            earlier,
+            [question],
+            truncate_after=question.seq - 1,
+            total_usage=turn_metadata.total_usage(tail.messages),
+        )
+
+
+class EditTurn(SavedTurn):
+    """A turn that replaces the user's message at ``seq``, and all after it, with its request's."""
+
+    def __init__(
+        self, store: AnyStore, options: ChatOptions, request: TurnRequest, seq: int
+    ) -> None:
+        super().__init__(store, options, request)
+        self._seq = seq
+
+    def _set_up(self) -> TurnSteps[TurnStart]:
+        tail = yield from _read_tail(self._store, self._options, self._request)
+        self._check_no_turn_in_progress(tail)
+        id, seq, limit = tail.conversation.id, self._seq, self._options.read_limit + 1
+        page: Page = yield partial(
+            self._store.page, id, before=seq + 1, limit=limit, owner=self._request.owner
+        )
+        if not page.messages or page.messages[0].seq != seq:
+            raise NotFound(id, seq=seq)
+        if page.messages[0].role != "user":
+            raise InvalidArgument(
+                f"Message {seq} is not the user's; only the user's messages can be edited."
+            )
+        # Newest first: the message itself, then those before it.
+        earlier = page.messages[:0:-1]
+        return TurnStart(
+            tail.conversation,
+            earlier,
+            self._request.messages,
+            truncate_after=seq - 1,
+            total_usage=turn_metadata.total_usage(tail.messages),
+        )
+
+
+def unsaved_turn(store: AnyStore, options: ChatOptions, request: TurnRequest) -> Turn:
+    """Yield the effects of a turn that stores nothing; the model sees the named conversation."""
+    deadlines = Deadlines(options)
+    tail: Tail | None = None
+    conversation_id, owner = request.conversation_id, request.owner
+    if conversation_id is not None:
+        try:
+            tail = yield from _read_tail(store, options, request)
+        except NotFound:
+            if owner is None or (yield from _exists(store, conversation_id)):
+                raise  # without an owner it must exist, and it must not belong to another one
+    window = options.window_for(tail.messages if tail else [], request.messages)
+    yield CallModel(window, options.system_prompt_for(request.system_prompt))
+    yield Started(tail.conversation.id if tail else None)
+    finished = yield from stream_reply([], deadlines, _renew_nothing)
+    yield StopModel()
+    yield finished
+
+
+def _read_tail(store: AnyStore, options: ChatOptions, request: TurnRequest) -> TurnSteps[Tail]:
+    """Return the conversation that the request names, and its last messages."""
+    id = request.conversation_id
+    assert id is not None
+    tail: Tail = yield partial(store.tail, id, options.read_limit, owner=request.owner)
+    return tail
+
+
+def _exists(store: AnyStore, conversation_id: str) -> TurnSteps[bool]:
+    try:
+        yield partial(store.get, conversation_id)
+    except NotFound:
+        return False
+    return True
+
+
+def _renew_nothing() -> TurnSteps[bool]:
+    """Return True: a turn that is not stored has no lease to renew."""
+    return True
+    yield  # makes this function a generator
+
+
+def _replay_events(replay: Replay) -> Turn:
+    yield Started(replay.conversation_id)
+    if replay.reply.text:
+        yield replay.reply.text
+    yield turn_metadata.finished_event(replay.reply)
+
+
+def _moved_on_error() -> KeyReused:
+    """Return the error for a turn without a reply that can no longer be tried again.
+
+    Its question is no longer at the end of the conversation.
+    """
+    return KeyReused(
+        "The message with this idempotency key had no reply, and the conversation has moved on "
+        "since; send the message with a new key."
+    )
+
+
+def _title_from(text: str) -> str:
+    line = " ".join(text.split())
+    if len(line) <= TITLE_LENGTH:
+        return line
+    return line[:TITLE_LENGTH].rsplit(" ", 1)[0] + "…"
