@@ -24,8 +24,8 @@ from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.stores.dynamodb.calls import Item
 from chatledger.stores.dynamodb.records import size_of
 from chatledger.stores.dynamodb.table import CLEANUP_SECONDS
-from chatledger.stores.times import milliseconds
 from chatledger.testing.dynamodb_local import DynamoDBLocal
+from chatledger.values import milliseconds
 from tests.stores.dynamodb import logs
 from tests.stores.dynamodb.conftest import ManualClock
 from tests.stores.dynamodb.meter import Cost, Meter

@@ -40,19 +40,18 @@ JOBS: Final = {
     "copying": "copies from stores and other tables to a store",
     "models": "language models, opened by name",
     "windows": "the part of a conversation that a model sees",
-    "sansio": "steps written once, for sync and async stores",
+    "sansio": "runs generators that perform no I/O themselves",
     "langchain_messages": "conversion of LangChain's messages",
     "stores": "the contract of all stores; SQLite and DynamoDB",
     "conversations": "conversations and the other values that stores return",
     "messages": "messages",
     "tool_calls": "tool calls and their results, from all known formats",
-    "json_values": "JSON values that come back exactly as they were written",
+    "values": "JSON values, ids and times, in the form that stores keep",
     "errors": "all errors",
     "library_logs": "no message in the logs of libraries",
     "backoff": "waits of retry loops",
     "aws": "AWS configuration",
     "extras": "how to install what is missing",
-    "ids": "ids that sort by time",
 }
 """The job of each top-level package and module."""
 

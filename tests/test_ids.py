@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from chatledger.ids import new_id, time_of_id
+from chatledger.values import new_id, time_of_id
 
 COPIES = 4
 UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")

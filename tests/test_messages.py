@@ -21,9 +21,8 @@ from chatledger.messages import (
     Message,
     decode,
     encode,
-    new_id,
-    now,
 )
+from chatledger.values import new_id, now
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 

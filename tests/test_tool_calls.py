@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatledger import Message
-from chatledger.json_values import Json
 from chatledger.testing.store_contract.roundtrip import objects, values
 from chatledger.testing.store_contract.settings import examples_of
 from chatledger.tool_calls import (
@@ -20,6 +19,7 @@ from chatledger.tool_calls import (
     parse_call,
     parse_result,
 )
+from chatledger.values import Json
 
 CALL: dict[str, Json] = {"id": "call_1", "name": "clock", "args": {"zone": 1}, "type": "tool_call"}
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatledger import InvalidArgument, Message
-from chatledger.json_values import Json
 from chatledger.messages import decode_body
 from chatledger.testing.store_contract.roundtrip import objects, values
 from chatledger.testing.store_contract.settings import examples_of
+from chatledger.values import Json
 from chatledger.windows import Window, approximate_tokens, last, valid_for_models, within_tokens
 
 user, assistant, system, tool = Message.user, Message.assistant, Message.system, Message.tool

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from chatledger.json_values import Json
 from chatledger.messages import StoredMessage
+from chatledger.values import Json
 
 MAX_ID_BYTES = 2_000
 """The longest id of a conversation or an owner, in bytes of UTF-8; DynamoDB's limit for a partition

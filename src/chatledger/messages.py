@@ -2,12 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import FrozenInstanceError, dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 from chatledger.errors import InvalidMessage, MessageTooLarge
-from chatledger.ids import new_id
-from chatledger.json_values import Json, checked_json, checked_object, checked_text, dumps, loads
+from chatledger.values import (
+    Json,
+    checked_json,
+    checked_object,
+    checked_text,
+    dumps,
+    loads,
+    new_id,
+    normalize_time,
+    now,
+)
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 Content: TypeAlias = str | list[str | dict[str, Json]]
@@ -20,17 +29,6 @@ MAX_MESSAGE_METADATA_BYTES = 16 * 1024
 MAX_MESSAGE_ID_BYTES = 1_000
 """The longest ``id`` of a message, in bytes of UTF-8."""
 _EMPTY: dict[str, Json] = {}
-
-
-def now() -> datetime:
-    """Return the current time in UTC, to the millisecond, the precision that stores keep."""
-    return normalize_time(datetime.now(UTC))
-
-
-def normalize_time(time: datetime) -> datetime:
-    """Return ``time`` in UTC, truncated to the millisecond, the precision that stores keep."""
-    time = time.astimezone(UTC)
-    return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -299,7 +297,4 @@ __all__ = [
     "decode",
     "decode_body",
     "encode",
-    "new_id",
-    "normalize_time",
-    "now",
 ]

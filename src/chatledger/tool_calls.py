@@ -8,7 +8,7 @@ import json
 from typing import Any, NamedTuple, TypeAlias
 
 from chatledger.errors import InvalidArgument
-from chatledger.json_values import Json, checked_json
+from chatledger.values import Json, checked_json
 
 ContentBlock: TypeAlias = str | dict[str, Json]
 """One block of a message's content."""

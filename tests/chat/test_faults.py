@@ -18,10 +18,11 @@ from chatledger.errors import (
     StoreUnavailable,
     TurnInProgress,
 )
-from chatledger.messages import Message, now
+from chatledger.messages import Message
 from chatledger.models.protocol import Finished
 from chatledger.stores.contract import AsyncStore
 from chatledger.stores.urls import open_async_store
+from chatledger.values import now
 from tests.chat.scripted_models import DONE, EchoModel, Gate, ScriptedModel
 from tests.chat.talk import Caller, Talk, collect_events
 

@@ -9,9 +9,9 @@ import pytest
 
 from chatledger.chat import Started
 from chatledger.errors import InvalidArgument, ModelTimeout, ModelUnavailable, NotFound
-from chatledger.json_values import Json
 from chatledger.messages import Message
 from chatledger.models.protocol import Finished, Usage
+from chatledger.values import Json
 from tests.chat.scripted_models import DONE, OVERLOADED, EchoModel, Gate, ScriptedModel
 from tests.chat.talk import Caller, Talk, collect_events, take_until
 

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from chatledger import ROLE_NAMES, Copied, Message, Progress, Store, TutorialTable, copy, open_store
 from chatledger.copying.tutorial_table import parse_time
 from chatledger.errors import AccessRefused, InvalidArgument, TableMissing
-from chatledger.ids import new_id
 from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
+from chatledger.values import new_id
 from tests.stores.dynamodb.conftest import client
 from tests.stores.dynamodb.faulty_clients import Crashed, client_with_hooks, crashing_client
 from tests.stores.dynamodb.tables import new_table

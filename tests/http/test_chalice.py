@@ -24,8 +24,8 @@ from chatledger.errors import (
 )
 from chatledger.http.api import MAX_MESSAGE_CHARACTERS, MAX_PAGE_SIZE
 from chatledger.http.chalice import ChatFactory, register
+from chatledger.http.endpoints import SECURITY_HEADERS
 from chatledger.http.errors import ApiError
-from chatledger.http.responses import SECURITY_HEADERS
 from chatledger.models import Models, OpenedModel, open_model
 from chatledger.models.offline import OfflineModel
 from chatledger.stores.contract import Store

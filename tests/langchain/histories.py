@@ -10,10 +10,10 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 from langchain_core.chat_history import BaseChatMessageHistory
 
-from chatledger.ids import new_id
 from chatledger.langchain import DynamoDBChatMessageHistory
 from chatledger.langchain.connections import shared_client
 from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
+from chatledger.values import new_id
 from tests.langchain.community_history import community_history
 
 if TYPE_CHECKING:

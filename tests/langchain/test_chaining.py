@@ -16,7 +16,6 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.runnables.history import RunnableWithMessageHistory
 
 from chatledger import AsyncStore, InvalidArgument, NotFound, Store, open_async_store, open_store
-from chatledger.ids import new_id
 from chatledger.langchain import (
     OWNED_SESSION,
     ChatMessageHistory,
@@ -24,6 +23,7 @@ from chatledger.langchain import (
     owned_session_factory,
     session_factory,
 )
+from chatledger.values import new_id
 
 pytestmark = [
     pytest.mark.anyio,

@@ -6,13 +6,13 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
 from chatledger import InvalidArgument, Message, NotFound, Store, open_store
-from chatledger.ids import new_id
 from chatledger.langchain import (
     ChatMessageHistory,
     MessagePage,
     owned_session_factory,
     session_factory,
 )
+from chatledger.values import new_id
 from tests.langchain.sample_messages import CONVERSATION, SYNC_METHODS, RecordingStore
 
 

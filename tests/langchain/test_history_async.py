@@ -7,8 +7,8 @@ from typing import cast
 import pytest
 
 from chatledger import AsyncStore, InvalidArgument, NotFound, Store, open_async_store, open_store
-from chatledger.ids import new_id
 from chatledger.langchain import ChatMessageHistory, MessagePage
+from chatledger.values import new_id
 from tests.langchain.sample_messages import (
     CONVERSATION,
     SYNC_METHODS,

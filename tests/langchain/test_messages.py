@@ -27,10 +27,10 @@ from langchain_core.messages import (
 )
 
 from chatledger import InvalidMessage, Store, open_store
-from chatledger.ids import new_id
 from chatledger.langchain import ChatMessageHistory, from_chatledger, to_chatledger
 from chatledger.testing.store_contract.roundtrip import objects, texts, values
 from chatledger.testing.store_contract.settings import examples_of
+from chatledger.values import new_id
 
 IMAGE = "iVBORw0KGgo="
 blocks = objects | st.sampled_from(

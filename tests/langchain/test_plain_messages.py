@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from chatledger import Message
-from chatledger.json_values import Json
 from chatledger.langchain import from_chatledger
 from chatledger.messages import decode_body
 from chatledger.testing.store_contract.roundtrip import objects, values
 from chatledger.testing.store_contract.settings import examples_of
+from chatledger.values import Json
 
 CALL = {"name": "clock", "args": {"zone": 1}, "id": "call_1", "type": "tool_call"}
 

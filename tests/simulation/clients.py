@@ -7,7 +7,7 @@ from typing import Any
 from chatledger.errors import StoreUnavailable
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan, Wait, through
 from chatledger.stores.dynamodb.table import Table
-from chatledger.stores.times import to_datetime
+from chatledger.values import to_datetime
 from tests.simulation.copies import Script
 from tests.simulation.history import Operation
 from tests.simulation.schedule_state import ScheduleState

@@ -6,11 +6,11 @@ This is the only check that looks at the table instead of at answers.
 from collections.abc import Iterable, Mapping
 
 from chatledger.conversations import Tail
-from chatledger.json_values import loads
 from chatledger.stores.dynamodb.bodies import tokens_of
 from chatledger.stores.dynamodb.calls import Item
 from chatledger.stores.dynamodb.records import HEAD, Record, conversation_of, decode_record
 from chatledger.stores.dynamodb.table import HOUR, ttl_at
+from chatledger.values import loads
 
 
 def find_garbage(items: Iterable[Item], live: Mapping[str, Tail], time: int) -> list[str]:

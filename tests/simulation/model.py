@@ -11,9 +11,9 @@ from datetime import datetime
 from typing import NamedTuple, TypeAlias
 
 from chatledger.conversations import Conversation
-from chatledger.json_values import Json, dumps
 from chatledger.messages import StoredMessage
 from chatledger.stores.dynamodb.table import DAY
+from chatledger.values import Json, dumps
 
 NEVER = float("inf")
 Number: TypeAlias = int

@@ -11,7 +11,7 @@ from chatledger.messages import Message
 from chatledger.stores.dynamodb import plans
 from chatledger.stores.dynamodb.calls import Plan
 from chatledger.stores.dynamodb.table import DAY, HOUR, SECOND, Table
-from chatledger.stores.times import to_datetime
+from chatledger.values import to_datetime
 from tests.stores.dynamodb.plan_store import plans_on
 
 OWNERS = ("ada", "bob")

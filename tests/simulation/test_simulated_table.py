@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chatledger.ids import new_id
 from chatledger.stores.dynamodb import create_table
 from chatledger.stores.dynamodb.boto3_calls import failure_from_boto3
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Item
 from chatledger.testing.dynamodb_local import DynamoDBLocal
+from chatledger.values import new_id
 from tests.simulation import SimulatedTable, Unsupported
 from tests.simulation.items import Key
 from tests.simulation.limits import simulation_settings

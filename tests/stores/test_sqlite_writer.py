@@ -17,7 +17,6 @@ import pytest
 
 from chatledger.conversations import Appended
 from chatledger.errors import Conflict, NotFound, StoreUnavailable
-from chatledger.messages import now
 from chatledger.stores.sqlite import AsyncSQLiteStore, SQLiteStore, database, writer
 from chatledger.testing.store_contract.helpers import (
     TIMEOUT_SECONDS,
@@ -25,6 +24,7 @@ from chatledger.testing.store_contract.helpers import (
     texts_of,
     user_messages,
 )
+from chatledger.values import now
 
 CALLERS = 64
 

@@ -19,11 +19,11 @@ from chatledger import (
     open_async_store,
     open_store,
 )
-from chatledger.ids import new_id
 from chatledger.stores.dynamodb import DynamoDBStore, create_table
 from chatledger.stores.dynamodb.calls import Call
 from chatledger.stores.urls import check_url, parse_duration
 from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
+from chatledger.values import new_id
 from tests.stores.dynamodb.fake_endpoint import FakeEndpoint, Reply
 
 HELLO = [Message.user("hello")]

@@ -7,8 +7,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from chatledger.chat import turn_metadata
-from chatledger.chat.effects import StopFunctions, Turn
-from chatledger.chat.events import Event, Reply, collect, collect_sync
+from chatledger.chat.events import Event, Reply, StopFunctions, Turn, collect, collect_sync
 from chatledger.chat.lease import force_release
 from chatledger.chat.options import (
     DEFAULT_LEASE,

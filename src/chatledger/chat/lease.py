@@ -5,8 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 from chatledger.chat import turn_metadata
-from chatledger.chat.effects import CallerLeft, TurnSteps
-from chatledger.chat.events import Reply
+from chatledger.chat.events import CallerLeft, Reply, TurnSteps
 from chatledger.chat.options import AnyStore, ChatOptions, TurnRequest
 from chatledger.conversations import Conversation, Page, Tail
 from chatledger.errors import ChatledgerError, Conflict, KeyReused, NotFound

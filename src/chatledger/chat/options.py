@@ -10,10 +10,10 @@ from typing import Protocol, TypeAlias
 from chatledger.chat import turn_metadata
 from chatledger.chat.events import Reply
 from chatledger.errors import InvalidArgument, InvalidMessage
-from chatledger.ids import uuid_from_key
 from chatledger.messages import Message
 from chatledger.stores.arguments import checked_idempotency_key
 from chatledger.stores.contract import AsyncStore, Store
+from chatledger.values import uuid_from_key
 from chatledger.windows import Window, valid_for_models
 
 DEFAULT_LEASE = timedelta(seconds=30)

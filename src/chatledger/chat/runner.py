@@ -7,15 +7,18 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from chatledger.chat.effects import (
+from chatledger.chat.events import (
+    ENDED_WITHOUT_FINISHED,
     STOPPED,
     CallerLeft,
     CallModel,
+    Event,
     ModelFailure,
     ModelOutput,
     NextPiece,
     Operation,
     Signal,
+    Started,
     StopFunctions,
     StopModel,
     Turn,
@@ -23,7 +26,6 @@ from chatledger.chat.effects import (
     model_failure,
     unwrap,
 )
-from chatledger.chat.events import ENDED_WITHOUT_FINISHED, Event, Started
 from chatledger.errors import ModelUnavailable
 from chatledger.models.protocol import Finished, Model, Piece
 

@@ -8,15 +8,18 @@ from contextlib import closing
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from chatledger.chat.effects import (
+from chatledger.chat.events import (
+    ENDED_WITHOUT_FINISHED,
     STOPPED,
     CallerLeft,
     CallModel,
+    Event,
     ModelFailure,
     ModelOutput,
     NextPiece,
     Operation,
     Signal,
+    Started,
     StopFunctions,
     StopModel,
     Turn,
@@ -24,7 +27,6 @@ from chatledger.chat.effects import (
     model_failure,
     unwrap,
 )
-from chatledger.chat.events import ENDED_WITHOUT_FINISHED, Event, Started
 from chatledger.errors import ModelUnavailable
 from chatledger.models.protocol import Finished, Piece, SyncModel
 

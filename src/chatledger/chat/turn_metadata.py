@@ -21,10 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from chatledger.ids import new_id
-from chatledger.json_values import Json, dumps
 from chatledger.messages import Message
 from chatledger.models.protocol import Finished, Usage
+from chatledger.values import Json, dumps, new_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,18 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 from chatledger.conversations import Conversation
 from chatledger.copying.table import Original, TableSource, id_of_message, plain_values
 from chatledger.errors import InvalidArgument, InvalidMessage, StoreMismatch
-from chatledger.json_values import Json
-from chatledger.messages import (
-    MAX_MESSAGE_ID_BYTES,
-    ROLES,
-    Content,
-    Message,
-    Role,
-    normalize_time,
-    now,
-)
+from chatledger.messages import MAX_MESSAGE_ID_BYTES, ROLES, Content, Message, Role
 from chatledger.stores.arguments import checked_metadata
 from chatledger.stores.dynamodb.calls import Item
+from chatledger.values import Json, normalize_time, now
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

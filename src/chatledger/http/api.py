@@ -14,8 +14,8 @@ from msgspec.structs import fields as fields_of
 from chatledger.conversations import MAX_ID_BYTES, MAX_TITLE_CHARACTERS
 from chatledger.errors import InvalidArgument
 from chatledger.http.errors import ApiError
-from chatledger.json_values import checked_text
 from chatledger.stores.arguments import checked_id, checked_idempotency_key, checked_number
+from chatledger.values import checked_text
 
 MAX_MESSAGE_CHARACTERS = 32_000
 """The longest message or system prompt that a request may contain."""

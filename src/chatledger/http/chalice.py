@@ -14,7 +14,7 @@ from chalice.app import Authorizer, Chalice, CORSConfig, Request, Response
 
 from chatledger.chat import SyncChat, collect_sync
 from chatledger.errors import ChatledgerError, InvalidArgument, NotFound, StoreUnavailable
-from chatledger.http import api, endpoints, responses
+from chatledger.http import api, endpoints
 from chatledger.http.api import ChatRequest, CreateRequest
 from chatledger.http.errors import (
     ApiError,
@@ -24,11 +24,11 @@ from chatledger.http.errors import (
     no_such_route,
 )
 from chatledger.http.sign_in import SignIn
-from chatledger.json_values import dumps
 from chatledger.models import Models
 from chatledger.sansio import run
 from chatledger.stores.arguments import checked_id
 from chatledger.stores.contract import Store
+from chatledger.values import dumps
 
 logger = logging.getLogger("chatledger.http")
 
@@ -219,7 +219,7 @@ class _Routes:
         """Run the route for the request's method and turn errors into the API's format."""
         status = 200
         headers: dict[str, str | list[str]] = {"Content-Type": "application/json"}
-        headers |= responses.SECURITY_HEADERS
+        headers |= endpoints.SECURITY_HEADERS
         try:
             gateway_request = GatewayRequest(request)
             if not is_public:
@@ -238,7 +238,7 @@ class _Routes:
     # The routes; they parse a body first, so that an invalid one does not open the store.
 
     def welcome(self, request: GatewayRequest) -> object:
-        return {name: text for name, text in responses.WELCOME.items() if name != "documentation"}
+        return {name: text for name, text in endpoints.WELCOME.items() if name != "documentation"}
 
     def health(self, request: GatewayRequest) -> object:
         return run(endpoints.check_health(self._open_store(request)))
@@ -248,7 +248,7 @@ class _Routes:
         chat = self._open_chat(request)
         with endpoints.explain_unknown_conversation(body):
             events = endpoints.start_turn(chat, self.models, body, key)
-            return responses.reply_body(collect_sync(events))
+            return endpoints.reply_body(collect_sync(events))
 
     def stream_reply(self, request: GatewayRequest) -> object:
         raise ApiError(

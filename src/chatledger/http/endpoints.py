@@ -9,16 +9,18 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
+from chatledger.chat import Reply
 from chatledger.chat.chat import AnyChat
-from chatledger.conversations import MAX_REVISION
+from chatledger.conversations import MAX_REVISION, Conversation, Listing, Page, Tail
 from chatledger.errors import ModelRefused, NotFound, UnknownModel
-from chatledger.http import responses
 from chatledger.http.api import MAX_PAGE_SIZE, ChatRequest, CreateRequest, Query
 from chatledger.http.errors import ApiError
-from chatledger.ids import new_id, uuid_from_key
+from chatledger.messages import Message
 from chatledger.models import Models, OpenedModel
+from chatledger.models.protocol import Finished
 from chatledger.sansio import Steps
 from chatledger.stores.contract import AsyncStore, Store
+from chatledger.values import new_id, uuid_from_key
 
 AnyStore: TypeAlias = Store | AsyncStore
 Body: TypeAlias = dict[str, Any]
@@ -28,7 +30,7 @@ Events = TypeVar("Events")
 def check_health(store: AnyStore) -> Steps[Body]:
     with suppress(NotFound):
         yield partial(store.get, "health")
-    return responses.HEALTHY
+    return HEALTHY
 
 
 def create_conversation(store: AnyStore, request: CreateRequest) -> Steps[Body]:
@@ -42,7 +44,7 @@ def list_conversations(store: AnyStore, query: Query) -> Steps[Body]:
         raise ApiError(400, "invalid_request", "The parameter user_id is missing.")
     limit = query.number("limit", most=MAX_PAGE_SIZE, default=20)
     listing = yield partial(store.list, owner, limit=limit, cursor=query.get("cursor"))
-    return responses.listing_body(listing)
+    return listing_body(listing)
 
 
 def read_conversation(store: AnyStore, conversation_id: str, query: Query) -> Steps[Body]:
@@ -50,16 +52,16 @@ def read_conversation(store: AnyStore, conversation_id: str, query: Query) -> St
     limit = query.number("limit", most=MAX_PAGE_SIZE, default=MAX_PAGE_SIZE)
     if query.get("before") is None:
         tail = yield partial(store.tail, conversation_id, limit, owner=owner)
-        return responses.tail_body(tail)
+        return tail_body(tail)
     before = query.number("before", most=MAX_REVISION)
     conversation = yield partial(store.get, conversation_id, owner=owner)
     page = yield partial(store.page, conversation_id, before=before, limit=limit, owner=owner)
-    return responses.conversation_body(conversation, page)
+    return conversation_body(conversation, page)
 
 
 def delete_conversation(store: AnyStore, conversation_id: str, query: Query) -> Steps[Body]:
     yield partial(store.delete, conversation_id, owner=query.user_id())
-    return responses.DELETED
+    return DELETED
 
 
 # Turns --------------------------------------------------------------------------------------------
@@ -130,3 +132,95 @@ def _requested_model(models: Models, model_id: str | None) -> OpenedModel:
             raise
         # The model is configured but cannot be opened, which only the operator can fix.
         raise ModelRefused(str(unknown)) from unknown
+
+
+# Response bodies, and the headers of every response ----------------------------------------------
+
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; connect-src 'self'; form-action 'none'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+WELCOME = {
+    "message": "Welcome to the Chatledger chatbot API",
+    "documentation": "/openapi.json",
+    "health": "/health",
+}
+HEALTHY = {"status": "healthy"}
+DELETED = {"message": "Conversation deleted successfully"}
+
+INTERRUPTED = ("stopped", "failed", "timed_out")
+"""The stop reasons of replies that ended before the model had finished."""
+
+
+def reply_body(reply: Reply) -> dict[str, Any]:
+    """Return the body for a reply; it has a ``stop_reason`` unless that is ``end_turn``."""
+    body: dict[str, Any] = {"response": reply.text, "conversation_id": reply.conversation_id}
+    if reply.finished.stop_reason != "end_turn":
+        body["stop_reason"] = reply.finished.stop_reason
+    return body
+
+
+def done_body(finished: Finished) -> dict[str, Any]:
+    """Return the data of the ``done`` event that ends a streamed reply."""
+    usage = finished.usage
+    return {"stop_reason": finished.stop_reason, "usage": None if usage is None else usage.counts}
+
+
+def tail_body(tail: Tail) -> dict[str, Any]:
+    """Return the body for a conversation and its last messages."""
+    newest_first = tail.messages[::-1]
+    has_more = len(newest_first) < tail.conversation.message_count
+    page = Page(newest_first, newest_first[-1].seq if has_more else None)
+    return conversation_body(tail.conversation, page)
+
+
+def conversation_body(conversation: Conversation, page: Page) -> dict[str, Any]:
+    """Return the body for a conversation and a page of its messages, read newest first."""
+    body: dict[str, Any] = {
+        "conversation_id": conversation.id,
+        "user_id": conversation.owner,
+        "title": conversation.title,
+        "created_at": conversation.created_at.isoformat(timespec="milliseconds"),
+        "updated_at": conversation.updated_at.isoformat(timespec="milliseconds"),
+        "messages": [_message_body(message) for message in reversed(page.messages)],
+        "metadata": {"message_count": conversation.message_count},
+    }
+    # Included only if there are earlier messages; to get them, clients send it as ``before``.
+    if page.next is not None:
+        body["next"] = page.next
+    return {"conversation": body}
+
+
+def listing_body(listing: Listing) -> dict[str, Any]:
+    """Return the body for a list of conversations."""
+    return {
+        "conversations": [
+            {
+                "conversation_id": conversation.id,
+                "title": conversation.title,
+                "created_at": conversation.created_at.isoformat(timespec="milliseconds"),
+                "updated_at": conversation.updated_at.isoformat(timespec="milliseconds"),
+                "message_count": conversation.message_count,
+            }
+            for conversation in listing.conversations
+        ],
+        "cursor": listing.cursor,
+    }
+
+
+def _message_body(message: Message) -> dict[str, Any]:
+    body = {
+        "role": message.role,
+        "content": message.content,
+        "timestamp": message.created_at.isoformat(timespec="milliseconds"),
+        "id": message.id,
+        "seq": message.seq,
+    }
+    if (reason := message.extra.get("stop_reason")) in INTERRUPTED:
+        body["stop_reason"] = reason
+    return body

@@ -8,10 +8,10 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from chatledger.chat import Event, Started
+from chatledger.http.endpoints import done_body
 from chatledger.http.errors import handle_error
-from chatledger.http.responses import done_body
-from chatledger.json_values import dumps
 from chatledger.models.protocol import Finished
+from chatledger.values import dumps
 
 PING_SECONDS = 15.0
 """The longest silence in a stream; proxies close idle connections, often after 30 seconds."""

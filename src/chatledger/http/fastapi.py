@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 
 from chatledger.chat import Chat, collect
 from chatledger.conversations import MAX_IDEMPOTENCY_KEY_BYTES
-from chatledger.http import api, endpoints, responses
+from chatledger.http import api, endpoints
 from chatledger.http.api import ChatRequest, CreateRequest
 from chatledger.http.errors import ApiError, method_not_allowed, no_such_route
 from chatledger.http.events import EventStream
@@ -115,7 +115,7 @@ def create_app(
     async def welcome(request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
             return FileResponse(PAGE / "index.html", headers={"Vary": "Accept"})
-        return JSONResponse(responses.WELCOME, headers={"Vary": "Accept"})
+        return JSONResponse(endpoints.WELCOME, headers={"Vary": "Accept"})
 
     @app.head("/health", include_in_schema=False)
     @app.get("/health")
@@ -127,7 +127,7 @@ def create_app(
         key, body = _parse_idempotency_key(request), await _parse_body(ChatRequest, request)
         with endpoints.explain_unknown_conversation(body):
             events = endpoints.start_turn(chat, models, body, key)
-            return responses.reply_body(await collect(events))
+            return endpoints.reply_body(await collect(events))
 
     @app.post("/chat/stream", openapi_extra=_body_schema(ChatRequest) | IDEMPOTENCY_KEY_SCHEMA)
     async def stream_reply(request: Request) -> Response:

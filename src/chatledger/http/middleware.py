@@ -8,8 +8,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatledger.http.api import is_public, parse_authorization
+from chatledger.http.endpoints import SECURITY_HEADERS
 from chatledger.http.errors import ApiError, handle_error
-from chatledger.http.responses import SECURITY_HEADERS
 from chatledger.http.sign_in import SignIn
 
 SHUTTING_DOWN = ApiError(

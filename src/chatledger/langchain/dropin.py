@@ -13,7 +13,6 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
 
 from chatledger.errors import InvalidArgument, StoreUnavailable
-from chatledger.json_values import checked_text
 from chatledger.langchain.appends import append_elements, not_a_history_error
 from chatledger.langchain.clearing import clear_history
 from chatledger.langchain.connections import client_key, run_plan, shared_client
@@ -24,6 +23,7 @@ from chatledger.langchain.segment_cache import ActiveSegmentCache, CachedSegment
 from chatledger.langchain.segments import LARGEST_SEGMENT, RESERVED_ATTRIBUTES, HistoryTable
 from chatledger.langchain.trimming import trim_first_item, trim_whole_items
 from chatledger.stores.dynamodb.calls import CallFailed, Item, Plan
+from chatledger.values import checked_text
 
 if TYPE_CHECKING:
     import boto3

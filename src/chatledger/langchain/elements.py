@@ -17,9 +17,9 @@ from langchain_core.messages import (
 )
 
 from chatledger.errors import InvalidArgument, InvalidMessage, StoreMismatch
-from chatledger.json_values import dumps
 from chatledger.langchain.values import decode_value, encode_value
 from chatledger.stores.dynamodb.calls import Attribute
+from chatledger.values import dumps
 
 NOTES_ATTRIBUTE = "chatledger"
 MESSAGE_TYPES = frozenset({"ai", "chat", "function", "human", "system", "tool"})

@@ -20,8 +20,9 @@ from chatledger.langchain.segments import (
     integer_in,
 )
 from chatledger.langchain_messages import to_chatledger
-from chatledger.messages import Message, normalize_time, now
+from chatledger.messages import Message
 from chatledger.stores.dynamodb.calls import Attribute, Call, Item
+from chatledger.values import normalize_time, now
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -13,8 +13,8 @@ from decimal import Decimal
 from typing import Any, TypeAlias
 
 from chatledger.errors import InvalidMessage
-from chatledger.json_values import checked_json, checked_text, dumps
 from chatledger.stores.dynamodb.calls import Attribute
+from chatledger.values import checked_json, checked_text, dumps
 
 Step: TypeAlias = str | int
 Note: TypeAlias = tuple[list[Step], str, str]

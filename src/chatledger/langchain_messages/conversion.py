@@ -15,10 +15,9 @@ from langchain_core.messages import (
 )
 
 from chatledger.errors import InvalidMessage
-from chatledger.ids import new_id
-from chatledger.json_values import Json, checked_json
 from chatledger.langchain_messages.plain import from_plain, json_copy
 from chatledger.messages import MAX_MESSAGE_ID_BYTES, ROLES, Message, Role
+from chatledger.values import Json, checked_json, new_id
 
 EXTRA_KEY: Final = "langchain"
 """Key in a message's ``extra`` of LangChain's fields other than role, content and id."""

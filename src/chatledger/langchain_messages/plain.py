@@ -15,9 +15,9 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 
-from chatledger.json_values import Json
 from chatledger.messages import Message
 from chatledger.tool_calls import parse_call
+from chatledger.values import Json
 
 _UNKNOWN = "This tool call is not in a known format."
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from chatledger.errors import InvalidArgument
-from chatledger.json_values import Json
 from chatledger.messages import Message
+from chatledger.values import Json
 
 
 @dataclass(frozen=True, slots=True)

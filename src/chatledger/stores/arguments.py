@@ -16,8 +16,8 @@ from chatledger.conversations import (
     Conversation,
 )
 from chatledger.errors import InvalidArgument, MessageTooLarge
-from chatledger.json_values import Json, checked_object, checked_text
-from chatledger.messages import Message, encode, normalize_time
+from chatledger.messages import Message, encode
+from chatledger.values import Json, checked_object, checked_text, normalize_time
 
 
 def checked_id(value: object, name: str = "conversation_id") -> str:

@@ -11,7 +11,6 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
-from chatledger.json_values import Json
 from chatledger.messages import Message, StoredMessage
 from chatledger.stores.arguments import (
     checked_conversation,
@@ -50,6 +49,7 @@ from chatledger.stores.operations import (
     Truncate,
     Update,
 )
+from chatledger.values import Json
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -6,7 +6,7 @@ import json
 
 from chatledger.conversations import MAX_ID_BYTES
 from chatledger.errors import InvalidArgument
-from chatledger.json_values import dumps
+from chatledger.values import dumps
 
 
 def encode_cursor(updated_at: int, conversation_id: str) -> str:

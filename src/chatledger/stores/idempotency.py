@@ -7,8 +7,8 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from chatledger.errors import KeyReused
-from chatledger.ids import new_id, uuid_from_key
 from chatledger.messages import Message
+from chatledger.values import new_id, uuid_from_key
 
 
 def fingerprint(*values: object) -> str:

@@ -9,9 +9,9 @@ from datetime import timedelta
 from typing import Generic, NamedTuple, TypeVar
 
 from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
-from chatledger.json_values import Json
 from chatledger.messages import StoredMessage
 from chatledger.stores.idempotency import Creation
+from chatledger.values import Json
 
 T_co = TypeVar("T_co", covariant=True)
 

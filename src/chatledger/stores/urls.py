@@ -9,9 +9,9 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from chatledger.errors import InvalidArgument
 from chatledger.extras import missing_package_error
-from chatledger.messages import now
 from chatledger.stores.arguments import checked_lifetime
 from chatledger.stores.contract import AsyncStore, Store
+from chatledger.values import now
 
 Clock = Callable[[], datetime]
 

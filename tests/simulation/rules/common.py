@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from chatledger.conversations import Conversation
 from chatledger.errors import AlreadyExists, KeyReused, NotFound
-from chatledger.json_values import dumps
+from chatledger.values import dumps
 from tests.simulation.history import Operation
 from tests.simulation.model import (
     ConversationState,

@@ -5,12 +5,11 @@ messages than there is time to append.
 from collections.abc import Iterable
 from datetime import datetime
 
-from chatledger.ids import new_id
 from chatledger.messages import Message, encode
 from chatledger.stores.dynamodb.calls import Item
 from chatledger.stores.dynamodb.records import HEAD, LAYOUT, Record, encode_record, json_list, key
 from chatledger.stores.dynamodb.ttl import base_at, ttl_for
-from chatledger.stores.times import milliseconds, to_datetime
+from chatledger.values import milliseconds, new_id, to_datetime
 
 
 def make_records(

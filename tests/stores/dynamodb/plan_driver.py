@@ -11,7 +11,7 @@ from chatledger.stores.dynamodb.calls import Call, CallFailed, Item, Plan, Wait,
 from chatledger.stores.dynamodb.records import Record as Record
 from chatledger.stores.dynamodb.records import encode_record
 from chatledger.stores.dynamodb.table import Table
-from chatledger.stores.times import milliseconds, to_datetime
+from chatledger.values import milliseconds, to_datetime
 from tests.stores.dynamodb.conftest import ManualClock
 
 T = TypeVar("T")

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from chatledger.ids import new_id
 from chatledger.stores.dynamodb.calls import Item
 from chatledger.stores.dynamodb.table import INDEX
+from chatledger.values import new_id
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

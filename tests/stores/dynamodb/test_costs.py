@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chatledger.ids import new_id
 from chatledger.messages import Message
 from chatledger.stores.dynamodb.records import UNIT, size_of
 from chatledger.testing.dynamodb_local import DynamoDBLocal
+from chatledger.values import new_id
 from tests.stores.dynamodb.conftest import OpenStore
 from tests.stores.dynamodb.costs_page import COSTS_PAGE, render_page
 from tests.stores.dynamodb.measurements import OWNER, Measurements, Turn, measure

@@ -10,14 +10,12 @@ import pytest
 from botocore import xform_name
 
 from chatledger.errors import NotFound
-from chatledger.ids import new_id
-from chatledger.messages import Message, now
+from chatledger.messages import Message
 from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.stores.dynamodb.calls import Call, Plan, paced
 from chatledger.stores.dynamodb.plans import SweepProgress
 from chatledger.stores.dynamodb.records import LAYOUT
 from chatledger.stores.dynamodb.table import Table
-from chatledger.stores.times import milliseconds
 from chatledger.testing.dynamodb_local import DynamoDBLocal
 from chatledger.testing.store_contract.helpers import (
     read_all,
@@ -25,6 +23,7 @@ from chatledger.testing.store_contract.helpers import (
     texts_of,
     user_messages,
 )
+from chatledger.values import milliseconds, new_id, now
 from tests.stores.dynamodb import logs
 from tests.stores.dynamodb.conftest import ManualClock, OpenStore
 from tests.stores.dynamodb.faulty_clients import Crashed, crashing_client

@@ -8,8 +8,8 @@ import pytest
 from chatledger.messages import Message
 from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.stores.dynamodb.ttl import RENEWED_ITEMS
-from chatledger.stores.times import milliseconds
 from chatledger.testing.store_contract.helpers import read_all, texts_of, user_messages
+from chatledger.values import milliseconds
 from tests.stores.dynamodb import logs
 from tests.stores.dynamodb.conftest import ManualClock, OpenStore
 from tests.stores.dynamodb.faulty_clients import Params, client_with_hooks

@@ -19,9 +19,9 @@ from botocore.stub import ANY, Stubber
 import chatledger.stores.dynamodb
 from chatledger import InvalidArgument, Message, StoreUnavailable
 from chatledger.errors import TableMismatch, TableMissing
-from chatledger.ids import new_id
 from chatledger.stores.dynamodb import DynamoDBStore, check_table, create_table, policy
 from chatledger.testing.dynamodb_local import REGION
+from chatledger.values import new_id
 from tests.stores.dynamodb.conftest import ManualClock
 from tests.stores.dynamodb.fake_endpoint import FakeEndpoint, Reply, reply_to_all
 from tests.stores.dynamodb.permissions import recorded_permissions

@@ -11,7 +11,6 @@ from chatledger.errors import ConversationDamaged
 from chatledger.messages import Message
 from chatledger.stores.dynamodb import cleanup, reading
 from chatledger.stores.dynamodb.records import HEAD, encode_tombstone, key, record_sort
-from chatledger.stores.times import milliseconds
 from chatledger.testing.store_contract.helpers import (
     read_all,
     scan_all,
@@ -19,6 +18,7 @@ from chatledger.testing.store_contract.helpers import (
     texts_of,
     user_messages,
 )
+from chatledger.values import milliseconds
 from tests.stores.dynamodb import logs
 from tests.stores.dynamodb.conftest import ManualClock, OpenStore
 from tests.stores.dynamodb.faulty_clients import Params, client_with_hooks

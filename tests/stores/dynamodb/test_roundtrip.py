@@ -8,8 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatledger.conversations import MAX_METADATA_BYTES
-from chatledger.ids import new_id
-from chatledger.json_values import MAX_DEPTH, Json
 from chatledger.messages import Message
 from chatledger.stores.contract import Store
 from chatledger.stores.sqlite import SQLiteStore
@@ -24,6 +22,7 @@ from chatledger.testing.store_contract.roundtrip import (
     texts,
 )
 from chatledger.testing.store_contract.settings import examples_of
+from chatledger.values import MAX_DEPTH, Json, new_id
 from tests.stores.dynamodb.conftest import OpenStore
 
 EXAMPLES = 40

@@ -14,7 +14,7 @@ from chatledger.conversations import (
     MAX_IDEMPOTENCY_KEY_BYTES,
 )
 from chatledger.errors import InvalidArgument, MessageTooLarge
-from chatledger.messages import MAX_MESSAGE_BYTES, Message, encode, now
+from chatledger.messages import MAX_MESSAGE_BYTES, Message, encode
 from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.stores.dynamodb.records import UNIT, size_of
 from chatledger.testing.dynamodb_local import DynamoDBLocal
@@ -25,6 +25,7 @@ from chatledger.testing.store_contract.helpers import (
     user_messages,
 )
 from chatledger.testing.store_contract.naming import text_of_size
+from chatledger.values import now
 from tests.stores.dynamodb.conftest import ManualClock, OpenStore
 from tests.stores.dynamodb.faulty_clients import Crashed, Params, client_with_hooks, crashing_client
 from tests.stores.dynamodb.meter import Meter

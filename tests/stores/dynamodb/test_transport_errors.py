@@ -15,11 +15,11 @@ from botocore.config import Config
 
 from chatledger import ChatledgerError, Message, NotFound, StoreUnavailable
 from chatledger.errors import AccessRefused, TableMismatch, TableMissing
-from chatledger.ids import new_id
 from chatledger.stores.contract import Store
 from chatledger.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore
 from chatledger.testing.dynamodb_local import REGION, DynamoDBLocal
 from chatledger.testing.store_contract.asynchronous import BlockingStore
+from chatledger.values import new_id
 from tests.stores.dynamodb.fake_endpoint import (
     DROP_CONNECTION,
     NO_REPLY,

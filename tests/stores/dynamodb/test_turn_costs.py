@@ -6,11 +6,11 @@ from itertools import count
 import pytest
 
 from chatledger.chat import SyncChat
-from chatledger.ids import new_id
 from chatledger.messages import Message
 from chatledger.models.protocol import Finished, Piece, Usage
 from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.testing.dynamodb_local import DynamoDBLocal
+from chatledger.values import new_id
 from tests.stores.dynamodb.measurements import OWNER
 from tests.stores.dynamodb.meter import Cost, Meter
 from tests.stores.dynamodb.sample_text import SENTENCE_STARTS, sample_text

@@ -3,7 +3,7 @@
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from chatledger.stores.times import milliseconds, to_datetime
+from chatledger.values import milliseconds, to_datetime
 from tests.stores.dynamodb.conftest import ManualClock
 from tests.stores.dynamodb.faulty_clients import Params, client_with_hooks
 from tests.stores.dynamodb.tables import key_of

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any, TypeAlias
 
-from chatledger.json_values import Json, dumps
 from chatledger.messages import Content, Message
+from chatledger.values import Json, dumps
 
 ConverseObject: TypeAlias = dict[str, Any]
 """An object of the Converse API's JSON, with ``bytes`` in place of base64 text."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from chatledger.backoff import backoff
 from chatledger.errors import InvalidArgument, ModelError, ModelThrottled, UnknownModel
 from chatledger.extras import missing_package_error
-from chatledger.json_values import Json
 from chatledger.messages import Message
 from chatledger.models.bedrock.replies import BedrockReplyReader
 from chatledger.models.bedrock.requests import (
@@ -20,6 +19,7 @@ from chatledger.models.bedrock.requests import (
     request_body,
 )
 from chatledger.models.protocol import Finished, Piece
+from chatledger.values import Json
 
 if TYPE_CHECKING:
     from chatledger.aws.session import Session

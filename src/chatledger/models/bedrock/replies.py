@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from chatledger.errors import InvalidArgument, ModelUnavailable
-from chatledger.json_values import Json, checked_object
 from chatledger.messages import MAX_MESSAGE_BYTES
 from chatledger.models.protocol import Finished, Usage
+from chatledger.values import Json, checked_object
 
 Event: TypeAlias = Mapping[str, Any]
 """An event's name and content, such as ``{"messageStop": {"stopReason": "end_turn"}}``."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from chatledger.errors import InvalidArgument
-from chatledger.json_values import Json
 from chatledger.messages import Message
 from chatledger.models.bedrock.content import (
     EMPTY_TEXT,
@@ -24,6 +23,7 @@ from chatledger.models.bedrock.content import (
     tool_use_block,
     tool_use_text,
 )
+from chatledger.values import Json
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,9 @@ from typing import Any, Final
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 
 from chatledger.errors import ModelRefused, ModelUnavailable
-from chatledger.ids import new_id
-from chatledger.json_values import Json
 from chatledger.models.protocol import Finished, Usage
 from chatledger.tool_calls import parse_call
+from chatledger.values import Json, new_id
 
 _STOP_REASON_KEYS: Final = ("finish_reason", "stop_reason", "stopReason", "done_reason")
 _STOP_REASONS: Final = {

@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from chatledger.aws.session import Session
-from chatledger.messages import now
 from chatledger.stores.contract import AsyncStore, awaited
 from chatledger.stores.dynamodb import plans
 from chatledger.stores.dynamodb.aiohttp_calls import AiohttpCalls
@@ -13,6 +12,7 @@ from chatledger.stores.dynamodb.calls import PATIENCE, Plan
 from chatledger.stores.dynamodb.store import DynamoDBStore
 from chatledger.stores.dynamodb.table import CLEANUP_SECONDS, Table
 from chatledger.stores.operations import Operation
+from chatledger.values import now
 
 T = TypeVar("T")
 

@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 
 from chatledger.backoff import backoff
 from chatledger.errors import StoreUnavailable
-from chatledger.ids import time_of_id
-from chatledger.json_values import loads
 from chatledger.stores.dynamodb.calls import Call, Item, Plan, Wait
 from chatledger.stores.dynamodb.log import InconsistentRead, Log
 from chatledger.stores.dynamodb.records import (
@@ -31,6 +29,7 @@ from chatledger.stores.dynamodb.records import (
 )
 from chatledger.stores.dynamodb.table import DAY, HOUR, SECOND, Table, ttl_at
 from chatledger.stores.dynamodb.ttl import growth
+from chatledger.values import loads, time_of_id
 
 INLINE_BYTES = 64 * 1024
 """The largest body (bytes) within a record; a larger one is stored in parts."""

@@ -7,8 +7,6 @@ deleted if not.
 from math import inf
 from typing import Any
 
-from chatledger.ids import time_of_id
-from chatledger.json_values import dumps
 from chatledger.stores.dynamodb import bodies, reading
 from chatledger.stores.dynamodb.bodies import BATCH_ITEMS, PreparedBody
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan
@@ -23,6 +21,7 @@ from chatledger.stores.dynamodb.records import (
     record_sort,
 )
 from chatledger.stores.dynamodb.table import HOUR, TOMBSTONE_LIFETIME, ttl_at
+from chatledger.values import dumps, time_of_id
 
 PAGE = 1_000
 """The number of records that are read at once."""

@@ -4,11 +4,11 @@ import enum
 import json
 from typing import Any, NamedTuple
 
-from chatledger.json_values import Json, dumps
 from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Plan
 from chatledger.stores.dynamodb.log import CONDITION_FAILED, InconsistentRead, Log
 from chatledger.stores.dynamodb.records import HEAD, LAYOUT, Head, Record, decode_head, key
 from chatledger.stores.idempotency import Creation
+from chatledger.values import Json, dumps
 
 REBUILT_AFTER = 60_000
 """The age (ms) of the last record from which a reader updates a stale head: its writer must have

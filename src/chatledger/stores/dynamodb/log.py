@@ -6,7 +6,6 @@ from functools import cache
 from typing import Any
 
 from chatledger.errors import StoreUnavailable
-from chatledger.ids import time_of_id
 from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Item, Plan
 from chatledger.stores.dynamodb.records import (
     FIRST_RECORD,
@@ -21,6 +20,7 @@ from chatledger.stores.dynamodb.records import (
     record_sort,
 )
 from chatledger.stores.dynamodb.table import CACHED_FOR, HOUR, LogEnd, Table, ttl_at
+from chatledger.values import time_of_id
 
 CONDITION_FAILED = "ConditionalCheckFailedException"
 CANCELLED = "TransactionCanceledException"

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from chatledger.errors import InvalidArgument, StoreUnavailable, TableMismatch, TableMissing
-from chatledger.messages import now
 from chatledger.stores.dynamodb.boto3_calls import failure_from_boto3
 from chatledger.stores.dynamodb.calls import TRANSIENT
 from chatledger.stores.dynamodb.errors import store_error
 from chatledger.stores.dynamodb.table import INDEX, Table
+from chatledger.values import now
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -23,8 +23,8 @@ from math import ceil
 from typing import Any, NamedTuple
 
 from chatledger.errors import StoreMismatch
-from chatledger.json_values import Json, dumps
 from chatledger.stores.dynamodb.calls import Item
+from chatledger.values import Json, dumps
 
 LAYOUT = 2
 """The layout of the items that this version writes; it reads all layouts up to this one."""

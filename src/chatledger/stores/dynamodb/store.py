@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from chatledger.conversations import Conversation
-from chatledger.messages import now
 from chatledger.stores.arguments import checked_id, checked_owner
 from chatledger.stores.contract import Store
 from chatledger.stores.dynamodb import plans
@@ -13,6 +12,7 @@ from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import PATIENCE, Plan, paced
 from chatledger.stores.dynamodb.table import CLEANUP_SECONDS, Table
 from chatledger.stores.operations import DeleteOwner, Operation, Sweep
+from chatledger.values import now
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

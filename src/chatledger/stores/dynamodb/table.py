@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 from chatledger.backoff import backoff
 from chatledger.errors import InvalidArgument, StoreUnavailable
-from chatledger.ids import new_id
 from chatledger.stores.arguments import checked_lifetime
 from chatledger.stores.dynamodb.calls import PATIENCE, Plan, Wait
 from chatledger.stores.dynamodb.records import Head, Record, Tombstone
-from chatledger.stores.times import milliseconds, milliseconds_since_epoch
+from chatledger.values import milliseconds, milliseconds_since_epoch, new_id
 
 INDEX = "by_owner"
 SECOND, HOUR, DAY = 1_000, 3_600_000, 86_400_000

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from chatledger.messages import now
 from chatledger.sansio import arun
 from chatledger.stores.contract import AsyncStore
 from chatledger.stores.operations import Operation
@@ -19,7 +18,7 @@ from chatledger.stores.sqlite.database import MAX_READERS, Database
 from chatledger.stores.sqlite.plans import CLEANUP_SECONDS, Pause, Plan, Settings, Transaction
 from chatledger.stores.sqlite.rows import Rows
 from chatledger.stores.sqlite.writer import GRACE_SECONDS, Write
-from chatledger.stores.times import milliseconds_since_epoch
+from chatledger.values import milliseconds_since_epoch, now
 
 T = TypeVar("T")
 

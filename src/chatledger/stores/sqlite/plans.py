@@ -22,7 +22,6 @@ from chatledger.conversations import (
     Tail,
 )
 from chatledger.errors import AlreadyExists, InvalidArgument, NotFound, StoreUnavailable
-from chatledger.json_values import dumps
 from chatledger.messages import StoredMessage
 from chatledger.stores import operations
 from chatledger.stores.arguments import checked_lifetime
@@ -36,7 +35,7 @@ from chatledger.stores.sqlite.rows import (
     creation_of,
     require_revision,
 )
-from chatledger.stores.times import milliseconds, milliseconds_since_epoch
+from chatledger.values import dumps, milliseconds, milliseconds_since_epoch
 
 T = TypeVar("T")
 

@@ -8,11 +8,10 @@ from typing import NamedTuple
 
 from chatledger.conversations import MAX_REVISION, Appended, Conversation
 from chatledger.errors import REVISIONS_TAKEN, AlreadyExists, Conflict, InvalidArgument, NotFound
-from chatledger.json_values import dumps
 from chatledger.messages import StoredMessage, decode
 from chatledger.stores.cursors import decode_cursor
 from chatledger.stores.idempotency import Creation, check_key_use
-from chatledger.stores.times import to_datetime
+from chatledger.values import dumps, to_datetime
 
 RETENTION = 24 * 60 * 60 * 1000
 """How long idempotency keys and revisions of deleted conversations are kept, in milliseconds."""

@@ -8,7 +8,6 @@ from functools import partial
 from time import sleep
 from typing import Any, TypeVar
 
-from chatledger.messages import now
 from chatledger.sansio import run
 from chatledger.stores.contract import Store
 from chatledger.stores.operations import Operation
@@ -16,7 +15,7 @@ from chatledger.stores.sqlite import plans
 from chatledger.stores.sqlite.database import Database
 from chatledger.stores.sqlite.plans import CLEANUP_SECONDS, Pause, Plan, Settings, Transaction
 from chatledger.stores.sqlite.rows import Rows
-from chatledger.stores.times import milliseconds_since_epoch
+from chatledger.values import milliseconds_since_epoch, now
 
 T = TypeVar("T")
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal, TypeAlias
 
-from chatledger.json_values import Json
 from chatledger.testing.bedrock_server.errors import HTTP_STATUSES
 from chatledger.testing.bedrock_server.requests import Request
+from chatledger.values import Json
 
 TEXT = "One two three four five six seven eight."
 """The reply that a fault interrupts unless the test gives another one."""

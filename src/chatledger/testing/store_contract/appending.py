@@ -5,7 +5,6 @@ from datetime import timedelta
 import pytest
 
 from chatledger.errors import Conflict, InvalidArgument, MessageTooLarge, NotFound
-from chatledger.ids import new_id
 from chatledger.messages import MAX_MESSAGE_BYTES, Message
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
@@ -19,6 +18,7 @@ from chatledger.testing.store_contract.helpers import (
     texts_of,
     user_messages,
 )
+from chatledger.values import new_id
 
 
 class AppendingLaws:

@@ -10,7 +10,6 @@ from typing import Any, cast
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from chatledger.ids import new_id
 from chatledger.stores.contract import AsyncStore, Store
 from chatledger.testing.store_contract.helpers import (
     ids_of,
@@ -22,6 +21,7 @@ from chatledger.testing.store_contract.helpers import (
     texts_of,
     user_messages,
 )
+from chatledger.values import new_id
 
 WRITERS = 50
 APPENDS = 20

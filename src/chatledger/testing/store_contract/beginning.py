@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from chatledger.errors import Conflict, NotFound
-from chatledger.ids import new_id
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.helpers import (
@@ -19,6 +18,7 @@ from chatledger.testing.store_contract.helpers import (
     texts_of,
     user_messages,
 )
+from chatledger.values import new_id
 
 HOUR = timedelta(hours=1)
 

@@ -8,7 +8,6 @@ import pytest
 
 from chatledger.conversations import MAX_ID_BYTES
 from chatledger.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
-from chatledger.ids import new_id
 from chatledger.messages import Message
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
@@ -27,6 +26,7 @@ from chatledger.testing.store_contract.helpers import (
     user_messages,
 )
 from chatledger.testing.store_contract.naming import invalid_names
+from chatledger.values import new_id
 
 HOUR = timedelta(hours=1)
 

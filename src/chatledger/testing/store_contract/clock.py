@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-from chatledger.messages import normalize_time
+from chatledger.values import normalize_time
 
 
 class Clock:

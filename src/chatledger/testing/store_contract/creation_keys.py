@@ -9,7 +9,6 @@ import pytest
 
 from chatledger.conversations import Conversation
 from chatledger.errors import AlreadyExists, KeyReused, NotFound
-from chatledger.ids import new_id
 from chatledger.messages import Message
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
@@ -24,6 +23,7 @@ from chatledger.testing.store_contract.helpers import (
     texts_of,
     user_messages,
 )
+from chatledger.values import new_id
 
 HOUR = timedelta(hours=1)
 

@@ -6,7 +6,6 @@ from datetime import timedelta
 import pytest
 
 from chatledger.errors import NotFound
-from chatledger.ids import new_id
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.helpers import (
@@ -23,6 +22,7 @@ from chatledger.testing.store_contract.helpers import (
     texts_of,
     user_messages,
 )
+from chatledger.values import new_id
 
 HOUR = timedelta(hours=1)
 MILLISECOND = timedelta(milliseconds=1)

@@ -10,9 +10,9 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 from chatledger.conversations import MAX_LIMIT, Conversation
 from chatledger.errors import ChatledgerError, NotFound
-from chatledger.ids import new_id
 from chatledger.messages import Message, StoredMessage
 from chatledger.stores.contract import Store
+from chatledger.values import new_id
 
 T = TypeVar("T")
 

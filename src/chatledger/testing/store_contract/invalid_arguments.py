@@ -9,7 +9,6 @@ import pytest
 
 from chatledger.conversations import MAX_BATCH_MESSAGES, MAX_METADATA_BYTES, MAX_TITLE_CHARACTERS
 from chatledger.errors import InvalidArgument
-from chatledger.ids import new_id
 from chatledger.messages import Message
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.helpers import (
@@ -17,6 +16,7 @@ from chatledger.testing.store_contract.helpers import (
     start_conversation,
     user_messages,
 )
+from chatledger.values import new_id
 
 BAD_NUMBERS: list[Any] = [True, False, "3", 1.0, b"3", [3]]
 BAD_LIMITS: list[Any] = [*BAD_NUMBERS, None, 0, -1, 1_001, 2**70]

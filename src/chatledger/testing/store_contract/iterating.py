@@ -6,7 +6,6 @@ from itertools import islice
 import pytest
 
 from chatledger.errors import NotFound
-from chatledger.ids import new_id
 from chatledger.messages import Message
 from chatledger.stores.contract import PAGE_SIZE, Store
 from chatledger.testing.store_contract.clock import Clock
@@ -21,6 +20,7 @@ from chatledger.testing.store_contract.helpers import (
     user_messages,
     write_numbers,
 )
+from chatledger.values import new_id
 
 COUNTS = (0, 1, PAGE_SIZE - 1, PAGE_SIZE, PAGE_SIZE + 1, 2 * PAGE_SIZE, 2 * PAGE_SIZE + 1)
 

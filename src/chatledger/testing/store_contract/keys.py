@@ -6,8 +6,6 @@ from datetime import timedelta
 import pytest
 
 from chatledger.errors import Conflict, KeyReused, NotFound
-from chatledger.ids import new_id
-from chatledger.json_values import Json
 from chatledger.messages import Content, Message
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
@@ -19,6 +17,7 @@ from chatledger.testing.store_contract.helpers import (
     texts_of,
     user_messages,
 )
+from chatledger.values import Json, new_id
 
 KEY = "3f2a#1"
 

@@ -7,7 +7,6 @@ import pytest
 
 from chatledger.conversations import MAX_TITLE_CHARACTERS
 from chatledger.errors import AlreadyExists, Conflict, NotFound
-from chatledger.ids import new_id
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.helpers import (
@@ -22,6 +21,7 @@ from chatledger.testing.store_contract.helpers import (
     texts_of,
     user_messages,
 )
+from chatledger.values import new_id
 
 
 class LifecycleLaws:

@@ -8,7 +8,6 @@ import pytest
 
 from chatledger.conversations import MAX_ID_BYTES
 from chatledger.errors import InvalidArgument
-from chatledger.ids import new_id
 from chatledger.stores.contract import Store
 from chatledger.stores.cursors import encode_cursor
 from chatledger.testing.store_contract.clock import Clock
@@ -20,6 +19,7 @@ from chatledger.testing.store_contract.helpers import (
     start_conversation,
     user_messages,
 )
+from chatledger.values import new_id
 
 LIMITS = pytest.mark.parametrize("limit", [1, 2, 3, 7, 8])
 

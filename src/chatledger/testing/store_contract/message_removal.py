@@ -9,7 +9,6 @@ import pytest
 
 from chatledger.conversations import MAX_LIMIT
 from chatledger.errors import Conflict, NotFound
-from chatledger.ids import new_id
 from chatledger.messages import Message
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
@@ -22,6 +21,7 @@ from chatledger.testing.store_contract.helpers import (
     texts_of,
     user_messages,
 )
+from chatledger.values import new_id
 
 FAR = 2**53 - 1
 TEXTS = [str(number) for number in range(9)]

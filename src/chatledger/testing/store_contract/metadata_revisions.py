@@ -10,7 +10,6 @@ import pytest
 
 from chatledger.conversations import Conversation
 from chatledger.errors import ChatledgerError, Conflict, NotFound
-from chatledger.ids import new_id
 from chatledger.messages import Message
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
@@ -23,6 +22,7 @@ from chatledger.testing.store_contract.helpers import (
     start_conversation,
     user_messages,
 )
+from chatledger.values import new_id
 
 WRITERS = 8
 INCREMENTS = 5

@@ -6,7 +6,6 @@ import pytest
 
 from chatledger.conversations import MAX_ID_BYTES, MAX_IDEMPOTENCY_KEY_BYTES
 from chatledger.errors import InvalidArgument, NotFound
-from chatledger.ids import new_id
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.helpers import (
@@ -21,6 +20,7 @@ from chatledger.testing.store_contract.helpers import (
     texts_of,
     user_messages,
 )
+from chatledger.values import new_id
 
 NEIGHBOURS = [
     "a", "A", "aa", "a ", " a", "a\t", "a\n", "a\r\n", "a\x00", "a\x00b", "a\x00c", "\x00a",

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
 from chatledger.errors import AlreadyExists, ChatledgerError, Conflict, KeyReused, NotFound
-from chatledger.json_values import Json
 from chatledger.messages import Message
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
@@ -27,6 +26,7 @@ from chatledger.testing.store_contract.read_rules import (
 )
 from chatledger.testing.store_contract.reference_model import KeyedAppend, KeyedCreation
 from chatledger.testing.store_contract.settings import examples_of
+from chatledger.values import Json
 
 
 class OperationRules(ReadRules):

@@ -3,7 +3,6 @@
 import pytest
 
 from chatledger.errors import AlreadyExists, NotFound
-from chatledger.ids import new_id
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.helpers import (
     OPERATIONS_ON_EXISTING,
@@ -15,6 +14,7 @@ from chatledger.testing.store_contract.helpers import (
     start_conversation,
     user_messages,
 )
+from chatledger.values import new_id
 
 OPERATIONS = pytest.mark.parametrize(
     "operation", OPERATIONS_ON_EXISTING.values(), ids=OPERATIONS_ON_EXISTING

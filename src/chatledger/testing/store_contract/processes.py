@@ -9,7 +9,6 @@ from threading import Timer
 
 from chatledger.conversations import Appended
 from chatledger.errors import ChatledgerError, Conflict
-from chatledger.ids import new_id
 from chatledger.stores.urls import open_store
 from chatledger.testing.store_contract.helpers import (
     TIMEOUT_SECONDS,
@@ -21,6 +20,7 @@ from chatledger.testing.store_contract.helpers import (
     user_messages,
     write_numbers,
 )
+from chatledger.values import new_id
 
 PROCESSES = ["ada", "bob"]
 THREADS = 8

@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from chatledger.conversations import Appended, Conversation
-from chatledger.ids import new_id
 from chatledger.messages import StoredMessage
 from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.helpers import Snapshot
+from chatledger.values import new_id
 
 DAY = timedelta(days=1)
 

@@ -11,7 +11,6 @@ import pytest
 
 from chatledger.conversations import MAX_LIMIT, Conversation
 from chatledger.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
-from chatledger.ids import new_id
 from chatledger.messages import Message, StoredMessage
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
@@ -27,6 +26,7 @@ from chatledger.testing.store_contract.helpers import (
     user_messages,
 )
 from chatledger.testing.store_contract.invalid_arguments import BAD_MESSAGES, BAD_REVISIONS
+from chatledger.values import new_id
 
 LONG_AGO = datetime(2001, 2, 3, 4, 5, 6, 789_000, tzinfo=UTC)
 

@@ -9,7 +9,6 @@ import pytest
 
 from chatledger.conversations import Appended, Conversation
 from chatledger.errors import AlreadyExists, ChatledgerError, Conflict, KeyReused, NotFound
-from chatledger.ids import new_id
 from chatledger.messages import Message
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
@@ -29,6 +28,7 @@ from chatledger.testing.store_contract.helpers import (
     watch_conversation,
     write_numbers,
 )
+from chatledger.values import new_id
 
 WRITERS = 8
 APPENDS = 20

@@ -10,14 +10,12 @@ from hypothesis import strategies as st
 
 from chatledger.conversations import MAX_BATCH_BYTES, MAX_METADATA_BYTES
 from chatledger.errors import MessageTooLarge
-from chatledger.json_values import MAX_DEPTH, MAX_INTEGER_BITS, Json, dumps
 from chatledger.messages import (
     MAX_MESSAGE_BYTES,
     MAX_MESSAGE_METADATA_BYTES,
     Content,
     Message,
     encode,
-    new_id,
 )
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.helpers import (
@@ -29,6 +27,7 @@ from chatledger.testing.store_contract.helpers import (
     texts_of,
 )
 from chatledger.testing.store_contract.settings import examples_of
+from chatledger.values import MAX_DEPTH, MAX_INTEGER_BITS, Json, dumps, new_id
 
 WIDEST = 2**MAX_INTEGER_BITS - 1
 

@@ -7,7 +7,6 @@ import pytest
 
 from chatledger.conversations import MAX_LIMIT
 from chatledger.errors import InvalidArgument
-from chatledger.ids import new_id
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.helpers import (
@@ -17,6 +16,7 @@ from chatledger.testing.store_contract.helpers import (
     user_messages,
 )
 from chatledger.testing.store_contract.invalid_arguments import BAD_LIMITS
+from chatledger.values import new_id
 
 
 class ScanningLaws:

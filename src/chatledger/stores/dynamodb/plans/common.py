@@ -13,7 +13,7 @@ from chatledger.stores.dynamodb.log import InconsistentRead, Log, LostRace
 from chatledger.stores.dynamodb.records import Record
 from chatledger.stores.dynamodb.table import LogEnd, RaceRetries, Table
 from chatledger.stores.dynamodb.ttl import base_at, ttl_for
-from chatledger.stores.times import to_datetime
+from chatledger.values import to_datetime
 
 T = TypeVar("T")
 

@@ -2,7 +2,6 @@
 
 from chatledger.conversations import MAX_REVISION, Conversation
 from chatledger.errors import AlreadyExists, KeyReused, NotFound
-from chatledger.json_values import dumps
 from chatledger.stores.dynamodb import bodies, heads, reading
 from chatledger.stores.dynamodb.bodies import BodyWriter, StoredBody
 from chatledger.stores.dynamodb.calls import Plan
@@ -21,6 +20,7 @@ from chatledger.stores.dynamodb.records import Record
 from chatledger.stores.dynamodb.table import LogEnd, RaceRetries, Table
 from chatledger.stores.idempotency import Creation
 from chatledger.stores.operations import Create, Fork
+from chatledger.values import dumps
 
 COPIED_AT_ONCE = 200
 """The number of messages that a fork reads at once."""

@@ -16,7 +16,7 @@ from chatledger.stores.dynamodb.plans.common import (
 from chatledger.stores.dynamodb.records import HEAD, Head, conversation_of, decode_head, key
 from chatledger.stores.dynamodb.table import INDEX, Table
 from chatledger.stores.operations import Get, ListOwned, ReadPage, ReadTail
-from chatledger.stores.times import to_datetime
+from chatledger.values import to_datetime
 
 MIN_HEADS = 100
 """The least number of heads that a further query of the index reads, after expired ones."""

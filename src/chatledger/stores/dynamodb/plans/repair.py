@@ -3,7 +3,6 @@
 from typing import Any
 
 from chatledger.conversations import Conversation
-from chatledger.json_values import dumps
 from chatledger.stores.dynamodb import bodies, heads
 from chatledger.stores.dynamodb.bodies import BodyWriter
 from chatledger.stores.dynamodb.calls import Plan
@@ -22,6 +21,7 @@ from chatledger.stores.dynamodb.reading import ALL, MAX_RECORDS
 from chatledger.stores.dynamodb.records import Record, decode_record, record_sort
 from chatledger.stores.dynamodb.table import Table
 from chatledger.stores.dynamodb.ttl import renew_ttls
+from chatledger.values import dumps
 
 
 def repair(table: Table, conversation_id: str, *, owner: str | None) -> Plan[Conversation]:

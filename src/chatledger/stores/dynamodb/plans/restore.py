@@ -17,7 +17,7 @@ from chatledger.stores.dynamodb.records import Record
 from chatledger.stores.dynamodb.table import LogEnd, RaceRetries, Table
 from chatledger.stores.dynamodb.ttl import renew_ttls
 from chatledger.stores.operations import Restore
-from chatledger.stores.times import milliseconds_since_epoch
+from chatledger.values import milliseconds_since_epoch
 
 
 def restore(table: Table, operation: Restore) -> Plan[Conversation]:

@@ -8,8 +8,6 @@ from math import inf
 from typing import Any
 
 from chatledger.errors import InvalidArgument
-from chatledger.ids import time_of_id
-from chatledger.json_values import dumps
 from chatledger.stores.dynamodb import bodies, heads
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Item, Plan
 from chatledger.stores.dynamodb.cleanup import free_range, free_truncated
@@ -31,6 +29,7 @@ from chatledger.stores.dynamodb.records import (
 )
 from chatledger.stores.dynamodb.table import DAY, HOUR, Table, ttl_at
 from chatledger.stores.operations import Sweep
+from chatledger.values import dumps, time_of_id
 
 CLOCK_SKEW = HOUR
 """The time (ms) after an expiry or a TTL from which a sweep acts on it."""

@@ -4,7 +4,6 @@ from dataclasses import replace as replace_fields
 
 from chatledger.conversations import Conversation
 from chatledger.errors import Conflict, NotFound, StoreUnavailable
-from chatledger.json_values import dumps
 from chatledger.stores.dynamodb import bodies, heads, reading
 from chatledger.stores.dynamodb.bodies import PreparedBody
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan
@@ -31,6 +30,7 @@ from chatledger.stores.dynamodb.records import Record, ReplacedChunk, decode_hea
 from chatledger.stores.dynamodb.table import RaceRetries, Table
 from chatledger.stores.dynamodb.ttl import renew_ttls
 from chatledger.stores.operations import Claim, Rewrite, Update
+from chatledger.values import dumps
 
 MAX_REPLACED_CHUNKS = 200
 """The number of replaced chunks from which ``replace`` writes the whole body again."""

@@ -1,10 +1,19 @@
-"""JSON values, checked so that every store returns them exactly as they were written."""
+"""The values of which messages and conversations consist: JSON, ids and times.
+
+Every store keeps them in the same form and returns them exactly as they were written.
+"""
 
 import json
 import math
+import os
+import time
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
+from uuid import NAMESPACE_URL, uuid5
 
 from chatledger.errors import InvalidArgument
+
+# JSON
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -141,3 +150,70 @@ def checked_object(
 
 def _type_name(value: object) -> str:
     return f"of type {type(value).__name__}" if value is not None else "None"
+
+
+# Ids: they sort by time, and are unique even across copies of a process's memory
+
+
+def new_id(at: int | None = None) -> str:
+    """Return a new UUIDv7 (RFC 9562): unique, and sorting after the ids made before it.
+
+    Its random bits come from the operating system with every call. State kept in the process would
+    be copied with it: by ``fork()``, and by restored images such as AWS Lambda SnapStart, whose
+    copies would then make the same ids.
+
+    Args:
+        at: The time that the id carries, in milliseconds since 1970; by default now. The default
+            also fills the 12 bits after the milliseconds with the fraction of the millisecond
+            (RFC 9562, section 6.2, method 3), so that ids of one process sort in order.
+    """
+    random = int.from_bytes(os.urandom(10), "big")
+    if at is None:
+        milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
+        fraction = nanoseconds * 4096 // 1_000_000
+    else:
+        milliseconds, fraction = at, random >> 64 & 0xFFF
+    value = milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | random & (1 << 62) - 1
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def time_of_id(id: str) -> int:
+    """Return when a UUIDv7 was made, in milliseconds since 1970."""
+    return int(id.replace("-", "")[:12], 16)
+
+
+def uuid_from_key(*parts: str) -> str:
+    """Return a UUID derived from an idempotency key; the same parts always give the same one."""
+    return str(uuid5(NAMESPACE_URL, ":".join(("chatledger", *parts))))
+
+
+# Times: in UTC to the millisecond; as numbers, milliseconds since 1970
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def now() -> datetime:
+    """Return the current time in UTC, to the millisecond, the precision that stores keep."""
+    return normalize_time(datetime.now(UTC))
+
+
+def normalize_time(time: datetime) -> datetime:
+    """Return ``time`` in UTC, truncated to the millisecond, the precision that stores keep."""
+    time = time.astimezone(UTC)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
+def milliseconds(duration: timedelta) -> int:
+    """Return ``duration`` in milliseconds."""
+    return duration // timedelta(milliseconds=1)
+
+
+def milliseconds_since_epoch(time: datetime) -> int:
+    """Return ``time`` in milliseconds since 1970 (UTC)."""
+    return milliseconds(time - _EPOCH)
+
+
+def to_datetime(time: int) -> datetime:
+    """Return the time that is ``time`` milliseconds after 1970, in UTC."""
+    return _EPOCH + timedelta(milliseconds=time)

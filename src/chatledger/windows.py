@@ -1,17 +1,217 @@
-"""Making a conversation valid for models: alternating roles, and each tool call with its result.
+"""Windows, each of which selects the part of a conversation that a model sees."""
 
-A *run* is a stretch of neighbouring messages of one role, which become one message.
-"""
-
-from collections.abc import Sequence
+import json
+from bisect import bisect
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from functools import cache, partial
+from itertools import dropwhile
+from typing import Any, NamedTuple, TypeAlias
 
 from chatledger import tool_calls
-from chatledger.json_values import Json
+from chatledger.conversations import MAX_LIMIT
+from chatledger.errors import InvalidArgument
 from chatledger.messages import Content, Message
+from chatledger.stores.arguments import checked_number
 from chatledger.tool_calls import ContentBlock
+from chatledger.values import Json
+
+# Token budgets -----------------------------------------------------------------------------------
+
+
+OVERHEAD_TOKENS = 4
+"""The tokens for a message's role and delimiters."""
+MEDIA_TOKENS = 1_600
+"""The approximate tokens of an image; a document or a recording may have many times more."""
+_MEDIA_TYPES = frozenset(
+    ["audio", "document", "file", "image", "image_url", "input_audio", "input_image", "video"]
+)
+
+
+def approximate_tokens(message: Message) -> int:
+    """Return the approximate number of tokens of ``message`` for any model; it is never 0.
+
+    An ASCII character counts as a quarter of a token, a Greek, Cyrillic or Arabic one as five
+    eighths, and a Chinese, Japanese or Korean one as a whole token. Tool calls and results are
+    included. An image or a document counts as ``MEDIA_TOKENS`` whatever its size, and other blocks
+    count as their JSON. Each message has ``OVERHEAD_TOKENS`` more. The estimate is close for
+    English prose, and about 20% too low for code and numbers: leave a margin, or count with the
+    model's tokenizer.
+    """
+    blocks = [message.content] if isinstance(message.content, str) else message.content
+    tool_data: Any = None
+    if message.role == "assistant":
+        tool_data = message.tool_calls
+    elif message.role == "tool":
+        tool_data = message.tool_call_id
+    eighths = sum(map(_block_eighths, blocks))
+    if tool_data:
+        eighths += _text_eighths(_json(tool_data))
+    return OVERHEAD_TOKENS + -(-eighths // 8)
+
+
+def _block_eighths(block: ContentBlock) -> int:
+    """Return the eighths of a token in a block; the message's sum is rounded up only once."""
+    if isinstance(block, str):
+        return _text_eighths(block)
+    kind, text = block.get("type"), block.get("text")
+    if not _MEDIA_TYPES.isdisjoint([kind] if isinstance(kind, str) else block):
+        return 8 * MEDIA_TOKENS
+    if kind in (None, "text") and isinstance(text, str):
+        return _text_eighths(text)
+    return _text_eighths(_json(block))
+
+
+def _text_eighths(text: str) -> int:
+    # 2, 5, 8 and 11 for a character of one to four bytes in UTF-8, without a loop over characters.
+    return 3 * len(text.encode(errors="surrogatepass")) - len(text)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def longest_ending(
+    messages: Sequence[Message], *, budget: int, count: Callable[[Message], int]
+) -> list[Message]:
+    """Return the longest ending that has at most ``budget`` tokens once it is valid for models.
+
+    If none fits, return the shortest ending that is not empty. ``count`` returns the tokens of a
+    message.
+    """
+    valid = ValidRuns(messages)
+    runs, system_indexes = valid.runs, [part.message_index for part in valid.systems]
+    # Two endings differ, once valid, only if the longer one has another user or system message,
+    # and everything after its first run is the same in every longer ending. So the search goes
+    # from the end to the start, joins and counts each run once, and never looks at messages far
+    # before the first one that does not fit.
+    user_parts = [
+        (part.message_index, run, first)
+        for run, parts in enumerate(runs)
+        if parts[0].message.role == "user"
+        for first, part in enumerate(parts)
+    ]
+    previous_indexes = [-1, *(index for index, _, _ in user_parts)][:-1]
+
+    @cache
+    def system_tokens(first: int) -> int:
+        return count(joined_message(valid.systems[first:])) if first < len(system_indexes) else 0
+
+    best: tuple[int, int, int] | None = None
+    counted_tokens, first_counted = 0, len(runs)  # the tokens of runs[first_counted:]
+    for (index, run, first), previous in zip(
+        reversed(user_parts), reversed(previous_indexes), strict=True
+    ):
+        newly_counted = runs[run + 1 : first_counted]
+        counted_tokens += sum(count(joined_message(parts)) for parts in newly_counted)
+        tokens = counted_tokens + count(joined_message(runs[run][first:]))
+        counted_tokens, first_counted = (tokens, run) if first == 0 else (counted_tokens, run + 1)
+        # The endings that start between the previous user message and this one, shortest first:
+        # each has one more system message.
+        first_system = bisect(system_indexes, index)
+        last_system = bisect(system_indexes, previous)
+        for system in range(first_system, last_system - 1, -1):
+            if best and tokens + system_tokens(system) > budget:
+                return valid.ending(*best)
+            best = (run, first, system)
+    return valid.ending(*best) if best else []
+
+
+# Windows ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A rule that selects the part of a conversation that a model sees.
+
+    ``window(messages)`` passes the last ``reads`` messages to ``choose`` and makes the result valid
+    with ``valid_for_models``. The store therefore needs to read only the last ``reads`` messages,
+    however long the conversation is.
+
+    Args:
+        choose: A function from the messages to those in the window.
+        reads: The number of last messages that ``choose`` gets, 1 to 1,000.
+
+    Raises:
+        InvalidArgument: ``choose`` is not a function, or ``reads`` is out of range.
+    """
+
+    choose: Callable[[Sequence[Message]], list[Message]]
+    reads: int
+
+    def __post_init__(self) -> None:
+        _check_function(self.choose, "choose", "from messages to those in the window")
+        checked_number(self.reads, "reads", least=1, most=MAX_LIMIT)
+
+    def __call__(self, messages: Sequence[Message]) -> list[Message]:
+        return valid_for_models(self.choose(messages[-self.reads :]))
+
+
+def last(n: int) -> Window:
+    """Return the window of the last ``n`` messages (1 to 1,000), made valid for models.
+
+    Raises:
+        InvalidArgument: ``n`` is out of range.
+    """
+    checked_number(n, "n", least=1, most=MAX_LIMIT)
+    return Window(list, n)
+
+
+def within_tokens(
+    budget: int, *, count: Callable[[Message], int] = approximate_tokens, reads: int = 200
+) -> Window:
+    """Return the window of the longest ending of a conversation that fits a token budget.
+
+    The messages are counted as the model gets them, after ``valid_for_models``. If the user's last
+    message and everything after it exceed the budget, the window is still those messages, and the
+    model may report that they are too long.
+
+    Args:
+        budget: The most tokens that the window may have.
+        count: A function from a message to its number of tokens, 0 or more. A longer message must
+            not count less than a shorter one, because the search stops at the first ending that
+            does not fit.
+        reads: The number of last messages that are considered, 1 to 1,000.
+
+    Raises:
+        InvalidArgument: A number is out of range, or ``count`` is not a function.
+    """
+    checked_number(budget, "budget", least=1)
+    _check_function(count, "count", "from a message to its number of tokens")
+    return Window(partial(longest_ending, budget=budget, count=count), reads)
+
+
+def starting_with_user(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages from the first user message on.
+
+    Models refuse a conversation that starts with a reply.
+    """
+    return list(dropwhile(lambda message: message.role != "user", messages))
+
+
+def _check_function(value: object, name: str, signature: str) -> None:
+    if not callable(value):
+        raise InvalidArgument(
+            f"{name} is of type {type(value).__name__}; it must be a function {signature}."
+        )
+
+
+__all__ = [
+    "Window",
+    "approximate_tokens",
+    "last",
+    "starting_with_user",
+    "valid_for_models",
+    "within_tokens",
+]
+
+
+# Validity -----------------------------------------------------------------------------------------
+#
+# Models demand alternating roles, and a result for each tool call. A "run" is a stretch of
+# neighbouring messages of one role, which become one message.
+
 
 CallsById: TypeAlias = dict[str, dict[str, Json]]
 """Tool calls in normal form, by id."""
