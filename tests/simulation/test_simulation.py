@@ -24,7 +24,6 @@ from chatledger.stores.dynamodb import (
 from chatledger.stores.dynamodb.bodies import StoredBody
 from chatledger.stores.dynamodb.calls import Plan
 from chatledger.stores.dynamodb.log import Log
-from chatledger.stores.dynamodb.plans import common
 from chatledger.stores.dynamodb.plans.append import _Attempt
 from chatledger.stores.dynamodb.plans.append import append as append_plan
 from chatledger.stores.dynamodb.plans.create import _require_repeated
@@ -198,7 +197,7 @@ def an_operation_checks_expiry_twice(faulty: FaultyPlans) -> None:
         "return first_record(table, log_end, token, owner=last.owner, lifetime=last.lifetime, "
         "width=width, part_items=part_items)"
     )
-    faulty.rewrite(common.next_record, "raise InconsistentRead", first_record)
+    faulty.rewrite(ttl.next_record, "raise InconsistentRead", first_record)
 
 
 def a_title_overwrites_any_other(faulty: FaultyPlans) -> None:
@@ -218,7 +217,7 @@ def a_replacement_ignores_the_revision(faulty: FaultyPlans) -> None:
 
 
 def parts_have_the_ttl_of_the_store_s_lifetime(faulty: FaultyPlans) -> None:
-    faulty.rewrite(common.ttl_of_parts, "last.lifetime, last", "table.lifetime or 1_000, last")
+    faulty.rewrite(ttl.ttl_of_parts, "last.lifetime, last", "table.lifetime or 1_000, last")
     faulty.replace(StoredBody.outlives, lambda *arguments: True)
 
 
@@ -235,7 +234,7 @@ def a_renewal_skips_body_parts(faulty: FaultyPlans) -> None:
 
 
 def records_have_the_lifetime_of_the_store(faulty: FaultyPlans) -> None:
-    faulty.rewrite(common.next_record, "last.lifetime", "(table.lifetime or last.lifetime)")
+    faulty.rewrite(ttl.next_record, "last.lifetime", "(table.lifetime or last.lifetime)")
 
 
 def a_page_may_begin_at_an_unproven_message(faulty: FaultyPlans) -> None:
@@ -331,7 +330,7 @@ def a_repeated_creation_is_refused(faulty: FaultyPlans) -> None:
 
 
 def a_repeated_call_leaves_the_head_as_it_was(faulty: FaultyPlans) -> None:
-    faulty.rewrite(common.describe, "at_once and", "False and")
+    faulty.rewrite(heads.describe, "at_once and", "False and")
 
 
 def a_repeated_append_leaves_the_head_as_it_was(faulty: FaultyPlans) -> None:

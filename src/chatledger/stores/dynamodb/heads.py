@@ -4,11 +4,13 @@ import enum
 import json
 from typing import Any, NamedTuple
 
+from chatledger.conversations import Conversation
 from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Plan
-from chatledger.stores.dynamodb.log import CONDITION_FAILED, InconsistentRead, Log
+from chatledger.stores.dynamodb.log import CONDITION_FAILED, InconsistentRead, Log, best_effort
 from chatledger.stores.dynamodb.records import HEAD, LAYOUT, Head, Record, decode_head, key
+from chatledger.stores.dynamodb.table import LogEnd
 from chatledger.stores.idempotency import Creation
-from chatledger.values import Json, dumps
+from chatledger.values import Json, dumps, to_datetime
 
 REBUILT_AFTER = 60_000
 """The age (ms) of the last record from which a reader updates a stale head: its writer must have
@@ -65,6 +67,19 @@ def attributes(title: str | None, metadata: dict[str, Json] | None) -> dict[str,
     if metadata is not None:
         changed["metadata"] = {"S": dumps(metadata)} if metadata else None
     return changed
+
+
+def finish_write(log: Log, record: Record, *, read_at: tuple[int, float]) -> Plan[bool]:
+    """Finish a write whose record was put: cache the log's end, and update the head.
+
+    Return whether the head was updated. If not, it may be missing, and the generation's first
+    record, from which it is created then, must not be freed.
+    """
+    if log.table.has_slept(read_at):
+        # By now the conversation may be gone, and must not be listed again.
+        return (yield from best_effort(log, rebuild_head(log), "update the head"))
+    log.table.cache_end(log.id, record, read_at=read_at)
+    return (yield from best_effort(log, update_head(log, record), "update the head"))
 
 
 def update_head(log: Log, last: Record) -> Plan[None]:
@@ -173,6 +188,42 @@ def read_description(log: Log, last: Record, head: Head | None) -> Plan[Descript
         creation = None if head.created_by is None else Creation(*json.loads(head.created_by))
         return Description(head.title, head.metadata, head.metadata_revision, creation)
     return (yield from _read_initial_description(log, last))
+
+
+def conversation(log: Log, last: Record, description: Description) -> Conversation:
+    """Return the conversation as it is after its record ``last``."""
+    metadata_revision = description.metadata_revision
+    return Conversation(
+        id=log.id,
+        owner=last.owner,
+        title=description.title,
+        metadata=description.metadata,
+        created_at=to_datetime(last.created_at),
+        updated_at=to_datetime(last.updated_at),
+        message_count=last.message_count,
+        revision=last.revision,
+        expires_at=None if last.expiry is None else to_datetime(last.expiry),
+        metadata_revision=(
+            max(last.created_at, 0) if metadata_revision is None else metadata_revision
+        ),
+    )
+
+
+def describe(
+    log: Log, last: Record, log_end: LogEnd, *, at_once: bool = False
+) -> Plan[Description]:
+    """Return the description; update the head if its writer died before doing so.
+
+    With ``at_once``, every head that lags is updated: an operation that has nothing left to do
+    because of an earlier call, which may have failed, must be seen in lists like any other.
+
+    Raises:
+        InconsistentRead: The conversation was written to meanwhile.
+    """
+    description = yield from read_description(log, last, log_end.head)
+    if is_abandoned(log, last, log_end.head) or (at_once and is_stale(last, log_end.head)):
+        yield from best_effort(log, rebuild_head(log), "update the head")
+    return description
 
 
 def is_abandoned(log: Log, last: Record, head: Head | None) -> bool:

@@ -1,12 +1,14 @@
-"""One conversation's log: how its end is read, and records are put after it."""
+"""One conversation's log: how its end is read, records are put after it, and attempts repeated."""
 
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
-from chatledger.errors import StoreUnavailable
-from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Item, Plan
+from chatledger.backoff import backoff
+from chatledger.errors import ChatledgerError, ConversationDamaged, NotFound, StoreUnavailable
+from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Item, Plan, Wait, through
 from chatledger.stores.dynamodb.records import (
     FIRST_RECORD,
     HEAD,
@@ -19,11 +21,21 @@ from chatledger.stores.dynamodb.records import (
     partition,
     record_sort,
 )
-from chatledger.stores.dynamodb.table import CACHED_FOR, HOUR, LogEnd, Table, ttl_at
+from chatledger.stores.dynamodb.table import CACHED_FOR, HOUR, LogEnd, RaceRetries, Table, ttl_at
 from chatledger.values import time_of_id
+
+T = TypeVar("T")
+
+logger = logging.getLogger("chatledger.stores")
 
 CONDITION_FAILED = "ConditionalCheckFailedException"
 CANCELLED = "TransactionCanceledException"
+READINGS_OF_DAMAGE = 3
+"""How many further reads in a row must miss the same message until it counts as missing."""
+FIRST_WAIT, LONGEST_WAIT = 0.01, 0.5
+"""Bounds (s) of the waits between these reads."""
+FOLLOW_UP_PATIENCE = 1.5
+"""How long (s) a call of follow-up work is retried; the write itself has taken effect already."""
 
 
 class InconsistentRead(Exception):
@@ -249,3 +261,97 @@ class Log:
 def _names_in(text: str) -> dict[str, str]:
     """Return the names in an expression; cached, because plans use few different expressions."""
     return {f"#{name}": name for name in re.findall(r"#(\w+)", text)}
+
+
+# Attempts -----------------------------------------------------------------------------------------
+
+
+def require_live(log: Log, log_end: LogEnd, owner: str | None) -> Record:
+    """Return the last record of the conversation.
+
+    Raises:
+        NotFound: There is no live conversation for ``owner``.
+    """
+    last = log_end.live_record(log.table.time())
+    if last is None or owner not in (None, last.owner):
+        raise NotFound(log.id)
+    return last
+
+
+class MissedMessages:
+    """Tells a message that is missing from one that a read missed because of a rival."""
+
+    def __init__(self) -> None:
+        self._last = InconsistentRead()
+        self._same = 0
+
+    def add(self, log: Log, read: InconsistentRead) -> None:
+        """Add a read; raise ``ConversationDamaged`` if several in a row missed the same message."""
+        # An eventually consistent read may miss items that exist.
+        self._same = self._same + 1 if log.consistent and read.args == self._last.args else 0
+        self._last = read
+        if read.seq is not None and self._same >= READINGS_OF_DAMAGE:
+            raise ConversationDamaged(log.id, seq=read.seq)
+
+
+def retry_inconsistent(log: Log, attempt: Callable[[], Plan[T]]) -> Plan[T]:
+    """Repeat ``attempt`` until it reads the log as of one moment.
+
+    Raises:
+        ConversationDamaged: A message is missing, although nobody writes to the conversation.
+        StoreUnavailable: The conversation keeps changing.
+    """
+    table = log.table
+    deadline = table.monotonic() + table.patience
+    missed, count = MissedMessages(), 0
+    while True:
+        try:
+            return (yield from attempt())
+        except InconsistentRead as inconsistent:
+            missed.add(log, inconsistent)
+            log.consistent, count = True, count + 1
+        if table.monotonic() > deadline:
+            raise StoreUnavailable("The conversation kept changing while it was read; try again.")
+        yield Wait(backoff(table.random, count, first=FIRST_WAIT, longest=LONGEST_WAIT))
+
+
+def retry_until_won(log: Log, attempt: Callable[[], Plan[T]]) -> Plan[T]:
+    """Repeat ``attempt`` until no other writer is faster.
+
+    Raises:
+        ConversationDamaged: A message is missing, although nobody writes to the conversation.
+        StoreUnavailable: Other writers were faster for ``RACE_PATIENCE`` times ``Table.patience``,
+            or the conversation kept changing; nothing was written.
+    """
+    retries = RaceRetries(log.table)
+    while True:
+        try:
+            return (yield from retry_inconsistent(log, attempt))
+        except LostRace:
+            yield from retries.back_off()
+
+
+def best_effort(log: Log, plan: Plan[object], what: str) -> Plan[bool]:
+    """Run ``plan``, whose failure must not fail the operation; return whether it succeeded.
+
+    The next writer or reader of the conversation, or ``sweep``, does the work that is left.
+
+    Args:
+        log: The conversation's log.
+        plan: The follow-up work.
+        what: The work, for a warning: "Could not ... of conversation 'x'".
+    """
+    try:
+        yield from through(plan, _take_briefly)
+    except (CallFailed, ChatledgerError, InconsistentRead, LostRace) as failed:
+        if log.table.may_warn():
+            reason = failed.code if isinstance(failed, CallFailed) else type(failed).__name__
+            logger.warning("Could not %s of conversation %r: %s", what, log.id, reason)
+        return False
+    return True
+
+
+def _take_briefly(step: Call | Wait) -> Plan[object]:
+    if isinstance(step, Call):
+        step = step._replace(patience=FOLLOW_UP_PATIENCE)
+    return (yield step)

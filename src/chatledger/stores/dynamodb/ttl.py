@@ -30,7 +30,7 @@ from chatledger.stores.dynamodb.records import (
     part_prefix,
     record_sort,
 )
-from chatledger.stores.dynamodb.table import DAY, HOUR, SECOND, ttl_at
+from chatledger.stores.dynamodb.table import DAY, HOUR, SECOND, LogEnd, Table, ttl_at
 
 RENEWED_ITEMS = 25
 """The most items that one append renews, except in a conversation of layout 1."""
@@ -242,3 +242,129 @@ def _set_ttl(
             raise
         return False
     return True
+
+
+# New records --------------------------------------------------------------------------------------
+
+
+def first_record(
+    table: Table,
+    log_end: LogEnd,
+    token: str,
+    *,
+    owner: str | None,
+    lifetime: int | None,
+    width: int = 1,
+    part_items: int = 0,
+    at: int | None = None,
+) -> Record:
+    """Return the first record of a generation, to be put after ``log_end``.
+
+    Args:
+        table: The table.
+        log_end: The log's end; its conversation, if there was one, is no longer live.
+        token: The write token.
+        owner: The owner of the conversation.
+        lifetime: Its lifetime (ms); None if it does not expire.
+        width: The number of positions that the record takes.
+        part_items: The number of items that its body parts count as for TTLs.
+        at: The time (ms) of the activity from which the lifetime counts; by default now.
+    """
+    time = table.time()
+    at = time if at is None else at
+    # Although clocks differ, a later generation must not have an earlier creation time.
+    former = log_end.record
+    created = time if former is None else max(time, former.created_at)
+    record = Record(
+        position=log_end.next,
+        width=width,
+        token=token,
+        generation=log_end.next,
+        owner=owner,
+        created_at=created,
+        updated_at=created,
+    )
+    if lifetime is None:
+        return record
+    items = 1 + part_items
+    return record._replace(
+        lifetime=lifetime,
+        expiry=at + lifetime,
+        items=items,
+        ttl_base=base_at(at, lifetime),
+        ttl=ttl_for(at, lifetime, items),
+    )
+
+
+def next_record(
+    table: Table,
+    log_end: LogEnd,
+    last: Record,
+    token: str,
+    *,
+    width: int = 1,
+    part_items: int = 0,
+    at: int | None = None,
+) -> Record:
+    """Return a record that continues the generation of ``last``, to be put after ``log_end``.
+
+    ``last`` is the last record, with its TTLs renewed. The other arguments are those of
+    ``first_record``.
+
+    Raises:
+        InconsistentRead: The conversation has expired meanwhile.
+    """
+    time = table.time()
+    at = time if at is None else at
+    if not last.is_live(time):
+        raise InconsistentRead
+    record = Record(
+        position=log_end.next,
+        width=width,
+        token=token,
+        generation=last.generation,
+        owner=last.owner,
+        created_at=last.created_at,
+        # A clock that was set back must not make the conversation sink in its owner's list.
+        updated_at=max(time, last.updated_at),
+        previous_seq=last.last_seq,
+        message_count=last.message_count,
+        truncated=last.truncated,
+        removals=last.removals,
+    )
+    if last.lifetime is None:
+        return record
+    record = record._replace(lifetime=last.lifetime, expiry=at + last.lifetime)
+    if last.ttl is None:  # layout 1 has conversations that expire without TTLs
+        return record
+    items = last.items + 1 + part_items
+    ttl = ttl_for(at, last.lifetime, items)
+    base = last.ttl_base
+    return record._replace(
+        items=items,
+        # TTL must not delete a record before the one before it, which would then be the last.
+        ttl=max(last.ttl, ttl),
+        ttl_base=None if base is None else min(base, base_at(at, last.lifetime)),
+        min_ttl=None if last.min_ttl is None else min(last.min_ttl, ttl),
+        renewal=last.renewal,
+    )
+
+
+def ttl_of_parts(
+    table: Table, last: Record | None, lifetime: int | None, items: int, *, at: int | None = None
+) -> int | None:
+    """Return the TTL of the parts of a body whose record will follow ``last``.
+
+    Args:
+        table: The table.
+        last: The last record of the generation; None if a new one starts.
+        lifetime: The lifetime (ms) of a new generation; None if it does not expire.
+        items: The number of items that the parts count as.
+        at: The time (ms) of the activity from which the lifetime counts; by default now.
+    """
+    at = table.time() if at is None else at
+    if last is None:
+        return None if lifetime is None else ttl_for(at, lifetime, 1 + items)
+    if last.ttl is None or last.lifetime is None:
+        return None
+    return ttl_for(at, last.lifetime, last.items + 1 + items)

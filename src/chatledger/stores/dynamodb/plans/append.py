@@ -9,19 +9,18 @@ from chatledger.errors import ChatledgerError, Conflict, NotFound
 from chatledger.stores.dynamodb import heads
 from chatledger.stores.dynamodb.bodies import PreparedBody, StoredBody, delete_body
 from chatledger.stores.dynamodb.calls import Call, Plan
-from chatledger.stores.dynamodb.log import InconsistentRead, Log, LostRace
-from chatledger.stores.dynamodb.plans.common import (
+from chatledger.stores.dynamodb.heads import finish_write
+from chatledger.stores.dynamodb.log import (
+    InconsistentRead,
+    Log,
+    LostRace,
     MissedMessages,
     best_effort,
-    finish_write,
-    first_record,
-    next_record,
-    ttl_of_parts,
 )
 from chatledger.stores.dynamodb.plans.truncate import clean_up, plan_truncation
 from chatledger.stores.dynamodb.records import LAYOUT, Record, key, key_sort
 from chatledger.stores.dynamodb.table import TOMBSTONE_LIFETIME, LogEnd, RaceRetries, Table, ttl_at
-from chatledger.stores.dynamodb.ttl import renew_ttls
+from chatledger.stores.dynamodb.ttl import first_record, next_record, renew_ttls, ttl_of_parts
 from chatledger.stores.idempotency import check_key_use
 from chatledger.stores.operations import Append
 

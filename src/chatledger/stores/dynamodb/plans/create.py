@@ -5,19 +5,18 @@ from chatledger.errors import AlreadyExists, KeyReused, NotFound
 from chatledger.stores.dynamodb import bodies, heads, reading
 from chatledger.stores.dynamodb.bodies import BodyWriter, StoredBody
 from chatledger.stores.dynamodb.calls import Plan
-from chatledger.stores.dynamodb.log import InconsistentRead, Log, LostRace
-from chatledger.stores.dynamodb.plans.common import (
+from chatledger.stores.dynamodb.heads import conversation, describe, finish_write
+from chatledger.stores.dynamodb.log import (
+    InconsistentRead,
+    Log,
+    LostRace,
     best_effort,
-    conversation,
-    describe,
-    finish_write,
-    first_record,
     require_live,
     retry_inconsistent,
-    ttl_of_parts,
 )
 from chatledger.stores.dynamodb.records import Record
 from chatledger.stores.dynamodb.table import LogEnd, RaceRetries, Table
+from chatledger.stores.dynamodb.ttl import first_record, ttl_of_parts
 from chatledger.stores.idempotency import Creation
 from chatledger.stores.operations import Create, Fork
 from chatledger.values import dumps

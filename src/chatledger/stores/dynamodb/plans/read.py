@@ -6,13 +6,8 @@ from chatledger.conversations import MAX_REVISION, Conversation, Listing, Page, 
 from chatledger.stores.cursors import decode_cursor, encode_cursor
 from chatledger.stores.dynamodb import reading
 from chatledger.stores.dynamodb.calls import Call, Plan
-from chatledger.stores.dynamodb.log import Log
-from chatledger.stores.dynamodb.plans.common import (
-    conversation,
-    describe,
-    require_live,
-    retry_inconsistent,
-)
+from chatledger.stores.dynamodb.heads import conversation, describe
+from chatledger.stores.dynamodb.log import Log, require_live, retry_inconsistent
 from chatledger.stores.dynamodb.records import HEAD, Head, conversation_of, decode_head, key
 from chatledger.stores.dynamodb.table import INDEX, Table
 from chatledger.stores.operations import Get, ListOwned, ReadPage, ReadTail

@@ -6,21 +6,20 @@ from chatledger.conversations import Conversation
 from chatledger.stores.dynamodb import bodies, heads
 from chatledger.stores.dynamodb.bodies import BodyWriter
 from chatledger.stores.dynamodb.calls import Plan
-from chatledger.stores.dynamodb.log import InconsistentRead, Log, LostRace
-from chatledger.stores.dynamodb.plans.common import (
+from chatledger.stores.dynamodb.heads import conversation, finish_write
+from chatledger.stores.dynamodb.log import (
+    InconsistentRead,
+    Log,
+    LostRace,
     best_effort,
-    conversation,
-    finish_write,
-    next_record,
     require_live,
     retry_until_won,
-    ttl_of_parts,
 )
 from chatledger.stores.dynamodb.plans.truncate import Truncation, clean_up
 from chatledger.stores.dynamodb.reading import ALL, MAX_RECORDS
 from chatledger.stores.dynamodb.records import Record, decode_record, record_sort
 from chatledger.stores.dynamodb.table import Table
-from chatledger.stores.dynamodb.ttl import renew_ttls
+from chatledger.stores.dynamodb.ttl import next_record, renew_ttls, ttl_of_parts
 from chatledger.values import dumps
 
 

@@ -5,17 +5,11 @@ from chatledger.errors import REVISIONS_TAKEN, AlreadyExists, Conflict, NotFound
 from chatledger.stores.dynamodb import heads
 from chatledger.stores.dynamodb.bodies import PreparedBody, StoredBody
 from chatledger.stores.dynamodb.calls import Plan
+from chatledger.stores.dynamodb.heads import conversation, finish_write
 from chatledger.stores.dynamodb.log import InconsistentRead, Log, LostRace
-from chatledger.stores.dynamodb.plans.common import (
-    conversation,
-    finish_write,
-    first_record,
-    next_record,
-    ttl_of_parts,
-)
 from chatledger.stores.dynamodb.records import Record
 from chatledger.stores.dynamodb.table import LogEnd, RaceRetries, Table
-from chatledger.stores.dynamodb.ttl import renew_ttls
+from chatledger.stores.dynamodb.ttl import first_record, next_record, renew_ttls, ttl_of_parts
 from chatledger.stores.operations import Restore
 from chatledger.values import milliseconds_since_epoch
 

@@ -9,20 +9,18 @@ from chatledger.messages import StoredMessage
 from chatledger.stores.dynamodb import reading
 from chatledger.stores.dynamodb.calls import Plan
 from chatledger.stores.dynamodb.cleanup import free_truncated
-from chatledger.stores.dynamodb.log import InconsistentRead, Log
-from chatledger.stores.dynamodb.plans.common import (
+from chatledger.stores.dynamodb.heads import conversation, describe, finish_write
+from chatledger.stores.dynamodb.log import (
+    InconsistentRead,
+    Log,
     best_effort,
-    conversation,
-    describe,
-    finish_write,
-    next_record,
     require_live,
     retry_until_won,
 )
 from chatledger.stores.dynamodb.reading import Span
 from chatledger.stores.dynamodb.records import Record, Tombstone
 from chatledger.stores.dynamodb.table import LogEnd, Table
-from chatledger.stores.dynamodb.ttl import renew_ttls
+from chatledger.stores.dynamodb.ttl import next_record, renew_ttls
 from chatledger.stores.operations import Pop, Truncate
 
 

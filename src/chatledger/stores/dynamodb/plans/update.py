@@ -8,19 +8,14 @@ from chatledger.stores.dynamodb import bodies, heads, reading
 from chatledger.stores.dynamodb.bodies import PreparedBody
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan
 from chatledger.stores.dynamodb.cleanup import rewrite_params
+from chatledger.stores.dynamodb.heads import conversation, describe, finish_write
 from chatledger.stores.dynamodb.log import (
     CANCELLED,
     CONDITION_FAILED,
     InconsistentRead,
     Log,
     LostRace,
-)
-from chatledger.stores.dynamodb.plans.common import (
     best_effort,
-    conversation,
-    describe,
-    finish_write,
-    next_record,
     require_live,
     retry_until_won,
 )
@@ -28,7 +23,7 @@ from chatledger.stores.dynamodb.plans.truncate import remove_after
 from chatledger.stores.dynamodb.reading import Span
 from chatledger.stores.dynamodb.records import Record, ReplacedChunk, decode_head
 from chatledger.stores.dynamodb.table import RaceRetries, Table
-from chatledger.stores.dynamodb.ttl import renew_ttls
+from chatledger.stores.dynamodb.ttl import next_record, renew_ttls
 from chatledger.stores.operations import Claim, Rewrite, Update
 from chatledger.values import dumps
 
