@@ -13,7 +13,7 @@ from tests.simulation.schedules import ScheduleFailure, run_schedule
 
 PACKAGE = "chatledger.stores.dynamodb"
 MEASURED = (
-    *("heads", "log", "reading", "bodies", "ttl", "cleanup"),
+    *("heads", "log", "bodies", "ttl", "cleanup"),
     *(f"plans.{name}" for name in ("append", "create", "delete", "read", "repair")),
     *(f"plans.{name}" for name in ("restore", "scan", "sweep", "truncate", "update")),
 )

@@ -3,16 +3,10 @@
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
-from importlib import import_module
 from types import ModuleType
 
-from chatledger.stores.dynamodb import bodies, cleanup, reading, ttl
-
-
-def _plans(name: str) -> ModuleType:
-    # Not imported as an attribute of the package, which is the plan of the same name.
-    return import_module(f"chatledger.stores.dynamodb.plans.{name}")
-
+from chatledger.stores.dynamodb import bodies, cleanup, ttl
+from chatledger.stores.dynamodb.plans import create, delete, read, update
 
 SMALL_LIMITS: tuple[tuple[ModuleType, str, int], ...] = (
     (bodies, "INLINE_BYTES", 320),
@@ -22,14 +16,14 @@ SMALL_LIMITS: tuple[tuple[ModuleType, str, int], ...] = (
     (bodies, "PARTS_AT_ONCE", 5),
     (cleanup, "BATCH_ITEMS", 2),
     (cleanup, "PAGE", 3),
-    (reading, "MIN_RECORDS", 2),
-    (reading, "MAX_RECORDS", 3),
+    (read, "MIN_RECORDS", 2),
+    (read, "MAX_RECORDS", 3),
     (ttl, "RENEWED_ITEMS", 3),
     (ttl, "READ_RECORDS", 3),
-    (_plans("create"), "COPIED_AT_ONCE", 3),
-    (_plans("delete"), "PAGE", 1),
-    (_plans("read"), "MIN_HEADS", 2),
-    (_plans("update"), "MAX_REPLACED_CHUNKS", 2),
+    (create, "COPIED_AT_ONCE", 3),
+    (delete, "PAGE", 1),
+    (read, "MIN_HEADS", 2),
+    (update, "MAX_REPLACED_CHUNKS", 2),
 )
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
 from chatledger.messages import Message
-from chatledger.stores.dynamodb import plans
 from chatledger.stores.dynamodb.calls import Plan
+from chatledger.stores.dynamodb.plans.repair import repair
 from chatledger.stores.dynamodb.table import DAY, HOUR, SECOND, Table
 from chatledger.values import to_datetime
 from tests.stores.dynamodb.plan_store import plans_on
@@ -244,7 +244,7 @@ def plan_for(kind: str, table: Table, conversation: str, arguments: dict[str, An
             ]
             return store.restore(_restored(conversation, given), messages, revision=given["after"])
         case "repair":
-            return plans.repair(table, conversation, **given)
+            return repair(table, conversation, **given)
         case "scan":
             return _scan(table, given["limit"])
         case "list":

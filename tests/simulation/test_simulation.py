@@ -10,20 +10,11 @@ from typing import Any
 
 import pytest
 
-from chatledger.stores.dynamodb import (
-    bodies,
-    calls,
-    cleanup,
-    heads,
-    log,
-    plans,
-    reading,
-    table,
-    ttl,
-)
+from chatledger.stores.dynamodb import bodies, calls, cleanup, heads, log, store, table, ttl
 from chatledger.stores.dynamodb.bodies import StoredBody
 from chatledger.stores.dynamodb.calls import Plan
 from chatledger.stores.dynamodb.log import Log
+from chatledger.stores.dynamodb.plans import read
 from chatledger.stores.dynamodb.plans.append import _Attempt
 from chatledger.stores.dynamodb.plans.append import append as append_plan
 from chatledger.stores.dynamodb.plans.create import _require_repeated
@@ -90,9 +81,9 @@ class FaultyPlans:
             for name, value in list(vars(place).items()):
                 if value is function:
                     self._monkeypatch.setattr(place, name, other)
-        for operation, plan in plans.PLANS.items():
+        for operation, plan in store.PLANS.items():
             if plan is function:
-                self._monkeypatch.setitem(plans.PLANS, operation, other)
+                self._monkeypatch.setitem(store.PLANS, operation, other)
 
     def set(self, module: ModuleType, name: str, value: Any) -> None:
         assert hasattr(module, name)
@@ -179,7 +170,7 @@ def a_guarded_append_trusts_its_after(faulty: FaultyPlans) -> None:
 
 
 def inconsistent_reads_are_used(faulty: FaultyPlans) -> None:
-    for function in (reading.follow_chain, reading.read_forward, reading._check_version):
+    for function in (read.follow_chain, read.read_forward, read._check_version):
         faulty.rewrite(function, "raise InconsistentRead", "pass  #")
 
 
@@ -238,7 +229,7 @@ def records_have_the_lifetime_of_the_store(faulty: FaultyPlans) -> None:
 
 
 def a_page_may_begin_at_an_unproven_message(faulty: FaultyPlans) -> None:
-    faulty.rewrite(reading.read_backward, "not proven or", "")
+    faulty.rewrite(read.read_backward, "not proven or", "")
 
 
 def what_was_freed_is_not_forgotten(faulty: FaultyPlans) -> None:
@@ -259,7 +250,7 @@ def a_head_is_deleted_by_its_revision_alone(faulty: FaultyPlans) -> None:
 
 
 def half_a_replacement_is_read(faulty: FaultyPlans) -> None:
-    faulty.rewrite(reading._check_version, "replaced.get(record.position, 0)", "0")
+    faulty.rewrite(read._check_version, "replaced.get(record.position, 0)", "0")
 
 
 def a_log_end_is_written_after_whatever_its_age(faulty: FaultyPlans) -> None:
@@ -314,7 +305,7 @@ def a_removed_message_ends_the_chain(faulty: FaultyPlans) -> None:
 
 
 def a_removed_message_is_cut_off_with_the_truncated_ones(faulty: FaultyPlans) -> None:
-    faulty.rewrite(cleanup.free_truncated, "reading.follow_chain", "reading.read_backward")
+    faulty.set(cleanup, "follow_chain", read.read_backward)
 
 
 def an_update_ignores_the_metadata_revision(faulty: FaultyPlans) -> None:

@@ -9,7 +9,8 @@ import pytest
 from chatledger import open_async_store, open_store
 from chatledger.stores import operations
 from chatledger.stores.contract import AsyncStore, Store
-from chatledger.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore, plans
+from chatledger.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore
+from chatledger.stores.dynamodb.store import PLANS
 from chatledger.stores.operations import Operation
 from chatledger.stores.sqlite import AsyncSQLiteStore, SQLiteStore
 from chatledger.stores.sqlite import plans as sqlite
@@ -95,7 +96,7 @@ def test_both_kinds_are_opened_by_the_same_arguments() -> None:
 
 def test_every_operation_is_performed_by_both_stores() -> None:
     every = {value for value in vars(operations).values() if is_operation(value)}
-    assert set(plans.PLANS) == every
+    assert set(PLANS) == every
     assert {*sqlite.READS, *sqlite.WRITES, *sqlite.PLANS} == every
 
 

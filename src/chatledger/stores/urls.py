@@ -139,7 +139,7 @@ class _DynamoDBLocation:
 
     def open_async(self, *, expire_after: timedelta | None, clock: Clock) -> AsyncStore:
         try:
-            from chatledger.stores.dynamodb.aio import AsyncDynamoDBStore
+            from chatledger.stores.dynamodb.store import AsyncDynamoDBStore
         except ModuleNotFoundError as missing:
             raise _not_installed(missing, "async") from missing
         return AsyncDynamoDBStore(self.table, **self._options(expire_after, clock))

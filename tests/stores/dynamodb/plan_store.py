@@ -3,7 +3,7 @@
 from typing import Any
 
 from chatledger.stores.contract import Store
-from chatledger.stores.dynamodb import plans
+from chatledger.stores.dynamodb.store import plan_for
 from chatledger.stores.dynamodb.table import Table
 from chatledger.stores.operations import Operation
 
@@ -18,7 +18,7 @@ class _PlanStore(Store):
         self._table = table
 
     def perform(self, operation: Operation[Any]) -> Any:
-        return plans.plan_for(self._table, operation)
+        return plan_for(self._table, operation)
 
     def close(self) -> None:
         pass

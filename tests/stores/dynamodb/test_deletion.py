@@ -13,7 +13,7 @@ from chatledger.errors import NotFound
 from chatledger.messages import Message
 from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.stores.dynamodb.calls import Call, Plan, paced
-from chatledger.stores.dynamodb.plans import SweepProgress
+from chatledger.stores.dynamodb.plans.sweep import SweepProgress
 from chatledger.stores.dynamodb.records import LAYOUT
 from chatledger.stores.dynamodb.table import Table
 from chatledger.testing.dynamodb_local import DynamoDBLocal

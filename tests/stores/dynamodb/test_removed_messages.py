@@ -11,7 +11,7 @@ from chatledger.messages import Message
 from chatledger.stores.dynamodb import heads
 from chatledger.stores.dynamodb.calls import CallFailed, Plan
 from chatledger.stores.dynamodb.log import Log, LostRace
-from chatledger.stores.dynamodb.reading import Span
+from chatledger.stores.dynamodb.plans.read import Span
 from chatledger.stores.dynamodb.records import Record
 from chatledger.testing.store_contract.helpers import read_all, texts_of, user_messages
 from tests.stores.dynamodb.conftest import ManualClock, OpenStore

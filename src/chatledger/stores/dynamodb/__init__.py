@@ -6,8 +6,8 @@ from chatledger.errors import AccessRefused, TableMismatch, TableMissing
 from chatledger.stores.dynamodb.store import DynamoDBStore
 
 if TYPE_CHECKING:
-    from chatledger.stores.dynamodb.aio import AsyncDynamoDBStore
     from chatledger.stores.dynamodb.provisioning import check_table, create_table, policy
+    from chatledger.stores.dynamodb.store import AsyncDynamoDBStore
 
 __all__ = [
     "AccessRefused",
@@ -25,7 +25,7 @@ def __getattr__(name: str) -> object:
     # Imported on first use: only AsyncDynamoDBStore needs aiohttp, and few processes create or
     # check tables.
     if name == "AsyncDynamoDBStore":
-        from chatledger.stores.dynamodb.aio import AsyncDynamoDBStore
+        from chatledger.stores.dynamodb.store import AsyncDynamoDBStore
 
         return AsyncDynamoDBStore
     if name in ("check_table", "create_table", "policy"):

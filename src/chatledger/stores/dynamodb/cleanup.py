@@ -7,11 +7,11 @@ deleted if not.
 from math import inf
 from typing import Any
 
-from chatledger.stores.dynamodb import bodies, reading
+from chatledger.stores.dynamodb import bodies
 from chatledger.stores.dynamodb.bodies import BATCH_ITEMS, PreparedBody
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan
 from chatledger.stores.dynamodb.log import CONDITION_FAILED, InconsistentRead, Log, LostRace
-from chatledger.stores.dynamodb.reading import Span
+from chatledger.stores.dynamodb.plans.read import Span, follow_chain, read_span
 from chatledger.stores.dynamodb.records import (
     Record,
     decode_record,
@@ -126,7 +126,7 @@ def free_truncated(
     while left and table.monotonic() <= deadline:
         first, end = left[0]
         # First shorten the record that the truncation cut: only ``truncated`` hides its tail.
-        before = yield from reading.follow_chain(log, last, 1, start=first - 1)
+        before = yield from follow_chain(log, last, 1, start=first - 1)
         _check_fresh(log, read_at)
         is_cut = before and before[0].last < before[0].record.last_seq
         if is_cut and not (yield from _shorten_record(log, last, before[0], deadline)):
@@ -173,7 +173,7 @@ def _shorten_record(log: Log, last: Record, span: Span, deadline: float) -> Plan
     )
     if record.body is not None or record.chunks:
         whole = Span(record, record.position, span.last)
-        values = yield from reading.read_span(log, last, whole)
+        values = yield from read_span(log, last, whole)
         prepared = PreparedBody([dumps(value) for value in values])
         stored = yield from prepared.store(log, record.ttl)
         shorter = shorter._replace(
@@ -190,7 +190,7 @@ def _shorten_record(log: Log, last: Record, span: Span, deadline: float) -> Plan
         raise InconsistentRead(span.last, last.token)
     if chunk.first + chunk.messages > kept:
         part = Span(record, record.position + chunk.first, span.last)
-        values = yield from reading.read_span(log, last, part)
+        values = yield from read_span(log, last, part)
         texts = [dumps(value) for value in values]
         shorter = yield from bodies.replace_chunk(log, shorter, chunk, texts)
     dropped = [old for old in record.replaced_chunks if old.first >= kept]

@@ -1,15 +1,25 @@
-"""Conversations in a DynamoDB table, over a boto3 client that the caller made."""
+"""Conversations in a DynamoDB table: the stores, and the plan of each operation."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from chatledger.conversations import Conversation
+from chatledger.stores import operations
 from chatledger.stores.arguments import checked_id, checked_owner
-from chatledger.stores.contract import Store
-from chatledger.stores.dynamodb import plans
+from chatledger.stores.contract import AsyncStore, Store, awaited
 from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import PATIENCE, Plan, paced
+from chatledger.stores.dynamodb.plans.append import append
+from chatledger.stores.dynamodb.plans.create import create, fork
+from chatledger.stores.dynamodb.plans.delete import delete, delete_owner
+from chatledger.stores.dynamodb.plans.read import get, list_owned, page, tail
+from chatledger.stores.dynamodb.plans.repair import repair
+from chatledger.stores.dynamodb.plans.restore import restore
+from chatledger.stores.dynamodb.plans.scan import scan
+from chatledger.stores.dynamodb.plans.sweep import SweepProgress, sweep
+from chatledger.stores.dynamodb.plans.truncate import pop, truncate
+from chatledger.stores.dynamodb.plans.update import claim, rewrite_message, update
 from chatledger.stores.dynamodb.table import CLEANUP_SECONDS, Table
 from chatledger.stores.operations import DeleteOwner, Operation, Sweep
 from chatledger.values import now
@@ -17,7 +27,35 @@ from chatledger.values import now
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
+    from chatledger.aws.session import Session
+
 T = TypeVar("T")
+
+
+PLANS: dict[type[Operation[Any]], Callable[[Table, Any], Plan[Any]]] = {
+    operations.Append: append,
+    operations.Claim: claim,
+    operations.Create: create,
+    operations.Delete: delete,
+    operations.DeleteOwner: delete_owner,
+    operations.Fork: fork,
+    operations.Get: get,
+    operations.ListOwned: list_owned,
+    operations.Pop: pop,
+    operations.ReadPage: page,
+    operations.ReadTail: tail,
+    operations.Restore: restore,
+    operations.Rewrite: rewrite_message,
+    operations.Scan: scan,
+    operations.Sweep: sweep,
+    operations.Truncate: truncate,
+    operations.Update: update,
+}
+
+
+def plan_for(table: Table, operation: Operation[T]) -> Plan[T]:
+    """Return the plan that performs ``operation`` on ``table``."""
+    return PLANS[type(operation)](table, operation)
 
 
 class DynamoDBStore(Store):
@@ -63,7 +101,7 @@ class DynamoDBStore(Store):
         )
 
     def perform(self, operation: Operation[T]) -> T:
-        return self.run(plans.plan_for(self._table, operation))
+        return self.run(plan_for(self._table, operation))
 
     def delete_owner(
         self,
@@ -83,14 +121,14 @@ class DynamoDBStore(Store):
             The number of conversations deleted; expired ones do not count.
         """
         operation = DeleteOwner(checked_id(owner, "owner"))
-        plan = plans.delete_owner(self._table, operation, progress=progress)
+        plan = delete_owner(self._table, operation, progress=progress)
         return self.run(paced(plan, units_per_second))
 
     def sweep(
         self,
         *,
         units_per_second: float | None = None,
-        progress: Callable[[plans.SweepProgress], None] | None = None,
+        progress: Callable[[SweepProgress], None] | None = None,
         cursor: str | None = None,
         segment: tuple[int, int] | None = None,
     ) -> int:
@@ -112,7 +150,7 @@ class DynamoDBStore(Store):
         Raises:
             InvalidArgument: An argument is invalid.
         """
-        plan = plans.sweep(self._table, Sweep(), progress=progress, cursor=cursor, segment=segment)
+        plan = sweep(self._table, Sweep(), progress=progress, cursor=cursor, segment=segment)
         return self.run(paced(plan, units_per_second))
 
     def repair(self, conversation_id: str, *, owner: str | None = None) -> Conversation:
@@ -131,7 +169,7 @@ class DynamoDBStore(Store):
         Raises:
             NotFound: There is no such conversation for ``owner``.
         """
-        plan = plans.repair(self._table, checked_id(conversation_id), owner=checked_owner(owner))
+        plan = repair(self._table, checked_id(conversation_id), owner=checked_owner(owner))
         return self.run(plan)
 
     def close(self) -> None:
@@ -140,3 +178,67 @@ class DynamoDBStore(Store):
     def run(self, plan: Plan[T]) -> T:
         """Run a plan on the store's table to its result."""
         return self._calls.run(plan, self._table)
+
+
+class AsyncDynamoDBStore(AsyncStore):
+    """Conversations in a DynamoDB table, for async code, without a thread per call.
+
+    Any number of tasks of one event loop may share a store, and any number of stores a table. The
+    store connects with its first call, with the credentials that boto3 finds.
+
+    Args:
+        table: The name or ARN of a table that ``create_table`` made.
+        region: The AWS region; by default the one that boto3 finds.
+        endpoint: The URL of DynamoDB; by default that of the region.
+        session: The session of boto3 or botocore that finds these; by default a new one.
+        expire_after: As for ``DynamoDBStore``.
+        consistent: As for ``DynamoDBStore``.
+        patience: As for ``DynamoDBStore``; there are no other retries.
+        cleanup: As for ``DynamoDBStore``.
+        clock: As for ``DynamoDBStore``.
+
+    Raises:
+        InvalidArgument: An argument is invalid.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        *,
+        region: str | None = None,
+        endpoint: str | None = None,
+        session: "Session | None" = None,
+        expire_after: timedelta | None = None,
+        consistent: bool = True,
+        patience: float = PATIENCE,
+        cleanup: float = CLEANUP_SECONDS,
+        clock: Callable[[], datetime] = now,
+    ) -> None:
+        # Imported here, because callers that block need neither aiohttp nor asyncio.
+        from chatledger.stores.dynamodb.aiohttp_calls import AiohttpCalls
+
+        self._calls = AiohttpCalls(
+            session=session, region=region, endpoint=endpoint, patience=patience
+        )
+        self._table = Table.of(
+            table,
+            expire_after=expire_after,
+            consistent=consistent,
+            clock=clock,
+            patience=patience,
+            cleanup=cleanup,
+        )
+
+    delete_owner = awaited(DynamoDBStore.delete_owner)
+    sweep = awaited(DynamoDBStore.sweep)
+    repair = awaited(DynamoDBStore.repair)
+
+    async def perform(self, operation: Operation[T]) -> T:
+        return await self.run(plan_for(self._table, operation))
+
+    async def close(self) -> None:
+        await self._calls.close()
+
+    async def run(self, plan: Plan[T]) -> T:
+        """Run a plan on the store's table to its result."""
+        return await self._calls.run(plan, self._table)

@@ -81,7 +81,7 @@ def append(table: Table, operation: Append) -> Plan[Appended]:
         table.cache_end(log.id, record, read_at=read_at)
     else:
         has_head = yield from finish_write(log, record, read_at=read_at)
-        if has_head:
+        if has_head and record.truncated:
             seconds = inf if attempt.truncates else LATER_CLEANUP_SECONDS
             yield from clean_up(log, record, read_at=read_at, seconds=seconds)
     return Appended(range(record.position, record.revision + 1), record.revision)

@@ -2,7 +2,7 @@
 
 from chatledger.conversations import MAX_REVISION, Conversation
 from chatledger.errors import AlreadyExists, KeyReused, NotFound
-from chatledger.stores.dynamodb import bodies, heads, reading
+from chatledger.stores.dynamodb import bodies, heads
 from chatledger.stores.dynamodb.bodies import BodyWriter, StoredBody
 from chatledger.stores.dynamodb.calls import Plan
 from chatledger.stores.dynamodb.heads import conversation, describe, finish_write
@@ -14,6 +14,7 @@ from chatledger.stores.dynamodb.log import (
     require_live,
     retry_inconsistent,
 )
+from chatledger.stores.dynamodb.plans.read import read_forward, read_span
 from chatledger.stores.dynamodb.records import Record
 from chatledger.stores.dynamodb.table import LogEnd, RaceRetries, Table
 from chatledger.stores.dynamodb.ttl import first_record, ttl_of_parts
@@ -190,12 +191,10 @@ def _copy(source: Log, last: Record, writer: BodyWriter, at: int | None) -> Plan
     """Write the messages of ``source`` up to and with seq ``at`` (None: all) to ``writer``."""
     after, until = 0, MAX_REVISION if at is None else at + 1
     while after + 1 < until:
-        spans = yield from reading.read_forward(
-            source, last, COPIED_AT_ONCE, after=after, before=until
-        )
+        spans = yield from read_forward(source, last, COPIED_AT_ONCE, after=after, before=until)
         if not spans:
             return
         for span in spans:
-            values = yield from reading.read_span(source, last, span)
+            values = yield from read_span(source, last, span)
             yield from writer.add([dumps(value) for value in values if value is not None])
             after = span.last

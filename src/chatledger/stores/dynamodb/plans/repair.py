@@ -15,8 +15,8 @@ from chatledger.stores.dynamodb.log import (
     require_live,
     retry_until_won,
 )
+from chatledger.stores.dynamodb.plans.read import ALL, MAX_RECORDS
 from chatledger.stores.dynamodb.plans.truncate import Truncation, clean_up
-from chatledger.stores.dynamodb.reading import ALL, MAX_RECORDS
 from chatledger.stores.dynamodb.records import Record, decode_record, record_sort
 from chatledger.stores.dynamodb.table import Table
 from chatledger.stores.dynamodb.ttl import next_record, renew_ttls, ttl_of_parts

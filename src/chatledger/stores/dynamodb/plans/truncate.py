@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from chatledger.conversations import Conversation
 from chatledger.messages import StoredMessage
-from chatledger.stores.dynamodb import reading
 from chatledger.stores.dynamodb.calls import Plan
 from chatledger.stores.dynamodb.cleanup import free_truncated
 from chatledger.stores.dynamodb.heads import conversation, describe, finish_write
@@ -17,7 +16,13 @@ from chatledger.stores.dynamodb.log import (
     require_live,
     retry_until_won,
 )
-from chatledger.stores.dynamodb.reading import Span
+from chatledger.stores.dynamodb.plans.read import (
+    Span,
+    count_messages,
+    decode_span,
+    read_backward,
+    read_span,
+)
 from chatledger.stores.dynamodb.records import Record, Tombstone
 from chatledger.stores.dynamodb.table import LogEnd, Table
 from chatledger.stores.dynamodb.ttl import next_record, renew_ttls
@@ -50,7 +55,7 @@ def plan_truncation(
         after: The highest seq that stays.
         read: The log's last items, newest first, if they have been read already.
     """
-    kept = yield from reading.read_backward(log, last, 1, start=after, read=read)
+    kept = yield from read_backward(log, last, 1, start=after, read=read)
     last_seq = kept[0].last if kept else 0
     count = 0
     if kept:
@@ -70,13 +75,13 @@ def _count_up_to(log: Log, last: Record, span: Span) -> Plan[int]:
     """
     if span.record.message_count * 2 > last.message_count:
         try:
-            later = yield from reading.count_messages(log, last, after=span.last)
+            later = yield from count_messages(log, last, after=span.last)
         except InconsistentRead as inconsistent:
             if inconsistent.seq is None:
                 raise
         else:
             return last.message_count - later
-    return (yield from reading.count_messages(log, last, before=span.last + 1))
+    return (yield from count_messages(log, last, before=span.last + 1))
 
 
 def clean_up(
@@ -119,11 +124,11 @@ def pop(table: Table, operation: Pop) -> Plan[list[StoredMessage]]:
         log_end, read = yield from log.read_end(operation.limit + 1)
         last = require_live(log, log_end, operation.owner)
         wanted = min(operation.limit, last.message_count)
-        spans = yield from reading.read_backward(log, last, wanted, start=last.last_seq, read=read)
+        spans = yield from read_backward(log, last, wanted, start=last.last_seq, read=read)
         popped = []
         for span in reversed(spans):
-            values = yield from reading.read_span(log, last, span)
-            popped += reading.decode_span(span, values)
+            values = yield from read_span(log, last, span)
+            popped += decode_span(span, values)
         if spans:
             yield from remove_after(log, log_end, last, spans[-1].first - 1, read)
         return popped

@@ -4,7 +4,7 @@ from dataclasses import replace as replace_fields
 
 from chatledger.conversations import Conversation
 from chatledger.errors import Conflict, NotFound, StoreUnavailable
-from chatledger.stores.dynamodb import bodies, heads, reading
+from chatledger.stores.dynamodb import bodies, heads
 from chatledger.stores.dynamodb.bodies import PreparedBody
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan
 from chatledger.stores.dynamodb.cleanup import rewrite_params
@@ -19,8 +19,8 @@ from chatledger.stores.dynamodb.log import (
     require_live,
     retry_until_won,
 )
+from chatledger.stores.dynamodb.plans.read import Span, follow_chain, read_span
 from chatledger.stores.dynamodb.plans.truncate import remove_after
-from chatledger.stores.dynamodb.reading import Span
 from chatledger.stores.dynamodb.records import Record, ReplacedChunk, decode_head
 from chatledger.stores.dynamodb.table import RaceRetries, Table
 from chatledger.stores.dynamodb.ttl import next_record, renew_ttls
@@ -54,7 +54,7 @@ def rewrite_message(table: Table, operation: Rewrite) -> Plan[Conversation]:
         renewed = yield from renew_ttls(log, last)
         if renewed is not last:
             last, read = renewed, []
-        found = yield from reading.follow_chain(log, last, 1, start=seq, after=seq - 1, read=read)
+        found = yield from follow_chain(log, last, 1, start=seq, after=seq - 1, read=read)
         if not found or not found[0].messages:
             raise NotFound(log.id, seq=seq)
         holder = found[0].record
@@ -117,13 +117,13 @@ def _with_message(log: Log, last: Record, holder: Record, seq: int, text: str) -
             raise InconsistentRead(seq, last.token)
         first = holder.position + chunk.first
         end = min(first + chunk.messages - 1, last.below_truncated(holder.last_seq))
-        values = yield from reading.read_span(log, last, Span(holder, first, end))
+        values = yield from read_span(log, last, Span(holder, first, end))
         texts = [dumps(value) for value in values]
         texts[index - chunk.first] = text
         changed = yield from bodies.replace_chunk(log, holder, chunk, texts)
         return _Change(log, holder, changed, chunk)
     end = last.below_truncated(holder.last_seq)
-    values = yield from reading.read_span(log, last, Span(holder, holder.position, end))
+    values = yield from read_span(log, last, Span(holder, holder.position, end))
     texts = [dumps(value) for value in values]
     texts[index] = text
     stored = yield from PreparedBody(texts).store(log, holder.ttl)
