@@ -202,7 +202,7 @@ def test_the_error_without_a_region_says_how_to_configure_one(
 def test_an_invalid_endpoint_or_region_is_an_error(
     aws: BedrockServer, transport: Transport, options: dict[str, str]
 ) -> None:
-    with pytest.raises(ModelRefused, match="region or the endpoint .* such as https://host"):
+    with pytest.raises(ModelRefused, match=r"region or the endpoint .* such as https://host"):
         ask(transport, model_with(**options))
 
 
