@@ -360,12 +360,13 @@ def test_a_refused_call_is_not_retried(server: BedrockServer, transport: Transpo
 
 
 def test_retries_end_when_patience_is_over(server: BedrockServer, transport: Transport) -> None:
-    server.script(Throttles(times=50))
+    server.script(Says("Hello"), Throttles(times=50))
+    ask(transport, model(server))  # the first call of all reads botocore's data for a while
     began = time.monotonic()
     with pytest.raises(ModelThrottled):
         ask(transport, model(server, patience=0.5))
     assert time.monotonic() - began < 5
-    assert len(server.requests) > 1
+    assert len(server.requests) > 2
 
 
 # Abandoning a reply ------------------------------------------------------------------------------

@@ -6,17 +6,21 @@ They are the same through boto3 and aiohttp, and are raised before the deadline.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 import pytest
 from anyio.from_thread import start_blocking_portal
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from chatledger import ChatledgerError, Message, NotFound, StoreUnavailable
 from chatledger.errors import AccessRefused, TableMismatch, TableMissing
 from chatledger.stores.contract import Store
 from chatledger.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore
+from chatledger.stores.dynamodb.boto3_calls import failure_from_boto3
+from chatledger.stores.dynamodb.calls import NO_ANSWER
+from chatledger.stores.dynamodb.errors import NO_CREDENTIALS
 from chatledger.testing.dynamodb_local import REGION, DynamoDBLocal
 from chatledger.testing.store_contract.asynchronous import BlockingStore
 from chatledger.values import new_id
@@ -198,6 +202,21 @@ def test_missing_permission_to_write_is_reported_too(open_at: OpenAt) -> None:
         with raises_in_time(AccessRefused, "AWS refused the call .*"):
             store.append("trip", HELLO)
     assert server.operations == ["Query", "PutItem"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, NO_CREDENTIALS), (403, NO_CREDENTIALS), (500, NO_ANSWER)]
+)
+def test_a_refusal_by_the_service_that_issues_credentials_is_not_one_by_dynamodb(
+    status: int, code: str
+) -> None:
+    response: Any = {
+        "Error": {"Code": "ResourceNotFoundException", "Message": "There is no such role."},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+    error = ClientError(response, "AssumeRole")
+    failed = failure_from_boto3(error, "PutItem", single_attempt=True)
+    assert (failed.code, failed.unknown) == (code, False)
 
 
 # Transient failures -------------------------------------------------------------------------------

@@ -11,15 +11,7 @@ from botocore.parsers import ResponseParserError
 from chatledger.aws.errors import CONNECTION_PROBLEMS, REQUEST_ERRORS, Problem, problem_of
 from chatledger.library_logs import keep_messages_out_of_logs
 from chatledger.sansio import run
-from chatledger.stores.dynamodb.calls import (
-    NO_ANSWER,
-    PATIENCE,
-    Call,
-    CallFailed,
-    Plan,
-    Wait,
-    patient,
-)
+from chatledger.stores.dynamodb.calls import PATIENCE, Call, CallFailed, Plan, Wait, patient
 from chatledger.stores.dynamodb.errors import (
     NO_CREDENTIALS,
     failure_from_reply,
@@ -101,11 +93,10 @@ def failure_from_boto3(error: Exception, operation: str, *, single_attempt: bool
     if isinstance(error, ClientError) and error.operation_name == operation:
         return _failure_from_client_error(error)
     problem = problem_of(error)
-    if isinstance(error, ClientError) or problem not in CONNECTION_PROBLEMS:
+    if problem not in CONNECTION_PROBLEMS:
         # Nothing was sent: a profile, a sign-in or a role is missing, or the service that issues
-        # credentials refused the call.
-        code = NO_ANSWER if problem is Problem.UNREACHABLE else NO_CREDENTIALS
-        return CallFailed(code, str(error))
+        # credentials refused to.
+        return CallFailed(NO_CREDENTIALS, str(error))
     return failure_without_reply(
         error, connected=problem is not Problem.UNREACHABLE, attempts=1 if single_attempt else 2
     )
