@@ -11,7 +11,7 @@ from chatledger.messages import Message
 from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.testing.store_contract.helpers import Started, texts_of, user_messages
 from chatledger.testing.store_contract.operation_table import CALLS as contract_calls
-from chatledger.testing.store_contract.operation_table import OWNED, Call, each_of
+from chatledger.testing.store_contract.operation_table import OWNER_CALLS, Call, each_of
 from tests.stores.dynamodb.conftest import ManualClock, OpenStore
 from tests.stores.dynamodb.tables import items_of, put_items
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 CALLS = (
-    *OWNED,
-    *(call for call in contract_calls if call.operation == "append" and call not in OWNED),
+    *OWNER_CALLS,
+    *(call for call in contract_calls if call.operation == "append" and call not in OWNER_CALLS),
     Call(
         "append",
         lambda given: {"messages": user_messages("".join(map(chr, range(0x4E00, 0x9E00))) * 5)},

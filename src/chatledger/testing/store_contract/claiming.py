@@ -24,7 +24,7 @@ from chatledger.testing.store_contract.helpers import (
     texts_of,
     user_messages,
 )
-from chatledger.testing.store_contract.operation_table import OWNED, Call, each_of
+from chatledger.testing.store_contract.operation_table import OWNER_CALLS, Call, each_of
 
 HOUR = timedelta(hours=1)
 
@@ -147,7 +147,7 @@ class ClaimingLaws:
             assert list_all(subject, stranger) == []
         assert ids_of(list_all(subject, owner)) == [conversation.id]
 
-    @each_of(OWNED)
+    @each_of(OWNER_CALLS)
     def test_a_claimed_conversation_exists_for_its_owner_and_for_no_other(
         self, subject: Store, call: Call
     ) -> None:

@@ -62,6 +62,7 @@ class Started(NamedTuple):
 
 
 Change: TypeAlias = Callable[[Store, Started], object]
+"""Something that happens to a conversation."""
 
 
 def start_conversation(

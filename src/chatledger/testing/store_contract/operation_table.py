@@ -267,8 +267,8 @@ CALLS = (
 )
 """Every operation of the contract, with the variants that matter to the laws."""
 
-OWNED = tuple(call for call in CALLS if call.needs_conversation and call.takes_owner)
-"""The calls for which neither a missing conversation nor another owner's exists."""
+OWNER_CALLS = tuple(call for call in CALLS if call.needs_conversation and call.takes_owner)
+"""The calls that raise ``NotFound`` both for a missing conversation and for another owner's."""
 
 
 def each_of(calls: Iterable[Call]) -> pytest.MarkDecorator:

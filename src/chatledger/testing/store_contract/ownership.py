@@ -13,13 +13,13 @@ from chatledger.testing.store_contract.helpers import (
     start_conversation,
     user_messages,
 )
-from chatledger.testing.store_contract.operation_table import OWNED, Call, each_of
+from chatledger.testing.store_contract.operation_table import OWNER_CALLS, Call, each_of
 
 
 class OwnershipLaws:
     """``owner`` in every operation."""
 
-    @each_of(OWNED)
+    @each_of(OWNER_CALLS)
     def test_a_conversation_does_not_exist_for_another_owner(
         self, subject: Store, call: Call
     ) -> None:
@@ -31,7 +31,7 @@ class OwnershipLaws:
             assert caught.value.conversation_id == conversation.id
             assert list_all(subject, stranger) == []
 
-    @each_of(OWNED)
+    @each_of(OWNER_CALLS)
     def test_an_anonymous_conversation_does_not_exist_for_any_owner(
         self, subject: Store, call: Call
     ) -> None:
@@ -39,7 +39,7 @@ class OwnershipLaws:
         with assert_unchanged(subject, conversation.id), pytest.raises(NotFound):
             call(subject, conversation, caller=new_id())
 
-    @each_of(OWNED)
+    @each_of(OWNER_CALLS)
     def test_the_owner_and_callers_without_owner_can_do_everything(
         self, subject: Store, call: Call
     ) -> None:
