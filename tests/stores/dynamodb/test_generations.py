@@ -7,8 +7,13 @@ import pytest
 
 from chatledger.errors import NotFound, StoreUnavailable
 from chatledger.stores.dynamodb.records import HEAD, key
-from chatledger.testing.store_contract.helpers import read_all, texts_of, user_messages
-from chatledger.testing.store_contract.restoring import foreign_conversation, messages_from
+from chatledger.testing.store_contract.helpers import (
+    foreign_conversation,
+    messages_from,
+    read_all,
+    texts_of,
+    user_messages,
+)
 from tests.stores.dynamodb.conftest import ManualClock, OpenStore
 from tests.stores.dynamodb.faulty_clients import Crashed, Params, client_with_hooks, crashing_client
 from tests.stores.dynamodb.tables import items_of, keys_of

@@ -9,39 +9,39 @@ import pytest
 from chatledger.errors import NotFound
 from chatledger.messages import Message
 from chatledger.stores.dynamodb import DynamoDBStore
-from chatledger.testing.store_contract.helpers import (
-    OPERATIONS_ON_EXISTING,
-    Operation,
-    Started,
-    texts_of,
-    user_messages,
-)
+from chatledger.testing.store_contract.helpers import Started, texts_of, user_messages
+from chatledger.testing.store_contract.operation_table import CALLS as contract_calls
+from chatledger.testing.store_contract.operation_table import OWNER_CALLS, Call, each_of
 from tests.stores.dynamodb.conftest import ManualClock, OpenStore
 from tests.stores.dynamodb.tables import items_of, put_items
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-OPERATIONS: dict[str, Operation] = OPERATIONS_ON_EXISTING | {
-    "append": lambda store, started, owner: store.append(
-        started.id, user_messages("another"), owner=owner
+CALLS = (
+    *OWNER_CALLS,
+    *(call for call in contract_calls if call.operation == "append" and call not in OWNER_CALLS),
+    Call(
+        "append",
+        lambda given: {"messages": user_messages("".join(map(chr, range(0x4E00, 0x9E00))) * 5)},
+        variant="long",
     ),
-    "append long": lambda store, started, owner: store.append(
-        started.id, user_messages("".join(map(chr, range(0x4E00, 0x9E00))) * 5), owner=owner
+    Call(
+        "append",
+        lambda given: {"messages": user_messages("another"), "revision": 0},
+        variant="at revision 0",
     ),
-    "append after 0": lambda store, started, owner: store.append(
-        started.id, user_messages("another"), revision=0, owner=owner
+    Call(
+        "append",
+        lambda given: {"messages": user_messages("another"), "idempotency_key": "request-7"},
+        variant="with a used key",
     ),
-    "append with a key": lambda store, started, owner: store.append(
-        started.id, user_messages("another"), idempotency_key="request-8", owner=owner
+    Call(
+        "replace",
+        lambda given: {"seq": given.seqs[0], "message": Message.user("x" * 300_000)},
+        variant="with a long one",
     ),
-    "append with a used key": lambda store, started, owner: store.append(
-        started.id, user_messages("another"), idempotency_key="request-7", owner=owner
-    ),
-    "replace with a long one": lambda store, started, owner: store.replace(
-        started.id, started.seqs[0], Message.user("x" * 300_000), owner=owner
-    ),
-}
+)
 
 
 @pytest.fixture
@@ -60,14 +60,14 @@ def started(open_store: OpenStore, clock: ManualClock) -> Started:
     return Started("trip", appended.seqs, last.revision)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+@each_of(CALLS)
 @pytest.mark.parametrize("cached", [False, True], ids=["empty cache", "cached"])
 def test_an_operation_by_another_owner_finds_and_changes_nothing(
     client: "DynamoDBClient",
     table: str,
     open_store: OpenStore,
     started: Started,
-    operation: Operation,
+    call: Call,
     cached: bool,
 ) -> None:
     store = open_store()
@@ -76,24 +76,21 @@ def test_an_operation_by_another_owner_finds_and_changes_nothing(
         started = started._replace(revision=appended.revision)
     before = items_of(client, table)
     with pytest.raises(NotFound):
-        operation(store, started, "Bob")
+        call(store, started, caller="Bob")
     assert items_of(client, table) == before
     store.append(started.id, user_messages("from the owner"), owner="bob")
     assert texts_of(store.tail(started.id, 1, owner="bob").messages) == ["from the owner"]
 
 
-ANONYMOUS = {name: OPERATIONS[name] for name in ("append", "tail", "update", "delete", "fork")}
-
-
-@pytest.mark.parametrize("operation", ANONYMOUS.values(), ids=ANONYMOUS)
+@each_of(call for call in CALLS if call.name in ("append", "tail", "update", "delete", "fork"))
 def test_a_conversation_without_an_owner_belongs_to_no_owner(
-    client: "DynamoDBClient", table: str, open_store: OpenStore, operation: Operation
+    client: "DynamoDBClient", table: str, open_store: OpenStore, call: Call
 ) -> None:
     store = open_store()
     appended = store.append("trip", user_messages("1", "2"))
     before = items_of(client, table)
     with pytest.raises(NotFound):
-        operation(store, Started("trip", appended.seqs, appended.revision), "eve")
+        call(store, Started("trip", appended.seqs, appended.revision), caller="eve")
     assert items_of(client, table) == before
 
 

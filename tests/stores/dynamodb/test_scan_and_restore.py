@@ -10,8 +10,14 @@ import pytest
 from chatledger.conversations import Conversation
 from chatledger.messages import Message
 from chatledger.stores.dynamodb.records import HEAD, key
-from chatledger.testing.store_contract.helpers import ids_of, scan_all, snapshot, user_messages
-from chatledger.testing.store_contract.restoring import foreign_conversation, messages_from
+from chatledger.testing.store_contract.helpers import (
+    foreign_conversation,
+    ids_of,
+    messages_from,
+    scan_all,
+    snapshot,
+    user_messages,
+)
 from tests.stores.dynamodb.conftest import OpenStore
 from tests.stores.dynamodb.faulty_clients import (
     Crashed,

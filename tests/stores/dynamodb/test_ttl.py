@@ -11,13 +11,13 @@ from chatledger.errors import NotFound
 from chatledger.messages import Message
 from chatledger.stores.dynamodb import DynamoDBStore
 from chatledger.testing.store_contract.helpers import (
-    OPERATIONS_ON_EXISTING,
     Started,
     read_all,
     snapshot_if_any,
     texts_of,
     user_messages,
 )
+from chatledger.testing.store_contract.operation_table import CALLS
 from tests.stores.dynamodb.conftest import ManualClock, OpenStore
 from tests.stores.dynamodb.faulty_clients import Params, client_with_hooks
 from tests.stores.dynamodb.tables import items_of, keys_of
@@ -134,7 +134,7 @@ def start_conversation(store: DynamoDBStore) -> Started:
     store.append("trip", user_messages("4"))
     store.pop("trip")
     last = store.append("trip", user_messages("5"))
-    return Started("trip", first.seqs, last.revision)
+    return Started("trip", first.seqs, last.revision, owner="bob")
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -151,9 +151,10 @@ def test_an_expired_conversation_is_invisible_at_once_whatever_items_are_left(
         for reader in (store, open_store()):
             assert snapshot_if_any(reader, started.id) is None
             assert reader.list("bob").conversations == []
-        for operation in OPERATIONS_ON_EXISTING.values():
-            with pytest.raises(NotFound):
-                operation(store, started, None)
+        for call in CALLS:
+            if call.needs_conversation:
+                with pytest.raises(NotFound):
+                    call(store, started)
 
     assert_invisible()
     clock.advance(days=400)

@@ -18,6 +18,7 @@ from chatledger.testing.store_contract.helpers import (
     texts_of,
     user_messages,
 )
+from chatledger.testing.store_contract.operation_table import CALLS, Call, each_of
 from chatledger.values import new_id
 
 
@@ -73,7 +74,7 @@ class AppendingLaws:
         subject.append(conversation.id, [message])
         assert subject.tail(conversation.id, 10).messages == [message] * 3
 
-    def test_an_append_with_after_succeeds_at_that_revision(self, subject: Store) -> None:
+    def test_an_append_at_a_revision_succeeds_at_that_one(self, subject: Store) -> None:
         conversation = start_conversation(subject)
         revision = conversation.revision
         for text in ("one", "two", "three"):
@@ -82,40 +83,33 @@ class AppendingLaws:
             ).revision
         assert texts_of(read_all(subject, conversation.id)) == ["one", "two", "three"]
 
-    def test_an_append_with_after_conflicts_below_and_above_the_revision(
-        self, subject: Store
-    ) -> None:
+    def test_an_append_at_a_revision_conflicts_below_and_above_it(self, subject: Store) -> None:
         conversation = start_conversation(subject, "one")
-        revision = subject.append(conversation.id, user_messages("two")).revision
-        for after in (
+        latest = subject.append(conversation.id, user_messages("two")).revision
+        for revision in (
             0,
             conversation.revision,
-            revision - 1,
-            revision + 1,
-            revision + 1_000,
+            latest - 1,
+            latest + 1,
+            latest + 1_000,
             2**53 - 1,
         ):
             with assert_unchanged(subject, conversation.id), pytest.raises(Conflict) as caught:
-                subject.append(conversation.id, user_messages("rejected"), revision=after)
+                subject.append(conversation.id, user_messages("rejected"), revision=revision)
             assert caught.value.conversation_id == conversation.id
-            assert (caught.value.expected, caught.value.revision) == (after, revision)
+            assert (caught.value.expected, caught.value.revision) == (revision, latest)
 
-    def test_every_removal_and_replacement_moves_the_revision_that_after_is_compared_with(
-        self, subject: Store
+    @each_of(call for call in CALLS if call.is_activity)
+    def test_activity_moves_the_revision_up_so_that_the_old_one_conflicts(
+        self, subject: Store, call: Call
     ) -> None:
         conversation = start_conversation(subject, "one", "two", "three", "four", "five")
-        changes = (
-            lambda: subject.replace(conversation.id, conversation.seqs[0], Message.user("another")),
-            lambda: subject.remove(conversation.id, conversation.seqs[1]),
-            lambda: subject.truncate(conversation.id, after=conversation.seqs[3]),
-            lambda: subject.pop(conversation.id),
-            lambda: subject.clear(conversation.id),
-        )
-        for change in changes:
-            before = subject.get(conversation.id).revision
-            change()
-            with assert_unchanged(subject, conversation.id), pytest.raises(Conflict):
-                subject.append(conversation.id, user_messages("rejected"), revision=before)
+        call(subject, conversation)
+        assert subject.get(conversation.id).revision > conversation.revision
+        with assert_unchanged(subject, conversation.id), pytest.raises(Conflict):
+            subject.append(
+                conversation.id, user_messages("rejected"), revision=conversation.revision
+            )
 
     def test_an_append_that_truncates_replaces_the_messages_it_removes(
         self, subject: Store, clock: Clock
@@ -182,18 +176,18 @@ class AppendingLaws:
                     conversation.id, [Message.user("x" * MAX_MESSAGE_BYTES)], truncate_after=0
                 )
 
-    def test_after_is_rejected_if_there_is_no_conversation(self, subject: Store) -> None:
+    def test_a_revision_is_rejected_if_there_is_no_conversation(self, subject: Store) -> None:
         conversation_id = new_id()
-        for after in (1, 7, 2**53 - 1):
+        for revision in (1, 7, 2**53 - 1):
             with assert_unchanged(subject, conversation_id), pytest.raises(NotFound):
-                subject.append(conversation_id, user_messages("rejected"), revision=after)
+                subject.append(conversation_id, user_messages("rejected"), revision=revision)
 
-    def test_after_zero_creates_a_conversation(self, subject: Store) -> None:
+    def test_revision_zero_creates_a_conversation(self, subject: Store) -> None:
         conversation_id, owner = new_id(), new_id()
         subject.append(conversation_id, user_messages("hello"), revision=0, owner=owner)
         assert subject.get(conversation_id).owner == owner
 
-    def test_after_zero_conflicts_with_an_existing_conversation_even_if_it_is_empty(
+    def test_revision_zero_conflicts_with_an_existing_conversation_even_if_it_is_empty(
         self, subject: Store
     ) -> None:
         new, cleared = start_conversation(subject), start_conversation(subject, "hello")

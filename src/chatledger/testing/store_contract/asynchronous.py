@@ -59,6 +59,15 @@ class BlockingStore:
             self._portal.call(items.aclose)
 
 
+async def cancel(call: Coroutine[Any, Any, Any], *, iterations: int) -> None:
+    """Run the call as a task, and cancel it after so many iterations of the event loop."""
+    task = asyncio.create_task(call)
+    for _ in range(iterations):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 class AsynchronousLaws:
     """Tasks, cancellation, and an event loop that is shared with other code."""
 
@@ -104,11 +113,8 @@ class AsynchronousLaws:
         batch = [str(number) for number in range(BATCH)]
 
         async def append_and_cancel() -> None:
-            appending = asyncio.create_task(opened.append(conversation_id, user_messages(*batch)))
-            for _ in range(iterations):
-                await asyncio.sleep(0)
-            appending.cancel()
-            await asyncio.gather(appending, return_exceptions=True)
+            append = opened.append(conversation_id, user_messages(*batch))
+            await cancel(append, iterations=iterations)
 
         for _ in range(5):
             portal.call(append_and_cancel)
@@ -129,11 +135,7 @@ class AsynchronousLaws:
             append = partial(
                 opened.append, conversation_id, user_messages(*batch), idempotency_key="the same"
             )
-            appending = asyncio.create_task(append())
-            for _ in range(iterations):
-                await asyncio.sleep(0)
-            appending.cancel()
-            await asyncio.gather(appending, return_exceptions=True)
+            await cancel(append(), iterations=iterations)
             await append()
 
         portal.call(append_cancel_and_append)
@@ -149,11 +151,7 @@ class AsynchronousLaws:
         fork = partial(opened.fork, source.id, idempotency_key="the same")
 
         async def cancel_and_repeat(call: Callable[[], Coroutine[Any, Any, Any]]) -> str:
-            running = asyncio.create_task(call())
-            for _ in range(iterations):
-                await asyncio.sleep(0)
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await cancel(call(), iterations=iterations)
             return cast(str, (await call()).id)
 
         ids = {portal.call(cancel_and_repeat, call) for call in (create, fork)}

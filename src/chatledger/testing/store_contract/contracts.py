@@ -12,6 +12,7 @@ from chatledger.testing.store_contract.claiming import ClaimingLaws
 from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.creation_keys import CreationKeyLaws
 from chatledger.testing.store_contract.expiring import ExpiringLaws
+from chatledger.testing.store_contract.fork_keys import ForkKeyLaws
 from chatledger.testing.store_contract.forking import ForkingLaws
 from chatledger.testing.store_contract.invalid_arguments import InvalidArgumentLaws
 from chatledger.testing.store_contract.iterating import IteratingLaws
@@ -23,6 +24,7 @@ from chatledger.testing.store_contract.metadata_revisions import MetadataRevisio
 from chatledger.testing.store_contract.naming import NamingLaws
 from chatledger.testing.store_contract.operation_rules import HistoryLaws
 from chatledger.testing.store_contract.ownership import OwnershipLaws
+from chatledger.testing.store_contract.readers import ReaderLaws
 from chatledger.testing.store_contract.reading import ReadingLaws
 from chatledger.testing.store_contract.removing import RemovingLaws
 from chatledger.testing.store_contract.restoring import RestoringLaws
@@ -35,8 +37,10 @@ from chatledger.testing.store_contract.scanning import ScanningLaws
 # failures explain the most.
 class Laws(
     HistoryLaws,
+    ReaderLaws,
     RivalLaws,
     RestoringLaws,
+    ForkKeyLaws,
     CreationKeyLaws,
     ClaimingLaws,
     IteratingLaws,

@@ -1,6 +1,5 @@
 """Laws of expiry and ``sweep``: an expired conversation does not exist from that moment on."""
 
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -9,9 +8,6 @@ from chatledger.errors import NotFound
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.helpers import (
-    ACTIVITIES,
-    OPERATIONS_ON_EXISTING,
-    Operation,
     Started,
     assert_unchanged,
     ids_of,
@@ -22,24 +18,11 @@ from chatledger.testing.store_contract.helpers import (
     texts_of,
     user_messages,
 )
+from chatledger.testing.store_contract.operation_table import CALLS, Call, each_of
 from chatledger.values import new_id
 
 HOUR = timedelta(hours=1)
 MILLISECOND = timedelta(milliseconds=1)
-
-NO_ACTIVITY: dict[str, Callable[[Store, Started], object]] = {
-    "get": lambda store, conversation: store.get(conversation.id),
-    "tail": lambda store, conversation: store.tail(conversation.id, 5),
-    "page": lambda store, conversation: store.page(conversation.id),
-    "list": lambda store, conversation: store.list(store.get(conversation.id).owner or ""),
-    "update": lambda store, conversation: store.update(
-        conversation.id, title="new", metadata={"a": 1}
-    ),
-    "truncate nothing": lambda store, conversation: store.truncate(
-        conversation.id, after=conversation.revision
-    ),
-    "fork": lambda store, conversation: store.fork(conversation.id),
-}
 
 
 def expired_conversation(store: Store, clock: Clock, *, owner: str | None = None) -> Started:
@@ -82,17 +65,15 @@ class ExpiringLaws:
             assert snapshot_if_any(subject, conversation.id) is None
             assert list_all(subject, owner) == []
 
-    @pytest.mark.parametrize(
-        "operation", OPERATIONS_ON_EXISTING.values(), ids=OPERATIONS_ON_EXISTING
-    )
+    @each_of(call for call in CALLS if call.needs_conversation)
     def test_no_operation_finds_an_expired_conversation(
-        self, subject: Store, clock: Clock, operation: Operation
+        self, subject: Store, clock: Clock, call: Call
     ) -> None:
         owner = new_id()
         conversation = expired_conversation(subject, clock, owner=owner)
         for caller in (None, owner):
             with pytest.raises(NotFound):
-                operation(subject, conversation, caller)
+                call(subject, conversation, caller=caller)
         assert snapshot_if_any(subject, conversation.id) is None
 
     def test_an_expired_conversation_is_neither_listed_nor_counted(
@@ -121,14 +102,12 @@ class ExpiringLaws:
         rest = subject.list(owner, cursor=listing.cursor)
         assert ids_of(rest.conversations) == [lasting.id]
 
-    @pytest.mark.parametrize("activity", ACTIVITIES.values(), ids=ACTIVITIES)
-    def test_activity_renews_the_expiry(
-        self, subject: Store, clock: Clock, activity: Callable[[Store, Started], object]
-    ) -> None:
+    @each_of(call for call in CALLS if call.is_activity)
+    def test_activity_renews_the_expiry(self, subject: Store, clock: Clock, call: Call) -> None:
         with clock.stopped():
             conversation = start_conversation(subject, "1", "2", expires_in=HOUR)
             clock.advance(HOUR - MILLISECOND)
-            activity(subject, conversation)
+            call(subject, conversation)
             assert subject.get(conversation.id).expires_at == clock() + HOUR
             clock.advance(HOUR - MILLISECOND)
             assert snapshot_if_any(subject, conversation.id) is not None
@@ -143,14 +122,20 @@ class ExpiringLaws:
             str(number) for number in range(25)
         ]
 
-    @pytest.mark.parametrize("operation", NO_ACTIVITY.values(), ids=NO_ACTIVITY)
-    def test_operations_that_change_no_message_do_not_renew_the_expiry(
-        self, subject: Store, clock: Clock, operation: Callable[[Store, Started], object]
+    @each_of(
+        call
+        for call in CALLS
+        if not (call.is_activity or call.deletes or call.needs_free_id)
+        # It sets the expiry, as RestoringLaws say.
+        and call.operation != "restore"
+    )
+    def test_what_is_no_activity_does_not_renew_the_expiry(
+        self, subject: Store, clock: Clock, call: Call
     ) -> None:
         conversation = start_conversation(subject, "hello", owner=new_id(), expires_in=HOUR)
         before = subject.get(conversation.id)
         clock.advance(timedelta(minutes=30))
-        operation(subject, conversation)
+        call(subject, conversation)
         after = subject.get(conversation.id)
         assert (after.expires_at, after.updated_at) == (before.expires_at, before.updated_at)
         clock.advance(timedelta(minutes=30))
@@ -168,7 +153,7 @@ class ExpiringLaws:
             assert (snapshot_if_any(subject, conversation.id), subject.get(fork.id)) == (None, fork)
 
     @pytest.mark.parametrize("swept", [False, True], ids=["", "and a sweep"])
-    @pytest.mark.parametrize("how", ["append", "append after 0", "create", "fork"])
+    @pytest.mark.parametrize("how", ["append", "append at revision 0", "create", "fork"])
     def test_a_new_conversation_with_an_expired_id_starts_empty_and_at_higher_revisions(
         self, subject: Store, clock: Clock, how: str, swept: bool
     ) -> None:
@@ -180,7 +165,7 @@ class ExpiringLaws:
             match how:
                 case "append":
                     subject.append(conversation.id, user_messages("new"), owner=owner)
-                case "append after 0":
+                case "append at revision 0":
                     subject.append(conversation.id, user_messages("new"), owner=owner, revision=0)
                 case "create":
                     assert (
@@ -209,7 +194,7 @@ class ExpiringLaws:
             created = subject.create(conversation.id, expires_in=2 * HOUR)
             assert created.expires_at == clock() + 2 * HOUR
 
-    def test_after_does_not_match_a_conversation_that_expired(
+    def test_a_revision_does_not_match_a_conversation_that_expired(
         self, subject: Store, clock: Clock
     ) -> None:
         conversation = expired_conversation(subject, clock)

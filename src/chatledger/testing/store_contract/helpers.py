@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from threading import Barrier, Event
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from chatledger.conversations import MAX_LIMIT, Conversation
 from chatledger.errors import ChatledgerError, NotFound
@@ -18,6 +19,7 @@ T = TypeVar("T")
 
 TIMEOUT_SECONDS = 60.0
 """The longest that anything may take before the suite considers it stuck."""
+LONG_AGO = datetime(2001, 2, 3, 4, 5, 6, 789_000, tzinfo=UTC)
 
 
 def user_messages(*texts: str) -> list[Message]:
@@ -25,16 +27,42 @@ def user_messages(*texts: str) -> list[Message]:
     return [Message.user(text) for text in texts]
 
 
+def foreign_conversation(revision: int, **fields: Any) -> Conversation:
+    """Return a conversation as another store might have it."""
+    source = Conversation(
+        id=new_id(),
+        owner=new_id(),
+        title="Plans",
+        metadata={"a": [1, 1.0, None]},
+        created_at=LONG_AGO,
+        updated_at=LONG_AGO + timedelta(hours=1),
+        message_count=0,
+        revision=revision,
+        expires_at=None,
+    )
+    return replace(source, **fields)
+
+
+def messages_from(first: int, *texts: str) -> list[StoredMessage]:
+    """Return messages with consecutive seqs, from ``first`` on."""
+    return [message.with_seq(seq) for seq, message in enumerate(user_messages(*texts), first)]
+
+
 def texts_of(messages: Iterable[Message]) -> list[str]:
     return [message.text for message in messages]
 
 
 class Started(NamedTuple):
-    """A conversation as it was after its first append."""
+    """A conversation to which a law does something, as it was at one moment."""
 
     id: str
-    seqs: range
+    seqs: Sequence[int]
     revision: int
+    owner: str | None = None
+
+
+Change: TypeAlias = Callable[[Store, Started], object]
+"""Something that happens to a conversation."""
 
 
 def start_conversation(
@@ -47,9 +75,15 @@ def start_conversation(
     """Create a conversation and append a message from the user for each of ``texts``."""
     created = store.create(conversation_id, owner=owner, expires_in=expires_in)
     if not texts:
-        return Started(created.id, range(0), created.revision)
+        return Started(created.id, range(0), created.revision, owner)
     appended = store.append(created.id, user_messages(*texts))
-    return Started(created.id, appended.seqs, appended.revision)
+    return Started(created.id, appended.seqs, appended.revision, owner)
+
+
+def read_started(store: Store, conversation_id: str) -> Started:
+    """Return the conversation as it now is."""
+    conversation, _, seqs = snapshot(store, conversation_id)
+    return Started(conversation_id, seqs, conversation.revision, conversation.owner)
 
 
 class Snapshot(NamedTuple):
@@ -187,6 +221,19 @@ def watch_conversation(store: Store, conversation_id: str) -> Iterator[list[Snap
         watching.result()
 
 
+def only_winner(
+    outcomes: Sequence[T | ChatledgerError], lost: type[ChatledgerError]
+) -> tuple[int, T]:
+    """Return the index and the result of the one rival that won; all others got the error."""
+    [(winner, result)] = [
+        (n, outcome)
+        for n, outcome in enumerate(outcomes)
+        if not isinstance(outcome, ChatledgerError)
+    ]
+    assert sum(isinstance(outcome, lost) for outcome in outcomes) == len(outcomes) - 1
+    return winner, result
+
+
 def numbers_by_writer(messages: Iterable[Message]) -> dict[str, list[int]]:
     """Return the numbers that each writer wrote, in order; its texts are such as ``"ada 17"``."""
     numbers: dict[str, list[int]] = defaultdict(list)
@@ -208,68 +255,6 @@ def write_numbers(
     return appended
 
 
-ACTIVITIES: dict[str, Callable[[Store, Started], object]] = {
-    "append": lambda store, conversation: store.append(conversation.id, user_messages("another")),
-    "append after": lambda store, conversation: store.append(
-        conversation.id, user_messages("another"), revision=conversation.revision
-    ),
-    "append with fields": lambda store, conversation: store.append(
-        conversation.id,
-        user_messages("another"),
-        title="ignored",
-        metadata={"ignored": True},
-        expires_in=timedelta(days=30),
-    ),
-    "truncate": lambda store, conversation: store.truncate(conversation.id, after=0),
-    "pop": lambda store, conversation: store.pop(conversation.id),
-    "clear": lambda store, conversation: store.clear(conversation.id),
-    "replace": lambda store, conversation: store.replace(
-        conversation.id, conversation.seqs[0], Message.user("another")
-    ),
-    "remove": lambda store, conversation: store.remove(conversation.id, conversation.seqs[0]),
-}
-"""The operations that count as activity, on a conversation with messages."""
-
-Operation: TypeAlias = Callable[[Store, Started, str | None], object]
-
-OPERATIONS_ON_EXISTING: dict[str, Operation] = {
-    "get": lambda store, conversation, owner: store.get(conversation.id, owner=owner),
-    "tail": lambda store, conversation, owner: store.tail(conversation.id, 5, owner=owner),
-    "page": lambda store, conversation, owner: store.page(conversation.id, owner=owner),
-    "page back": lambda store, conversation, owner: store.page(
-        conversation.id, before=conversation.revision + 1, owner=owner
-    ),
-    "iter_messages": lambda store, conversation, owner: list(
-        store.iter_messages(conversation.id, owner=owner)
-    ),
-    "append after": lambda store, conversation, owner: store.append(
-        conversation.id, user_messages("another"), revision=conversation.revision, owner=owner
-    ),
-    "update": lambda store, conversation, owner: store.update(
-        conversation.id, title="another", owner=owner
-    ),
-    "update metadata": lambda store, conversation, owner: store.update(
-        conversation.id, metadata={"another": True}, revision=conversation.revision, owner=owner
-    ),
-    "truncate": lambda store, conversation, owner: store.truncate(
-        conversation.id, after=0, owner=owner
-    ),
-    "pop": lambda store, conversation, owner: store.pop(conversation.id, owner=owner),
-    "clear": lambda store, conversation, owner: store.clear(conversation.id, owner=owner),
-    "replace": lambda store, conversation, owner: store.replace(
-        conversation.id, conversation.seqs[0], Message.user("another"), owner=owner
-    ),
-    "remove": lambda store, conversation, owner: store.remove(
-        conversation.id, conversation.seqs[0], owner=owner
-    ),
-    "fork": lambda store, conversation, owner: store.fork(conversation.id, owner=owner),
-    "fork to": lambda store, conversation, owner: store.fork(
-        conversation.id, at=0, new_id=new_id(), owner=owner
-    ),
-    "fork with a key": lambda store, conversation, owner: store.fork(
-        conversation.id, owner=owner, idempotency_key=new_id()
-    ),
-    "delete": lambda store, conversation, owner: store.delete(conversation.id, owner=owner),
-}
-"""Every operation that raises ``NotFound`` if the conversation does not exist, except ``claim``,
-for which see ``ClaimingLaws``."""
+def append_often(store: Store, conversation: Started) -> None:
+    """Append so many messages, one by one, that a store may reorganize the conversation."""
+    write_numbers(store, conversation.id, "ada", appends=60)

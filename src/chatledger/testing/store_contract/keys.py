@@ -75,11 +75,11 @@ class KeyLaws:
             idempotency_key=KEY,
         )
         with assert_unchanged(subject, conversation.id):
-            for after in (None, 0, conversation.revision, first.revision, first.revision + 9):
+            for revision in (None, 0, conversation.revision, first.revision, first.revision + 9):
                 again = subject.append(
                     conversation.id,
                     user_messages("two"),
-                    revision=after,
+                    revision=revision,
                     idempotency_key=KEY,
                     truncate_after=0,
                     reply_follows=True,

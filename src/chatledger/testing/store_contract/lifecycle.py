@@ -10,8 +10,6 @@ from chatledger.errors import AlreadyExists, Conflict, NotFound
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.helpers import (
-    OPERATIONS_ON_EXISTING,
-    Operation,
     assert_unchanged,
     ids_of,
     list_all,
@@ -21,6 +19,7 @@ from chatledger.testing.store_contract.helpers import (
     texts_of,
     user_messages,
 )
+from chatledger.testing.store_contract.operation_table import CALLS, Call, each_of
 from chatledger.values import new_id
 
 
@@ -118,18 +117,14 @@ class LifecycleLaws:
                 subject.update(conversation.id, title="new", revision=revision)
             assert (caught.value.expected, caught.value.revision) == (revision, latest)
 
-    @pytest.mark.parametrize(
-        "operation", OPERATIONS_ON_EXISTING.values(), ids=OPERATIONS_ON_EXISTING
-    )
-    def test_no_operation_finds_a_deleted_conversation(
-        self, subject: Store, operation: Operation
-    ) -> None:
+    @each_of(call for call in CALLS if call.needs_conversation)
+    def test_no_operation_finds_a_deleted_conversation(self, subject: Store, call: Call) -> None:
         owner = new_id()
         conversation = start_conversation(subject, "hello", owner=owner)
         subject.delete(conversation.id)
         for caller in (None, owner):
             with assert_unchanged(subject, conversation.id), pytest.raises(NotFound) as caught:
-                operation(subject, conversation, caller)
+                call(subject, conversation, caller=caller)
             assert caught.value.conversation_id == conversation.id
         assert list_all(subject, owner) == []
 
@@ -144,7 +139,7 @@ class LifecycleLaws:
         assert ids_of(list_all(subject, owner)) == [other.id]
 
     @pytest.mark.parametrize("swept", [False, True], ids=["", "and a sweep"])
-    @pytest.mark.parametrize("how", ["append", "append after 0", "create"])
+    @pytest.mark.parametrize("how", ["append", "append at revision 0", "create"])
     def test_a_new_conversation_with_a_deleted_id_starts_empty_and_at_higher_revisions(
         self, subject: Store, clock: Clock, how: str, swept: bool
     ) -> None:
@@ -158,7 +153,9 @@ class LifecycleLaws:
             begin_at = subject.create(conversation.id).revision
             assert begin_at > conversation.revision
         appended = subject.append(
-            conversation.id, user_messages("new"), revision=0 if how == "append after 0" else None
+            conversation.id,
+            user_messages("new"),
+            revision=0 if how == "append at revision 0" else None,
         )
         assert appended.seqs[0] > conversation.revision
         state = snapshot(subject, conversation.id)

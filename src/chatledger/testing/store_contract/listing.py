@@ -1,6 +1,5 @@
 """Laws of ``list``: an owner's conversations, most recently active first, page by page."""
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -12,13 +11,13 @@ from chatledger.stores.contract import Store
 from chatledger.stores.cursors import encode_cursor
 from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.helpers import (
-    ACTIVITIES,
     Started,
     ids_of,
     list_all,
     start_conversation,
     user_messages,
 )
+from chatledger.testing.store_contract.operation_table import CALLS, Call, each_of
 from chatledger.values import new_id
 
 LIMITS = pytest.mark.parametrize("limit", [1, 2, 3, 7, 8])
@@ -29,7 +28,7 @@ def seven_conversations(store: Store, owner: str, clock: Clock) -> list[Started]
     created = []
     for _ in range(7):
         clock.advance(timedelta(seconds=1))
-        created.append(start_conversation(store, "hello", owner=owner))
+        created.append(start_conversation(store, "hello", "there", owner=owner))
     return created[::-1]
 
 
@@ -69,14 +68,19 @@ class ListingLaws:
             subject.create(owner=owner)
         assert len(subject.list(owner).conversations) == 20
 
-    @pytest.mark.parametrize("activity", ACTIVITIES.values(), ids=ACTIVITIES)
+    @each_of(
+        call
+        for call in CALLS
+        # A claim is activity in an anonymous conversation only, for which see ClaimingLaws.
+        if call.is_activity and not call.is_listed_late and call.operation != "claim"
+    )
     def test_activity_moves_a_conversation_to_the_front(
-        self, subject: Store, clock: Clock, activity: Callable[[Store, Started], object]
+        self, subject: Store, clock: Clock, call: Call
     ) -> None:
         owner = new_id()
         *others, last = seven_conversations(subject, owner, clock)
         clock.advance(timedelta(seconds=1))
-        activity(subject, last)
+        call(subject, last)
         listed = list_all(subject, owner)
         assert ids_of(listed) == [conversation.id for conversation in (last, *others)]
         assert listed[0] == subject.get(last.id)

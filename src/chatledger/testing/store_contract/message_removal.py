@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
-from typing import NamedTuple
 
 import pytest
 
@@ -13,9 +12,12 @@ from chatledger.messages import Message
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.helpers import (
+    Started,
     assert_unchanged,
     list_all,
+    messages_from,
     read_all,
+    read_started,
     snapshot,
     start_conversation,
     texts_of,
@@ -27,86 +29,73 @@ FAR = 2**53 - 1
 TEXTS = [str(number) for number in range(9)]
 
 
-class Placed(NamedTuple):
-    """A conversation and the seqs of its messages."""
-
-    id: str
-    seqs: list[int]
-
-
-def placed(store: Store, conversation_id: str) -> Placed:
-    return Placed(conversation_id, snapshot(store, conversation_id).seqs)
-
-
-def in_batches(store: Store, *sizes: int, owner: str | None = None) -> Placed:
+def in_batches(store: Store, *sizes: int, owner: str | None = None) -> Started:
     """Create a conversation of ``"0"``, ``"1"`` and so on, in appends of these sizes."""
     conversation_id, first = store.create(owner=owner).id, 0
     for size in sizes:
         texts = map(str, range(first, first + size))
         store.append(conversation_id, user_messages(*texts))
         first += size
-    return placed(store, conversation_id)
+    return read_started(store, conversation_id)
 
 
-def restored(store: Store) -> Placed:
+def restored(store: Store) -> Started:
     """Create a conversation of ``TEXTS`` by restoring them, with gaps between their seqs."""
     source = in_batches(store, 9)
     conversation = store.get(source.id)
     store.delete(source.id)
-    after, seqs = conversation.revision + 10, []
-    first = replace(conversation, id=new_id(), revision=after)
+    revision, seqs = conversation.revision + 10, []
+    first = replace(conversation, id=new_id(), revision=revision)
     store.restore(first, [], revision=0)
-    for size, texts in ((2, TEXTS[:2]), (4, TEXTS[2:6]), (3, TEXTS[6:])):
-        messages = [
-            message.with_seq(after + 1 + n) for n, message in enumerate(user_messages(*texts))
-        ]
-        revision = after + size + 3
-        store.restore(replace(first, revision=revision), messages, revision=after)
+    for texts in (TEXTS[:2], TEXTS[2:6], TEXTS[6:]):
+        messages = messages_from(revision + 1, *texts)
         seqs += [message.seq for message in messages]
-        after = revision
-    return Placed(first.id, seqs)
+        next_revision = revision + len(texts) + 3
+        store.restore(replace(first, revision=next_revision), messages, revision=revision)
+        revision = next_revision
+    return Started(first.id, seqs, revision)
 
 
-def truncated(store: Store) -> Placed:
+def truncated(store: Store) -> Started:
     conversation = in_batches(store, 3, 5)
     store.truncate(conversation.id, after=conversation.seqs[4])
     store.append(conversation.id, user_messages("5", "6", "x"))
     store.pop(conversation.id)
     [seq, _] = store.append(conversation.id, user_messages("y", "z")).seqs
     store.append(conversation.id, user_messages("7", "8"), truncate_after=seq - 1)
-    return placed(store, conversation.id)
+    return read_started(store, conversation.id)
 
 
-def replaced(store: Store) -> Placed:
+def replaced(store: Store) -> Started:
     conversation = in_batches(store, 9)
     for n in (0, 4, 8, 4):
         store.replace(conversation.id, conversation.seqs[n], Message.user(str(n)))
     return conversation
 
 
-def forked(store: Store) -> Placed:
+def forked(store: Store) -> Started:
     source = in_batches(store, 5, 1, 4)
     fork = store.fork(source.id, at=source.seqs[8])
     store.delete(source.id)
-    return placed(store, fork.id)
+    return read_started(store, fork.id)
 
 
-def forked_and_appended(store: Store) -> Placed:
+def forked_and_appended(store: Store) -> Started:
     source = in_batches(store, 4, 4)
     fork = store.fork(source.id, at=source.seqs[5])
     store.append(fork.id, user_messages("6", "7", "8"))
-    return placed(store, fork.id)
+    return read_started(store, fork.id)
 
 
-def fork_of_a_fork(store: Store) -> Placed:
+def fork_of_a_fork(store: Store) -> Started:
     fork = store.fork(in_batches(store, 5).id)
     store.append(fork.id, user_messages("5", "6", "x"))
-    again = store.fork(fork.id, at=placed(store, fork.id).seqs[6])
+    again = store.fork(fork.id, at=read_started(store, fork.id).seqs[6])
     store.append(again.id, user_messages("7", "8"))
-    return placed(store, again.id)
+    return read_started(store, again.id)
 
 
-ORIGINS: dict[str, Callable[[Store], Placed]] = {
+ORIGINS: dict[str, Callable[[Store], Started]] = {
     "one append": lambda store: in_batches(store, 9),
     "one by one": lambda store: in_batches(store, *[1] * 9),
     "several appends": lambda store: in_batches(store, 1, 4, 3, 1),
@@ -124,14 +113,14 @@ def assert_reads(
     store: Store,
     conversation_id: str,
     texts: list[str],
-    seqs: list[int],
+    seqs: Sequence[int],
     *,
     limits: Sequence[int] = (1, 2, 3, MAX_LIMIT),
 ) -> None:
     """Assert that every read shows exactly these messages, page by page with each limit."""
     assert len(texts) == len(seqs)
     state = snapshot(store, conversation_id)
-    assert (texts_of(state.messages), state.seqs) == (texts, seqs)
+    assert (texts_of(state.messages), state.seqs) == (texts, list(seqs))
     assert state.conversation.message_count == len(texts)
     assert store.get(conversation_id).message_count == len(texts)
     for n in {*limits, len(texts) or 1}:
@@ -152,9 +141,9 @@ class MessageRemovalLaws:
     @pytest.mark.parametrize("start", ORIGINS.values(), ids=ORIGINS)
     @pytest.mark.parametrize("number", [0, 1, 4, 5, 7, 8])
     def test_a_message_is_removed_wherever_it_is_and_all_others_stay(
-        self, subject: Store, clock: Clock, start: Callable[[Store], Placed], number: int
+        self, subject: Store, clock: Clock, start: Callable[[Store], Started], number: int
     ) -> None:
-        conversation_id, seqs = start(subject)
+        conversation_id, seqs, *_ = start(subject)
         assert_reads(subject, conversation_id, TEXTS, seqs)
         before = snapshot(subject, conversation_id)
         with clock.stopped():
@@ -178,9 +167,9 @@ class MessageRemovalLaws:
     @pytest.mark.parametrize("start", ORIGINS.values(), ids=ORIGINS)
     @pytest.mark.parametrize("seed", [0, 1, 2], ids=["forward", "backward", "at random"])
     def test_all_messages_can_be_removed_one_by_one_in_any_order(
-        self, subject: Store, start: Callable[[Store], Placed], seed: int
+        self, subject: Store, start: Callable[[Store], Started], seed: int
     ) -> None:
-        conversation_id, seqs = start(subject)
+        conversation_id, seqs, *_ = start(subject)
         left, texts, random = [*seqs], [*TEXTS], Random(seed)
         revision = subject.get(conversation_id).revision
         while left:
@@ -205,7 +194,7 @@ class MessageRemovalLaws:
         assert_reads(subject, fork.id, [], [])
 
     def test_a_removed_message_cannot_be_replaced_or_removed_again(self, subject: Store) -> None:
-        conversation_id, seqs = in_batches(subject, 3)
+        conversation_id, seqs, *_ = in_batches(subject, 3)
         subject.remove(conversation_id, seqs[1])
         subject.append(conversation_id, user_messages("3"))
         missing = subject.get(conversation_id).revision + 1_000
@@ -217,7 +206,7 @@ class MessageRemovalLaws:
                 subject.replace(conversation_id, seq, Message.user("no"))
 
     def test_a_number_between_two_messages_cannot_be_removed(self, subject: Store) -> None:
-        conversation_id, seqs = restored(subject)
+        conversation_id, seqs, *_ = restored(subject)
         revision = subject.get(conversation_id).revision
         for seq in {*range(1, revision + 2)} - {*seqs}:
             with assert_unchanged(subject, conversation_id), pytest.raises(NotFound):
@@ -226,7 +215,7 @@ class MessageRemovalLaws:
     def test_a_message_that_was_truncated_or_replaced_away_cannot_be_removed(
         self, subject: Store
     ) -> None:
-        conversation_id, seqs = in_batches(subject, 5)
+        conversation_id, seqs, *_ = in_batches(subject, 5)
         subject.truncate(conversation_id, after=seqs[3])
         appended = subject.append(
             conversation_id, user_messages("new"), truncate_after=seqs[2]
@@ -238,7 +227,7 @@ class MessageRemovalLaws:
         assert_reads(subject, conversation_id, ["0", "1", "2"], seqs[:3])
 
     def test_a_removal_with_revision_succeeds_only_at_that_revision(self, subject: Store) -> None:
-        conversation_id, seqs = in_batches(subject, 3)
+        conversation_id, seqs, *_ = in_batches(subject, 3)
         first = subject.get(conversation_id).revision
         result = subject.remove(conversation_id, seqs[0], revision=first)
         for revision in (0, first, result.revision - 1, result.revision + 1, FAR):
@@ -251,7 +240,7 @@ class MessageRemovalLaws:
         assert texts_of(read_all(subject, conversation_id)) == ["2"]
 
     def test_the_tail_reaches_beyond_any_number_of_removed_messages(self, subject: Store) -> None:
-        conversation_id, seqs = in_batches(subject, *[7] * 10)
+        conversation_id, seqs, *_ = in_batches(subject, *[7] * 10)
         kept = [0, 1, 33, 68]
         for number in range(70):
             if number not in kept:
@@ -272,7 +261,7 @@ class MessageRemovalLaws:
     def test_a_truncation_with_only_removed_messages_above_changes_nothing(
         self, subject: Store
     ) -> None:
-        conversation_id, seqs = in_batches(subject, 3, 2, 1)
+        conversation_id, seqs, *_ = in_batches(subject, 3, 2, 1)
         for seq in seqs[2:]:
             subject.remove(conversation_id, seq)
         with assert_unchanged(subject, conversation_id):
@@ -284,9 +273,9 @@ class MessageRemovalLaws:
 
     @pytest.mark.parametrize("start", ORIGINS.values(), ids=ORIGINS)
     def test_every_other_removal_counts_the_messages_that_are_left(
-        self, subject: Store, start: Callable[[Store], Placed]
+        self, subject: Store, start: Callable[[Store], Started]
     ) -> None:
-        conversation_id, seqs = start(subject)
+        conversation_id, seqs, *_ = start(subject)
         for number in (1, 3, 4, 7, 8):
             subject.remove(conversation_id, seqs[number])  # left: 0, 2, 5, 6
         forks = [subject.fork(conversation_id).id for _ in range(4)]
@@ -300,14 +289,14 @@ class MessageRemovalLaws:
         ):
             fork = subject.fork(conversation_id, at=at)
             assert fork.message_count == len(texts)
-            assert_reads(subject, fork.id, texts, placed(subject, fork.id).seqs)
+            assert_reads(subject, fork.id, texts, read_started(subject, fork.id).seqs)
         for each in (conversation_id, forks[0]):
             popped = subject.pop(each, 2)
             assert texts_of(popped) == ["5", "6"]
-            assert_reads(subject, each, ["0", "2"], placed(subject, each).seqs)
+            assert_reads(subject, each, ["0", "2"], read_started(subject, each).seqs)
             assert texts_of(subject.pop(each, 5)) == ["0", "2"]
             assert_reads(subject, each, [], [])
-        fork_seqs = placed(subject, forks[1]).seqs
+        fork_seqs = read_started(subject, forks[1]).seqs
         assert subject.truncate(forks[1], after=fork_seqs[0]).message_count == 1
         assert_reads(subject, forks[1], ["0"], fork_seqs[:1])
         new = subject.append(forks[2], user_messages("new"), truncate_after=fork_seqs[1])
@@ -318,7 +307,7 @@ class MessageRemovalLaws:
     def test_an_append_that_truncates_at_a_removed_message_counts_what_is_left(
         self, subject: Store
     ) -> None:
-        conversation_id, seqs = in_batches(subject, 2, 3, 2)
+        conversation_id, seqs, *_ = in_batches(subject, 2, 3, 2)
         for number in (1, 3, 6):
             subject.remove(conversation_id, seqs[number])  # left: 0, 2, 4, 5
         first = subject.append(conversation_id, user_messages("a"), truncate_after=seqs[3])
@@ -333,8 +322,8 @@ class MessageRemovalLaws:
         owner = new_id()
         original = in_batches(subject, 3, 2, owner=owner)
         subject.remove(original.id, original.seqs[1])
-        fork = placed(subject, subject.fork(original.id).id)
-        again = placed(subject, subject.fork(fork.id).id)
+        fork = read_started(subject, subject.fork(original.id).id)
+        again = read_started(subject, subject.fork(fork.id).id)
         everywhere = ["0", "2", "3", "4"]
         with assert_unchanged(subject, fork.id), assert_unchanged(subject, again.id):
             subject.remove(original.id, original.seqs[0])
@@ -359,10 +348,10 @@ class MessageRemovalLaws:
     def test_the_text_of_a_removed_message_is_gone_from_every_read_and_copy(
         self, subject: Store
     ) -> None:
-        conversation_id, seqs = in_batches(subject, 2)
+        conversation_id, seqs, *_ = in_batches(subject, 2)
         secret = "secret " + new_id()
         subject.append(conversation_id, user_messages("2", secret, "4"))
-        seqs = placed(subject, conversation_id).seqs
+        seqs = read_started(subject, conversation_id).seqs
         subject.replace(conversation_id, seqs[3], Message.user(secret + " once more"))
         subject.remove(conversation_id, seqs[3])
         fork = subject.fork(conversation_id)
@@ -387,7 +376,7 @@ class MessageRemovalLaws:
         conversation_id = subject.create().id
         for batch in [texts] if together else [[text] for text in texts]:
             subject.append(conversation_id, user_messages(*batch))
-        seqs = placed(subject, conversation_id).seqs
+        seqs = read_started(subject, conversation_id).seqs
         left = [*range(5)]
         for number in (2, 4, 0, 1, 3):
             left.remove(number)
@@ -408,7 +397,7 @@ class MessageRemovalLaws:
         conversation = start_conversation(subject, "first", *texts)
         subject.append(conversation.id, user_messages("last"))
         all_texts = ["first", *texts, "last"]
-        seqs = placed(subject, conversation.id).seqs
+        seqs = read_started(subject, conversation.id).seqs
         removed = [1, 2, 3, 300, 350, 351, 699, 700]
         for number in Random(7).sample(removed, len(removed)):
             subject.remove(conversation.id, seqs[number])
@@ -469,7 +458,7 @@ class MessageRemovalLaws:
                             texts = [model[seq] for seq in seqs]
                             conversation_id = subject.fork(conversation_id).id
                             model = dict(
-                                zip(placed(subject, conversation_id).seqs, texts, strict=True)
+                                zip(read_started(subject, conversation_id).seqs, texts, strict=True)
                             )
                             highest = 0
                 state = snapshot(subject, conversation_id)

@@ -94,7 +94,7 @@ class OperationRules(ReadRules):
         conversation=conversations,
         caller=callers,
         size=sizes,
-        after=optional_numbers,
+        revision=optional_numbers,
         key=st.none() | st.integers(0, 2),
         repeats=st.booleans(),
         truncate_after=st.none() | st.none() | numbers,
@@ -107,7 +107,7 @@ class OperationRules(ReadRules):
         conversation: int,
         caller: int,
         size: int,
-        after: int | None,
+        revision: int | None,
         key: int | None,
         repeats: bool,
         truncate_after: int | None,
@@ -117,8 +117,8 @@ class OperationRules(ReadRules):
     ) -> None:
         conversation_id, owner, generation = self.model.choose(conversation, caller)
         live = self.model.find_live(conversation_id)
-        if live and after is not None:
-            after = live.number(after)
+        if live and revision is not None:
+            revision = live.number(revision)
         if generation and truncate_after is not None:
             truncate_after = generation.number(truncate_after)
         # The contract promises nothing about keys of an earlier generation, or older than a day.
@@ -134,11 +134,11 @@ class OperationRules(ReadRules):
             texts = earlier.texts
 
         expected_error: type[ChatledgerError] | None = None
-        if generation is None and (live or after):
+        if generation is None and (live or revision):
             expected_error = NotFound
         elif earlier:
             expected_error = None if earlier.texts == texts else KeyReused
-        elif generation and after not in (None, generation.conversation.revision):
+        elif generation and revision not in (None, generation.conversation.revision):
             expected_error = Conflict
         messages = user_messages(*texts)
         with expect(expected_error):
@@ -146,7 +146,7 @@ class OperationRules(ReadRules):
                 conversation_id,
                 messages,
                 owner=owner,
-                revision=after,
+                revision=revision,
                 idempotency_key=idempotency_key,
                 truncate_after=truncate_after,
                 reply_follows=reply_follows,
@@ -261,15 +261,15 @@ class OperationRules(ReadRules):
             self.model.keep_messages(generation, remaining, result.revision)
             assert result == generation.conversation
 
-    @rule(conversation=conversations, caller=callers, n=sizes)
-    def pop(self, conversation: int, caller: int, n: int) -> None:
+    @rule(conversation=conversations, caller=callers, limit=sizes)
+    def pop(self, conversation: int, caller: int, limit: int) -> None:
         conversation_id, owner, generation = self.model.choose(conversation, caller)
         with self.expect_found(generation):
-            popped = self.store.pop(conversation_id, n, owner=owner)
+            popped = self.store.pop(conversation_id, limit, owner=owner)
             assert generation
-            assert popped == generation.messages[-n:]
+            assert popped == generation.messages[-limit:]
             revision = self.store.get(conversation_id).revision
-            self.model.keep_messages(generation, generation.messages[:-n], revision)
+            self.model.keep_messages(generation, generation.messages[:-limit], revision)
 
     @rule(conversation=conversations, caller=callers)
     def clear(self, conversation: int, caller: int) -> None:

@@ -5,8 +5,6 @@ import pytest
 from chatledger.errors import AlreadyExists, NotFound
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.helpers import (
-    OPERATIONS_ON_EXISTING,
-    Operation,
     assert_unchanged,
     ids_of,
     list_all,
@@ -14,54 +12,51 @@ from chatledger.testing.store_contract.helpers import (
     start_conversation,
     user_messages,
 )
+from chatledger.testing.store_contract.operation_table import OWNER_CALLS, Call, each_of
 from chatledger.values import new_id
-
-OPERATIONS = pytest.mark.parametrize(
-    "operation", OPERATIONS_ON_EXISTING.values(), ids=OPERATIONS_ON_EXISTING
-)
 
 
 class OwnershipLaws:
     """``owner`` in every operation."""
 
-    @OPERATIONS
+    @each_of(OWNER_CALLS)
     def test_a_conversation_does_not_exist_for_another_owner(
-        self, subject: Store, operation: Operation
+        self, subject: Store, call: Call
     ) -> None:
         owner = new_id()
         conversation = start_conversation(subject, "private", owner=owner)
         for stranger in (new_id(), owner.upper() + "X", conversation.id):
             with assert_unchanged(subject, conversation.id), pytest.raises(NotFound) as caught:
-                operation(subject, conversation, stranger)
+                call(subject, conversation, caller=stranger)
             assert caught.value.conversation_id == conversation.id
             assert list_all(subject, stranger) == []
 
-    @OPERATIONS
+    @each_of(OWNER_CALLS)
     def test_an_anonymous_conversation_does_not_exist_for_any_owner(
-        self, subject: Store, operation: Operation
+        self, subject: Store, call: Call
     ) -> None:
         conversation = start_conversation(subject, "anonymous")
         with assert_unchanged(subject, conversation.id), pytest.raises(NotFound):
-            operation(subject, conversation, new_id())
+            call(subject, conversation, caller=new_id())
 
-    @OPERATIONS
+    @each_of(OWNER_CALLS)
     def test_the_owner_and_callers_without_owner_can_do_everything(
-        self, subject: Store, operation: Operation
+        self, subject: Store, call: Call
     ) -> None:
         owner = new_id()
         for caller in (owner, None):
-            operation(subject, start_conversation(subject, "mine", owner=owner), caller)
-        operation(subject, start_conversation(subject, "anonymous"), None)
+            call(subject, start_conversation(subject, "mine", owner=owner), caller=caller)
+        call(subject, start_conversation(subject, "anonymous"))
 
     @pytest.mark.parametrize("owner", ["somebody", None])
     def test_an_append_by_another_owner_neither_lands_nor_creates_a_conversation(
         self, subject: Store, owner: str | None
     ) -> None:
         conversation, stranger = start_conversation(subject, "private", owner=owner), new_id()
-        for after in (None, 0, conversation.revision):
+        for revision in (None, 0, conversation.revision):
             with assert_unchanged(subject, conversation.id), pytest.raises(NotFound):
                 subject.append(
-                    conversation.id, user_messages("intruding"), owner=stranger, revision=after
+                    conversation.id, user_messages("intruding"), owner=stranger, revision=revision
                 )
         assert list_all(subject, stranger) == []
 

@@ -52,10 +52,10 @@ class ProcessesContract:
             for thread in range(THREADS)
         }
 
-    def test_of_two_processes_with_the_same_after_exactly_one_wins(self, store_url: str) -> None:
+    def test_of_two_processes_with_the_same_revision_exactly_one_wins(self, store_url: str) -> None:
         with open_store(store_url) as store:
             conversation_id = start_conversation(store, "0 0").id
-        outputs = run_in_processes(store_url, "append_after", conversation_id)
+        outputs = run_in_processes(store_url, "append_at_the_revision", conversation_id)
         with open_store(store_url) as store:
             texts = texts_of(read_all(store, conversation_id))
         wins = [set(output.split()) for output in outputs]
@@ -156,8 +156,8 @@ def append_in_threads(store_url: str, conversation_id: str, name: str) -> None:
             raise outcome
 
 
-def append_after(store_url: str, conversation_id: str, name: str) -> None:
-    """Append numbers with ``after`` until there are enough; print those that this process won."""
+def append_at_the_revision(store_url: str, conversation_id: str, name: str) -> None:
+    """Append numbers at the latest revision; print those for which no rival was first."""
     with open_store(store_url) as store:
         wait_for_start()
         while (latest := store.get(conversation_id)).message_count <= APPENDS:

@@ -67,14 +67,14 @@ class ReadRules(RuleBasedStateMachine):
             ]
             self.model.set_messages(generation, placed, appended.revision)
 
-    @rule(conversation=conversations, caller=callers, n=sizes)
-    def read_the_tail(self, conversation: int, caller: int, n: int) -> None:
+    @rule(conversation=conversations, caller=callers, limit=sizes)
+    def read_the_tail(self, conversation: int, caller: int, limit: int) -> None:
         conversation_id, owner, generation = self.model.choose(conversation, caller)
         with self.expect_found(generation):
-            tail = self.store.tail(conversation_id, n, owner=owner)
+            tail = self.store.tail(conversation_id, limit, owner=owner)
             assert generation
             assert tail.conversation == generation.conversation
-            assert tail.messages == generation.messages[-n:]
+            assert tail.messages == generation.messages[-limit:]
             assert self.store.get(conversation_id, owner=owner) == generation.conversation
 
     @rule(

@@ -1,7 +1,5 @@
 """Laws of removing and replacing messages: their seqs are never reused."""
 
-from collections.abc import Callable
-
 import pytest
 
 from chatledger.errors import Conflict, MessageTooLarge, NotFound
@@ -9,27 +7,15 @@ from chatledger.messages import MAX_MESSAGE_BYTES, Message
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.helpers import (
-    Started,
     assert_unchanged,
     read_all,
+    read_started,
     snapshot,
     start_conversation,
     texts_of,
     user_messages,
 )
-
-REMOVALS: dict[str, Callable[[Store, Started], object]] = {
-    "truncate": lambda store, conversation: store.truncate(
-        conversation.id, after=conversation.seqs[0]
-    ),
-    "truncate all": lambda store, conversation: store.truncate(conversation.id, after=0),
-    "pop": lambda store, conversation: store.pop(conversation.id),
-    "pop all": lambda store, conversation: store.pop(conversation.id, 10),
-    "clear": lambda store, conversation: store.clear(conversation.id),
-    "remove": lambda store, conversation: store.remove(
-        conversation.id, store.tail(conversation.id, 1).messages[-1].seq
-    ),
-}
+from chatledger.testing.store_contract.operation_table import CALLS, Call, each_of
 
 
 class RemovingLaws:
@@ -98,15 +84,15 @@ class RemovingLaws:
         state = snapshot(subject, created.id)
         assert (state.conversation, state.messages) == (result, [])
 
-    @pytest.mark.parametrize("removal", REMOVALS.values(), ids=REMOVALS)
+    @each_of(call for call in CALLS if call.removes_messages)
     def test_a_removal_moves_the_revision_up_and_its_seqs_are_not_reused(
-        self, subject: Store, clock: Clock, removal: Callable[[Store, Started], object]
+        self, subject: Store, clock: Clock, call: Call
     ) -> None:
         conversation = start_conversation(subject, "1", "2", "3")
         highest = conversation.revision
         for _ in range(3):
             with clock.stopped():
-                removal(subject, conversation)
+                call(subject, read_started(subject, conversation.id))
                 removed = subject.get(conversation.id)
                 assert removed.updated_at == clock()
             assert removed.revision > highest

@@ -1,7 +1,6 @@
-"""Laws for concurrent writers and readers of one conversation."""
+"""Laws for concurrent writers of one conversation; for readers see ``ReaderLaws``."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 
@@ -13,11 +12,10 @@ from chatledger.messages import Message
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.helpers import (
-    Snapshot,
-    Started,
     ids_of,
     list_all,
     numbers_by_writer,
+    only_winner,
     race,
     read_all,
     snapshot,
@@ -25,7 +23,6 @@ from chatledger.testing.store_contract.helpers import (
     start_conversation,
     texts_of,
     user_messages,
-    watch_conversation,
     write_numbers,
 )
 from chatledger.values import new_id
@@ -34,40 +31,9 @@ WRITERS = 8
 APPENDS = 20
 ROUNDS = 5
 
-CHANGES: dict[str, Callable[[Store, Started], object]] = {
-    "truncate": lambda store, conversation: store.truncate(
-        conversation.id, after=conversation.seqs[-1]
-    ),
-    "pop": lambda store, conversation: store.pop(conversation.id, 3),
-    "clear": lambda store, conversation: store.clear(conversation.id),
-    "append and truncate": lambda store, conversation: store.append(
-        conversation.id, [Message.user(new_id())], truncate_after=conversation.seqs[-1]
-    ),
-    "replace": lambda store, conversation: store.replace(
-        conversation.id, conversation.seqs[0], Message.user(new_id())
-    ),
-    "remove the last": lambda store, conversation: store.remove(
-        conversation.id, store.tail(conversation.id, 1).messages[-1].seq
-    ),
-    "remove one between": lambda store, conversation: store.remove(
-        conversation.id, store.tail(conversation.id, 2).messages[0].seq
-    ),
-    "claim": lambda store, conversation: store.claim(
-        conversation.id, store.get(conversation.id).owner or new_id()
-    ),
-    "delete": lambda store, conversation: store.delete(conversation.id),
-}
-
-
-def only_winner(outcomes: list[Appended | ChatledgerError]) -> int:
-    """Return the index of the one rival that won; all others must have got a ``Conflict``."""
-    [winner] = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, Appended)]
-    assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == len(outcomes) - 1
-    return winner
-
 
 class RivalLaws:
-    """Total order, atomic appends, and consistent reads while others write."""
+    """Total order, atomic appends, and one winner where there can be only one."""
 
     def test_messages_of_many_writers_are_neither_lost_nor_duplicated_nor_reordered(
         self, subject: Store
@@ -98,7 +64,7 @@ class RivalLaws:
         texts_in_order = [texts[start : start + 50] for start in range(0, len(texts), 50)]
         assert sorted(texts_in_order) == sorted(batches)
 
-    def test_of_rivals_with_the_same_after_exactly_one_wins(self, subject: Store) -> None:
+    def test_of_rivals_with_the_same_revision_exactly_one_wins(self, subject: Store) -> None:
         conversation = start_conversation(subject, "0")
         revision, texts = conversation.revision, ["0"]
         for number in range(ROUNDS):
@@ -109,12 +75,13 @@ class RivalLaws:
                     for text in rivals
                 ]
             )
-            texts.append(rivals[only_winner(outcomes)])
+            winner, _ = only_winner(outcomes, Conflict)
+            texts.append(rivals[winner])
             observed = snapshot(subject, conversation.id)
             assert texts_of(observed.messages) == texts
             revision = observed.conversation.revision
 
-    def test_of_rivals_that_append_after_zero_exactly_one_wins(self, subject: Store) -> None:
+    def test_of_rivals_that_append_at_revision_zero_exactly_one_wins(self, subject: Store) -> None:
         for _ in range(ROUNDS):
             conversation_id = new_id()
             outcomes = race(
@@ -123,7 +90,8 @@ class RivalLaws:
                     for rival in range(WRITERS)
                 ]
             )
-            assert texts_of(read_all(subject, conversation_id)) == [str(only_winner(outcomes))]
+            winner, _ = only_winner(outcomes, Conflict)
+            assert texts_of(read_all(subject, conversation_id)) == [str(winner)]
 
     def test_rivals_with_one_idempotency_key_append_once_and_get_the_same_result(
         self, subject: Store
@@ -164,10 +132,7 @@ class RivalLaws:
                         for text in texts
                     ]
                 )
-                [winner] = [
-                    n for n, outcome in enumerate(outcomes) if isinstance(outcome, Appended)
-                ]
-                assert sum(isinstance(outcome, KeyReused) for outcome in outcomes) == WRITERS - 1
+                winner, _ = only_winner(outcomes, KeyReused)
                 observed = snapshot(subject, conversation_id)
                 assert texts_of(observed.messages) == [texts[winner]]
                 assert observed.conversation.title in (None, texts[winner])
@@ -247,8 +212,7 @@ class RivalLaws:
                     for rival in range(WRITERS)
                 ]
             )
-            [created] = [outcome for outcome in outcomes if isinstance(outcome, Conversation)]
-            assert sum(isinstance(outcome, KeyReused) for outcome in outcomes) == WRITERS - 1
+            _, created = only_winner(outcomes, KeyReused)
             assert list_all(subject, owner) == [created]
 
     @pytest.mark.parametrize("length", [0, 3, 300])
@@ -279,12 +243,7 @@ class RivalLaws:
                 conversation_id, user_messages("hello"), reply_follows=reply_follows
             )
             outcomes = race([partial(subject.claim, conversation_id, owner) for owner in owners])
-            [winner] = [
-                n for n, outcome in enumerate(outcomes) if isinstance(outcome, Conversation)
-            ]
-            assert sum(isinstance(outcome, NotFound) for outcome in outcomes) == WRITERS - 1
-            claimed = outcomes[winner]
-            assert isinstance(claimed, Conversation)
+            winner, claimed = only_winner(outcomes, NotFound)
             assert claimed.owner == owners[winner]
             assert claimed.revision > before.revision
             assert subject.get(conversation_id) == claimed
@@ -333,8 +292,7 @@ class RivalLaws:
                 seqs += subject.append(conversation.id, user_messages(text)).seqs
             for seq in (seqs[1], seqs[2]):
                 outcomes = race([partial(subject.remove, conversation.id, seq)] * WRITERS)
-                [removed] = [each for each in outcomes if isinstance(each, Conversation)]
-                assert sum(isinstance(each, NotFound) for each in outcomes) == WRITERS - 1
+                _, removed = only_winner(outcomes, NotFound)
                 assert subject.get(conversation.id) == removed
             observed = snapshot(subject, conversation.id)
             assert (texts_of(observed.messages), observed.seqs) == (["0"], seqs[:1])
@@ -348,8 +306,7 @@ class RivalLaws:
                 for seq in conversation.seqs
             ]
         )
-        [winner] = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, Conversation)]
-        assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == WRITERS - 1
+        winner, _ = only_winner(outcomes, Conflict)
         observed = snapshot(subject, conversation.id)
         assert texts_of(observed.messages) == [str(n) for n in range(WRITERS) if n != winner]
 
@@ -431,15 +388,13 @@ class RivalLaws:
                     for rival in range(WRITERS)
                 ]
             )
-            [created] = [outcome for outcome in outcomes if isinstance(outcome, Conversation)]
-            assert sum(isinstance(outcome, AlreadyExists) for outcome in outcomes) == WRITERS - 1
+            _, created = only_winner(outcomes, AlreadyExists)
             assert subject.get(conversation_id) == created
 
     def test_of_rivals_that_fork_to_one_id_exactly_one_wins(self, subject: Store) -> None:
         conversation, target = start_conversation(subject, "1", "2"), new_id()
         outcomes = race([partial(subject.fork, conversation.id, new_id=target)] * WRITERS)
-        [fork] = [outcome for outcome in outcomes if isinstance(outcome, Conversation)]
-        assert sum(isinstance(outcome, AlreadyExists) for outcome in outcomes) == WRITERS - 1
+        _, fork = only_winner(outcomes, AlreadyExists)
         observed = snapshot(subject, target)
         assert (observed.conversation, texts_of(observed.messages)) == (fork, ["1", "2"])
 
@@ -452,7 +407,7 @@ class RivalLaws:
                     for owner in owners
                 ]
             )
-            [winner] = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, Appended)]
+            winner, _ = only_winner(outcomes, NotFound)
             observed = snapshot(subject, conversation_id)
             assert observed.conversation.owner == owners[winner]
             assert texts_of(observed.messages) == [owners[winner]]
@@ -481,88 +436,3 @@ class RivalLaws:
         remaining = texts_of(snapshot(subject, conversation.id).messages)
         assert len(popped) == 2 * WRITERS
         assert sorted(popped + remaining) == sorted([*texts, "not popped"])
-
-    @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-    def test_a_reader_sees_only_states_between_two_writes(
-        self, subject: Store, change: Callable[[Store, Started], object]
-    ) -> None:
-        conversation = start_conversation(subject, "1", "2")
-        states: list[Snapshot | None] = [snapshot(subject, conversation.id)]
-        with watch_conversation(subject, conversation.id) as observed:
-            for _ in range(ROUNDS * 2):
-                subject.append(conversation.id, user_messages("3", "4", "5"))
-                states.append(snapshot(subject, conversation.id))
-                change(subject, conversation)
-                states.append(snapshot_if_any(subject, conversation.id))
-        assert_in_order(observed, states)
-
-    @pytest.mark.parametrize("change", ["clear", "delete"])
-    def test_messages_acknowledged_after_a_removal_stay_and_their_seqs_are_unique(
-        self, subject: Store, change: str
-    ) -> None:
-        conversation_id = subject.create().id
-
-        def remove() -> None:
-            for _ in range(ROUNDS):
-                with suppress(NotFound):
-                    getattr(subject, change)(conversation_id)
-
-        calls: list[Callable[[], object]] = [
-            partial(write_numbers, subject, conversation_id, str(writer), appends=APPENDS)
-            for writer in range(4)
-        ]
-        _, *outcomes = race([remove, *calls])
-        appended: dict[int, str] = {}
-        for outcome in outcomes:
-            assert isinstance(outcome, dict)
-            assert not appended.keys() & outcome.keys()
-            appended |= outcome
-        subject.append(conversation_id, user_messages("the last one"))
-        *remaining, _ = read_all(subject, conversation_id)
-        first = remaining[0].seq if remaining else max(appended) + 1
-        assert {message.seq: message.text for message in remaining} == {
-            seq: text for seq, text in appended.items() if seq >= first
-        }
-
-    def test_a_reader_sees_all_messages_of_a_batch_or_none(self, subject: Store) -> None:
-        conversation = start_conversation(subject)
-        batch = user_messages(*map(str, range(1_000)))
-        states: list[Snapshot | None] = [snapshot(subject, conversation.id)]
-        with watch_conversation(subject, conversation.id) as observed:
-            for _ in range(2):
-                subject.append(conversation.id, batch)
-                states.append(snapshot(subject, conversation.id))
-                subject.clear(conversation.id)
-                states.append(snapshot(subject, conversation.id))
-        assert_in_order(observed, states)
-
-    def test_a_reader_sees_a_complete_fork_or_none(self, subject: Store) -> None:
-        conversation, target = start_conversation(subject, *map(str, range(1_000))), new_id()
-        with watch_conversation(subject, target) as observed:
-            subject.fork(conversation.id, new_id=target)
-        assert_in_order(observed, [None, snapshot(subject, target)])
-
-    def test_a_reader_that_pages_during_appends_misses_nothing(self, subject: Store) -> None:
-        conversation_id = subject.create().id
-
-        def read() -> None:
-            for _ in range(APPENDS):
-                messages = read_all(subject, conversation_id, limit=10)
-                for numbers in numbers_by_writer(messages).values():
-                    assert numbers == list(range(len(numbers)))
-
-        calls: list[Callable[[], object]] = [
-            partial(write_numbers, subject, conversation_id, str(writer), appends=APPENDS)
-            for writer in range(4)
-        ]
-        race([read, *calls])
-        assert len(read_all(subject, conversation_id)) == 4 * APPENDS
-
-
-def assert_in_order(observed: list[Snapshot | None], states: list[Snapshot | None]) -> None:
-    """Assert that every observation is one of the states, and that they never go back."""
-    position = 0
-    for state in observed:
-        assert state in states[position:]
-        position = states.index(state, position)
-    assert observed[-1] == states[-1]

