@@ -48,7 +48,6 @@ JOBS: Final = {
     "tool_calls": "tool calls and their results, from all known formats",
     "values": "JSON values, ids and times, in the form that stores keep",
     "errors": "all errors",
-    "library_logs": "no message in the logs of libraries",
     "backoff": "waits of retry loops",
     "aws": "AWS configuration",
     "extras": "how to install what is missing",

@@ -8,10 +8,15 @@ from contextlib import asynccontextmanager
 from io import BytesIO
 
 import aiohttp
-from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, ReadTimeoutError
+from botocore.credentials import Credentials, ReadOnlyCredentials, RefreshableCredentials
+from botocore.exceptions import (
+    ConnectionClosedError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ReadTimeoutError,
+)
 from yarl import URL
 
-from chatledger.aws.credentials import RenewingCredentials
 from chatledger.aws.session import Endpoint
 from chatledger.aws.signing import Signer, bearer_token, with_bearer_token
 
@@ -113,7 +118,7 @@ class _Connections:
         self._session = session
         self._url = URL(endpoint.url, encoded=True)
         self._signer = Signer(endpoint.url, service=endpoint.service, region=endpoint.region)
-        self._credentials = RenewingCredentials(endpoint.credentials)
+        self._credentials = _RenewingCredentials(endpoint.credentials)
         self._loop = asyncio.get_running_loop()
 
     async def post(self, headers: Mapping[str, str], body: bytes) -> aiohttp.ClientResponse:
@@ -138,6 +143,38 @@ class _Connections:
         else:  # the loop runs in another thread
             future = asyncio.run_coroutine_threadsafe(_as_coroutine(closing), self._loop)
             await asyncio.wrap_future(future)
+
+
+class _RenewingCredentials:
+    """botocore's credentials for one event loop; they are renewed in a thread, as that blocks."""
+
+    def __init__(self, source: Credentials | None) -> None:
+        self._source = source
+        self._current: ReadOnlyCredentials | None = None
+        self._renewal: asyncio.Task[None] | None = None
+
+    async def get(self) -> ReadOnlyCredentials:
+        """Return credentials that are valid now; raise botocore's errors if there are none."""
+        if self._current is None or (
+            isinstance(self._source, RefreshableCredentials) and self._source.refresh_needed()
+        ):
+            if self._renewal is None:
+                self._renewal = asyncio.create_task(self._renew())
+            # Shielded, because other calls wait for the same task and this one may be cancelled.
+            await asyncio.shield(self._renewal)
+        assert self._current is not None
+        return self._current
+
+    async def _renew(self) -> None:
+        try:
+            if self._source is None:
+                raise NoCredentialsError
+            current = await asyncio.to_thread(self._source.get_frozen_credentials)
+            if not current.access_key or not current.secret_key:
+                raise NoCredentialsError
+            self._current = current
+        finally:
+            self._renewal = None
 
 
 async def _open_session(

@@ -1,5 +1,6 @@
 """The configuration of AWS, found as boto3 finds it: sessions, clients, and what they know."""
 
+import logging
 import os
 import ssl
 from dataclasses import dataclass
@@ -147,3 +148,15 @@ def ssl_argument(session: boto3.Session) -> ssl.SSLContext | bool:
         return ssl.create_default_context(cafile=bundle)
     except OSError as error:  # ssl.SSLError is one too
         raise InvalidCABundle(bundle, error.strerror or str(error)) from error
+
+
+def keep_messages_out_of_logs() -> None:
+    """Set botocore's logger to INFO unless it has a level already.
+
+    At DEBUG, it logs whole requests and responses, with signatures and tokens in them. Thus a
+    program that logs everything at DEBUG logs no message. To debug botocore, set its level
+    explicitly: ``logging.getLogger("botocore").setLevel("DEBUG")``.
+    """
+    logger = logging.getLogger("botocore")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)

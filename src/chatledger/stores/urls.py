@@ -132,7 +132,7 @@ class _DynamoDBLocation:
 
     def open(self, *, expire_after: timedelta | None, clock: Clock) -> Store:
         try:
-            from chatledger.stores.dynamodb.factory import open_dynamodb_store
+            from chatledger.stores.dynamodb.clients import open_dynamodb_store
         except ModuleNotFoundError as missing:
             raise _not_installed(missing, "dynamodb") from missing
         return open_dynamodb_store(self.table, **self._options(expire_after, clock))
@@ -140,9 +140,10 @@ class _DynamoDBLocation:
     def open_async(self, *, expire_after: timedelta | None, clock: Clock) -> AsyncStore:
         try:
             from chatledger.stores.dynamodb.store import AsyncDynamoDBStore
+
+            return AsyncDynamoDBStore(self.table, **self._options(expire_after, clock))
         except ModuleNotFoundError as missing:
             raise _not_installed(missing, "async") from missing
-        return AsyncDynamoDBStore(self.table, **self._options(expire_after, clock))
 
     def _options(self, expire_after: timedelta | None, clock: Clock) -> dict[str, Any]:
         options: dict[str, Any] = {

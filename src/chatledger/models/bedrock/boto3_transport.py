@@ -14,11 +14,11 @@ from chatledger.aws.session import (
     Session,
     boto3_session,
     find_endpoint,
+    keep_messages_out_of_logs,
     make_service_client,
 )
 from chatledger.aws.signing import bearer_token
 from chatledger.errors import ModelRefused
-from chatledger.library_logs import keep_messages_out_of_logs
 from chatledger.models.bedrock.content import ConverseObject
 from chatledger.models.bedrock.errors import model_error
 from chatledger.models.bedrock.replies import Event, events_from_converse

@@ -3,11 +3,10 @@
 from typing import TYPE_CHECKING
 
 from chatledger.errors import AccessRefused, TableMismatch, TableMissing
-from chatledger.stores.dynamodb.store import DynamoDBStore
+from chatledger.stores.dynamodb.store import AsyncDynamoDBStore, DynamoDBStore
 
 if TYPE_CHECKING:
     from chatledger.stores.dynamodb.provisioning import check_table, create_table, policy
-    from chatledger.stores.dynamodb.store import AsyncDynamoDBStore
 
 __all__ = [
     "AccessRefused",
@@ -25,8 +24,6 @@ def __getattr__(name: str) -> object:
     # Imported on first use: only AsyncDynamoDBStore needs aiohttp, and few processes create or
     # check tables.
     if name == "AsyncDynamoDBStore":
-        from chatledger.stores.dynamodb.store import AsyncDynamoDBStore
-
         return AsyncDynamoDBStore
     if name in ("check_table", "create_table", "policy"):
         from chatledger.stores.dynamodb import provisioning

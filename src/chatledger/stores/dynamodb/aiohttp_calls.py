@@ -11,9 +11,15 @@ from botocore.parsers import ResponseParserError
 
 from chatledger.aws.errors import REQUEST_ERRORS
 from chatledger.aws.http import HttpClient
-from chatledger.aws.session import Endpoint, InvalidCABundle, Session, boto3_session, find_endpoint
+from chatledger.aws.session import (
+    Endpoint,
+    InvalidCABundle,
+    Session,
+    boto3_session,
+    find_endpoint,
+    keep_messages_out_of_logs,
+)
 from chatledger.errors import AccessRefused, StoreUnavailable
-from chatledger.library_logs import keep_messages_out_of_logs
 from chatledger.sansio import arun
 from chatledger.stores.dynamodb.boto3_calls import failure_from_boto3
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan, Wait, patient

@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError, ParamValidationError
 from botocore.parsers import ResponseParserError
 
 from chatledger.aws.errors import CONNECTION_PROBLEMS, REQUEST_ERRORS, Problem, problem_of
-from chatledger.library_logs import keep_messages_out_of_logs
+from chatledger.aws.session import keep_messages_out_of_logs
 from chatledger.sansio import run
 from chatledger.stores.dynamodb.calls import PATIENCE, Call, CallFailed, Plan, Wait, patient
 from chatledger.stores.dynamodb.errors import (
