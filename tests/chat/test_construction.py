@@ -1,5 +1,6 @@
 """A chat that is given something wrong says so at once, and what to pass instead."""
 
+import re
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,10 @@ async def new_chat(request: pytest.FixtureRequest, path: Path) -> AsyncIterator[
     async with AsyncSQLiteStore(path) as async_store:
         with SQLiteStore(path) as store:
             yield partial(request.param, async_store if request.param is Chat else store)
+
+
+def repr_without_address(value: object) -> str:
+    return re.sub(r" at 0x\w+", "", repr(value))
 
 
 class NoId:
@@ -112,7 +117,9 @@ class WholeHook(HalfAHook):
 
 
 @pytest.mark.parametrize(
-    "hooks", [None, 7, print, [print], [HalfAHook()], WholeHook(), [WholeHook]], ids=str
+    "hooks",
+    [None, 7, print, [print], [HalfAHook()], WholeHook(), [WholeHook]],
+    ids=["None", "7", "a function", "functions", "half a hook", "one hook", "a class"],
 )
 async def test_what_is_no_list_of_hooks_is_rejected(new_chat: NewChat, hooks: Any) -> None:
     with pytest.raises(InvalidArgument, match="hooks must be a list of objects with the methods"):
@@ -126,7 +133,7 @@ async def test_what_is_no_list_of_hooks_is_rejected(new_chat: NewChat, hooks: An
         *({"lease": lease} for lease in (None, 0, 30)),
         *({"time_limit": limit} for limit in (0, 30)),
     ],
-    ids=str,
+    ids=repr_without_address,
 )
 async def test_invalid_options_are_rejected(new_chat: NewChat, wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument, match=rf"{next(iter(wrong))} must be a"):

@@ -22,9 +22,8 @@ from chatledger.errors import (
     TableMissing,
     UnknownModel,
 )
-from chatledger.http.api import MAX_MESSAGE_CHARACTERS, MAX_PAGE_SIZE
+from chatledger.http.api import MAX_MESSAGE_CHARACTERS, MAX_PAGE_SIZE, SECURITY_HEADERS
 from chatledger.http.chalice import ChatFactory, register
-from chatledger.http.endpoints import SECURITY_HEADERS
 from chatledger.http.errors import ApiError
 from chatledger.models import Models, OpenedModel, open_model
 from chatledger.models.offline import OfflineModel

@@ -14,7 +14,7 @@ from chalice.app import Authorizer, Chalice, CORSConfig, Request, Response
 
 from chatledger.chat import SyncChat, collect_sync
 from chatledger.errors import ChatledgerError, InvalidArgument, NotFound, StoreUnavailable
-from chatledger.http import api, endpoints
+from chatledger.http import api
 from chatledger.http.api import ChatRequest, CreateRequest
 from chatledger.http.errors import (
     ApiError,
@@ -219,7 +219,7 @@ class _Routes:
         """Run the route for the request's method and turn errors into the API's format."""
         status = 200
         headers: dict[str, str | list[str]] = {"Content-Type": "application/json"}
-        headers |= endpoints.SECURITY_HEADERS
+        headers |= api.SECURITY_HEADERS
         try:
             gateway_request = GatewayRequest(request)
             if not is_public:
@@ -238,17 +238,17 @@ class _Routes:
     # The routes; they parse a body first, so that an invalid one does not open the store.
 
     def welcome(self, request: GatewayRequest) -> object:
-        return {name: text for name, text in endpoints.WELCOME.items() if name != "documentation"}
+        return {name: text for name, text in api.WELCOME.items() if name != "documentation"}
 
     def health(self, request: GatewayRequest) -> object:
-        return run(endpoints.check_health(self._open_store(request)))
+        return run(api.check_health(self._open_store(request)))
 
     def send_message(self, request: GatewayRequest) -> object:
         key, body = request.idempotency_key(), request.body(ChatRequest)
         chat = self._open_chat(request)
-        with endpoints.explain_unknown_conversation(body):
-            events = endpoints.start_turn(chat, self.models, body, key)
-            return endpoints.reply_body(collect_sync(events))
+        with api.explain_unknown_conversation(body):
+            events = api.start_turn(chat, self.models, body, key)
+            return api.reply_body(collect_sync(events))
 
     def stream_reply(self, request: GatewayRequest) -> object:
         raise ApiError(
@@ -257,18 +257,18 @@ class _Routes:
 
     def create_conversation(self, request: GatewayRequest) -> object:
         body = request.body(CreateRequest)
-        return run(endpoints.create_conversation(self._open_store(request), body))
+        return run(api.create_conversation(self._open_store(request), body))
 
     def list_conversations(self, request: GatewayRequest) -> object:
-        return run(endpoints.list_conversations(self._open_store(request), request.query()))
+        return run(api.list_conversations(self._open_store(request), request.query()))
 
     def read_conversation(self, request: GatewayRequest) -> object:
         id, query = request.conversation_id(), request.query()
-        return _cut_to_fit(run(endpoints.read_conversation(self._open_store(request), id, query)))
+        return _cut_to_fit(run(api.read_conversation(self._open_store(request), id, query)))
 
     def delete_conversation(self, request: GatewayRequest) -> object:
         id, query = request.conversation_id(), request.query()
-        return run(endpoints.delete_conversation(self._open_store(request), id, query))
+        return run(api.delete_conversation(self._open_store(request), id, query))
 
     def no_such_route(self, request: GatewayRequest) -> object:
         raise no_such_route()
@@ -312,7 +312,7 @@ class _Routes:
             return self._chat_factory
 
 
-def _cut_to_fit(body: endpoints.Body) -> endpoints.Body:
+def _cut_to_fit(body: api.Body) -> api.Body:
     """Leave out the oldest messages of a conversation until the function may return its body."""
     conversation = body["conversation"]
     # Lambda's response contains this JSON as a string in JSON, with non-ASCII characters escaped.

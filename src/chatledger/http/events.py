@@ -8,7 +8,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from chatledger.chat import Event, Started
-from chatledger.http.endpoints import done_body
+from chatledger.http.api import done_body
 from chatledger.http.errors import handle_error
 from chatledger.models.protocol import Finished
 from chatledger.values import dumps

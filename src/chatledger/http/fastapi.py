@@ -1,5 +1,6 @@
 """The chatbot API on FastAPI."""
 
+import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,24 +11,25 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import HTTPBearer
 from msgspec.json import schema_components
 from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatledger.chat import Chat, collect
 from chatledger.conversations import MAX_IDEMPOTENCY_KEY_BYTES
-from chatledger.http import api, endpoints
-from chatledger.http.api import ChatRequest, CreateRequest
-from chatledger.http.errors import ApiError, method_not_allowed, no_such_route
-from chatledger.http.events import EventStream
-from chatledger.http.middleware import (
-    ErrorMiddleware,
-    HostMiddleware,
-    SecurityHeadersMiddleware,
-    SignInMiddleware,
-    error_response,
+from chatledger.http import api
+from chatledger.http.api import (
+    SECURITY_HEADERS,
+    ChatRequest,
+    CreateRequest,
+    is_public,
+    parse_authorization,
 )
+from chatledger.http.errors import ApiError, handle_error, method_not_allowed, no_such_route
+from chatledger.http.events import EventStream
 from chatledger.http.sign_in import SignIn
 from chatledger.models import Models
 from chatledger.sansio import arun
@@ -115,26 +117,26 @@ def create_app(
     async def welcome(request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
             return FileResponse(PAGE / "index.html", headers={"Vary": "Accept"})
-        return JSONResponse(endpoints.WELCOME, headers={"Vary": "Accept"})
+        return JSONResponse(api.WELCOME, headers={"Vary": "Accept"})
 
     @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> dict[str, str]:
-        return await arun(endpoints.check_health(store))
+        return await arun(api.check_health(store))
 
     @app.post("/chat", openapi_extra=_body_schema(ChatRequest) | IDEMPOTENCY_KEY_SCHEMA)
     async def send_message(request: Request) -> dict[str, Any]:
         key, body = _parse_idempotency_key(request), await _parse_body(ChatRequest, request)
-        with endpoints.explain_unknown_conversation(body):
-            events = endpoints.start_turn(chat, models, body, key)
-            return endpoints.reply_body(await collect(events))
+        with api.explain_unknown_conversation(body):
+            events = api.start_turn(chat, models, body, key)
+            return api.reply_body(await collect(events))
 
     @app.post("/chat/stream", openapi_extra=_body_schema(ChatRequest) | IDEMPOTENCY_KEY_SCHEMA)
     async def stream_reply(request: Request) -> Response:
         key, body = _parse_idempotency_key(request), await _parse_body(ChatRequest, request)
         # Await the first event before responding: errors until then still get their own status.
-        with endpoints.explain_unknown_conversation(body):
-            events = endpoints.start_turn(chat, models, body, key)
+        with api.explain_unknown_conversation(body):
+            events = api.start_turn(chat, models, body, key)
             started = await anext(events)
         return EventStream(started, events)
 
@@ -144,19 +146,19 @@ def create_app(
     )
     async def create_conversation(request: Request) -> dict[str, str]:
         body = await _parse_body(CreateRequest, request)
-        return await arun(endpoints.create_conversation(store, body))
+        return await arun(api.create_conversation(store, body))
 
     @app.get("/conversations")
     async def list_conversations(request: Request) -> dict[str, Any]:
-        return await arun(endpoints.list_conversations(store, _query(request)))
+        return await arun(api.list_conversations(store, _query(request)))
 
     @app.get("/conversations/{conversation_id:conversation_id}")
     async def read_conversation(request: Request, conversation_id: str) -> dict[str, Any]:
-        return await arun(endpoints.read_conversation(store, conversation_id, _query(request)))
+        return await arun(api.read_conversation(store, conversation_id, _query(request)))
 
     @app.delete("/conversations/{conversation_id:conversation_id}")
     async def delete_conversation(request: Request, conversation_id: str) -> dict[str, str]:
-        return await arun(endpoints.delete_conversation(store, conversation_id, _query(request)))
+        return await arun(api.delete_conversation(store, conversation_id, _query(request)))
 
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     return app
@@ -203,3 +205,112 @@ async def _handle_routing_error(request: Request, error: Exception) -> Response:
     response = error_response(api_errors.get(error.status_code, other))
     response.headers.update(error.headers or {})
     return response
+
+
+# Middleware: each class does one job --------------------------------------------------------------
+
+
+SHUTTING_DOWN = ApiError(
+    503, "server_ending", "The server is shutting down; try again in a moment."
+)
+
+
+class SecurityHeadersMiddleware:
+    """Adds the security headers to every response that does not have its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class ErrorMiddleware:
+    """Responds to every error, including those of the middleware inside, in the API's format.
+
+    It is the last handler: clients must not get the text of an unexpected error.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def send_and_note_start(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note_start)
+            return
+        except asyncio.CancelledError:  # the server is shutting down; it needs no re-raise
+            error = SHUTTING_DOWN
+        except Exception as raised:
+            error = handle_error(raised, f"{scope['method']} {scope['path']!r}")
+        if not started:
+            await error_response(error)(scope, receive, send)
+
+
+class HostMiddleware:
+    """Rejects requests that are addressed to another host.
+
+    A server on loopback needs it: otherwise a page in the user's browser could resolve its own host
+    name to 127.0.0.1 and read the responses (DNS rebinding).
+
+    Args:
+        app: The application to wrap.
+        hosts: The host names in lower case, without a port, that requests may be addressed to.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            host = Headers(scope=scope).get("host", "")
+            name = host if host.endswith("]") else host.rpartition(":")[0] or host
+            if name.lower() not in self._hosts:
+                raise ApiError(
+                    400, "unknown_host", "This server does not answer to that host name."
+                )
+        await self._app(scope, receive, send)
+
+
+class SignInMiddleware:
+    """Identifies the user of each request, before the rest of the request is read.
+
+    Routes find the user in ``scope["user"]``, which public routes do not have.
+
+    Args:
+        app: The application to wrap.
+        sign_in: Identifies the user.
+    """
+
+    def __init__(self, app: ASGIApp, sign_in: SignIn) -> None:
+        self._app = app
+        self._sign_in = sign_in
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+            if not is_public(path):
+                values = Headers(scope=scope).getlist("authorization")
+                scope["user"] = await self._sign_in.auser(parse_authorization(values))
+        await self._app(scope, receive, send)
+
+
+def error_response(error: ApiError) -> JSONResponse:
+    return JSONResponse(error.body, error.status, error.headers)
