@@ -61,3 +61,7 @@ __all__ = [
     "session_factory",
     "to_chatledger",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
