@@ -2,10 +2,10 @@
 
     from chatledger.langchain import DynamoDBChatMessageHistory
 
-The module ``segments`` describes how a history is stored.
+The module ``stored_history`` describes how a history is stored.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,15 +14,11 @@ from langchain_core.messages import BaseMessage
 
 from chatledger.errors import InvalidArgument, StoreUnavailable
 from chatledger.json_values import checked_text
-from chatledger.langchain.appends import append_elements, not_a_history_error
-from chatledger.langchain.clearing import clear_history
-from chatledger.langchain.connections import client_key, run_plan, shared_client
+from chatledger.langchain.connections import run_plan, shared_client
 from chatledger.langchain.elements import decode_messages, encode_messages
 from chatledger.langchain.errors import error_for
-from chatledger.langchain.reading import StoredHistory, read_history
-from chatledger.langchain.segment_cache import ActiveSegmentCache, CachedSegment
-from chatledger.langchain.segments import LARGEST_SEGMENT, RESERVED_ATTRIBUTES, HistoryTable
-from chatledger.langchain.trimming import trim_first_item, trim_whole_items
+from chatledger.langchain.plans import append_messages, clear_history, read_history
+from chatledger.langchain.stored_history import LARGEST_ARCHIVE, RESERVED_ATTRIBUTES, HistoryTable
 from chatledger.stores.dynamodb.calls import CallFailed, Item, Plan
 
 if TYPE_CHECKING:
@@ -33,7 +29,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SMALLEST_SEGMENT = 1024
-_SEGMENT_CACHE = ActiveSegmentCache()
 
 
 class DynamoDBChatMessageHistory(BaseChatMessageHistory):
@@ -129,16 +124,13 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
         Empty if the history has expired, even if DynamoDB has not deleted it yet.
         """
         table = self._history_table()
-        history = self._read(table)
-        elements = []
-        for item in history.items:
-            attribute = item.get(table.messages_attribute, {"L": []})
-            if "L" not in attribute:
-                raise not_a_history_error(table)
-            elements += attribute["L"]
+        try:
+            elements = self._run(read_history(table), table).elements
+        except StoreUnavailable as failed:
+            failed.may_have_landed = False  # a read writes nothing
+            raise
         where = f"{table.messages_attribute!r} in the history {self.key} of table {table.name!r}"
-        size = self.history_size
-        skipped = max(0, len(elements) - size) if size else 0
+        skipped = max(0, len(elements) - self.history_size) if self.history_size else 0
         return decode_messages(elements[skipped:], where, first=skipped)
 
     @messages.setter
@@ -160,36 +152,15 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
             StoreMismatch: The table or the item is not one of a LangChain history.
             StoreUnavailable: DynamoDB did not complete the append in time.
         """
-        elements = encode_messages(messages)
-        if not elements:
-            return
-        table = self._history_table()
-        size = self.history_size if self.trim_storage else None
-        cached = self._cached_segment(table)
-        return_values = "UPDATED_NEW" if size else "NONE"
-        appending = append_elements(table, elements, cached, return_values=return_values)
-        result = self._run(appending, table)
-        if not size:
-            return
-        if result.added_item:
-            self._run(trim_whole_items(table, size), table)
-        elif result.elements and cached.get() is None:
-            self._run(trim_first_item(table, result.elements, size), table)
+        if elements := encode_messages(messages):
+            table = self._history_table()
+            keep = self.history_size if self.trim_storage else None
+            self._run(append_messages(table, elements, keep=keep or None), table)
 
     def clear(self) -> None:
         """Remove all messages. The next append starts a new history."""
         table = self._history_table()
-        self._cached_segment(table).forget()
         self._run(clear_history(table), table)
-
-    def _read(self, table: HistoryTable) -> StoredHistory:
-        try:
-            history = self._run(read_history(table), table)
-        except StoreUnavailable as failed:
-            failed.may_have_landed = False  # a read writes nothing
-            raise
-        self._cached_segment(table).set(history.active_segment)
-        return history
 
     def _run(self, plan: Plan[T], table: HistoryTable) -> T:
         try:
@@ -199,12 +170,6 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
 
     def _client(self) -> "DynamoDBClient":
         return shared_client(self._session, self._endpoint)
-
-    def _cached_segment(self, table: HistoryTable) -> CachedSegment:
-        client = client_key(self._session, self._endpoint)
-        key = tuple(sorted((name, repr(value)) for name, value in table.key.items()))
-        history: Hashable = (client, table.name, key, table.messages_attribute)
-        return CachedSegment(_SEGMENT_CACHE, history)
 
     def _history_table(self) -> HistoryTable:
         """Return the table with the current settings, which are public attributes.
@@ -226,7 +191,7 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
             raise InvalidArgument("ttl_key_name and history_messages_key must differ.")
         _check_number(self.ttl, "ttl", 0)
         _check_number(self.history_size, "history_size", 0)
-        _check_number(self.segment_bytes, "segment_bytes", SMALLEST_SEGMENT, LARGEST_SEGMENT)
+        _check_number(self.segment_bytes, "segment_bytes", SMALLEST_SEGMENT, LARGEST_ARCHIVE)
         return HistoryTable(
             name=self._table_name,
             key=key,

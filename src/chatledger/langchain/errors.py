@@ -10,8 +10,7 @@ from chatledger.errors import (
     TableMismatch,
     TableMissing,
 )
-from chatledger.langchain.appends import not_a_history_error
-from chatledger.langchain.segments import HistoryTable
+from chatledger.langchain.stored_history import HistoryTable
 from chatledger.stores.dynamodb.calls import CallFailed
 from chatledger.stores.dynamodb.errors import INVALID_SIGNATURE, NO_CREDENTIALS, store_error
 
@@ -84,7 +83,7 @@ def error_for(
         return error
     text = failed.message.lower()
     if any(part in text for part in _TYPE_ERRORS):
-        return not_a_history_error(table)
+        return table.not_a_history_error()
     reason = failed.message.rstrip(".")
     if any(part in text for part in _KEY_ERRORS):
         names = " and ".join(map(repr, table.key))

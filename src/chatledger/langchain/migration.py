@@ -11,24 +11,17 @@ from typing import TYPE_CHECKING, Any
 from chatledger.conversations import Conversation
 from chatledger.errors import AlreadyExists, Conflict, InvalidArgument, NotFound, StoreMismatch
 from chatledger.importing.comparison import canonical_text, compare, import_missing
-from chatledger.langchain.appends import not_a_history_error
 from chatledger.langchain.checkpoints import Checkpoint, CopyReport, Problem
 from chatledger.langchain.connections import run_plan, shared_client
 from chatledger.langchain.elements import decode_messages
 from chatledger.langchain.errors import HistoryTableMissing, error_for
-from chatledger.langchain.reading import read_history
-from chatledger.langchain.segments import (
-    CLEARED_SEGMENTS,
-    FIRST_ITEM_KEY,
-    SEGMENTS,
-    HistoryTable,
-    integer_in,
-)
+from chatledger.langchain.plans import StoredHistory, read_history
+from chatledger.langchain.stored_history import FIRST_ITEM_KEY, HistoryTable, is_cleared
 from chatledger.langchain.values import decode_value
 from chatledger.langchain_messages import to_chatledger
 from chatledger.messages import Message, normalize_time, now
 from chatledger.stores.contract import Store
-from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Item, Plan, paced
+from chatledger.stores.dynamodb.calls import Call, CallFailed, Item, Plan, paced
 
 if TYPE_CHECKING:
     import boto3
@@ -179,45 +172,29 @@ class _TableCopy:
         """Copy the history whose first item is ``item``, if it is one, and update ``report``."""
         messages_attribute = self.table.messages_attribute
         if FIRST_ITEM_KEY in item:
-            return  # a segment, which is read with its first item
+            return  # an archive, which is read with its first item
         if messages_attribute not in item:
             report.others += 1
             return
-        is_emptied = SEGMENTS not in item and not item[messages_attribute].get("L")
-        if CLEARED_SEGMENTS in item and is_emptied:
-            return  # the first item of a cleared history, not deleted yet
+        if is_cleared(item, messages_attribute):
+            return  # it is not deleted yet
         key = {name: decode_value(item[name], ()) for name in self.key_names}
         table = replace(self.table, key={name: item[name] for name in self.key_names})
         try:
-            history = self._read(table, item)
-            if history is None:
+            reading = read_history(table, first=item, finish_removal=False)
+            history: StoredHistory = self.run_paced(reading)
+            if history.has_expired:
                 report.expired += 1
                 return
-            elements, expires_at = history
             where = f"{messages_attribute!r} in item {key} of table {table.name!r}"
-            messages = [to_chatledger(message) for message in decode_messages(elements, where)]
-            conversation = self._conversation(key, len(messages), expires_at)
+            messages = [
+                to_chatledger(message) for message in decode_messages(history.elements, where)
+            ]
+            conversation = self._conversation(key, len(messages), history.expires_at)
             self._import(conversation, messages, report)
             report.conversations += 1
         except (StoreMismatch, InvalidArgument, AlreadyExists, Conflict, NotFound) as error:
             report.problems.append(Problem(key, str(error)))
-
-    def _read(self, table: HistoryTable, item: Item) -> tuple[list[Attribute], int | None] | None:
-        """Return the elements of a history and its expiry, or None if it has expired."""
-        items: Sequence[Item] = (item,)
-        expires_at = integer_in(item, table.ttl_attribute)
-        if SEGMENTS in item:
-            history = self.run_paced(read_history(table, finish_clearing=False))
-            items, expires_at = history.items, history.expires_at
-        if not items or (expires_at is not None and expires_at <= table.now()):
-            return None
-        elements: list[Attribute] = []
-        for each in items:
-            attribute = each.get(table.messages_attribute, {"L": []})
-            if "L" not in attribute:
-                raise not_a_history_error(table)
-            elements += attribute["L"]
-        return elements, expires_at
 
     def _conversation(self, key: Key, count: int, expires_at: int | None) -> Conversation:
         time = self.started_at
