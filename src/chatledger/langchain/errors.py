@@ -15,8 +15,8 @@ from chatledger.stores.dynamodb.calls import CallFailed
 from chatledger.stores.dynamodb.errors import INVALID_SIGNATURE, NO_CREDENTIALS, store_error
 
 HISTORY_PERMISSIONS: Final = (
-    "dynamodb:GetItem, UpdateItem and DeleteItem and, for histories in several items, PutItem, "
-    "BatchGetItem and BatchWriteItem"
+    "dynamodb:GetItem, UpdateItem and DeleteItem and, for histories in several items, PutItem and "
+    "BatchGetItem"
 )
 # Parts of the messages of DynamoDB and DynamoDB Local, in lower case.
 _KEY_ERRORS: Final = (

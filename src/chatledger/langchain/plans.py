@@ -33,7 +33,6 @@ from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Item, 
 MAX_APPEND_BYTES = 3 * 1024 * 1024
 """Limit on one append, because it may have to fit in one transaction, of at most 4 MB."""
 BATCH_KEYS = 100  # the limit of one BatchGetItem
-BATCH_DELETES = 25  # the limit of one BatchWriteItem
 RACES = 100
 """Limit on how often an append or a clear tries again after a rival changed the history."""
 READ_TRIES = 12
@@ -61,6 +60,15 @@ def append_messages(
         StoreMismatch: The item does not contain a LangChain history, or other software filled it.
         StoreUnavailable: Rivals won every race.
     """
+    first, has_moved = yield from _append(table, elements, return_item=bool(keep))
+    if keep:
+        yield from _trim(table, first, keep, has_moved=has_moved)
+
+
+def _append(
+    table: HistoryTable, elements: Sequence[Attribute], *, return_item: bool
+) -> Plan[tuple[Item | None, bool]]:
+    """Append, and return the first item afterwards and whether messages moved to an archive."""
     size = _checked_size(elements)
     started = table.clock()
     token = WriteToken.at(started)
@@ -72,23 +80,23 @@ def append_messages(
         first, item_full = None, False
         try:
             if size <= table.capacity:
-                reply = yield _append_call(table, elements, size, token, return_item=bool(keep))
-                return (yield from _trim(table, reply.get("Attributes"), keep))
+                reply = yield _append_call(table, elements, size, token, return_item=return_item)
+                return reply.get("Attributes"), False
         except CallFailed as failed:
             first, item_full = failed.item, is_item_full(failed)
             if failed.code != CONDITION_FAILED and not item_full:
                 raise
         if first is None:
             first = (yield table.get()).get("Item")
-        if token.is_in(first):  # an earlier try succeeded
-            return (yield from _trim(table, first, keep))
+        if token.is_in(first):
+            return first, False  # an earlier try succeeded
         _check_is_history(table, first)
         if (yield from _prepare(table, first)):
             continue
         if item_full or (number_in(first, BYTES) or 0) + size > table.capacity:
-            stored = yield from _append_and_move(table, first, elements, token, item_full)
-            if stored is not None:
-                return (yield from _trim(table, stored, keep, archives_too=True))
+            changed = yield from _append_and_move(table, first, elements, token, item_full)
+            if changed is not None:
+                return changed, True
     raise _rivals_error(table)
 
 
@@ -361,8 +369,8 @@ def _finish_removal(table: HistoryTable, first: Item | None) -> Plan[None]:
     """Delete archives that are removed from the history, and the first item if nothing is left."""
     archives = Archives.in_item(first)
     assert archives is not None
-    if not (yield from _delete_archives(table, archives.removed_names)):
-        return
+    for name in archives.removed_names:
+        yield Call("DeleteItem", {"TableName": table.name, "Key": table.archive_key(name)})
     if archives.names:
         yield from _swap_archives(table, first, replace(archives, deleted=archives.start))
         return
@@ -374,42 +382,18 @@ def _finish_removal(table: HistoryTable, first: Item | None) -> Plan[None]:
         yield from _holds(table.swap(first, unchanged, changes))
 
 
-def _delete_archives(table: HistoryTable, names: Sequence[str]) -> Plan[bool]:
-    """Delete archives and return whether all are deleted; False if DynamoDB kept throttling."""
-    requests: list[Item] = [{"DeleteRequest": {"Key": table.archive_key(name)}} for name in names]
-    tries = 0
-    while requests:
-        batch, requests = requests[:BATCH_DELETES], requests[BATCH_DELETES:]
-        reply = yield Call("BatchWriteItem", {"RequestItems": {table.name: batch}})
-        unprocessed = reply.get("UnprocessedItems", {}).get(table.name, [])
-        requests += unprocessed
-        tries = tries + 1 if unprocessed else 0
-        if tries == BATCH_TRIES:
-            return False
-        if unprocessed:
-            yield from _back_off(table, tries)
-    return True
-
-
-def _trim(
-    table: HistoryTable, first: Item | None, keep: int | None, *, archives_too: bool = False
-) -> Plan[None]:
+def _trim(table: HistoryTable, first: Item | None, keep: int, *, has_moved: bool) -> Plan[None]:
     """Remove all but the last ``keep`` messages, unless a rival changed the history: it trims too.
 
-    Args:
-        table: The history.
-        first: The first item.
-        keep: The number of messages to keep; None keeps all.
-        archives_too: Whether to read the archives, to remove those that are no longer needed.
+    Archives are removed as a whole. If messages have just moved to one, all are read, to find out
+    which are no longer needed.
     """
-    if keep is None or first is None:
-        return
     elements = table.messages_in(first)
     archives = Archives.in_item(first)
     trimmed = archives
     if archives is not None and len(elements) >= keep:
         trimmed = archives.removed_before(archives.end)
-    elif archives is not None and archives_too:
+    elif archives is not None and has_moved:
         found = yield from _read_archives(table, archives.names, consistent=True)
         count, start = len(elements), archives.end
         while start > archives.start and count < keep:

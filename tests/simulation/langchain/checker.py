@@ -108,6 +108,7 @@ class Checker:
         self._landed: dict[int, int] = {}
         """For each append that is in the history, the number of times its item was deleted."""
         self._deletions = 0
+        self._old_class_wrote = False
 
     def check_change(self, state: State, operation: HistoryOperation | None, now: float) -> None:
         """Check that the operation, or TTL if it is None, may change the history to ``state``."""
@@ -116,11 +117,16 @@ class Checker:
             self._deletions += 1
             if operation is None or operation.kind == "old clear":
                 self.may_leave_archives = True
+        if operation is not None and operation.kind == "old append":
+            self._old_class_wrote = True
+        if not self._old_class_wrote:
+            state = replace(state, min_ttl=None)  # the archives live as long as the history
         if replace(state, step=old.step) == old:
             return
         self.states.append(state)
         latest = now + self._max_skew
-        if state.is_torn and not (state.min_ttl is not None and state.min_ttl <= latest):
+        may_expire = [ttl for ttl in (state.min_ttl, state.expires_at) if ttl is not None]
+        if state.is_torn and not (may_expire and min(may_expire) <= latest):
             raise Violation(f"an archive of {self.session} is missing")
         if state.ids != old.ids:
             self._check_messages(old, state, operation, latest)
@@ -128,10 +134,9 @@ class Checker:
     def _check_messages(
         self, old: State, new: State, operation: HistoryOperation | None, latest: float
     ) -> None:
-        if not new.ids and old.expires_at is not None and old.expires_at <= latest:
-            return
-        archives_expired = old.min_ttl is not None and old.min_ttl <= latest
-        if archives_expired and old.ids[len(old.ids) - len(new.ids) :] == new.ids:
+        expired = old.expires_at is not None and old.expires_at <= latest
+        archives_expired = expired or (old.min_ttl is not None and old.min_ttl <= latest)
+        if (expired and not new.ids) or (archives_expired and new.ids == old.recent):
             return
         if operation is None:
             raise Violation(f"TTL deletes messages of {self.session}: {old} -> {new}")

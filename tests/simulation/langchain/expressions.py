@@ -202,7 +202,11 @@ class _Parser:
 
     def removal(self) -> Change:
         target = self._target()
-        return lambda old, new, names, values: new.pop(names[target], None) and None
+
+        def change(old: Item, new: Item, names: Names, values: Values) -> None:
+            new.pop(names[target], None)
+
+        return change
 
 
 def _follow(found: Attribute | None, steps: list[tuple[str, str]], names: Names) -> Any:

@@ -35,7 +35,6 @@ SMALL_LIMITS: tuple[tuple[ModuleType, str, int], ...] = (
     (stored_history, "FIRST_ITEM_RESERVE", 150),
     (plans, "LARGEST_ARCHIVE", 1_200),
     (plans, "BATCH_KEYS", 2),
-    (plans, "BATCH_DELETES", 2),
 )
 
 
@@ -137,7 +136,7 @@ class HistoryNetwork(Network):
         """
         late, self._late_calls = self._late_calls, []
         for each in late:
-            if each.call.operation == "UpdateItem":
+            if _needs_no_item(each.call):
                 self._deliver_late_call(each)
             else:
                 self._late_calls.append(each)
@@ -150,6 +149,14 @@ class HistoryNetwork(Network):
     def _trace(self, client: str, call: Call, outcome: Any) -> None:
         if self._state.trace is not None:
             self._state.add_to_trace(client, f"{call.operation} {_format(call)} {outcome}")
+
+
+def _needs_no_item(call: Call) -> bool:
+    """Return whether the call is an append that may create the first item."""
+    if call.operation == "TransactWriteItems":
+        update = call.params["TransactItems"][-1]["Update"]
+        return "= :u" not in update["ConditionExpression"]
+    return "list_append" in call.params.get("UpdateExpression", "")
 
 
 def _format(call: Call) -> str:
@@ -168,18 +175,20 @@ def _format(call: Call) -> str:
 class Schedule:
     """One schedule: run it, and it raises ``Violation`` if anything is wrong."""
 
-    def __init__(self, seed: int, *, trace: bool = False) -> None:
+    def __init__(
+        self, seed: int, *, trace: bool = False, make_table: type[HistoriesTable] = HistoriesTable
+    ) -> None:
         self.random = Random(seed)
         self.workload = draw_workload(self.random)
         environment = draw_environment(self.random)
         self.state = ScheduleState(self.random, environment, [] if trace else None)
-        self.table = HistoriesTable(
+        self.table: HistoriesTable = make_table(
             item_bytes=ITEM_BYTES,
             changed=self._check_change,
             choose_stale=lambda: self.random.random() < self.state.environment.stale_reads,
-            choose_unprocessed=lambda requests: self.network._choose_unprocessed(requests),
+            choose_unprocessed=self._choose_unprocessed,
         )
-        self.network = HistoryNetwork(self.state, self.table)
+        self.network: HistoryNetwork = HistoryNetwork(self.state, self.table)
         self.checkers = {
             session: Checker(session, MAX_SKEW / SECOND) for session in self.workload.sessions
         }
@@ -189,6 +198,10 @@ class Schedule:
             Client(chr(65 + n), self._new_process(), remaining=environment.operations // (n + 1))
             for n in range(environment.clients)
         ]
+
+    def _choose_unprocessed(self, requests: Sequence[Any]) -> Sequence[Any]:
+        is_partial = self.random.random() < self.state.environment.partial_batch
+        return [request for request in requests if is_partial and self.random.random() < 0.5]
 
     def run(self) -> None:
         """Run all clients, and check what is left in the end."""
@@ -468,15 +481,15 @@ def _clear_as_the_old_class(table: HistoryTable) -> Plan[None]:
     yield Call("DeleteItem", {"TableName": table.name, "Key": table.key})
 
 
-def run_schedule(seed: int) -> None:
-    """Run one schedule.
+def run_schedule(seed: int, make_table: type[HistoriesTable] = HistoriesTable) -> None:
+    """Run one schedule, on a table of that type.
 
     Raises:
         Violation: Something is wrong; the text ends with the seed.
     """
     with small_limits(Random(seed)):
         try:
-            Schedule(seed).run()
+            Schedule(seed, make_table=make_table).run()
         except Violation as violation:
             raise Violation(f"{violation} (seed {seed})") from violation
 
