@@ -273,6 +273,12 @@ def _committed(table: HistoryTable, parts: Sequence[Item]) -> Plan[bool]:
 def _extend_archives(table: HistoryTable, first: Item | None, archives: Archives) -> Plan[None]:
     """Extend the TTLs of the archives, so that they outlive an append made now."""
     assert table.lifetime is not None
+    if number_in(first, table.ttl_attribute) is None:
+        # The archives of a history that never expires must not expire, should this writer die now.
+        changes = {table.ttl_attribute: number_attribute(table.now() + table.lifetime)}
+        unchanged = (table.ttl_attribute, *table.archive_attributes)
+        if not (yield from _holds(table.swap(first, unchanged, changes))):
+            return
     min_ttl = table.now() + 2 * table.lifetime
     for name in archives.names:
         params = {

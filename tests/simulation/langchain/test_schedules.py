@@ -117,6 +117,13 @@ FAULTS: list[tuple[str, Any, str, str, int]] = [
         1_080,
     ),
     (
+        "archives get a TTL before their history",
+        plans._extend_archives,
+        "if number_in(first, table.ttl_attribute) is None:",
+        "if False:",
+        1_650,
+    ),
+    (
         "a clear deletes an item with archives",
         plans.clear_history,
         "table.delete(None, table.archive_attributes)",
