@@ -244,6 +244,18 @@ def test_an_archived_history_expires_one_lifetime_after_the_last_append(
     assert requests == ["UpdateItem"]
 
 
+def test_a_history_that_gets_a_ttl_later_gives_it_to_its_archives(histories: Histories) -> None:
+    histories.open(segment_bytes=1_024).add_messages([numbered_message(0, 1_500)])
+    histories.open(ttl=1_000).add_messages([numbered_message(1, 10)])
+    for n in range(2, 6):
+        histories.open(segment_bytes=1_024).add_messages([numbered_message(n, 600)])
+    histories.open("2", segment_bytes=1_024).add_messages([numbered_message(0, 1_000)] * 3)
+    histories.open("2", segment_bytes=1_024, ttl=1_000).add_messages([numbered_message(1, 10)])
+    assert len(histories.items()) > 4
+    assert all("expireAt" in item for item in histories.items())
+    assert message_numbers(histories.open().messages) == [*range(6)]
+
+
 def test_the_ttls_of_archives_are_extended_once_per_lifetime(
     histories: Histories, monkeypatch: pytest.MonkeyPatch, requests: list[str]
 ) -> None:

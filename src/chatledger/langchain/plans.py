@@ -75,8 +75,10 @@ def _append(
     for race in range(RACES):
         if race > 1:
             yield from _back_off(table, race)
-        if table.clock() - started > REPEAT_SECONDS:
-            break  # the first item may have forgotten the token
+        if table.clock() - started > REPEAT_SECONDS:  # the first item may have forgotten the token
+            raise StoreUnavailable(
+                "The append was interrupted for minutes; try again.", may_have_landed=True
+            )
         first, item_full = None, False
         try:
             if size <= table.capacity:
@@ -93,10 +95,15 @@ def _append(
         _check_is_history(table, first)
         if (yield from _prepare(table, first)):
             continue
-        if item_full or (number_in(first, BYTES) or 0) + size > table.capacity:
-            changed = yield from _append_and_move(table, first, elements, token, item_full)
+        stored = bytes_of(table.messages_in(first))
+        if item_full or stored + size > table.capacity:
+            changed = yield from _append_and_move(table, first, elements, token)
             if changed is not None:
                 return changed, True
+        elif (number_in(first, BYTES) or 0) + size > table.capacity:
+            # The old class removed messages, which it does not count.
+            count = {BYTES: number_attribute(stored)}
+            yield from _holds(table.swap(first, (table.messages_attribute,), count))
     raise _rivals_error(table)
 
 
@@ -193,11 +200,7 @@ def _prepare(table: HistoryTable, first: Item | None) -> Plan[bool]:
 
 
 def _append_and_move(
-    table: HistoryTable,
-    first: Item | None,
-    elements: Sequence[Attribute],
-    token: WriteToken,
-    item_full: bool,
+    table: HistoryTable, first: Item | None, elements: Sequence[Attribute], token: WriteToken
 ) -> Plan[Item | None]:
     """Append to a full first item, and move its oldest messages to archives.
 
@@ -208,13 +211,9 @@ def _append_and_move(
         first: The first item as it was read.
         elements: The new messages.
         token: The token of the append.
-        item_full: Whether DynamoDB refused an append because of the item's size.
     """
     everything = [*table.messages_in(first), *elements]
-    kept_bytes = bytes_of(everything)
-    if item_full or kept_bytes > table.capacity:  # otherwise only the count of bytes was wrong
-        kept_bytes = min(table.capacity // 4, kept_bytes // 2)
-    kept = _last(everything, kept_bytes)
+    kept = _last(everything, min(table.capacity // 4, bytes_of(everything) // 2))
     parts = split(everything[: len(everything) - len(kept)], LARGEST_ARCHIVE)
     changes: dict[str, Attribute | None] = {
         table.messages_attribute: {"L": kept},
@@ -226,13 +225,14 @@ def _append_and_move(
     if table.lifetime is not None:
         changes[table.ttl_attribute] = number_attribute(table.now() + table.lifetime)
         min_ttl = table.now() + 2 * table.lifetime
-    puts: list[Item] = []
+    archives = Archives.in_item(first) or Archives()
     if parts:
-        archives = Archives.in_item(first) or Archives(min_ttl=min_ttl)
-        ttl = None if min_ttl is None else min_ttl + TTL_MARGIN
-        for number, part in enumerate(parts, archives.end):
-            puts.append(table.put_archive(archives.name(number), part, ttl))
         changes[ARCHIVES] = archives.extended(len(parts), min_ttl).attribute
+    ttl = None if min_ttl is None else min_ttl + TTL_MARGIN
+    puts = [
+        table.put_archive(archives.name(number), part, ttl)
+        for number, part in enumerate(parts, archives.end)
+    ]
     unchanged = (table.messages_attribute, table.ttl_attribute, *table.archive_attributes)
     swap = table.swap(first, unchanged, changes)
     if not (yield from _committed(table, [*puts, {"Update": swap.params}])):

@@ -448,7 +448,7 @@ class Schedule:
 
 
 def _element(id: str, random: Random) -> Attribute:
-    content = {"S": "x" * random.choice((5, 40, 40, 150))}
+    content = {"S": "x" * random.choice((5, 40, 40, 150, 400))}
     return {"M": {"type": {"S": "human"}, "data": {"M": {"content": content, "id": {"S": id}}}}}
 
 

@@ -72,7 +72,7 @@ FAULTS: list[tuple[str, Any, str, str, int]] = [
         plans._append_call,
         "#a.#m >= :expires",
         "#a.#m >= :expires OR attribute_exists(#a)",
-        690,
+        360,
     ),
     (
         "messages move although a rival appended others",
@@ -114,14 +114,14 @@ FAULTS: list[tuple[str, Any, str, str, int]] = [
         plans._extend_archives,
         "archives.names",
         "archives.names[1:]",
-        1_080,
+        1_270,
     ),
     (
         "archives get a TTL before their history",
         plans._extend_archives,
         "if number_in(first, table.ttl_attribute) is None:",
         "if False:",
-        1_650,
+        2_780,
     ),
     (
         "a clear deletes an item with archives",
@@ -142,7 +142,7 @@ FAULTS: list[tuple[str, Any, str, str, int]] = [
         plans._prepare,
         "(*table.archive_attributes, table.ttl_attribute)",
         "table.archive_attributes",
-        100,
+        850,
     ),
     (
         "a trim forgets what a rival appended",
