@@ -1,5 +1,5 @@
-"""The script that made ``langchain-segments.json`` with the last version that continued histories in
-segments: ``python -m tests.data.make_langchain_segments FILE``.
+"""The script that made ``langchain-segments.json`` with the last version that continued histories
+in segments: ``python -m tests.data.make_langchain_segments FILE``.
 
 Do not run it again: the file is what a user of that version may have, and every later version must
 read it.

@@ -37,8 +37,8 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
     Parameters and attributes are those of ``langchain_community``'s class, in the same order. All
     errors are ``ChatledgerError``. The constructor makes no request.
 
-    A history that is too large for one item (400 KB) continues in further items, of which
-    LangChain's class sees only the first.
+    If a history is too large for one item (400 KB), its oldest messages move to further items.
+    LangChain's class sees only the newest messages, which stay in the first one.
 
     Args:
         table_name: The table.
@@ -53,11 +53,11 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
         history_size: Number of last messages to read. None reads all.
         history_messages_key: Attribute that holds the messages.
         coerce_float_to_decimal: Accepted without effect; floats are read back as floats.
-        segment_bytes: Bytes of messages in an item after which the history continues in a further
-            one. This bounds the cost of an append, no matter how long the history is. None fills
-            each item.
+        segment_bytes: Bytes of messages that the first item may hold before the oldest move to
+            another one. This bounds the cost of an append, no matter how long the history is. None
+            fills the item.
         trim_storage: Whether to delete messages beyond ``history_size`` as well, with a second
-            request per append. A history of several items is trimmed by whole items.
+            request per append. Messages in further items are deleted by whole items.
         consistent: Whether reads see all completed writes. False halves their price.
 
     Raises:
@@ -142,13 +142,12 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Append ``messages``, all of them or none.
 
-        This takes one request, or several if it continues the history in a further item. Chunks are
-        stored as messages.
+        This takes one request, or a few if the first item is full. Chunks are stored as messages.
 
         Raises:
             InvalidArgument: ``messages`` is not a list of messages.
             InvalidMessage: A message cannot be stored; the error names the part at fault.
-            MessageTooLarge: A message does not fit in an item.
+            MessageTooLarge: A message does not fit in an item, or all are more than 3 MB.
             StoreMismatch: The table or the item is not one of a LangChain history.
             StoreUnavailable: DynamoDB did not complete the append in time.
         """
