@@ -8,17 +8,15 @@ import pytest
 from langchain_core.messages import HumanMessage
 
 from chatledger.errors import AccessRefused
-from chatledger.langchain import dropin
 from chatledger.langchain.connections import shared_client
-from chatledger.langchain.segment_cache import ActiveSegmentCache
 from tests.langchain.histories import Histories, lose_responses
 
-SMALL_SEGMENTS: dict[str, Any] = {"segment_bytes": 1_024}
+SMALL: dict[str, Any] = {"segment_bytes": 1_024}
 
 
 def fill(histories: Histories, session_id: str = "1", count: int = 10) -> None:
     for n in range(count):
-        histories.open(session_id, **SMALL_SEGMENTS).add_messages([HumanMessage(f"{n}".ljust(300))])
+        histories.open(session_id, **SMALL).add_messages([HumanMessage(f"{n}".ljust(300))])
 
 
 def test_clear_removes_all_messages_of_one_session_only(
@@ -41,7 +39,7 @@ def test_clear_removes_all_messages_of_one_session_only(
 
 
 @pytest.mark.parametrize("run", range(3))
-@pytest.mark.parametrize("options", [{}, SMALL_SEGMENTS], ids=["one item", "segments"])
+@pytest.mark.parametrize("options", [{}, SMALL], ids=["one item", "archives"])
 def test_appends_after_a_clear_are_kept_and_appends_before_it_are_removed(
     histories: Histories, options: dict[str, Any], run: int
 ) -> None:
@@ -86,8 +84,7 @@ def test_clear_works_when_responses_are_lost(histories: Histories) -> None:
     fill(histories)
     with (
         lose_responses(histories, "UpdateItem", times=2),
-        lose_responses(histories, "DeleteItem", times=2),
-        lose_responses(histories, "BatchWriteItem"),
+        lose_responses(histories, "DeleteItem", times=6),
     ):
         histories.open().clear()
     assert histories.items() == []
@@ -97,15 +94,16 @@ def test_an_interrupted_clear_is_finished_by_the_next_reader(histories: Historie
     fill(histories)
     events = shared_client(histories.session, histories.endpoint).meta.events
 
-    def fail(**_: object) -> None:
-        raise KeyboardInterrupt
+    def fail(params: dict[str, Any], **_: object) -> None:
+        if "ConditionExpression" not in str(params["body"]):  # of an archive
+            raise KeyboardInterrupt
 
-    events.register("before-call.dynamodb.BatchWriteItem", fail)
+    events.register("before-call.dynamodb.DeleteItem", fail)
     try:
         with pytest.raises(KeyboardInterrupt):
             histories.open().clear()
     finally:
-        events.unregister("before-call.dynamodb.BatchWriteItem", fail)
+        events.unregister("before-call.dynamodb.DeleteItem", fail)
     assert len(histories.items()) > 3
     assert histories.open_old().messages == []
     histories.open().add_user_message("Hi")
@@ -113,18 +111,36 @@ def test_an_interrupted_clear_is_finished_by_the_next_reader(histories: Historie
     assert len(histories.items()) == 1
 
 
-def test_a_writer_whose_cached_segment_was_cleared_elsewhere_loses_nothing(
-    histories: Histories, monkeypatch: pytest.MonkeyPatch
+def test_a_clear_while_messages_move_to_an_archive_leaves_nothing(histories: Histories) -> None:
+    """The clear comes between what the writer read and its transaction."""
+    fill(histories)
+    events = shared_client(histories.session, histories.endpoint).meta.events
+    cleared: list[bool] = []
+
+    def clear(**_: object) -> None:
+        if not cleared:
+            cleared.append(True)
+            histories.open().clear()
+
+    events.register("before-call.dynamodb.TransactWriteItems", clear)
+    try:
+        histories.open(**SMALL).add_user_message("Hi".ljust(900))
+    finally:
+        events.unregister("before-call.dynamodb.TransactWriteItems", clear)
+    assert cleared
+    assert [str(message.content).strip() for message in histories.open().messages] == ["Hi"]
+    assert len(histories.items()) == 1
+
+
+def test_what_the_old_class_leaves_of_a_history_that_it_clears_is_never_read(
+    histories: Histories,
 ) -> None:
     fill(histories)
-    own_cache = dropin._SEGMENT_CACHE
-    monkeypatch.setattr(dropin, "_SEGMENT_CACHE", ActiveSegmentCache())  # another process
-    histories.open().clear()
+    histories.open_old().clear()
+    assert histories.open().messages == []
     fill(histories, count=5)
-    monkeypatch.setattr(dropin, "_SEGMENT_CACHE", own_cache)
-    histories.open(**SMALL_SEGMENTS).add_user_message("Hi")
     found = [str(message.content).strip() for message in histories.open().messages]
-    assert found == ["0", "1", "2", "3", "4", "Hi"]
+    assert found == ["0", "1", "2", "3", "4"]
 
 
 def test_a_missing_permission_is_named(histories: Histories) -> None:

@@ -191,7 +191,7 @@ def test_the_source_is_only_read(hash_only: Histories, target: Store, requests: 
         hash_only.open(segment_bytes=1_024).add_messages([HumanMessage(f"{n}".ljust(300))])
     requests.clear()
     copy_table(hash_only, target)
-    assert set(requests) == {"DescribeTable", "Scan", "GetItem", "BatchGetItem"}
+    assert set(requests) == {"DescribeTable", "Scan", "BatchGetItem"}
 
 
 def test_units_per_second_limits_the_rate(hash_only: Histories, target: Store) -> None:

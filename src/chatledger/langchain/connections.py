@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import boto3
 
-from chatledger.langchain.segments import JITTER
+from chatledger.langchain.stored_history import JITTER
 from chatledger.sansio import run
 from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import PATIENCE, CallFailed, Plan, patient
@@ -74,7 +74,13 @@ def run_plan(plan: Plan[T], client: "DynamoDBClient") -> T:
     Raises:
         CallFailed: A call failed for good.
     """
-    retried = patient(plan, seconds=PATIENCE, monotonic=time.monotonic, random=JITTER)
+    retried = patient(
+        plan,
+        seconds=PATIENCE,
+        monotonic=time.monotonic,
+        random=JITTER,
+        time=lambda: time.time_ns() // 1_000_000,
+    )
     return run(retried, Boto3Calls(client).perform, catch=CallFailed)
 
 

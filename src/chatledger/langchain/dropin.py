@@ -2,10 +2,10 @@
 
     from chatledger.langchain import DynamoDBChatMessageHistory
 
-The module ``segments`` describes how a history is stored.
+The module ``stored_history`` describes how a history is stored.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,15 +13,11 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
 
 from chatledger.errors import InvalidArgument, StoreUnavailable
-from chatledger.langchain.appends import append_elements, not_a_history_error
-from chatledger.langchain.clearing import clear_history
-from chatledger.langchain.connections import client_key, run_plan, shared_client
+from chatledger.langchain.connections import run_plan, shared_client
 from chatledger.langchain.elements import decode_messages, encode_messages
 from chatledger.langchain.errors import error_for
-from chatledger.langchain.reading import StoredHistory, read_history
-from chatledger.langchain.segment_cache import ActiveSegmentCache, CachedSegment
-from chatledger.langchain.segments import LARGEST_SEGMENT, RESERVED_ATTRIBUTES, HistoryTable
-from chatledger.langchain.trimming import trim_first_item, trim_whole_items
+from chatledger.langchain.plans import append_messages, clear_history, read_history
+from chatledger.langchain.stored_history import LARGEST_ARCHIVE, RESERVED_ATTRIBUTES, HistoryTable
 from chatledger.stores.dynamodb.calls import CallFailed, Item, Plan
 from chatledger.values import checked_text
 
@@ -33,7 +29,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SMALLEST_SEGMENT = 1024
-_SEGMENT_CACHE = ActiveSegmentCache()
 
 
 class DynamoDBChatMessageHistory(BaseChatMessageHistory):
@@ -42,8 +37,8 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
     Parameters and attributes are those of ``langchain_community``'s class, in the same order. All
     errors are ``ChatledgerError``. The constructor makes no request.
 
-    A history that is too large for one item (400 KB) continues in further items, of which
-    LangChain's class sees only the first.
+    If a history is too large for one item (400 KB), its oldest messages move to further items.
+    LangChain's class sees only the newest messages, which stay in the first one.
 
     Args:
         table_name: The table.
@@ -58,11 +53,11 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
         history_size: Number of last messages to read. None reads all.
         history_messages_key: Attribute that holds the messages.
         coerce_float_to_decimal: Accepted without effect; floats are read back as floats.
-        segment_bytes: Bytes of messages in an item after which the history continues in a further
-            one. This bounds the cost of an append, no matter how long the history is. None fills
-            each item.
+        segment_bytes: Bytes of messages that the first item may hold before the oldest move to
+            another one. This bounds the cost of an append, no matter how long the history is. None
+            fills the item.
         trim_storage: Whether to delete messages beyond ``history_size`` as well, with a second
-            request per append. A history of several items is trimmed by whole items.
+            request per append. Messages in further items are deleted by whole items.
         consistent: Whether reads see all completed writes. False halves their price.
 
     Raises:
@@ -129,16 +124,13 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
         Empty if the history has expired, even if DynamoDB has not deleted it yet.
         """
         table = self._history_table()
-        history = self._read(table)
-        elements = []
-        for item in history.items:
-            attribute = item.get(table.messages_attribute, {"L": []})
-            if "L" not in attribute:
-                raise not_a_history_error(table)
-            elements += attribute["L"]
+        try:
+            elements = self._run(read_history(table), table).elements
+        except StoreUnavailable as failed:
+            failed.may_have_landed = False  # a read writes nothing
+            raise
         where = f"{table.messages_attribute!r} in the history {self.key} of table {table.name!r}"
-        size = self.history_size
-        skipped = max(0, len(elements) - size) if size else 0
+        skipped = max(0, len(elements) - self.history_size) if self.history_size else 0
         return decode_messages(elements[skipped:], where, first=skipped)
 
     @messages.setter
@@ -150,46 +142,24 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Append ``messages``, all of them or none.
 
-        This takes one request, or several if it continues the history in a further item. Chunks are
-        stored as messages.
+        This takes one request, or a few if the first item is full. Chunks are stored as messages.
 
         Raises:
             InvalidArgument: ``messages`` is not a list of messages.
             InvalidMessage: A message cannot be stored; the error names the part at fault.
-            MessageTooLarge: A message does not fit in an item.
+            MessageTooLarge: A message does not fit in an item, or all are more than 3 MB.
             StoreMismatch: The table or the item is not one of a LangChain history.
             StoreUnavailable: DynamoDB did not complete the append in time.
         """
-        elements = encode_messages(messages)
-        if not elements:
-            return
-        table = self._history_table()
-        size = self.history_size if self.trim_storage else None
-        cached = self._cached_segment(table)
-        return_values = "UPDATED_NEW" if size else "NONE"
-        appending = append_elements(table, elements, cached, return_values=return_values)
-        result = self._run(appending, table)
-        if not size:
-            return
-        if result.added_item:
-            self._run(trim_whole_items(table, size), table)
-        elif result.elements and cached.get() is None:
-            self._run(trim_first_item(table, result.elements, size), table)
+        if elements := encode_messages(messages):
+            table = self._history_table()
+            keep = self.history_size if self.trim_storage else None
+            self._run(append_messages(table, elements, keep=keep or None), table)
 
     def clear(self) -> None:
         """Remove all messages. The next append starts a new history."""
         table = self._history_table()
-        self._cached_segment(table).forget()
         self._run(clear_history(table), table)
-
-    def _read(self, table: HistoryTable) -> StoredHistory:
-        try:
-            history = self._run(read_history(table), table)
-        except StoreUnavailable as failed:
-            failed.may_have_landed = False  # a read writes nothing
-            raise
-        self._cached_segment(table).set(history.active_segment)
-        return history
 
     def _run(self, plan: Plan[T], table: HistoryTable) -> T:
         try:
@@ -199,12 +169,6 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
 
     def _client(self) -> "DynamoDBClient":
         return shared_client(self._session, self._endpoint)
-
-    def _cached_segment(self, table: HistoryTable) -> CachedSegment:
-        client = client_key(self._session, self._endpoint)
-        key = tuple(sorted((name, repr(value)) for name, value in table.key.items()))
-        history: Hashable = (client, table.name, key, table.messages_attribute)
-        return CachedSegment(_SEGMENT_CACHE, history)
 
     def _history_table(self) -> HistoryTable:
         """Return the table with the current settings, which are public attributes.
@@ -226,7 +190,7 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
             raise InvalidArgument("ttl_key_name and history_messages_key must differ.")
         _check_number(self.ttl, "ttl", 0)
         _check_number(self.history_size, "history_size", 0)
-        _check_number(self.segment_bytes, "segment_bytes", SMALLEST_SEGMENT, LARGEST_SEGMENT)
+        _check_number(self.segment_bytes, "segment_bytes", SMALLEST_SEGMENT, LARGEST_ARCHIVE)
         return HistoryTable(
             name=self._table_name,
             key=key,

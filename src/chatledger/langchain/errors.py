@@ -10,14 +10,13 @@ from chatledger.errors import (
     TableMismatch,
     TableMissing,
 )
-from chatledger.langchain.appends import not_a_history_error
-from chatledger.langchain.segments import HistoryTable
+from chatledger.langchain.stored_history import HistoryTable
 from chatledger.stores.dynamodb.calls import CallFailed
 from chatledger.stores.dynamodb.errors import INVALID_SIGNATURE, NO_CREDENTIALS, store_error
 
 HISTORY_PERMISSIONS: Final = (
-    "dynamodb:GetItem, UpdateItem and DeleteItem and, for histories in several items, PutItem, "
-    "BatchGetItem and BatchWriteItem"
+    "dynamodb:GetItem, UpdateItem and DeleteItem and, for histories in several items, PutItem and "
+    "BatchGetItem"
 )
 # Parts of the messages of DynamoDB and DynamoDB Local, in lower case.
 _KEY_ERRORS: Final = (
@@ -84,7 +83,7 @@ def error_for(
         return error
     text = failed.message.lower()
     if any(part in text for part in _TYPE_ERRORS):
-        return not_a_history_error(table)
+        return table.not_a_history_error()
     reason = failed.message.rstrip(".")
     if any(part in text for part in _KEY_ERRORS):
         names = " and ".join(map(repr, table.key))

@@ -1,11 +1,10 @@
 """The offline model as a LangChain chat model."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -43,17 +42,6 @@ class OfflineChatModel(BaseChatModel):
         time.sleep(self.pace * len(pieces))
         return _chat_result(pieces, finished)
 
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        pieces, finished = _reply(messages)
-        await asyncio.sleep(self.pace * len(pieces))
-        return _chat_result(pieces, finished)
-
     def _stream(
         self,
         messages: list[BaseMessage],
@@ -67,22 +55,6 @@ class OfflineChatModel(BaseChatModel):
             chunk = ChatGenerationChunk(message=AIMessageChunk(content=piece))
             if run_manager:
                 run_manager.on_llm_new_token(piece, chunk=chunk)
-            yield chunk
-        yield ChatGenerationChunk(message=AIMessageChunk(content="", **_metadata(finished)))
-
-    async def _astream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[ChatGenerationChunk]:
-        pieces, finished = _reply(messages)
-        for piece in pieces:
-            await asyncio.sleep(self.pace)
-            chunk = ChatGenerationChunk(message=AIMessageChunk(content=piece))
-            if run_manager:
-                await run_manager.on_llm_new_token(piece, chunk=chunk)
             yield chunk
         yield ChatGenerationChunk(message=AIMessageChunk(content="", **_metadata(finished)))
 

@@ -9,19 +9,12 @@ from chatledger.conversations import Conversation
 from chatledger.copying.progress import Problem
 from chatledger.copying.table import Original, TableSource, id_of_message, plain_values, single_call
 from chatledger.errors import StoreMismatch
-from chatledger.langchain.appends import not_a_history_error
 from chatledger.langchain.elements import decode_messages
-from chatledger.langchain.reading import read_history
-from chatledger.langchain.segments import (
-    CLEARED_SEGMENTS,
-    FIRST_ITEM_KEY,
-    SEGMENTS,
-    HistoryTable,
-    integer_in,
-)
+from chatledger.langchain.plans import read_history
+from chatledger.langchain.stored_history import FIRST_ITEM_KEY, HistoryTable, is_cleared
 from chatledger.langchain_messages import to_chatledger
 from chatledger.messages import Message
-from chatledger.stores.dynamodb.calls import Attribute, Call, Item
+from chatledger.stores.dynamodb.calls import Call, Item
 from chatledger.values import normalize_time, now
 
 if TYPE_CHECKING:
@@ -54,7 +47,7 @@ class LangChainTable(TableSource):
     Args:
         table: The table's name.
         client: ``boto3.client("dynamodb")`` for the account and region of the table. It needs
-            ``dynamodb:DescribeTable``, ``Scan``, ``GetItem`` and ``BatchGetItem``.
+            ``dynamodb:DescribeTable``, ``Scan`` and ``BatchGetItem``.
         history_messages_key: Attribute that holds the messages.
         ttl_key_name: The table's TTL attribute.
         ttl: Seconds that a conversation lives after each later change; pass what the old class was
@@ -73,7 +66,7 @@ class LangChainTable(TableSource):
         InvalidArgument: ``segment`` is invalid.
     """
 
-    permissions = "dynamodb:DescribeTable, Scan, GetItem and BatchGetItem"
+    permissions = "dynamodb:DescribeTable, Scan and BatchGetItem"
 
     def __init__(
         self,
@@ -110,12 +103,11 @@ class LangChainTable(TableSource):
 
     def items(self) -> Iterator[Item]:
         for item in super().items():
-            if FIRST_ITEM_KEY in item:
-                continue  # a segment, which is read with its first item
-            elements = item.get(self._history_table.messages_attribute, {}).get("L")
-            if CLEARED_SEGMENTS in item and SEGMENTS not in item and not elements:
-                continue  # the first item of a cleared history, not deleted yet
-            yield item
+            # An archive is read with its first item, and a cleared history is not deleted yet.
+            if FIRST_ITEM_KEY not in item and not is_cleared(
+                item, self._history_table.messages_attribute
+            ):
+                yield item
 
     def id_of(self, item: Item) -> str | None:
         if self._history_table.messages_attribute not in item:
@@ -124,25 +116,15 @@ class LangChainTable(TableSource):
 
     def read(self, conversation_id: str, item: Item) -> Original | None:
         table = replace(self._history_table, key=self._key(item))
-        items: Sequence[Item] = (item,)
-        expires_at = integer_in(item, table.ttl_attribute)
-        if SEGMENTS in item:
-            history = self.run_within_limit(read_history(table, finish_clearing=False))
-            items, expires_at = history.items, history.expires_at
-        if not items or (expires_at is not None and expires_at <= table.now()):
+        history = self.run_within_limit(read_history(table, first=item, finish_removal=False))
+        if history.has_expired:
             return None
-        elements: list[Attribute] = []
-        for each in items:
-            attribute = each.get(table.messages_attribute, {"L": []})
-            if "L" not in attribute:
-                raise not_a_history_error(table)
-            elements += attribute["L"]
         key = plain_values(table.key)
         where = f"{table.messages_attribute!r} in item {key} of table {table.name!r}"
-        expiry, time = self._times(expires_at)
+        expiry, time = self._times(history.expires_at)
         messages = [
             _dated(to_chatledger(message), time, id_of_message(conversation_id, n))
-            for n, message in enumerate(decode_messages(elements, where), 1)
+            for n, message in enumerate(decode_messages(history.elements, where), 1)
         ]
         conversation = Conversation(
             id=conversation_id,

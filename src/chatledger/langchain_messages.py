@@ -1,5 +1,6 @@
 """Conversion of LangChain's messages to Chatledger's, and back."""
 
+import json
 from typing import Any, Final, cast
 
 from langchain_core.messages import (
@@ -9,15 +10,20 @@ from langchain_core.messages import (
     ChatMessage,
     FunctionMessage,
     HumanMessage,
+    InvalidToolCall,
     RemoveMessage,
     SystemMessage,
+    ToolCall,
     ToolMessage,
 )
+from langchain_core.messages.tool import invalid_tool_call, tool_call
 
 from chatledger.errors import InvalidMessage
-from chatledger.langchain_messages.plain import from_plain, json_copy
 from chatledger.messages import MAX_MESSAGE_ID_BYTES, ROLES, Message, Role
+from chatledger.tool_calls import parse_call
 from chatledger.values import Json, checked_json, new_id
+
+__all__ = ["from_chatledger", "to_chatledger"]
 
 EXTRA_KEY: Final = "langchain"
 """Key in a message's ``extra`` of LangChain's fields other than role, content and id."""
@@ -64,6 +70,8 @@ _REQUIRED_FIELDS: Final = {
     }
     for message_type, message_class in MESSAGE_CLASSES.items()
 }
+
+_UNKNOWN_CALL = "This tool call is not in a known format."
 
 
 def to_chatledger(message: BaseMessage) -> Message:
@@ -113,14 +121,14 @@ def from_chatledger(message: Message) -> BaseMessage:
         or not isinstance(message_type, str)
         or message_type not in MESSAGE_CLASSES
     ):
-        return from_plain(message)
+        return _from_plain(message)
     values: dict[str, Any] = {"id": message.id} | own
     values |= {"type": message_type, "content": message.content}
     shared_names = _SHARED_FIELDS.get(message_type, ())
     values |= {name: message.extra[name] for name in shared_names if name in message.extra}
     if _REQUIRED_FIELDS[message_type] - values.keys():
-        return from_plain(message)
-    values = json_copy(values)  # LangChain's messages are mutable, and Chatledger's are not
+        return _from_plain(message)
+    values = _json_copy(values)  # LangChain's messages are mutable, and Chatledger's are not
     message_class = MESSAGE_CLASSES[message_type]
     set_fields = message_class.model_fields.keys() & values.keys()
     fields = {name: values.pop(name) for name in set_fields}
@@ -128,7 +136,7 @@ def from_chatledger(message: Message) -> BaseMessage:
     # unchanged, and a rule that a later LangChain adds cannot make a conversation unreadable. The
     # defaults are passed because pydantic takes five times as long to find them.
     converted = message_class.model_construct(
-        set_fields, **(json_copy(_DEFAULTS[message_type]) | fields)
+        set_fields, **(_json_copy(_DEFAULTS[message_type]) | fields)
     )
     assert converted.model_extra is not None
     converted.model_extra.update(values)
@@ -177,3 +185,82 @@ def _role(message: BaseMessage, message_type: str) -> Role:
     if message.role in ROLES:
         return cast(Role, message.role)
     return _CHAT_ROLES.get(message.role, "user")
+
+
+# Messages that did not come from LangChain --------------------------------------------------
+
+
+def _from_plain(message: Message) -> BaseMessage:
+    """Return the LangChain message with the same role, content, id and name.
+
+    Tool calls in the formats of LangChain, Anthropic, Bedrock or OpenAI are converted; others
+    become ``invalid_tool_calls``. The usage, model and stop reason of a reply that
+    ``chatledger.chat`` saved are put where LangChain's own models put them.
+    """
+    name = message.extra.get("name")
+    fields: dict[str, Any] = {
+        "content": _json_copy(message.content),
+        "id": message.id,
+        "name": name if isinstance(name, str) else None,
+    }
+    match message.role:
+        case "system":
+            return SystemMessage(**fields)
+        case "user":
+            return HumanMessage(**fields)
+        case "tool":
+            id = message.extra.get("tool_call_id")
+            failed = message.extra.get("status") == "error"
+            return ToolMessage(
+                **fields,
+                tool_call_id=id if isinstance(id, str) else "",
+                status="error" if failed else "success",
+            )
+        case "assistant":
+            calls, invalid = _tool_calls(message.extra.get("tool_calls"))
+            return AIMessage(
+                **fields,
+                tool_calls=calls,
+                invalid_tool_calls=invalid,
+                usage_metadata=_usage(message.extra.get("usage")),
+                response_metadata=_response_metadata(message.extra),
+            )
+    return ChatMessage(**fields, role=message.role)  # a role that a later version added
+
+
+def _tool_calls(stored: Any) -> tuple[list[ToolCall], list[InvalidToolCall]]:
+    calls: list[ToolCall] = []
+    invalid: list[InvalidToolCall] = []
+    for call in stored if isinstance(stored, list) else []:
+        id, name, args = parse_call(call)
+        if name is not None and args is not None:
+            calls.append(tool_call(name=name, args=_json_copy(args), id=id))
+        else:
+            text = json.dumps(call, ensure_ascii=False)
+            invalid.append(invalid_tool_call(name=name, args=text, id=id, error=_UNKNOWN_CALL))
+    return calls, invalid
+
+
+def _usage(stored: Json) -> dict[str, int] | None:
+    match stored:
+        case {"input_tokens": int(input_tokens), "output_tokens": int(output_tokens)}:
+            return {
+                "input_tokens": input_tokens,
+                "output_tokens": output_tokens,
+                "total_tokens": input_tokens + output_tokens,
+            }
+    return None
+
+
+def _response_metadata(extra: dict[str, Json]) -> dict[str, Json]:
+    names = {"model": "model_name", "stop_reason": "stop_reason"}
+    return {theirs: _json_copy(extra[ours]) for ours, theirs in names.items() if ours in extra}
+
+
+def _json_copy(value: Any) -> Any:
+    """Return a copy of a JSON value, several times as fast as ``copy.deepcopy``."""
+    if isinstance(value, dict):
+        return {name: _json_copy(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_json_copy(item) for item in value]
+    return value
