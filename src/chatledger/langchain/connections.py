@@ -38,7 +38,7 @@ _clients: "OrderedDict[Hashable, DynamoDBClient]" = OrderedDict()
 _lock = Lock()
 
 
-def client_key(session: boto3.Session | None, endpoint: str | None) -> Hashable:
+def _client_key(session: boto3.Session | None, endpoint: str | None) -> Hashable:
     """Return a key that is equal for settings that can share a client.
 
     It includes the process id, because a forked child needs connections of its own.
@@ -52,7 +52,7 @@ def client_key(session: boto3.Session | None, endpoint: str | None) -> Hashable:
 
 def shared_client(session: boto3.Session | None, endpoint: str | None) -> "DynamoDBClient":
     """Return the client for these settings, created with ``make_client`` on first use."""
-    key = client_key(session, endpoint)
+    key = _client_key(session, endpoint)
     client = _clients.get(key)
     if client is not None:
         return client
