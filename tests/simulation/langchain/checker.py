@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.simulation.items import Key
-
 from chatledger.errors import ChatledgerError, StoreUnavailable
 from chatledger.stores.dynamodb.calls import Item
+from tests.simulation.items import Key
 from tests.simulation.langchain.table import TTL_ATTRIBUTE
 
 PARTITION = "user#bob"

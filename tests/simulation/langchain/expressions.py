@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from tests.simulation.expressions import Unsupported
-
 from chatledger.stores.dynamodb.calls import Attribute, CallFailed, Item
+from tests.simulation.expressions import Unsupported
 
 Names: TypeAlias = Mapping[str, str]
 Values: TypeAlias = Mapping[str, Attribute]

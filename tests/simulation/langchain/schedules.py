@@ -7,15 +7,12 @@ from random import Random
 from types import ModuleType
 from typing import Any, cast
 
-from tests.simulation.clients import Client, Process
-from tests.simulation.history import Operation
-from tests.simulation.network import ClientCrashed, Network
-from tests.simulation.schedule_state import Environment, ScheduleState
-
 from chatledger.errors import ChatledgerError
 from chatledger.langchain import plans, stored_history
 from chatledger.langchain.stored_history import HistoryTable
 from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Item, Plan, Wait, patient
+from tests.simulation.clients import Client, Process
+from tests.simulation.history import Operation
 from tests.simulation.langchain.checker import (
     PARTITION,
     Checker,
@@ -24,6 +21,8 @@ from tests.simulation.langchain.checker import (
     state_of,
 )
 from tests.simulation.langchain.table import TTL_ATTRIBUTE, HistoriesTable
+from tests.simulation.network import ClientCrashed, Network
+from tests.simulation.schedule_state import Environment, ScheduleState
 
 SECOND = 1_000
 MAX_STEPS = 3_000

@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+from chatledger.langchain.values import size_of
+from chatledger.stores.dynamodb.calls import Call, CallFailed, Item
 from tests.simulation.expressions import Condition, Unsupported
 from tests.simulation.items import Key
+from tests.simulation.langchain.expressions import parse_condition, parse_update
 from tests.simulation.parameters import (
     check_supported,
     key_from_param,
@@ -14,10 +17,6 @@ from tests.simulation.parameters import (
 )
 from tests.simulation.simulated_table import SimulatedTable
 from tests.simulation.writes import Write
-
-from chatledger.langchain.values import size_of
-from chatledger.stores.dynamodb.calls import Call, CallFailed, Item
-from tests.simulation.langchain.expressions import parse_condition, parse_update
 
 TTL_ATTRIBUTE = "expires_at"
 """The attribute by which the simulated table's TTL deletes items."""

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.simulation.items import Key
 
 from chatledger.langchain import plans, stored_history
 from chatledger.langchain.stored_history import Archives, WriteToken
@@ -15,6 +14,7 @@ from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import Call, CallFailed
 from chatledger.testing.dynamodb_local import DynamoDBLocal
 from chatledger.values import new_id
+from tests.simulation.items import Key
 from tests.simulation.langchain.checker import Violation
 from tests.simulation.langchain.schedules import run_schedule, trace_schedule
 from tests.simulation.langchain.table import HistoriesTable
