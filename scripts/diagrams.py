@@ -49,7 +49,7 @@ JOBS: Final = {
     "values": "JSON values, ids and times, in the form that stores keep",
     "errors": "all errors",
     "backoff": "waits of retry loops",
-    "aws": "AWS configuration",
+    "aws": "AWS configuration, signatures and HTTP",
     "extras": "how to install what is missing",
 }
 """The job of each top-level package and module."""

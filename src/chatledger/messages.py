@@ -18,6 +18,19 @@ from chatledger.values import (
     now,
 )
 
+__all__ = [
+    "MAX_MESSAGE_BYTES",
+    "MAX_MESSAGE_ID_BYTES",
+    "MAX_MESSAGE_METADATA_BYTES",
+    "Content",
+    "Message",
+    "Role",
+    "StoredMessage",
+    "decode",
+    "decode_body",
+    "encode",
+]
+
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 Content: TypeAlias = str | list[str | dict[str, Json]]
 
@@ -284,17 +297,3 @@ def _checked_time(value: object) -> datetime:
 
 def _merged_extra(extra: object, added: dict[str, Json]) -> dict[str, Json]:
     return extra | added if isinstance(extra, dict) else cast(dict[str, Json], extra)
-
-
-__all__ = [
-    "MAX_MESSAGE_BYTES",
-    "MAX_MESSAGE_ID_BYTES",
-    "MAX_MESSAGE_METADATA_BYTES",
-    "Content",
-    "Message",
-    "Role",
-    "StoredMessage",
-    "decode",
-    "decode_body",
-    "encode",
-]

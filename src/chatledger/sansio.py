@@ -1,4 +1,4 @@
-"""Logic without I/O: generators that yield what is to be done, run by sync or by async callers.
+"""Logic without I/O: generators that yield the steps to perform, run by sync or async callers.
 
 A generator yields steps, such as store operations that it does not call itself. It is sent the
 result of each, or has the error of the step thrown into it. So the logic that can go wrong is

@@ -13,7 +13,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from chatledger.errors import InvalidArgument
 
-# JSON
+# JSON ---------------------------------------------------------------------------------------------
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -152,7 +152,7 @@ def _type_name(value: object) -> str:
     return f"of type {type(value).__name__}" if value is not None else "None"
 
 
-# Ids: they sort by time, and are unique even across copies of a process's memory
+# Ids: they sort by time, and are unique even across copies of a process's memory ------------------
 
 
 def new_id(at: int | None = None) -> str:
@@ -169,11 +169,11 @@ def new_id(at: int | None = None) -> str:
     """
     random = int.from_bytes(os.urandom(10), "big")
     if at is None:
-        milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
+        ms, nanoseconds = divmod(time.time_ns(), 1_000_000)
         fraction = nanoseconds * 4096 // 1_000_000
     else:
-        milliseconds, fraction = at, random >> 64 & 0xFFF
-    value = milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | random & (1 << 62) - 1
+        ms, fraction = at, random >> 64 & 0xFFF
+    value = ms << 80 | 7 << 76 | fraction << 64 | 2 << 62 | random & (1 << 62) - 1
     digits = f"{value:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
@@ -188,7 +188,7 @@ def uuid_from_key(*parts: str) -> str:
     return str(uuid5(NAMESPACE_URL, ":".join(("chatledger", *parts))))
 
 
-# Times: in UTC to the millisecond; as numbers, milliseconds since 1970
+# Times: in UTC to the millisecond; as numbers, milliseconds since 1970 ----------------------------
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -198,10 +198,10 @@ def now() -> datetime:
     return normalize_time(datetime.now(UTC))
 
 
-def normalize_time(time: datetime) -> datetime:
-    """Return ``time`` in UTC, truncated to the millisecond, the precision that stores keep."""
-    time = time.astimezone(UTC)
-    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+def normalize_time(moment: datetime) -> datetime:
+    """Return ``moment`` in UTC, truncated to the millisecond, the precision that stores keep."""
+    moment = moment.astimezone(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def milliseconds(duration: timedelta) -> int:
@@ -209,11 +209,11 @@ def milliseconds(duration: timedelta) -> int:
     return duration // timedelta(milliseconds=1)
 
 
-def milliseconds_since_epoch(time: datetime) -> int:
-    """Return ``time`` in milliseconds since 1970 (UTC)."""
-    return milliseconds(time - _EPOCH)
+def milliseconds_since_epoch(moment: datetime) -> int:
+    """Return ``moment`` in milliseconds since 1970 (UTC)."""
+    return milliseconds(moment - _EPOCH)
 
 
-def to_datetime(time: int) -> datetime:
-    """Return the time that is ``time`` milliseconds after 1970, in UTC."""
-    return _EPOCH + timedelta(milliseconds=time)
+def to_datetime(ms: int) -> datetime:
+    """Return the time that is ``ms`` milliseconds after 1970, in UTC."""
+    return _EPOCH + timedelta(milliseconds=ms)

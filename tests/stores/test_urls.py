@@ -157,7 +157,7 @@ FILE_ADVICE = (
             "dynamodb://trips?endpoint=http:///",
             "The endpoint 'http:///' is not a URL; write one such as http://127.0.0.1:8000.",
         ),
-        ("dynamodb://trips?consistent=yes", "'yes' is not a truth value; write true or false."),
+        ("dynamodb://trips?consistent=yes", "'yes' is not a boolean; write true or false."),
         (
             "dynamodb://trips?cleanup=soon",
             "'soon' is not a duration; write a number and s, m, h, d or w, such as 30d.",

@@ -1,4 +1,4 @@
-"""A store of one's own, as the docs show it, passes the contract suite with one fixture."""
+"""A store of your own, as the docs show it, passes the contract suite with one fixture."""
 
 import logging
 from collections.abc import Iterator

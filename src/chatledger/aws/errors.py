@@ -1,4 +1,4 @@
-"""What went wrong with a request that AWS did not answer, or not as it should."""
+"""The problems of requests to which AWS sent no reply, or none that can be used."""
 
 from enum import StrEnum
 
@@ -40,12 +40,12 @@ class Problem(StrEnum):
 CONNECTION_PROBLEMS = frozenset(
     {Problem.UNREACHABLE, Problem.NO_RESPONSE, Problem.CONNECTION_LOST, Problem.MALFORMED_REPLY}
 )
-"""The problems that another attempt may not have."""
+"""The problems that may be gone in another attempt."""
 
 REQUEST_ERRORS = (BotoCoreError, ClientError, ResponseParserError)
-"""What a request raises, over boto3 or ``chatledger.aws.http``."""
+"""The errors that a request raises, over boto3 or ``chatledger.aws.http``."""
 STREAM_ERRORS = (*REQUEST_ERRORS, ParserError, HTTPError, OSError, ValueError)
-"""What a request raises whose reply is a stream; boto3 leaves urllib3's errors as they are."""
+"""The errors of a request whose reply is a stream; boto3 passes urllib3's errors on unchanged."""
 
 # The first entry that matches applies.
 _PROBLEMS: tuple[tuple[tuple[type[Exception], ...], Problem], ...] = (

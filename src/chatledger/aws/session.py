@@ -1,4 +1,4 @@
-"""The configuration of AWS, found as boto3 finds it: sessions, clients, and what they know."""
+"""The configuration of AWS, found as boto3 finds it: sessions, clients and endpoints."""
 
 import logging
 import os
@@ -71,7 +71,7 @@ def make_service_client(
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A URL of an AWS service, and what a request to it needs."""
+    """A URL of an AWS service, and everything a request to it needs."""
 
     url: str
     service: str
@@ -136,7 +136,7 @@ def find_ca_bundle(session: boto3.Session) -> str | None:
 
 
 def ssl_argument(session: boto3.Session) -> ssl.SSLContext | bool:
-    """Return what aiohttp takes as ``ssl``: a context for the bundle, or True for its defaults.
+    """Return aiohttp's argument ``ssl``: a context for the bundle, or True for its defaults.
 
     Raises:
         InvalidCABundle: The bundle is missing or is not a file of certificates.
@@ -153,8 +153,8 @@ def ssl_argument(session: boto3.Session) -> ssl.SSLContext | bool:
 def keep_messages_out_of_logs() -> None:
     """Set botocore's logger to INFO unless it has a level already.
 
-    At DEBUG, it logs whole requests and responses, with signatures and tokens in them. Thus a
-    program that logs everything at DEBUG logs no message. To debug botocore, set its level
+    At DEBUG, it logs whole requests and responses, with signatures and tokens. With this, a program
+    that logs everything at DEBUG still logs no message. To debug botocore, set its level
     explicitly: ``logging.getLogger("botocore").setLevel("DEBUG")``.
     """
     logger = logging.getLogger("botocore")

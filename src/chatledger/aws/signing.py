@@ -22,9 +22,9 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 class Signer:
     """Signs POST requests to one URL with Signature Version 4.
 
-    The signatures are those of botocore's ``SigV4Auth``, which takes several times as long: here,
-    whatever depends only on the URL is computed once, and the key that is derived from the secret
-    key, which changes at midnight (UTC), once a day.
+    The signatures are those of botocore's ``SigV4Auth``, which takes several times as long. Here,
+    everything that depends only on the URL is computed once. The signing key, derived from the
+    secret key and the date, is computed once a day (UTC).
     """
 
     def __init__(self, url: str, *, service: str, region: str) -> None:
@@ -35,7 +35,7 @@ class Signer:
         self._canonical_target = f"POST\n{path}\n{_canonical_query(parts.query)}\n"
         self._service = service
         self._region = region
-        self._day = ("", "", b"")
+        self._cached_key = ("", "", b"")
 
     def sign(
         self, headers: Mapping[str, str], body: bytes, credentials: ReadOnlyCredentials, now: float
@@ -67,12 +67,12 @@ class Signer:
 
     def _key(self, secret_key: str, date: str) -> bytes:
         """Return the key that signs requests on that day."""
-        secret_of_key, day, key = self._day
+        secret_of_key, day, key = self._cached_key
         if secret_of_key != secret_key or day != date:
             key = f"AWS4{secret_key}".encode()
             for part in (date, self._region, self._service, "aws4_request"):
                 key = digest(key, part.encode(), "sha256")
-            self._day = (secret_key, date, key)
+            self._cached_key = (secret_key, date, key)
         return key
 
 

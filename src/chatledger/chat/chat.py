@@ -11,7 +11,6 @@ from chatledger.chat.events import Event, Reply, StopFunctions, Turn, collect, c
 from chatledger.chat.lease import force_release
 from chatledger.chat.options import (
     DEFAULT_LEASE,
-    AnyStore,
     ChatOptions,
     Hook,
     TurnRequest,
@@ -29,7 +28,7 @@ from chatledger.messages import Message
 from chatledger.models.protocol import Model, SyncModel, Usage
 from chatledger.sansio import Steps, arun, run
 from chatledger.stores.arguments import checked_number
-from chatledger.stores.contract import AsyncStore, Store
+from chatledger.stores.contract import AnyStore, AsyncStore, Store
 from chatledger.windows import Window, last
 
 if TYPE_CHECKING:

@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 from chatledger.chat import turn_metadata
 from chatledger.chat.events import CallerLeft, Reply, TurnSteps
-from chatledger.chat.options import AnyStore, ChatOptions, TurnRequest
+from chatledger.chat.options import ChatOptions, TurnRequest
 from chatledger.conversations import Conversation, Page, Tail
 from chatledger.errors import ChatledgerError, Conflict, KeyReused, NotFound
 from chatledger.messages import Message
 from chatledger.models.protocol import Usage
 from chatledger.sansio import Steps
+from chatledger.stores.contract import AnyStore
 
 
 class TurnStart(NamedTuple):

@@ -5,14 +5,13 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from chatledger.chat import turn_metadata
 from chatledger.chat.events import Reply
 from chatledger.errors import InvalidArgument, InvalidMessage
 from chatledger.messages import Message
 from chatledger.stores.arguments import checked_idempotency_key
-from chatledger.stores.contract import AsyncStore, Store
 from chatledger.values import uuid_from_key
 from chatledger.windows import Window, valid_for_models
 
@@ -22,8 +21,6 @@ QUESTION_ROLES = ("user", "tool")
 _NOT_MESSAGES = (
     "messages must be a string, a Message of role 'user' or 'tool', or a list of such messages."
 )
-
-AnyStore: TypeAlias = Store | AsyncStore
 
 
 class Hook(Protocol):

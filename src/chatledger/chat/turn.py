@@ -22,13 +22,7 @@ from chatledger.chat.events import (
     TurnSteps,
 )
 from chatledger.chat.lease import TurnLease, TurnStart
-from chatledger.chat.options import (
-    QUESTION_ROLES,
-    AnyStore,
-    ChatOptions,
-    TurnRequest,
-    checked_window,
-)
+from chatledger.chat.options import QUESTION_ROLES, ChatOptions, TurnRequest, checked_window
 from chatledger.conversations import Page, Tail
 from chatledger.errors import (
     AlreadyExists,
@@ -43,6 +37,7 @@ from chatledger.errors import (
 from chatledger.messages import Message
 from chatledger.models.protocol import Finished
 from chatledger.stores.arguments import encode_batch
+from chatledger.stores.contract import AnyStore
 from chatledger.windows import valid_for_models
 
 logger = logging.getLogger("chatledger.chat")

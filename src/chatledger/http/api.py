@@ -33,7 +33,7 @@ from chatledger.models import Models, OpenedModel
 from chatledger.models.protocol import Finished
 from chatledger.sansio import Steps
 from chatledger.stores.arguments import checked_id, checked_idempotency_key, checked_number
-from chatledger.stores.contract import AsyncStore, Store
+from chatledger.stores.contract import AnyStore
 from chatledger.values import checked_text, new_id, uuid_from_key
 
 MAX_MESSAGE_CHARACTERS = 32_000
@@ -279,7 +279,6 @@ def parse_authorization(values: Sequence[str]) -> str | None:
 
 # Endpoints ----------------------------------------------------------------------------------------
 
-AnyStore: TypeAlias = Store | AsyncStore
 Body: TypeAlias = dict[str, Any]
 Events = TypeVar("Events")
 

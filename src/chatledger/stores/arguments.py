@@ -53,10 +53,7 @@ def checked_limit(value: object) -> int:
 
 
 def checked_revision(value: object, name: str = "revision") -> int | None:
-    """Return a revision or a seq, 0 or None.
-
-    Revisions and seqs are numbers on the same line; 0 is before the first.
-    """
+    """Return a revision, a seq, 0 (which is before the first), or None."""
     return None if value is None else checked_number(value, name, least=0)
 
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from datetime import timedelta
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Self, TypeAlias, TypeVar, cast
 
 from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
 from chatledger.messages import Message, StoredMessage
@@ -58,6 +58,7 @@ PAGE_SIZE = 100
 """The number of messages or conversations that ``iter_messages`` and ``iter_conversations`` read at
 once."""
 LONG_BATCH = 100
+"""The number of messages above which an async store encodes them in a thread."""
 
 
 class Store(ABC):
@@ -116,10 +117,12 @@ class Store(ABC):
         owner, key = checked_owner(owner), checked_idempotency_key(idempotency_key)
         beginning = _beginning(title, metadata, expires_in)
         creation = Creation.of(key, "create", owner, *beginning)
-        is_new = conversation_id is None and creation is None
+        id_is_new = conversation_id is None and creation is None
         if conversation_id is None:
             conversation_id = new_id_for(creation, "create", owner)
-        return self.perform(Create(checked_id(conversation_id), owner, beginning, creation, is_new))
+        return self.perform(
+            Create(checked_id(conversation_id), owner, beginning, creation, id_is_new)
+        )
 
     def append(
         self,
@@ -278,7 +281,6 @@ class Store(ABC):
             NotFound: There is no such conversation for ``owner``, or it was deleted meanwhile. If
                 another one has begun with its id, the messages are that one's from then on.
         """
-        backward = after is None and before is not None
         while True:
             page = self.page(
                 conversation_id, after=after, before=before, limit=PAGE_SIZE, owner=owner
@@ -286,7 +288,7 @@ class Store(ABC):
             yield from page.messages
             if page.next is None:
                 return
-            after, before = (None, page.next) if backward else (page.next, before)
+            after, before = _next_range(after, before, page.next)
 
     def iter_conversations(self, owner: str | None = None) -> Iterator[Conversation]:
         """Yield every conversation of ``owner`` as ``list`` does, or of everybody as ``scan`` does.
@@ -409,7 +411,8 @@ class Store(ABC):
             The conversation as updated.
 
         Raises:
-            Conflict: The revision is not ``revision``, or the other one not ``metadata_revision``.
+            Conflict: The revision is not ``revision``, or the metadata revision is not
+                ``metadata_revision``.
             NotFound: There is no such conversation for ``owner``.
         """
         return self.perform(
@@ -464,7 +467,7 @@ class Store(ABC):
     ) -> builtins.list[StoredMessage]:
         """Remove and return the last ``limit`` messages (1 to 1,000), or all if there are fewer.
 
-        Otherwise the same as ``truncate``.
+        Readers see all of these removals or none, as with ``truncate``.
 
         Returns:
             The removed messages, oldest first.
@@ -477,7 +480,7 @@ class Store(ABC):
         )
 
     def clear(self, conversation_id: str, *, owner: str | None = None) -> Conversation:
-        """Remove every message but keep the conversation; the same as ``truncate`` at 0.
+        """Remove every message but keep the conversation; the same as ``truncate(after=0)``.
 
         Returns:
             The conversation without messages.
@@ -643,7 +646,7 @@ class Store(ABC):
     def perform(self, operation: Operation[T]) -> T:
         """Perform an operation, whose arguments have been checked, and return its result.
 
-        The other methods call this. A store of one's own implements it and ``close``.
+        The other methods call this. A store of your own implements it and ``close``.
         """
 
     @abstractmethod
@@ -660,16 +663,16 @@ class Store(ABC):
 def awaited(
     operation: Callable[Concatenate[Any, P], T],
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
-    """Return an operation of a sync store for the async one, with its arguments and its docstring.
+    """Return a method of a sync store as a coroutine method, with the same arguments and docstring.
 
-    It awaits what ``perform`` returns there. Long batches are encoded in a thread, so that other
-    tasks can run meanwhile.
+    It awaits the method's result, because an async store's ``perform`` and ``run`` return
+    coroutines. Long batches are encoded in a thread, so that other tasks can run meanwhile.
     """
 
     @wraps(operation)
     async def run(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
         result: Any
-        if any(isinstance(value, list) and len(value) > LONG_BATCH for value in args):
+        if any(map(_is_long_batch, args)) or any(map(_is_long_batch, kwargs.values())):
             import asyncio  # here, because programs without an event loop need not load it
 
             result = await asyncio.to_thread(operation, self, *args, **kwargs)
@@ -678,6 +681,10 @@ def awaited(
         return cast(T, await result)
 
     return run
+
+
+def _is_long_batch(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) > LONG_BATCH
 
 
 class AsyncStore(ABC):
@@ -714,7 +721,6 @@ class AsyncStore(ABC):
         before: int | None = None,
         owner: str | None = None,
     ) -> AsyncIterator[StoredMessage]:
-        backward = after is None and before is not None
         while True:
             page = await self.page(
                 conversation_id, after=after, before=before, limit=PAGE_SIZE, owner=owner
@@ -723,7 +729,7 @@ class AsyncStore(ABC):
                 yield message
             if page.next is None:
                 return
-            after, before = (None, page.next) if backward else (page.next, before)
+            after, before = _next_range(after, before, page.next)
 
     async def iter_conversations(self, owner: str | None = None) -> AsyncIterator[Conversation]:
         cursor: str | None = None
@@ -754,6 +760,18 @@ class AsyncStore(ABC):
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
+
+
+AnyStore: TypeAlias = Store | AsyncStore
+
+
+def _next_range(
+    after: int | None, before: int | None, following: int
+) -> tuple[int | None, int | None]:
+    """Return the ``after`` and ``before`` of the page that follows, from ``Page.next``."""
+    if after is None and before is not None:  # backwards
+        return None, following
+    return following, before
 
 
 def _beginning(

@@ -1,4 +1,6 @@
-"""Idempotency keys: what identifies a call, so that repeating it does nothing a second time."""
+"""Idempotency keys, and fingerprints that identify a call, so that repeating it has no further
+effect.
+"""
 
 import json
 from base64 import urlsafe_b64encode

@@ -33,17 +33,21 @@ class Beginning(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Create(Operation[Conversation]):
+    """``Store.create``."""
+
     conversation_id: str
     owner: str | None
     beginning: Beginning
     creation: Creation | None
     """Identifies the call if it has an idempotency key."""
-    is_new: bool
+    id_is_new: bool
     """True if the id was drawn for this call, so that no conversation can have it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Append(Operation[Appended]):
+    """``Store.append``."""
+
     conversation_id: str
     texts: list[str]
     owner: str | None
@@ -58,12 +62,16 @@ class Append(Operation[Appended]):
 
 @dataclass(frozen=True, slots=True)
 class Get(Operation[Conversation]):
+    """``Store.get``."""
+
     conversation_id: str
     owner: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class ReadTail(Operation[Tail]):
+    """``Store.tail``."""
+
     conversation_id: str
     limit: int
     owner: str | None
@@ -71,6 +79,8 @@ class ReadTail(Operation[Tail]):
 
 @dataclass(frozen=True, slots=True)
 class ReadPage(Operation[Page]):
+    """``Store.page``."""
+
     conversation_id: str
     after: int | None
     before: int | None
@@ -85,6 +95,8 @@ class ReadPage(Operation[Page]):
 
 @dataclass(frozen=True, slots=True)
 class ListOwned(Operation[Listing]):
+    """``Store.list``."""
+
     owner: str
     limit: int
     cursor: str | None
@@ -92,12 +104,16 @@ class ListOwned(Operation[Listing]):
 
 @dataclass(frozen=True, slots=True)
 class Scan(Operation[Listing]):
+    """``Store.scan``."""
+
     limit: int
     cursor: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Restore(Operation[Conversation]):
+    """``Store.restore``."""
+
     conversation: Conversation
     texts: list[str]
     revision: int
@@ -115,6 +131,8 @@ class Restore(Operation[Conversation]):
 
 @dataclass(frozen=True, slots=True)
 class Update(Operation[Conversation]):
+    """``Store.update``."""
+
     conversation_id: str
     title: str | None
     metadata: dict[str, Json] | None
@@ -125,12 +143,16 @@ class Update(Operation[Conversation]):
 
 @dataclass(frozen=True, slots=True)
 class Claim(Operation[Conversation]):
+    """``Store.claim``."""
+
     conversation_id: str
     owner: str
 
 
 @dataclass(frozen=True, slots=True)
 class Truncate(Operation[Conversation]):
+    """``Store.truncate``, or ``Store.clear`` if ``after`` is 0."""
+
     conversation_id: str
     after: int
     owner: str | None
@@ -138,6 +160,8 @@ class Truncate(Operation[Conversation]):
 
 @dataclass(frozen=True, slots=True)
 class Pop(Operation[list[StoredMessage]]):
+    """``Store.pop``."""
+
     conversation_id: str
     limit: int
     owner: str | None
@@ -156,6 +180,8 @@ class Rewrite(Operation[Conversation]):
 
 @dataclass(frozen=True, slots=True)
 class Fork(Operation[Conversation]):
+    """``Store.fork``."""
+
     conversation_id: str
     at: int | None
     new_id: str
@@ -167,15 +193,19 @@ class Fork(Operation[Conversation]):
 
 @dataclass(frozen=True, slots=True)
 class Delete(Operation[None]):
+    """``Store.delete``."""
+
     conversation_id: str
     owner: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteOwner(Operation[int]):
+    """``Store.delete_owner``."""
+
     owner: str
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep(Operation[int]):
-    pass
+    """``Store.sweep``."""

@@ -257,5 +257,5 @@ def _parse_duration_or_zero(text: str) -> timedelta:
 
 def _parse_bool(text: str) -> bool:
     if text not in ("true", "false"):
-        raise InvalidArgument(f"{text!r} is not a truth value; write true or false.")
+        raise InvalidArgument(f"{text!r} is not a boolean; write true or false.")
     return text == "true"

@@ -29,7 +29,7 @@ COPIED_AT_ONCE = 200
 def create(table: Table, operation: Create) -> Plan[Conversation]:
     """Create a conversation as ``Store.create`` promises."""
     owner, beginning = operation.owner, operation.beginning
-    log_end = LogEnd(read_at=table.now()) if operation.is_new else None  # nothing to read first
+    log_end = LogEnd(read_at=table.now()) if operation.id_is_new else None  # nothing to read
     description = heads.Description(
         beginning.title, beginning.metadata, creation=operation.creation
     )
