@@ -6,12 +6,16 @@ import time
 from collections.abc import Sequence
 
 from tests.simulation.coverage import Coverage
+from tests.simulation.langchain import schedules as history_schedules
+from tests.simulation.langchain.checker import Violation
 from tests.simulation.parallel import SimulationSummary, run_schedules
 from tests.simulation.schedules import trace_schedule
 
 PROGRESS_INTERVAL = 10.0  # seconds
 SAMPLE = 200
 """The number of schedules whose coverage is measured at the end, which makes them slower."""
+HISTORY_SCHEDULES = 500
+"""The number of schedules of the LangChain drop-in that are run after those of the store."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -19,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.simulation",
         description="Run seeded schedules of several clients on a simulated DynamoDB table, with "
-        "everything that can go wrong, and check that the answers they get can be explained.",
+        "everything that can go wrong, and check that the answers they get can be explained. Some "
+        "schedules of the LangChain drop-in follow.",
     )
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--seconds", type=float, help="how long to run (default: 60)")
@@ -65,7 +70,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{SAMPLE} of them reach {coverage.share():.0%} of the lines of the plans; --coverage "
             "prints the others."
         )
-    sys.exit(bool(summary.failures))
+    histories_failed = _run_history_schedules(first)
+    sys.exit(bool(summary.failures) or histories_failed)
+
+
+def _run_history_schedules(first: int) -> bool:
+    """Run schedules of the LangChain drop-in, and print the first failure; return if there is one.
+
+    They run in this process, because there are few of them.
+    """
+    for seed in range(first, first + HISTORY_SCHEDULES):
+        try:
+            history_schedules.run_schedule(seed)
+        except Violation as violation:
+            print(f"\n{history_schedules.trace_schedule(seed)}")
+            print(f"A schedule of the LangChain drop-in failed: {violation}")
+            return True
+    print(f"{HISTORY_SCHEDULES:,} schedules of the LangChain drop-in, 0 of them failed.")
+    return False
 
 
 def _print_missed_lines(first: int, schedules: int) -> None:

@@ -162,9 +162,9 @@ class Network:
             case Fate.THROTTLED:
                 raise _throttling(call, random)
             case Fate.NOT_SENT:
-                raise CallFailed("NoAnswer")
+                raise CallFailed("NoReply")
             case _:
-                raise CallFailed(random.choice(("NoAnswer", "InternalServerError")), unknown=True)
+                raise CallFailed(random.choice(("NoReply", "InternalServerError")), unknown=True)
 
     def _read_first_part(self, client: Client, call: Call) -> Any:
         """Read the first items of a query; a query is no snapshot, and others may write meanwhile.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chatledger.stores.dynamodb import create_table
-from chatledger.stores.dynamodb.boto3_calls import failure_from_boto3
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Item
+from chatledger.stores.dynamodb.errors import failure_from_error
 from chatledger.testing.dynamodb_local import DynamoDBLocal
 from chatledger.values import new_id
 from tests.simulation import SimulatedTable, Unsupported
@@ -98,7 +98,7 @@ class ComparedTables:
         try:
             return getattr(self._client, operation)(**call.params)
         except self._client.exceptions.ClientError as error:
-            return failure_from_boto3(error, call.operation, single_attempt=True)
+            return failure_from_error(error, call.operation, single_attempt=True)
 
 
 def _comparable(call: Call, reply: Any) -> Any:

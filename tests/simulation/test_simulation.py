@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from chatledger.langchain.stored_history import WriteToken
 from chatledger.stores.dynamodb import bodies, calls, cleanup, heads, log, store, table, ttl
 from chatledger.stores.dynamodb.bodies import StoredBody
 from chatledger.stores.dynamodb.calls import Plan
 from chatledger.stores.dynamodb.log import Log
 from chatledger.stores.dynamodb.plans import read
-from chatledger.stores.dynamodb.plans.append import _Attempt
+from chatledger.stores.dynamodb.plans.append import _Attempts
 from chatledger.stores.dynamodb.plans.append import append as append_plan
 from chatledger.stores.dynamodb.plans.create import _require_repeated
 from chatledger.stores.dynamodb.plans.restore import restore
@@ -24,6 +25,7 @@ from chatledger.stores.dynamodb.plans.update import claim, rewrite_message, upda
 from chatledger.stores.dynamodb.records import Record
 from chatledger.stores.idempotency import check_key_use
 from chatledger.stores.operations import Append
+from tests.simulation import __main__ as command
 from tests.simulation import run_schedule, run_schedules, trace_schedule
 from tests.simulation.__main__ import SAMPLE, main
 from tests.simulation.coverage import Coverage
@@ -46,6 +48,25 @@ def test_a_seed_makes_the_same_history_every_time() -> None:
 def test_the_command_prints_the_trace_of_a_seed(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--seed", "7"])
     assert trace_schedule(7) in capsys.readouterr().out
+
+
+def test_the_command_also_runs_schedules_of_the_langchain_drop_in(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "SAMPLE", 2)
+    monkeypatch.setattr(command, "HISTORY_SCHEDULES", 3)
+    arguments = ["--schedules", "2", "--first", "7", "--processes", "1"]
+    with pytest.raises(SystemExit) as succeeded:
+        main(arguments)
+    assert succeeded.value.code == 0
+    assert "3 schedules of the LangChain drop-in, 0 of them failed." in capsys.readouterr().out
+    # An append that landed is not recognised, and lands again.
+    monkeypatch.setattr(WriteToken, "is_in", lambda *_: False)
+    monkeypatch.setattr(command, "HISTORY_SCHEDULES", 1_000)
+    with pytest.raises(SystemExit) as failed:
+        main(arguments)
+    assert failed.value.code == 1
+    assert "A schedule of the LangChain drop-in failed: " in capsys.readouterr().out
 
 
 def test_the_schedules_reach_the_plans(record_property: Callable[[str, object], None]) -> None:
@@ -179,7 +200,7 @@ def cached_log_ends_never_expire(faulty: FaultyPlans) -> None:
 
 
 def an_append_is_refused_because_of_a_cached_log_end(faulty: FaultyPlans) -> None:
-    faulty.rewrite(_Attempt.make, "not self.was_read", "False")
+    faulty.rewrite(_Attempts.try_after, "not self.was_read", "False")
 
 
 def an_operation_checks_expiry_twice(faulty: FaultyPlans) -> None:
@@ -325,7 +346,7 @@ def a_repeated_call_leaves_the_head_as_it_was(faulty: FaultyPlans) -> None:
 
 
 def a_repeated_append_leaves_the_head_as_it_was(faulty: FaultyPlans) -> None:
-    faulty.rewrite(_Attempt.make, "not self.reply_follows", "False")
+    faulty.rewrite(_Attempts.try_after, "not self.reply_follows", "False")
 
 
 FAULTS: list[tuple[Callable[[FaultyPlans], None], int]] = [

@@ -10,7 +10,6 @@ from chatledger.langchain.stored_history import (
     ARCHIVES,
     BYTES,
     CLEARED_SEGMENTS,
-    CONDITION_FAILED,
     FIRST_ITEM_KEY,
     LARGEST_ARCHIVE,
     REPEAT_SECONDS,
@@ -28,7 +27,15 @@ from chatledger.langchain.stored_history import (
     number_in,
     split,
 )
-from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Item, Plan, Wait
+from chatledger.stores.dynamodb.calls import (
+    CONDITION_FAILED,
+    Attribute,
+    Call,
+    CallFailed,
+    Item,
+    Plan,
+    Wait,
+)
 
 MAX_APPEND_BYTES = 3 * 1024 * 1024
 """Limit on one append, because it may have to fit in one transaction, of at most 4 MB."""

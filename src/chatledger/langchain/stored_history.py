@@ -87,7 +87,6 @@ DynamoDB allows 2,048 bytes for a partition key.
 """
 TOKEN_PERIOD: Final = 900.0
 REPEAT_SECONDS: Final = LONGEST_RETRY / 1000
-CONDITION_FAILED: Final = "ConditionalCheckFailedException"
 
 JITTER = Random()  # noqa: S311  not used for anything secret
 

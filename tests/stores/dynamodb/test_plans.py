@@ -29,7 +29,7 @@ from tests.stores.dynamodb.plan_store import plans_on
 
 TRANSIENT = [
     "InternalServerError",
-    "NoAnswer",
+    "NoReply",
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
     "ServiceUnavailable",
@@ -109,7 +109,7 @@ def test_throttling_is_not_mistaken_for_a_conflict(
 def test_a_conflicting_record_with_our_token_is_our_own(harness: PlanHarness) -> None:
     driver = drive_to_put(harness, append(harness))
     ours = driver.call.params["Item"]
-    driver.fail("NoAnswer", unknown=True)
+    driver.fail("NoReply", unknown=True)
     driver.reply()
     driver.fail(CONDITION_FAILED, item=ours)
     assert driver.operation == "UpdateItem", "the record is written; only the head is left to do"
@@ -120,7 +120,7 @@ def test_a_conflicting_record_with_our_token_is_our_own(harness: PlanHarness) ->
 def test_a_tombstone_with_our_token_means_that_our_record_was_written(harness: PlanHarness) -> None:
     driver = drive_to_put(harness, append(harness, "1", "2", reply_follows=True))
     token = driver.call.params["Item"]["k"]["S"]
-    driver.fail("NoAnswer", unknown=True)
+    driver.fail("NoReply", unknown=True)
     driver.reply()
     tombstone = encode_tombstone("trip", Tombstone(4, 2, token), 1_800_000_000)
     driver.fail(CONDITION_FAILED, item=tombstone)
@@ -130,7 +130,7 @@ def test_a_tombstone_with_our_token_means_that_our_record_was_written(harness: P
 def test_a_cancelled_transaction_that_finds_our_token_had_succeeded(harness: PlanHarness) -> None:
     driver = drive_to_put(harness, append(harness, key="request-7", reply_follows=True))
     ours, key = (part["Put"]["Item"] for part in driver.call.params["TransactItems"])
-    driver.fail("NoAnswer", unknown=True)
+    driver.fail("NoReply", unknown=True)
     driver.reply()
     reasons = (("ConditionalCheckFailed", ours), ("ConditionalCheckFailed", key))
     driver.fail(CANCELLED, reasons=reasons)
@@ -346,11 +346,11 @@ def tokens_of_body_parts(driver: PlanDriver[Appended]) -> set[str]:
 def test_body_parts_are_retried_until_patience_ends(expire_after: timedelta | None) -> None:
     harness = PlanHarness(expire_after=expire_after)
     driver = drive_to_body_parts(harness)
-    driver.fail("NoAnswer", unknown=True)
+    driver.fail("NoReply", unknown=True)
     driver.reply()
     harness.monotonic += 21
     with pytest.raises(StoreUnavailable, match="BatchWriteItem"):
-        driver.fail("NoAnswer", unknown=True)
+        driver.fail("NoReply", unknown=True)
 
 
 @pytest.mark.parametrize("expire_after", [None, timedelta(days=30)])
@@ -369,7 +369,7 @@ def test_body_parts_whose_outcome_is_unknown_are_written_again(
     """They are never changed, so that writing them twice does no harm."""
     driver = drive_to_body_parts(PlanHarness(expire_after=expire_after))
     sent, tokens = driver.call, tokens_of_body_parts(driver)
-    driver.fail("NoAnswer", unknown=True)
+    driver.fail("NoReply", unknown=True)
     driver.reply()
     assert driver.call == sent
     while driver.operation == "BatchWriteItem":
@@ -382,11 +382,11 @@ def test_body_parts_whose_outcome_is_unknown_are_written_again(
 
 FAILURES = [
     (["ThrottlingException"], [], False),
-    (["ThrottlingException", "NoAnswer"], ["NoAnswer"], True),
+    (["ThrottlingException", "NoReply"], ["NoReply"], True),
     # The outcome of the last attempt says nothing about an earlier one.
-    (["NoAnswer", "ThrottlingException"], ["NoAnswer"], True),
+    (["NoReply", "ThrottlingException"], ["NoReply"], True),
     (["InternalServerError"], ["InternalServerError"], True),
-    (["NoAnswer"], [], False),  # no connection
+    (["NoReply"], [], False),  # no connection
 ]
 
 
@@ -411,11 +411,11 @@ def test_a_failed_write_says_whether_it_may_have_landed(
 
 def test_a_read_has_never_landed(harness: PlanHarness) -> None:
     driver = PlanDriver(append(harness))
-    driver.fail("NoAnswer", unknown=True)
+    driver.fail("NoReply", unknown=True)
     driver.reply()
     harness.monotonic += 21
     with pytest.raises(StoreUnavailable) as raised:
-        driver.fail("NoAnswer", unknown=True)
+        driver.fail("NoReply", unknown=True)
     assert not raised.value.may_have_landed
 
 
@@ -440,7 +440,7 @@ def test_the_outcome_of_a_write_stays_unknown_whatever_the_next_attempt_returns(
     harness: PlanHarness,
 ) -> None:
     driver = drive_to_put(harness, append(harness))
-    driver.fail("NoAnswer", unknown=True)
+    driver.fail("NoReply", unknown=True)
     driver.reply()
     with pytest.raises(CallFailed) as failed:
         driver.fail("ExpiredTokenException")

@@ -17,10 +17,8 @@ from botocore.exceptions import ClientError
 from chatledger import ChatledgerError, Message, NotFound, StoreUnavailable
 from chatledger.errors import AccessRefused, TableMismatch, TableMissing
 from chatledger.stores.contract import Store
-from chatledger.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore
-from chatledger.stores.dynamodb.boto3_calls import failure_from_boto3
-from chatledger.stores.dynamodb.calls import NO_ANSWER
-from chatledger.stores.dynamodb.errors import NO_CREDENTIALS
+from chatledger.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore, calls
+from chatledger.stores.dynamodb.errors import NO_CREDENTIALS, failure_from_error
 from chatledger.testing.dynamodb_local import REGION, DynamoDBLocal
 from chatledger.testing.store_contract.asynchronous import BlockingStore
 from chatledger.values import new_id
@@ -205,7 +203,7 @@ def test_missing_permission_to_write_is_reported_too(open_at: OpenAt) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(400, NO_CREDENTIALS), (403, NO_CREDENTIALS), (500, NO_ANSWER)]
+    ("status", "code"), [(400, NO_CREDENTIALS), (403, NO_CREDENTIALS), (500, calls.NO_REPLY)]
 )
 def test_a_refusal_by_the_service_that_issues_credentials_is_not_one_by_dynamodb(
     status: int, code: str
@@ -215,7 +213,7 @@ def test_a_refusal_by_the_service_that_issues_credentials_is_not_one_by_dynamodb
         "ResponseMetadata": {"HTTPStatusCode": status},
     }
     error = ClientError(response, "AssumeRole")
-    failed = failure_from_boto3(error, "PutItem", single_attempt=True)
+    failed = failure_from_error(error, "PutItem", single_attempt=True)
     assert (failed.code, failed.unknown) == (code, False)
 
 
@@ -235,9 +233,9 @@ TRANSIENT_FAILURES = {
         True,
     ),
     "a proxy's error page": (Reply(502, b"<p>Bad gateway</p>"), "InternalServerError", True),
-    "a reply that is not JSON": (Reply(200, b"<p>Welcome</p>"), "no answer, [A-Za-z]+", True),
-    "dropped connection": (DROP_CONNECTION, "no answer, [A-Za-z]+", True),
-    "no reply": (NO_REPLY, "no answer, [A-Za-z]+", True),
+    "a reply that is not JSON": (Reply(200, b"<p>Welcome</p>"), "no reply, [A-Za-z]+", True),
+    "dropped connection": (DROP_CONNECTION, "no reply, [A-Za-z]+", True),
+    "no reply": (NO_REPLY, "no reply, [A-Za-z]+", True),
 }
 
 

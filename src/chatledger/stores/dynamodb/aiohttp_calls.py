@@ -19,12 +19,16 @@ from chatledger.aws.session import (
     find_endpoint,
     keep_messages_out_of_logs,
 )
-from chatledger.errors import AccessRefused, StoreUnavailable
+from chatledger.errors import AccessRefused
 from chatledger.sansio import arun
-from chatledger.stores.dynamodb.boto3_calls import failure_from_boto3
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan, Wait, patient
 from chatledger.stores.dynamodb.clients import CONNECT_TIMEOUT, READ_TIMEOUT, make_client
-from chatledger.stores.dynamodb.errors import failure_from_reply, store_error
+from chatledger.stores.dynamodb.errors import (
+    closed_error,
+    failure_from_error,
+    failure_from_reply,
+    store_error,
+)
 from chatledger.stores.dynamodb.table import Table
 
 T = TypeVar("T")
@@ -80,7 +84,7 @@ class AiohttpCalls:
         if isinstance(call, Wait):
             return await asyncio.sleep(call.seconds)
         if self._closed:
-            raise _closed_error()
+            raise closed_error()
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             if self._loop is not None and not self._loop.is_closed():
@@ -98,9 +102,9 @@ class AiohttpCalls:
             if response.status == 200:
                 return decode_bytes(_json_object(body))
         except REQUEST_ERRORS as error:
-            failed = failure_from_boto3(error, call.operation, single_attempt=True)
+            failed = failure_from_error(error, call.operation, single_attempt=True)
             if self._closed:
-                raise _closed_error(may_have_landed=failed.unknown) from error
+                raise closed_error(may_have_landed=failed.unknown) from error
             raise failed from error
         raise _failure(response.status, body)
 
@@ -128,12 +132,6 @@ def _failure(status: int, body: bytes) -> CallFailed:
     code = str(reply.get("__type", f"HTTP {status}")).rpartition("#")[2]
     message = str(reply.get("message") or reply.get("Message") or "")
     return failure_from_reply(code, message, status=status, reply=decode_bytes(reply))
-
-
-def _closed_error(*, may_have_landed: bool = False) -> StoreUnavailable:
-    return StoreUnavailable(
-        "The DynamoDB store was closed; open it again.", may_have_landed=may_have_landed
-    )
 
 
 # DynamoDB's JSON, which carries bytes as base64 ---------------------------------------------------

@@ -267,7 +267,7 @@ class Values(NamedTuple):
 
 
 def read_body(
-    log: Log, record: Record, low: int, high: int, *, most_bytes: int, backward: bool = False
+    log: Log, record: Record, low: int, high: int, *, most_bytes: float, backward: bool = False
 ) -> Plan[Values]:
     """Return the body's messages from index ``low`` up to, but not including, ``high``.
 
@@ -302,7 +302,7 @@ def read_body(
 
 
 def _read_chunks(
-    log: Log, record: Record, low: int, high: int, most_bytes: int, backward: bool
+    log: Log, record: Record, low: int, high: int, most_bytes: float, backward: bool
 ) -> Plan[list[_Chunk]]:
     """Return the chunks that contain the messages from ``low`` up to ``high``, in order."""
     found: list[_Chunk] = []
@@ -333,7 +333,7 @@ def _segments(record: Record, low: int, high: int) -> Iterator[tuple[int, int, s
 
 
 def _read_segment(
-    log: Log, record: Record, token: str, start: int, end: int, most_bytes: int, backward: bool
+    log: Log, record: Record, token: str, start: int, end: int, most_bytes: float, backward: bool
 ) -> Plan[list[_Chunk]]:
     if not backward and start > 0:
         # The chunk that holds ``start`` may begin before it.

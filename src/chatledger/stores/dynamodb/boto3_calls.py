@@ -1,23 +1,18 @@
-"""Calls over a boto3 client, which block, and the meaning of botocore's errors."""
+"""Calls over a boto3 client, which block."""
 
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore import xform_name
-from botocore.exceptions import ClientError, ParamValidationError
+from botocore.exceptions import ParamValidationError
 from botocore.parsers import ResponseParserError
 
-from chatledger.aws.errors import CONNECTION_PROBLEMS, REQUEST_ERRORS, Problem, problem_of
+from chatledger.aws.errors import REQUEST_ERRORS
 from chatledger.aws.session import keep_messages_out_of_logs
 from chatledger.sansio import run
 from chatledger.stores.dynamodb.calls import PATIENCE, Call, CallFailed, Plan, Wait, patient
-from chatledger.stores.dynamodb.errors import (
-    NO_CREDENTIALS,
-    failure_from_reply,
-    failure_without_reply,
-    store_error,
-)
+from chatledger.stores.dynamodb.errors import failure_from_error, store_error
 from chatledger.stores.dynamodb.table import Table
 
 if TYPE_CHECKING:
@@ -64,7 +59,7 @@ class Boto3Calls:
         except ParamValidationError:
             raise  # a bug of the plan; nothing was sent
         except REQUEST_ERRORS as error:
-            raise failure_from_boto3(
+            raise failure_from_error(
                 error, call.operation, single_attempt=self._single_attempt
             ) from error
 
@@ -79,36 +74,3 @@ def _check_content_type(reply: Mapping[str, Any]) -> None:
     content_type = headers.get("content-type", "json")
     if "json" not in content_type:
         raise ResponseParserError(f"The reply has the content type {content_type}.")
-
-
-def failure_from_boto3(error: Exception, operation: str, *, single_attempt: bool) -> CallFailed:
-    """Return the failure of a call that raised one of botocore's errors.
-
-    Args:
-        error: The error.
-        operation: The call's operation.
-        single_attempt: Whether the client makes only one attempt. The error does not say how many
-            it made, and an earlier one may have taken effect.
-    """
-    if isinstance(error, ClientError) and error.operation_name == operation:
-        return _failure_from_client_error(error)
-    problem = problem_of(error)
-    if problem not in CONNECTION_PROBLEMS:
-        # Nothing was sent: a profile, a sign-in or a role is missing, or the service that issues
-        # credentials refused to.
-        return CallFailed(NO_CREDENTIALS, str(error))
-    return failure_without_reply(
-        error, connected=problem is not Problem.UNREACHABLE, attempts=1 if single_attempt else 2
-    )
-
-
-def _failure_from_client_error(error: ClientError) -> CallFailed:
-    reply: Any = error.response
-    metadata = reply.get("ResponseMetadata", {})
-    return failure_from_reply(
-        reply["Error"].get("Code", ""),
-        reply["Error"].get("Message", ""),
-        status=metadata.get("HTTPStatusCode", 0),
-        reply=reply,
-        attempts=1 + metadata.get("RetryAttempts", 0),
-    )

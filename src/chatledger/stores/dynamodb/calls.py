@@ -37,7 +37,7 @@ class CallFailed(Exception):
     """The reply to a call was an error, or there was no reply.
 
     Attributes:
-        code: DynamoDB's error code, or ``NoAnswer`` if there was no reply.
+        code: DynamoDB's error code, or ``NoReply`` if there was no reply.
         message: DynamoDB's error message, or the reason why there was no reply.
         item: The item that did not meet the condition.
         reasons: The reasons why a transaction was cancelled. For each of its parts, the code and
@@ -65,11 +65,13 @@ class CallFailed(Exception):
 T = TypeVar("T")
 Plan: TypeAlias = Generator[Call | Wait, Any, T]
 
-NO_ANSWER = "NoAnswer"
+NO_REPLY = "NoReply"
+CONDITION_FAILED = "ConditionalCheckFailedException"
+CANCELLED = "TransactionCanceledException"
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
 TRANSIENT = frozenset(
     {
-        NO_ANSWER,
+        NO_REPLY,
         "InternalServerError",
         "ReplicatedWriteConflictException",
         "ServiceUnavailable",
@@ -80,6 +82,14 @@ TRANSIENT = frozenset(
         "TransactionInProgressException",
     }
 )
+_TRANSIENT_REASONS = frozenset(
+    {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
+)
+"""The reasons, among those of a cancelled transaction, that may be gone in another attempt."""
+READS = frozenset(
+    {"GetItem", "BatchGetItem", "Query", "Scan", "DescribeTable", "DescribeTimeToLive"}
+)
+"""The operations that change nothing."""
 PATIENCE = 20.0
 """How long (s) a call is retried while DynamoDB throttles or does not reply."""
 FIRST_WAIT, LONGEST_WAIT = 0.025, 2.0
@@ -181,7 +191,7 @@ def _retry(
                 raise
             pause = backoff(random, attempt, first=FIRST_WAIT, longest=LONGEST_WAIT)
             if monotonic() + pause > deadline:
-                why = (failed.code == NO_ANSWER and failed.message) or failed.code
+                why = (failed.code == NO_REPLY and failed.message) or failed.code
                 raise StoreUnavailable(
                     f"DynamoDB did not complete {step.operation} in time ({why}); try again later.",
                     may_have_landed=unknown,
@@ -195,16 +205,8 @@ def _retry(
             attempt += 1
 
 
-READS = frozenset(
-    {"GetItem", "BatchGetItem", "Query", "Scan", "DescribeTable", "DescribeTimeToLive"}
-)
-
-
 def _is_transient(failed: CallFailed) -> bool:
     # A transaction is cancelled as a whole; retry it if the only reasons are other transactions or
     # throttling.
     codes = {code for code, _ in failed.reasons if code} or {failed.code}
-    return all(code in TRANSIENT | _CANCELLED for code in codes)
-
-
-_CANCELLED = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
+    return all(code in TRANSIENT | _TRANSIENT_REASONS for code in codes)

@@ -9,8 +9,8 @@ from typing import Any
 
 from chatledger.stores.dynamodb import bodies
 from chatledger.stores.dynamodb.bodies import BATCH_ITEMS, PreparedBody
-from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan
-from chatledger.stores.dynamodb.log import CONDITION_FAILED, InconsistentRead, Log, LostRace
+from chatledger.stores.dynamodb.calls import CONDITION_FAILED, Call, CallFailed, Plan
+from chatledger.stores.dynamodb.log import InconsistentRead, Log, LostRace
 from chatledger.stores.dynamodb.plans.read import Span, follow_chain, read_span
 from chatledger.stores.dynamodb.records import (
     Record,

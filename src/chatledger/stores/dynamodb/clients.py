@@ -9,9 +9,10 @@ import boto3
 from botocore.exceptions import BotoCoreError, NoRegionError
 
 from chatledger.aws.session import boto3_session, make_service_client
-from chatledger.errors import AccessRefused, InvalidArgument, StoreUnavailable
+from chatledger.errors import AccessRefused, InvalidArgument
 from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import PATIENCE, Plan
+from chatledger.stores.dynamodb.errors import closed_error
 from chatledger.stores.dynamodb.store import DynamoDBStore
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class ClientOwningStore(DynamoDBStore):
 
     def run(self, plan: Plan[T]) -> T:
         if self._closed:
-            raise StoreUnavailable("The DynamoDB store was closed; open it again.")
+            raise closed_error()
         if self._process_id != os.getpid():  # the client's connections belong to the parent
             self._client = self._new_client()
             self._calls = Boto3Calls(self._client, patience=self._patience)

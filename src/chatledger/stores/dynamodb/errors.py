@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from botocore.exceptions import ClientError
+
+from chatledger.aws.errors import CONNECTION_PROBLEMS, Problem, problem_of
 from chatledger.errors import (
     AccessRefused,
     ChatledgerError,
@@ -10,7 +13,7 @@ from chatledger.errors import (
     TableMismatch,
     TableMissing,
 )
-from chatledger.stores.dynamodb.calls import NO_ANSWER, CallFailed
+from chatledger.stores.dynamodb.calls import NO_REPLY, CallFailed
 
 NO_CREDENTIALS = "NoCredentials"
 """The ``code`` of a call that was not made because there are no credentials."""
@@ -30,6 +33,39 @@ _REFUSED = frozenset(
         "UnrecognizedClientException",
     }
 )
+
+
+def failure_from_error(error: Exception, operation: str, *, single_attempt: bool) -> CallFailed:
+    """Return the failure of a call that raised one of ``REQUEST_ERRORS``, over boto3 or aiohttp.
+
+    Args:
+        error: The error.
+        operation: The call's operation.
+        single_attempt: Whether the client makes only one attempt. The error does not say how many
+            it made, and an earlier one may have taken effect.
+    """
+    if isinstance(error, ClientError) and error.operation_name == operation:
+        return _failure_from_client_error(error)
+    problem = problem_of(error)
+    if problem not in CONNECTION_PROBLEMS:
+        # Nothing was sent: a profile, a sign-in or a role is missing, or the service that issues
+        # credentials refused to.
+        return CallFailed(NO_CREDENTIALS, str(error))
+    return failure_without_reply(
+        error, connected=problem is not Problem.UNREACHABLE, attempts=1 if single_attempt else 2
+    )
+
+
+def _failure_from_client_error(error: ClientError) -> CallFailed:
+    reply: Any = error.response
+    metadata = reply.get("ResponseMetadata", {})
+    return failure_from_reply(
+        reply["Error"].get("Code", ""),
+        reply["Error"].get("Message", ""),
+        status=metadata.get("HTTPStatusCode", 0),
+        reply=reply,
+        attempts=1 + metadata.get("RetryAttempts", 0),
+    )
 
 
 def failure_from_reply(
@@ -65,10 +101,17 @@ def failure_without_reply(error: Exception, *, connected: bool, attempts: int = 
         connected: True if there was a connection, so that the request may have been sent.
         attempts: How many attempts were made; the error is that of the last one.
     """
-    what = "no answer" if connected else "no connection"
+    what = "no reply" if connected else "no connection"
     # Only a request that was never sent has certainly had no effect.
     unknown = connected or attempts > 1
-    return CallFailed(NO_ANSWER, f"{what}, {type(error).__name__}", unknown=unknown)
+    return CallFailed(NO_REPLY, f"{what}, {type(error).__name__}", unknown=unknown)
+
+
+def closed_error(*, may_have_landed: bool = False) -> StoreUnavailable:
+    """Return the error of a call to a store that was closed."""
+    return StoreUnavailable(
+        "The DynamoDB store was closed; open it again.", may_have_landed=may_have_landed
+    )
 
 
 def store_error(failed: CallFailed, table: str) -> ChatledgerError:

@@ -5,16 +5,24 @@ import json
 from typing import Any, NamedTuple
 
 from chatledger.conversations import Conversation
-from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Plan
-from chatledger.stores.dynamodb.log import CONDITION_FAILED, InconsistentRead, Log, best_effort
+from chatledger.stores.dynamodb.calls import CONDITION_FAILED, Attribute, Call, CallFailed, Plan
+from chatledger.stores.dynamodb.log import InconsistentRead, Log, best_effort
 from chatledger.stores.dynamodb.records import HEAD, LAYOUT, Head, Record, decode_head, key
 from chatledger.stores.dynamodb.table import LogEnd
 from chatledger.stores.idempotency import Creation
 from chatledger.values import Json, dumps, to_datetime
 
 REBUILT_AFTER = 60_000
-"""The age (ms) of the last record from which a reader updates a stale head: its writer must have
+"""A reader updates a stale head once the last record is this old (ms): by then its writer must have
 died."""
+
+# ``:name_`` is the value to which an update sets the attribute.
+_NEWER = "#revision < :revision_ AND #life = :life_ AND #created_at = :created_at_"
+_NEWER_OR_NONE = "attribute_not_exists(#pk) OR #revision < :revision_ OR #created_at < :created_at_"
+_OF_ANOTHER = (
+    "attribute_not_exists(#pk) OR #created_at < :created_at_ OR "
+    "#revision < :revision_ AND (#life <> :life_ OR #created_at <> :created_at_)"
+)
 
 
 class Description(NamedTuple):
@@ -50,6 +58,7 @@ def encode_description(description: Description) -> str | None:
 
 
 def decode_description(first: Record) -> Description:
+    """Return the description with which a generation began, from its first record."""
     if first.initial_description is None:
         return Description(None, {})
     title, metadata, *creation = json.loads(first.initial_description)
@@ -72,8 +81,8 @@ def attributes(title: str | None, metadata: dict[str, Json] | None) -> dict[str,
 def finish_write(log: Log, record: Record, *, read_at: tuple[int, float]) -> Plan[bool]:
     """Finish a write whose record was put: cache the log's end, and update the head.
 
-    Return whether the head was updated. If not, it may be missing, and the generation's first
-    record, from which it is created then, must not be freed.
+    Return whether the head was updated. If not, the head may be missing. It is later created from
+    the generation's first record, so do not free that record.
     """
     if log.table.has_slept(read_at):
         # By now the conversation may be gone, and must not be listed again.
@@ -193,6 +202,8 @@ def read_description(log: Log, last: Record, head: Head | None) -> Plan[Descript
 def conversation(log: Log, last: Record, description: Description) -> Conversation:
     """Return the conversation as it is after its record ``last``."""
     metadata_revision = description.metadata_revision
+    if metadata_revision is None:
+        metadata_revision = default_metadata_revision(last.created_at)
     return Conversation(
         id=log.id,
         owner=last.owner,
@@ -203,10 +214,32 @@ def conversation(log: Log, last: Record, description: Description) -> Conversati
         message_count=last.message_count,
         revision=last.revision,
         expires_at=None if last.expiry is None else to_datetime(last.expiry),
-        metadata_revision=(
-            max(last.created_at, 0) if metadata_revision is None else metadata_revision
-        ),
+        metadata_revision=metadata_revision,
     )
+
+
+def conversation_from_head(conversation_id: str, head: Head) -> Conversation:
+    """Return the conversation as its head describes it."""
+    metadata_revision = head.metadata_revision
+    if metadata_revision is None:
+        metadata_revision = default_metadata_revision(head.created_at)
+    return Conversation(
+        id=conversation_id,
+        owner=head.owner,
+        title=head.title,
+        metadata=head.metadata,
+        created_at=to_datetime(head.created_at),
+        updated_at=to_datetime(head.updated_at),
+        message_count=head.message_count,
+        revision=head.revision,
+        expires_at=None if head.expiry is None else to_datetime(head.expiry),
+        metadata_revision=metadata_revision,
+    )
+
+
+def default_metadata_revision(created_at: int) -> int:
+    """Return the metadata revision of a conversation whose title and metadata never changed."""
+    return max(created_at, 0)
 
 
 def describe(
@@ -214,8 +247,9 @@ def describe(
 ) -> Plan[Description]:
     """Return the description; update the head if its writer died before doing so.
 
-    With ``at_once``, every head that lags is updated: an operation that has nothing left to do
-    because of an earlier call, which may have failed, must be seen in lists like any other.
+    With ``at_once``, a head that lags is updated even if its writer may still be alive. A repeated
+    call that finds nothing left to do needs this: the earlier call may have failed before it
+    updated the head, and lists must show the conversation.
 
     Raises:
         InconsistentRead: The conversation was written to meanwhile.
@@ -241,23 +275,13 @@ def _read_initial_description(log: Log, last: Record) -> Plan[Description]:
         return decode_description(last)
     first = yield from log.record_at(last.generation)
     if not isinstance(first, Record):
-        # The first record is removed only once a head has the description, or the log has another
-        # end.
+        # The first record is removed only once a head has the description, or the log has moved on.
         log_end, _ = yield from log.read_end()
         now, head = log_end.record, log_end.head
         if now is None or now.token != last.token or (head is not None and head.is_of(last)):
             raise InconsistentRead
         return Description(None, {})
     return decode_description(first)
-
-
-# ``:name_`` is the value to which an update sets the attribute.
-_NEWER = "#revision < :revision_ AND #life = :life_ AND #created_at = :created_at_"
-_NEWER_OR_NONE = "attribute_not_exists(#pk) OR #revision < :revision_ OR #created_at < :created_at_"
-_OF_ANOTHER = (
-    "attribute_not_exists(#pk) OR #created_at < :created_at_ OR "
-    "#revision < :revision_ AND (#life <> :life_ OR #created_at <> :created_at_)"
-)
 
 
 def _update_from(log: Log, last: Record, initial: Description | None) -> Plan[HeadUpdate]:

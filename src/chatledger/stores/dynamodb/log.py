@@ -8,7 +8,17 @@ from typing import Any, TypeVar
 
 from chatledger.backoff import backoff
 from chatledger.errors import ChatledgerError, ConversationDamaged, NotFound, StoreUnavailable
-from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Item, Plan, Wait, through
+from chatledger.stores.dynamodb.calls import (
+    CANCELLED,
+    CONDITION_FAILED,
+    Attribute,
+    Call,
+    CallFailed,
+    Item,
+    Plan,
+    Wait,
+    through,
+)
 from chatledger.stores.dynamodb.records import (
     FIRST_RECORD,
     HEAD,
@@ -28,8 +38,6 @@ T = TypeVar("T")
 
 logger = logging.getLogger("chatledger.stores")
 
-CONDITION_FAILED = "ConditionalCheckFailedException"
-CANCELLED = "TransactionCanceledException"
 READINGS_OF_DAMAGE = 3
 """How many further reads in a row must miss the same message until it counts as missing."""
 FIRST_WAIT, LONGEST_WAIT = 0.01, 0.5
@@ -209,7 +217,7 @@ class Log:
             f"REMOVE {', '.join(removes)}" if removes else ""
         )
         values |= {f"{name}_": value for name, value in attributes.items() if value is not None}
-        return self._with_names(f"{condition} {expression}", values) | {
+        return self.conditional_params(f"{condition} {expression}", **values) | {
             "Key": key(self.id, sort),
             "UpdateExpression": expression.strip(),
             "ConditionExpression": condition,
@@ -221,14 +229,11 @@ class Log:
         The condition refers to an attribute as ``#name``, and to one of ``values`` as ``:name``. If
         the condition fails, the error carries the existing item.
         """
-        return self._with_names(condition, values)
-
-    def _with_names(self, text: str, values: Mapping[str, Attribute]) -> dict[str, Any]:
         params: dict[str, Any] = {
             "TableName": self.table.name,
-            "ConditionExpression": text,
+            "ConditionExpression": condition,
             # Every name is written this way: many words are reserved, and more may become so.
-            "ExpressionAttributeNames": dict(_names_in(text)),
+            "ExpressionAttributeNames": dict(_names_in(condition)),
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
         if values:
@@ -279,7 +284,7 @@ def require_live(log: Log, log_end: LogEnd, owner: str | None) -> Record:
 
 
 class MissedMessages:
-    """Tells a message that is missing from one that a read missed because of a rival."""
+    """Tells missing messages apart from messages that a read missed because of a rival."""
 
     def __init__(self) -> None:
         self._last = InconsistentRead()

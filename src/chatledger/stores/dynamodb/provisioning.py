@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from chatledger.errors import InvalidArgument, StoreUnavailable, TableMismatch, TableMissing
-from chatledger.stores.dynamodb.boto3_calls import failure_from_boto3
 from chatledger.stores.dynamodb.calls import TRANSIENT
-from chatledger.stores.dynamodb.errors import store_error
+from chatledger.stores.dynamodb.errors import failure_from_error, store_error
 from chatledger.stores.dynamodb.table import INDEX, Table
 from chatledger.values import now
 
@@ -304,7 +303,7 @@ def _store_errors(client: "DynamoDBClient", table: str) -> Iterator[None]:
         operation = getattr(error, "operation_name", "")
         if operation not in client.meta.service_model.operation_names:
             operation = ""  # the error is of the service that issues credentials
-        failed = failure_from_boto3(error, operation, single_attempt=False)
+        failed = failure_from_error(error, operation, single_attempt=False)
         if failed.code not in TRANSIENT:
             raise store_error(failed, table) from error
         why = failed.message or failed.code

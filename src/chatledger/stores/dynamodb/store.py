@@ -66,7 +66,7 @@ class DynamoDBStore(Store):
     Args:
         client: The boto3 client; closing the store does not close it.
         table: The name or ARN of a table that ``create_table`` made.
-        expire_after: The lifetime of conversations that start without one of their own; None means
+        expire_after: The lifetime of conversations that begin without one of their own; None means
             that these do not expire.
         consistent: Whether reads include the latest writes. False halves their price.
         patience: How long a call is retried while DynamoDB throttles or does not reply, in seconds.
@@ -176,7 +176,7 @@ class DynamoDBStore(Store):
         """Do nothing: the client belongs to the caller."""
 
     def run(self, plan: Plan[T]) -> T:
-        """Run a plan on the store's table to its result."""
+        """Run a plan on the store's table and return its result."""
         return self._calls.run(plan, self._table)
 
 
@@ -240,5 +240,5 @@ class AsyncDynamoDBStore(AsyncStore):
         await self._calls.close()
 
     async def run(self, plan: Plan[T]) -> T:
-        """Run a plan on the store's table to its result."""
+        """Run a plan on the store's table and return its result."""
         return await self._calls.run(plan, self._table)

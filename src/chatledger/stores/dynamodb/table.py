@@ -94,7 +94,7 @@ class Table:
 
     Attributes:
         name: Its name or ARN.
-        lifetime: The lifetime (ms) of conversations that start without one of their own; None if
+        lifetime: The lifetime (ms) of conversations that begin without one of their own; None if
             these do not expire.
         consistent: Whether reads are strongly consistent.
         clock: The wall clock.

@@ -13,14 +13,21 @@ lifetimes later, and has renewed the first 25 n items by then: each item is rene
 A renewed item gets the TTL of the generation's last item, which lasts until the next renewal
 reaches it.
 
-``bound`` computes from the records themselves how long all items last. An append that would move
-the expiry beyond that renews more items until it would not. Only conversations of layout 1 need
-this: their TTLs do not grow with the number of items.
+``least_ttl`` computes from the records themselves how long all items last. An append that would
+move the expiry beyond that renews more items until it would not. Only conversations of layout 1
+need this: their TTLs do not grow with the number of items.
 """
 
 from chatledger.errors import StoreUnavailable
-from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Item, Plan
-from chatledger.stores.dynamodb.log import CONDITION_FAILED, InconsistentRead, Log
+from chatledger.stores.dynamodb.calls import (
+    CONDITION_FAILED,
+    Attribute,
+    Call,
+    CallFailed,
+    Item,
+    Plan,
+)
+from chatledger.stores.dynamodb.log import InconsistentRead, Log
 from chatledger.stores.dynamodb.records import (
     HEAD,
     Record,
@@ -37,10 +44,13 @@ RENEWED_ITEMS = 25
 READ_RECORDS = 100
 """The number of records that a renewal reads at once; those that need no renewal are skipped."""
 RENEWAL_SLACK = HOUR // SECOND
-"""The time (s) by which a renewed TTL lies after what is needed, so that a retry renews nothing
-twice."""
+"""How much later (s) than necessary a renewed TTL is, so that a retry renews nothing twice."""
 CLOCK_SKEW = HOUR
 """The least time (ms) between the expiry and any TTL, since clocks differ."""
+_NAMES = ("sk", "v", "k", "l", "c", "u", "w", "m", "y", "j", "r", "expires_at")
+"""The attributes of records that a renewal reads."""
+_SEEN: tuple[str, ...] = ("k", "l", "r")
+"""The attributes that must not have changed since they were read when a record is renewed."""
 
 
 def ttl_for(time: int, lifetime: int, items: int) -> int:
@@ -62,7 +72,7 @@ def base_at(time: int, lifetime: int) -> int:
     return ttl_at(time + max(3 * lifetime + 2 * CLOCK_SKEW, lifetime + DAY + 2 * HOUR))
 
 
-def bound(last: Record) -> int:
+def least_ttl(last: Record) -> int:
     """Return a lower bound (s) on the TTLs of all items of the generation of ``last``."""
     assert last.lifetime is not None
     if last.renewal is None:
@@ -86,7 +96,7 @@ def renew_ttls(log: Log, last: Record, *, at: int | None = None) -> Plan[Record]
     Raises:
         InconsistentRead: The conversation was written to meanwhile.
         StoreUnavailable: A conversation of layout 1 has more items than could be renewed within
-            ``Table.patience``. Those that were renewed need no renewal in the next try.
+            ``Table.patience``. Those that were renewed need no renewal in the next attempt.
     """
     if last.ttl is None or last.lifetime is None:
         return last
@@ -94,11 +104,11 @@ def renew_ttls(log: Log, last: Record, *, at: int | None = None) -> Plan[Record]
     at = table.time() if at is None else at
     needed = ttl_at(at + last.lifetime + CLOCK_SKEW)
     due = ttl_at(at + 2 * last.lifetime + 2 * CLOCK_SKEW)
-    if last.renewal is None and bound(last) >= max(needed, due):
+    if last.renewal is None and least_ttl(last) >= max(needed, due):
         return last
     deadline = table.monotonic() + table.patience
     last = yield from _renew_some(log, last, at)
-    while bound(last) < needed:
+    while least_ttl(last) < needed:
         if table.monotonic() > deadline:
             raise StoreUnavailable(
                 "The conversation's items could not all be renewed in time; try again.",
@@ -150,12 +160,6 @@ def _renew_some(log: Log, last: Record, at: int) -> Plan[Record]:
         return last._replace(ttl_base=renewal.base, min_ttl=None, renewal=None)
     position = decode_record(items[-1]).revision + 1
     return last._replace(renewal=renewal._replace(position=position, part=""))
-
-
-_NAMES = ("sk", "v", "k", "l", "c", "u", "w", "m", "y", "j", "r", "expires_at")
-"""The attributes of records that a renewal reads."""
-_SEEN: tuple[str, ...] = ("k", "l", "r")
-"""The attributes that must not have changed since they were read when a record is renewed."""
 
 
 def _target(last: Record, renewal: Renewal) -> int:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,9 +15,8 @@ from chatledger.stores.operations import Operation
 from chatledger.stores.sqlite import plans
 from chatledger.stores.sqlite.database import MAX_READERS, Database
 from chatledger.stores.sqlite.plans import CLEANUP_SECONDS, Pause, Plan, Settings, Transaction
-from chatledger.stores.sqlite.rows import Rows
 from chatledger.stores.sqlite.writer import GRACE_SECONDS, Write
-from chatledger.values import milliseconds_since_epoch, now
+from chatledger.values import now
 
 T = TypeVar("T")
 
@@ -39,8 +37,7 @@ class AsyncSQLiteStore(AsyncStore):
         cleanup: float = CLEANUP_SECONDS,
         clock: Callable[[], datetime] = now,
     ) -> None:
-        self._settings = Settings.checked(expire_after, cleanup)
-        self._clock = clock
+        self._settings = Settings.checked(expire_after, cleanup, clock)
         self._database = Database(os.fspath(path), timeout=timeout)
         self._start_threads()
 
@@ -48,12 +45,12 @@ class AsyncSQLiteStore(AsyncStore):
         read = plans.READS.get(type(operation))
         if read is None:
             return await self._run(plans.plan_for(operation, self._settings))
-        transaction = partial(self._perform, lambda rows: read(rows, operation))
+        transaction = partial(plans.perform, self._settings, lambda rows: read(rows, operation))
         result: T = await self._in_thread(partial(self._database.read, transaction))
         return result
 
     async def close(self) -> None:
-        # Not in the executor: from the first close on, it accepts no work.
+        # In another thread than the store's own: after the first close, those accept no work.
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
@@ -89,7 +86,11 @@ class AsyncSQLiteStore(AsyncStore):
                 loop.call_soon_threadsafe(_finish, finished)
 
         writer = self._database.writer
-        write = Write(partial(self._perform, transaction), timeout=writer.timeout, notify=notify)
+        write = Write(
+            partial(plans.perform, self._settings, transaction),
+            timeout=writer.timeout,
+            notify=notify,
+        )
         writer.submit(write)
         try:
             await asyncio.wait([finished], timeout=writer.timeout + GRACE_SECONDS)
@@ -104,9 +105,6 @@ class AsyncSQLiteStore(AsyncStore):
             raise
         result: T = write.outcome()
         return result
-
-    def _perform(self, transaction: Transaction[T], db: sqlite3.Connection) -> T:
-        return transaction(Rows(db, milliseconds_since_epoch(self._clock())))
 
 
 def _finish(future: "asyncio.Future[None]") -> None:

@@ -7,7 +7,7 @@ callers that block and by callers that await.
 
 import sqlite3
 from collections.abc import Callable, Generator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from math import inf
 from time import monotonic
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -40,6 +40,7 @@ from chatledger.values import dumps, milliseconds, milliseconds_since_epoch
 T = TypeVar("T")
 
 CLEANUP_SECONDS = 2.0
+"""The default of ``Settings.cleanup``."""
 
 
 class Pause(NamedTuple):
@@ -56,26 +57,33 @@ Plan: TypeAlias = Generator[Transaction[Any] | Pause, Any, T]
 
 
 class Settings(NamedTuple):
-    """What the caller of a store has set."""
+    """The settings of a store."""
 
     lifetime: int | None
     """The lifetime (ms) of a conversation that begins without one of its own; None: for ever."""
     cleanup: float
-    """How many seconds a removal goes on freeing rows after its promise is kept."""
+    """How long (s) a removal may go on freeing rows after it has taken effect."""
+    clock: Callable[[], datetime]
+    """Returns the current time."""
 
     @classmethod
-    def checked(cls, expire_after: timedelta | None, cleanup: float) -> "Settings":
+    def checked(
+        cls, expire_after: timedelta | None, cleanup: float, clock: Callable[[], datetime]
+    ) -> "Settings":
+        """Return the settings; raise ``InvalidArgument`` if one is invalid."""
         expire_after = checked_lifetime(expire_after, "expire_after")
         if not cleanup >= 0:
             raise InvalidArgument("cleanup is a number of seconds, 0 or more.")
-        return cls(None if expire_after is None else milliseconds(expire_after), cleanup)
-
-    def lifetime_for(self, expires_in: timedelta | None) -> int | None:
-        """Return the lifetime of a conversation that begins with ``expires_in``."""
-        return self.lifetime if expires_in is None else milliseconds(expires_in)
+        return cls(None if expire_after is None else milliseconds(expire_after), cleanup, clock)
 
 
-# Reads: one transaction each
+def perform(settings: Settings, transaction: Transaction[T], db: sqlite3.Connection) -> T:
+    """Perform a transaction that has begun on the connection, and return its result."""
+    time = milliseconds_since_epoch(settings.clock())
+    return transaction(Rows(db, time, default_lifetime=settings.lifetime))
+
+
+# Reads: one transaction each ----------------------------------------------------------------------
 
 
 def get(rows: Rows, operation: operations.Get) -> Conversation:
@@ -120,17 +128,17 @@ def scan(rows: Rows, operation: operations.Scan) -> Listing:
     )
 
 
-# Writes: one transaction each
+# Writes: one transaction each ---------------------------------------------------------------------
 
 
-def create(rows: Rows, operation: operations.Create, settings: Settings) -> Conversation:
+def create(rows: Rows, operation: operations.Create) -> Conversation:
     row = rows.find_live(operation.conversation_id)
     if row is not None and _is_repeated(row, operation.owner, operation.creation):
         return conversation_from(row)
     row = rows.create(
         operation.conversation_id,
         owner=operation.owner,
-        lifetime=settings.lifetime_for(operation.beginning.expires_in),
+        lifetime=rows.lifetime_for(operation.beginning.expires_in),
         title=operation.beginning.title,
         metadata=dumps(operation.beginning.metadata),
         creation=operation.creation,
@@ -138,7 +146,7 @@ def create(rows: Rows, operation: operations.Create, settings: Settings) -> Conv
     return conversation_from(rows.advance(row))
 
 
-def append(rows: Rows, operation: operations.Append, settings: Settings) -> Appended:
+def append(rows: Rows, operation: operations.Append) -> Appended:
     key = operation.idempotency_key
     row = rows.find_live(operation.conversation_id)
     if row is None:
@@ -147,7 +155,7 @@ def append(rows: Rows, operation: operations.Append, settings: Settings) -> Appe
         row = rows.create(
             operation.conversation_id,
             owner=operation.owner,
-            lifetime=settings.lifetime_for(operation.beginning.expires_in),
+            lifetime=rows.lifetime_for(operation.beginning.expires_in),
             title=operation.beginning.title,
             metadata=dumps(operation.beginning.metadata),
         )
@@ -167,7 +175,7 @@ def append(rows: Rows, operation: operations.Append, settings: Settings) -> Appe
     return appended
 
 
-def restore(rows: Rows, operation: operations.Restore, settings: Settings) -> Conversation:
+def restore(rows: Rows, operation: operations.Restore) -> Conversation:
     given, revision = operation.conversation, operation.revision
     expires_at = None if given.expires_at is None else milliseconds_since_epoch(given.expires_at)
     if expires_at is not None and expires_at <= rows.time:
@@ -179,7 +187,7 @@ def restore(rows: Rows, operation: operations.Restore, settings: Settings) -> Co
         row = rows.create(
             given.id,
             owner=given.owner,
-            lifetime=settings.lifetime_for(operation.lifetime),
+            lifetime=rows.lifetime_for(operation.lifetime),
             title=given.title,
             metadata=dumps(given.metadata),
             time=milliseconds_since_epoch(given.created_at),
@@ -198,7 +206,7 @@ def restore(rows: Rows, operation: operations.Restore, settings: Settings) -> Co
     )
 
 
-def update(rows: Rows, operation: operations.Update, settings: Settings) -> Conversation:
+def update(rows: Rows, operation: operations.Update) -> Conversation:
     title, metadata = operation.title, operation.metadata
     row = rows.require_live(operation.conversation_id, operation.owner)
     require_revision(row, operation.revision, operation.metadata_revision)
@@ -213,7 +221,7 @@ def update(rows: Rows, operation: operations.Update, settings: Settings) -> Conv
     )
 
 
-def claim(rows: Rows, operation: operations.Claim, settings: Settings) -> Conversation:
+def claim(rows: Rows, operation: operations.Claim) -> Conversation:
     owner = operation.owner
     row = rows.require_live(operation.conversation_id, None)
     if row["owner"] not in (None, owner):
@@ -221,12 +229,12 @@ def claim(rows: Rows, operation: operations.Claim, settings: Settings) -> Conver
     return conversation_from(row if row["owner"] == owner else rows.claim(row, owner))
 
 
-def truncate(rows: Rows, operation: operations.Truncate, settings: Settings) -> Conversation:
+def truncate(rows: Rows, operation: operations.Truncate) -> Conversation:
     row = rows.require_live(operation.conversation_id, operation.owner)
     return conversation_from(rows.truncate(row, after=operation.after))
 
 
-def pop(rows: Rows, operation: operations.Pop, settings: Settings) -> list[StoredMessage]:
+def pop(rows: Rows, operation: operations.Pop) -> list[StoredMessage]:
     row = rows.require_live(operation.conversation_id, operation.owner)
     popped = rows.last_messages(row, operation.limit, most_bytes=inf)
     if popped:
@@ -234,7 +242,7 @@ def pop(rows: Rows, operation: operations.Pop, settings: Settings) -> list[Store
     return popped
 
 
-def rewrite_message(rows: Rows, operation: operations.Rewrite, settings: Settings) -> Conversation:
+def rewrite_message(rows: Rows, operation: operations.Rewrite) -> Conversation:
     row = rows.require_live(operation.conversation_id, operation.owner)
     require_revision(row, operation.revision)
     if operation.text is None:
@@ -242,7 +250,7 @@ def rewrite_message(rows: Rows, operation: operations.Rewrite, settings: Setting
     return conversation_from(rows.replace(row, operation.seq, operation.text))
 
 
-def fork(rows: Rows, operation: operations.Fork, settings: Settings) -> Conversation:
+def fork(rows: Rows, operation: operations.Fork) -> Conversation:
     existing = rows.find_live(operation.new_id)
     if existing is not None and _is_repeated(existing, operation.owner, operation.creation):
         return conversation_from(existing)
@@ -260,11 +268,11 @@ def fork(rows: Rows, operation: operations.Fork, settings: Settings) -> Conversa
     return conversation_from(rows.copy_messages(source, rows.advance(created), at=last))
 
 
-def delete(rows: Rows, operation: operations.Delete, settings: Settings) -> None:
+def delete(rows: Rows, operation: operations.Delete) -> None:
     rows.delete(rows.require_live(operation.conversation_id, operation.owner)["number"])
 
 
-# Operations of many transactions
+# Operations of many transactions ------------------------------------------------------------------
 
 
 def delete_owner(operation: operations.DeleteOwner, settings: Settings) -> Plan[int]:
@@ -303,7 +311,7 @@ READS: dict[type[Operation[Any]], Callable[[Rows, Any], Any]] = {
     operations.ReadTail: tail,
     operations.Scan: scan,
 }
-WRITES: dict[type[Operation[Any]], Callable[[Rows, Any, Settings], Any]] = {
+WRITES: dict[type[Operation[Any]], Callable[[Rows, Any], Any]] = {
     operations.Append: append,
     operations.Claim: claim,
     operations.Create: create,
@@ -327,7 +335,7 @@ def plan_for(operation: Operation[T], settings: Settings) -> Plan[T]:
     if kind in PLANS:
         return PLANS[kind](operation, settings)
     write = WRITES[kind]
-    return _write(settings, lambda rows: write(rows, operation, settings))
+    return _write(settings, lambda rows: write(rows, operation))
 
 
 def _is_repeated(row: sqlite3.Row, owner: str | None, creation: Creation | None) -> bool:
@@ -343,7 +351,10 @@ def _is_repeated(row: sqlite3.Row, owner: str | None, creation: Creation | None)
 
 
 def _write(settings: Settings, transaction: Transaction[T]) -> Plan[T]:
-    """Return the transaction's result; first free the rows that it left, as far as time allows."""
+    """Run a transaction, free the rows that it left as far as time allows, and return its result.
+
+    Freeing them takes at most about ``Settings.cleanup``.
+    """
     left_garbage = False
 
     def watched(rows: Rows) -> T:

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Sequence
+from datetime import timedelta
 from time import monotonic
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from chatledger.errors import REVISIONS_TAKEN, AlreadyExists, Conflict, InvalidA
 from chatledger.messages import StoredMessage, decode
 from chatledger.stores.cursors import decode_cursor
 from chatledger.stores.idempotency import Creation, check_key_use
-from chatledger.values import dumps, to_datetime
+from chatledger.values import dumps, milliseconds, to_datetime
 
 RETENTION = 24 * 60 * 60 * 1000
 """How long idempotency keys and revisions of deleted conversations are kept, in milliseconds."""
@@ -72,14 +73,17 @@ class Rows:
     Args:
         db: The connection, within a transaction.
         time: The time of the transaction, in milliseconds since 1970.
+        default_lifetime: The lifetime (ms) of a conversation that begins without one of its own;
+            None if it does not expire.
 
     Attributes:
         left_garbage: True if a removal did not free all of its rows.
     """
 
-    def __init__(self, db: sqlite3.Connection, time: int) -> None:
+    def __init__(self, db: sqlite3.Connection, time: int, *, default_lifetime: int | None) -> None:
         self._db = db
         self.time = time
+        self._default_lifetime = default_lifetime
         self.left_garbage = False
 
     def require_live(self, conversation_id: str, owner: str | None) -> sqlite3.Row:
@@ -96,6 +100,10 @@ class Rows:
             {"id": conversation_id, "time": self.time},
         ).fetchone()
         return row
+
+    def lifetime_for(self, expires_in: timedelta | None) -> int | None:
+        """Return the lifetime (ms) of a conversation that begins with ``expires_in``."""
+        return self._default_lifetime if expires_in is None else milliseconds(expires_in)
 
     def create(
         self,

@@ -1,7 +1,6 @@
 """The SQLite store: conversations in one local file."""
 
 import os
-import sqlite3
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,8 +13,7 @@ from chatledger.stores.operations import Operation
 from chatledger.stores.sqlite import plans
 from chatledger.stores.sqlite.database import Database
 from chatledger.stores.sqlite.plans import CLEANUP_SECONDS, Pause, Plan, Settings, Transaction
-from chatledger.stores.sqlite.rows import Rows
-from chatledger.values import milliseconds_since_epoch, now
+from chatledger.values import now
 
 T = TypeVar("T")
 
@@ -31,8 +29,8 @@ class SQLiteStore(Store):
         expire_after: The lifetime of conversations that begin without one of their own; None means
             that they do not expire. It does not change conversations that exist.
         timeout: The seconds to wait while others write.
-        cleanup: The seconds that a call which removes messages or conversations goes on freeing
-            their space after readers see them no longer; later calls free the rest.
+        cleanup: How long a write may spend on freeing space that is no longer needed, in seconds;
+            later writes free the rest.
         clock: Returns the current time; tests pass their own.
 
     Raises:
@@ -50,15 +48,15 @@ class SQLiteStore(Store):
         cleanup: float = CLEANUP_SECONDS,
         clock: Callable[[], datetime] = now,
     ) -> None:
-        self._settings = Settings.checked(expire_after, cleanup)
-        self._clock = clock
+        self._settings = Settings.checked(expire_after, cleanup, clock)
         self._database = Database(os.fspath(path), timeout=timeout)
 
     def perform(self, operation: Operation[T]) -> T:
         read = plans.READS.get(type(operation))
         if read is None:
             return self._run(plans.plan_for(operation, self._settings))
-        result: T = self._database.read(partial(self._perform, lambda rows: read(rows, operation)))
+        transaction = partial(plans.perform, self._settings, lambda rows: read(rows, operation))
+        result: T = self._database.read(transaction)
         return result
 
     def close(self) -> None:
@@ -70,7 +68,4 @@ class SQLiteStore(Store):
     def _take_step(self, step: Transaction[Any] | Pause) -> Any:
         if isinstance(step, Pause):
             return sleep(step.seconds)
-        return self._database.write(partial(self._perform, step))
-
-    def _perform(self, transaction: Transaction[T], db: sqlite3.Connection) -> T:
-        return transaction(Rows(db, milliseconds_since_epoch(self._clock())))
+        return self._database.write(partial(plans.perform, self._settings, step))

@@ -26,9 +26,9 @@ from chatledger.stores.operations import Append
 
 LATER_CLEANUP_SECONDS = 0.2
 """The longest time (s) that an append spends on freeing what earlier operations removed."""
-STEPS = 3
-"""After every so many lost races the log's end is read again; after the others, the winner's record
-is taken as the log's end."""
+REREAD_EVERY = 3
+"""Every so many lost races, the log's end is read again; after the others, the winner's record is
+taken as the log's end."""
 
 
 def append(table: Table, operation: Append) -> Plan[Appended]:
@@ -44,15 +44,15 @@ def append(table: Table, operation: Append) -> Plan[Appended]:
     5. The winner updates the head, and frees what was truncated.
     """
     log = Log(table, operation.conversation_id)
-    attempt = _Attempt(operation, log, table.token(), PreparedBody(operation.texts))
+    attempts = _Attempts(operation, log, table.token(), PreparedBody(operation.texts))
     retries, missed = RaceRetries(table), MissedMessages()
     log_end = table.cached_end(log.id)
     while True:
         try:
             if log_end is None:
                 log_end, _ = yield from log.read_end()
-                attempt.was_read = True
-            outcome = yield from attempt.make(log_end)
+                attempts.was_read = True
+            outcome = yield from attempts.try_after(log_end)
             if outcome is not None:
                 break
             log_end = None
@@ -62,34 +62,34 @@ def append(table: Table, operation: Append) -> Plan[Appended]:
             log_end = None
             yield from retries.back_off()
         except LostRace as lost:
-            attempt.was_read = False
+            attempts.was_read = False
             # A tombstone says nothing about the conversation, and a key that is taken may belong to
             # an append that came after the rival's record.
             log_end = None
             if (
                 isinstance(lost.by, Record)
                 and not lost.extra_failed
-                and (retries.count + 1) % STEPS
+                and (retries.count + 1) % REREAD_EVERY
             ):
                 log_end = LogEnd(lost.by, None, table.now())
-            attempt.key_may_be_taken = attempt.key_may_be_taken or lost.extra_failed
+            attempts.key_may_be_taken = attempts.key_may_be_taken or lost.extra_failed
             yield from retries.back_off()
     if isinstance(outcome, Appended):
         return outcome  # the result of an earlier call with this idempotency key
-    record, read_at = outcome, attempt.read_at
-    if operation.reply_follows and record.position != record.generation and not attempt.truncates:
+    record, read_at = outcome, attempts.read_at
+    if operation.reply_follows and record.position != record.generation and not attempts.truncates:
         table.cache_end(log.id, record, read_at=read_at)
     else:
         has_head = yield from finish_write(log, record, read_at=read_at)
         if has_head and record.truncated:
-            seconds = inf if attempt.truncates else LATER_CLEANUP_SECONDS
+            seconds = inf if attempts.truncates else LATER_CLEANUP_SECONDS
             yield from clean_up(log, record, read_at=read_at, seconds=seconds)
     return Appended(range(record.position, record.revision + 1), record.revision)
 
 
 @dataclass(slots=True)
-class _Attempt:
-    """An append, and the state that its attempts share."""
+class _Attempts:
+    """The attempts at one append, and the state that they share."""
 
     operation: Append
     log: Log
@@ -102,7 +102,7 @@ class _Attempt:
     truncates: bool = False
     read_at: tuple[int, float] = (0, 0.0)
 
-    def make(self, log_end: LogEnd) -> Plan[Record | Appended | None]:
+    def try_after(self, log_end: LogEnd) -> Plan[Record | Appended | None]:
         """Try to append after ``log_end``.
 
         Returns:
@@ -128,7 +128,7 @@ class _Attempt:
         if refusal is not None:
             raise refusal
         self.read_at = table.now()
-        record = yield from self._record(log_end, last)
+        record = yield from self._prepare_record(log_end, last)
         if record is None:
             return None
         extra = []
@@ -148,7 +148,7 @@ class _Attempt:
             return Conflict(self.log.id, expected=revision, revision=last.revision)
         return None
 
-    def _record(self, log_end: LogEnd, last: Record | None) -> Plan[Record | None]:
+    def _prepare_record(self, log_end: LogEnd, last: Record | None) -> Plan[Record | None]:
         """Return the record to put after ``log_end``; None if its body must be written again."""
         log, table, truncate_after = self.log, self.log.table, self.operation.truncate_after
         beginning, messages = self.operation.beginning, len(self.operation.texts)

@@ -4,15 +4,9 @@ from collections.abc import Callable
 
 from chatledger.errors import NotFound
 from chatledger.stores.dynamodb import heads
-from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan
+from chatledger.stores.dynamodb.calls import CONDITION_FAILED, Call, CallFailed, Plan
 from chatledger.stores.dynamodb.cleanup import free_range
-from chatledger.stores.dynamodb.log import (
-    CONDITION_FAILED,
-    InconsistentRead,
-    Log,
-    LostRace,
-    best_effort,
-)
+from chatledger.stores.dynamodb.log import InconsistentRead, Log, LostRace, best_effort
 from chatledger.stores.dynamodb.plans.read import query_heads
 from chatledger.stores.dynamodb.records import Record, record_sort
 from chatledger.stores.dynamodb.table import TOMBSTONE_LIFETIME, RaceRetries, Table, ttl_at

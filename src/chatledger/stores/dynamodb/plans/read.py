@@ -8,7 +8,7 @@ record. Otherwise the read is inconsistent, and the reader starts again from the
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from math import ceil
+from math import ceil, inf
 from typing import Any, NamedTuple
 
 from chatledger.conversations import MAX_READ_BYTES, MAX_REVISION, Conversation, Listing, Page, Tail
@@ -16,7 +16,7 @@ from chatledger.messages import StoredMessage, decode_body
 from chatledger.stores.cursors import decode_cursor, encode_cursor
 from chatledger.stores.dynamodb.bodies import read_body
 from chatledger.stores.dynamodb.calls import Call, Plan
-from chatledger.stores.dynamodb.heads import conversation, describe
+from chatledger.stores.dynamodb.heads import conversation, conversation_from_head, describe
 from chatledger.stores.dynamodb.log import InconsistentRead, Log, require_live, retry_inconsistent
 from chatledger.stores.dynamodb.records import (
     HEAD,
@@ -31,7 +31,6 @@ from chatledger.stores.dynamodb.records import (
 )
 from chatledger.stores.dynamodb.table import INDEX, Table
 from chatledger.stores.operations import Get, ListOwned, ReadPage, ReadTail
-from chatledger.values import to_datetime
 
 MIN_HEADS = 100
 """The least number of heads that a further query of the index reads, after expired ones."""
@@ -70,19 +69,18 @@ def page(table: Table, operation: ReadPage) -> Plan[Page]:
     """Return consecutive messages as ``Store.page`` promises."""
     after, before, limit = operation.after, operation.before, operation.limit
     log = Log(table, operation.conversation_id, consistent=table.consistent)
-    backward = after is None and before is not None
+    until = MAX_REVISION if before is None else before
 
     def attempt() -> Plan[Page]:
         log_end, _ = yield from log.read_end()
         last = require_live(log, log_end, operation.owner)
         # One more message than is returned shows whether there are further ones.
-        if after is None and before is not None:
-            spans = yield from read_backward(log, last, limit + 1, start=before - 1)
+        if operation.is_backward:
+            spans = yield from read_backward(log, last, limit + 1, start=until - 1)
         else:
-            until = MAX_REVISION if before is None else before
             spans = yield from read_forward(log, last, limit + 1, after=after or 0, before=until)
         found = sum(span.messages for span in spans)
-        messages = yield from read_messages(log, last, spans, backward=backward)
+        messages = yield from read_messages(log, last, spans, backward=operation.is_backward)
         messages = messages[:limit]
         return Page(messages, messages[-1].seq if len(messages) < found else None)
 
@@ -151,32 +149,12 @@ def query_heads(
     return found[:limit]
 
 
-def conversation_from_head(conversation_id: str, head: Head) -> Conversation:
-    """Return the conversation as its head describes it."""
-    return Conversation(
-        id=conversation_id,
-        owner=head.owner,
-        title=head.title,
-        metadata=head.metadata,
-        created_at=to_datetime(head.created_at),
-        updated_at=to_datetime(head.updated_at),
-        message_count=head.message_count,
-        revision=head.revision,
-        expires_at=None if head.expiry is None else to_datetime(head.expiry),
-        metadata_revision=(
-            max(head.created_at, 0) if head.metadata_revision is None else head.metadata_revision
-        ),
-    )
-
-
 # The chain of records -----------------------------------------------------------------------------
 
 MIN_RECORDS = 100
 """The least number of records that a query asks for after one that found no message."""
 EXTRA_RECORDS = 8
 """The number of records that a query asks for in addition, since not every record has messages."""
-ALL = 2**63
-"""More bytes than any body has."""
 MAX_RECORDS = 1_000
 """The largest number of records that a query asks for."""
 
@@ -257,8 +235,8 @@ def follow_chain(
 ) -> Plan[list[Span]]:
     """Return spans with the last ``n`` messages between the seqs ``after`` and ``start``.
 
-    These are all spans of the chain, also those that have no messages any more. The first span ends
-    with the last seq up to ``start`` that was not truncated, whether it was removed or not.
+    Spans whose messages were all removed are included. The first span ends at the last seq up to
+    ``start`` that was not truncated, even if its message was removed.
     """
     found: list[Span] = []
     seq = last.below_truncated(min(start, last.last_seq))
@@ -429,13 +407,14 @@ def read_span(log: Log, last: Record, span: Span) -> Plan[list[dict[str, Any] | 
     """
     record = span.record
     low, high = span.first - record.position, span.last - record.position + 1
-    body = yield from read_body(log, record, low, high, most_bytes=ALL)
+    body = yield from read_body(log, record, low, high, most_bytes=inf)
     if body.first != low or len(body.values) != high - low:
         raise InconsistentRead(span.first + len(body.values), last.token)
     return body.values
 
 
 def decode_span(span: Span, values: Sequence[dict[str, Any] | None]) -> list[StoredMessage]:
+    """Return the messages of the span from the values that ``read_span`` returned."""
     return [
         decode_body(value, seq=seq)
         for seq, value in enumerate(values, span.first)
@@ -481,7 +460,8 @@ def _check_version(record: Record, last: Record, replaced: dict[int, int]) -> No
     """Raise ``InconsistentRead`` if the record's messages are newer or older than ``last``.
 
     A query may see one part of a transaction before the other (AWS: transaction isolation levels):
-    the record of a ``replace``, for example, before the change of the record that it replaced in.
+    for example, the record that a ``replace`` adds, before the change to the record that holds the
+    message.
     """
     if record.created_at != last.created_at:
         raise InconsistentRead  # an eventually consistent read sees an earlier generation

@@ -1,5 +1,6 @@
 """The plan that makes a damaged conversation usable again."""
 
+from math import inf
 from typing import Any
 
 from chatledger.conversations import Conversation
@@ -15,7 +16,7 @@ from chatledger.stores.dynamodb.log import (
     require_live,
     retry_until_won,
 )
-from chatledger.stores.dynamodb.plans.read import ALL, MAX_RECORDS
+from chatledger.stores.dynamodb.plans.read import MAX_RECORDS
 from chatledger.stores.dynamodb.plans.truncate import Truncation, clean_up
 from chatledger.stores.dynamodb.records import Record, decode_record, record_sort
 from chatledger.stores.dynamodb.table import Table
@@ -81,7 +82,7 @@ def _rescue(log: Log, last: Record, writer: BodyWriter) -> Plan[bool]:
             high = last.below_truncated(record.last_seq) - record.position + 1
             at, checked = 0, False
             while at < high:
-                body = yield from bodies.read_body(log, record, at, high, most_bytes=ALL)
+                body = yield from bodies.read_body(log, record, at, high, most_bytes=inf)
                 values: list[dict[str, Any]] = body.values if body.first == at else []
                 yield from writer.add([dumps(value) for value in values if value is not None])
                 at += len(values)

@@ -6,7 +6,8 @@ from chatledger.conversations import Conversation, Listing
 from chatledger.errors import InvalidArgument, NotFound
 from chatledger.stores.cursors import decode_cursor, encode_cursor
 from chatledger.stores.dynamodb.calls import Call, Item, Plan
-from chatledger.stores.dynamodb.plans.read import conversation_from_head, get
+from chatledger.stores.dynamodb.heads import conversation_from_head
+from chatledger.stores.dynamodb.plans.read import get
 from chatledger.stores.dynamodb.records import HEAD, conversation_of, decode_head, key
 from chatledger.stores.dynamodb.table import Table
 from chatledger.stores.operations import Get, Scan

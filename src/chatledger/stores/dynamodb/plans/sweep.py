@@ -9,9 +9,9 @@ from typing import Any
 
 from chatledger.errors import InvalidArgument
 from chatledger.stores.dynamodb import bodies, heads
-from chatledger.stores.dynamodb.calls import Call, CallFailed, Item, Plan
+from chatledger.stores.dynamodb.calls import CONDITION_FAILED, Call, CallFailed, Item, Plan
 from chatledger.stores.dynamodb.cleanup import free_range, free_truncated
-from chatledger.stores.dynamodb.log import CONDITION_FAILED, Log, best_effort
+from chatledger.stores.dynamodb.log import Log, best_effort
 from chatledger.stores.dynamodb.plans.delete import close_log, free_closed_log
 from chatledger.stores.dynamodb.records import (
     HEAD,

@@ -6,12 +6,10 @@ from chatledger.conversations import Conversation
 from chatledger.errors import Conflict, NotFound, StoreUnavailable
 from chatledger.stores.dynamodb import bodies, heads
 from chatledger.stores.dynamodb.bodies import PreparedBody
-from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan
+from chatledger.stores.dynamodb.calls import CANCELLED, CONDITION_FAILED, Call, CallFailed, Plan
 from chatledger.stores.dynamodb.cleanup import rewrite_params
 from chatledger.stores.dynamodb.heads import conversation, describe, finish_write
 from chatledger.stores.dynamodb.log import (
-    CANCELLED,
-    CONDITION_FAILED,
     InconsistentRead,
     Log,
     LostRace,
@@ -28,7 +26,7 @@ from chatledger.stores.operations import Claim, Rewrite, Update
 from chatledger.values import dumps
 
 MAX_REPLACED_CHUNKS = 200
-"""The number of replaced chunks from which ``replace`` writes the whole body again."""
+"""From this many replaced chunks on, ``replace`` writes the whole body again."""
 
 
 def rewrite_message(table: Table, operation: Rewrite) -> Plan[Conversation]:
@@ -58,7 +56,9 @@ def rewrite_message(table: Table, operation: Rewrite) -> Plan[Conversation]:
         if not found or not found[0].messages:
             raise NotFound(log.id, seq=seq)
         holder = found[0].record
-        change = yield from _with_message(log, last, holder, seq, "null" if text is None else text)
+        change = yield from _prepare_change(
+            log, last, holder, seq, "null" if text is None else text
+        )
         marker = next_record(table, log_end, last, table.token())
         marker = marker._replace(rewrites=holder.position)
         changed = change.record._replace(rewritten_at=marker.position)
@@ -70,10 +70,12 @@ def rewrite_message(table: Table, operation: Rewrite) -> Plan[Conversation]:
         try:
             yield from log.put(marker, log_end, {"Put": rewrite_params(log, holder, changed)})
         except (InconsistentRead, LostRace):
-            yield from best_effort(log, change.delete_new(), "delete a message not stored")
+            yield from best_effort(
+                log, change.delete_new(), "delete the parts of an unstored message"
+            )
             raise
         yield from finish_write(log, marker, read_at=log_end.read_at)
-        yield from best_effort(log, change.delete_old(), "delete a replaced message")
+        yield from best_effort(log, change.delete_old(), "delete the parts of a replaced message")
         return conversation(log, marker, description)
 
     return (yield from retry_until_won(log, attempt))
@@ -91,7 +93,7 @@ class _Change:
         self._chunk = chunk
 
     def delete_new(self) -> Plan[None]:
-        """Delete the parts that were written for the record, if that was not stored."""
+        """Delete the parts that were written for the changed record, which was not stored."""
         if self._chunk is None:
             yield from bodies.delete_body(self._log, self.record)
             return
@@ -107,8 +109,8 @@ class _Change:
             yield from bodies.delete_body(self._log, self._holder)
 
 
-def _with_message(log: Log, last: Record, holder: Record, seq: int, text: str) -> Plan[_Change]:
-    """Return the record that holds the message ``seq`` with another one in its place."""
+def _prepare_change(log: Log, last: Record, holder: Record, seq: int, text: str) -> Plan[_Change]:
+    """Return the change to ``holder`` that puts ``text`` in place of the message ``seq``."""
     index = seq - holder.position
     in_chunks = holder.body is None and not holder.chunks
     if in_chunks and len(holder.replaced_chunks) < MAX_REPLACED_CHUNKS:
@@ -172,14 +174,14 @@ def update(table: Table, operation: Update) -> Plan[Conversation]:
         if not changed:
             return before
         new_revision = max(table.time(), before.metadata_revision + 1)
-        update = heads.description_update(
+        head_update = heads.description_update(
             log, last, head, changed, token=token, metadata_revision=new_revision
         )
         try:
             if revision is None:
-                yield Call("UpdateItem", update)
+                yield Call("UpdateItem", head_update)
             else:
-                parts = [{"Update": update}, log.position_free(log_end.next)]
+                parts = [{"Update": head_update}, log.position_free(log_end.next)]
                 yield Call("TransactWriteItems", {"TransactItems": parts})
             break
         except CallFailed as failed:
