@@ -40,7 +40,7 @@ SHORT = 7
 """Conversations of one turn for each long one, so that every length has 8 turns."""
 ROUNDS = 3
 WRITERS, APPENDS = 8, 20
-SEGMENT_BYTES, WINDOW = 8_192, 20
+FIRST_ITEM_BYTES, WINDOW = 8_192, 20
 
 Open: TypeAlias = Callable[[str], BaseChatMessageHistory]
 """Opens the history of a session."""
@@ -137,9 +137,9 @@ def open_contenders() -> Iterator[tuple[Sequence[Contender], Meter]]:
                 contender_with_table(drop_in, "drop-in", "one-item"),
                 contender_with_table(
                     drop_in,
-                    f"drop-in, `segment_bytes={SEGMENT_BYTES:_}`",
+                    f"drop-in, `first_item_bytes={FIRST_ITEM_BYTES:_}`",
                     "segments",
-                    segment_bytes=SEGMENT_BYTES,
+                    first_item_bytes=FIRST_ITEM_BYTES,
                 ),
                 Contender(
                     f"`ChatMessageHistory`, `window={WINDOW}`",

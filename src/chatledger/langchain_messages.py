@@ -147,7 +147,7 @@ def _message_type(message: object) -> str:
     if isinstance(message, RemoveMessage):
         raise InvalidMessage(
             "A RemoveMessage is an instruction to remove another message and cannot be stored; "
-            "remove messages with the store's pop, truncate or clear."
+            "remove messages with the store's remove, pop, truncate or clear."
         )
     for message_type, message_class in MESSAGE_CLASSES.items():
         if isinstance(message, message_class):
@@ -187,7 +187,7 @@ def _role(message: BaseMessage, message_type: str) -> Role:
     return _CHAT_ROLES.get(message.role, "user")
 
 
-# Messages that did not come from LangChain --------------------------------------------------
+# Messages that did not come from LangChain --------------------------------------------------------
 
 
 def _from_plain(message: Message) -> BaseMessage:

@@ -11,7 +11,7 @@ from msgspec.structs import FieldInfo, fields
 
 from chatledger.chat import DEFAULT_LEASE
 from chatledger.errors import InvalidArgument
-from chatledger.models import check_model
+from chatledger.models import check_model_name
 from chatledger.stores.urls import check_url, parse_duration
 
 PREFIX = "CHATLEDGER_"
@@ -27,7 +27,7 @@ def _parse_store(url: str) -> str:
 
 
 def _parse_model(name: str) -> str:
-    check_model(name)
+    check_model_name(name)
     return name
 
 

@@ -17,7 +17,16 @@ from chatledger.stores.arguments import checked_number
 from chatledger.tool_calls import ContentBlock
 from chatledger.values import Json
 
-# Token budgets -----------------------------------------------------------------------------------
+__all__ = [
+    "Window",
+    "approximate_tokens",
+    "last",
+    "starting_with_user",
+    "valid_for_models",
+    "within_tokens",
+]
+
+# Token budgets ------------------------------------------------------------------------------------
 
 
 OVERHEAD_TOKENS = 4
@@ -197,16 +206,6 @@ def _check_function(value: object, name: str, signature: str) -> None:
         )
 
 
-__all__ = [
-    "Window",
-    "approximate_tokens",
-    "last",
-    "starting_with_user",
-    "valid_for_models",
-    "within_tokens",
-]
-
-
 # Validity -----------------------------------------------------------------------------------------
 #
 # Models demand alternating roles, and a result for each tool call. A "run" is a stretch of
@@ -351,18 +350,18 @@ class _Exchange:
 
 def joined_message(parts: Sequence[Part]) -> Message:
     """Return the parts of a run as one message: the last one, with the content of all parts."""
-    last = parts[-1].message
+    last_message = parts[-1].message
     if len(parts) == 1:
-        return last
+        return last_message
     contents = [part.message.content for part in parts if part.message.content]
     texts = [content for content in contents if isinstance(content, str)]
     content: Content = "\n\n".join(texts)
     if len(texts) < len(contents):
         content = [block for content in contents for block in _blocks(content)]
-    if last.role != "assistant":
-        return _copy_with(last, content=content, extra={})
+    if last_message.role != "assistant":
+        return _copy_with(last_message, content=content, extra={})
     calls = [call for part in parts for call in part.message.tool_calls]
-    return _with_content_and_calls(last, content, calls)
+    return _with_content_and_calls(last_message, content, calls)
 
 
 def _cleaned(content: Content) -> Content:

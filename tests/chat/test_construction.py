@@ -74,15 +74,15 @@ def test_what_is_no_store_is_rejected(store: Any, named: str) -> None:
 @pytest.mark.parametrize(
     ("model", "named"),
     [
-        ("offline", "a str; .*open_model"),
+        ("offline", "not the name of one; .*open_model"),
         (None, "NoneType; .*open_model"),
         (OfflineModel, "the class OfflineModel"),
-        (NoId(), "no id; give it one"),
+        (NoId(), "no id; set its id"),
     ],
     ids=["a name", "None", "a class", "no id"],
 )
 async def test_what_is_no_model_is_rejected(new_chat: NewChat, model: Any, named: str) -> None:
-    with pytest.raises(InvalidArgument, match=f"model .*{named}"):
+    with pytest.raises(InvalidArgument, match=rf"model\b.*{named}"):
         new_chat(model)
     if model is None:
         return  # in a turn, None stands for the chat's model
@@ -94,7 +94,7 @@ async def test_what_is_no_model_is_rejected(new_chat: NewChat, model: Any, named
         lambda: chat.stream_without_saving("Hi", model=model),
     ]
     for start in starts:
-        with pytest.raises(InvalidArgument, match=f"model .*{named}"):
+        with pytest.raises(InvalidArgument, match=rf"model\b.*{named}"):
             start()
 
 

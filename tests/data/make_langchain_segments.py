@@ -30,7 +30,7 @@ class Died(BaseException):
 def write(table: str, session: boto3.Session, endpoint: str, names: tuple[str, ...]) -> None:
     now = float(MADE)
     made = dropin.HistoryTable  # type: ignore[attr-defined]
-    dropin.HistoryTable = partial(made, clock=lambda: now)  # type: ignore[assignment,attr-defined]
+    dropin.HistoryTable = partial(made, clock=lambda: now)  # type: ignore[attr-defined]
     connection: dict[str, Any] = {"endpoint_url": endpoint, "boto3_session": session}
     events = shared_client(session, endpoint).meta.events
 

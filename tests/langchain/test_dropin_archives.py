@@ -12,7 +12,7 @@ from langchain_core.messages import HumanMessage, messages_to_dict
 from chatledger.errors import MessageTooLarge, StoreMismatch
 from chatledger.langchain import dropin
 from chatledger.langchain.connections import shared_client
-from chatledger.langchain.stored_history import HistoryTable
+from chatledger.langchain.stored_history import History
 from chatledger.langchain.values import encode_value
 from tests.langchain.histories import Histories, lose_responses
 
@@ -28,7 +28,7 @@ def message_numbers(messages: Any) -> list[int]:
 
 
 @pytest.mark.parametrize("run", range(3))
-@pytest.mark.parametrize("options", [{}, {"segment_bytes": 2_000}], ids=["one item", "archives"])
+@pytest.mark.parametrize("options", [{}, {"first_item_bytes": 2_000}], ids=["one item", "archives"])
 def test_concurrent_writers_lose_no_append(
     histories: Histories, options: dict[str, Any], run: int
 ) -> None:
@@ -60,7 +60,7 @@ def test_a_history_of_2_mb_is_read_back_in_two_requests(
     assert found == [numbered_message(n, 10_000) for n in range(200)]
 
 
-def test_segment_bytes_keeps_items_small_and_appends_cheap(
+def test_first_item_bytes_keeps_items_small_and_appends_cheap(
     histories: Histories, requests: list[str]
 ) -> None:
     units: list[float] = []
@@ -77,7 +77,7 @@ def test_segment_bytes_keeps_items_small_and_appends_cheap(
     events.register("after-call.dynamodb.UpdateItem", record)
     try:
         for n in range(100):
-            histories.open(segment_bytes=8_192).add_messages([numbered_message(n, 1_000)])
+            histories.open(first_item_bytes=8_192).add_messages([numbered_message(n, 1_000)])
     finally:
         events.unregister("provide-client-params.dynamodb.UpdateItem", request_capacity)
         events.unregister("after-call.dynamodb.UpdateItem", record)
@@ -90,7 +90,7 @@ def test_segment_bytes_keeps_items_small_and_appends_cheap(
 
 def test_the_old_class_sees_the_newest_messages(histories: Histories) -> None:
     for n in range(40):
-        histories.open(segment_bytes=4_096).add_messages([numbered_message(n, 100)])
+        histories.open(first_item_bytes=4_096).add_messages([numbered_message(n, 100)])
         seen = message_numbers(histories.open_old().messages)
         assert seen == [*range(n + 1)][-len(seen) :]
         assert len(seen) >= min(n + 1, 3)
@@ -165,7 +165,7 @@ def test_messages_that_the_old_class_adds_to_an_archived_history_are_read_last(
     histories: Histories,
 ) -> None:
     for n in range(9):
-        histories.open(segment_bytes=1_024).add_messages([numbered_message(n, 300)])
+        histories.open(first_item_bytes=1_024).add_messages([numbered_message(n, 300)])
         histories.open_old().add_messages([numbered_message(100 + n, 20)])
     assert len(histories.items()) > 3
     expected = [number for n in range(9) for number in (n, 100 + n)]
@@ -176,7 +176,7 @@ def test_messages_that_the_old_class_trims_are_gone_and_the_archives_remain(
     histories: Histories,
 ) -> None:
     for n in range(7):
-        histories.open(segment_bytes=4_096).add_messages([numbered_message(n, 1_000)])
+        histories.open(first_item_bytes=4_096).add_messages([numbered_message(n, 1_000)])
     archived = 7 - len(histories.open_old().messages)
     assert 0 < archived < 7
     histories.open_old(history_size=1).add_messages([numbered_message(7, 10)])
@@ -186,7 +186,7 @@ def test_messages_that_the_old_class_trims_are_gone_and_the_archives_remain(
 def test_an_append_whose_response_is_lost_is_stored_once(histories: Histories) -> None:
     for n in range(12):
         with lose_responses(histories, "UpdateItem", times=2) as lost:
-            histories.open(segment_bytes=1_024).add_messages([numbered_message(n, 300)])
+            histories.open(first_item_bytes=1_024).add_messages([numbered_message(n, 300)])
         assert lost
     assert message_numbers(histories.open().messages) == [*range(12)]
 
@@ -194,7 +194,7 @@ def test_an_append_whose_response_is_lost_is_stored_once(histories: Histories) -
 def test_a_move_to_an_archive_whose_response_is_lost_is_made_once(histories: Histories) -> None:
     for n in range(12):
         with lose_responses(histories, "TransactWriteItems") as lost:
-            histories.open(segment_bytes=1_024).add_messages([numbered_message(n, 900)])
+            histories.open(first_item_bytes=1_024).add_messages([numbered_message(n, 900)])
         assert bool(lost) is (n > 0)
     assert message_numbers(histories.open().messages) == [*range(12)]
 
@@ -203,7 +203,7 @@ def test_a_writer_that_dies_before_it_moves_messages_loses_no_earlier_message(
     histories: Histories,
 ) -> None:
     for n in range(6):
-        histories.open(segment_bytes=1_024).add_messages([numbered_message(n, 400)])
+        histories.open(first_item_bytes=1_024).add_messages([numbered_message(n, 400)])
     events = shared_client(histories.session, histories.endpoint).meta.events
 
     def die(**_: object) -> None:
@@ -212,11 +212,11 @@ def test_a_writer_that_dies_before_it_moves_messages_loses_no_earlier_message(
     events.register("before-call.dynamodb.TransactWriteItems", die)
     try:
         with pytest.raises(KeyboardInterrupt):
-            histories.open(segment_bytes=1_024).add_messages([numbered_message(6, 900)])
+            histories.open(first_item_bytes=1_024).add_messages([numbered_message(6, 900)])
     finally:
         events.unregister("before-call.dynamodb.TransactWriteItems", die)
     assert message_numbers(histories.open().messages) == [*range(6)]
-    histories.open(segment_bytes=1_024).add_messages([numbered_message(6, 10)])
+    histories.open(first_item_bytes=1_024).add_messages([numbered_message(6, 10)])
     assert message_numbers(histories.open().messages) == [*range(7)]
 
 
@@ -224,9 +224,9 @@ def test_an_archived_history_expires_one_lifetime_after_the_last_append(
     histories: Histories, monkeypatch: pytest.MonkeyPatch, requests: list[str]
 ) -> None:
     now = [time.time()]
-    monkeypatch.setattr(dropin, "HistoryTable", partial(HistoryTable, clock=lambda: now[0]))
+    monkeypatch.setattr(dropin, "History", partial(History, clock=lambda: now[0]))
     for n in range(40):
-        histories.open(ttl=1_000, segment_bytes=1_024).add_messages([numbered_message(n, 200)])
+        histories.open(ttl=1_000, first_item_bytes=1_024).add_messages([numbered_message(n, 200)])
         item = histories.item()
         assert item is not None
         assert int(item["expireAt"]["N"]) == int(now[0]) + 1_000
@@ -245,12 +245,12 @@ def test_an_archived_history_expires_one_lifetime_after_the_last_append(
 
 
 def test_a_history_that_gets_a_ttl_later_gives_it_to_its_archives(histories: Histories) -> None:
-    histories.open(segment_bytes=1_024).add_messages([numbered_message(0, 1_500)])
+    histories.open(first_item_bytes=1_024).add_messages([numbered_message(0, 1_500)])
     histories.open(ttl=1_000).add_messages([numbered_message(1, 10)])
     for n in range(2, 6):
-        histories.open(segment_bytes=1_024).add_messages([numbered_message(n, 600)])
-    histories.open("2", segment_bytes=1_024).add_messages([numbered_message(0, 1_000)] * 3)
-    histories.open("2", segment_bytes=1_024, ttl=1_000).add_messages([numbered_message(1, 10)])
+        histories.open(first_item_bytes=1_024).add_messages([numbered_message(n, 600)])
+    histories.open("2", first_item_bytes=1_024).add_messages([numbered_message(0, 1_000)] * 3)
+    histories.open("2", first_item_bytes=1_024, ttl=1_000).add_messages([numbered_message(1, 10)])
     assert len(histories.items()) > 4
     assert all("expireAt" in item for item in histories.items())
     assert message_numbers(histories.open().messages) == [*range(6)]
@@ -260,9 +260,9 @@ def test_the_ttls_of_archives_are_extended_once_per_lifetime(
     histories: Histories, monkeypatch: pytest.MonkeyPatch, requests: list[str]
 ) -> None:
     now = [time.time()]
-    monkeypatch.setattr(dropin, "HistoryTable", partial(HistoryTable, clock=lambda: now[0]))
+    monkeypatch.setattr(dropin, "History", partial(History, clock=lambda: now[0]))
     for n in range(3):
-        histories.open(ttl=1_000, segment_bytes=4_096).add_messages([numbered_message(n, 1_500)])
+        histories.open(ttl=1_000, first_item_bytes=4_096).add_messages([numbered_message(n, 1_500)])
     assert len(histories.items()) == 2
     requests.clear()
     for n in range(30):  # in three lifetimes
@@ -274,7 +274,7 @@ def test_the_ttls_of_archives_are_extended_once_per_lifetime(
 
 def test_an_archive_deleted_by_other_software_is_reported(histories: Histories) -> None:
     for n in range(8):
-        histories.open(segment_bytes=1_024).add_messages([numbered_message(n, 300)])
+        histories.open(first_item_bytes=1_024).add_messages([numbered_message(n, 300)])
     delete_last_archive(histories)
     before = histories.items()
     with pytest.raises(StoreMismatch, match="other software seems to have deleted it"):
@@ -288,9 +288,9 @@ def test_archives_that_expired_because_only_the_old_class_wrote_are_left_out(
     histories: Histories, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [time.time()]
-    monkeypatch.setattr(dropin, "HistoryTable", partial(HistoryTable, clock=lambda: now[0]))
+    monkeypatch.setattr(dropin, "History", partial(History, clock=lambda: now[0]))
     for n in range(8):
-        histories.open(ttl=1_000, segment_bytes=1_024).add_messages([numbered_message(n, 300)])
+        histories.open(ttl=1_000, first_item_bytes=1_024).add_messages([numbered_message(n, 300)])
     histories.open_old(ttl=10_000).add_messages([numbered_message(8, 10)])
     assert message_numbers(histories.open().messages) == [*range(9)]
     now[0] += 2_001
@@ -302,7 +302,7 @@ def test_archives_that_expired_because_only_the_old_class_wrote_are_left_out(
 
 
 def test_trim_storage_drops_whole_archives(histories: Histories) -> None:
-    options: dict[str, Any] = {"segment_bytes": 1_024, "history_size": 4, "trim_storage": True}
+    options: dict[str, Any] = {"first_item_bytes": 1_024, "history_size": 4, "trim_storage": True}
     for n in range(40):
         histories.open(**options).add_messages([numbered_message(n, 300)])
     assert message_numbers(histories.open(**options).messages) == [36, 37, 38, 39]

@@ -1,5 +1,6 @@
 """Errors of the drop-in class: they name what is wrong, and the item stays unchanged."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from chatledger.errors import (
     TableMismatch,
     TableMissing,
 )
+from chatledger.langchain import dropin
 from chatledger.langchain.connections import shared_client
+from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from tests.langchain.histories import Histories
 
 
@@ -29,12 +32,12 @@ from tests.langchain.histories import Histories
         ({"key": {"PK": 1}}, "one of them must be text"),
         ({"key": {"a": "1", "b": "2", "c": "3"}}, "'a', 'b', 'c'"),
         ({"kms_key_id": "alias/mine"}, "update-table .*--sse-specification"),
-        ({"ttl": -1}, "ttl is -1"),
-        ({"ttl": "60"}, "ttl is '60'"),
-        ({"history_size": -3}, "history_size is -3"),
-        ({"history_size": 1.5}, "history_size is 1.5"),
-        ({"segment_bytes": 10}, "segment_bytes is 10.*1,024"),
-        ({"segment_bytes": 10**6}, "segment_bytes is 1000000"),
+        ({"ttl": -1}, "ttl must be 0 to"),
+        ({"ttl": "60"}, "ttl is of type str; it must be an int"),
+        ({"history_size": -3}, "history_size must be 0 to"),
+        ({"history_size": 1.5}, "history_size is of type float"),
+        ({"first_item_bytes": 10}, "first_item_bytes must be 1,024 to 401,408"),
+        ({"first_item_bytes": 10**6}, "first_item_bytes must be 1,024 to 401,408"),
         ({"ttl_key_name": "History"}, "must differ"),
         ({"history_messages_key": "SessionId"}, "the name of another attribute"),
         ({"history_messages_key": "chatledger_of"}, "the name of another attribute"),
@@ -109,7 +112,7 @@ def test_an_attribute_that_is_not_a_history_is_reported_and_left_unchanged(
 ) -> None:
     histories.put({"History": history, "mine": {"S": "kept"}})
     before = histories.items()
-    ways: list[dict[str, Any]] = [{}, {"ttl": 60}, {"segment_bytes": 1_024}]
+    ways: list[dict[str, Any]] = [{}, {"ttl": 60}, {"first_item_bytes": 1_024}]
     for options in ways:
         with pytest.raises(StoreMismatch, match=r"'History'.*other software"):
             histories.open(**options).add_user_message("Hi")
@@ -158,7 +161,7 @@ def test_throttled_calls_are_retried_and_finally_reported(
         hash_only.open().add_user_message("Hi")
         assert len(hash_only.open().messages) == 1
         left[0] = 1_000
-        monkeypatch.setattr("chatledger.langchain.connections.PATIENCE", 0.3)
+        monkeypatch.setattr(dropin, "Boto3Calls", partial(Boto3Calls, patience=0.3))
         with pytest.raises(StoreUnavailable, match="ProvisionedThroughputExceeded") as failed:
             hash_only.open().add_user_message("Hi")
         assert not failed.value.may_have_landed

@@ -11,7 +11,7 @@ from chatledger.errors import AccessRefused
 from chatledger.langchain.connections import shared_client
 from tests.langchain.histories import Histories, lose_responses
 
-SMALL: dict[str, Any] = {"segment_bytes": 1_024}
+SMALL: dict[str, Any] = {"first_item_bytes": 1_024}
 
 
 def fill(histories: Histories, session_id: str = "1", count: int = 10) -> None:

@@ -58,7 +58,7 @@ def test_a_segmented_history_is_read(written: Histories, session_id: str) -> Non
     assert ids(written, session_id, consistent=False) == MESSAGES[session_id]
 
 
-@pytest.mark.parametrize("options", [{}, {"segment_bytes": 1_024}, {"ttl": 10**9}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"first_item_bytes": 1_024}, {"ttl": 10**9}], ids=str)
 @pytest.mark.parametrize("session_id", MESSAGES)
 def test_a_segmented_history_is_continued(
     written: Histories, session_id: str, options: dict[str, Any], requests: list[str]

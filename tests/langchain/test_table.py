@@ -56,7 +56,9 @@ def test_histories_are_copied_with_the_order_and_types_of_their_messages(
         put(histories, sample)
     histories.open("exact").add_messages([HI, REPLY, HELLO])
     for n in range(30):  # a history of several items
-        histories.open("long", segment_bytes=2_000).add_messages([HumanMessage(f"{n}".ljust(300))])
+        histories.open("long", first_item_bytes=2_000).add_messages(
+            [HumanMessage(f"{n}".ljust(300))]
+        )
     histories.put({"other": {"S": "an entity of another kind"}}, "unrelated")
     before = histories.items()
     table = source(histories)
@@ -188,7 +190,7 @@ def test_an_empty_history_is_copied_and_gets_its_messages_later(
 
 def test_the_source_is_only_read(hash_only: Histories, target: Store, requests: list[str]) -> None:
     for n in range(20):
-        hash_only.open(segment_bytes=1_024).add_messages([HumanMessage(f"{n}".ljust(300))])
+        hash_only.open(first_item_bytes=1_024).add_messages([HumanMessage(f"{n}".ljust(300))])
     requests.clear()
     copy_table(hash_only, target)
     assert set(requests) == {"DescribeTable", "Scan", "BatchGetItem"}

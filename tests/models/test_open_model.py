@@ -11,7 +11,7 @@ import pytest
 
 from chatledger.errors import InvalidArgument, UnknownModel
 from chatledger.messages import Message
-from chatledger.models import Finished, Models, OpenedModel, Piece, check_model, open_model
+from chatledger.models import Finished, Models, OpenedModel, Piece, check_model_name, open_model
 from chatledger.models.offline import OfflineModel
 
 pytestmark = pytest.mark.anyio
@@ -115,12 +115,12 @@ async def test_a_bedrock_model_is_opened_by_everything_after_the_colon(
 
 @pytest.mark.parametrize("name", GOOD)
 def test_a_name_in_a_known_form_passes_the_check(name: str) -> None:
-    check_model(name)
+    check_model_name(name)
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_the_error_for_a_name_in_another_form_lists_the_known_ones(name: str) -> None:
-    for function in (check_model, open_model):
+    for function in (check_model_name, open_model):
         with pytest.raises(UnknownModel) as refused:
             function(name)
         for form in ("offline", "bedrock:<model>", "<provider>:<model>"):
@@ -129,7 +129,7 @@ def test_the_error_for_a_name_in_another_form_lists_the_known_ones(name: str) ->
 
 def test_the_error_for_a_bare_arn_says_how_to_name_the_model() -> None:
     with pytest.raises(UnknownModel, match=f"bedrock:{ARN}"):
-        check_model(ARN)
+        check_model_name(ARN)
 
 
 def run(code: str) -> str:
@@ -142,7 +142,7 @@ def run(code: str) -> str:
 
 
 def test_checking_a_name_imports_no_model() -> None:
-    checks = "".join(f"chatledger.models.check_model({name!r})\n" for name in GOOD)
+    checks = "".join(f"chatledger.models.check_model_name({name!r})\n" for name in GOOD)
     loaded = run(f"import sys, chatledger.models\n{checks}print(*sys.modules)").split()
     assert "chatledger.models" in loaded
     assert not {"boto3", "botocore", "aiohttp", "langchain_core", "pydantic"} & set(loaded)

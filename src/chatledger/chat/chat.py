@@ -14,7 +14,6 @@ from chatledger.chat.options import (
     ChatOptions,
     Hook,
     TurnRequest,
-    check_model,
     check_store,
     checked_messages,
     conversation_id_for,
@@ -25,7 +24,7 @@ from chatledger.chat.turn import EditTurn, RegenerateTurn, SendTurn, unsaved_tur
 from chatledger.conversations import MAX_REVISION
 from chatledger.errors import InvalidArgument
 from chatledger.messages import Message
-from chatledger.models.protocol import Model, SyncModel, Usage
+from chatledger.models.protocol import Model, SyncModel, Usage, check_model
 from chatledger.sansio import Steps, arun, run
 from chatledger.stores.arguments import checked_number
 from chatledger.stores.contract import AnyStore, AsyncStore, Store
@@ -61,7 +60,7 @@ class AnyChat(ABC, Generic[S, M, E, R]):
         hooks: Sequence[Hook] = (),
     ) -> None:
         check_store(store, is_async=self._is_async)
-        check_model(model, is_async=self._is_async)
+        check_model(model, method="stream" if self._is_async else "stream_sync")
         self.store = store
         self.model = model
         self._options = ChatOptions(
@@ -254,7 +253,7 @@ class AnyChat(ABC, Generic[S, M, E, R]):
     def _checked_model(self, model: M | None) -> M:
         if model is None:
             return self.model
-        check_model(model, is_async=self._is_async)
+        check_model(model, method="stream" if self._is_async else "stream_sync")
         return model
 
     def _stop(self, conversation_id: str, owner: str | None) -> Steps[bool]:

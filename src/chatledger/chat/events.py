@@ -1,4 +1,4 @@
-"""What a turn yields: events for its caller, and effects for its runner.
+"""The events that a turn yields for its caller, and the effects that it yields for its runner.
 
 A turn performs no I/O itself, so that async and sync callers share one implementation of it: a
 runner performs each effect and sends the turn its result.
@@ -93,15 +93,17 @@ class NextPiece:
 
 
 class Signal(Enum):
+    """An output for the turn that does not come from the model."""
+
     STOPPED = "stopped"
 
 
 STOPPED: Final = Signal.STOPPED
 """Tells the turn to end now and to store the reply received so far."""
 
-Operation: TypeAlias = Callable[[], Any]
+PendingCall: TypeAlias = Callable[[], Any]
 """A call of a store or a hook, not yet made; the turn receives its result or its error."""
-Effect: TypeAlias = CallModel | StopModel | NextPiece | Event | Operation
+Effect: TypeAlias = CallModel | StopModel | NextPiece | Event | PendingCall
 """Anything that a turn yields; an event is passed on to the turn's caller."""
 T = TypeVar("T")
 TurnSteps: TypeAlias = Generator[Effect, Any, T]
@@ -115,7 +117,7 @@ StopFunctions: TypeAlias = dict[str, Callable[[], None]]
 class CallerLeft(Exception):
     """The caller no longer waits for the turn's events; thrown into the turn.
 
-    If an operation was pending, its outcome is unknown.
+    If a call was pending, its outcome is unknown.
     """
 
 

@@ -90,8 +90,8 @@ class TurnLease:
                 reply_follows=True,
             )
         except KeyReused as reused:
-            # An earlier turn used the key. Even if it asked the same question, that has other turn
-            # metadata in ``extra``.
+            # An earlier turn used the key. Even for the same question, the turn metadata in
+            # ``extra`` differs.
             if reused.seqs is None:
                 raise
             self.question_seq = self._revision = reused.seqs[-1]
@@ -149,7 +149,7 @@ class TurnLease:
             except NotFound:
                 return False
             except CallerLeft:
-                continue  # if the reply was stored, the next try conflicts and finds it
+                continue  # if the reply was stored, the next attempt conflicts and finds it
             except Conflict as conflict:
                 current = yield from self._current_question()
                 if current is None or not turn_metadata.is_same_turn(self.question, current):
@@ -185,7 +185,7 @@ class TurnLease:
                     raise _QuestionRemoved from None
                 if not turn_metadata.is_running(self.question, current):
                     return False
-                # Keep what others changed in it.
+                # Keep the changes that others made to it.
                 self.question, self._revision = current, conflict.revision
             else:
                 self.question, self._revision = changed, replaced.revision

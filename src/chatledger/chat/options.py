@@ -1,10 +1,10 @@
-"""What a chat and its turns are given, and the checks of it."""
+"""The options of a chat and the requests of its turns, and their checks."""
 
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Protocol
 
 from chatledger.chat import turn_metadata
@@ -12,7 +12,7 @@ from chatledger.chat.events import Reply
 from chatledger.errors import InvalidArgument, InvalidMessage
 from chatledger.messages import Message
 from chatledger.stores.arguments import checked_idempotency_key
-from chatledger.values import uuid_from_key
+from chatledger.values import milliseconds_since_epoch, now, uuid_from_key
 from chatledger.windows import Window, valid_for_models
 
 DEFAULT_LEASE = timedelta(seconds=30)
@@ -45,7 +45,7 @@ class Hook(Protocol):
 
 
 def _now_ms() -> int:
-    return int(datetime.now(UTC).timestamp() * 1000)
+    return milliseconds_since_epoch(now())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,20 +180,6 @@ def check_store(store: object, *, is_async: bool) -> None:
             f"store is {unwanted} store; pass {wanted} one, such as {opener}(url) returns, or use "
             f"a {other_chat}."
         )
-
-
-def check_model(model: object, *, is_async: bool) -> None:
-    """Raise ``InvalidArgument`` unless ``model`` is a model for async callers, or sync ones."""
-    method = "stream" if is_async else "stream_sync"
-    if isinstance(model, str):
-        raise InvalidArgument("model is a str; pass a model, such as open_model(name) returns.")
-    if isinstance(model, type) or not callable(getattr(model, method, None)):
-        raise InvalidArgument(
-            f"model is {_described(model)}; pass an object with an id and the method {method}, "
-            "such as open_model(name) returns."
-        )
-    if not isinstance(getattr(model, "id", None), str):
-        raise InvalidArgument("model has no id; give it one, a str, to store with its replies.")
 
 
 def _is_hook(hook: object) -> bool:

@@ -16,7 +16,7 @@ from chatledger.chat.events import (
     ModelFailure,
     ModelOutput,
     NextPiece,
-    Operation,
+    PendingCall,
     Signal,
     Started,
     StopFunctions,
@@ -161,7 +161,7 @@ class _RunningTurn:
     def __init__(self, turn: Turn, model_call: ModelCall) -> None:
         self.model_call = model_call
         self._stepper = TurnStepper(turn)
-        self._operation: asyncio.Task[Any] | None = None
+        self._call_task: asyncio.Task[Any] | None = None
 
     async def next_event(self) -> Event | None:
         """Perform effects up to the next event and return it, or None at the end of the turn."""
@@ -175,14 +175,14 @@ class _RunningTurn:
                     await self._perform(self.model_call.cancel)
                 case NextPiece():
                     await self._receive_piece(effect.seconds)
-                case operation:
-                    await self._perform(operation)
+                case pending_call:
+                    await self._perform(pending_call)
 
     async def finish(self) -> None:
         """Finish the turn after its caller left: store the reply so far and start nothing new."""
         try:
-            if self._operation is not None:
-                await self._await_operation()  # it was pending when the caller left
+            if self._call_task is not None:
+                await self._await_call()  # it was pending when the caller left
             else:
                 self._stepper.set_error(CallerLeft())
             while (effect := self._stepper.next_effect()) is not None:
@@ -191,8 +191,8 @@ class _RunningTurn:
                         self._stepper.set_error(CallerLeft())
                     case StopModel():
                         await self._perform(self.model_call.cancel)
-                    case operation:
-                        await self._perform(operation)
+                    case pending_call:
+                        await self._perform(pending_call)
         except CallerLeft:
             pass
         except Exception as error:
@@ -209,21 +209,21 @@ class _RunningTurn:
         except Exception as error:
             self._stepper.set_error(error)
 
-    async def _perform(self, operation: Operation) -> None:
+    async def _perform(self, pending_call: PendingCall) -> None:
         # In a task of its own: if the caller is cancelled, a write still gets a known outcome.
-        self._operation = asyncio.create_task(_call(operation))
-        await self._await_operation()
+        self._call_task = asyncio.create_task(_call(pending_call))
+        await self._await_call()
 
-    async def _await_operation(self) -> None:
-        assert self._operation is not None
-        await asyncio.wait({self._operation})
-        operation, self._operation = self._operation, None
+    async def _await_call(self) -> None:
+        assert self._call_task is not None
+        await asyncio.wait({self._call_task})
+        task, self._call_task = self._call_task, None
         try:
-            self._stepper.set_result(operation.result())
+            self._stepper.set_result(task.result())
         except Exception as error:
             self._stepper.set_error(error)
 
 
-async def _call(operation: Operation) -> Any:
-    result = operation()
+async def _call(pending_call: PendingCall) -> Any:
+    result = pending_call()
     return await result if inspect.isawaitable(result) else result

@@ -17,7 +17,7 @@ from chatledger.chat.events import (
     ModelFailure,
     ModelOutput,
     NextPiece,
-    Operation,
+    PendingCall,
     Signal,
     Started,
     StopFunctions,
@@ -108,8 +108,8 @@ def run_turn(
                     model_call.cancel()
                 case NextPiece():
                     _perform(stepper, partial(model_call.next_piece, effect.seconds))
-                case operation:
-                    _perform(stepper, operation)
+                case pending_call:
+                    _perform(stepper, pending_call)
     except (GeneratorExit, KeyboardInterrupt):
         _finish(stepper)
         raise
@@ -119,9 +119,9 @@ def run_turn(
             del stop_functions[conversation_id]
 
 
-def _perform(stepper: TurnStepper, operation: Operation) -> None:
+def _perform(stepper: TurnStepper, pending_call: PendingCall) -> None:
     try:
-        result = operation()
+        result = pending_call()
         if inspect.iscoroutine(result):
             result.close()
             raise TypeError("A SyncChat cannot call async hooks; make them sync, or use a Chat.")
@@ -140,8 +140,8 @@ def _finish(stepper: TurnStepper) -> None:
                     stepper.set_error(CallerLeft())
                 case StopModel():
                     pass
-                case operation:
-                    _perform(stepper, operation)
+                case pending_call:
+                    _perform(stepper, pending_call)
     except CallerLeft:
         pass
     except Exception as error:

@@ -1,6 +1,7 @@
-"""A turn: what it answers, the order of its steps, and what it stores in each outcome.
+"""A turn: the messages it answers, the order of its steps, and the outcome it stores.
 
-Async and sync callers share this code: a turn yields ``effects``, and a runner performs them.
+Async and sync callers share this code: a turn yields the effects of ``chatledger.chat.events``, and
+a runner performs them.
 """
 
 import logging
@@ -47,6 +48,8 @@ MAX_ATTEMPTS = 20
 MAX_REPLY_DISTANCE = 200
 """The number of messages that are searched for the reply if an idempotency key is used again."""
 TITLE_LENGTH = 60
+RENEWALS_PER_LEASE = 3
+"""The number of renewals within the duration of one lease; a single one of them may fail."""
 
 
 class Replay(NamedTuple):
@@ -66,6 +69,7 @@ class SavedTurn(ABC):
         self._lease = TurnLease(store, options, request)
 
     def steps(self) -> Turn:
+        """Yield the effects of the turn."""
         deadlines = Deadlines(self._options)
         try:
             start = yield from self._acquire_lease()
@@ -421,11 +425,8 @@ def _title_from(text: str) -> str:
     return line[:TITLE_LENGTH].rsplit(" ", 1)[0] + "…"
 
 
-# Streaming the model's reply ---------------------------------------------------------------------
+# Streaming the model's reply ----------------------------------------------------------------------
 
-
-RENEWALS_PER_LEASE = 3
-"""The number of renewals within the duration of one lease; a single one of them may fail."""
 
 RenewLease: TypeAlias = Callable[[], TurnSteps[bool]]
 """Extends the turn's lease; returns False if the turn was stopped meanwhile."""

@@ -54,10 +54,10 @@ def copy(
     Args:
         source: The store, or other source, to copy from.
         target: The store to copy to.
-        owner: Copy only the conversations of this owner; if ``source`` is a store.
+        owner: Copy only the conversations of this owner; only if ``source`` is a store.
         delete_extra: Delete conversations from the target that the source does not have, instead
-            of only reporting them; if ``source`` is a store. Use it while nobody else writes to the
-            target.
+            of only reporting them; only if ``source`` is a store. Use it while nobody else writes
+            to the target.
         progress: Called after each conversation, and within one after every few megabytes of
             messages. If it raises an error, the copy stops with that error.
 
@@ -111,7 +111,7 @@ def _copy_all(
     reporter: ProgressReporter,
     next_of: Callable[..., Any],
 ) -> Steps[None]:
-    """Copy the conversations of a store; ``next_of`` is ``next``, or ``anext`` if it is async."""
+    """Copy the conversations of a store; ``next_of`` is ``next``, or ``anext`` for async stores."""
     copied_ids: set[str] = set()
     listed: Conversation | None
     originals = source.iter_conversations(owner)

@@ -31,7 +31,7 @@ FIRST_PAGE_MESSAGES = 16
 PAGE_MESSAGES = 256
 PAGE_CHARACTERS = 4 * 1024 * 1024
 """Approximate limit on what is read, or restored, at once; a single message may exceed it."""
-COPY_TRIES = 5
+MAX_ATTEMPTS = 5
 """The most attempts to copy a conversation that changes meanwhile."""
 
 P = ParamSpec("P")
@@ -60,8 +60,12 @@ class Source(Protocol):
 
         Args:
             conversation_id: That conversation.
-            after: How many messages to leave out at the beginning.
+            after: The number of the message to continue after, counted from 1; 0 starts at the
+                first.
             limit: The most messages to return; at least 1.
+
+        Returns:
+            The messages. ``next`` is ignored.
         """
         ...
 
@@ -130,9 +134,7 @@ class ConversationCopy(Pair):
     owner: str | None
 
     fixed_fields = ("owner", "created_at")
-    changing_fields = (
-        *("revision", "message_count", "title", "metadata", "updated_at", "expires_at"),
-    )
+    changing_fields = ("revision", "message_count", "title", "metadata", "updated_at", "expires_at")
 
     def read_original(self, copied: Conversation | None) -> Steps[Conversation | None]:
         return (yield from _none_if_missing(call(self.source.get, self.id, owner=self.owner)))
@@ -220,7 +222,7 @@ def copy_until_stable(pair: Pair) -> Steps[bool]:
     """
     why = ""
     try:
-        for _ in range(COPY_TRIES):
+        for _ in range(MAX_ATTEMPTS):
             copied = yield from pair.read_copy()
             original = yield from pair.read_original(copied)
             if original is None:

@@ -1,10 +1,8 @@
 """Tables of other software as sources, read by a scan of one page (1 MB) at a time."""
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 from uuid import UUID, uuid5
 
@@ -21,9 +19,8 @@ from chatledger.errors import (
     TableMissing,
 )
 from chatledger.messages import Message
-from chatledger.sansio import run
 from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
-from chatledger.stores.dynamodb.calls import PATIENCE, Call, CallFailed, Item, Plan, paced, patient
+from chatledger.stores.dynamodb.calls import Call, CallFailed, Item, Plan, paced
 from chatledger.stores.dynamodb.errors import INVALID_SIGNATURE, NO_CREDENTIALS, store_error
 
 if TYPE_CHECKING:
@@ -36,11 +33,12 @@ Original: TypeAlias = tuple[Conversation, Sequence[Message]]
 
 _NAMESPACE = UUID("0f5d0f5e-58f2-5b52-9c0c-6d1b0c2f3a77")
 """Namespace (RFC 9562) of the ids of messages that had none. It must never change."""
-_JITTER = Random()  # noqa: S311  not used for anything secret
 
 
 class TableSource(ABC):
-    """A DynamoDB table of other software. Memory holds one page and one conversation of it.
+    """A DynamoDB table of other software.
+
+    Only one page and one conversation are in memory at a time.
 
     Args:
         table: The table's name.
@@ -124,9 +122,8 @@ class TableSource(ABC):
             StoreUnavailable: DynamoDB did not answer in time.
             TableMissing: There is no such table.
         """
-        retried = patient(plan, seconds=PATIENCE, monotonic=time.monotonic, random=_JITTER)
         try:
-            return run(retried, self._calls.perform, catch=CallFailed)
+            return self._calls.run_untranslated(plan)
         except CallFailed as failed:
             raise self._error_for(failed) from failed.__cause__
 
@@ -139,7 +136,7 @@ class TableSource(ABC):
         return {}
 
     def items(self) -> Iterator[Item]:
-        """Yield every item that is a conversation, or is none, but not parts of one."""
+        """Yield every item except those that belong to another item's conversation."""
         params = {
             "TableName": self._table,
             "ConsistentRead": True,  # the copy must include messages saved just before

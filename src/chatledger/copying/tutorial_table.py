@@ -18,7 +18,7 @@ from chatledger.errors import InvalidArgument, InvalidMessage, StoreMismatch
 from chatledger.messages import MAX_MESSAGE_ID_BYTES, ROLES, Content, Message, Role
 from chatledger.stores.arguments import checked_metadata
 from chatledger.stores.dynamodb.calls import Item
-from chatledger.values import Json, normalize_time, now
+from chatledger.values import Json, normalize_time, now, to_datetime
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 __all__ = ["ROLE_NAMES", "TutorialTable"]
 
 ATTRIBUTES: Final = (
-    *("conversation_id", "user_id", "created_at", "updated_at", "ttl", "messages", "metadata"),
+    "conversation_id",
+    "user_id",
+    "created_at",
+    "updated_at",
+    "ttl",
+    "messages",
+    "metadata",
 )
 
 ROLE_NAMES: Final[Mapping[str, Role]] = MappingProxyType(
@@ -52,7 +58,6 @@ EXTRA_KEY: Final = "tutorial"
 MAX_TTL_AGE: Final = timedelta(days=5 * 365)
 MAX_TTL_AHEAD: Final = timedelta(days=36_500)
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Seconds, milliseconds, microseconds or nanoseconds, but not "20240501" or "20240501120000".
 _TIMESTAMP: Final = re.compile(r"(\d{9,10}|\d{13}|\d{16}|\d{19})(\.\d+)?")
 _MAX_SECONDS: Final = 1e11  # the year 5138
@@ -239,7 +244,7 @@ def _since_epoch(number: float) -> datetime | None:
     # The magnitude tells seconds, milliseconds, microseconds and nanoseconds apart.
     for scale in (1, 1e3, 1e6, 1e9):
         if abs(number) < _MAX_SECONDS * scale:
-            return _EPOCH + timedelta(milliseconds=round(number / scale * 1_000))
+            return to_datetime(round(number / scale * 1_000))
     return None
 
 

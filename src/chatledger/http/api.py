@@ -54,6 +54,15 @@ API Gateway renames the ``WWW-Authenticate`` header of a Lambda function to
 PREFLIGHT_SECONDS = 600
 """The time for which browsers may cache the response to a CORS preflight request."""
 
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; connect-src 'self'; form-action 'none'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+"""The headers of every response, unless it has its own."""
+
 PUBLIC_PATHS = frozenset({"/", "/health", "/openapi.json"})
 """The paths that need no sign-in, apart from the files of the page."""
 
@@ -101,6 +110,8 @@ class RequestBody(Struct, frozen=True, kw_only=True):
 
 
 class ChatRequest(RequestBody, frozen=True, kw_only=True):
+    """The body of a request for a turn."""
+
     message: Annotated[
         Text,
         Meta(
@@ -116,18 +127,24 @@ class ChatRequest(RequestBody, frozen=True, kw_only=True):
 
 
 class CreateRequest(RequestBody, frozen=True, kw_only=True):
+    """The body of a request for a new conversation."""
+
     user_id: Annotated[Id, _ID]
     title: Annotated[
         Title | None, Meta(description=f"text of at most {MAX_TITLE_CHARACTERS:,} characters")
     ] = None
 
 
-R = TypeVar("R", bound=RequestBody)
+RequestT = TypeVar("RequestT", bound=RequestBody)
 
 
 def parse_body(
-    kind: type[R], body: bytes, content_type: str | None, *, signed_in_user: str | None = None
-) -> R:
+    kind: type[RequestT],
+    body: bytes,
+    content_type: str | None,
+    *,
+    signed_in_user: str | None = None,
+) -> RequestT:
     """Parse and check a request body.
 
     Args:
@@ -277,24 +294,112 @@ def parse_authorization(values: Sequence[str]) -> str | None:
     return ", ".join(values) or None
 
 
+# Response bodies ----------------------------------------------------------------------------------
+
+ResponseBody: TypeAlias = dict[str, Any]
+"""The body of a response, which is sent as JSON."""
+
+WELCOME = {
+    "message": "Welcome to the Chatledger chatbot API",
+    "documentation": "/openapi.json",
+    "health": "/health",
+}
+HEALTHY = {"status": "healthy"}
+DELETED = {"message": "Conversation deleted successfully"}
+
+INTERRUPTED = ("stopped", "failed", "timed_out")
+"""The stop reasons of replies that ended before the model had finished."""
+
+
+def reply_body(reply: Reply) -> ResponseBody:
+    """Return the body for a reply; it has a ``stop_reason`` unless that is ``end_turn``."""
+    body: ResponseBody = {"response": reply.text, "conversation_id": reply.conversation_id}
+    if reply.finished.stop_reason != "end_turn":
+        body["stop_reason"] = reply.finished.stop_reason
+    return body
+
+
+def done_body(finished: Finished) -> ResponseBody:
+    """Return the data of the ``done`` event that ends a streamed reply."""
+    usage = finished.usage
+    return {"stop_reason": finished.stop_reason, "usage": None if usage is None else usage.counts}
+
+
+def tail_body(tail: Tail) -> ResponseBody:
+    """Return the body for a conversation and its last messages."""
+    newest_first = tail.messages[::-1]
+    has_more = len(newest_first) < tail.conversation.message_count
+    page = Page(newest_first, newest_first[-1].seq if has_more else None)
+    return conversation_body(tail.conversation, page)
+
+
+def conversation_body(conversation: Conversation, page: Page) -> ResponseBody:
+    """Return the body for a conversation and a page of its messages, read newest first."""
+    body: ResponseBody = {
+        "conversation_id": conversation.id,
+        "user_id": conversation.owner,
+        "title": conversation.title,
+        "created_at": conversation.created_at.isoformat(timespec="milliseconds"),
+        "updated_at": conversation.updated_at.isoformat(timespec="milliseconds"),
+        "messages": [_message_body(message) for message in reversed(page.messages)],
+        "metadata": {"message_count": conversation.message_count},
+    }
+    # Included only if there are earlier messages; to get them, clients send it as ``before``.
+    if page.next is not None:
+        body["next"] = page.next
+    return {"conversation": body}
+
+
+def listing_body(listing: Listing) -> ResponseBody:
+    """Return the body for a list of conversations."""
+    return {
+        "conversations": [
+            {
+                "conversation_id": conversation.id,
+                "title": conversation.title,
+                "created_at": conversation.created_at.isoformat(timespec="milliseconds"),
+                "updated_at": conversation.updated_at.isoformat(timespec="milliseconds"),
+                "message_count": conversation.message_count,
+            }
+            for conversation in listing.conversations
+        ],
+        "cursor": listing.cursor,
+    }
+
+
+def _message_body(message: Message) -> ResponseBody:
+    body = {
+        "role": message.role,
+        "content": message.content,
+        "timestamp": message.created_at.isoformat(timespec="milliseconds"),
+        "id": message.id,
+        "seq": message.seq,
+    }
+    if (reason := message.extra.get("stop_reason")) in INTERRUPTED:
+        body["stop_reason"] = reason
+    return body
+
+
 # Endpoints ----------------------------------------------------------------------------------------
 
-Body: TypeAlias = dict[str, Any]
 Events = TypeVar("Events")
 
 
-def check_health(store: AnyStore) -> Steps[Body]:
+def check_health(store: AnyStore) -> Steps[ResponseBody]:
+    """Read from the store, which raises an error if it cannot be reached."""
     with suppress(NotFound):
         yield partial(store.get, "health")
     return HEALTHY
 
 
-def create_conversation(store: AnyStore, request: CreateRequest) -> Steps[Body]:
+def create_conversation(store: AnyStore, request: CreateRequest) -> Steps[ResponseBody]:
+    """Create a conversation without messages."""
     created = yield partial(store.create, owner=request.user_id, title=request.title)
     return {"conversation_id": created.id}
 
 
-def list_conversations(store: AnyStore, query: Query) -> Steps[Body]:
+def list_conversations(store: AnyStore, query: Query) -> Steps[ResponseBody]:
+    """List the user's conversations, a page at a time."""
     owner = query.user_id()
     if owner is None:
         raise ApiError(400, "invalid_request", "The parameter user_id is missing.")
@@ -303,7 +408,8 @@ def list_conversations(store: AnyStore, query: Query) -> Steps[Body]:
     return listing_body(listing)
 
 
-def read_conversation(store: AnyStore, conversation_id: str, query: Query) -> Steps[Body]:
+def read_conversation(store: AnyStore, conversation_id: str, query: Query) -> Steps[ResponseBody]:
+    """Return a conversation with its last messages, or with those before ``before``."""
     owner = query.user_id()
     limit = query.number("limit", most=MAX_PAGE_SIZE, default=MAX_PAGE_SIZE)
     if query.get("before") is None:
@@ -315,7 +421,8 @@ def read_conversation(store: AnyStore, conversation_id: str, query: Query) -> St
     return conversation_body(conversation, page)
 
 
-def delete_conversation(store: AnyStore, conversation_id: str, query: Query) -> Steps[Body]:
+def delete_conversation(store: AnyStore, conversation_id: str, query: Query) -> Steps[ResponseBody]:
+    """Delete a conversation; with a user, only if it is the user's own."""
     yield partial(store.delete, conversation_id, owner=query.user_id())
     return DELETED
 
@@ -388,95 +495,3 @@ def _requested_model(models: Models, model_id: str | None) -> OpenedModel:
             raise
         # The model is configured but cannot be opened, which only the operator can fix.
         raise ModelRefused(str(unknown)) from unknown
-
-
-# Response bodies, and the headers of every response ----------------------------------------------
-
-
-SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' data:; connect-src 'self'; form-action 'none'; base-uri 'none'; "
-    "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
-
-WELCOME = {
-    "message": "Welcome to the Chatledger chatbot API",
-    "documentation": "/openapi.json",
-    "health": "/health",
-}
-HEALTHY = {"status": "healthy"}
-DELETED = {"message": "Conversation deleted successfully"}
-
-INTERRUPTED = ("stopped", "failed", "timed_out")
-"""The stop reasons of replies that ended before the model had finished."""
-
-
-def reply_body(reply: Reply) -> dict[str, Any]:
-    """Return the body for a reply; it has a ``stop_reason`` unless that is ``end_turn``."""
-    body: dict[str, Any] = {"response": reply.text, "conversation_id": reply.conversation_id}
-    if reply.finished.stop_reason != "end_turn":
-        body["stop_reason"] = reply.finished.stop_reason
-    return body
-
-
-def done_body(finished: Finished) -> dict[str, Any]:
-    """Return the data of the ``done`` event that ends a streamed reply."""
-    usage = finished.usage
-    return {"stop_reason": finished.stop_reason, "usage": None if usage is None else usage.counts}
-
-
-def tail_body(tail: Tail) -> dict[str, Any]:
-    """Return the body for a conversation and its last messages."""
-    newest_first = tail.messages[::-1]
-    has_more = len(newest_first) < tail.conversation.message_count
-    page = Page(newest_first, newest_first[-1].seq if has_more else None)
-    return conversation_body(tail.conversation, page)
-
-
-def conversation_body(conversation: Conversation, page: Page) -> dict[str, Any]:
-    """Return the body for a conversation and a page of its messages, read newest first."""
-    body: dict[str, Any] = {
-        "conversation_id": conversation.id,
-        "user_id": conversation.owner,
-        "title": conversation.title,
-        "created_at": conversation.created_at.isoformat(timespec="milliseconds"),
-        "updated_at": conversation.updated_at.isoformat(timespec="milliseconds"),
-        "messages": [_message_body(message) for message in reversed(page.messages)],
-        "metadata": {"message_count": conversation.message_count},
-    }
-    # Included only if there are earlier messages; to get them, clients send it as ``before``.
-    if page.next is not None:
-        body["next"] = page.next
-    return {"conversation": body}
-
-
-def listing_body(listing: Listing) -> dict[str, Any]:
-    """Return the body for a list of conversations."""
-    return {
-        "conversations": [
-            {
-                "conversation_id": conversation.id,
-                "title": conversation.title,
-                "created_at": conversation.created_at.isoformat(timespec="milliseconds"),
-                "updated_at": conversation.updated_at.isoformat(timespec="milliseconds"),
-                "message_count": conversation.message_count,
-            }
-            for conversation in listing.conversations
-        ],
-        "cursor": listing.cursor,
-    }
-
-
-def _message_body(message: Message) -> dict[str, Any]:
-    body = {
-        "role": message.role,
-        "content": message.content,
-        "timestamp": message.created_at.isoformat(timespec="milliseconds"),
-        "id": message.id,
-        "seq": message.seq,
-    }
-    if (reason := message.extra.get("stop_reason")) in INTERRUPTED:
-        body["stop_reason"] = reason
-    return body

@@ -159,7 +159,7 @@ class GatewayRequest:
     def idempotency_key(self) -> str | None:
         return api.parse_idempotency_key(self.header_values("idempotency-key"))
 
-    def body(self, kind: type[api.R]) -> api.R:
+    def body(self, kind: type[api.RequestT]) -> api.RequestT:
         """Parse the body as ``api.parse_body`` does."""
         try:
             body = self._request.raw_body
@@ -182,7 +182,7 @@ class GatewayRequest:
         try:
             return unquote(encoded, errors="strict")
         except UnicodeDecodeError:
-            raise NotFound("The conversation_id in the path is not UTF-8.") from None
+            raise NotFound(encoded) from None  # it is not UTF-8
 
     def seconds_left(self, time_limit: timedelta) -> float:
         """Return the seconds that a turn may still take.
@@ -235,7 +235,9 @@ class _Routes:
         # A client would take a body after a HEAD response for the start of the next response.
         return Response("" if request.method == "HEAD" else dumps(body), headers, status)
 
-    # The routes; they parse a body first, so that an invalid one does not open the store.
+    # Routes ---------------------------------------------------------------------------------------
+    #
+    # They parse a body first, so that an invalid one does not open the store.
 
     def welcome(self, request: GatewayRequest) -> object:
         return {name: text for name, text in api.WELCOME.items() if name != "documentation"}
@@ -273,7 +275,7 @@ class _Routes:
     def no_such_route(self, request: GatewayRequest) -> object:
         raise no_such_route()
 
-    # Shared parts -------------------------------------------------------------------------------
+    # The user and the chat ------------------------------------------------------------------------
 
     def _user(self, request: GatewayRequest) -> str | None:
         if self.sign_in is not None:
@@ -312,7 +314,7 @@ class _Routes:
             return self._chat_factory
 
 
-def _cut_to_fit(body: api.Body) -> api.Body:
+def _cut_to_fit(body: api.ResponseBody) -> api.ResponseBody:
     """Leave out the oldest messages of a conversation until the function may return its body."""
     conversation = body["conversation"]
     # Lambda's response contains this JSON as a string in JSON, with non-ASCII characters escaped.

@@ -41,6 +41,8 @@ class _ConversationIdConvertor(PathConvertor):
     regex = r"[\s\S]+"  # an id may contain any character, even slashes and line breaks
 
 
+register_url_convertor("conversation_id", _ConversationIdConvertor())
+
 IDEMPOTENCY_KEY_SCHEMA = {
     "parameters": [
         {
@@ -51,8 +53,6 @@ IDEMPOTENCY_KEY_SCHEMA = {
         }
     ]
 }
-
-register_url_convertor("conversation_id", _ConversationIdConvertor())
 
 
 def create_app(
@@ -164,7 +164,7 @@ def create_app(
     return app
 
 
-async def _parse_body(kind: type[api.R], request: Request) -> api.R:
+async def _parse_body(kind: type[api.RequestT], request: Request) -> api.RequestT:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -207,7 +207,7 @@ async def _handle_routing_error(request: Request, error: Exception) -> Response:
     return response
 
 
-# Middleware: each class does one job --------------------------------------------------------------
+# Middleware ---------------------------------------------------------------------------------------
 
 
 SHUTTING_DOWN = ApiError(

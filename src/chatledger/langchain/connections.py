@@ -1,24 +1,17 @@
 """DynamoDB clients of the drop-in class: one for equal settings, because making one takes 50 ms."""
 
 import os
-import time
 from collections import OrderedDict
 from collections.abc import Hashable
 from threading import Lock
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import boto3
 
-from chatledger.langchain.stored_history import JITTER
-from chatledger.sansio import run
-from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
-from chatledger.stores.dynamodb.calls import PATIENCE, CallFailed, Plan, patient
 from chatledger.stores.dynamodb.clients import make_client
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-
-T = TypeVar("T")
 
 MAX_CLIENTS = 64
 # The environment variables that botocore uses for a client without a session or arguments.
@@ -66,22 +59,6 @@ def shared_client(session: boto3.Session | None, endpoint: str | None) -> "Dynam
             if len(_clients) > MAX_CLIENTS:
                 _clients.popitem(last=False)
     return client
-
-
-def run_plan(plan: Plan[T], client: "DynamoDBClient") -> T:
-    """Run a plan, retrying its calls, and return its result.
-
-    Raises:
-        CallFailed: A call failed for good.
-    """
-    retried = patient(
-        plan,
-        seconds=PATIENCE,
-        monotonic=time.monotonic,
-        random=JITTER,
-        time=lambda: time.time_ns() // 1_000_000,
-    )
-    return run(retried, Boto3Calls(client).perform, catch=CallFailed)
 
 
 def _reset_in_child() -> None:

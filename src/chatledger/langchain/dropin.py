@@ -13,11 +13,13 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
 
 from chatledger.errors import InvalidArgument, StoreUnavailable
-from chatledger.langchain.connections import run_plan, shared_client
+from chatledger.langchain.connections import shared_client
 from chatledger.langchain.elements import decode_messages, encode_messages
 from chatledger.langchain.errors import error_for
 from chatledger.langchain.plans import append_messages, clear_history, read_history
-from chatledger.langchain.stored_history import LARGEST_ARCHIVE, RESERVED_ATTRIBUTES, HistoryTable
+from chatledger.langchain.stored_history import LARGEST_ARCHIVE, RESERVED_ATTRIBUTES, History
+from chatledger.stores.arguments import checked_number
+from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import CallFailed, Item, Plan
 from chatledger.values import checked_text
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SMALLEST_SEGMENT = 1024
+MIN_FIRST_ITEM_BYTES = 1024
 
 
 class DynamoDBChatMessageHistory(BaseChatMessageHistory):
@@ -53,8 +55,8 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
         history_size: Number of last messages to read. None reads all.
         history_messages_key: Attribute that holds the messages.
         coerce_float_to_decimal: Accepted without effect; floats are read back as floats.
-        segment_bytes: Bytes of messages that the first item may hold before the oldest move to
-            another one. This bounds the cost of an append, no matter how long the history is. None
+        first_item_bytes: Bytes of messages that the first item may hold before the oldest move to
+            an archive. This bounds the cost of an append, no matter how long the history is. None
             fills the item.
         trim_storage: Whether to delete messages beyond ``history_size`` as well, with a second
             request per append. Messages in further items are deleted by whole items.
@@ -80,7 +82,7 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
         history_messages_key: str = "History",
         *,
         coerce_float_to_decimal: bool = False,
-        segment_bytes: int | None = None,
+        first_item_bytes: int | None = None,
         trim_storage: bool = False,
         consistent: bool = True,
     ) -> None:
@@ -100,13 +102,13 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
         self.history_size = history_size
         self.history_messages_key = history_messages_key
         self.coerce_float_to_decimal = coerce_float_to_decimal
-        self.segment_bytes = segment_bytes
+        self.first_item_bytes = first_item_bytes
         self.trim_storage = trim_storage
         self.consistent = consistent
         self._table_name = table_name
         self._endpoint = endpoint_url or None
         self._session = boto3_session
-        self._history_table()
+        self._history()
         self._client()
 
     @cached_property
@@ -123,13 +125,14 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
 
         Empty if the history has expired, even if DynamoDB has not deleted it yet.
         """
-        table = self._history_table()
+        history = self._history()
         try:
-            elements = self._run(read_history(table), table).elements
+            elements = self._run(read_history(history), history).elements
         except StoreUnavailable as failed:
             failed.may_have_landed = False  # a read writes nothing
             raise
-        where = f"{table.messages_attribute!r} in the history {self.key} of table {table.name!r}"
+        name = history.messages_attribute
+        where = f"{name!r} in the history {self.key} of table {history.table_name!r}"
         skipped = max(0, len(elements) - self.history_size) if self.history_size else 0
         return decode_messages(elements[skipped:], where, first=skipped)
 
@@ -152,26 +155,26 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
             StoreUnavailable: DynamoDB did not complete the append in time.
         """
         if elements := encode_messages(messages):
-            table = self._history_table()
+            history = self._history()
             keep = self.history_size if self.trim_storage else None
-            self._run(append_messages(table, elements, keep=keep or None), table)
+            self._run(append_messages(history, elements, keep=keep or None), history)
 
     def clear(self) -> None:
         """Remove all messages. The next append starts a new history."""
-        table = self._history_table()
-        self._run(clear_history(table), table)
+        history = self._history()
+        self._run(clear_history(history), history)
 
-    def _run(self, plan: Plan[T], table: HistoryTable) -> T:
+    def _run(self, plan: Plan[T], history: History) -> T:
         try:
-            return run_plan(plan, self._client())
+            return Boto3Calls(self._client()).run_untranslated(plan)
         except CallFailed as failed:
-            raise error_for(failed, table) from failed.__cause__
+            raise error_for(failed, history) from failed.__cause__
 
     def _client(self) -> "DynamoDBClient":
         return shared_client(self._session, self._endpoint)
 
-    def _history_table(self) -> HistoryTable:
-        """Return the table with the current settings, which are public attributes.
+    def _history(self) -> History:
+        """Return the history with the current settings, which are public attributes.
 
         Raises:
             InvalidArgument: A setting is invalid.
@@ -188,16 +191,24 @@ class DynamoDBChatMessageHistory(BaseChatMessageHistory):
                 )
         if self.ttl_key_name == self.history_messages_key:
             raise InvalidArgument("ttl_key_name and history_messages_key must differ.")
-        _check_number(self.ttl, "ttl", 0)
-        _check_number(self.history_size, "history_size", 0)
-        _check_number(self.segment_bytes, "segment_bytes", SMALLEST_SEGMENT, LARGEST_ARCHIVE)
-        return HistoryTable(
-            name=self._table_name,
+        if self.ttl is not None:
+            checked_number(self.ttl, "ttl", least=0)
+        if self.history_size is not None:
+            checked_number(self.history_size, "history_size", least=0)
+        if self.first_item_bytes is not None:
+            checked_number(
+                self.first_item_bytes,
+                "first_item_bytes",
+                least=MIN_FIRST_ITEM_BYTES,
+                most=LARGEST_ARCHIVE,
+            )
+        return History(
+            table_name=self._table_name,
             key=key,
             messages_attribute=self.history_messages_key,
             ttl_attribute=self.ttl_key_name,
             lifetime=self.ttl or None,
-            segment_bytes=self.segment_bytes,
+            first_item_bytes=self.first_item_bytes,
             consistent=self.consistent,
         )
 
@@ -222,15 +233,3 @@ def _checked_key(key: Mapping[str, object]) -> Item:
 def _check_text(value: object, name: str) -> None:
     if not checked_text(value, name, error=InvalidArgument):
         raise InvalidArgument(f"{name} is empty; pass a non-empty str.")
-
-
-def _check_number(value: object, name: str, least: int, most: int | None = None) -> None:
-    if value is None:
-        return
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int)
-        or not least <= value <= (most or value)
-    ):
-        limits = f"at least {least:,}" if most is None else f"{least:,} to {most:,}"
-        raise InvalidArgument(f"{name} is {value!r}; it must be a whole number, {limits}.")

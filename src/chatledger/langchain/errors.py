@@ -3,14 +3,8 @@
 import shlex
 from typing import Final
 
-from chatledger.errors import (
-    AccessRefused,
-    ChatledgerError,
-    StoreMismatch,
-    TableMismatch,
-    TableMissing,
-)
-from chatledger.langchain.stored_history import HistoryTable
+from chatledger.errors import AccessRefused, ChatledgerError, TableMismatch, TableMissing
+from chatledger.langchain.stored_history import History
 from chatledger.stores.dynamodb.calls import CallFailed
 from chatledger.stores.dynamodb.errors import INVALID_SIGNATURE, NO_CREDENTIALS, store_error
 
@@ -33,68 +27,55 @@ _KEY_ERRORS: Final = (
 _TYPE_ERRORS: Final = ("incorrect data type", "invalid operand type", "invalid for update")
 
 
-class HistoryTableMissing(TableMissing):
-    """The table of the histories does not exist; the message says what to do."""
-
-    def __init__(self, table: str, remedy: str) -> None:
-        StoreMismatch.__init__(
-            self, f"There is no DynamoDB table {table!r} in this account and region; {remedy}"
-        )
-        self.table = table
-
-
-def create_table_commands(table: HistoryTable) -> list[str]:
+def create_table_commands(history: History) -> list[str]:
     """Return the ``aws`` commands that create the table, wait for it, and enable its TTL."""
-    names = [*table.key]
-    types = {name: next(iter(value)) for name, value in table.key.items()}
+    names = [*history.key]
+    types = {name: next(iter(value)) for name, value in history.key.items()}
     schema = [f"AttributeName={names[0]},KeyType=HASH"]
     schema += [f"AttributeName={name},KeyType=RANGE" for name in names[1:]]
     create = ["--billing-mode", "PAY_PER_REQUEST", "--attribute-definitions"]
     create += [f"AttributeName={name},AttributeType={type}" for name, type in types.items()]
     commands = [["create-table", *create, "--key-schema", *schema], ["wait", "table-exists"]]
-    if table.lifetime is not None:
-        ttl = f"Enabled=true,AttributeName={table.ttl_attribute}"
+    if history.lifetime is not None:
+        ttl = f"Enabled=true,AttributeName={history.ttl_attribute}"
         commands.append(["update-time-to-live", "--time-to-live-specification", ttl])
-    return [shlex.join(["aws", "dynamodb", *each, "--table-name", table.name]) for each in commands]
+    return [
+        shlex.join(["aws", "dynamodb", *each, "--table-name", history.table_name])
+        for each in commands
+    ]
 
 
-def error_for(
-    failed: CallFailed, table: HistoryTable, *, permissions: str = HISTORY_PERMISSIONS
-) -> ChatledgerError:
-    """Return the error to raise for a failed call.
-
-    Args:
-        permissions: The IAM permissions to name if access was denied.
-    """
+def error_for(failed: CallFailed, history: History) -> ChatledgerError:
+    """Return the error to raise for a failed call."""
     if failed.code == "ResourceNotFoundException":
-        commands = " && ".join(create_table_commands(table))
-        return HistoryTableMissing(table.name, f"create it with: {commands}")
+        commands = " && ".join(create_table_commands(history))
+        return TableMissing(history.table_name, f"create it with: {commands}")
     if failed.code != "ValidationException":
-        error = store_error(failed, table.name)
+        error = store_error(failed, history.table_name)
         if isinstance(error, AccessRefused) and failed.code not in (
             INVALID_SIGNATURE,
             NO_CREDENTIALS,
         ):
             return AccessRefused(
                 f"AWS refused the call ({failed.code}): the credentials have expired, or may not "
-                f"use table {table.name!r}; renew them, or allow {permissions}.",
+                f"use table {history.table_name!r}; renew them, or allow {HISTORY_PERMISSIONS}.",
                 may_have_landed=failed.unknown,
             )
         return error
     text = failed.message.lower()
     if any(part in text for part in _TYPE_ERRORS):
-        return table.not_a_history_error()
+        return history.not_a_history_error()
     reason = failed.message.rstrip(".")
     if any(part in text for part in _KEY_ERRORS):
-        names = " and ".join(map(repr, table.key))
+        names = " and ".join(map(repr, history.key))
         return TableMismatch(
-            table.name,
+            history.table_name,
             [f"its key is not {names}, or has other types, or cannot have this value ({reason})"],
             "Pass primary_key_name, or key={...} with exactly the table's key attributes; aws "
-            f"dynamodb describe-table --table-name {shlex.quote(table.name)} shows them.",
+            f"dynamodb describe-table --table-name {shlex.quote(history.table_name)} shows them.",
         )
     return TableMismatch(
-        table.name,
-        [f"DynamoDB rejects item {table.key}: {reason}"],
+        history.table_name,
+        [f"DynamoDB rejects item {history.key}: {reason}"],
         "Check that item and the attribute names that you passed.",
     )

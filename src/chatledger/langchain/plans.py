@@ -18,7 +18,7 @@ from chatledger.langchain.stored_history import (
     SEGMENTS,
     TTL_MARGIN,
     Archives,
-    HistoryTable,
+    History,
     WriteToken,
     bytes_of,
     is_item_full,
@@ -40,17 +40,17 @@ from chatledger.stores.dynamodb.calls import (
 MAX_APPEND_BYTES = 3 * 1024 * 1024
 """Limit on one append, because it may have to fit in one transaction, of at most 4 MB."""
 BATCH_KEYS = 100  # the limit of one BatchGetItem
-RACES = 100
-"""Limit on how often an append or a clear tries again after a rival changed the history."""
-READ_TRIES = 12
-BATCH_TRIES = 12
+MAX_RACES = 100
+"""Limit on how often an append or a clear is attempted, after rivals changed the history."""
+READ_ATTEMPTS = 12
+BATCH_ATTEMPTS = 12
 
 
 # Appends ------------------------------------------------------------------------------------------
 
 
 def append_messages(
-    table: HistoryTable, elements: Sequence[Attribute], *, keep: int | None = None
+    history: History, elements: Sequence[Attribute], *, keep: int | None = None
 ) -> Plan[None]:
     """Append ``elements`` to a history, all of them or none.
 
@@ -58,7 +58,7 @@ def append_messages(
     oldest messages to an archive.
 
     Args:
-        table: The history.
+        history: The history.
         elements: The messages.
         keep: Number of last messages to keep; the others are deleted with a second request.
 
@@ -67,62 +67,63 @@ def append_messages(
         StoreMismatch: The item does not contain a LangChain history, or other software filled it.
         StoreUnavailable: Rivals won every race.
     """
-    first, has_moved = yield from _append(table, elements, return_item=bool(keep))
+    first, has_moved = yield from _append(history, elements, return_item=bool(keep))
     if keep:
-        yield from _trim(table, first, keep, has_moved=has_moved)
+        yield from _trim(history, first, keep, has_moved=has_moved)
 
 
 def _append(
-    table: HistoryTable, elements: Sequence[Attribute], *, return_item: bool
+    history: History, elements: Sequence[Attribute], *, return_item: bool
 ) -> Plan[tuple[Item | None, bool]]:
     """Append, and return the first item afterwards and whether messages moved to an archive."""
     size = _checked_size(elements)
-    started = table.clock()
+    started = history.clock()
     token = WriteToken.at(started)
-    for race in range(RACES):
+    for race in range(MAX_RACES):
         if race > 1:
-            yield from _back_off(table, race)
-        if table.clock() - started > REPEAT_SECONDS:  # the first item may have forgotten the token
+            yield from _back_off(history, race)
+        # After that time, the first item may have forgotten the token.
+        if history.clock() - started > REPEAT_SECONDS:
             raise StoreUnavailable(
                 "The append was interrupted for minutes; try again.", may_have_landed=True
             )
         first, item_full = None, False
         try:
-            if size <= table.capacity:
-                reply = yield _append_call(table, elements, size, token, return_item=return_item)
+            if size <= history.capacity:
+                reply = yield _append_call(history, elements, size, token, return_item=return_item)
                 return reply.get("Attributes"), False
         except CallFailed as failed:
             first, item_full = failed.item, is_item_full(failed)
             if failed.code != CONDITION_FAILED and not item_full:
                 raise
         if first is None:
-            first = (yield table.get()).get("Item")
+            first = (yield history.get()).get("Item")
         if token.is_in(first):
-            return first, False  # an earlier try succeeded
-        _check_is_history(table, first)
-        if (yield from _prepare(table, first)):
+            return first, False  # an earlier attempt succeeded
+        _check_is_history(history, first)
+        if (yield from _prepare(history, first)):
             continue
-        stored = bytes_of(table.messages_in(first))
-        if item_full or stored + size > table.capacity:
-            changed = yield from _append_and_move(table, first, elements, token)
+        stored = bytes_of(history.messages_in(first))
+        if item_full or stored + size > history.capacity:
+            changed = yield from _append_and_move(history, first, elements, token)
             if changed is not None:
                 return changed, True
-        elif (number_in(first, BYTES) or 0) + size > table.capacity:
+        elif (number_in(first, BYTES) or 0) + size > history.capacity:
             # The old class removed messages, which it does not count.
             count = {BYTES: number_attribute(stored)}
-            yield from _holds(table.swap(first, (table.messages_attribute,), count))
-    raise _rivals_error(table)
+            yield from _try_call(history.swap(first, (history.messages_attribute,), count))
+    raise _rivals_error(history)
 
 
 def _append_call(
-    table: HistoryTable,
+    history: History,
     elements: Sequence[Attribute],
     size: int,
     token: WriteToken,
     *,
     return_item: bool,
 ) -> Call:
-    now = table.now()
+    now = history.now()
     settings = ["#h = list_append(if_not_exists(#h, :none), :new)"]
     conditions = [
         "NOT contains(#p, :token)",
@@ -133,11 +134,11 @@ def _append_call(
         "(attribute_not_exists(#h[0]) OR attribute_type(#h[0].#d, :map))",
     ]
     names = {
-        "#h": table.messages_attribute,
-        "#t": table.ttl_attribute,
+        "#h": history.messages_attribute,
+        "#t": history.ttl_attribute,
         "#b": BYTES,
         "#s": SEGMENTS,
-        "#p": token.set,
+        "#p": token.token_set,
         "#q": token.stale_set,
         "#d": "data",
     }
@@ -147,19 +148,19 @@ def _append_call(
         ":token": {"S": token.text},
         ":tokens": {"SS": [token.text]},
         ":size": number_attribute(size),
-        ":room": number_attribute(table.capacity - size),
+        ":room": number_attribute(history.capacity - size),
         ":now": number_attribute(now),
         ":number": {"S": "N"},
         ":map": {"S": "M"},
     }
-    if table.lifetime is not None:
+    if history.lifetime is not None:
         settings.append("#t = :expires")
         conditions.append("(attribute_not_exists(#a) OR #a.#m >= :expires)")
         names |= {"#a": ARCHIVES, "#m": "min_ttl"}
-        values[":expires"] = number_attribute(now + table.lifetime)
+        values[":expires"] = number_attribute(now + history.lifetime)
     params = {
-        "TableName": table.name,
-        "Key": table.key,
+        "TableName": history.table_name,
+        "Key": history.key,
         "UpdateExpression": f"SET {', '.join(settings)} ADD #p :tokens, #b :size REMOVE #q",
         "ConditionExpression": " AND ".join(conditions),
         "ExpressionAttributeNames": names,
@@ -178,71 +179,72 @@ def _checked_size(elements: Sequence[Attribute]) -> int:
     return size
 
 
-def _check_is_history(table: HistoryTable, first: Item | None) -> None:
-    elements = table.messages_in(first)
+def _check_is_history(history: History, first: Item | None) -> None:
+    elements = history.messages_in(first)
     if elements and "M" not in elements[0].get("M", {}).get("data", {}):
-        raise table.not_a_history_error()
+        raise history.not_a_history_error()
 
 
-def _prepare(table: HistoryTable, first: Item | None) -> Plan[bool]:
-    """Remove what keeps the history from taking appends; return whether anything did."""
+def _prepare(history: History, first: Item | None) -> Plan[bool]:
+    """Make the history ready for an append; return whether anything had to be done."""
     archives = Archives.in_item(first)
-    expires_at = number_in(first, table.ttl_attribute)
+    expires_at = number_in(first, history.ttl_attribute)
     if SEGMENTS in (first or {}):
-        yield from _convert_segments(table, first)
-    elif expires_at is not None and expires_at <= table.now():
-        unchanged = (*table.archive_attributes, table.ttl_attribute)
-        yield from _remove_all(table, first, unchanged)
+        yield from _convert_segments(history, first)
+    elif expires_at is not None and expires_at <= history.now():
+        unchanged = (*history.archive_attributes, history.ttl_attribute)
+        yield from _remove_all(history, first, unchanged)
     elif archives is None:
         return False
     elif archives.removed_names:
-        yield from _finish_removal(table, first)
-    elif archives.have_expired(table.now()):
-        yield from _swap_archives(table, first, archives.removed_before(archives.end))
-    elif table.lifetime is not None and not archives.outlive(table.now() + table.lifetime):
-        yield from _extend_archives(table, first, archives)
+        yield from _finish_removal(history, first)
+    elif archives.have_expired(history.now()):
+        yield from _swap_archives(history, first, archives.removed_before(archives.end))
+    elif history.lifetime is not None and not archives.outlive(history.now() + history.lifetime):
+        yield from _extend_archives(history, first, archives)
     else:
         return False
     return True
 
 
 def _append_and_move(
-    table: HistoryTable, first: Item | None, elements: Sequence[Attribute], token: WriteToken
+    history: History, first: Item | None, elements: Sequence[Attribute], token: WriteToken
 ) -> Plan[Item | None]:
     """Append to a full first item, and move its oldest messages to archives.
 
     Returns the first item afterwards, or None if a rival changed it first.
 
     Args:
-        table: The history.
+        history: The history.
         first: The first item as it was read.
         elements: The new messages.
         token: The token of the append.
     """
-    everything = [*table.messages_in(first), *elements]
-    kept = _last(everything, min(table.capacity // 4, bytes_of(everything) // 2))
+    everything = [*history.messages_in(first), *elements]
+    kept = _last(everything, min(history.capacity // 4, bytes_of(everything) // 2))
     parts = split(everything[: len(everything) - len(kept)], LARGEST_ARCHIVE)
+    tokens = (first or {}).get(token.token_set, {}).get("SS", ())
     changes: dict[str, Attribute | None] = {
-        table.messages_attribute: {"L": kept},
+        history.messages_attribute: {"L": kept},
         BYTES: number_attribute(bytes_of(kept)),
-        token.set: {"SS": [*(first or {}).get(token.set, {}).get("SS", ()), token.text]},
+        token.token_set: {"SS": [*tokens, token.text]},
         token.stale_set: None,
     }
-    min_ttl = number_in(first, table.ttl_attribute)
-    if table.lifetime is not None:
-        changes[table.ttl_attribute] = number_attribute(table.now() + table.lifetime)
-        min_ttl = table.now() + 2 * table.lifetime
+    min_ttl = number_in(first, history.ttl_attribute)
+    if history.lifetime is not None:
+        changes[history.ttl_attribute] = number_attribute(history.now() + history.lifetime)
+        min_ttl = history.now() + 2 * history.lifetime
     archives = Archives.in_item(first) or Archives()
     if parts:
         changes[ARCHIVES] = archives.extended(len(parts), min_ttl).attribute
     ttl = None if min_ttl is None else min_ttl + TTL_MARGIN
     puts = [
-        table.put_archive(archives.name(number), part, ttl)
+        history.put_archive(archives.name(number), part, ttl)
         for number, part in enumerate(parts, archives.end)
     ]
-    unchanged = (table.messages_attribute, table.ttl_attribute, *table.archive_attributes)
-    swap = table.swap(first, unchanged, changes)
-    if not (yield from _committed(table, [*puts, {"Update": swap.params}])):
+    unchanged = (history.messages_attribute, history.ttl_attribute, *history.archive_attributes)
+    swap = history.swap(first, unchanged, changes)
+    if not (yield from _try_transaction(history, [*puts, {"Update": swap.params}])):
         return None
     after = (first or {}) | changes
     return {name: value for name, value in after.items() if value is not None}
@@ -257,10 +259,11 @@ def _last(elements: Sequence[Attribute], size: int) -> list[Attribute]:
     return [*elements[start:]]
 
 
-def _committed(table: HistoryTable, parts: Sequence[Item]) -> Plan[bool]:
+def _try_transaction(history: History, parts: Sequence[Item]) -> Plan[bool]:
     """Make a transaction and return whether its conditions held.
 
-    False is also the answer if it succeeded, and was repeated because the response was lost.
+    It also returns False if the transaction succeeded, but was repeated because its response was
+    lost.
     """
     try:
         yield Call("TransactWriteItems", {"TransactItems": [*parts]})
@@ -268,8 +271,8 @@ def _committed(table: HistoryTable, parts: Sequence[Item]) -> Plan[bool]:
         codes = {code for code, _ in failed.reasons}
         if "ValidationError" in codes:
             raise StoreMismatch(
-                f"Item {table.key} in table {table.name!r} is full, but not of messages, and has "
-                "no room for another message; remove attributes that you added to it."
+                f"Item {history.key} in table {history.table_name!r} is full, but not of messages, "
+                "and has no room for another message; remove attributes that you added to it."
             ) from failed
         if "ConditionalCheckFailed" not in codes:
             raise
@@ -277,37 +280,37 @@ def _committed(table: HistoryTable, parts: Sequence[Item]) -> Plan[bool]:
     return True
 
 
-def _extend_archives(table: HistoryTable, first: Item | None, archives: Archives) -> Plan[None]:
+def _extend_archives(history: History, first: Item | None, archives: Archives) -> Plan[None]:
     """Extend the TTLs of the archives, so that they outlive an append made now."""
-    assert table.lifetime is not None
-    if number_in(first, table.ttl_attribute) is None:
+    assert history.lifetime is not None
+    if number_in(first, history.ttl_attribute) is None:
         # The archives of a history that never expires must not expire, should this writer die now.
-        changes = {table.ttl_attribute: number_attribute(table.now() + table.lifetime)}
-        unchanged = (table.ttl_attribute, *table.archive_attributes)
-        if not (yield from _holds(table.swap(first, unchanged, changes))):
+        changes = {history.ttl_attribute: number_attribute(history.now() + history.lifetime)}
+        unchanged = (history.ttl_attribute, *history.archive_attributes)
+        if not (yield from _try_call(history.swap(first, unchanged, changes))):
             return
-    min_ttl = table.now() + 2 * table.lifetime
+    min_ttl = history.now() + 2 * history.lifetime
     for name in archives.names:
         params = {
-            "TableName": table.name,
-            "Key": table.archive_key(name),
+            "TableName": history.table_name,
+            "Key": history.archive_key(name),
             "UpdateExpression": "SET #t = :ttl",
             "ConditionExpression": "attribute_exists(#o) AND "
             "(attribute_not_exists(#t) OR #t < :ttl)",
-            "ExpressionAttributeNames": {"#t": table.ttl_attribute, "#o": FIRST_ITEM_KEY},
+            "ExpressionAttributeNames": {"#t": history.ttl_attribute, "#o": FIRST_ITEM_KEY},
             "ExpressionAttributeValues": {":ttl": number_attribute(min_ttl + TTL_MARGIN)},
         }
-        yield from _holds(Call("UpdateItem", params))
-    yield from _swap_archives(table, first, replace(archives, min_ttl=min_ttl))
+        yield from _try_call(Call("UpdateItem", params))
+    yield from _swap_archives(history, first, replace(archives, min_ttl=min_ttl))
 
 
-def _swap_archives(table: HistoryTable, first: Item | None, archives: Archives) -> Plan[bool]:
+def _swap_archives(history: History, first: Item | None, archives: Archives) -> Plan[bool]:
     """Record ``archives`` in the first item, unless it has others now than in ``first``."""
     changes = {ARCHIVES: archives.attribute, SEGMENTS: None, CLEARED_SEGMENTS: None}
-    return (yield from _holds(table.swap(first, table.archive_attributes, changes)))
+    return (yield from _try_call(history.swap(first, history.archive_attributes, changes)))
 
 
-def _convert_segments(table: HistoryTable, first: Item | None) -> Plan[None]:
+def _convert_segments(history: History, first: Item | None) -> Plan[None]:
     """Turn the segments of an earlier version into archives, unless the history has changed.
 
     The messages of the first item came before those of the segments, and move to an archive, too.
@@ -315,51 +318,51 @@ def _convert_segments(table: HistoryTable, first: Item | None) -> Plan[None]:
     assert first is not None
     archives = Archives.in_item(first)
     assert archives is not None
-    last = (yield table.get(archives.names[-1])).get("Item")
+    last = (yield history.get(archives.names[-1])).get("Item")
     expires_at = number_in(last, SEGMENT_EXPIRES_AT)
-    ttl = number_in(first, table.ttl_attribute)
+    ttl = number_in(first, history.ttl_attribute)
     if last is None:
         if ttl is None:
-            raise _missing_archive_error(table, archives.names[-1])
+            raise _missing_archive_error(history, archives.names[-1])
         expires_at = 0  # TTL deleted the segment
-    last_ttl = number_in(last, table.ttl_attribute)
+    last_ttl = number_in(last, history.ttl_attribute)
     bounds = [number_in(last, SEGMENT_MIN_TTL), None if last_ttl is None else last_ttl - TTL_MARGIN]
     archives = archives.with_segment_at_start(f"{archives.id}#first", min_of(bounds))
-    put = table.put_archive(archives.names[0], table.messages_in(first), ttl)
+    put = history.put_archive(archives.names[0], history.messages_in(first), ttl)
     changes: dict[str, Attribute | None] = {
-        table.messages_attribute: {"L": []},
-        table.ttl_attribute: None if expires_at is None else number_attribute(expires_at),
+        history.messages_attribute: {"L": []},
+        history.ttl_attribute: None if expires_at is None else number_attribute(expires_at),
         BYTES: None,
         ARCHIVES: archives.attribute,
         SEGMENTS: None,
         CLEARED_SEGMENTS: None,
     }
-    unchanged = (table.messages_attribute, table.ttl_attribute, *table.archive_attributes)
-    update = {"Update": table.swap(first, unchanged, changes).params}
-    yield from _committed(table, [put, update])
+    unchanged = (history.messages_attribute, history.ttl_attribute, *history.archive_attributes)
+    update = {"Update": history.swap(first, unchanged, changes).params}
+    yield from _try_transaction(history, [put, update])
 
 
 # Removals -----------------------------------------------------------------------------------------
 
 
-def clear_history(table: HistoryTable) -> Plan[None]:
+def clear_history(history: History) -> Plan[None]:
     """Remove every message that the history has when this plan starts."""
-    for race in range(RACES):
+    for race in range(MAX_RACES):
         if race > 1:
-            yield from _back_off(table, race)
+            yield from _back_off(history, race)
         try:
-            yield table.delete(None, table.archive_attributes)
+            yield history.delete(None, history.archive_attributes)
             return
         except CallFailed as failed:
             if failed.code != CONDITION_FAILED:
                 raise
             first = failed.item
-        if (yield from _remove_all(table, first, table.archive_attributes)):
+        if (yield from _remove_all(history, first, history.archive_attributes)):
             return
-    raise _rivals_error(table)
+    raise _rivals_error(history)
 
 
-def _remove_all(table: HistoryTable, first: Item | None, unchanged: Sequence[str]) -> Plan[bool]:
+def _remove_all(history: History, first: Item | None, unchanged: Sequence[str]) -> Plan[bool]:
     """Empty the history, unless one of the attributes ``unchanged`` is no longer as in ``first``.
 
     Returns whether the history was emptied.
@@ -367,72 +370,73 @@ def _remove_all(table: HistoryTable, first: Item | None, unchanged: Sequence[str
     archives = Archives.in_item(first)
     cleared = None if archives is None else archives.removed_before(archives.end)
     changes: dict[str, Attribute | None] = {
-        table.messages_attribute: {"L": []},
+        history.messages_attribute: {"L": []},
         ARCHIVES: None if cleared is None else cleared.attribute,
-        **dict.fromkeys((table.ttl_attribute, BYTES, SEGMENTS, CLEARED_SEGMENTS)),
+        **dict.fromkeys((history.ttl_attribute, BYTES, SEGMENTS, CLEARED_SEGMENTS)),
     }
-    if not (yield from _holds(table.swap(first, unchanged, changes))):
+    if not (yield from _try_call(history.swap(first, unchanged, changes))):
         return False
     if cleared is not None:
-        yield from _finish_removal(table, {ARCHIVES: cleared.attribute})
+        yield from _finish_removal(history, {ARCHIVES: cleared.attribute})
     return True
 
 
-def _finish_removal(table: HistoryTable, first: Item | None) -> Plan[None]:
+def _finish_removal(history: History, first: Item | None) -> Plan[None]:
     """Delete archives that are removed from the history, and the first item if nothing is left."""
     archives = Archives.in_item(first)
     assert archives is not None
     for name in archives.removed_names:
-        yield Call("DeleteItem", {"TableName": table.name, "Key": table.archive_key(name)})
+        key = history.archive_key(name)
+        yield Call("DeleteItem", {"TableName": history.table_name, "Key": key})
     if archives.names:
-        yield from _swap_archives(table, first, replace(archives, deleted=archives.start))
+        yield from _swap_archives(history, first, replace(archives, deleted=archives.start))
         return
-    empty = (first or {}) | {table.messages_attribute: {"L": []}}
-    unchanged = table.archive_attributes
-    if not (yield from _holds(table.delete(empty, (table.messages_attribute, *unchanged)))):
+    empty = (first or {}) | {history.messages_attribute: {"L": []}}
+    unchanged = history.archive_attributes
+    if not (yield from _try_call(history.delete(empty, (history.messages_attribute, *unchanged)))):
         # The first item has messages again, or a rival has already deleted it.
         changes = dict.fromkeys((ARCHIVES, CLEARED_SEGMENTS))
-        yield from _holds(table.swap(first, unchanged, changes))
+        yield from _try_call(history.swap(first, unchanged, changes))
 
 
-def _trim(table: HistoryTable, first: Item | None, keep: int, *, has_moved: bool) -> Plan[None]:
+def _trim(history: History, first: Item | None, keep: int, *, has_moved: bool) -> Plan[None]:
     """Remove all but the last ``keep`` messages, unless a rival changed the history: it trims too.
 
     Archives are removed as a whole. If messages have just moved to one, all are read, to find out
     which are no longer needed.
     """
-    elements = table.messages_in(first)
+    elements = history.messages_in(first)
     archives = Archives.in_item(first)
     trimmed = archives
     if archives is not None and len(elements) >= keep:
         trimmed = archives.removed_before(archives.end)
     elif archives is not None and has_moved:
-        found = yield from _read_archives(table, archives.names, consistent=True)
+        found = yield from _read_archives(history, archives.names, consistent=True)
         count, start = len(elements), archives.end
         while start > archives.start and count < keep:
             start -= 1
-            count += len(table.messages_in(found.get(archives.name(start))))
+            count += len(history.messages_in(found.get(archives.name(start))))
         trimmed = archives.removed_before(start)
     if trimmed == archives and len(elements) <= keep:
         return
     kept = elements[-keep:]
     changes: dict[str, Attribute | None] = {
-        table.messages_attribute: {"L": kept},
+        history.messages_attribute: {"L": kept},
         BYTES: number_attribute(bytes_of(kept)),
     }
     if trimmed is not None:
         changes[ARCHIVES] = trimmed.attribute
-    unchanged = (table.messages_attribute, ARCHIVES)
-    is_trimmed = yield from _holds(table.swap(first, unchanged, changes))
+    unchanged = (history.messages_attribute, ARCHIVES)
+    is_trimmed = yield from _try_call(history.swap(first, unchanged, changes))
     if is_trimmed and trimmed is not None and trimmed.removed_names:
-        yield from _finish_removal(table, {ARCHIVES: trimmed.attribute})
+        yield from _finish_removal(history, {ARCHIVES: trimmed.attribute})
 
 
 # Reads --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class StoredHistory:
+class HistoryContents:
     """The messages of a history as they are stored.
 
     Attributes:
@@ -447,54 +451,54 @@ class StoredHistory:
 
 
 def read_history(
-    table: HistoryTable, *, first: Item | None = None, finish_removal: bool = True
-) -> Plan[StoredHistory]:
+    history: History, *, first: Item | None = None, finish_removal: bool = True
+) -> Plan[HistoryContents]:
     """Read a history.
 
     With consistent reads, the result includes every append acknowledged before. A history without
     archives takes one request. One with archives takes two, plus one for each further 16 MB.
 
     Args:
-        table: The history.
+        history: The history.
         first: The first item, if it has just been read.
         finish_removal: Whether to finish a clearing or trimming that was interrupted.
 
     Raises:
         StoreMismatch: An archive was deleted by other software.
-        StoreUnavailable: The history was cleared again during each try.
+        StoreUnavailable: The history was cleared again during each attempt.
     """
-    consistent = table.consistent
+    consistent = history.consistent
     incomplete: Archives | None = None
-    for attempt in range(READ_TRIES):
+    for attempt in range(READ_ATTEMPTS):
         if attempt:
-            yield from _back_off(table, attempt)
+            yield from _back_off(history, attempt)
         if first is None:
-            first = (yield table.get(consistent=consistent)).get("Item")
-        elements = table.messages_in(first)
-        expires_at = number_in(first, table.ttl_attribute)
+            first = (yield history.get(consistent=consistent)).get("Item")
+        elements = history.messages_in(first)
+        expires_at = number_in(first, history.ttl_attribute)
         archives = Archives.in_item(first)
         has_segments = SEGMENTS in (first or {})
-        if expires_at is not None and expires_at <= table.now() and not has_segments:
-            return StoredHistory([], expires_at, has_expired=True)
+        if expires_at is not None and expires_at <= history.now() and not has_segments:
+            return HistoryContents([], expires_at, has_expired=True)
         if archives is None:
-            return StoredHistory(elements, expires_at)
+            return HistoryContents(elements, expires_at)
         if finish_removal and archives.removed_names and not has_segments:
-            yield from _finish_removal(table, first)
-        names = [] if archives.have_expired(table.now()) else archives.names
-        found = yield from _read_archives(table, names, consistent=consistent)
-        archived = [each for name in names for each in table.messages_in(found.get(name))]
+            yield from _finish_removal(history, first)
+        names = [] if archives.have_expired(history.now()) else archives.names
+        found = yield from _read_archives(history, names, consistent=consistent)
+        archived = [each for name in names for each in history.messages_in(found.get(name))]
         if has_segments:
             last = found.get(names[-1])
             is_deleted = last is None and expires_at is not None  # by TTL
             expires_at = 0 if is_deleted else number_in(last, SEGMENT_EXPIRES_AT)
-            if expires_at is not None and expires_at <= table.now():
-                return StoredHistory([], expires_at, has_expired=True)
+            if expires_at is not None and expires_at <= history.now():
+                return HistoryContents([], expires_at, has_expired=True)
         if len(found) == len(names):
             # The messages of an earlier version's first item came before those of its segments.
             whole = elements + archived if has_segments else archived + elements
-            return StoredHistory(whole, expires_at)
+            return HistoryContents(whole, expires_at)
         if consistent and archives == incomplete:
-            raise _missing_archive_error(table, next(name for name in names if name not in found))
+            raise _missing_archive_error(history, next(name for name in names if name not in found))
         # The history may have been cleared between the two reads, or a replica may lag.
         incomplete = archives if consistent else None
         first, consistent = None, True
@@ -502,27 +506,27 @@ def read_history(
 
 
 def _read_archives(
-    table: HistoryTable, names: Sequence[str], *, consistent: bool
+    history: History, names: Sequence[str], *, consistent: bool
 ) -> Plan[dict[str, Item]]:
     """Return those of the archives that exist, by name."""
-    keys = [table.archive_key(name) for name in names]
+    keys = [history.archive_key(name) for name in names]
     names_by_key = {_key_text(key): name for key, name in zip(keys, names, strict=True)}
     found: dict[str, Item] = {}
     empty_replies = 0
     while keys:
         batch, keys = keys[:BATCH_KEYS], keys[BATCH_KEYS:]
-        request: dict[str, Any] = {table.name: {"Keys": batch, "ConsistentRead": consistent}}
-        reply = yield Call("BatchGetItem", {"RequestItems": request})
-        items = reply.get("Responses", {}).get(table.name, [])
+        request: dict[str, Any] = {"Keys": batch, "ConsistentRead": consistent}
+        reply = yield Call("BatchGetItem", {"RequestItems": {history.table_name: request}})
+        items = reply.get("Responses", {}).get(history.table_name, [])
         for item in items:
-            found[names_by_key[_key_text({name: item[name] for name in table.key})]] = item
-        unprocessed = reply.get("UnprocessedKeys", {}).get(table.name, {}).get("Keys", [])
+            found[names_by_key[_key_text({name: item[name] for name in history.key})]] = item
+        unprocessed = reply.get("UnprocessedKeys", {}).get(history.table_name, {}).get("Keys", [])
         keys = unprocessed + keys  # the reply reached 16 MB, or DynamoDB throttles
         empty_replies = 0 if items or not unprocessed else empty_replies + 1
-        if empty_replies == BATCH_TRIES:
+        if empty_replies == BATCH_ATTEMPTS:
             raise StoreUnavailable("DynamoDB did not return the whole history in time; try again.")
         if empty_replies:
-            yield from _back_off(table, empty_replies)
+            yield from _back_off(history, empty_replies)
     return found
 
 
@@ -530,10 +534,10 @@ def _key_text(key: Item) -> str:
     return repr(sorted((name, sorted(value.items())) for name, value in key.items()))
 
 
-# Both ---------------------------------------------------------------------------------------------
+# Shared -------------------------------------------------------------------------------------------
 
 
-def _holds(call: Call) -> Plan[bool]:
+def _try_call(call: Call) -> Plan[bool]:
     """Make a conditional call and return whether its condition held."""
     try:
         yield call
@@ -544,19 +548,20 @@ def _holds(call: Call) -> Plan[bool]:
     return True
 
 
-def _back_off(table: HistoryTable, attempt: int) -> Plan[None]:
-    yield Wait(backoff(table.random, attempt, first=0.02, longest=1.0))
+def _back_off(history: History, attempt: int) -> Plan[None]:
+    yield Wait(backoff(history.random, attempt, first=0.02, longest=1.0))
 
 
-def _rivals_error(table: HistoryTable) -> StoreUnavailable:
+def _rivals_error(history: History) -> StoreUnavailable:
     return StoreUnavailable(
-        f"Other writers kept changing this history of table {table.name!r}; try again later."
+        f"Other writers kept changing this history of table {history.table_name!r}; try again "
+        "later."
     )
 
 
-def _missing_archive_error(table: HistoryTable, name: str) -> StoreMismatch:
+def _missing_archive_error(history: History, name: str) -> StoreMismatch:
     return StoreMismatch(
-        f"Item {table.key} in table {table.name!r} says that some of its messages are in item "
-        f"{table.archive_key(name)}, which does not exist; other software seems to have deleted "
-        "it. Restore it from a backup, or clear the history."
+        f"Item {history.key} in table {history.table_name!r} says that some of its messages are in "
+        f"item {history.archive_key(name)}, which does not exist; other software seems to have "
+        "deleted it. Restore it from a backup, or clear the history."
     )

@@ -31,9 +31,9 @@ more than five minutes wrong, and nobody repeats an append for more than ten min
 
 **TTL.** DynamoDB deletes items one by one, and an append writes only the first item. So the TTL of
 an archive is set two lifetimes ahead, and ``chatledger_archives`` holds a lower bound of all their
-TTLs. If an append would extend the history beyond that bound, it extends the archives first, at
-most once per lifetime. The first item has just the TTL that the old class would give it. The next
-append to an expired history clears it.
+TTLs. If an append would extend the history beyond that bound, it extends the archives' TTLs first,
+at most once per lifetime. The first item has just the TTL that the old class would give it. The
+next append to an expired history clears it.
 
 **Together with the old class:** that class reads the first item, and so the newest messages. It
 replaces the list with the one it read and its own messages: it loses what others appended between
@@ -96,7 +96,7 @@ class WriteToken:
     """Identifies one append, so that a repetition can tell whether it was stored."""
 
     text: str
-    set: str
+    token_set: str
     """The attribute with the set that the token is added to."""
     stale_set: str
     """The attribute whose tokens are old enough to be removed."""
@@ -109,7 +109,7 @@ class WriteToken:
 
     def is_in(self, item: Item | None) -> bool:
         """Return whether ``item`` contains the append of this token."""
-        return self.text in (item or {}).get(self.set, {}).get("SS", ())
+        return self.text in (item or {}).get(self.token_set, {}).get("SS", ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +146,8 @@ class Archives:
         cleared, segments = _texts_in(first, CLEARED_SEGMENTS), _texts_in(first, SEGMENTS)
         if not cleared and not segments:
             return None
-        all = cleared + segments
-        return cls(id=all[0], start=len(cleared), end=len(all), segments=all)
+        ids = cleared + segments
+        return cls(id=ids[0], start=len(cleared), end=len(ids), segments=ids)
 
     @property
     def attribute(self) -> Attribute:
@@ -204,27 +204,27 @@ class Archives:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryTable:
+class History:
     """One history in a DynamoDB table: its key, its settings, and the calls for its items.
 
     Args:
-        name: The table.
+        table_name: The table.
         key: Key of the history's first item.
         messages_attribute: Attribute that holds the list of messages.
         ttl_attribute: The table's TTL attribute.
         lifetime: Seconds from each append until the history expires. None leaves a TTL that an
             item already has as it is.
-        segment_bytes: Bytes of messages in the first item from which the oldest are archived. None
-            fills the item.
+        first_item_bytes: Bytes of messages that the first item may hold before the oldest move to
+            an archive. None fills the item.
         consistent: Whether reads are strongly consistent.
     """
 
-    name: str
+    table_name: str
     key: Item
     messages_attribute: str
     ttl_attribute: str
     lifetime: int | None = None
-    segment_bytes: int | None = None
+    first_item_bytes: int | None = None
     consistent: bool = True
     clock: Callable[[], float] = time.time
     random: Random = JITTER
@@ -233,12 +233,13 @@ class HistoryTable:
     def capacity(self) -> int:
         """The bytes of messages that the first item may hold."""
         most = ITEM_BYTES - FIRST_ITEM_RESERVE - size_of({"M": self.key})
-        return min(most, self.segment_bytes or most)
+        return min(most, self.first_item_bytes or most)
 
     def now(self) -> int:
         return int(self.clock())
 
     def archive_key(self, name: str) -> Item:
+        """Return the key of the archive with that name."""
         # The last text attribute. With a sort key this is usually the sort key, so that the
         # archives stay in the user's partition.
         attribute = [each for each, value in self.key.items() if "S" in value][-1]
@@ -261,9 +262,10 @@ class HistoryTable:
 
     def not_a_history_error(self) -> StoreMismatch:
         return StoreMismatch(
-            f"Attribute {self.messages_attribute!r} of item {self.key} in table {self.name!r} is "
-            "not a list of LangChain messages; other software seems to have written it, and it was "
-            "left as it is. Name another attribute with history_messages_key, or use another table."
+            f"Attribute {self.messages_attribute!r} of item {self.key} in table "
+            f"{self.table_name!r} is not a list of LangChain messages; other software seems to "
+            "have written it, and it was left as it is. Name another attribute with "
+            "history_messages_key, or use another table."
         )
 
     @property
@@ -276,7 +278,7 @@ class HistoryTable:
     def get(self, name: str | None = None, *, consistent: bool = True) -> Call:
         """Return a call that reads the first item, or an archive."""
         key = self.key if name is None else self.archive_key(name)
-        params = {"TableName": self.name, "Key": key, "ConsistentRead": consistent}
+        params = {"TableName": self.table_name, "Key": key, "ConsistentRead": consistent}
         return Call("GetItem", params)
 
     def delete(self, first: Item | None, unchanged: Sequence[str]) -> Call:
@@ -321,7 +323,7 @@ class HistoryTable:
             for n, value in enumerate(found.values())
         ]
         params: dict[str, Any] = {
-            "TableName": self.name,
+            "TableName": self.table_name,
             "ConditionExpression": " AND ".join(conditions),
             "ExpressionAttributeNames": {f"#u{n}": name for n, name in enumerate(found)},
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
@@ -340,7 +342,7 @@ class HistoryTable:
             item[self.ttl_attribute] = number_attribute(ttl)
         return {
             "Put": {
-                "TableName": self.name,
+                "TableName": self.table_name,
                 "Item": item,
                 "ConditionExpression": "attribute_not_exists(#o)",
                 "ExpressionAttributeNames": {"#o": FIRST_ITEM_KEY},
@@ -349,7 +351,7 @@ class HistoryTable:
 
 
 def is_cleared(first: Item, messages_attribute: str) -> bool:
-    """Return whether the history was cleared and its first item is only still to be deleted."""
+    """Return whether the history was cleared, so that its first item only remains to be deleted."""
     archives = Archives.in_item(first)
     is_empty = not first.get(messages_attribute, {}).get("L")
     return archives is not None and not archives.names and is_empty

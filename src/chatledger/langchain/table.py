@@ -11,8 +11,8 @@ from chatledger.copying.table import Original, TableSource, id_of_message, plain
 from chatledger.errors import StoreMismatch
 from chatledger.langchain.elements import decode_messages
 from chatledger.langchain.plans import read_history
-from chatledger.langchain.stored_history import FIRST_ITEM_KEY, HistoryTable, is_cleared
-from chatledger.langchain_messages import to_chatledger
+from chatledger.langchain.stored_history import FIRST_ITEM_KEY, History, is_cleared
+from chatledger.langchain_messages import EXTRA_KEY, to_chatledger
 from chatledger.messages import Message
 from chatledger.stores.dynamodb.calls import Call, Item
 from chatledger.values import normalize_time, now
@@ -82,8 +82,8 @@ class LangChainTable(TableSource):
         segment: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(table, client, units_per_second=units_per_second, segment=segment)
-        self._history_table = HistoryTable(
-            name=table,
+        self._history_template = History(
+            table_name=table,
             key={},  # each history's own is filled in when it is read
             messages_attribute=history_messages_key,
             ttl_attribute=ttl_key_name,
@@ -103,28 +103,29 @@ class LangChainTable(TableSource):
 
     def items(self) -> Iterator[Item]:
         for item in super().items():
-            # An archive is read with its first item, and a cleared history is not deleted yet.
+            # Skip archives, which are read with their first item, and cleared histories that are
+            # not deleted yet.
             if FIRST_ITEM_KEY not in item and not is_cleared(
-                item, self._history_table.messages_attribute
+                item, self._history_template.messages_attribute
             ):
                 yield item
 
     def id_of(self, item: Item) -> str | None:
-        if self._history_table.messages_attribute not in item:
+        if self._history_template.messages_attribute not in item:
             return None
         return self._id_of(plain_values(self._key(item)))
 
     def read(self, conversation_id: str, item: Item) -> Original | None:
-        table = replace(self._history_table, key=self._key(item))
-        history = self.run_within_limit(read_history(table, first=item, finish_removal=False))
-        if history.has_expired:
+        history = replace(self._history_template, key=self._key(item))
+        contents = self.run_within_limit(read_history(history, first=item, finish_removal=False))
+        if contents.has_expired:
             return None
-        key = plain_values(table.key)
-        where = f"{table.messages_attribute!r} in item {key} of table {table.name!r}"
-        expiry, time = self._times(history.expires_at)
+        key = plain_values(history.key)
+        where = f"{history.messages_attribute!r} in item {key} of table {history.table_name!r}"
+        expiry, time = self._times(contents.expires_at)
         messages = [
             _dated(to_chatledger(message), time, id_of_message(conversation_id, n))
-            for n, message in enumerate(decode_messages(history.elements, where), 1)
+            for n, message in enumerate(decode_messages(contents.elements, where), 1)
         ]
         conversation = Conversation(
             id=conversation_id,
@@ -161,7 +162,7 @@ class LangChainTable(TableSource):
 
 
 def _dated(message: Message, time: datetime, new_id: str) -> Message:
-    own = message.extra.get("langchain")
+    own = message.extra.get(EXTRA_KEY)
     # A message without an id in LangChain would get another one with each conversion.
     has_own_id = not (isinstance(own, dict) and "id" in own)
     return replace(message, created_at=time, id=message.id if has_own_id else new_id)

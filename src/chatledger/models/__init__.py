@@ -1,6 +1,6 @@
 """Language models, which are opened by name."""
 
-from chatledger.models.factory import Models, check_model, open_model
+from chatledger.models.factory import Models, check_model_name, open_model
 from chatledger.models.protocol import Finished, Model, OpenedModel, Piece, SyncModel, Usage
 
 __all__ = [
@@ -11,6 +11,6 @@ __all__ = [
     "Piece",
     "SyncModel",
     "Usage",
-    "check_model",
+    "check_model_name",
     "open_model",
 ]

@@ -9,7 +9,7 @@ from typing import Final
 from chatledger.errors import InvalidArgument, UnknownModel
 from chatledger.extras import missing_package_error
 from chatledger.models.offline import OfflineModel
-from chatledger.models.protocol import OpenedModel, check_has_id
+from chatledger.models.protocol import OpenedModel, check_model
 
 NAME_FORMS: Final = (
     "offline; bedrock:<model>, where <model> is the id or ARN of an Amazon Bedrock model or "
@@ -54,7 +54,7 @@ def open_model(name: str, *, offline_pace: float = 0.0) -> OpenedModel:
     return open_langchain_model(name)
 
 
-def check_model(name: str) -> None:
+def check_model_name(name: str) -> None:
     """Raise ``UnknownModel`` unless ``name`` has the form of a model name."""
     _split_name(name)
 
@@ -117,7 +117,7 @@ class Models:
 
         Raises:
             UnknownModel: The name is not in the list; the text contains the list.
-            InvalidArgument: What ``open`` returned is not a model.
+            InvalidArgument: ``open`` returned something that is not a model.
             ChatledgerError: The model could not be opened; the next call tries again.
         """
         name = self.default if model_id is None else model_id
@@ -129,7 +129,7 @@ class Models:
         with self._lock:
             if name not in self._opened:
                 opened = self._open(name)
-                check_has_id(opened)
+                check_model(opened)
                 self._opened[name] = opened
             return self._opened[name]
 

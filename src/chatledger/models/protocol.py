@@ -116,11 +116,24 @@ class OpenedModel(Model, SyncModel, Protocol):
         ...
 
 
-def check_has_id(model: object) -> None:
-    """Raise ``InvalidArgument`` unless ``model`` has an id, which a turn records with its reply."""
+def check_model(model: object, *, method: str | None = None) -> None:
+    """Raise ``InvalidArgument`` unless ``model`` is an object with an id, and with ``method``.
+
+    A turn records the id with its reply.
+    """
     if isinstance(model, str):
         raise InvalidArgument(
             "A model is needed, not the name of one; chatledger.models.open_model opens it."
+        )
+    if isinstance(model, type):
+        raise InvalidArgument(
+            f"A model is needed, not the class {model.__name__}; pass an object, such as "
+            "open_model(name) returns."
+        )
+    if method is not None and not callable(getattr(model, method, None)):
+        raise InvalidArgument(
+            f"model is of type {type(model).__name__}; pass an object with an id and the method "
+            f"{method}, such as open_model(name) returns."
         )
     id = getattr(model, "id", None)
     if not isinstance(id, str) or not id:

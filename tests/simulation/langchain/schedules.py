@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from chatledger.errors import ChatledgerError
 from chatledger.langchain import plans, stored_history
-from chatledger.langchain.stored_history import HistoryTable
+from chatledger.langchain.stored_history import History
 from chatledger.stores.dynamodb.calls import Attribute, Call, CallFailed, Item, Plan, Wait, patient
 from tests.simulation.clients import Client, Process
 from tests.simulation.history import Operation
@@ -67,7 +67,7 @@ class Workload:
     weights: tuple[int, ...]
     lifetimes: tuple[int | None, ...]
     """In seconds."""
-    segment_bytes: tuple[int | None, ...]
+    first_item_bytes: tuple[int | None, ...]
     keeps: tuple[int | None, ...]
     jumps: tuple[int, ...]
     """In ms."""
@@ -105,7 +105,7 @@ def draw_workload(random: Random) -> Workload:
         kinds=tuple(kinds),
         weights=tuple(kinds.values()),
         lifetimes=random.choice(((None,), (None,), (3_600,), (900, 7_200), (None, 3_600))),
-        segment_bytes=random.choice(((300,), (600,), (None,), (300, None, 1_000))),
+        first_item_bytes=random.choice(((300,), (600,), (None,), (300, None, 1_000))),
         keeps=random.choice(((None,), (None,), (3,), (None, 1, 5))),
         jumps=random.choice(((SECOND, 61 * SECOND), (1_200 * SECOND, 4_000 * SECOND))),
     )
@@ -363,7 +363,7 @@ class Schedule:
             "keep": random.choice(workload.keeps) if kind == "append" else None,
             "consistent": random.random() < 0.8,
             "lifetime": random.choice(workload.lifetimes),
-            "segment_bytes": random.choice(workload.segment_bytes),
+            "first_item_bytes": random.choice(workload.first_item_bytes),
         }
         return session, kind, arguments
 
@@ -393,13 +393,13 @@ class Schedule:
 
     def _plan(self, client: Client, operation: HistoryOperation) -> Plan[Any]:
         process, arguments = client.process, operation.arguments
-        table = HistoryTable(
-            name=self.table.name,
+        history = History(
+            table_name=self.table.name,
             key={"pk": {"S": PARTITION}, "sk": {"S": operation.conversation}},
             messages_attribute="History",
             ttl_attribute=TTL_ATTRIBUTE,
             lifetime=arguments.get("lifetime"),
-            segment_bytes=arguments.get("segment_bytes"),
+            first_item_bytes=arguments.get("first_item_bytes"),
             consistent=arguments.get("consistent", True),
             clock=lambda: process.time / SECOND,
             random=self.random,
@@ -407,15 +407,15 @@ class Schedule:
         elements = [_element(id, self.random) for id in arguments["ids"]]
         match operation.kind:
             case "append":
-                return plans.append_messages(table, elements, keep=arguments["keep"])
+                return plans.append_messages(history, elements, keep=arguments["keep"])
             case "read":
-                return _read_ids(table)
+                return _read_ids(history)
             case "clear":
-                return plans.clear_history(table)
+                return plans.clear_history(history)
             case "old append":
-                return _append_as_the_old_class(table, elements)
+                return _append_as_the_old_class(history, elements)
             case _:
-                return _clear_as_the_old_class(table)
+                return _clear_as_the_old_class(history)
 
     def _resume(self, client: Client, reply: Any, failed: CallFailed | None = None) -> None:
         plan, operation = client.plan, cast(HistoryOperation, client.operation)
@@ -452,24 +452,24 @@ def _element(id: str, random: Random) -> Attribute:
     return {"M": {"type": {"S": "human"}, "data": {"M": {"content": content, "id": {"S": id}}}}}
 
 
-def _read_ids(table: HistoryTable) -> Plan[list[str]]:
-    history = yield from plans.read_history(table)
-    return [element["M"]["data"]["M"]["id"]["S"] for element in history.elements]
+def _read_ids(history: History) -> Plan[list[str]]:
+    contents = yield from plans.read_history(history)
+    return [element["M"]["data"]["M"]["id"]["S"] for element in contents.elements]
 
 
-def _append_as_the_old_class(table: HistoryTable, elements: Sequence[Attribute]) -> Plan[None]:
+def _append_as_the_old_class(history: History, elements: Sequence[Attribute]) -> Plan[None]:
     """Read the list and write it back with the new messages, as langchain-community 0.4.2 does."""
-    first: Item = (yield table.get(consistent=False)).get("Item", {})
+    first: Item = (yield history.get(consistent=False)).get("Item", {})
     values: dict[str, Attribute] = {":h": {"L": [*first.get("History", {"L": []})["L"], *elements]}}
     names = {"#h": "History"}
     setting = "SET #h = :h"
-    if table.lifetime:
+    if history.lifetime:
         setting += ", #t = :t"
-        names["#t"] = table.ttl_attribute
-        values[":t"] = {"N": str(table.now() + table.lifetime)}
+        names["#t"] = history.ttl_attribute
+        values[":t"] = {"N": str(history.now() + history.lifetime)}
     params = {
-        "TableName": table.name,
-        "Key": table.key,
+        "TableName": history.table_name,
+        "Key": history.key,
         "UpdateExpression": setting,
         "ExpressionAttributeNames": names,
         "ExpressionAttributeValues": values,
@@ -477,8 +477,8 @@ def _append_as_the_old_class(table: HistoryTable, elements: Sequence[Attribute])
     yield Call("UpdateItem", params)
 
 
-def _clear_as_the_old_class(table: HistoryTable) -> Plan[None]:
-    yield Call("DeleteItem", {"TableName": table.name, "Key": table.key})
+def _clear_as_the_old_class(history: History) -> Plan[None]:
+    yield Call("DeleteItem", {"TableName": history.table_name, "Key": history.key})
 
 
 def run_schedule(seed: int, make_table: type[HistoriesTable] = HistoriesTable) -> None:

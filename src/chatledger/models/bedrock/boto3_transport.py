@@ -1,4 +1,4 @@
-"""Blocking requests to Bedrock over boto3, which also knows where Bedrock is."""
+"""Blocking requests to Bedrock over boto3, which also finds the endpoint."""
 
 from collections.abc import Generator
 from threading import Lock

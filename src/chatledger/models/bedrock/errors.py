@@ -22,31 +22,31 @@ from chatledger.errors import (
 
 OPERATIONS = ("Converse", "ConverseStream")
 
-Message: TypeAlias = tuple[type[ModelError], str]
-"""A class of errors and the template of their text."""
+ErrorKind: TypeAlias = tuple[type[ModelError], str]
+"""An error class and the template of its text."""
 
 
-def _refusal(text: str) -> Message:
+def _refusal(text: str) -> ErrorKind:
     return ModelRefused, f"{text}; trying again without a change does not help."
 
 
-_UNAVAILABLE: Message = (
+_UNAVAILABLE: ErrorKind = (
     ModelUnavailable,
     "Bedrock could not serve {model} ({code}); try again later.",
 )
-_INCOMPLETE: Message = (
+_INCOMPLETE: ErrorKind = (
     ModelUnavailable,
     "The reply of {model} was cut off or malformed ({code}); try again.",
 )
-_TIMED_OUT: Message = (
+_TIMED_OUT: ErrorKind = (
     ModelTimeout,
     "{model} took too long ({code}); try again, with a smaller window or a longer timeout.",
 )
-_THROTTLED: Message = (
+_THROTTLED: ErrorKind = (
     ModelThrottled,
     "This account sent too much to {model} ({code}); try again later, or request a higher quota.",
 )
-_UNREACHABLE: Message = (
+_UNREACHABLE: ErrorKind = (
     ModelUnavailable,
     "Bedrock cannot be reached ({code}); try again, or check the network, proxy and region.",
 )
@@ -78,7 +78,7 @@ _REFUSED = _refusal(
     "of this error has Bedrock's explanation"
 )
 
-_BY_CODE: dict[str, Message] = {
+_BY_CODE: dict[str, ErrorKind] = {
     **dict.fromkeys(
         ("InternalServer", "InternalFailure", "ModelError", "ModelNotReady", "ServiceUnavailable"),
         _UNAVAILABLE,
@@ -110,7 +110,7 @@ _NO_SUCH_MODEL_PHRASES = ("model identifier is invalid", "on-demand throughput")
 """Parts of Bedrock's text, in lower case, when a ValidationException is about the model's id."""
 
 # The first entry whose condition holds applies.
-_BY_STATUS: tuple[tuple[Callable[[int], bool], Message], ...] = (
+_BY_STATUS: tuple[tuple[Callable[[int], bool], ErrorKind], ...] = (
     (lambda status: status in {408, 504}, _TIMED_OUT),
     (lambda status: status == 429, _THROTTLED),
     (lambda status: status == 424 or status >= 500, _UNAVAILABLE),
@@ -144,7 +144,7 @@ def _make_error(code: str, service_text: str, status: int, model_id: str) -> Mod
     else:
         code = f"HTTP {status}"  # a proxy may send any text
     base_code = code.removesuffix("Exception")
-    by_status = next(message for holds, message in _BY_STATUS if holds(status))
+    by_status = next(kind for holds, kind in _BY_STATUS if holds(status))
     error_class, template = _BY_CODE.get(base_code, by_status)
     if base_code == "Validation" and any(
         phrase in service_text.lower() for phrase in _NO_SUCH_MODEL_PHRASES

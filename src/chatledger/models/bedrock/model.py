@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     from chatledger.models.bedrock.aiohttp_transport import AiohttpTransport
 
 TIMEOUT = 60.0
+"""The default longest time (s) for which the model may send nothing."""
 CONNECT_TIMEOUT = 5.0
+"""The default longest time (s) that connecting may take."""
 PATIENCE = 20.0
 """The seconds during which a failed call is retried, if no part of its reply was delivered."""
 MAX_ATTEMPTS = 6
-FIRST_WAIT = 0.25
-LONGEST_WAIT = 8.0
+"""The most attempts at one call, including the first."""
+FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0
+"""Bounds (s) of the waits between attempts, unless the service asks for a longer one."""
 
 
 class BedrockModel:

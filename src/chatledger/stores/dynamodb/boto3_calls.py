@@ -1,7 +1,8 @@
 """Calls over a boto3 client, which block."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore import xform_name
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_JITTER = Random()  # noqa: S311  not used for anything secret
+
 
 class Boto3Calls:
     """Runs plans with a boto3 client.
@@ -36,17 +39,33 @@ class Boto3Calls:
 
     def run(self, plan: Plan[T], table: Table) -> T:
         """Run ``plan`` to its result, and translate a failure that it does not handle."""
-        retrying = patient(
-            plan,
-            seconds=self._patience,
-            monotonic=table.monotonic,
-            random=table.random,
-            time=table.time,
-        )
         try:
-            return run(retrying, self.perform, catch=CallFailed)
+            return self.run_untranslated(
+                plan, monotonic=table.monotonic, random=table.random, clock=table.time
+            )
         except CallFailed as failed:
             raise store_error(failed, table.name) from failed.__cause__
+
+    def run_untranslated(
+        self,
+        plan: Plan[T],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        random: Random = _JITTER,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> T:
+        """Run ``plan`` to its result; raise ``CallFailed`` for a failure that it does not handle.
+
+        Args:
+            plan: The plan.
+            monotonic: The monotonic clock (s).
+            random: The source of jitter.
+            clock: The wall clock (ms).
+        """
+        retrying = patient(
+            plan, seconds=self._patience, monotonic=monotonic, random=random, time=clock
+        )
+        return run(retrying, self.perform, catch=CallFailed)
 
     def perform(self, call: Call | Wait) -> Any:
         """Make one call and return the reply, or wait. Raises ``CallFailed``."""
