@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from langchain_core.messages import HumanMessage
 
-from chatledger import open_store
-from chatledger.langchain import copy_langchain_table
+from chatledger import copy, open_store
+from chatledger.langchain import LangChainTable
 from tests.langchain.histories import Histories, Item, lose_responses
 
 DATA = Path(__file__).parents[1] / "data" / "langchain-segments.json"
@@ -102,14 +102,13 @@ def test_a_segmented_history_keeps_its_expiry(written: Histories) -> None:
 
 def test_segmented_histories_are_copied_to_a_store(written: Histories, tmp_path: Path) -> None:
     with open_store(f"sqlite:///{tmp_path}/target.db") as store:
-        report = copy_langchain_table(
+        table = LangChainTable(
             written.table,
-            store,
-            endpoint_url=written.endpoint,
-            boto3_session=written.session,
+            client=written.client,
             conversation_id=lambda key: str([*key.values()][-1]).removeprefix("session#"),
         )
-        assert (report.conversations, report.expired, report.problems) == (6, 1, [])
+        copied = copy(table, store)
+        assert (copied.conversations, table.expired, copied.problems) == (6, 1, [])
         for session_id, expected in MESSAGES.items():
             if expected:
                 found = store.page(session_id).messages
