@@ -346,7 +346,7 @@ def a_repeated_call_leaves_the_head_as_it_was(faulty: FaultyPlans) -> None:
 
 
 def a_repeated_append_leaves_the_head_as_it_was(faulty: FaultyPlans) -> None:
-    faulty.rewrite(_Attempts.try_after, "not self.reply_follows", "False")
+    faulty.rewrite(_Attempts.try_after, "not self.operation.reply_follows", "False")
 
 
 FAULTS: list[tuple[Callable[[FaultyPlans], None], int]] = [

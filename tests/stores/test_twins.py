@@ -1,19 +1,23 @@
 """Sync and async stores have one contract: the same names, arguments and docstrings."""
 
+import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable
-from typing import Any, get_args, get_origin
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, TypeVar, get_args, get_origin
 
 import pytest
 
-from chatledger import open_async_store, open_store
+from chatledger import Message, open_async_store, open_store
 from chatledger.stores import operations
-from chatledger.stores.contract import AsyncStore, Store
+from chatledger.stores.contract import LONG_BATCH, AsyncStore, Store
 from chatledger.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore
 from chatledger.stores.dynamodb.store import PLANS
 from chatledger.stores.operations import Operation
 from chatledger.stores.sqlite import AsyncSQLiteStore, SQLiteStore
 from chatledger.stores.sqlite import plans as sqlite
+
+T = TypeVar("T")
 
 STORES = [Store, SQLiteStore, DynamoDBStore]
 ASYNC_STORES = [AsyncStore, AsyncSQLiteStore, AsyncDynamoDBStore]
@@ -98,6 +102,31 @@ def test_every_operation_is_performed_by_both_stores() -> None:
     every = {value for value in vars(operations).values() if is_operation(value)}
     assert set(PLANS) == every
     assert {*sqlite.READS, *sqlite.WRITES, *sqlite.PLANS} == every
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_an_async_store_encodes_a_long_batch_in_another_thread(
+    kind: Callable[[Sequence[Message]], Sequence[Message]], by_name: bool
+) -> None:
+    threads: list[int] = []
+
+    class RecordingStore(AsyncSQLiteStore):
+        def perform(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
+            threads.append(threading.get_ident())
+            return super().perform(operation)
+
+    async def append(count: int) -> None:
+        async with RecordingStore(":memory:") as store:
+            messages = kind([Message.user("hello")] * count)
+            if by_name:
+                await store.append("trip", messages=messages)
+            else:
+                await store.append("trip", messages)
+
+    asyncio.run(append(LONG_BATCH + 1))
+    asyncio.run(append(LONG_BATCH))
+    assert [thread == threading.get_ident() for thread in threads] == [False, True]
 
 
 def is_operation(value: object) -> bool:

@@ -351,10 +351,7 @@ def _is_repeated(row: sqlite3.Row, owner: str | None, creation: Creation | None)
 
 
 def _write(settings: Settings, transaction: Transaction[T]) -> Plan[T]:
-    """Run a transaction, free the rows that it left as far as time allows, and return its result.
-
-    Freeing them takes at most about ``Settings.cleanup``.
-    """
+    """Run a transaction, free the rows that it left if time allows, and return its result."""
     left_garbage = False
 
     def watched(rows: Rows) -> T:
