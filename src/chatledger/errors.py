@@ -26,7 +26,7 @@ class MessageTooLarge(InvalidMessage):
     def __init__(self, subject: str, *, size: int, limit: int) -> None:
         super().__init__(
             f"{subject} is {size:,} bytes as JSON, over the limit of {limit:,}; "
-            "keep large content elsewhere and store a link to it."
+            "append fewer messages at once, or keep large content elsewhere and store a link to it."
         )
         self.size = size
         self.limit = limit

@@ -72,7 +72,7 @@ class Message:
     created_at: datetime = field(default_factory=now)
     metadata: dict[str, Json] = field(default_factory=dict)
     extra: dict[str, Json] = field(default_factory=dict)
-    seq: int | None = None
+    seq: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.role, str) or self.role not in ROLES:
@@ -177,7 +177,7 @@ class Message:
 class StoredMessage(Message):
     """A message as a store returns it: a ``Message`` whose ``seq`` is not None."""
 
-    seq: int
+    seq: int = field(compare=False)
 
 
 def _refuse_change(message: Message, name: str, value: object = None) -> None:

@@ -13,6 +13,7 @@ from botocore.exceptions import (
     ConnectionClosedError,
     EndpointConnectionError,
     NoCredentialsError,
+    ProxyConnectionError,
     ReadTimeoutError,
 )
 from yarl import URL
@@ -66,10 +67,12 @@ class HttpClient:
         try:
             async with await connections.post(headers, body) as response:
                 yield response
+        except (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError) as error:
+            raise ProxyConnectionError(proxy_url=connections.endpoint.proxy or url) from error
         except (
             aiohttp.ClientConnectorError,
-            aiohttp.ClientHttpProxyError,
             aiohttp.ConnectionTimeoutError,
+            aiohttp.InvalidURL,
         ) as error:
             raise EndpointConnectionError(endpoint_url=url) from error
         except TimeoutError as error:

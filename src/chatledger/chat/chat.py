@@ -26,7 +26,7 @@ from chatledger.errors import InvalidArgument
 from chatledger.messages import Message
 from chatledger.models.protocol import Model, SyncModel, Usage, check_model
 from chatledger.sansio import Steps, arun, run
-from chatledger.stores.arguments import checked_number
+from chatledger.stores.arguments import checked_id, checked_number
 from chatledger.stores.contract import AnyStore, AsyncStore, Store
 from chatledger.windows import Window, last
 
@@ -172,7 +172,7 @@ class AnyChat(ABC, Generic[S, M, E, R]):
         request = TurnRequest(
             model_id=model.id,
             system_prompt=system_prompt,
-            conversation_id=conversation_id,
+            conversation_id=checked_id(conversation_id),
             owner=owner,
         )
         turn = RegenerateTurn(self.store, self._options, request)
@@ -207,7 +207,7 @@ class AnyChat(ABC, Generic[S, M, E, R]):
         request = TurnRequest(
             model_id=model.id,
             system_prompt=system_prompt,
-            conversation_id=conversation_id,
+            conversation_id=checked_id(conversation_id),
             owner=owner,
             messages=given,
         )

@@ -12,6 +12,7 @@ from chatledger.chat.events import Reply
 from chatledger.errors import InvalidArgument, InvalidMessage
 from chatledger.messages import Message
 from chatledger.stores.arguments import checked_idempotency_key
+from chatledger.stores.contract import AsyncStore, Store
 from chatledger.values import milliseconds_since_epoch, now, uuid_from_key
 from chatledger.windows import Window, valid_for_models
 
@@ -175,7 +176,12 @@ def check_store(store: object, *, is_async: bool) -> None:
         raise InvalidArgument(
             f"store is {_described(store)}; pass {wanted} store, such as {opener}(url) returns."
         )
-    if inspect.iscoroutinefunction(read) is not is_async:
+    # A store that only wraps another one inherits from neither.
+    if isinstance(store, Store | AsyncStore):
+        is_async_store = isinstance(store, AsyncStore)
+    else:
+        is_async_store = inspect.iscoroutinefunction(read)
+    if is_async_store is not is_async:
         raise InvalidArgument(
             f"store is {unwanted} store; pass {wanted} one, such as {opener}(url) returns, or use "
             f"a {other_chat}."

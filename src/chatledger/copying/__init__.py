@@ -70,6 +70,14 @@ def copy(
         StoreUnavailable: The source or the target did not answer in time.
         TableMissing: The table of a source does not exist.
     """
+    for name, store in (("source", source), ("target", target)):
+        # A store that only wraps another one does not inherit from Store.
+        is_store = isinstance(store, Source) or callable(getattr(store, "restore", None))
+        if not is_store or isinstance(store, AsyncStore | type):
+            raise InvalidArgument(
+                f"{name} is of type {type(store).__name__}; pass a store, such as open_store(url) "
+                "returns. For two async stores there is acopy."
+            )
     reporter = ProgressReporter(progress)
     if isinstance(source, Source):
         if owner is not None or delete_extra:

@@ -184,7 +184,7 @@ class ConversationImport(Pair):
 
     def read_original(self, copied: Conversation | None) -> Steps[Conversation | None]:
         yield from ()  # a source shows each conversation as it was at one moment
-        began_empty = copied is not None and copied.revision > copied.message_count
+        began_empty = copied is not None and copied.revision == copied.message_count + 1
         revision = max(self.conversation.message_count + began_empty, 1)
         return replace(self.conversation, revision=revision)
 
@@ -198,11 +198,15 @@ class ConversationImport(Pair):
         if limit <= 0:
             return Page([], None)
         page = yield from call(self.source.page, self.id, after=position, limit=limit)
+        if not page.messages:
+            raise TargetDiffers(
+                f"The source has only {position} messages of it, not {original.message_count}."
+            )
         messages = [
             message.with_seq(seq)
-            for seq, message in enumerate(page.messages, position + unused + 1)
+            for seq, message in enumerate(page.messages[:limit], position + unused + 1)
         ]
-        is_last = not messages or position + len(messages) >= end
+        is_last = position + len(messages) >= end
         return Page(messages, None if is_last else messages[-1].seq)
 
     def text(self, message: Message) -> str:

@@ -35,6 +35,8 @@ from chatledger.models import Models
 from chatledger.sansio import arun
 
 PAGE = Path(__file__).parent / "page"
+USER = "chatledger.user"
+"""The key of the signed-in user in the scope of a request; ``user`` is Starlette's own."""
 
 
 class _ConversationIdConvertor(PathConvertor):
@@ -180,7 +182,7 @@ def _query(request: Request) -> api.Query:
 
 def _user(request: Request) -> str | None:
     """Return the user whom ``SignInMiddleware`` identified, or None if users do not sign in."""
-    user: str | None = request.scope.get("user")
+    user: str | None = request.scope.get(USER)
     return user
 
 
@@ -292,7 +294,7 @@ class HostMiddleware:
 class SignInMiddleware:
     """Identifies the user of each request, before the rest of the request is read.
 
-    Routes find the user in ``scope["user"]``, which public routes do not have.
+    Routes find the user in ``scope[USER]``, which public routes do not have.
 
     Args:
         app: The application to wrap.
@@ -308,7 +310,7 @@ class SignInMiddleware:
             path: str = scope["path"].removeprefix(scope.get("root_path", ""))
             if not is_public(path):
                 values = Headers(scope=scope).getlist("authorization")
-                scope["user"] = await self._sign_in.auser(parse_authorization(values))
+                scope[USER] = await self._sign_in.auser(parse_authorization(values))
         await self._app(scope, receive, send)
 
 

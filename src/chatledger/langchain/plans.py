@@ -42,6 +42,8 @@ MAX_APPEND_BYTES = 3 * 1024 * 1024
 BATCH_KEYS = 100  # the limit of one BatchGetItem
 MAX_RACES = 100
 """Limit on how often an append or a clear is attempted, after rivals changed the history."""
+TRIM_ATTEMPTS = 4
+"""The most attempts to trim a history while rivals append to it."""
 READ_ATTEMPTS = 12
 BATCH_ATTEMPTS = 12
 
@@ -400,36 +402,41 @@ def _finish_removal(history: History, first: Item | None) -> Plan[None]:
 
 
 def _trim(history: History, first: Item | None, keep: int, *, has_moved: bool) -> Plan[None]:
-    """Remove all but the last ``keep`` messages, unless a rival changed the history: it trims too.
+    """Remove all but the last ``keep`` messages, unless rivals keep changing them: they trim too.
 
     Archives are removed as a whole. If messages have just moved to one, all are read, to find out
     which are no longer needed.
     """
-    elements = history.messages_in(first)
-    archives = Archives.in_item(first)
-    trimmed = archives
-    if archives is not None and len(elements) >= keep:
-        trimmed = archives.removed_before(archives.end)
-    elif archives is not None and has_moved:
-        found = yield from _read_archives(history, archives.names, consistent=True)
-        count, start = len(elements), archives.end
-        while start > archives.start and count < keep:
-            start -= 1
-            count += len(history.messages_in(found.get(archives.name(start))))
-        trimmed = archives.removed_before(start)
-    if trimmed == archives and len(elements) <= keep:
-        return
-    kept = elements[-keep:]
-    changes: dict[str, Attribute | None] = {
-        history.messages_attribute: {"L": kept},
-        BYTES: number_attribute(bytes_of(kept)),
-    }
-    if trimmed is not None:
-        changes[ARCHIVES] = trimmed.attribute
-    unchanged = (history.messages_attribute, ARCHIVES)
-    is_trimmed = yield from _try_call(history.swap(first, unchanged, changes))
-    if is_trimmed and trimmed is not None and trimmed.removed_names:
-        yield from _finish_removal(history, {ARCHIVES: trimmed.attribute})
+    for _ in range(TRIM_ATTEMPTS):
+        elements = history.messages_in(first)
+        archives = Archives.in_item(first)
+        trimmed = archives
+        if archives is not None and len(elements) >= keep:
+            trimmed = archives.removed_before(archives.end)
+        elif archives is not None and has_moved:
+            found = yield from _read_archives(history, archives.names, consistent=True)
+            count, start = len(elements), archives.end
+            while start > archives.start and count < keep:
+                start -= 1
+                count += len(history.messages_in(found.get(archives.name(start))))
+            trimmed = archives.removed_before(start)
+        if trimmed == archives and len(elements) <= keep:
+            return
+        changes: dict[str, Attribute | None] = {}
+        # Appends of rivals do not matter where only archives are removed.
+        unchanged = history.archive_attributes
+        if len(elements) > keep:
+            kept = elements[-keep:]
+            unchanged = (history.messages_attribute, *unchanged)
+            changes[history.messages_attribute] = {"L": kept}
+            changes[BYTES] = number_attribute(bytes_of(kept))
+        if trimmed is not None:
+            changes[ARCHIVES] = trimmed.attribute
+        if (yield from _try_call(history.swap(first, unchanged, changes))):
+            if trimmed is not None and trimmed.removed_names:
+                yield from _finish_removal(history, {ARCHIVES: trimmed.attribute})
+            return
+        first = (yield history.get()).get("Item")
 
 
 # Reads --------------------------------------------------------------------------------------------

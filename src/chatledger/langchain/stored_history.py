@@ -133,6 +133,11 @@ class Archives:
     def in_item(cls, first: Item | None) -> "Archives | None":
         """Return the archives of the history with this first item, or None if it has none."""
         first = first or {}
+        if ARCHIVES in first and SEGMENTS in first:
+            raise StoreMismatch(
+                "An earlier version of Chatledger writes to this history too, in a layout of its "
+                "own; stop it, and copy the history with it if it has messages of its own."
+            )
         if ARCHIVES in first:
             fields = first[ARCHIVES]["M"]
             return cls(

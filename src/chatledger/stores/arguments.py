@@ -176,7 +176,12 @@ def _checked_time(value: object, name: str) -> datetime:
         raise InvalidArgument(
             f"conversation.{name} must be an aware datetime, such as datetime.now(UTC)."
         )
-    return normalize_time(value)
+    try:
+        return normalize_time(value)
+    except OverflowError:
+        raise InvalidArgument(
+            f"conversation.{name} is outside the years 1 to 9999 in UTC."
+        ) from None
 
 
 def _checked_key(value: object, name: str, limit: int) -> str:

@@ -660,6 +660,13 @@ class Store(ABC):
         self.close()
 
 
+class _Checks:
+    """Stands in for a store, to check an operation's arguments without performing it."""
+
+    def perform(self, operation: Operation[T]) -> Operation[T]:
+        return operation
+
+
 def awaited(
     operation: Callable[Concatenate[Any, P], T],
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
@@ -675,7 +682,8 @@ def awaited(
         if any(map(_is_long_batch, args)) or any(map(_is_long_batch, kwargs.values())):
             import asyncio  # here, because programs without an event loop need not load it
 
-            result = await asyncio.to_thread(operation, self, *args, **kwargs)
+            checked = await asyncio.to_thread(operation, _Checks(), *args, **kwargs)
+            result = self.perform(checked)
         else:
             result = operation(self, *args, **kwargs)
         return cast(T, await result)

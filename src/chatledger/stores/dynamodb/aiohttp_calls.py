@@ -100,7 +100,7 @@ class AiohttpCalls:
             async with self._client.post(headers, _encode(call.params).encode()) as response:
                 body = await response.read()
             if response.status == 200:
-                return decode_bytes(_json_object(body))
+                return _decoded(body)
         except REQUEST_ERRORS as error:
             failed = failure_from_error(error, call.operation, single_attempt=True)
             if self._closed:
@@ -153,6 +153,14 @@ def _json_object(body: bytes) -> dict[str, Any]:
     if not isinstance(reply, dict):
         raise ResponseParserError("The reply is not a JSON object.")
     return reply
+
+
+def _decoded(body: bytes) -> dict[str, Any]:
+    """Return the reply in ``body``; raise ``ResponseParserError`` if it is damaged."""
+    try:
+        return decode_bytes(_json_object(body))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ResponseParserError("The reply is damaged.") from error
 
 
 def decode_bytes(reply: dict[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,10 @@ PLANS: dict[type[Operation[Any]], Callable[[Table, Any], Plan[Any]]] = {
 
 def plan_for(table: Table, operation: Operation[T]) -> Plan[T]:
     """Return the plan that performs ``operation`` on ``table``."""
-    return PLANS[type(operation)](table, operation)
+    plan = PLANS.get(type(operation))
+    if plan is None:
+        raise TypeError(f"{type(operation).__name__} is not an operation of the contract.")
+    return plan(table, operation)
 
 
 class DynamoDBStore(Store):

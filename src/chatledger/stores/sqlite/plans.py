@@ -334,7 +334,9 @@ def plan_for(operation: Operation[T], settings: Settings) -> Plan[T]:
     kind = type(operation)
     if kind in PLANS:
         return PLANS[kind](operation, settings)
-    write = WRITES[kind]
+    write = WRITES.get(kind)
+    if write is None:
+        raise TypeError(f"{kind.__name__} is not an operation of the contract.")
     return _write(settings, lambda rows: write(rows, operation))
 
 
