@@ -4,7 +4,7 @@ import json
 import math
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from enum import IntEnum, StrEnum
 from typing import Any
@@ -440,3 +440,14 @@ def test_a_time_outside_the_years_of_utc_is_rejected(year: int) -> None:
     )
     with pytest.raises(InvalidMessage, match="created_at"):
         Message.user("Hi", created_at=edge)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note(Message):
+    colour: str = "yellow"
+
+
+def test_the_seq_takes_no_part_in_comparisons_of_subclasses_either() -> None:
+    note = Note(role="user", content="Milk")
+    assert note == replace(note, seq=7)
+    assert note != replace(note, colour="green")

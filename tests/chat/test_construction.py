@@ -138,3 +138,20 @@ async def test_what_is_no_list_of_hooks_is_rejected(new_chat: NewChat, hooks: An
 async def test_invalid_options_are_rejected(new_chat: NewChat, wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument, match=rf"{next(iter(wrong))} must be a"):
         new_chat(MODEL, **wrong)
+
+
+async def test_a_store_whose_methods_are_wrapped_is_known_by_its_class(path: Path) -> None:
+    class TracedStore(AsyncSQLiteStore):
+        def tail(self, *args: Any, **options: Any) -> Any:  # not a coroutine function
+            return super().tail(*args, **options)
+
+    async with TracedStore(path) as store:
+        reply = await Chat(store, EchoModel()).send("Hi", owner="bob")
+        assert reply.text
+
+
+async def test_a_turn_of_no_conversation_is_rejected(new_chat: NewChat) -> None:
+    chat: Any = new_chat(MODEL)
+    for start in (partial(chat.regenerate, None), partial(chat.edit, None, 1, "Hi")):
+        with pytest.raises(InvalidArgument, match="conversation_id is None"):
+            start()

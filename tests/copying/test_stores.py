@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -538,3 +539,30 @@ def test_a_store_copied_to_itself_stays_unchanged(stores: Stores, clock: Clock) 
     store = stores.sqlite()
     fill_store(store, clock)
     assert copy(store, store) == Copied(conversations=9)
+
+
+class Overstated(Chats):
+    """A source that announces more messages than it has."""
+
+    def conversations(self) -> Iterator[Conversation | Problem]:
+        for conversation in super().conversations():
+            assert isinstance(conversation, Conversation)
+            yield replace(conversation, message_count=conversation.message_count + 10)
+
+
+def test_a_source_that_has_fewer_messages_than_it_says_can_be_corrected(stores: Stores) -> None:
+    target, texts = stores.sqlite(), {"c": [str(n) for n in range(40)]}
+    [problem] = copy(Overstated(texts), target).problems
+    assert problem.why == "The source has only 40 messages of it, not 50."
+    assert copy(Chats(texts), target).problems == []
+    assert target.get("c").message_count == 40
+
+
+def test_what_is_no_store_is_refused_with_what_to_pass(stores: Stores) -> None:
+    store = stores.sqlite()
+    wrong: list[Any] = ["sqlite:///chatledger.db", None, SQLiteStore, AsyncSQLiteStore(":memory:")]
+    for value in wrong:
+        with pytest.raises(InvalidArgument, match=r"source is of type .*open_store\(url\)"):
+            copy(value, store)
+        with pytest.raises(InvalidArgument, match="target is of type"):
+            copy(store, value)

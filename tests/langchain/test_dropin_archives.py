@@ -12,7 +12,7 @@ from langchain_core.messages import HumanMessage, messages_to_dict
 from chatledger.errors import MessageTooLarge, StoreMismatch
 from chatledger.langchain import dropin
 from chatledger.langchain.connections import shared_client
-from chatledger.langchain.stored_history import History
+from chatledger.langchain.stored_history import ARCHIVES, SEGMENTS, History
 from chatledger.langchain.values import encode_value
 from tests.langchain.histories import Histories, lose_responses
 
@@ -332,3 +332,32 @@ def delete_last_archive(histories: Histories) -> None:
     last = max(archives, key=lambda item: item[histories.key_names[-1]]["S"])
     key = {name: last[name] for name in histories.key_names}
     histories.client.delete_item(TableName=histories.table, Key=key)
+
+
+def test_trim_storage_trims_beside_other_writers(hash_only: Histories) -> None:
+    options: dict[str, Any] = {"first_item_bytes": 1_024, "history_size": 3, "trim_storage": True}
+
+    def write(writer: int) -> None:
+        for n in range(25):
+            hash_only.open(**options).add_messages([numbered_message(n, 300)])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert len(hash_only.open().messages) <= 12
+
+
+def test_a_history_to_which_an_earlier_version_still_writes_is_left_alone(
+    hash_only: Histories,
+) -> None:
+    history = hash_only.open(first_item_bytes=1_024)
+    for n in range(8):
+        history.add_messages([numbered_message(n, 300)])
+    first = hash_only.item()
+    assert first is not None
+    assert ARCHIVES in first
+    hash_only.put(first | {SEGMENTS: {"L": [{"S": "an-earlier-version"}]}})
+    before = hash_only.items()
+    for use in (lambda: history.messages, lambda: history.add_messages([HumanMessage("Hi")])):
+        with pytest.raises(StoreMismatch, match=r"earlier version of Chatledger .* stop it"):
+            use()
+    assert hash_only.items() == before

@@ -3,21 +3,19 @@
 import asyncio
 import inspect
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, TypeVar, get_args, get_origin
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, get_args, get_origin
 
 import pytest
 
 from chatledger import Message, open_async_store, open_store
-from chatledger.stores import operations
+from chatledger.stores import arguments, contract, operations
 from chatledger.stores.contract import LONG_BATCH, AsyncStore, Store
 from chatledger.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore
 from chatledger.stores.dynamodb.store import PLANS
 from chatledger.stores.operations import Operation
 from chatledger.stores.sqlite import AsyncSQLiteStore, SQLiteStore
 from chatledger.stores.sqlite import plans as sqlite
-
-T = TypeVar("T")
 
 STORES = [Store, SQLiteStore, DynamoDBStore]
 ASYNC_STORES = [AsyncStore, AsyncSQLiteStore, AsyncDynamoDBStore]
@@ -107,26 +105,51 @@ def test_every_operation_is_performed_by_both_stores() -> None:
 @pytest.mark.parametrize("by_name", [False, True])
 @pytest.mark.parametrize("kind", [list, tuple])
 def test_an_async_store_encodes_a_long_batch_in_another_thread(
-    kind: Callable[[Sequence[Message]], Sequence[Message]], by_name: bool
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Callable[[Sequence[Message]], Sequence[Message]],
+    by_name: bool,
 ) -> None:
     threads: list[int] = []
+    encode_batch = arguments.encode_batch
 
-    class RecordingStore(AsyncSQLiteStore):
-        def perform(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
-            threads.append(threading.get_ident())
-            return super().perform(operation)
+    def record_thread(messages: object) -> list[str]:
+        threads.append(threading.get_ident())
+        return encode_batch(messages)
+
+    monkeypatch.setattr(contract, "encode_batch", record_thread)
 
     async def append(count: int) -> None:
-        async with RecordingStore(":memory:") as store:
+        async with AsyncSQLiteStore(":memory:") as store:
             messages = kind([Message.user("hello")] * count)
             if by_name:
                 await store.append("trip", messages=messages)
             else:
                 await store.append("trip", messages)
+            assert (await store.get("trip")).message_count == count
 
     asyncio.run(append(LONG_BATCH + 1))
     asyncio.run(append(LONG_BATCH))
     assert [thread == threading.get_ident() for thread in threads] == [False, True]
+
+
+def test_a_long_append_that_is_cancelled_while_it_is_encoded_leaves_nothing_behind() -> None:
+    async def cancel() -> int:
+        async with AsyncSQLiteStore(":memory:") as store:
+            await store.create("trip")
+            appending = asyncio.create_task(store.append("trip", [Message.user("hello")] * 5_000))
+            await asyncio.sleep(0)
+            appending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await appending
+            return (await store.get("trip")).message_count
+
+    assert asyncio.run(cancel()) == 0  # a coroutine that is never awaited would be a warning
+
+
+def test_a_value_that_is_no_operation_is_refused_by_its_type() -> None:
+    operation: Any = 5
+    with SQLiteStore(":memory:") as store, pytest.raises(TypeError, match="int is not an oper"):
+        store.perform(operation)
 
 
 def is_operation(value: object) -> bool:

@@ -3,6 +3,7 @@
 They are the same through boto3 and aiohttp, and are raised before the deadline.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -344,3 +345,26 @@ def test_the_proxy_of_the_environment_is_used(
         with raises_in_time(NotFound, ".*"):
             open_at("http://dynamodb.test").get("trip")
     assert proxy.operations == ["Query"]
+
+
+DAMAGED_REPLIES = {
+    "invalid base64": {"Items": [{"pk": {"B": "abcde"}}]},
+    "items that are no objects": {"Items": [5]},
+    "a text in place of a list": {"Items": 7},
+}
+
+
+@pytest.mark.parametrize("reply", DAMAGED_REPLIES.values(), ids=DAMAGED_REPLIES)
+def test_a_damaged_reply_is_retried_like_none_over_aiohttp(
+    aws_environment: None, reply: dict[str, Any]
+) -> None:
+    replies = [Reply.of(Items=[]), Reply.of(**reply)]
+
+    async def read(endpoint: str) -> None:
+        async with AsyncDynamoDBStore("conversations", region=REGION, endpoint=endpoint) as store:
+            await store.get("trip")
+
+    with FakeEndpoint(lambda *_: replies.pop()) as server:
+        with pytest.raises(NotFound):
+            asyncio.run(read(server.endpoint))
+        assert server.operations == ["Query", "Query"]
