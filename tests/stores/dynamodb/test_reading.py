@@ -9,7 +9,8 @@ import pytest
 
 from chatledger.errors import ConversationDamaged
 from chatledger.messages import Message
-from chatledger.stores.dynamodb import cleanup, reading
+from chatledger.stores.dynamodb import cleanup
+from chatledger.stores.dynamodb.plans import read as read_plans
 from chatledger.stores.dynamodb.records import HEAD, encode_tombstone, key, record_sort
 from chatledger.testing.store_contract.helpers import (
     read_all,
@@ -263,7 +264,7 @@ def test_a_read_stops_at_a_number_of_bytes_and_misses_no_message(
     client: "DynamoDBClient", table: str, open_store: OpenStore, how: str, monkeypatch: Any
 ) -> None:
     """It was bounded by the number of messages alone: 1,000 of up to 16 MiB (finding 30)."""
-    monkeypatch.setattr(reading, "MAX_READ_BYTES", 200_000)
+    monkeypatch.setattr(read_plans, "MAX_READ_BYTES", 200_000)
     store, random = open_store(), Random(1)
     texts = [random.randbytes(random.choice([50, 900, 20_000])).hex() for _ in range(60)]
     if how == "in many appends":
