@@ -59,7 +59,7 @@ class Users(httpx.Auth):
         path = request.url.raw_path.decode().partition("?")[0]
         fields: dict[str, object] = dict(request.url.params)
         if path.startswith("/conversations/"):
-            fields["conversation_id"] = unquote(path.removeprefix("/conversations/"))
+            fields["conversation_id"] = unquote(path.split("/")[2])
         with suppress(ValueError, TypeError, RecursionError):
             fields |= json.loads(request.content)
         return fields

@@ -16,6 +16,7 @@ from chatledger.errors import NotFound
 from tests.simulation import rules
 from tests.simulation.history import PENDING, Operation
 from tests.simulation.model import NEVER, ConversationState, Interval
+from tests.simulation.operations import KINDS
 
 MAX_RECREATIONS = 3
 """The most often that a conversation may be created again while ``delete_owner`` runs."""
@@ -147,7 +148,7 @@ def _effects_of(
 ) -> list[Effect]:
     """Return the effects of the operation; none if it neither changed nor revealed anything."""
     if not operation.is_acknowledged and (
-        not operation.may_have_landed or operation.kind in _READS
+        not operation.may_have_landed or KINDS[operation.kind].is_read
     ):
         return []
     match operation.kind:
@@ -176,10 +177,6 @@ def _effects_of(
         read.hint = operation.start_step
         return [read, effect_of(rules.update, read)]
     return [effect_of(rules.RULES[operation.kind])]
-
-
-_READS = frozenset({"get", "tail", "page", "list", "scan", "repair"})
-"""Operations that change nothing; ``repair`` is among them, because nothing is ever damaged."""
 
 
 def _hint(operation: Operation, conversation: str) -> float:

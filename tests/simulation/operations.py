@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
 from chatledger.messages import Message
@@ -23,6 +23,41 @@ record, so that it is stored in parts."""
 WHOLE_CONVERSATION = {"after": None, "before": None, "limit": 1_000, "owner": None}
 """The arguments of a ``page`` that holds every message."""
 _CREATED_AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Kind(NamedTuple):
+    """A kind of operation, as schedules draw it."""
+
+    weight: float
+    """Its relative frequency, which schedules vary."""
+    is_read: bool = False
+    """True if it changes nothing. ``repair`` changes nothing, because nothing is ever damaged."""
+    may_be_stale: bool = False
+    """True if it may miss the latest changes in a store that was opened for that."""
+
+
+KINDS = {
+    "create": Kind(1.0),
+    "append": Kind(6.0),
+    "get": Kind(1.0, is_read=True, may_be_stale=True),
+    "tail": Kind(2.0, is_read=True, may_be_stale=True),
+    "page": Kind(1.5, is_read=True, may_be_stale=True),
+    "list": Kind(0.7, is_read=True),
+    "update": Kind(1.0),
+    "truncate": Kind(1.2),
+    "pop": Kind(1.0),
+    "replace": Kind(1.2),
+    "remove": Kind(1.0),
+    "claim": Kind(0.5),
+    "fork": Kind(0.8),
+    "delete": Kind(1.0),
+    "delete_owner": Kind(0.3),
+    "sweep": Kind(0.3),
+    "restore": Kind(0.5),
+    "scan": Kind(0.4, is_read=True, may_be_stale=True),
+    "copy": Kind(0.3),
+    "repair": Kind(0.3, is_read=True),
+}
 
 
 @dataclass(slots=True)

@@ -24,7 +24,14 @@ from tests.simulation.network import (
     QueryUnfinished,
     TableLike,
 )
-from tests.simulation.operations import COPY, KnownNumbers, Workload, draw_arguments, plan_for
+from tests.simulation.operations import (
+    COPY,
+    KINDS,
+    KnownNumbers,
+    Workload,
+    draw_arguments,
+    plan_for,
+)
 from tests.simulation.schedule_state import Environment, ScheduleState
 
 MAX_STEPS = 4_000
@@ -33,10 +40,6 @@ WAKING = 0.02
 """The probability that a process that sleeps wakes up while others are at work."""
 SLEEPS = (20 * 60 * SECOND, 2 * HOUR, 26 * HOUR, 60 * HOUR)
 SHORT_JUMPS = (SECOND, 61 * SECOND, 20 * 60 * SECOND, HOUR)
-
-
-STALE_READS = frozenset({"get", "tail", "page", "scan"})
-"""The operations that may miss the latest changes if their store was opened for that."""
 
 
 class Violation(Exception):
@@ -324,7 +327,7 @@ class Scheduler:
             start_step=self.state.step,
             lists_lag=self.state.environment.index_lag > 0,
         )
-        if kind in STALE_READS and not process.table.consistent:
+        if KINDS[kind].may_be_stale and not process.table.consistent:
             operation.sees_from = self.state.synced_step
         self.history.append(operation)
         if self.state.trace is not None:

@@ -12,33 +12,9 @@ from tests.simulation.garbage import find_garbage
 from tests.simulation.limits import simulation_settings
 from tests.simulation.model import time_in_ms
 from tests.simulation.network import TableLike
-from tests.simulation.operations import OWNERS, WHOLE_CONVERSATION, Workload, draw_arguments
+from tests.simulation.operations import KINDS, OWNERS, WHOLE_CONVERSATION, Workload, draw_arguments
 from tests.simulation.schedule_state import Environment
 from tests.simulation.scheduler import Scheduler, Violation
-
-WEIGHTS = {
-    "create": 1.0,
-    "append": 6.0,
-    "get": 1.0,
-    "tail": 2.0,
-    "page": 1.5,
-    "list": 0.7,
-    "update": 1.0,
-    "truncate": 1.2,
-    "pop": 1.0,
-    "replace": 1.2,
-    "remove": 1.0,
-    "claim": 0.5,
-    "fork": 0.8,
-    "delete": 1.0,
-    "delete_owner": 0.3,
-    "sweep": 0.3,
-    "restore": 0.5,
-    "scan": 0.4,
-    "copy": 0.3,
-    "repair": 0.3,
-}
-"""The relative frequency of each operation; schedules vary it."""
 
 LONG_JUMP_DURATIONS = (61 * SECOND, 2 * HOUR, 5 * HOUR, 23 * HOUR, 26 * HOUR, 60 * HOUR)
 LONG_JUMPS: tuple[tuple[float, tuple[int, ...]], ...] = ((0.0, ()), (0.06, LONG_JUMP_DURATIONS))
@@ -227,7 +203,7 @@ def draw_schedule(seed: int, *, trace: bool = False, table: TableLike | None = N
         long_jump_durations = choose(((50 * 60 * SECOND,), (50 * 60 * SECOND, 23 * HOUR, 39 * DAY)))
         if random.random() < 0.2:
             long_jump_durations = (2 * HOUR, 26 * HOUR, 45 * DAY)
-    weights = dict(WEIGHTS)
+    weights = {kind: each.weight for kind, each in KINDS.items()}
     for kind in weights:
         if random.random() < 0.3:
             weights[kind] *= choose((0, 0.2, 4))

@@ -5,6 +5,7 @@ have had its answer at that point. For an operation without an answer, it yields
 the operation took effect.
 """
 
+from tests.simulation.rules import reads, restoring, updates, writes
 from tests.simulation.rules.common import Rule
 from tests.simulation.rules.cross_conversation import (
     ListingRule,
@@ -15,10 +16,7 @@ from tests.simulation.rules.cross_conversation import (
     refuse_fork,
     scan_conversation,
 )
-from tests.simulation.rules.reads import get, page, repair, tail
-from tests.simulation.rules.restoring import restore
 from tests.simulation.rules.updates import read_by_update, update
-from tests.simulation.rules.writes import append, claim, create, delete, pop, replace, truncate
 
 __all__ = [
     "RULES",
@@ -34,20 +32,5 @@ __all__ = [
     "update",
 ]
 
-RULES: dict[str, Rule] = {
-    "create": create,
-    "append": append,
-    "get": get,
-    "tail": tail,
-    "page": page,
-    "truncate": truncate,
-    "pop": pop,
-    "replace": replace,
-    "remove": replace,
-    "claim": claim,
-    "update": update,
-    "delete": delete,
-    "restore": restore,
-    "repair": repair,
-}
+RULES: dict[str, Rule] = reads.RULES | restoring.RULES | updates.RULES | writes.RULES
 """The rules of operations that take effect in one step, on one conversation."""

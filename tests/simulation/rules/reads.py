@@ -14,7 +14,7 @@ from tests.simulation.model import (
     possible_counts,
     refine,
 )
-from tests.simulation.rules.common import generations_read, with_head_rebuilt
+from tests.simulation.rules.common import Rule, generations_read, with_head_rebuilt
 
 
 def get(
@@ -94,3 +94,6 @@ def _match_page(
             matched = match_messages(generation, first, messages)
             if matched is not None:
                 yield matched
+
+
+RULES: dict[str, Rule] = {"get": get, "tail": tail, "page": page, "repair": repair}

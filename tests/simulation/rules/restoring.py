@@ -18,7 +18,7 @@ from tests.simulation.model import (
     revision_floor,
 )
 from tests.simulation.operations import restored_lifetime
-from tests.simulation.rules.common import states_after_write
+from tests.simulation.rules.common import Rule, states_after_write
 
 
 def restore(
@@ -114,3 +114,6 @@ def _continue(
 
 def _restored_messages(operation: Operation) -> tuple[ModelMessage, ...]:
     return tuple(enumerate(operation.arguments["texts"], operation.arguments["after"] + 1))
+
+
+RULES: dict[str, Rule] = {"restore": restore}

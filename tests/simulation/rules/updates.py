@@ -19,7 +19,7 @@ from tests.simulation.model import (
     refine,
     unknown_above,
 )
-from tests.simulation.rules.common import generations_changed
+from tests.simulation.rules.common import Rule, generations_changed
 
 
 def update(
@@ -114,3 +114,6 @@ def _has_new_description(answer: Any, arguments: dict[str, Any]) -> bool:
         and (arguments["title"] is None or answer.title == (arguments["title"] or None))
         and (arguments["metadata"] is None or answer.metadata == arguments["metadata"])
     )
+
+
+RULES: dict[str, Rule] = {"update": update}

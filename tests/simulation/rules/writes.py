@@ -28,6 +28,7 @@ from tests.simulation.model import (
     with_messages,
 )
 from tests.simulation.rules.common import (
+    Rule,
     creation_of,
     generations_changed,
     states_after_write,
@@ -285,3 +286,15 @@ def delete(
             yield state
         elif not operation.has_error or not operation.is_acknowledged:
             yield after_write(state, None, interval)
+
+
+RULES: dict[str, Rule] = {
+    "create": create,
+    "append": append,
+    "truncate": truncate,
+    "pop": pop,
+    "replace": replace,
+    "remove": replace,
+    "claim": claim,
+    "delete": delete,
+}
