@@ -23,10 +23,16 @@ class MessageTooLarge(InvalidMessage):
         limit: The largest size allowed, in bytes.
     """
 
-    def __init__(self, subject: str, *, size: int, limit: int) -> None:
+    def __init__(
+        self,
+        subject: str,
+        *,
+        size: int,
+        limit: int,
+        advice: str = "keep large content elsewhere and store a link to it",
+    ) -> None:
         super().__init__(
-            f"{subject} is {size:,} bytes as JSON, over the limit of {limit:,}; "
-            "append fewer messages at once, or keep large content elsewhere and store a link to it."
+            f"{subject} is {size:,} bytes as JSON, over the limit of {limit:,}; {advice}."
         )
         self.size = size
         self.limit = limit

@@ -177,7 +177,9 @@ def _checked_size(elements: Sequence[Attribute]) -> int:
         if (size := bytes_of([element])) > LARGEST_ARCHIVE:
             raise MessageTooLarge(f"messages[{n}]", size=size, limit=LARGEST_ARCHIVE)
     if (size := bytes_of(elements)) > MAX_APPEND_BYTES:
-        raise MessageTooLarge("messages", size=size, limit=MAX_APPEND_BYTES)
+        raise MessageTooLarge(
+            "messages", size=size, limit=MAX_APPEND_BYTES, advice="append fewer messages at once"
+        )
     return size
 
 

@@ -108,7 +108,12 @@ def encode_batch(messages: object) -> list[str]:
     if sum(map(len, texts)) * 4 > MAX_BATCH_BYTES:
         size = sum(len(text.encode()) for text in texts)
         if size > MAX_BATCH_BYTES:
-            raise MessageTooLarge("The batch", size=size, limit=MAX_BATCH_BYTES)
+            raise MessageTooLarge(
+                "The batch",
+                size=size,
+                limit=MAX_BATCH_BYTES,
+                advice="append fewer messages at once",
+            )
     return texts
 
 
