@@ -186,7 +186,7 @@ def test_messages_over_the_limit_are_rejected_before_any_call(
 
     store = open_store(client_with_hooks(client, before=forbid))
     with pytest.raises(
-        MessageTooLarge, match="keep large content elsewhere|append fewer messages"
+        MessageTooLarge, match=r"keep large content elsewhere|append fewer messages"
     ) as raised:
         write(store)
     assert raised.value.size > raised.value.limit
