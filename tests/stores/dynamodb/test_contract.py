@@ -11,12 +11,21 @@ import pytest
 from chatledger.stores.contract import AsyncStore, Store
 from chatledger.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore
 from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
-from chatledger.testing.store_contract import (
-    AsyncStoreContract,
-    Clock,
-    ProcessesContract,
-    StoreContract,
-)
+from chatledger.testing.store_contract import Clock, ProcessesContract, StoreContract
+from chatledger.testing.store_contract.appending import AppendingLaws
+from chatledger.testing.store_contract.asynchronous import AsynchronousLaws
+from chatledger.testing.store_contract.expiring import ExpiringLaws
+from chatledger.testing.store_contract.iterating import IteratingLaws
+from chatledger.testing.store_contract.keys import KeyLaws
+from chatledger.testing.store_contract.lifecycle import LifecycleLaws
+from chatledger.testing.store_contract.listing import ListingLaws
+from chatledger.testing.store_contract.operation_rules import HistoryLaws
+from chatledger.testing.store_contract.readers import ReaderLaws
+from chatledger.testing.store_contract.reading import ReadingLaws
+from chatledger.testing.store_contract.restoring import RestoringLaws
+from chatledger.testing.store_contract.rivals import RivalLaws
+from chatledger.testing.store_contract.roundtrip import RoundtripLaws
+from chatledger.testing.store_contract.scanning import ScanningLaws
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -40,8 +49,34 @@ class TestDynamoDB(StoreContract):
         return DynamoDBStore(client, table, clock=clock)
 
 
-class TestDynamoDBAsync(AsyncStoreContract):
+class TestDynamoDBAsync(
+    AsynchronousLaws,
+    HistoryLaws,
+    ReaderLaws,
+    RivalLaws,
+    RestoringLaws,
+    IteratingLaws,
+    ScanningLaws,
+    RoundtripLaws,
+    ExpiringLaws,
+    ListingLaws,
+    ReadingLaws,
+    KeyLaws,
+    AppendingLaws,
+    LifecycleLaws,
+):
+    """The laws that depend on how calls are made.
+
+    Both stores share the checks of arguments and the plans, on which the other laws depend;
+    ``TestDynamoDB`` holds those, and all laws twice would take minutes. The random histories have
+    every operation.
+    """
+
     examples = EXAMPLES
+
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return Clock()
 
     @pytest.fixture
     def store(
