@@ -12,7 +12,6 @@ from chatledger.testing.store_contract import Clock
 from chatledger.testing.store_contract.lifecycle import LifecycleLaws
 from chatledger.testing.store_contract.listing import ListingLaws
 from chatledger.testing.store_contract.operation_rules import HistoryLaws
-from chatledger.testing.store_contract.ownership import OwnershipLaws
 from chatledger.testing.store_contract.scanning import ScanningLaws
 from tests.serverless.tables import RESOURCES, created_table, stage_table
 
@@ -34,7 +33,7 @@ def table(client: "DynamoDBClient") -> Iterator[str]:
         yield name
 
 
-class TestTable(LifecycleLaws, ListingLaws, ScanningLaws, OwnershipLaws, HistoryLaws):
+class TestTable(LifecycleLaws, ListingLaws, ScanningLaws, HistoryLaws):
     """The store's own tests run all laws, on a table with the same keys and index."""
 
     examples = 2

@@ -20,7 +20,6 @@ from chatledger.testing.store_contract.keys import KeyLaws
 from chatledger.testing.store_contract.lifecycle import LifecycleLaws
 from chatledger.testing.store_contract.listing import ListingLaws
 from chatledger.testing.store_contract.operation_rules import HistoryLaws
-from chatledger.testing.store_contract.readers import ReaderLaws
 from chatledger.testing.store_contract.reading import ReadingLaws
 from chatledger.testing.store_contract.restoring import RestoringLaws
 from chatledger.testing.store_contract.rivals import RivalLaws
@@ -52,7 +51,6 @@ class TestDynamoDB(StoreContract):
 class TestDynamoDBAsync(
     AsynchronousLaws,
     HistoryLaws,
-    ReaderLaws,
     RivalLaws,
     RestoringLaws,
     IteratingLaws,
