@@ -1,4 +1,4 @@
-"""How long to wait before a retry: exponential backoff, or what the service asks for."""
+"""The waits before retries: exponential backoff, or as long as the service asks for."""
 
 import re
 from random import Random

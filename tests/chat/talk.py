@@ -24,7 +24,7 @@ class Talk:
         self._new_chat = new_chat
 
     def chat(self, model: Model, *, store: AsyncStore | None = None, **options: Any) -> Chat:
-        """Return a chat: a ``Chat``, or a ``SyncChat`` behind the interface of ``Chat``.
+        """Return a chat: a ``Chat``, or a ``SyncChat`` with the interface of ``Chat``.
 
         With a ``time``, it uses that time, and leases of a minute.
         """

@@ -1,4 +1,4 @@
-"""What only ``SyncChat`` has: threads, interrupts, and sync stores and models of its own.
+"""The parts that only ``SyncChat`` has: threads, interrupts, and sync stores and models of its own.
 
 All other tests of turns hold it too, through ``threaded_chat``.
 """

@@ -1,4 +1,4 @@
-"""A ``SyncChat`` behind the interface of ``Chat``, so that the same tests hold both."""
+"""A ``SyncChat`` with the interface of ``Chat``, so that the same tests hold both."""
 
 import asyncio
 import threading

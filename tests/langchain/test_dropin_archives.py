@@ -358,6 +358,10 @@ def test_a_history_to_which_an_earlier_version_still_writes_is_left_alone(
     hash_only.put(first | {SEGMENTS: {"L": [{"S": "an-earlier-version"}]}})
     before = hash_only.items()
     for use in (lambda: history.messages, lambda: history.add_messages([HumanMessage("Hi")])):
-        with pytest.raises(StoreMismatch, match=r"earlier version of Chatledger .* stop it"):
+        with pytest.raises(StoreMismatch, match=r"earlier version of Chatledger .* clear the hist"):
             use()
     assert hash_only.items() == before
+    history.clear()
+    assert hash_only.items() == []
+    history.add_messages([HumanMessage("Hi")])
+    assert history.messages == [HumanMessage("Hi")]

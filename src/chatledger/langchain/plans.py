@@ -26,6 +26,7 @@ from chatledger.langchain.stored_history import (
     number_attribute,
     number_in,
     split,
+    texts_in,
 )
 from chatledger.stores.dynamodb.calls import (
     CONDITION_FAILED,
@@ -191,6 +192,7 @@ def _check_is_history(history: History, first: Item | None) -> None:
 
 def _prepare(history: History, first: Item | None) -> Plan[bool]:
     """Make the history ready for an append; return whether anything had to be done."""
+    history.check_layout(first)
     archives = Archives.in_item(first)
     expires_at = number_in(first, history.ttl_attribute)
     if SEGMENTS in (first or {}):
@@ -380,6 +382,11 @@ def _remove_all(history: History, first: Item | None, unchanged: Sequence[str]) 
     }
     if not (yield from _try_call(history.swap(first, unchanged, changes))):
         return False
+    if ARCHIVES in (first or {}):
+        # Of an earlier version that continued the history beside this one.
+        for name in texts_in(first or {}, SEGMENTS):
+            key = history.archive_key(name)
+            yield Call("DeleteItem", {"TableName": history.table_name, "Key": key})
     if cleared is not None:
         yield from _finish_removal(history, {ARCHIVES: cleared.attribute})
     return True
@@ -409,7 +416,9 @@ def _trim(history: History, first: Item | None, keep: int, *, has_moved: bool) -
     Archives are removed as a whole. If messages have just moved to one, all are read, to find out
     which are no longer needed.
     """
-    for _ in range(TRIM_ATTEMPTS):
+    for attempt in range(TRIM_ATTEMPTS):
+        if attempt:
+            first = (yield history.get()).get("Item")
         elements = history.messages_in(first)
         archives = Archives.in_item(first)
         trimmed = archives
@@ -438,7 +447,6 @@ def _trim(history: History, first: Item | None, keep: int, *, has_moved: bool) -
             if trimmed is not None and trimmed.removed_names:
                 yield from _finish_removal(history, {ARCHIVES: trimmed.attribute})
             return
-        first = (yield history.get()).get("Item")
 
 
 # Reads --------------------------------------------------------------------------------------------
@@ -483,6 +491,7 @@ def read_history(
             yield from _back_off(history, attempt)
         if first is None:
             first = (yield history.get(consistent=consistent)).get("Item")
+        history.check_layout(first)
         elements = history.messages_in(first)
         expires_at = number_in(first, history.ttl_attribute)
         archives = Archives.in_item(first)

@@ -44,7 +44,8 @@ archives any more; without a TTL they remain in the table, unread.
 **Earlier versions** continued a history in *segments*, listed in ``chatledger_segments``, after the
 first item; the last segment took appends and had the history's expiry. Such a history is read as it
 is. The first append turns the segments into archives, with the first item's messages moved to one
-before them.
+before them. If such a version continues a history that has archives, it can no longer be read or
+appended to, only cleared: nothing says in which order its messages were written.
 """
 
 import secrets
@@ -133,11 +134,6 @@ class Archives:
     def in_item(cls, first: Item | None) -> "Archives | None":
         """Return the archives of the history with this first item, or None if it has none."""
         first = first or {}
-        if ARCHIVES in first and SEGMENTS in first:
-            raise StoreMismatch(
-                "An earlier version of Chatledger writes to this history too, in a layout of its "
-                "own; stop it, and copy the history with it if it has messages of its own."
-            )
         if ARCHIVES in first:
             fields = first[ARCHIVES]["M"]
             return cls(
@@ -146,9 +142,9 @@ class Archives:
                 start=int(fields["start"]["N"]),
                 end=int(fields["end"]["N"]),
                 min_ttl=number_in(fields, "min_ttl"),
-                segments=_texts_in(fields, "segments"),
+                segments=texts_in(fields, "segments"),
             )
-        cleared, segments = _texts_in(first, CLEARED_SEGMENTS), _texts_in(first, SEGMENTS)
+        cleared, segments = texts_in(first, CLEARED_SEGMENTS), texts_in(first, SEGMENTS)
         if not cleared and not segments:
             return None
         ids = cleared + segments
@@ -264,6 +260,15 @@ class History:
             raise self.not_a_history_error()
         elements: list[Attribute] = attribute["L"]
         return elements
+
+    def check_layout(self, first: Item | None) -> None:
+        """Raise ``StoreMismatch`` if an earlier version has continued the history, too."""
+        if first is not None and ARCHIVES in first and SEGMENTS in first:
+            raise StoreMismatch(
+                f"Item {self.key} in table {self.table_name!r}: an earlier version of Chatledger "
+                "has continued this history beside this one, in a layout of its own; stop that "
+                "version, and clear the history."
+            )
 
     def not_a_history_error(self) -> StoreMismatch:
         return StoreMismatch(
@@ -400,7 +405,8 @@ def number_in(item: Item | None, name: str) -> int | None:
     return None if text is None else int(float(text))
 
 
-def _texts_in(item: Item, name: str) -> tuple[str, ...]:
+def texts_in(item: Item, name: str) -> tuple[str, ...]:
+    """Return the texts of the list ``name``; none if the item has no such list."""
     return tuple(each["S"] for each in item.get(name, {}).get("L", ()))
 
 

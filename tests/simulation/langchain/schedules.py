@@ -60,7 +60,7 @@ def small_limits(random: Random) -> Generator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What the clients of a schedule do."""
+    """The actions of the clients in a schedule, and their frequencies."""
 
     sessions: tuple[str, ...]
     kinds: tuple[str, ...]

@@ -13,11 +13,11 @@ from chatledger.langchain.stored_history import Archives, WriteToken
 from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import Call, CallFailed
 from chatledger.testing.dynamodb_local import DynamoDBLocal
-from chatledger.values import new_id
 from tests.simulation.items import Key
 from tests.simulation.langchain.checker import Violation
 from tests.simulation.langchain.schedules import run_schedule, trace_schedule
 from tests.simulation.langchain.table import HistoriesTable
+from tests.stores.dynamodb.tables import new_table
 
 SCHEDULES = int(os.environ.get("CHATLEDGER_TEST_HISTORY_SCHEDULES", "2000"))
 
@@ -195,19 +195,7 @@ def local_table(dynamodb_local: DynamoDBLocal) -> Iterator[type[HistoriesTable]]
     """Simulated tables that make each call on DynamoDB Local, too, and compare the replies."""
     client = dynamodb_local.client()
     calls = Boto3Calls(client)
-    name = f"histories-{new_id()}"
-    client.create_table(
-        TableName=name,
-        BillingMode="PAY_PER_REQUEST",
-        KeySchema=[
-            {"AttributeName": "pk", "KeyType": "HASH"},
-            {"AttributeName": "sk", "KeyType": "RANGE"},
-        ],
-        AttributeDefinitions=[
-            {"AttributeName": "pk", "AttributeType": "S"},
-            {"AttributeName": "sk", "AttributeType": "S"},
-        ],
-    )
+    name = new_table(client)
 
     class ComparedTable(HistoriesTable):
         def __init__(self, **options: Any) -> None:

@@ -201,45 +201,31 @@ def read_description(log: Log, last: Record, head: Head | None) -> Plan[Descript
 
 def conversation(log: Log, last: Record, description: Description) -> Conversation:
     """Return the conversation as it is after its record ``last``."""
-    metadata_revision = description.metadata_revision
-    if metadata_revision is None:
-        metadata_revision = default_metadata_revision(last.created_at)
-    return Conversation(
-        id=log.id,
-        owner=last.owner,
-        title=description.title,
-        metadata=description.metadata,
-        created_at=to_datetime(last.created_at),
-        updated_at=to_datetime(last.updated_at),
-        message_count=last.message_count,
-        revision=last.revision,
-        expires_at=None if last.expiry is None else to_datetime(last.expiry),
-        metadata_revision=metadata_revision,
-    )
+    return _conversation(log.id, last, description)
 
 
 def conversation_from_head(conversation_id: str, head: Head) -> Conversation:
     """Return the conversation as its head describes it."""
-    metadata_revision = head.metadata_revision
-    if metadata_revision is None:
-        metadata_revision = default_metadata_revision(head.created_at)
+    description = Description(head.title, head.metadata, head.metadata_revision)
+    return _conversation(conversation_id, head, description)
+
+
+def _conversation(id: str, state: Record | Head, description: Description) -> Conversation:
+    metadata_revision = description.metadata_revision
+    if metadata_revision is None:  # neither title nor metadata have ever changed
+        metadata_revision = max(state.created_at, 0)
     return Conversation(
-        id=conversation_id,
-        owner=head.owner,
-        title=head.title,
-        metadata=head.metadata,
-        created_at=to_datetime(head.created_at),
-        updated_at=to_datetime(head.updated_at),
-        message_count=head.message_count,
-        revision=head.revision,
-        expires_at=None if head.expiry is None else to_datetime(head.expiry),
+        id=id,
+        owner=state.owner,
+        title=description.title,
+        metadata=description.metadata,
+        created_at=to_datetime(state.created_at),
+        updated_at=to_datetime(state.updated_at),
+        message_count=state.message_count,
+        revision=state.revision,
+        expires_at=None if state.expiry is None else to_datetime(state.expiry),
         metadata_revision=metadata_revision,
     )
-
-
-def default_metadata_revision(created_at: int) -> int:
-    """Return the metadata revision of a conversation whose title and metadata never changed."""
-    return max(created_at, 0)
 
 
 def describe(

@@ -340,7 +340,7 @@ INVALID_VALUES: dict[str, list[Any]] = {
     "cursor": ["", "x", "%", "caf\xe9", "\ud800", 7, b"x", True],
     "reply_follows": [],  # any value is true or false
 }
-"""What is invalid for a parameter of this name; for one operation alone, ``operation(name)``.
+"""Invalid values for parameters, by name; ``operation(name)`` is for that operation alone.
 
 None is invalid too, unless it is the parameter's default.
 """
