@@ -3,8 +3,7 @@
 import logging
 import os
 import ssl
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -69,8 +68,7 @@ def make_service_client(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """A URL of an AWS service, and everything a request to it needs."""
 
     url: str

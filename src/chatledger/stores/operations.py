@@ -2,6 +2,9 @@
 
 Their fields are checked and in the form in which stores keep them: an empty title is None, and
 messages are JSON texts. ``Store`` documents what each operation does.
+
+A store does not change them. They have no ``repr``, which would show messages, and nothing else
+that programs would pay for at each import.
 """
 
 from dataclasses import dataclass
@@ -31,7 +34,7 @@ class Beginning(NamedTuple):
     """Its lifetime; None gives it the store's."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Create(Operation[Conversation]):
     """``Store.create``."""
 
@@ -44,7 +47,7 @@ class Create(Operation[Conversation]):
     """True if the id was drawn for this call, so that no conversation can have it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Append(Operation[Appended]):
     """``Store.append``."""
 
@@ -60,7 +63,7 @@ class Append(Operation[Appended]):
     beginning: Beginning
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Get(Operation[Conversation]):
     """``Store.get``."""
 
@@ -68,7 +71,7 @@ class Get(Operation[Conversation]):
     owner: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class ReadTail(Operation[Tail]):
     """``Store.tail``."""
 
@@ -77,7 +80,7 @@ class ReadTail(Operation[Tail]):
     owner: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class ReadPage(Operation[Page]):
     """``Store.page``."""
 
@@ -93,7 +96,7 @@ class ReadPage(Operation[Page]):
         return self.after is None and self.before is not None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class ListOwned(Operation[Listing]):
     """``Store.list``."""
 
@@ -102,7 +105,7 @@ class ListOwned(Operation[Listing]):
     cursor: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Scan(Operation[Listing]):
     """``Store.scan``."""
 
@@ -110,7 +113,7 @@ class Scan(Operation[Listing]):
     cursor: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Restore(Operation[Conversation]):
     """``Store.restore``."""
 
@@ -129,7 +132,7 @@ class Restore(Operation[Conversation]):
         return max(given.expires_at - given.updated_at, timedelta(seconds=1))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Update(Operation[Conversation]):
     """``Store.update``."""
 
@@ -141,7 +144,7 @@ class Update(Operation[Conversation]):
     owner: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Claim(Operation[Conversation]):
     """``Store.claim``."""
 
@@ -149,7 +152,7 @@ class Claim(Operation[Conversation]):
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Truncate(Operation[Conversation]):
     """``Store.truncate``, or ``Store.clear`` if ``after`` is 0."""
 
@@ -158,7 +161,7 @@ class Truncate(Operation[Conversation]):
     owner: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Pop(Operation[list[StoredMessage]]):
     """``Store.pop``."""
 
@@ -167,7 +170,7 @@ class Pop(Operation[list[StoredMessage]]):
     owner: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Rewrite(Operation[Conversation]):
     """``Store.replace``, or ``Store.remove`` if there is no ``text``."""
 
@@ -178,7 +181,7 @@ class Rewrite(Operation[Conversation]):
     owner: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Fork(Operation[Conversation]):
     """``Store.fork``."""
 
@@ -191,7 +194,7 @@ class Fork(Operation[Conversation]):
     creation: Creation | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Delete(Operation[None]):
     """``Store.delete``."""
 
@@ -199,13 +202,13 @@ class Delete(Operation[None]):
     owner: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class DeleteOwner(Operation[int]):
     """``Store.delete_owner``."""
 
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Sweep(Operation[int]):
     """``Store.sweep``."""

@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from chatledger.errors import InvalidArgument
@@ -52,7 +51,19 @@ def open_store(url: str, *, expire_after: timedelta | None = None, clock: Clock 
         StoreUnavailable: The file cannot be opened.
         AccessRefused: The AWS credentials are missing or were rejected.
     """
-    return _parse_location(url).open(expire_after=expire_after, clock=clock)
+    scheme, name, options = _parse(url)
+    options = {"expire_after": expire_after, "clock": clock, **options}
+    # Imported here, because users of DynamoDB need no sqlite3, and other users no boto3.
+    if scheme == "sqlite":
+        from chatledger.stores.sqlite import SQLiteStore
+
+        return SQLiteStore(name, **options)
+    try:
+        from chatledger.stores.dynamodb.clients import open_dynamodb_store
+
+        return open_dynamodb_store(name, **options)
+    except ModuleNotFoundError as missing:
+        raise _not_installed(missing, "dynamodb") from missing
 
 
 def open_async_store(
@@ -62,12 +73,23 @@ def open_async_store(
 
     Takes the same arguments as ``open_store`` and raises the same errors.
     """
-    return _parse_location(url).open_async(expire_after=expire_after, clock=clock)
+    scheme, name, options = _parse(url)
+    options = {"expire_after": expire_after, "clock": clock, **options}
+    if scheme == "sqlite":
+        from chatledger.stores.sqlite import AsyncSQLiteStore
+
+        return AsyncSQLiteStore(name, **options)
+    try:
+        from chatledger.stores.dynamodb.store import AsyncDynamoDBStore
+
+        return AsyncDynamoDBStore(name, **options)
+    except ModuleNotFoundError as missing:
+        raise _not_installed(missing, "async") from missing
 
 
 def check_url(url: str) -> None:
     """Raise ``InvalidArgument`` unless ``url`` is a valid store URL; nothing is opened."""
-    _parse_location(url)
+    _parse(url)
 
 
 def parse_duration(text: str) -> timedelta:
@@ -86,85 +108,12 @@ def parse_duration(text: str) -> timedelta:
     return duration
 
 
-class _Location(Protocol):
-    """A place where a store can be opened.
-
-    The argument ``expire_after`` applies only if the location itself does not set a lifetime.
-    """
-
-    def open(self, *, expire_after: timedelta | None, clock: Clock) -> Store: ...
-
-    def open_async(self, *, expire_after: timedelta | None, clock: Clock) -> AsyncStore: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _SQLiteLocation:
-    """The path of an SQLite file, or ``:memory:``."""
-
-    path: str
-    expire_after: timedelta | None = None
-
-    # Imports are within the methods: users of DynamoDB need neither sqlite3 nor asyncio.
-    def open(self, *, expire_after: timedelta | None, clock: Clock) -> Store:
-        from chatledger.stores.sqlite import SQLiteStore
-
-        return SQLiteStore(self.path, expire_after=self.expire_after or expire_after, clock=clock)
-
-    def open_async(self, *, expire_after: timedelta | None, clock: Clock) -> AsyncStore:
-        from chatledger.stores.sqlite import AsyncSQLiteStore
-
-        return AsyncSQLiteStore(
-            self.path, expire_after=self.expire_after or expire_after, clock=clock
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _DynamoDBLocation:
-    """A DynamoDB table, with the options of its URL."""
-
-    table: str
-    region: str | None = None
-    endpoint: str | None = None
-    expire_after: timedelta | None = None
-    consistent: bool = True
-    patience: timedelta | None = None
-    cleanup: timedelta | None = None
-
-    def open(self, *, expire_after: timedelta | None, clock: Clock) -> Store:
-        try:
-            from chatledger.stores.dynamodb.clients import open_dynamodb_store
-        except ModuleNotFoundError as missing:
-            raise _not_installed(missing, "dynamodb") from missing
-        return open_dynamodb_store(self.table, **self._options(expire_after, clock))
-
-    def open_async(self, *, expire_after: timedelta | None, clock: Clock) -> AsyncStore:
-        try:
-            from chatledger.stores.dynamodb.store import AsyncDynamoDBStore
-
-            return AsyncDynamoDBStore(self.table, **self._options(expire_after, clock))
-        except ModuleNotFoundError as missing:
-            raise _not_installed(missing, "async") from missing
-
-    def _options(self, expire_after: timedelta | None, clock: Clock) -> dict[str, Any]:
-        options: dict[str, Any] = {
-            "region": self.region,
-            "endpoint": self.endpoint,
-            "expire_after": self.expire_after or expire_after,
-            "consistent": self.consistent,
-            "clock": clock,
-        }
-        if self.patience is not None:
-            options["patience"] = self.patience.total_seconds()
-        if self.cleanup is not None:
-            options["cleanup"] = self.cleanup.total_seconds()
-        return options
-
-
 def _not_installed(missing: ModuleNotFoundError, extra: str) -> InvalidArgument:
     return InvalidArgument(missing_package_error("A store in DynamoDB", missing, extra))
 
 
-def _parse_location(url: str) -> _Location:
+def _parse(url: str) -> tuple[str, str, dict[str, Any]]:
+    """Return the kind of store, the path or the table, and the options that ``url`` names."""
     if not isinstance(url, str):
         raise InvalidArgument(
             f"The store is of type {type(url).__name__}; pass its URL as text, such as "
@@ -178,7 +127,7 @@ def _parse_location(url: str) -> _Location:
         case "sqlite":
             path = _parse_path(url, parts)
             options = _parse_options(url, parts, expire_after=parse_duration)
-            return _SQLiteLocation(path, **options)
+            return parts.scheme, path, options
         case "dynamodb":
             table = _parse_table(url, parts)
             options = _parse_options(
@@ -188,10 +137,10 @@ def _parse_location(url: str) -> _Location:
                 endpoint=_parse_endpoint,
                 expire_after=parse_duration,
                 consistent=_parse_bool,
-                patience=parse_duration,
-                cleanup=_parse_duration_or_zero,
+                patience=_parse_seconds,
+                cleanup=_parse_seconds_or_zero,
             )
-            return _DynamoDBLocation(table, **options)
+            return parts.scheme, table, options
     raise InvalidArgument(
         f"The store {url!r} is of an unknown kind; write sqlite:///PATH, such as "
         "sqlite:///chatledger.db, or dynamodb://TABLE."
@@ -251,8 +200,12 @@ def _parse_endpoint(text: str) -> str:
     return text
 
 
-def _parse_duration_or_zero(text: str) -> timedelta:
-    return timedelta(0) if text.strip() == "0s" else parse_duration(text)
+def _parse_seconds(text: str) -> float:
+    return parse_duration(text).total_seconds()
+
+
+def _parse_seconds_or_zero(text: str) -> float:
+    return 0.0 if text.strip() == "0s" else _parse_seconds(text)
 
 
 def _parse_bool(text: str) -> bool:

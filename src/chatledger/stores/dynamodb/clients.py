@@ -76,8 +76,8 @@ def make_client(
 def open_dynamodb_store(
     table: str,
     *,
-    region: str | None,
-    endpoint: str | None,
+    region: str | None = None,
+    endpoint: str | None = None,
     patience: float = PATIENCE,
     **options: Any,
 ) -> DynamoDBStore:
