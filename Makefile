@@ -6,7 +6,7 @@
 # start would compile all packages again.
 unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
-CODE := src tests $(wildcard benchmarks) conftest.py scripts/diagrams.py serverless/app.py serverless/chalicelib
+CODE := src tests $(wildcard benchmarks) conftest.py $(wildcard scripts/*.py) serverless/app.py serverless/chalicelib
 # Installs what the serverless chatbot needs in addition to the server.
 CHALICE := $(BIN)/python -c 'import boto3, chalice' 2>/dev/null || \
 	$(BIN)/uv pip install --quiet --python .venv -c constraints.txt -e '.[server,chalice,dynamodb]'
@@ -69,6 +69,7 @@ docs:  ## Build the documentation into site/
 	@echo "Building the documentation into site/."
 	@scripts/environment development
 	@$(BIN)/python scripts/diagrams.py
+	@$(BIN)/python scripts/settings_table.py
 	@$(BIN)/zensical build --strict
 
 constraints:  ## Regenerate constraints.txt from pyproject.toml (newest versions: ARGS=--upgrade)

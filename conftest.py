@@ -9,6 +9,11 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Run a process more than there are cores, since tests wait for servers half of their time."""
+    return (os.cpu_count() or 1) + 1
+
+
 def _enter_empty_folder(namespace: dict[str, Any]) -> None:
     namespace["_home"] = Path.cwd()
     namespace["_folder"] = TemporaryDirectory()

@@ -12,13 +12,14 @@ from tempfile import TemporaryDirectory
 
 import benchmarks.dynamodb
 import benchmarks.serverless
-import benchmarks.sqlite  # noqa: F401  (registers its benchmarks)
-from benchmarks import langchain, limits, turns
+import benchmarks.sqlite
+import benchmarks.streams  # noqa: F401  (registers its benchmarks)
+from benchmarks import langchain, langgraph, limits, turns
 from benchmarks.markdown import markdown_table
 from benchmarks.measurement import BENCHMARKS, ResultRow
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PACKAGES = ("boto3", "aiohttp", "langchain-core")
+PACKAGES = ("boto3", "aiohttp", "langchain-core", "langgraph")
 
 
 def main(words: Sequence[str]) -> None:
@@ -30,7 +31,9 @@ def main(words: Sequence[str]) -> None:
         print(f"{name} ...", file=sys.stderr)
         return True
 
-    sections = [each.section() for each in (turns, langchain, limits) if is_selected(each.NAME)]
+    sections = [
+        each.section() for each in (turns, langchain, langgraph, limits) if is_selected(each.NAME)
+    ]
     results: list[ResultRow] = []
     for each in BENCHMARKS:
         if is_selected(each.name):

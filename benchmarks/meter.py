@@ -15,6 +15,7 @@ KB = 1024
 @dataclass(frozen=True, slots=True)
 class Cost:
     requests: int
+    write_requests: int
     writes: float
     """Write units."""
     reads: float
@@ -33,9 +34,9 @@ class Meter:
     def take_cost(self) -> Cost:
         """Return the cost since the last call, and start again from zero."""
         responses, self._responses = self._responses, []
-        writes = sum(_units(*response) for response in responses if response[0] not in READS)
-        reads = sum(_units(*response) for response in responses if response[0] in READS)
-        return Cost(len(responses), writes, reads)
+        writes = [_units(*response) for response in responses if response[0] not in READS]
+        reads = [_units(*response) for response in responses if response[0] in READS]
+        return Cost(len(responses), len(writes), sum(writes), sum(reads))
 
     def reset(self) -> None:
         self._responses = []

@@ -21,7 +21,7 @@ REQUEST = """
 if {makes_request}:
     event = dict(
         requestContext=dict(httpMethod="POST", resourcePath="/chat"),
-        headers={{"content-type": "application/json"}},
+        headers={{"content-type": "application/json", "host": "localhost"}},
         pathParameters=None,
         multiValueQueryStringParameters=None,
         stageVariables=None,
@@ -67,6 +67,7 @@ def cold_start(folder: Path) -> Iterator[Sequence[Figure]]:
             "AWS_DEFAULT_REGION": REGION,
             "CHATLEDGER_STORE": f"dynamodb://conversations?endpoint={local.endpoint}",
             "CHATLEDGER_OFFLINE_PACE": "0",
+            "CHATLEDGER_TURNS_A_MINUTE": "off",
         }
         minimal = MINIMAL.format(endpoint=local.endpoint, table="conversations")
 

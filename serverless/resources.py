@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from chatledger.http.api import CORS_RESPONSE_HEADERS
 from chatledger.http.chalice import TIME_LIMIT
@@ -64,7 +64,9 @@ def _table(config: Json, stage: str) -> str:
 def policy(config: Json, stage: str) -> Json:
     """Return the IAM policy of the function of ``stage``."""
     variables = _variables(config, stage)
-    table = dynamodb_policy(f"arn:aws:dynamodb:*:*:table/{_table(config, stage)}")
+    name = _table(config, stage)
+    (region,) = parse_qs(urlsplit(variables["CHATLEDGER_STORE"]).query).get("region", ["*"])
+    table = dynamodb_policy(f"arn:aws:dynamodb:{region}:*:table/{name}")
     statements = [
         statement for statement in table["Statement"] if statement["Sid"] in CHATBOT_STATEMENTS
     ]
@@ -82,6 +84,28 @@ def policy(config: Json, stage: str) -> Json:
             _allow("ChatledgerTraces", actions, "*")
         )  # X-Ray supports no narrower one
     return {"Version": "2012-10-17", "Statement": statements}
+
+
+def _policy_in_stack(config: Json, stage: str) -> Json:
+    """Return the policy with the region and account of the stack, which only CloudFormation knows.
+
+    ``chalice deploy`` passes the file of ``policy`` to AWS as it is.
+    """
+
+    def locate(resource: str) -> str | Json:
+        parts = resource.split(":", 5)
+        if parts[4:5] != ["*"]:
+            return resource  # no ARN, or a foundation model, which belongs to no account
+        _, _, service, region, _, rest = parts
+        region = "${AWS::Region}" if region == "*" else region
+        return {"Fn::Sub": f"arn:${{AWS::Partition}}:{service}:{region}:${{AWS::AccountId}}:{rest}"}
+
+    document = policy(config, stage)
+    for statement in document["Statement"]:
+        given = statement["Resource"]
+        is_one = isinstance(given, str)
+        statement["Resource"] = locate(given) if is_one else [locate(each) for each in given]
+    return document
 
 
 def _bedrock_models(variables: dict[str, str]) -> Iterator[str]:
@@ -109,6 +133,7 @@ def resources(config: Json) -> Json:
     """
     stages = list(config["stages"])
     tables = {_logical_name(stage): _table_resource(config, stage) for stage in stages}
+    policies = [_stage_policy(config, stage) for stage in stages]
     function = {"Fn::Sub": f"{config['app_name']}-${{Stage}}"}
     group = {"Fn::Sub": f"/aws/lambda/{config['app_name']}-${{Stage}}"}
     return {
@@ -143,10 +168,17 @@ def resources(config: Json) -> Json:
             },
             # SAM writes these into the API's definition, so that they are deployed with it.
             "RestAPI": {"Properties": {"GatewayResponses": _gateway_responses()}},
+            "ApiHandlerRole": {"Properties": {"Policies": policies}},
             **tables,
             **_alarms(config),
         },
     }
+
+
+def _stage_policy(config: Json, stage: str) -> Json:
+    document = _policy_in_stack(config, stage)
+    named = {"PolicyName": "ApiHandlerRolePolicy", "PolicyDocument": document}
+    return {"Fn::If": [_condition(stage), named, {"Ref": "AWS::NoValue"}]}
 
 
 def _log_days(stage: str) -> int:

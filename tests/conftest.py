@@ -1,5 +1,6 @@
 """Fixtures that start real servers."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -19,6 +20,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for name, text in report.user_properties:
             if name == "summary":
                 terminalreporter.write_line(text)
+
+
+@pytest.fixture(autouse=True)
+def forget_default_session() -> None:
+    """Make ``boto3.client()`` look up credentials anew, not use those that another test had set."""
+    if boto3 := sys.modules.get("boto3"):
+        boto3.DEFAULT_SESSION = None
 
 
 @pytest.fixture(scope="module")

@@ -20,16 +20,36 @@ START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 """Seconds that a server may take to stop after a signal."""
 
+NO_LIMITS = {
+    f"CHATLEDGER_{name}": "off"
+    for name in (
+        "TURNS_AT_ONCE",
+        "ALL_TURNS_AT_ONCE",
+        "TURNS_A_MINUTE",
+        "TOKENS_A_DAY",
+        "BYTES_A_DAY",
+        "CONVERSATIONS",
+    )
+}
+"""Variables for tests that share a server, and so the limits of one address."""
+
+
+SERVE = [sys.executable, "-m", "chatledger", "serve"]
+
 
 class Server:
-    """A server with the variables ``environment``, and no other ``CHATLEDGER_*`` variable."""
+    """A server with the variables ``environment``, and no other ``CHATLEDGER_*`` variable.
+
+    Callers have no limits but those in ``environment``.
+    """
+
+    command = SERVE
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
         self.port = free_port()
-        self._variables = {
-            "CHATLEDGER_STORE": f"sqlite:///{folder / 'chatledger.db'}"
-        } | environment
+        store = {"CHATLEDGER_STORE": f"sqlite:///{folder / 'chatledger.db'}"}
+        self._variables = NO_LIMITS | store | environment
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -64,10 +84,18 @@ class Server:
         self._launch()
         assert self._answers(), f"The server did not come back. It said:\n{self.log()}"
 
+    def send_signal(self, number: signal.Signals) -> None:
+        assert self._process is not None, "it was never started"
+        self._process.send_signal(number)
+
     def stop(self, by: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and return the exit code, negative if the signal killed the server."""
-        assert self._process is not None, "it was never started"
-        self._process.send_signal(by)
+        self.send_signal(by)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for the server to end; return the exit code, negative if a signal killed it."""
+        assert self._process is not None
         return self._process.wait(STOP_SECONDS)
 
     @property
@@ -77,12 +105,14 @@ class Server:
     def _launch(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                SERVE,
+                self.command,
                 cwd=self.folder,
                 env=environment(**self._variables, CHATLEDGER_PORT=str(self.port)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                # The tests may run under nohup, below which the server ignores SIGHUP.
+                preexec_fn=restore_sighup,
             )
 
     def _answers(self) -> bool:
@@ -100,13 +130,14 @@ class Server:
         return False
 
 
+def restore_sighup() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class StartServer(Protocol):
     """Type of the fixture ``start_server``: start a server that is killed after the module."""
 
     def __call__(self, **environment: str) -> Server: ...
-
-
-SERVE = [sys.executable, "-m", "chatledger", "serve"]
 
 
 @contextmanager
@@ -136,8 +167,12 @@ def started_server(folder: Path, **variables: str) -> Iterator[tuple[subprocess.
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return this process's environment without ``CHATLEDGER_*``, plus ``variables``."""
-    inherited = {name: value for name, value in os.environ.items() if "CHATLEDGER" not in name}
+    """Return this process's environment without ``CHATLEDGER_*`` and Lambda, plus ``variables``."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if "CHATLEDGER" not in name and not name.startswith("AWS_LAMBDA_")
+    }
     return inherited | variables
 
 

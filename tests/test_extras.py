@@ -53,6 +53,7 @@ def test_every_extra_that_the_documentation_names_exists(page: Path) -> None:
         ("uvicorn", ["serve"], "The server"),
         ("msgspec", ["serve"], "The server"),
         ("fastapi", ["serve"], "The server"),
+        ("prometheus_client", ["serve"], "The server"),
     ],
 )
 def test_the_command_says_how_to_install_a_missing_package(
@@ -69,6 +70,7 @@ def test_the_command_says_how_to_install_a_missing_package(
     )
     assert done.returncode == 1
     assert done.stderr == (
-        f"{subject} needs {missing}; install it with pip install "
-        "'fastapi>=0.162' 'uvicorn>=0.40' 'msgspec>=0.20' 'typer>=0.29'.\n"
+        f"{subject} needs {missing.replace('_', '-')}; install it with {sys.executable} -m pip "
+        "install 'fastapi>=0.162' 'uvicorn>=0.40' 'msgspec>=0.20' 'typer>=0.29' "
+        "'prometheus-client>=0.22'.\n"
     )

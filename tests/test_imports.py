@@ -15,10 +15,10 @@ MODULES = sorted(
 )
 OPTIONAL = {
     *("boto3", "botocore", "aiohttp"),
-    *("fastapi", "starlette", "uvicorn", "chalice", "pydantic", "msgspec"),
+    *("fastapi", "prometheus_client", "starlette", "uvicorn", "chalice", "pydantic", "msgspec"),
     *("pydantic_core", "typer", "click", "anyio", "httpx", "joserfc", "cryptography"),
-    *("langchain", "langchain_core", "langgraph", "langsmith"),
-    *("pytest", "hypothesis"),
+    *("langchain", "langchain_core", "langgraph", "langsmith", "openai"),
+    *("opentelemetry", "pytest", "hypothesis"),
 }
 PRINT_LOADED = "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})"
 

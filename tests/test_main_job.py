@@ -1,11 +1,13 @@
 """The main job as a user sees it: a conversation survives the crash of its server."""
 
+import sys
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from tests.http.client import (
+    expect_error,
     new_user,
     open_client,
     open_stream,
@@ -88,7 +90,7 @@ def test_the_users_message_survives_a_server_killed_during_the_reply(
             "user_id": "bob",
             "conversation_id": conversation_id,
         }
-        # The interrupted turn blocks the conversation until its lease expires.
+        # Without /proc, the interrupted turn blocks the conversation until its lease ends.
 
         def answer_when_free() -> str | None:
             answer = client.post("/chat", json=question)
@@ -98,3 +100,25 @@ def test_the_users_message_survives_a_server_killed_during_the_reply(
             return str(success_body(answer)["response"])
 
         assert "Bob" in wait_until(answer_when_free)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_restarted_server_answers_at_once_in_the_conversation_of_a_killed_one(
+    start_server: StartServer,
+) -> None:
+    server = start_server(CHATLEDGER_OFFLINE_PACE="0.2", CHATLEDGER_LEASE="1h")
+    body = {"message": "Hi, I am Bob", "user_id": "bob"}
+    with open_client(server.url) as client, open_stream(client, **body) as response:
+        stream = read_events(response)
+        body["conversation_id"] = next(stream)[1]["conversation_id"]
+        assert expect_error(client.post("/chat", json=body), 409)["code"] == "turn_in_progress"
+        server.kill()
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(stream)
+
+    server.restart()
+
+    with open_client(server.url) as client:
+        reply = success_body(client.post("/chat", json=body))["response"]
+        conversation = read_conversation(client, body["conversation_id"])
+    assert transcript(conversation) == [("user", body["message"]), ("assistant", reply)]

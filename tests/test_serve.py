@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import chatledger
 from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
 from tests.http.client import (
     conversation_ids,
@@ -45,7 +46,7 @@ def startup_error(folder: Path, *arguments: str, **variables: str) -> str:
     assert done.returncode not in (0, -signal.SIGTERM), done
     assert "Traceback" not in done.stdout + done.stderr
     (line,) = done.stderr.strip().splitlines()
-    assert line.endswith("."), "the error must be a sentence"
+    assert line.endswith((".", "?")), "the error must be a sentence"
     return line
 
 
@@ -69,9 +70,21 @@ def test_the_server_does_not_start_without_its_table(
         ("CHATLEDGER_PORT", "eighty"),
         ("CHATLEDGER_PORT", "-1"),
         ("CHATLEDGER_PORT", "70000"),
+        ("CHATLEDGER_MAX_CONNECTIONS", "many"),
+        ("CHATLEDGER_MAX_CONNECTIONS", "0"),
         ("CHATLEDGER_WINDOW", "many"),
         ("CHATLEDGER_WINDOW", "0"),
         ("CHATLEDGER_WINDOW", "1000000"),
+        ("CHATLEDGER_WINDOW_TOKENS", "0"),
+        ("CHATLEDGER_MAX_TOKENS", "none"),
+        ("CHATLEDGER_MAX_TOKENS", "null"),
+        ("CHATLEDGER_TIME_LIMIT", "never"),
+        ("CHATLEDGER_TURNS_AT_ONCE", "0"),
+        ("CHATLEDGER_ALL_TURNS_AT_ONCE", "-1"),
+        ("CHATLEDGER_TURNS_A_MINUTE", "201"),
+        ("CHATLEDGER_TOKENS_A_DAY", "1M"),
+        ("CHATLEDGER_BYTES_A_DAY", "5MB"),
+        ("CHATLEDGER_CONVERSATIONS", "0"),
         ("CHATLEDGER_EXPIRE_AFTER", "soon"),
         ("CHATLEDGER_EXPIRE_AFTER", "-1d"),
         ("CHATLEDGER_EXPIRE_AFTER", "0d"),
@@ -101,6 +114,32 @@ def test_the_server_refuses_an_invalid_setting_and_names_it(
 
 
 @pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("CHATLEDGER_STROE", "did you mean CHATLEDGER_STORE?"),
+        ("CHATLEDGER_JWKS_URL", "did you mean CHATLEDGER_JWT_JWKS_URL?"),
+        ("CHATLEDGER_COLOUR", "unset it."),
+    ],
+)
+def test_the_server_refuses_an_unknown_setting_and_names_the_nearest(
+    tmp_path: Path, name: str, advice: str
+) -> None:
+    assert startup_error(tmp_path, **{name: "x"}) == f"{name} is not a setting; {advice}"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["CHATLEDGER_STROE", "CHATLEDGER_TEST_DYNAMODB", "CHATLEDGER_PYTHON"]
+)
+def test_empty_variables_and_those_of_the_projects_tests_are_no_settings(
+    tmp_path: Path, name: str
+) -> None:
+    value = "" if name == "CHATLEDGER_STROE" else "3.13"
+    with started_server(tmp_path, CHATLEDGER_PORT="0", **{name: value}) as (_, address):
+        assert address.startswith("http://")
+
+
+@pytest.mark.parametrize(
     "host", ["0.0.0.0", "::", "0", "192.0.2.1", "127.example.org", "127.0.0.1.example.org"]
 )
 def test_only_loopback_is_served_without_authentication(tmp_path: Path, host: str) -> None:
@@ -109,12 +148,36 @@ def test_only_loopback_is_served_without_authentication(tmp_path: Path, host: st
     assert "--allow-unauthenticated" in line
 
 
-def test_any_address_is_served_with_the_flag(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [(["--allow-unauthenticated"], {}), ([], {"CHATLEDGER_ALLOW_UNAUTHENTICATED": "true"})],
+)
+def test_any_address_is_served_with_the_flag_or_its_variable(
+    tmp_path: Path, arguments: list[str], variables: dict[str, str]
+) -> None:
     # No machine has this address (RFC 5737), so the test opens no public port: it fails, but not
     # because the flag is missing.
-    line = startup_error(tmp_path, "--allow-unauthenticated", CHATLEDGER_HOST="192.0.2.1")
+    line = startup_error(tmp_path, *arguments, CHATLEDGER_HOST="192.0.2.1", **variables)
     assert "192.0.2.1" in line
     assert "--allow-unauthenticated" not in line
+
+
+@pytest.mark.parametrize("decision", [{}, {"CHATLEDGER_ALLOW_UNAUTHENTICATED": "true"}], ids=str)
+def test_without_sign_in_the_pages_of_all_sites_are_never_allowed(
+    tmp_path: Path, decision: dict[str, str]
+) -> None:
+    line = startup_error(tmp_path, CHATLEDGER_ALLOW_ORIGIN="*", **decision)
+    assert "CHATLEDGER_ALLOW_ORIGIN" in line
+    assert "CHATLEDGER_AUTH" in line
+
+
+def test_without_sign_in_the_site_whose_pages_are_allowed_is_named_at_the_start(
+    start_server: StartServer,
+) -> None:
+    server = start_server(CHATLEDGER_ALLOW_ORIGIN="https://chat.example")
+    (warning,) = [line for line in server.log().splitlines() if "chat.example" in line]
+    assert "CHATLEDGER_AUTH" in warning
+    server.kill()
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
@@ -137,6 +200,28 @@ def test_the_server_prints_its_address(server: Server) -> None:
     assert server.url in server.log()
 
 
+def test_the_server_says_what_it_runs_with(start_server: StartServer) -> None:
+    server = start_server(
+        CHATLEDGER_WINDOW="7", CHATLEDGER_EXPIRE_AFTER="30d", CHATLEDGER_MODELS="offline"
+    )
+    first, second = server.log().splitlines()[:2]
+    assert first == f"Chatledger is running at {server.url} (Ctrl-C stops it)"
+    for fact in (
+        f"version {chatledger.__version__}",
+        f"store sqlite:///{server.folder / 'chatledger.db'}",
+        "models offline",
+        "window 7 messages",
+        "sign in none",
+        "lease 0:00:10",
+        "time limit 0:02:00",
+        "turns a minute off",
+        "expire after 30 days",
+        "longest message 32,000 characters",
+    ):
+        assert fact in second
+    server.kill()
+
+
 def test_port_0_picks_a_free_port(tmp_path: Path) -> None:
     with (
         started_server(tmp_path, CHATLEDGER_PORT="0") as (_, address),
@@ -151,6 +236,15 @@ def test_the_model_sees_only_the_window(start_server: StartServer) -> None:
         conversation_id = send_message(client, "Hi, I am Bob", user_id="bob")["conversation_id"]
         bob = {"user_id": "bob", "conversation_id": conversation_id}
         send_message(client, "It rains", **bob)
+        assert "Bob" not in send_message(client, "What is my name?", **bob)["response"]
+    server.kill()
+
+
+def test_the_model_sees_no_more_tokens_than_the_window_may_have(start_server: StartServer) -> None:
+    server = start_server(CHATLEDGER_WINDOW_TOKENS="30")
+    with open_client(server.url) as client:
+        conversation_id = send_message(client, "Hi, I am Bob", user_id="bob")["conversation_id"]
+        bob = {"user_id": "bob", "conversation_id": conversation_id}
         assert "Bob" not in send_message(client, "What is my name?", **bob)["response"]
     server.kill()
 

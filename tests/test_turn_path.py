@@ -13,6 +13,7 @@ import pytest
 import chatledger
 from chatledger.chat import Chat
 from chatledger.http.fastapi import create_app
+from chatledger.http.metrics import Metrics
 from chatledger.models import Models
 from chatledger.stores.dynamodb import AsyncDynamoDBStore, create_table
 from chatledger.testing.dynamodb_local import DynamoDBLocal
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 SOURCE = Path(chatledger.__file__).parent
 PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
-MOST_FILES = 31
+MOST_FILES = 39
 
 
 async def test_the_page_lists_the_files_that_a_turn_enters(
@@ -32,11 +33,14 @@ async def test_the_page_lists_the_files_that_a_turn_enters(
     create_table(dynamodb_local.client(), table)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
-    models = Models(["offline"])
+    models, metrics = Models(["offline"]), Metrics()
     async with AsyncDynamoDBStore(
-        table, region="us-east-1", endpoint=dynamodb_local.endpoint
+        table,
+        region="us-east-1",
+        endpoint=dynamodb_local.endpoint,
+        on_call=metrics.record_store_call,
     ) as store:
-        app = create_app(Chat(store, models.get(None)), models, hosts=["test"])
+        app = create_app(Chat(store, models.get(None)), models, hosts=["test"], metrics=metrics)
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             body = {"user_id": "bob", "message": "Hello"}

@@ -4,11 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
+from chatledger.entries import Entries, Entry
 from chatledger.errors import (
     AlreadyExists,
     ChatledgerError,
+    ClockSkewed,
     Conflict,
     ConversationDamaged,
+    DiskFull,
     InvalidArgument,
     InvalidMessage,
     KeyReused,
@@ -19,6 +22,7 @@ from chatledger.errors import (
     ModelTimeout,
     ModelUnavailable,
     NotFound,
+    ReplyNotStored,
     StoreMismatch,
     StoreUnavailable,
     TurnInProgress,
@@ -26,6 +30,7 @@ from chatledger.errors import (
 )
 from chatledger.messages import Message, StoredMessage
 from chatledger.stores.contract import AsyncStore, Store
+from chatledger.stores.store_call import StoreCall
 from chatledger.stores.urls import open_async_store, open_store
 
 if TYPE_CHECKING:
@@ -54,10 +59,14 @@ __all__ = [
     "Appended",
     "AsyncStore",
     "ChatledgerError",
+    "ClockSkewed",
     "Conflict",
     "Conversation",
     "ConversationDamaged",
     "Copied",
+    "DiskFull",
+    "Entries",
+    "Entry",
     "InvalidArgument",
     "InvalidMessage",
     "KeyReused",
@@ -73,8 +82,10 @@ __all__ = [
     "Page",
     "Problem",
     "Progress",
+    "ReplyNotStored",
     "Source",
     "Store",
+    "StoreCall",
     "StoreMismatch",
     "StoreUnavailable",
     "StoredMessage",

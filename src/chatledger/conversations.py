@@ -1,8 +1,9 @@
 """Conversations and the other values that stores return, and their limits."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
+from typing import Any
 
 from chatledger.messages import StoredMessage
 from chatledger.values import Json
@@ -24,13 +25,49 @@ MAX_LIMIT = 1_000
 MAX_READ_BYTES = 32 * 1024 * 1024
 """The approximate limit on the messages that one read returns, in bytes of JSON; a single message
 may exceed it."""
+RESERVED_PREFIX = "chatledger:"
+"""The beginning of the ids of conversations in which parts of Chatledger keep data of their own,
+such as the state of LangGraph's threads: ``list`` and the HTTP APIs do not show them."""
 MAX_REVISION = 2**53 - 1
 """The highest revision and seq: the largest integer that JSON parsers in every language represent
 exactly (RFC 8259, section 6)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Conversation:
+class Description:
+    """The part of a conversation that ``create`` and ``append`` may set, and ``update`` changes.
+
+    Every field has a default: a conversation that was stored before a field was added has that.
+
+    Attributes:
+        title: The title, or None.
+        metadata: The application's own data, at most ``MAX_METADATA_BYTES`` as JSON.
+    """
+
+    title: str | None = None
+    metadata: dict[str, Json] = field(default_factory=dict)
+
+
+DESCRIPTION_FIELDS = tuple(each.name for each in fields(Description))
+DEFAULT_DESCRIPTION = Description()
+
+
+def fields_of(description: Description) -> dict[str, Any]:
+    """Return the fields of the description, or of a conversation's description, by their names."""
+    return {name: getattr(description, name) for name in DESCRIPTION_FIELDS}
+
+
+def given_fields_of(description: Description) -> dict[str, Any]:
+    """Return those fields of the description that are not at their defaults."""
+    return {
+        name: value
+        for name, value in fields_of(description).items()
+        if value != getattr(DEFAULT_DESCRIPTION, name)
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation(Description):
     """A conversation without its messages.
 
     Attributes:
@@ -44,15 +81,13 @@ class Conversation:
         revision: A number that every change of its messages increases and that is never reused.
             Pass it to ``append`` to append only if nobody else has changed the messages.
         expires_at: When it expires, or None if it lives until it is deleted.
-        metadata_revision: A number that every change of its title or metadata increases. Pass it to
-            ``update`` to change them only if nobody else has. Comparisons ignore it, because a copy
+        metadata_revision: A number that every change of its description increases. Pass it to
+            ``update`` to change that only if nobody else has. Comparisons ignore it, because a copy
             in another store has another one.
     """
 
     id: str
     owner: str | None
-    title: str | None
-    metadata: dict[str, Json]
     created_at: datetime
     updated_at: datetime
     message_count: int

@@ -39,18 +39,36 @@ class MessageTooLarge(InvalidMessage):
 
 
 class NotFound(ChatledgerError):
-    """The conversation, or the message in it, does not exist, or belongs to another owner.
+    """The conversation, or the message or entry in it, is missing, or belongs to another owner.
 
     Attributes:
-        conversation_id: The id that was asked for.
-        seq: The seq of the missing message, or None if the conversation is missing.
+        conversation_id: The id that was asked for; None for an entry of an owner.
+        seq: The seq of the missing message, or None if none was asked for.
+        entry: The name of the missing entry, or None if the conversation itself is missing.
     """
 
-    def __init__(self, conversation_id: str, *, seq: int | None = None) -> None:
-        missing = "conversation" if seq is None else f"message {seq} in conversation"
-        super().__init__(f"There is no {missing} {conversation_id!r}.")
+    def __init__(
+        self,
+        conversation_id: str | None,
+        *,
+        seq: int | None = None,
+        entry: str | None = None,
+        owner: str | None = None,
+    ) -> None:
+        missing = f"conversation {conversation_id!r}"
+        if entry is not None:
+            missing = _label_entry(entry, conversation_id, owner)
+        elif seq is not None:
+            missing = f"message {seq} in {missing}"
+        super().__init__(f"There is no {missing}.")
         self.conversation_id = conversation_id
         self.seq = seq
+        self.entry = entry
+
+
+def _label_entry(entry: str, conversation_id: str | None, owner: str | None) -> str:
+    place = f"owner {owner!r}" if conversation_id is None else f"conversation {conversation_id!r}"
+    return f"entry {entry!r} of {place}"
 
 
 class AlreadyExists(ChatledgerError):
@@ -74,27 +92,33 @@ class Conflict(ChatledgerError):
     """Another writer was first; read the conversation again and retry.
 
     Attributes:
-        conversation_id: The conversation that was to be changed.
+        conversation_id: The conversation that was to be changed; None for an entry of an owner.
         expected: The revision, or metadata revision, that the caller passed.
-        revision: The one that the conversation has.
+        revision: The one that the conversation or entry has; 0 if there is no such entry.
+        entry: The name of the entry that was to be changed, or None if it was the conversation.
     """
 
     def __init__(
         self,
-        conversation_id: str,
+        conversation_id: str | None,
         *,
         expected: int,
         revision: int,
         advice: str = "read it again and retry",
         of_metadata: bool = False,
+        entry: str | None = None,
+        owner: str | None = None,
     ) -> None:
         number = "metadata revision" if of_metadata else "revision"
-        super().__init__(
-            f"Conversation {conversation_id!r} is at {number} {revision}, not {expected}; {advice}."
-        )
+        subject = f"Conversation {conversation_id!r}"
+        if entry is not None:
+            label = _label_entry(entry, conversation_id, owner)
+            subject = f"{label[0].upper()}{label[1:]}"
+        super().__init__(f"{subject} is at {number} {revision}, not {expected}; {advice}.")
         self.conversation_id = conversation_id
         self.expected = expected
         self.revision = revision
+        self.entry = entry
 
 
 class StoreUnavailable(ChatledgerError):
@@ -108,6 +132,27 @@ class StoreUnavailable(ChatledgerError):
     def __init__(self, message: str, *, may_have_landed: bool = False) -> None:
         super().__init__(message)
         self.may_have_landed = may_have_landed
+
+
+class DiskFull(StoreUnavailable):
+    """The disk of the store is full, and nothing was written; free some space."""
+
+
+class ClockSkewed(StoreUnavailable):
+    """This computer's clock differs too much from the store's; set it. Nothing was written.
+
+    Attributes:
+        seconds: The least by which it is ahead of the store's clock; negative if it is behind.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"This computer's clock is {abs(seconds):.1f} seconds or more "
+            f"{'ahead of' if seconds > 0 else 'behind'} the store's; set it, for example by NTP. "
+            "A store whose clock is off by more than a few seconds refuses writes that depend on "
+            "the time."
+        )
+        self.seconds = seconds
 
 
 class StoreMismatch(ChatledgerError):
@@ -170,6 +215,22 @@ class ModelRefused(ModelError):
     retryable = False
 
 
+class ReplyNotStored(ModelError):
+    """The model's reply is not one that a store can hold; its pieces were sent to the caller.
+
+    Attributes:
+        conversation_id: The conversation, which has the user's message.
+    """
+
+    def __init__(self, conversation_id: str) -> None:
+        super().__init__(
+            f"The model's reply in conversation {conversation_id!r} cannot be stored: it is too "
+            "large, or its tool calls are not JSON. Send the message again, or lower the most "
+            "tokens of a reply."
+        )
+        self.conversation_id = conversation_id
+
+
 class UnknownModel(InvalidArgument):
     """No model has this name, or a package that it needs is not installed."""
 
@@ -179,13 +240,14 @@ class TurnInProgress(ChatledgerError):
 
     Attributes:
         conversation_id: The conversation.
-        retry_after: The seconds until that turn's lease ends; the turn may end earlier.
+        retry_after: The seconds after which to try again: 2, or less if the turn's lease ends
+            before. The turn may run for longer, because it renews its lease.
     """
 
     def __init__(self, conversation_id: str, *, retry_after: float) -> None:
         super().__init__(
-            f"A turn of conversation {conversation_id!r} is in progress; wait until it has ended, "
-            f"{retry_after:.0f} seconds at most, or stop it."
+            f"A turn of conversation {conversation_id!r} is in progress, or was interrupted; try "
+            "again in a moment, or stop it."
         )
         self.conversation_id = conversation_id
         self.retry_after = retry_after

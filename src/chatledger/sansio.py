@@ -5,19 +5,27 @@ result of each, or has the error of the step thrown into it. So the logic that c
 written once, and tests can run it with any results in any order.
 """
 
+import operator
 from collections.abc import Awaitable, Callable, Generator
-from operator import call
-from typing import Any, TypeAlias, TypeVar, cast
+from functools import partial
+from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 
 from chatledger.errors import ChatledgerError
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Step = TypeVar("Step")
 Errors: TypeAlias = type[Exception] | tuple[type[Exception], ...]
 Steps: TypeAlias = Generator[Callable[[], Any], Any, T]
 """A generator that yields store operations."""
 
-_CALL: Any = call  # of type Any, so that it is a default for steps of any type
+_CALL: Any = operator.call  # of type Any, so that it is a default for steps of any type
+
+
+def call(operation: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> Steps[T]:
+    """Call an operation of a store or a source and return its result."""
+    result: T = yield partial(operation, *arguments, **options)
+    return result
 
 
 def run(

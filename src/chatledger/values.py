@@ -73,6 +73,13 @@ def checked_text(value: object, part: str, *, error: type[InvalidArgument]) -> s
     return text
 
 
+def without_lone_surrogates(text: str) -> str:
+    """Return ``text`` with � in place of lone surrogates, which UTF-8 cannot encode."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def checked_json(
     value: object, part: str, *, error: type[InvalidArgument], depth: int = MAX_DEPTH
 ) -> Json:

@@ -60,6 +60,11 @@ def approximate_tokens(message: Message) -> int:
     return OVERHEAD_TOKENS + -(-eighths // 8)
 
 
+def approximate_text_tokens(text: str) -> int:
+    """Return the approximate number of tokens of ``text``, as ``approximate_tokens`` counts."""
+    return -(-_text_eighths(text) // 8)
+
+
 def _block_eighths(block: ContentBlock) -> int:
     """Return the eighths of a token in a block; the message's sum is rounded up only once."""
     if isinstance(block, str):

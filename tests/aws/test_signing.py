@@ -16,7 +16,8 @@ from botocore.tokens import FrozenAuthToken
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from chatledger.aws.signing import Signer, bearer_token, with_bearer_token
+from chatledger.aws.http import Signer, with_bearer_token
+from chatledger.aws.session import bearer_token
 
 NOON = float(calendar.timegm((2026, 3, 29, 12, 0, 0)))
 KEY = ReadOnlyCredentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", None)

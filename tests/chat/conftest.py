@@ -16,6 +16,7 @@ from chatledger.models.protocol import Model
 from chatledger.stores.contract import AsyncStore, Store
 from chatledger.stores.urls import open_async_store, open_store
 from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
+from chatledger.values import now
 from tests.chat.talk import Talk
 from tests.chat.threaded_chat import LoopThread, ThreadedChat
 from tests.chat.watched_store import FakeTime
@@ -84,14 +85,15 @@ def url(
 
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[AsyncStore]:
-    async with open_async_store(url) as store:
+    """A store whose clock is not compared: the turns of a test share one, so leases end with it."""
+    async with open_async_store(url, clock=lambda: now()) as store:
         yield store
 
 
 @pytest.fixture
 async def reopened(url: str) -> AsyncIterator[AsyncStore]:
     """The same store, opened again as by a restarted process."""
-    async with open_async_store(url) as store:
+    async with open_async_store(url, clock=lambda: now()) as store:
         yield store
 
 

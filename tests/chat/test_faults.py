@@ -403,7 +403,7 @@ async def test_a_turn_whose_question_was_removed_ends_at_its_next_renewal(
     async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as turn:
         assert [await anext(turn), await anext(turn)] == [Started("talk"), "Well, "]
         await CHANGES[what].apply(talk, clock)
-        talk.time.advance(25)
+        talk.time.advance(35)
         assert await collect_events(turn) == [Finished("stopped")]
     if CHANGES[what].remaining is not None:
         assert await talk.transcript() == CHANGES[what].remaining

@@ -11,11 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from chatledger.chat import Started
-from chatledger.errors import ModelTimeout, ModelUnavailable, TurnInProgress
+from chatledger.chat import DEFAULT_LEASE, Started
+from chatledger.errors import (
+    ClockSkewed,
+    ModelTimeout,
+    ModelUnavailable,
+    ReplyNotStored,
+    TurnInProgress,
+)
 from chatledger.messages import Message
 from chatledger.models.protocol import Finished
 from chatledger.stores.contract import AsyncStore
+from chatledger.stores.urls import open_async_store
+from chatledger.values import Json, new_id
 from chatledger.windows import last
 from tests.chat.scripted_models import DONE, OVERLOADED, EchoModel, Gate, ScriptedModel
 from tests.chat.talk import Caller, Talk, collect_events, take_until
@@ -70,11 +78,11 @@ async def test_only_one_of_two_simultaneous_turns_runs_and_nothing_of_the_other_
         assert await talk.transcript(id) == [("user", question), ("assistant", "Hello")]
 
 
-async def test_retry_after_is_the_remaining_time_of_the_lease(sqlite: Talk) -> None:
+async def test_retry_after_is_two_seconds_or_what_remains_of_the_lease(sqlite: Talk) -> None:
     chat = sqlite.chat(model_saying("Well, ", "yes."), time=sqlite.time)
     async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as events:
         await take_until(events, "Well, ")
-        for passed, remaining in ((0, 60), (59, 1), (0.999, 0.001)):
+        for passed, remaining in ((0, 2), (59, 1), (0.999, 0.001)):
             sqlite.time.advance(passed)
             assert await assert_turn_in_progress(sqlite, time=sqlite.time) == pytest.approx(
                 remaining, abs=0.0005
@@ -121,29 +129,88 @@ async def test_an_abandoned_turn_blocks_others_only_until_its_lease_ends(talk: T
     await events.aclose()
 
 
-@pytest.mark.chat_only
-async def test_the_turn_of_a_killed_process_blocks_others_only_until_its_lease_ends(
-    url: str, talk: Talk
-) -> None:
+async def run_turn_until_mid_reply(url: str) -> asyncio.subprocess.Process:
+    """Start a process that runs a turn, and return it once the turn is in mid-reply."""
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "tests.chat.crash_process", url]
     process = await asyncio.create_subprocess_exec(*command, cwd=root, stdout=subprocess.PIPE)
     assert process.stdout is not None
+    lines = [await asyncio.wait_for(process.stdout.readline(), 20) for _ in range(2)]
+    assert lines[0].startswith(b"Started(conversation_id='talk'")
+    assert lines[1] == b"'Well, '\n"
+    return process
+
+
+async def kill(process: asyncio.subprocess.Process) -> None:
+    process.kill()
+    await process.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.chat_only
+async def test_the_turn_of_a_killed_process_of_this_machine_blocks_nobody(
+    url: str, talk: Talk
+) -> None:
+    process = await run_turn_until_mid_reply(url)
     try:
-        lines = [await asyncio.wait_for(process.stdout.readline(), 20) for _ in range(2)]
+        await assert_turn_in_progress(talk)
     finally:
-        process.kill()
-        await process.wait()
-    assert lines == [b"Started(conversation_id='talk')\n", b"'Well, '\n"]
+        await kill(process)
     assert await talk.transcript() == [("user", "Hi")]
-    await assert_turn_in_progress(talk)
-    later = FakeTime()
-    later.advance(61)
+    assert not await talk.chat(EchoModel()).stop("talk")
     model = EchoModel()
     # The user sends the same message again: it is stored once.
-    await talk.chat(model, time=later).send("Hi", conversation_id="talk", owner="bob")
+    await talk.chat(model).send("Hi", conversation_id="talk", owner="bob")
     assert model.windows == [[("user", "Hi")]]
     assert await talk.transcript() == [("user", "Hi"), ("assistant", "You said: Hi")]
+
+
+HOLDERS: dict[str, dict[str, Json]] = {
+    "of another machine": {"by": "0123456789ab-1-1"},
+    "of an earlier turn": {"reply": new_id()},  # versions without "by" leave it when they ask again
+    "not named": {"by": None},
+    "malformed": {"by": "x"},
+}
+
+
+@pytest.mark.chat_only
+@pytest.mark.parametrize("changes", HOLDERS.values(), ids=HOLDERS)
+async def test_the_turn_of_an_unknown_process_blocks_others_until_its_lease_ends(
+    url: str, talk: Talk, changes: dict[str, Json]
+) -> None:
+    await kill(await run_turn_until_mid_reply(url))
+    [question] = await talk.messages()
+    turn = question.extra["turn"]
+    assert isinstance(turn, dict)
+    changed = replace(question, extra={"turn": {**turn, **changes}})
+    await talk.store.replace("talk", question.seq, changed)
+    await assert_turn_in_progress(talk)
+    later = FakeTime()
+    async with open_async_store(url) as store:
+        lease = DEFAULT_LEASE + store.clock_difference
+    later.advance(lease.total_seconds() + 1)
+    await talk.chat(EchoModel(), time=later).send("Hi", conversation_id="talk", owner="bob")
+    assert await talk.transcript() == [("user", "Hi"), ("assistant", "You said: Hi")]
+
+
+async def test_a_renewed_lease_still_names_its_process_and_an_ended_one_does_not(
+    sqlite: Talk,
+) -> None:
+    chat = sqlite.chat(ScriptedModel("Well, ", "I ", OVERLOADED), time=sqlite.time)
+    async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as events:
+        await take_until(events, "Well, ")
+        [question] = await sqlite.messages()
+        sqlite.time.advance(35)
+        await take_until(events, "I ")
+        [renewed] = await sqlite.messages()
+        before, after = question.extra["turn"], renewed.extra["turn"]
+        assert isinstance(before, dict)
+        assert isinstance(after, dict)
+        assert {**before, "until": after["until"]} == after
+        assert before["until"] != after["until"]
+    with pytest.raises(ModelUnavailable):
+        await sqlite.send(OVERLOADED, text="And now?")
+    assert (await sqlite.messages())[-1].extra["turn"].keys() == {"reply", "ended"}  # type: ignore[union-attr]
 
 
 # Renewals
@@ -156,10 +223,45 @@ async def test_a_turn_that_takes_longer_than_its_lease_renews_it(talk: Talk) -> 
         for piece in pieces:
             await take_until(events, piece)
             assert await assert_turn_in_progress(talk, time=talk.time) > 0
-            talk.time.advance(25)
+            talk.time.advance(35)
         assert await collect_events(events) == [DONE]
     assert await talk.transcript() == [("user", "Hi"), ("assistant", "".join(pieces))]
     await talk.assert_next_turn_works()
+
+
+async def test_a_rival_whose_clock_is_ahead_by_all_that_passes_waits_for_the_renewal(
+    url: str, talk: Talk
+) -> None:
+    async with open_async_store(url) as store:
+        difference = store.clock_difference.total_seconds()
+        assert difference == (10 if url.startswith("dynamodb:") else 0)
+        ahead = FakeTime()
+        ahead.advance(difference)
+        chat = talk.chat(model_saying("Well, ", "yes."), store=store, time=talk.time)
+        async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as events:
+            await take_until(events, "Well, ")
+            for time in (talk.time, ahead):
+                time.advance(59)  # all of the lease but a second
+            await assert_turn_in_progress(talk, time=ahead)
+            assert await collect_events(events) == ["yes.", DONE]
+    assert await talk.transcript() == [("user", "Hi"), ("assistant", "Well, yes.")]
+
+
+async def test_no_turn_begins_on_a_skewed_clock_and_a_running_one_saves_its_reply(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> timedelta:
+        raise ClockSkewed(20)
+
+    chat = talk.chat(model_saying("Well, ", "yes."))
+    async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as events:
+        await take_until(events, "Well, ")  # the question and its lease are stored
+        monkeypatch.setattr(type(talk.store), "clock_difference", property(refuse))
+        with pytest.raises(ClockSkewed):
+            await talk.chat(EchoModel()).send("Hi", conversation_id="other", owner="bob")
+        assert await collect_events(events) == ["yes.", DONE]
+    assert await talk.transcript() == [("user", "Hi"), ("assistant", "Well, yes.")]
+    assert await talk.transcript("other") == []
 
 
 async def test_a_turn_whose_model_is_silent_for_longer_than_the_lease_renews_it(talk: Talk) -> None:
@@ -170,7 +272,7 @@ async def test_a_turn_whose_model_is_silent_for_longer_than_the_lease_renews_it(
     caller = Caller(chat.stream("Hi", conversation_id="talk", owner="bob"))
     await gate.reached.wait()
     await talk.watched.wait_for_calls("replace", 4)
-    # With a renewal at each third, the first lease (0.6 s) has ended and this one ends at 1.4 s.
+    # With a renewal at each half, the first lease (0.6 s) has ended and this one ends at 1.8 s.
     start.advance(1)
     fixed = start.clock()
     start.clock = lambda: fixed  # type: ignore[method-assign]
@@ -185,11 +287,11 @@ async def test_a_renewal_that_fails_does_not_end_the_turn(talk: Talk) -> None:
     chat = talk.watched_chat(model_saying("Well, ", "I ", "say ", "yes."), time=talk.time)
     async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as events:
         await take_until(events, "Well, ")
-        talk.time.advance(25)
+        talk.time.advance(35)
         await take_until(events, "I ")
         assert "replace" in talk.watched.requests
         talk.watched.clear_actions()
-        talk.time.advance(25)
+        talk.time.advance(15)
         await take_until(events, "say ")
         talk.time.advance(25)  # the first lease has ended, the renewed one has not
         await assert_turn_in_progress(talk, time=talk.time)
@@ -204,7 +306,7 @@ async def test_a_renewal_whose_response_is_lost_does_not_end_the_turn(talk: Talk
     async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as events:
         for piece in ("Well, ", "I ", "say "):
             await take_until(events, piece)
-            talk.time.advance(25)
+            talk.time.advance(35)
         assert await collect_events(events) == ["yes.", DONE]
     assert await talk.transcript() == [("user", "Hi"), ("assistant", "Well, I say yes.")]
     await talk.assert_next_turn_works()
@@ -280,9 +382,11 @@ async def time_out_in_mid_reply(talk: Talk) -> None:
     assert await collect_events(events) == [Finished("timed_out")]
 
 
-async def yield_text_that_cannot_be_stored(talk: Talk) -> None:
-    with pytest.raises(Exception):  # noqa: B017, PT011 - any error will do
-        await talk.chat(ScriptedModel("\ud83d", DONE)).send("Hi", conversation_id="talk")
+async def reply_with_what_cannot_be_stored(talk: Talk) -> None:
+    calls: list[dict[str, Json]] = [{"name": "x", "args": {"n": float("nan")}, "id": "1"}]
+    model = ScriptedModel("Well, ", Finished("tool_use", tool_calls=calls))
+    with pytest.raises(ReplyNotStored):
+        await talk.chat(model).send("Hi", conversation_id="talk")
 
 
 ENDINGS = [
@@ -296,7 +400,7 @@ ENDINGS = [
     pytest.param(cancel, marks=pytest.mark.chat_only),
     time_out_at_once,
     time_out_in_mid_reply,
-    yield_text_that_cannot_be_stored,
+    reply_with_what_cannot_be_stored,
 ]
 
 
@@ -407,7 +511,7 @@ async def test_a_turn_does_not_restore_text_that_was_redacted_from_its_question(
         [question] = await talk.messages()
         assert question.seq is not None
         await talk.store.replace("talk", question.seq, replace(question, content="I am [redacted]"))
-        talk.time.advance(25)
+        talk.time.advance(35)
         if how == "renewed":
             await collect_events(events)
         else:

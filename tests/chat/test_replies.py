@@ -8,7 +8,13 @@ from datetime import timedelta
 import pytest
 
 from chatledger.chat import Started
-from chatledger.errors import InvalidArgument, ModelTimeout, ModelUnavailable, NotFound
+from chatledger.errors import (
+    InvalidArgument,
+    ModelTimeout,
+    ModelUnavailable,
+    NotFound,
+    ReplyNotStored,
+)
 from chatledger.messages import Message
 from chatledger.models.protocol import Finished, Usage
 from chatledger.values import Json
@@ -88,7 +94,7 @@ async def test_usage_includes_what_came_before_a_turn_that_another_process_stopp
         await take_until(events, "Well, ")
         assert await there.stop("talk")
         await there.send("Three", conversation_id="talk")
-        sqlite.time.advance(25)
+        sqlite.time.advance(35)
         assert await collect_events(events) == [Finished("stopped")]
     await there.send("Four", conversation_id="talk")
     assert await there.usage("talk") == Usage(9, 15)
@@ -242,6 +248,37 @@ async def test_a_lease_or_time_limit_of_zero_or_less_is_rejected(
 # Models that misbehave
 
 
+UNSTORABLE = {
+    "too large": ["x" * (9 << 20), "y" * (9 << 20), DONE],
+    "a tool call that is not JSON": [
+        Finished(
+            "tool_use", tool_calls=({"name": "time", "args": {"at": float("nan")}, "id": "1"},)
+        )
+    ],
+}
+
+
+@pytest.mark.parametrize("script", UNSTORABLE.values(), ids=UNSTORABLE)
+async def test_a_reply_that_cannot_be_stored_is_the_models_fault_and_frees_the_conversation(
+    talk: Talk, script: list[str | Finished]
+) -> None:
+    with pytest.raises(ReplyNotStored, match="'talk' cannot be stored") as raised:
+        await talk.send(*script)
+    assert raised.value.conversation_id == "talk"
+    reply = await talk.chat(EchoModel()).send("Hi", conversation_id="talk", owner="bob")
+    assert await talk.transcript() == [("user", "Hi"), ("assistant", reply.text)]
+
+
+async def test_every_text_of_a_model_is_sent_and_stored_without_lone_surrogates(talk: Talk) -> None:
+    script = ["half \ud83d of one, ", "and a whole 😀", DONE]
+    pieces = ["half � of one, ", "and a whole 😀"]
+    events = talk.chat(ScriptedModel(*script)).stream("Hi", conversation_id="talk", owner="bob")
+    assert await collect_events(events) == [Started("talk"), *pieces, DONE]
+    assert await talk.transcript() == [("user", "Hi"), ("assistant", "".join(pieces))]
+    unsaved = talk.chat(ScriptedModel(*script)).stream_without_saving("Hi")
+    assert await collect_events(unsaved) == [Started(None), *pieces, DONE]
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("is_saved", [True, False])
 async def test_a_timeout_error_of_the_model_fails_the_turn(
@@ -281,6 +318,18 @@ async def test_a_model_call_that_is_cancelled_from_outside_fails_the_turn(sqlite
     gate.opened.set()
     await asyncio.wait({caller.task}, timeout=5)
     assert await sqlite.transcript() == [("user", "Hi"), ("assistant", "Well, ")]
+
+
+@pytest.mark.chat_only
+async def test_a_model_that_would_end_the_program_ends_its_turn(talk: Talk) -> None:
+    class EndingModel(ScriptedModel):
+        async def stream(self, messages, *, system_prompt=None):  # type: ignore[no-untyped-def]
+            yield "Well, "
+            raise SystemExit(3)
+
+    with pytest.raises(ModelUnavailable, match="interrupted"):
+        await talk.chat(EndingModel()).send("Hi", conversation_id="talk", owner="bob")
+    assert await talk.transcript() == [("user", "Hi"), ("assistant", "Well, ")]
 
 
 @pytest.mark.chat_only

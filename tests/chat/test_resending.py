@@ -1,4 +1,4 @@
-"""A message that had no reply and is sent again is stored once."""
+"""A message that had no reply, or a failed one, is stored once if it is sent again."""
 
 from contextlib import aclosing
 from dataclasses import replace
@@ -7,7 +7,13 @@ from datetime import timedelta
 import pytest
 
 from chatledger.chat import Started
-from chatledger.errors import KeyReused, ModelTimeout, ModelUnavailable
+from chatledger.errors import (
+    KeyReused,
+    ModelTimeout,
+    ModelUnavailable,
+    StoreUnavailable,
+    TurnInProgress,
+)
 from chatledger.messages import Message
 from chatledger.models.protocol import Finished, Usage
 from tests.chat.scripted_models import DONE, OVERLOADED, EchoModel, Gate, ScriptedModel
@@ -75,13 +81,126 @@ async def test_the_same_text_after_a_reply_is_a_new_message(sqlite: Talk) -> Non
     assert await sqlite.transcript() == [("user", "Hi"), ("assistant", "You said: Hi")] * 2
 
 
-async def test_the_same_text_after_a_partial_reply_is_a_new_message(talk: Talk) -> None:
+async def fail_in_mid_reply(talk: Talk, text: str = "Hi") -> None:
     with pytest.raises(ModelUnavailable):
-        await talk.chat(ScriptedModel("Well, ", OVERLOADED)).send(
-            "Hi", conversation_id="talk", owner="bob"
-        )
-    await talk.chat(EchoModel()).send("Hi", conversation_id="talk")
-    assert [text for _, text in await talk.transcript()] == ["Hi", "Well, ", "Hi", "You said: Hi"]
+        await talk.send("Well, ", OVERLOADED, text=text)
+
+
+async def test_a_failed_reply_is_replaced_when_its_message_is_sent_again(talk: Talk) -> None:
+    await talk.create("I am Bob")
+    for _ in range(2):
+        await fail_in_mid_reply(talk)
+        assert await talk.transcript() == [
+            ("user", "I am Bob"),
+            ("user", "Hi"),
+            ("assistant", "Well, "),
+        ]
+    [_, question, _] = await talk.messages()
+    model = EchoModel()
+    reply = await talk.chat(model).send("Hi", conversation_id="talk")
+    assert model.windows == [[("user", "I am Bob\n\nHi")]]
+    assert await talk.transcript() == [
+        ("user", "I am Bob"),
+        ("user", "Hi"),
+        ("assistant", reply.text),
+    ]
+    [_, same, _] = await talk.messages()
+    assert (same.id, same.created_at) == (question.id, question.created_at)
+    await talk.assert_next_turn_works()
+
+
+async def test_the_failed_reply_to_several_messages_is_replaced(talk: Talk) -> None:
+    await talk.create("Weather?")
+    results = [Message.tool("21 °C", tool_call_id="a"), Message.tool("9 °C", tool_call_id="b")]
+    with pytest.raises(ModelUnavailable):
+        await talk.send("Warm", OVERLOADED, text=results)
+    await talk.send("Warm.", DONE, text=results)
+    assert await talk.transcript() == [
+        ("user", "Weather?"),
+        ("tool", "21 °C"),
+        ("tool", "9 °C"),
+        ("assistant", "Warm."),
+    ]
+
+
+async def test_the_total_usage_includes_what_came_before_a_replaced_reply(talk: Talk) -> None:
+    await talk.send("Well, yes.", DONE, text="First")
+    await fail_in_mid_reply(talk)
+    assert await talk.chat(EchoModel()).usage("talk") == DONE.usage
+    await fail_in_mid_reply(talk)
+    await talk.send("Yes.", DONE)
+    assert await talk.chat(EchoModel()).usage("talk") == Usage(6, 10)
+
+
+async def test_a_failed_reply_is_removed_by_the_write_that_starts_the_next_turn(talk: Talk) -> None:
+    await fail_in_mid_reply(talk)
+    before = await talk.messages()
+    talk.watched.fail("append", 1)
+    with pytest.raises(StoreUnavailable):
+        await talk.watched_chat(EchoModel()).send("Hi", conversation_id="talk")
+    assert await talk.messages() == before
+    talk.watched.clear_actions()
+    chat = talk.watched_chat(ScriptedModel("Oh, ", Gate()), time=talk.time)
+    async with aclosing(chat.stream("Hi", conversation_id="talk")) as events:
+        assert await anext(events) == Started("talk")
+        assert talk.watched.calls == ["tail", "tail", "append"]
+        assert await talk.transcript() == [("user", "Hi")]
+        # As if the process had died here: once the lease has ended, the message is sent again.
+        talk.time.advance(61)
+        await talk.chat(EchoModel(), time=talk.time).send("Hi", conversation_id="talk")
+    assert await talk.transcript() == [("user", "Hi"), ("assistant", "You said: Hi")]
+
+
+async def test_of_two_who_send_a_message_again_after_a_failed_reply_only_one_gets_a_reply(
+    talk: Talk,
+) -> None:
+    await fail_in_mid_reply(talk)
+    chat = talk.chat(ScriptedModel("Oh, ", Gate()))
+    async with aclosing(chat.stream("Hi", conversation_id="talk")) as events:
+        await take_until(events, "Oh, ")
+        with pytest.raises(TurnInProgress):
+            await talk.send("Yes.", DONE)
+    assert await talk.transcript() == [("user", "Hi"), ("assistant", "Oh, ")]
+
+
+async def test_a_message_that_a_rival_appends_to_a_failed_reply_is_not_removed(talk: Talk) -> None:
+    await fail_in_mid_reply(talk)
+
+    async def append_other() -> None:
+        await talk.append(Message.user("Are you there?"))
+
+    talk.watched.before("append", 1, append_other)
+    await talk.watched_chat(EchoModel()).send("Hi", conversation_id="talk")
+    assert [text for _, text in await talk.transcript()][:4] == [
+        "Hi",
+        "Well, ",
+        "Are you there?",
+        "Hi",
+    ]
+
+
+async def test_a_different_text_after_a_failed_reply_keeps_it(sqlite: Talk) -> None:
+    await fail_in_mid_reply(sqlite)
+    await sqlite.send("Yes.", DONE, text="Hello")
+    assert [text for _, text in await sqlite.transcript()] == ["Hi", "Well, ", "Hello", "Yes."]
+
+
+@pytest.mark.parametrize("how", ["stopped", "timed_out"])
+async def test_the_same_text_after_a_reply_that_was_cut_short_is_a_new_message(
+    sqlite: Talk, how: str
+) -> None:
+    chat = sqlite.chat(
+        ScriptedModel("Well, ", Gate()), time_limit=timedelta(minutes=5), time=sqlite.time
+    )
+    events = chat.stream("Hi", conversation_id="talk", owner="bob")
+    await take_until(events, "Well, ")
+    if how == "stopped":
+        assert await chat.stop("talk")
+    else:
+        sqlite.time.advance(301)
+    assert await collect_events(events) == [Finished(how)]
+    await sqlite.send("Yes.", DONE)
+    assert [text for _, text in await sqlite.transcript()] == ["Hi", "Well, ", "Hi", "Yes."]
 
 
 async def test_the_same_text_as_one_that_an_application_stored_is_a_new_message(

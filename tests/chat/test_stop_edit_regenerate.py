@@ -7,9 +7,12 @@ from datetime import timedelta
 
 import pytest
 
-from chatledger.chat import Reply, Started
+from chatledger.chat import Event, Reply, Started
+from chatledger.chat.lease import branch_of
 from chatledger.errors import (
+    Conflict,
     InvalidArgument,
+    KeyReused,
     ModelUnavailable,
     NotFound,
     StoreUnavailable,
@@ -96,7 +99,7 @@ async def test_a_turn_stopped_from_another_process_ends_even_if_its_message_was_
         assert await second.stop("talk") is True
         async with aclosing(second.stream("Hi", conversation_id="talk")) as others:
             await take_until(others, "Oh, ")
-            talk.time.advance(25)
+            talk.time.advance(35)
             try:
                 async with asyncio.timeout(2):
                     assert await anext(events) == STOPPED
@@ -117,7 +120,7 @@ async def test_a_question_asked_again_does_not_get_the_stopped_turns_partial_rep
         await take_until(events, "Well, ")
         assert await there.stop("talk")
         await there.send("Hi", conversation_id="talk")
-        sqlite.time.advance(25)
+        sqlite.time.advance(35)
         assert await collect_events(events) == [STOPPED]
     assert await sqlite.transcript() == [("user", "Hi"), ("assistant", "You said: Hi")]
 
@@ -517,3 +520,93 @@ async def test_regenerating_uses_the_question_as_its_owner_changed_it(talk: Talk
     model = EchoModel()
     await collect_events(talk.chat(model).regenerate("talk"))
     assert model.windows == [[("user", "Hello")]]
+
+
+# Revisions, keys and branches
+
+
+async def test_a_started_turn_names_its_reply_and_the_message_that_it_answers(talk: Talk) -> None:
+    events = await collect_events(
+        talk.chat(EchoModel()).stream("Hi", conversation_id="talk", owner="bob")
+    )
+    question, reply = await talk.messages()
+    started = events[0]
+    assert isinstance(started, Started)
+    assert (started.reply_id, started.seq, started.branch_id) == (reply.id, question.seq, None)
+
+
+async def test_a_reply_or_message_is_replaced_only_at_the_given_revision(talk: Talk) -> None:
+    await run_turns(talk, "Hi")
+    chat, before = talk.chat(EchoModel()), await talk.transcript()
+    revision = (await talk.store.get("talk")).revision
+    [seq, _] = [message.seq for message in await talk.messages()]
+    assert seq is not None
+    for events in (
+        chat.regenerate("talk", owner="bob", revision=revision - 1),
+        chat.edit("talk", seq, "Ho", owner="bob", revision=revision - 1, keep_branch=True),
+    ):
+        with pytest.raises(Conflict):
+            await collect_events(events)
+    assert await talk.transcript() == before
+    assert [each.id for each in await talk.store.list("bob")] == ["talk"]
+
+    await collect_events(chat.regenerate("talk", owner="bob", revision=revision))
+    [seq, _] = [message.seq for message in await talk.messages()]
+    assert seq is not None
+    revision = (await talk.store.get("talk")).revision
+    await collect_events(chat.edit("talk", seq, "Ho", owner="bob", revision=revision))
+    assert await talk.transcript() == [("user", "Ho"), ("assistant", "You said: Ho")]
+
+
+async def test_another_reply_with_the_same_key_is_made_once(talk: Talk) -> None:
+    await run_turns(talk, "Hi")
+    model = ScriptedModel("Other.", DONE)
+
+    async def regenerate(key: str | None, system_prompt: str | None = None) -> list[Event]:
+        chat = talk.chat(model)
+        return await collect_events(
+            chat.regenerate("talk", owner="bob", idempotency_key=key, system_prompt=system_prompt)
+        )
+
+    first = await regenerate("key")
+    assert await regenerate("key") == first == [Started("talk"), "Other.", DONE]
+    assert len(model.windows) == 1
+    with pytest.raises(KeyReused):
+        await regenerate("key", system_prompt="Rhyme.")
+    # Once the reply is replaced, the key is forgotten.
+    await regenerate(None)
+    await regenerate("key")
+    assert len(model.windows) == 3
+    assert await talk.transcript() == [("user", "Hi"), ("assistant", "Other.")]
+
+
+async def test_an_edit_can_keep_the_former_branch(talk: Talk) -> None:
+    await run_turns(talk, "Hi", "How are you?")
+    before = await talk.transcript()
+    seq = await talk.seq_of("Hi")
+    edit = talk.chat(EchoModel()).edit("talk", seq, "Ho", owner="bob", keep_branch=True)
+    started = (await collect_events(edit))[0]
+    assert isinstance(started, Started)
+    assert started.branch_id is not None
+    assert await talk.transcript(started.branch_id) == before
+    assert await talk.transcript() == [("user", "Ho"), ("assistant", "You said: Ho")]
+    assert branch_of((await talk.messages())[0]) == started.branch_id
+
+
+async def test_the_last_turn_tells_whether_its_reply_is_being_written(talk: Talk) -> None:
+    chat = talk.chat(ScriptedModel("Well, ", "yes.", DONE), time=talk.time)
+    async with aclosing(chat.stream("Hi", conversation_id="talk", owner="bob")) as events:
+        started = await anext(events)
+        assert isinstance(started, Started)
+        other = talk.chat(EchoModel(), time=talk.time)
+        running = await other.last_turn("talk", owner="bob")
+        assert running is not None
+        assert (running.reply_id, running.question.seq) == (started.reply_id, started.seq)
+        assert (running.reply, running.is_running) == (None, True)
+        await collect_events(events)
+    ended = await other.last_turn("talk", owner="bob")
+    assert ended is not None
+    assert ended.reply is not None
+    assert (ended.reply.text, ended.is_running) == ("Well, yes.", False)
+    with pytest.raises(NotFound):
+        await other.last_turn("talk", owner="eve")

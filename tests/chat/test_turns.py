@@ -495,3 +495,29 @@ async def test_an_unknown_conversation_is_created_for_the_owner(talk: Talk) -> N
     reply = await collect(talk.chat(EchoModel()).stream("Hi", conversation_id="talk", owner="bob"))
     assert reply.conversation_id == "talk"
     assert (await talk.store.get("talk", owner="bob")).message_count == 2
+
+
+@pytest.mark.parametrize("is_saved", [True, False])
+async def test_an_unknown_conversation_that_must_exist_is_not_created(
+    talk: Talk, is_saved: bool
+) -> None:
+    model = EchoModel()
+    chat = talk.chat(model)
+    turn = chat.stream if is_saved else chat.stream_without_saving
+    with pytest.raises(NotFound):
+        await collect(turn("Hi", conversation_id="talk", owner="bob", must_exist=True))
+    assert model.windows == []
+    assert (await talk.store.list("bob")).conversations == []
+    await talk.create(owner="bob")
+    reply = await collect(turn("Hi", conversation_id="talk", owner="bob", must_exist=True))
+    assert reply.conversation_id == "talk"
+
+
+@pytest.mark.parametrize("key", [None, "monday"])
+async def test_a_turn_without_a_conversation_starts_one_even_if_it_must_exist(
+    talk: Talk, key: str | None
+) -> None:
+    chat = talk.chat(EchoModel())
+    for _ in range(2):
+        await chat.send("Hi", owner="bob", idempotency_key=key, must_exist=True)
+    assert len((await talk.store.list("bob")).conversations) == (1 if key else 2)

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 from chatledger.chat import Event, SyncChat
@@ -54,6 +55,10 @@ class BlockingStore:
         self._store = store
         self._loop = loop
 
+    @property
+    def clock_difference(self) -> timedelta:
+        return self._store.clock_difference
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         operation = getattr(self._store, name)
         return lambda *arguments, **options: self._loop.wait_for(operation(*arguments, **options))
@@ -94,7 +99,7 @@ class ThreadedChat:
         def call(*arguments: Any, **options: Any) -> Any:
             if "model" in options:
                 options["model"] = BlockingModel(options["model"], self._loop)
-            if name in ("send", "stop", "usage"):
+            if name in ("send", "stop", "usage", "last_turn"):
                 return self._in_thread(lambda: method(*arguments, **options))
             return self._events(method(*arguments, **options))
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 from chatledger.errors import StoreUnavailable
@@ -50,6 +50,10 @@ class WatchedStore:
         async with self._returned:
             enough = self._returned.wait_for(lambda: self.calls.count(operation) >= count)
             await asyncio.wait_for(enough, 20)
+
+    @property
+    def clock_difference(self) -> timedelta:
+        return self._store.clock_difference
 
     def __getattr__(self, name: str) -> Any:
         operation = getattr(self._store, name)

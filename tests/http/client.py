@@ -4,14 +4,26 @@ import json
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
+
+from chatledger.http.api import (
+    CreateRequest,
+    EditRequest,
+    ForkRequest,
+    RegenerateRequest,
+    RequestBody,
+    StopRequest,
+    UpdateRequest,
+)
+from chatledger.http.endpoints import ENDPOINTS, REPLY_PATH, TURN_ENDPOINTS
+from tests.http.description import Description, described_events
 
 SECONDS = 20.0
 """Seconds after which anything counts as hanging."""
@@ -32,6 +44,15 @@ def open_client(url: str) -> httpx.Client:
     return httpx.Client(base_url=url, timeout=SECONDS, trust_env=False, verify=_TLS)
 
 
+@contextmanager
+def open_checking_client(url: str) -> Iterator[httpx.Client]:
+    """Open a client that asserts that the server's ``/openapi.json`` describes each response."""
+    with open_client(url) as client:
+        description = Description(success_body(client.get("/openapi.json")))
+        client.event_hooks = {"response": [description.check_response]}
+        yield client
+
+
 def new_user() -> str:
     """Return the id of a user that no other test has."""
     return f"user {uuid4()}"
@@ -39,12 +60,76 @@ def new_user() -> str:
 
 def conversation_path(conversation_id: str) -> str:
     """Return the path of a conversation with any id."""
+    return f"/conversations/{_encoded(conversation_id)}"
+
+
+def _encoded(conversation_id: str) -> str:
     encoded = quote(conversation_id, safe="", errors="surrogatepass")
     # Clients remove "." and ".." segments from a path, unless the dots are encoded.
-    return "/conversations/" + encoded.replace(".", "%2E")
+    return encoded.replace(".", "%2E")
 
 
 # The routes -----------------------------------------------------------------------------------
+
+
+ID = "{conversation_id}"
+SEQ = "{seq}"
+_BODIES: dict[type[RequestBody], Fields] = {
+    CreateRequest: {"title": MARKER},
+    UpdateRequest: {"title": MARKER},
+    ForkRequest: {},
+    StopRequest: {},
+    RegenerateRequest: {},
+    EditRequest: {"message": MARKER},
+}
+_ENDPOINTS = {
+    f"{endpoint.method} {endpoint.path}": None if endpoint.body is None else _BODIES[endpoint.body]
+    for endpoint in ENDPOINTS
+}
+CHAT_ROUTES: dict[str, Fields | None] = {
+    "POST /chat": {"message": MARKER},
+    "POST /chat/stream": {"message": MARKER},
+}
+TURN_ROUTES: dict[str, Fields | None] = CHAT_ROUTES | {
+    f"{endpoint.method} {endpoint.path}": _BODIES[endpoint.body]
+    for endpoint in TURN_ENDPOINTS
+    if ID in endpoint.path
+}
+PRIVATE_ROUTES = TURN_ROUTES | {f"GET {REPLY_PATH}": None} | _ENDPOINTS
+"""The routes that need sign-in, each with a valid body; the last ones delete conversations."""
+CONVERSATION_ROUTES = {
+    route: {"message": MARKER, "conversation_id": ID} for route in CHAT_ROUTES
+} | {route: body for route, body in PRIVATE_ROUTES.items() if ID in route}
+"""The routes that access one conversation, each with a valid body."""
+PUBLIC_ROUTES = {
+    *("GET /", "HEAD /", "GET /health", "HEAD /health"),
+    *("GET /live", "HEAD /live", "GET /ready", "HEAD /ready"),
+    *("GET /openapi.json", "HEAD /openapi.json", "/page"),
+}
+
+
+def request_route(
+    client: httpx.Client,
+    route: str,
+    body: Fields | None,
+    conversation_id: str = "nobody's",
+    **query: str,
+) -> httpx.Response:
+    """Request ``route``; ``query`` becomes part of the body if there is one."""
+    method, path = route.split(" ")
+    path = path.replace(ID, _encoded(conversation_id)).replace(SEQ, "2")
+    if body is None:
+        # With params, even without any, httpx would rewrite the query in the path.
+        return client.request(method, path, params=query or None)
+    fields = {name: conversation_id if value == ID else value for name, value in body.items()}
+    return client.request(method, path, json=fields | query)
+
+
+def use_every_route(client: httpx.Client, conversation_id: str, *, user_id: str) -> None:
+    """Use each private route for the user's conversation, which the last route deletes."""
+    for route, body in (PRIVATE_ROUTES | CONVERSATION_ROUTES).items():
+        response = request_route(client, route, body, conversation_id, user_id=user_id)
+        assert response.status_code in (200, 501), response.text  # 501 if the server cannot stream
 
 
 def send_message(client: httpx.Client, message: str, **fields: Any) -> Fields:
@@ -74,15 +159,17 @@ def read_conversation(client: httpx.Client, conversation_id: str, **params: Any)
     conversation: Fields = answer["conversation"]
     known = {"conversation_id", "user_id", "title", "created_at", "updated_at"}
     # ``next`` is there only if there are earlier messages.
-    assert conversation.keys() - {"next"} == known | {"messages", "metadata"}
+    assert conversation.keys() - {"next", "replying"} == known | {"messages", "metadata"}
     assert conversation["conversation_id"] == conversation_id
     assert isinstance(conversation["user_id"], str)
     assert conversation["title"] is None or isinstance(conversation["title"], str)
     assert parse_time(conversation["created_at"]) <= parse_time(conversation["updated_at"])
     messages = conversation["messages"]
     for message in messages:
-        # Only interrupted replies have ``stop_reason``.
-        assert message.keys() - {"stop_reason"} == {"role", "content", "timestamp", "id", "seq"}
+        known = {"role", "content", "timestamp", "id", "seq"}
+        if message["role"] == "assistant":
+            known |= {"model", "stop_reason"}
+        assert message.keys() - {"usage", "branch_id"} == known
         assert message["role"] in ("user", "assistant")
         assert isinstance(message["content"], str)
         assert isinstance(message["id"], str)
@@ -113,7 +200,7 @@ def list_conversations(client: httpx.Client, user_id: str, **params: Any) -> Fie
     answer = success_body(client.get("/conversations", params={"user_id": user_id} | params))
     assert answer.keys() == {"conversations", "cursor"}
     assert answer["cursor"] is None or isinstance(answer["cursor"], str)
-    known = {"conversation_id", "title", "created_at", "updated_at", "message_count"}
+    known = {"conversation_id", "title", "created_at", "updated_at", "message_count", "metadata"}
     for conversation in answer["conversations"]:
         assert conversation.keys() == known
         assert isinstance(conversation["conversation_id"], str)
@@ -139,7 +226,7 @@ def open_stream(client: httpx.Client, **fields: Any) -> AbstractContextManager[h
     return client.stream("POST", "/chat/stream", json=fields)
 
 
-def read_events(response: httpx.Response) -> Iterator[Event]:
+def read_events(response: httpx.Response) -> Generator[Event, None, None]:
     """Yield each event as soon as it arrives."""
     assert response.status_code == 200, response.read().decode()
     text = ""
@@ -157,15 +244,19 @@ def parse_events(text: str) -> Iterator[Event]:
         lines = [line.partition(":") for line in block.split("\n")]
         fields = {name: value.removeprefix(" ") for name, _, value in lines if name}
         if fields:
-            assert fields.keys() == {"event", "data"}
-            yield fields["event"], json.loads(fields["data"])
+            assert fields.keys() - {"id"} == {"event", "data"}
+            data = json.loads(fields["data"])
+            described_events().check_event(fields["event"], data)
+            yield fields["event"], data
 
 
 def read_reply(stream: Iterable[Event]) -> tuple[str | None, str]:
     """Return the conversation's id and the reply's text from a complete stream."""
     (start, begun), *pieces, (done, finished) = stream
     assert start == "start"
-    assert begun.keys() == {"conversation_id"}
+    assert begun.keys() == {"conversation_id", "reply_id", "seq", "offset"}
+    assert (begun["reply_id"] is None) is (begun["seq"] is None)
+    assert begun["offset"] == 0
     assert pieces
     for name, piece in pieces:
         assert name == "piece"
@@ -187,17 +278,24 @@ def success_body(response: httpx.Response) -> Fields:
     return json_body(response)
 
 
-def expect_error(response: httpx.Response, *statuses: int) -> Fields:
+def expect_error(
+    response: httpx.Response, *statuses: int, conversation_id: str | None = None
+) -> Fields:
     """Assert an error with one of ``statuses`` that leaks nothing; return its body."""
     assert response.status_code in statuses, f"{response.status_code}: {response.text}"
-    return checked_error(json_body(response))
+    return checked_error(json_body(response), conversation_id=conversation_id)
 
 
-def checked_error(body: Fields) -> Fields:
-    """Return ``body`` after asserting that it is the body of an error."""
-    assert body.keys() == {"error", "code"}
+def checked_error(body: Fields, *, conversation_id: str | None = None) -> Fields:
+    """Return ``body`` after asserting that it is the body of an error.
+
+    It must name the conversation ``conversation_id``, or none: only an error of a turn that has
+    stored the message names one.
+    """
+    named = {} if conversation_id is None else {"conversation_id": conversation_id}
+    assert body == {"error": body["error"], "code": body["code"]} | named
     assert isinstance(body["error"], str)
-    assert re.fullmatch(r"\S+( \S+)+\.", body["error"]), "a sentence for people"
+    assert re.fullmatch(r"\S+( \S+)+[.?]", body["error"]), "a sentence for people"
     assert isinstance(body["code"], str)
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", body["code"]), "snake_case for programs"
     assert MARKER not in str(body), "an error repeats nothing of what was sent"

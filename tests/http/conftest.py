@@ -5,7 +5,14 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from chatledger.testing.bedrock_server import BedrockServer
 from tests.http.client import open_client
+
+
+@pytest.fixture(scope="module")
+def bedrock() -> Iterator[BedrockServer]:
+    with BedrockServer() as bedrock:
+        yield bedrock
 
 
 @pytest.fixture

@@ -15,8 +15,16 @@ classes whose requests the gateway passes on.
 import httpx
 import pytest
 
+from chatledger.http.api import SECURITY_HEADERS
 from tests.http.bad_input import named_params
-from tests.http.client import expect_error, success_body
+from tests.http.client import (
+    ID,
+    PRIVATE_ROUTES,
+    create_conversation,
+    expect_error,
+    new_user,
+    success_body,
+)
 from tests.http.conversation_contract import ConversationContract
 from tests.http.invalid_input_contract import BytesContract, InvalidInputContract
 from tests.http.key_contract import KeyContract, TwoKeysContract
@@ -36,18 +44,12 @@ UNKNOWN = named_params(
     }
 )
 UNDER_A_ROUTE = ["/chat/nowhere", "/health/nowhere", "/nowhere/at/all"]
+ROUTES = [route.split(" ") for route in ("GET /", "GET /health", *PRIVATE_ROUTES)]
 NOT_ALLOWED = [
-    ("POST", "/"),
-    ("POST", "/health"),
-    ("DELETE", "/health"),
-    ("GET", "/chat"),
-    ("PUT", "/chat"),
-    ("DELETE", "/chat"),
-    ("PUT", "/conversations"),
-    ("DELETE", "/conversations"),
-    ("POST", "/conversations/nobody"),
-    ("PUT", "/conversations/nobody"),
-    ("PATCH", "/conversations/nobody"),
+    (method, path.replace(ID, "nobody"))
+    for path in dict.fromkeys(path for _, path in ROUTES)
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+    if [method, path] not in ROUTES
 ]
 
 
@@ -79,7 +81,32 @@ class CommonContract(
     def test_a_wrong_method_is_not_allowed(
         self, client: httpx.Client, route: tuple[str, str]
     ) -> None:
-        expect_error(client.request(*route), 405)
+        response = client.request(*route)
+        expect_error(response, 405)
+        allowed = {method for method, path in ROUTES if path.replace(ID, "nobody") == route[1]}
+        allowed |= {"HEAD"} if "GET" in allowed else set()
+        assert set(response.headers["Allow"].split(", ")) == allowed
+
+    @pytest.mark.parametrize("path", ["/health", "/conversations", "/conversations/{}"])
+    def test_head_is_get_without_the_body(self, client: httpx.Client, path: str) -> None:
+        user = new_user()
+        path = path.format(create_conversation(client, user_id=user))
+        params = {} if path == "/health" else {"user_id": user}
+        response = client.head(path, params=params)
+        assert response.status_code == client.get(path, params=params).status_code == 200
+        assert response.content == b""
+        assert client.head("/conversations/nobody", params={"user_id": user}).status_code == 404
+
+    @pytest.mark.parametrize(
+        "route", [("GET", "/health"), ("GET", "/conversations"), ("PUT", "/chat"), ("GET", "/x")]
+    )
+    def test_no_response_is_kept_or_embedded_elsewhere(
+        self, client: httpx.Client, route: tuple[str, str]
+    ) -> None:
+        headers = client.request(*route).headers
+        for name, value in SECURITY_HEADERS.items():
+            assert headers[name] == value
+        assert headers["Cache-Control"] == "no-store"
 
 
 class BrowserContract:
@@ -91,6 +118,18 @@ class BrowserContract:
         kind = response.headers["Content-Type"].lower().replace(" ", "")
         assert kind == "text/html;charset=utf-8"
         assert response.text.lstrip().lower().startswith("<!doctype html>")
+
+    @pytest.mark.parametrize("path", ["/", "/page/page.js", "/page/page.css"])
+    def test_a_browser_asks_for_each_file_whether_it_has_changed(
+        self, client: httpx.Client, path: str
+    ) -> None:
+        response = client.get(path, headers=BROWSER)
+        assert response.headers["Cache-Control"] == "no-cache"
+        known = {"If-None-Match": response.headers["ETag"]}
+        again = client.get(path, headers=BROWSER | known)
+        assert again.headers["Cache-Control"] == "no-cache"
+        if path != "/":
+            assert again.status_code == 304
 
 
 class AddressContract:

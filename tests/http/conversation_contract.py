@@ -42,6 +42,10 @@ MESSAGES = named_params(
 
 
 class ConversationContract:
+    def next_conversation_id(self, client: httpx.Client, user: str) -> str:
+        """Return the id under which the user can start a conversation."""
+        return str(uuid4())
+
     def test_a_first_message_starts_a_conversation(self, client: httpx.Client) -> None:
         user = new_user()
         answer = send_message(client, "Hi, I am Bob", user_id=user)
@@ -51,7 +55,7 @@ class ConversationContract:
             ("user", "Hi, I am Bob"),
             ("assistant", answer["response"]),
         ]
-        assert not any("stop_reason" in message for message in conversation["messages"])
+        assert conversation["messages"][1]["stop_reason"] == "end_turn"
 
     def test_the_next_message_continues_the_conversation_with_its_history(
         self, client: httpx.Client
@@ -100,6 +104,7 @@ class ConversationContract:
         assert conversation["messages"] == []
         (entry,) = list_conversations(client, user)["conversations"]
         assert entry.pop("message_count") == 0
+        assert entry.pop("metadata") == {}
         assert entry == {name: conversation[name] for name in entry}
 
     @pytest.mark.parametrize("title", [None, "x" * MAX_TITLE_CHARACTERS], ids=["none", "longest"])
@@ -162,8 +167,9 @@ class ConversationContract:
     def test_concurrent_turns_in_one_conversation_lose_no_answered_message(
         self, client: httpx.Client
     ) -> None:
-        # The conversation does not exist yet; it must be created only once.
-        user, conversation_id = new_user(), str(uuid4())
+        # Where callers may choose ids, it does not exist yet, and must be created only once.
+        user = new_user()
+        conversation_id = self.next_conversation_id(client, user)
 
         def send(message: str) -> tuple[str, str] | None:
             fields = {"message": message, "user_id": user, "conversation_id": conversation_id}
@@ -293,6 +299,14 @@ class ConversationContract:
     @pytest.mark.parametrize("method", ["GET", "DELETE"])
     def test_an_unknown_conversation_is_not_found(self, client: httpx.Client, method: str) -> None:
         expect_error(client.request(method, conversation_path(str(uuid4()))), 404)
+
+    @pytest.mark.parametrize("method", ["GET", "DELETE"])
+    def test_a_reserved_conversation_is_not_found(self, client: httpx.Client, method: str) -> None:
+        expect_error(client.request(method, conversation_path("chatledger:langgraph:1")), 404)
+
+    def test_a_turn_in_a_reserved_conversation_is_refused(self, client: httpx.Client) -> None:
+        body = {"message": "Hi", "user_id": new_user(), "conversation_id": "chatledger:langgraph:1"}
+        expect_error(client.post("/chat", json=body), 404)
 
     @pytest.mark.parametrize("method", ["GET", "DELETE"])
     @pytest.mark.parametrize(

@@ -51,6 +51,50 @@ class InvalidInputContract:
     ) -> None:
         expect_no_server_error(client.post(path, content=body, headers=JSON))
 
+    @pytest.mark.parametrize(
+        ("path", "field", "advice"),
+        [
+            ("/chat", "userid", "did you mean user_id?"),
+            ("/chat", "systemPrompt", "did you mean system_prompt?"),
+            ("/chat", MARKER, "send only user_id, model_id, "),
+            ("/conversations", "titel", "did you mean title?"),
+            ("/conversations", "message", "send only user_id, title, metadata."),
+        ],
+    )
+    def test_an_unknown_field_is_refused_with_the_nearest_known_one(
+        self, client: httpx.Client, path: str, field: str, advice: str
+    ) -> None:
+        user = new_user()
+        fields = {"user_id": user} | ({"message": MARKER} if path == "/chat" else {})
+        error = expect_error(client.post(path, json=fields | {field: "x"}), 422)
+        assert error["code"] == "invalid_request"
+        assert advice in error["error"]
+        assert conversation_ids(list_conversations(client, user)) == []
+
+    @pytest.mark.parametrize(
+        ("request_", "advice"),
+        [
+            (("GET", "/conversations?user_id=u&limt=3"), "did you mean limit?"),
+            (("GET", "/conversations?user_id=u&before=3"), "send only user_id, limit, cursor."),
+            (("GET", f"/conversations/nobody?{MARKER}"), "send only user_id, limit, before."),
+            (("DELETE", "/conversations/nobody?userid=eve"), "did you mean user_id?"),
+            (("POST", "/conversations?user_id=eve"), "leave it out."),
+            (("POST", "/chat?user_id=eve"), "leave it out."),
+        ],
+        ids=str,
+    )
+    def test_an_unknown_query_parameter_is_refused_with_the_nearest_known_one(
+        self, client: httpx.Client, request_: tuple[str, str], advice: str
+    ) -> None:
+        body = {"user_id": "u"} | ({"message": MARKER} if "/chat" in request_[1] else {})
+        error = expect_error(client.request(*request_, json=body), 422)
+        assert error["code"] == "invalid_request"
+        assert advice in error["error"]
+
+    @pytest.mark.parametrize("path", ["/", "/health"])
+    def test_a_public_route_ignores_its_query(self, client: httpx.Client, path: str) -> None:
+        success_body(client.get(f"{path}?utm_source=mail"))
+
     @pytest.mark.parametrize("fields", BAD_CHAT)
     def test_a_chat_with_an_invalid_field_is_rejected(
         self, client: httpx.Client, fields: Fields
@@ -104,7 +148,8 @@ class InvalidInputContract:
     def test_a_body_may_be_256_kib_long_but_not_a_byte_longer(
         self, client: httpx.Client, path: str
     ) -> None:
-        body = json.dumps({"message": "Hi", "user_id": new_user()}).encode()
+        fields = {"user_id": new_user()} | ({"message": "Hi"} if path == "/chat" else {})
+        body = json.dumps(fields).encode()
         longest = body + b" " * (MAX_BODY_BYTES - len(body))
         success_body(client.post(path, content=longest, headers=JSON))
         expect_error(client.post(path, content=longest + b" ", headers=JSON), 413)

@@ -7,6 +7,8 @@ import pytest
 
 from tests.http.bad_input import MAX_ID_BYTES, named_params
 from tests.http.client import (
+    CONVERSATION_ROUTES,
+    ID,
     MARKER,
     Fields,
     conversation_ids,
@@ -18,16 +20,21 @@ from tests.http.client import (
     list_conversations,
     new_user,
     read_conversation,
+    request_route,
     send_message,
 )
 
+TURN = {"message": MARKER, "conversation_id": ID}
 ATTEMPTS = named_params(
     {
-        "chat": ("POST", {"message": MARKER}),
-        "chat without history": ("POST", {"message": MARKER, "save_history": False}),
-        "chat with history": ("POST", {"message": MARKER, "save_history": True}),
-        "get": ("GET", None),
-        "delete": ("DELETE", None),
+        "chat": ("POST /chat", TURN),
+        "chat without history": ("POST /chat", TURN | {"save_history": False}),
+        "chat with history": ("POST /chat", TURN | {"save_history": True}),
+        **{
+            route: (route, CONVERSATION_ROUTES[route])
+            for route in CONVERSATION_ROUTES
+            if ID in route
+        },
     }
 )
 INVALID_USERS = named_params(
@@ -59,24 +66,17 @@ class OwnerContract:
     def test_another_users_conversation_does_not_exist(
         self, client: httpx.Client, not_eves: Fields, attempt: tuple[str, Fields | None]
     ) -> None:
-        method, fields = attempt
+        route, body = attempt
         eve, conversation_id = new_user(), not_eves["conversation_id"]
 
         def attempt_error() -> Fields:
-            if fields is None:
-                return expect_error(
-                    client.request(
-                        method, conversation_path(conversation_id), params={"user_id": eve}
-                    ),
-                    404,
-                )
-            body = fields | {"user_id": eve, "conversation_id": conversation_id}
-            return expect_error(client.request(method, "/chat", json=body), 404)
+            response = request_route(client, route, body, conversation_id, user_id=eve)
+            return expect_error(response, 404)
 
         answer = attempt_error()
         assert read_conversation(client, conversation_id) == not_eves
         assert conversation_ids(list_conversations(client, eve)) == []
-        if fields is None:
+        if body is None:
             # Eve cannot even tell that it exists: the error is the same after it is deleted.
             delete_conversation(client, conversation_id)
             assert attempt_error() == answer
@@ -88,15 +88,15 @@ class OwnerContract:
         delete_conversation(client, conversation_id, user_id=user)
         expect_error(client.get(conversation_path(conversation_id), params={"user_id": user}), 404)
 
-    @pytest.mark.parametrize("method", ["GET", "DELETE"])
+    @pytest.mark.parametrize("route", [route for route in CONVERSATION_ROUTES if ID in route])
     @pytest.mark.parametrize("query", INVALID_USERS)
     def test_an_invalid_user_id_gives_no_access(
-        self, client: httpx.Client, method: str, query: str
+        self, client: httpx.Client, route: str, query: str
     ) -> None:
         owner = str(uuid4())
         conversation_id = send_message(client, "Hi", user_id=owner)["conversation_id"]
-        url = f"{conversation_path(conversation_id)}?{query.format(owner=owner)}"
-        expect_error(client.request(method, url), 400, 404, 422)
+        route = f"{route}?{query.format(owner=owner)}"
+        expect_error(request_route(client, route, None, conversation_id), 400, 404, 422)
         assert len(read_conversation(client, conversation_id)["messages"]) == 2
 
     def test_another_users_cursor_shows_none_of_their_conversations(

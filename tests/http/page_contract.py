@@ -5,6 +5,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from chatledger.http.api import MAX_MESSAGE_CHARACTERS
+from chatledger.http.bodies import MAX_PAGE_BYTES
 from tests.http.bad_input import BAD_LIST, BAD_PAGE, MAX_ID_BYTES, named_params
 from tests.http.client import (
     conversation_ids,
@@ -91,6 +93,21 @@ class PageContract:
         assert all(page["metadata"] == {"message_count": 102} for page in pages)
         told = [turn for page in pages for turn in transcript(page)]
         assert len(told) == 102
+        assert [text for role, text in told if role == "user"] == messages
+
+    def test_a_page_of_long_messages_ends_at_a_mebibyte(self, client: httpx.Client) -> None:
+        user = new_user()
+        conversation_id = create_conversation(client, user_id=user)
+        messages = [f"{n} ".ljust(MAX_MESSAGE_CHARACTERS, "x") for n in range(40)]
+        for message in messages:
+            send_message(client, message, user_id=user, conversation_id=conversation_id)
+        pages = [read_conversation(client, conversation_id)]
+        while "next" in pages[0]:
+            pages.insert(0, read_conversation(client, conversation_id, before=pages[0]["next"]))
+            assert len(pages) <= 5, "the conversation never ends"
+        assert len(pages) == 2
+        assert all(len(str(page)) < MAX_PAGE_BYTES for page in pages)
+        told = [turn for page in pages for turn in transcript(page)]
         assert [text for role, text in told if role == "user"] == messages
 
     @pytest.mark.parametrize("query", BAD_PAGE)

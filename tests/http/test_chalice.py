@@ -17,6 +17,7 @@ from chatledger import Message
 from chatledger.chat import SyncChat
 from chatledger.errors import (
     AccessRefused,
+    ClockSkewed,
     InvalidArgument,
     StoreUnavailable,
     TableMissing,
@@ -31,6 +32,7 @@ from chatledger.stores.contract import Store
 from chatledger.stores.sqlite import SQLiteStore
 from tests.http.client import (
     MARKER,
+    PRIVATE_ROUTES,
     Fields,
     conversation_ids,
     conversation_path,
@@ -39,6 +41,7 @@ from tests.http.client import (
     list_conversations,
     new_user,
     read_conversation,
+    request_route,
     send_message,
     success_body,
     transcript,
@@ -47,17 +50,8 @@ from tests.serverless.gateway import Context, Gateway
 
 LONG_QUESTION = "Hi, I am Bob and I would like to hear all that you can do"
 """A message that the offline model answers with about 50 words."""
-ROUTES = [
-    ("POST", "/chat"),
-    ("POST", "/chat/stream"),
-    ("POST", "/conversations"),
-    ("GET", "/conversations"),
-    ("GET", "/conversations/trip"),
-    ("DELETE", "/conversations/trip"),
-    ("PUT", "/chat"),
-    ("GET", "/nowhere"),
-]
-every_route = pytest.mark.parametrize("route", ROUTES, ids=" ".join)
+ROUTES = [*PRIVATE_ROUTES, "PUT /chat", "GET /nowhere"]
+every_route = pytest.mark.parametrize("route", ROUTES)
 
 
 @pytest.fixture(autouse=True)
@@ -117,10 +111,18 @@ def test_the_log_and_not_the_client_is_told_why_a_model_cannot_be_opened(
     assert MARKER not in caplog.text
 
 
-@pytest.mark.parametrize("error", [TableMissing("chats"), AccessRefused("Set AWS_PROFILE.")])
-def test_the_log_and_not_the_client_is_told_what_is_wrong_with_the_table(
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (TableMissing("chats"), 500),
+        (AccessRefused("Set AWS_PROFILE."), 500),
+        (ClockSkewed(7.5), 503),
+    ],
+)
+def test_the_log_and_not_the_client_is_told_what_is_wrong_with_the_table_or_the_clock(
     store: Store,
     error: Exception,
+    status: int,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -130,7 +132,7 @@ def test_the_log_and_not_the_client_is_told_what_is_wrong_with_the_table(
     monkeypatch.setattr(store, "get", get)
     with open_gateway_client(make_app(store)) as client:
         answer = client.get("/health")
-    expect_error(answer, 500)
+    expect_error(answer, status)
     assert str(error) in caplog.text
     assert str(error) not in answer.text
 
@@ -199,7 +201,8 @@ def test_a_model_without_a_piece_in_time_is_a_timeout_and_the_next_turn_works(st
     with open_gateway_client(app) as client:
         conversation_id = create_conversation(client, user_id=new_user())
         answer = client.post("/chat", json={"message": MARKER, "conversation_id": conversation_id})
-        assert expect_error(answer, 504)["code"] == "model_timeout"
+        error = expect_error(answer, 504, conversation_id=conversation_id)
+        assert error["code"] == "model_timeout"
         assert int(answer.headers["Retry-After"]) >= 1
         assert transcript(read_conversation(client, conversation_id)) == [("user", MARKER)]
     with open_gateway_client(make_app(store)) as client:
@@ -256,6 +259,28 @@ def test_the_next_request_tries_again_after_opening_failed(
         success_body(client.get("/health"))
 
 
+INVALID_REQUESTS = {
+    "GET /conversations": {"user_id": "bob", "limit": "0"},
+    "GET /conversations/{conversation_id}": {"before": "x"},
+    "DELETE /conversations/{conversation_id}": {"user_id": ""},
+    "POST /conversations": {"user_id": "bob", "title": "\0" * 10_000},
+    "POST /chat": {"user_id": "bob", "model_id": "telepathy"},
+}
+
+
+@pytest.mark.parametrize("route", INVALID_REQUESTS)
+def test_an_invalid_request_is_the_clients_error_even_if_the_store_cannot_be_opened(
+    store: Store, route: str
+) -> None:
+    def open() -> ChatFactory:
+        raise StoreUnavailable("elsewhere.example does not answer")
+
+    with open_gateway_client(make_app(store, open=open)) as client:
+        body, query = PRIVATE_ROUTES[route], INVALID_REQUESTS[route]
+        expect_error(request_route(client, route, body, **query), 400, 422)
+        expect_error(request_route(client, route, body, user_id="bob"), 503)
+
+
 # Errors -----------------------------------------------------------------------------------------
 
 
@@ -274,6 +299,20 @@ def test_an_unexpected_error_is_logged_by_type_without_its_text(
     assert MARKER not in caplog.text
 
 
+def test_an_unexpected_error_names_the_conversation_of_the_stored_message(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **named: object) -> Iterator[str]:
+        yield "Well, "
+        raise ZeroDivisionError(MARKER)
+
+    monkeypatch.setattr(OfflineModel, "stream_sync", fail)
+    with open_gateway_client(make_app(store)) as client:
+        conversation_id = create_conversation(client, user_id="bob")
+        body = {"message": MARKER, "conversation_id": conversation_id}
+        expect_error(client.post("/chat", json=body), 500, conversation_id=conversation_id)
+
+
 def test_the_error_for_a_stream_says_what_to_do(store: Store) -> None:
     with open_gateway_client(make_app(store)) as client:
         error = expect_error(client.post("/chat/stream", json={"message": MARKER}), 501)
@@ -285,7 +324,7 @@ def test_the_error_for_a_stream_says_what_to_do(store: Store) -> None:
 def test_the_error_for_a_wrong_method_lists_the_right_ones(store: Store) -> None:
     with open_gateway_client(make_app(store)) as client:
         allowed = client.put("/conversations").headers["Allow"].split(", ")
-        assert set(allowed) == {"GET", "POST"}
+        assert set(allowed) == {"DELETE", "GET", "HEAD", "POST"}
 
 
 def test_an_unknown_resource_name_is_not_a_route(store: Store) -> None:
@@ -336,21 +375,19 @@ def test_header_names_are_case_insensitive(store: Store) -> None:
 
 
 @every_route
-def test_pages_of_the_allowed_site_can_read_responses_and_errors(
-    store: Store, route: tuple[str, str]
-) -> None:
+def test_pages_of_the_allowed_site_can_read_responses_and_errors(store: Store, route: str) -> None:
     site = "https://chat.example.org"
     with open_gateway_client(make_app(store, allow_origin=site)) as client:
-        headers = client.request(*route).headers
+        headers = request_route(client, route, None).headers
     assert headers["Access-Control-Allow-Origin"] == site
     assert "Idempotency-Key" in headers["Access-Control-Allow-Headers"]
     assert "Retry-After" in headers["Access-Control-Expose-Headers"]
 
 
 @every_route
-def test_pages_of_other_sites_can_read_nothing(store: Store, route: tuple[str, str]) -> None:
+def test_pages_of_other_sites_can_read_nothing(store: Store, route: str) -> None:
     with open_gateway_client(make_app(store)) as client:
-        answer = client.request(*route)
+        answer = request_route(client, route, None)
         assert not [name for name in answer.headers if name.startswith("access-control")]
         asked = client.options("/chat", headers={"Origin": "https://eve.example.org"})
         assert not [name for name in asked.headers if name.startswith("access-control")]
@@ -403,11 +440,9 @@ every_kind = pytest.mark.parametrize("kind", ["tokens", "cognito", "both"])
 
 @every_kind
 @every_route
-def test_a_request_without_sign_in_gets_only_401(
-    store: Store, kind: str, route: tuple[str, str]
-) -> None:
+def test_a_request_without_sign_in_gets_only_401(store: Store, kind: str, route: str) -> None:
     with open_signed_in_client(store, kind, None) as client:
-        answer = client.request(*route, content=b"{")
+        answer = request_route(client, route, {"message": MARKER})
         assert expect_error(answer, 401)["code"] == "not_signed_in"
         assert answer.headers["WWW-Authenticate"]
 

@@ -6,8 +6,11 @@ import httpx
 import pytest
 from chalice.app import Chalice
 
+from chatledger.testing.bedrock_server import BedrockServer
+from tests.http.change_contract import ChangeContract
 from tests.http.contract import AddressContract, CommonContract
 from tests.http.cors_contract import SITE, CORSContract, NoCORSContract
+from tests.http.failure_contract import MODEL, FailureContract
 from tests.http.invalid_input_contract import BytesContract
 from tests.http.key_contract import TwoKeysContract
 from tests.serverless.chalice_local import ChaliceLocal
@@ -53,7 +56,7 @@ def of_a_stage(make: Callable[[], Chalice]) -> Gateway:
     return Gateway(make, stage="prod")
 
 
-class TestChaliceLocal(CommonContract, BytesContract):
+class TestChaliceLocal(CommonContract, BytesContract, ChangeContract):
     """``chalice local`` rejects paths below a route and passes on one header of each name."""
 
     @pytest.fixture
@@ -61,7 +64,7 @@ class TestChaliceLocal(CommonContract, BytesContract):
         return local.url
 
 
-class TestPlainEvents(CommonContract, AddressContract, TwoKeysContract):
+class TestPlainEvents(CommonContract, AddressContract, TwoKeysContract, ChangeContract):
     """API Gateway replaces invalid UTF-8 in bodies that it passes on as text."""
 
     @pytest.fixture
@@ -94,3 +97,20 @@ class TestCORS(CORSContract):
     @pytest.fixture
     def url(self, of_a_site: ChaliceLocal) -> str:
         return of_a_site.url
+
+
+@pytest.fixture(scope="module")
+def failing_server(
+    tmp_path_factory: pytest.TempPathFactory, bedrock: BedrockServer
+) -> Iterator[ChaliceLocal]:
+    variables = {"CHATLEDGER_MODEL": MODEL, **bedrock.environment}
+    server = ChaliceLocal(tmp_path_factory.mktemp("failing"), **variables)
+    server.start()
+    yield server
+    server.kill()
+
+
+class TestFailureContract(FailureContract):
+    @pytest.fixture
+    def url(self, failing_server: ChaliceLocal) -> str:
+        return failing_server.url

@@ -1,13 +1,16 @@
-"""A streamed reply beyond the contract: what ends with the connection."""
+"""A streamed reply beyond the contract: silence, and clients that leave early."""
 
+import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import ExitStack
 
 import pytest
-from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from chatledger.chat import Event, Started
 from chatledger.http.events import EventStream
+from chatledger.http.turns import RunningTurn, RunningTurns
+from chatledger.models.protocol import Finished
 
 pytestmark = pytest.mark.anyio
 
@@ -17,24 +20,76 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def test_a_client_that_leaves_before_the_response_starts_ends_the_turn() -> None:
-    ended = []
+async def start(events: AsyncGenerator[Event, None]) -> RunningTurn:
+    return await RunningTurns().start(events, ExitStack())
 
-    async def turn() -> AsyncGenerator[Event, None]:
+
+async def receive_nothing() -> Message:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def refuse(message: Message) -> None:
+    raise OSError
+
+
+@pytest.mark.parametrize("stops_turn", [True, False])
+async def test_a_client_that_leaves_before_the_response_starts(stops_turn: bool) -> None:
+    gate, ended = asyncio.Event(), []
+
+    async def events() -> AsyncGenerator[Event, None]:
         try:
-            yield Started("trip")
+            yield Started("trip", "reply", 1)
             yield "Hello"
+            await gate.wait()
+            yield Finished("end_turn")
         finally:
             ended.append(True)
 
-    async def receive() -> Message:
-        raise AssertionError("a server with spec_version 2.4 is not asked for a disconnect")
+    turn = await start(events())
+    await EventStream(turn, stops_turn=stops_turn)({"type": "http"}, receive_nothing, refuse)
+    await asyncio.sleep(0.05)
+    assert ended == ([True] if stops_turn else [])
+    gate.set()
+    has_ended = asyncio.Event()
+    turn.call_at_end(has_ended.set)
+    await asyncio.wait_for(has_ended.wait(), 10)
+    assert turn.reply().finished == Finished("stopped" if stops_turn else "end_turn")
+
+
+async def test_a_stream_is_never_silent_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatledger.http.events.PING_SECONDS", 0.02)
+    pinged = asyncio.Event()
+    bodies = []
+
+    async def events() -> AsyncGenerator[Event, None]:
+        yield Started("trip", "reply", 1)
+        await pinged.wait()
+        yield "Hello"
+        yield Finished("end_turn")
 
     async def send(message: Message) -> None:
-        raise OSError
+        bodies.append(message.get("body", b""))
+        if message.get("body") == b": ping\n\n":
+            pinged.set()
 
-    events = turn()
-    stream = EventStream(await anext(events), events)
-    with pytest.raises(ClientDisconnect):
-        await stream({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, send)
-    assert ended
+    await EventStream(await start(events()))({"type": "http"}, receive_nothing, send)
+    assert b"".join(bodies).replace(b": ping\n\n", b"").count(b"event: ") == 3
+    assert bodies[-1] == b""
+
+
+async def test_pieces_that_are_ready_together_are_sent_together() -> None:
+    bodies = []
+
+    async def events() -> AsyncGenerator[Event, None]:
+        yield Started("trip", "reply", 1)
+        for n in range(100):
+            yield f"{n} "
+        yield Finished("end_turn")
+
+    async def send(message: Message) -> None:
+        bodies.append(message.get("body", b""))
+
+    await EventStream(await start(events()))({"type": "http"}, receive_nothing, send)
+    assert b"".join(bodies).count(b"event: piece") < 10
+    assert b'"0 1 2 3 ' in b"".join(bodies)

@@ -2,13 +2,20 @@
 
 import re
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-from tests.http.client import create_conversation, new_user, open_client, send_message
+from tests.http.client import (
+    create_conversation,
+    new_user,
+    open_client,
+    open_stream,
+    read_events,
+    send_message,
+)
 from tests.serving import Server, StartServer
 
 QUICKLY, SLOWLY = "0", "0.1"
@@ -465,13 +472,59 @@ def test_the_page_says_that_the_server_crashed_during_a_reply(
     visitor.box.press("Enter")
     expect(visitor.pending.locator(".text")).not_to_be_empty()
     server.kill()
-    expect(visitor.notice).to_contain_text("The connection was lost before the reply was complete.")
+    lost = "The connection was lost before the reply was complete."
+    expect(visitor.notice).to_contain_text(lost, timeout=20_000)
     expect(visitor.pending).to_have_count(0)
     expect(visitor.replies.last).to_contain_text("Interrupted")
     server.restart()
     page.get_by_role("button", name="Show what was saved").click()
     expect(visitor.messages).to_have_count(1)
-    expect(visitor.notice).to_contain_text("There is no reply to the last message yet.")
+    expect(visitor.notice).to_contain_text("There is no reply to the last message.")
+
+
+@pytest.mark.console_errors
+def test_a_message_sent_while_another_reply_is_written_waits_until_that_is_complete(
+    slow_visitor: Visitor,
+) -> None:
+    user = new_user()
+    slow_visitor.visit(as_user=user)
+    slow_visitor.send("Hello")
+    conversation_id = unquote(slow_visitor.page.url.partition("#c=")[2])
+    fields = {"message": LONG_QUESTION, "user_id": user, "conversation_id": conversation_id}
+    with open_client(slow_visitor.url) as client, open_stream(client, **fields) as response:
+        stream = read_events(response)
+        assert next(stream)[0] == "start"
+        slow_visitor.box.fill("What is my name?")
+        slow_visitor.box.press("Enter")
+        expect(slow_visitor.notice).to_contain_text("An earlier reply is still being written")
+        assert [*stream][-1][0] == "done"
+    expect(slow_visitor.replies).to_have_count(2)
+    expect(slow_visitor.replies.last).to_contain_text("Bob", timeout=10_000)
+    expect(slow_visitor.notice).to_be_empty()
+    expect(slow_visitor.box).to_be_empty()
+
+
+@pytest.mark.console_errors
+def test_a_message_returns_to_the_box_if_another_reply_takes_too_long(
+    page: Page, start_server: StartServer
+) -> None:
+    server = start_server(CHATLEDGER_OFFLINE_PACE="30")
+    page.clock.install()
+    user = new_user()
+    visitor = Visitor(page, server.url).visit(as_user=user)
+    with open_client(server.url) as client:
+        conversation_id = create_conversation(client, user_id=user)
+        fields = {"message": "Hello", "user_id": user, "conversation_id": conversation_id}
+        visitor.open_conversation(conversation_id)
+        with open_stream(client, **fields) as response:
+            stream = read_events(response)
+            assert next(stream)[0] == "start"
+            visitor.box.fill("Are you there?")
+            visitor.box.press("Enter")
+            expect(visitor.notice).to_contain_text("Your message will be sent")
+            page.clock.fast_forward(20_000)
+            expect(visitor.box).to_have_value("Are you there?")
+            expect(visitor.notice).to_contain_text("Your message is back in the box.")
 
 
 @pytest.mark.console_errors

@@ -1,7 +1,5 @@
 """The page when the model fails, in a real Chromium, served by a real server."""
 
-from collections.abc import Iterator
-
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -17,12 +15,6 @@ from tests.http.test_page import Visitor
 from tests.serving import Server, StartServer
 
 SECRET = "what the service says of the prompt"
-
-
-@pytest.fixture(scope="module")
-def bedrock() -> Iterator[BedrockServer]:
-    with BedrockServer() as bedrock:
-        yield bedrock
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +47,30 @@ def test_the_page_explains_a_model_error_and_the_next_message_is_answered(
     visitor.send("Are you there?")
     expect(visitor.replies.last).to_contain_text("Here I am again.")
     expect(visitor.notice).to_be_empty()
+
+
+@pytest.mark.parametrize("reloaded", [False, True], ids=["at once", "after a reload"])
+@pytest.mark.parametrize(
+    "fault", [Fails("AccessDeniedException", SECRET), DropsConnection(after=2)], ids=["", "partial"]
+)
+def test_a_message_sent_again_after_a_failed_reply_is_shown_once(
+    visitor: Visitor, bedrock: BedrockServer, fault: ScriptedResponse, reloaded: bool
+) -> None:
+    bedrock.script(Says("Hello."), fault, Says("You are Bob."))
+    visitor.send("Hi, I am Bob")
+    visitor.send("Who am I?")
+    expect(visitor.notice).not_to_be_empty()
+    if reloaded:
+        visitor.page.reload()
+        expect(visitor.page.get_by_text("Who am I?")).to_be_visible()
+    visitor.box.fill("Who am I?")
+    visitor.box.press("Enter")
+    expect(visitor.replies.last).to_contain_text("You are Bob.")
+    expect(visitor.pending).to_have_count(0)
+    texts = ["Hi, I am Bob", "Hello.", "Who am I?", "You are Bob."]
+    expect(visitor.messages.locator(".text")).to_have_text(texts)
+    visitor.page.reload()
+    expect(visitor.messages.locator(".text")).to_have_text(texts)
 
 
 def test_the_page_says_why_a_reply_was_cut_short(visitor: Visitor, bedrock: BedrockServer) -> None:

@@ -13,17 +13,18 @@ import pytest
 
 from chatledger.errors import InvalidArgument
 from chatledger.stores.arguments import checked_id
-from tests.http.bad_input import BAD_CONVERSATION, BAD_LIST
+from tests.http.bad_input import BAD_CONVERSATION, BAD_LIST, ODD_IDS
 from tests.http.client import (
     MARKER,
     Fields,
     conversation_ids,
     conversation_path,
+    create_conversation,
     delete_conversation,
     expect_error,
     list_conversations,
     new_user,
-    open_client,
+    open_checking_client,
     read_conversation,
     send_message,
 )
@@ -78,7 +79,7 @@ def url(start_server: StartServer) -> Iterator[str]:
 
 @pytest.fixture
 def client(url: str) -> Iterator[httpx.Client]:
-    with open_client(url) as client:
+    with open_checking_client(url) as client:
         client.auth = Users()
         yield client
 
@@ -127,15 +128,45 @@ class TestSignedIn(HTTPContract):
         assert owners[0] == owners[1]
         assert not owners[0].startswith("anonymous")
 
-    @pytest.mark.parametrize("fields", [{}, {"save_history": True}], ids=str)
+    # Callers who sign in cannot choose the ids of new conversations.
+
+    def next_conversation_id(self, client: httpx.Client, user: str) -> str:
+        return create_conversation(client, user_id=user)
+
+    @pytest.mark.parametrize("conversation_id", ODD_IDS)
+    def test_an_unknown_conversation_is_created_with_the_given_id(
+        self, client: httpx.Client, conversation_id: str
+    ) -> None:
+        user = new_user()
+        body = {"message": MARKER, "user_id": user, "conversation_id": conversation_id}
+        error = expect_error(client.post("/chat", json=body), 404)
+        assert error["code"] == "not_found"
+        expect_error(client.get(conversation_path(conversation_id)), 404)
+        assert conversation_ids(list_conversations(client, user)) == []
+
+    @pytest.mark.parametrize(
+        "fields", [{}, {"save_history": True}, {"save_history": False}], ids=str
+    )
     def test_an_unknown_conversation_needs_a_user(
         self, client: httpx.Client, fields: Fields
     ) -> None:
-        conversation_id = str(uuid4())
-        assert (
-            send_message(client, "Hi", conversation_id=conversation_id, **fields)["conversation_id"]
-            == conversation_id
-        )
+        body = {"message": MARKER, "conversation_id": str(uuid4())} | fields
+        expect_error(client.post("/chat", json=body), 404)
+
+    def test_without_history_no_conversation_starts_under_a_given_id(
+        self, client: httpx.Client
+    ) -> None:
+        user, conversation_id = new_user(), str(uuid4())
+        body = {"message": MARKER, "user_id": user, "conversation_id": conversation_id}
+        expect_error(client.post("/chat", json=body | {"save_history": False}), 404)
+        assert conversation_ids(list_conversations(client, user)) == []
+
+    def test_a_deleted_conversation_that_starts_again_is_empty(self, client: httpx.Client) -> None:
+        user = new_user()
+        conversation_id = send_message(client, "Hi, I am Bob", user_id=user)["conversation_id"]
+        delete_conversation(client, conversation_id)
+        body = {"message": MARKER, "user_id": user, "conversation_id": conversation_id}
+        expect_error(client.post("/chat", json=body), 404)
 
     def test_a_deleted_conversation_no_longer_exists(self, client: httpx.Client) -> None:
         user = new_user()

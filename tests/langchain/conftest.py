@@ -1,10 +1,13 @@
 """Fixtures: stores of each kind, sync and async, for the LangChain classes on them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import boto3
 import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
 
 from chatledger import AsyncStore, Store, open_async_store, open_store
 from chatledger.testing.dynamodb_local import REGION, DynamoDBLocal
@@ -52,3 +55,28 @@ def store(url: str) -> Iterator[Store]:
 def async_store(url: str) -> AsyncStore:
     """An async store that the test must enter, in its own event loop."""
     return open_async_store(url)
+
+
+@pytest.fixture
+def run_page(
+    aws_environment: None,
+    dynamodb_local: DynamoDBLocal,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[str], None]:
+    """Run all examples of a page, those with ``py`` too, with DynamoDB Local as DynamoDB.
+
+    The ``python`` blocks also run with the rest of the documentation. A ``py`` block needs a table,
+    or a warning filter that another block sets.
+    """
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamodb_local.endpoint)
+    monkeypatch.chdir(tmp_path)
+
+    def run(text: str) -> None:
+        page = tmp_path / "page.md"
+        page.write_text(text.replace("```py\n", "```python\n"))
+        for example in Sybil(parsers=[PythonCodeBlockParser()]).parse(page).examples():
+            example.evaluate()
+
+    return run

@@ -51,7 +51,8 @@ def test_the_error_for_a_missing_package_has_the_command_that_installs_it(
     done = run(
         f"import sys; sys.modules[{missing!r}] = None\nfrom chatledger.langchain import {name}"
     )
-    said = f"{name} needs {needed}; install it with pip install '{requirement}'."
+    command = f"{sys.executable} -m pip install '{requirement}'"
+    said = f"{name} needs {needed}; install it with {command}."
     assert done.stderr.splitlines()[-1] == f"ModuleNotFoundError: {said}"
 
 

@@ -389,5 +389,5 @@ except UnknownModel as error:
 def test_a_package_that_is_not_installed_is_named(tmp_path: Path, missing: str) -> None:
     assert run(USE_MODEL.format(missing=missing), tmp_path) == (
         f"A Bedrock model needs {missing}; "
-        "install it with pip install 'boto3>=1.40' 'aiohttp>=3.11'.\n"
+        f"install it with {sys.executable} -m pip install 'boto3>=1.40' 'aiohttp>=3.11'.\n"
     )

@@ -24,7 +24,7 @@ from chatledger.errors import (
     ModelUnavailable,
 )
 from chatledger.models.bedrock.errors import model_error
-from chatledger.models.bedrock.model import MAX_ATTEMPTS, Retries
+from chatledger.models.retries import MAX_ATTEMPTS, Retries
 
 MODEL = "anthropic.claude-sonnet-4-5-20250929-v1:0"
 SECRET = "my PIN is 1234"

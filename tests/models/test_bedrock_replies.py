@@ -10,7 +10,6 @@ from botocore.exceptions import EventStreamError
 
 from chatledger.aws.errors import STREAM_ERRORS, Problem, problem_of
 from chatledger.errors import ModelUnavailable
-from chatledger.messages import Message, decode, encode
 from chatledger.models.bedrock.aiohttp_transport import decode_events
 from chatledger.models.bedrock.replies import BedrockReplyReader, Event
 from chatledger.models.protocol import Finished, Usage
@@ -138,13 +137,6 @@ def test_a_reply_without_its_end_was_cut_off() -> None:
 def test_a_malformed_event_is_a_retryable_error(malformed: Event) -> None:
     with pytest.raises(ModelUnavailable, match="reply was malformed"):
         read_reply(malformed)
-
-
-def test_every_text_of_a_model_can_be_stored() -> None:
-    [piece], _ = read_reply(text("half \ud83d of one, and a whole 😀"), stop())
-    assert piece == "half � of one, and a whole 😀"
-    message = Message.assistant(piece)
-    assert decode(encode(message), seq=1) == message
 
 
 # Event streams ----------------------------------------------------------------------------------

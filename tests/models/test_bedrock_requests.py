@@ -9,7 +9,7 @@ import pytest
 from chatledger.errors import InvalidArgument
 from chatledger.messages import Message
 from chatledger.models.bedrock import BedrockModel, Guardrail
-from chatledger.models.bedrock.content import valid_id, valid_name
+from chatledger.models.bedrock.content import valid_id
 from chatledger.models.bedrock.requests import (
     RequestSettings,
     bedrock_tool_choice,
@@ -17,6 +17,7 @@ from chatledger.models.bedrock.requests import (
     encode_body,
     request_body,
 )
+from chatledger.models.content import valid_name
 
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 WEATHER = {

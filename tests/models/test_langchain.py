@@ -1,6 +1,7 @@
 """LangChain chat models as models of a turn: async and sync callers get the same reply and end."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, closing
 from typing import Any
@@ -555,3 +556,16 @@ def test_what_is_not_a_langchain_model_is_refused(wrong: Any) -> None:
         f"LangChainModel needs a LangChain chat model, not {type(wrong).__name__}; "
         "open_model opens models by name."
     )
+
+
+@pytest.mark.parametrize("package", ["openai", "anthropic", "httpcore", "langchain_core"])
+def test_a_program_that_logs_everything_logs_no_requests_of_the_models_packages(
+    package: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    LangChainModel(GenericFakeChatModel(messages=iter([])))
+    logger = logging.getLogger(f"{package}.client")
+    logger.debug("Request options: a secret of mine")
+    logger.warning("Retrying")
+    assert "a secret of mine" not in caplog.text
+    assert "Retrying" in caplog.text

@@ -12,13 +12,32 @@ import pytest
 STUB = """
 import importlib
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from pydantic import Field
 
-PACKAGES = {"openai": "langchain_openai", "ollama": "langchain_ollama"}
+
+class FieldModel(FakeListChatModel):
+    max_tokens: int | None = None
+
+    def _call(self, *arguments, **options):
+        return f"at most {self.max_tokens}"
+
+
+class AliasModel(FakeListChatModel):
+    max_output_tokens: int | None = Field(default=None, alias="max_tokens")
+
+    def _call(self, *arguments, **options):
+        return f"at most {self.max_output_tokens}"
+
+
+PACKAGES = {"azure_openai": "langchain_openai", "ollama": "langchain_ollama"}
 
 
 def init_chat_model(model, *, model_provider=None, **options):
     if model_provider == "fake":
         return FakeListChatModel(responses=[f"{model}, {options}"])
+    if model_provider in ("field", "alias"):
+        kind = {"field": FieldModel, "alias": AliasModel}[model_provider]
+        return kind(responses=[""])
     if model_provider == "keyless":
         raise ValueError("api_key sk-secret is not valid")
     if model_provider not in PACKAGES:
@@ -28,7 +47,7 @@ def init_chat_model(model, *, model_provider=None, **options):
         importlib.import_module(package)
     except ImportError as e:
         name = package.replace("_", "-")
-        if model_provider == "openai":  # as up to langchain 1.0
+        if model_provider == "azure_openai":  # as up to langchain 1.0
             raise ImportError(
                 f"Unable to import {package}. Please install with `pip install -U {name}`"
             ) from e
@@ -91,42 +110,72 @@ print(model.id, *[piece for piece in model.stream_sync([]) if isinstance(piece, 
     assert run_in("", langchain, code) == "fake:oneone, {'temperature': 0.5}\n"
 
 
-@pytest.mark.parametrize("provider", ["openai", "ollama"])
-def test_a_providers_missing_package_is_named(langchain: Path, provider: str) -> None:
-    assert run_in(f"{provider}:one", langchain) == (
-        f"UnknownModel: {provider}:one needs langchain-{provider}; install it with "
-        f"pip install 'langchain-core>=0.3' langchain langchain-{provider}."
+@pytest.mark.parametrize("provider", ["field", "alias"])
+def test_a_model_with_the_setting_is_told_how_long_its_reply_may_be(
+    langchain: Path, provider: str
+) -> None:
+    code = """
+import sys
+from langchain_core.messages import HumanMessage
+from chatledger.models import open_model
+model = open_model(sys.argv[1], max_tokens=300)
+print(model._model.invoke([HumanMessage("Hi")]).content, end="")
+"""
+    assert run_in(f"{provider}:model-1", langchain, code) == "at most 300"
+
+
+def test_a_warning_names_a_model_whose_replies_cannot_be_limited(langchain: Path) -> None:
+    code = """
+import logging, sys
+from chatledger.models import open_model
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+open_model("fake:model-1", max_tokens=300)
+"""
+    assert run_in("", langchain, code) == (
+        "fake:model-1 has no setting max_tokens; the length of its replies is not limited.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("provider", "package"), [("azure_openai", "langchain-openai"), ("ollama", "langchain-ollama")]
+)
+def test_a_providers_missing_package_is_named(langchain: Path, provider: str, package: str) -> None:
+    assert run_in(f"{provider}:model-1", langchain) == (
+        f"UnknownModel: {provider}:model-1 needs {package}; install it with "
+        f"{sys.executable} -m pip install 'langchain-core>=0.3' langchain {package}."
     )
 
 
 def test_a_provider_that_langchain_does_not_know_is_unknown(langchain: Path) -> None:
-    output = run_in("acme:one", langchain)
+    output = run_in("acme:model-1", langchain)
     assert output.startswith(
-        "UnknownModel: LangChain does not know the provider 'acme' of acme:one;"
+        "UnknownModel: LangChain does not know the provider 'acme' of acme:model-1;"
     )
 
 
 def test_the_error_for_a_model_that_does_not_open_leaves_out_the_providers_text(
     langchain: Path,
 ) -> None:
-    output = run_in("keyless:one", langchain)
-    assert output.startswith("ModelRefused: keyless:one cannot be opened (ValueError); ")
+    output = run_in("keyless:model-1", langchain)
+    assert output.startswith("ModelRefused: keyless:model-1 cannot be opened (ValueError); ")
     assert "sk-secret" not in output
 
 
-def test_without_langchain_the_packages_to_install_are_named(tmp_path: Path) -> None:
-    (tmp_path / "langchain.py").write_text(
-        "raise ModuleNotFoundError(\"No module named 'langchain'\", name='langchain')"
-    )
-    assert run_in("openai:one", tmp_path) == (
-        "UnknownModel: LangChain's models need langchain; install it with "
-        "pip install 'langchain-core>=0.3' langchain langchain-<provider>."
-    )
-
-
-def test_without_langchain_core_the_package_to_install_is_named(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['langchain_core'] = None" + OPEN_AND_PRINT
-    assert run_in("openai:one", tmp_path, code) == (
-        "UnknownModel: openai:one needs langchain-core; "
-        "install it with pip install 'langchain-core>=0.3'."
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        (["langchain"], "needs langchain and langchain-ollama; install them"),
+        (
+            ["langchain", "langchain_core"],
+            "needs langchain-core, langchain and langchain-ollama; install them",
+        ),
+    ],
+)
+def test_all_missing_packages_are_named_at_once(
+    tmp_path: Path, missing: list[str], sentence: str
+) -> None:
+    masks = "".join(f"sys.modules[{module!r}] = None\n" for module in missing)
+    assert run_in("ollama:model-1", tmp_path, f"import sys\n{masks}{OPEN_AND_PRINT}") == (
+        f"UnknownModel: ollama:model-1 {sentence} with {sys.executable} -m pip install "
+        "'langchain-core>=0.3' langchain langchain-ollama."
     )

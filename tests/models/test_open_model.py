@@ -8,11 +8,13 @@ from time import perf_counter, sleep
 from typing import Any
 
 import pytest
+from langchain.chat_models import base
 
 from chatledger.errors import InvalidArgument, UnknownModel
 from chatledger.messages import Message
 from chatledger.models import Finished, Models, OpenedModel, Piece, check_model_name, open_model
 from chatledger.models.offline import OfflineModel
+from chatledger.models.providers import LANGCHAIN_PROVIDERS, OWN_PROVIDERS
 
 pytestmark = pytest.mark.anyio
 
@@ -23,6 +25,9 @@ GOOD = [
     "bedrock:amazon.nova-lite-v1:0",
     f"bedrock:{ARN}",
     "openai:gpt-5",
+    "openai-compatible:meta-llama/Llama-3.2-3B",
+    "my_models:parrot",
+    "chatbots.models:Zoo.parrot",
     "azure_openai:my-deployment",
     "google-genai:gemini",
     "huggingface:microsoft/Phi-3-mini-4k-instruct",
@@ -46,6 +51,8 @@ BAD = [
     "openai\n:gpt-5",
     "amazon.nova-lite-v1:0",
     "../openai:gpt-5",
+    "my.models:gpt-5",
+    "my-models.birds:parrot",
 ]
 
 
@@ -145,7 +152,9 @@ def test_checking_a_name_imports_no_model() -> None:
     checks = "".join(f"chatledger.models.check_model_name({name!r})\n" for name in GOOD)
     loaded = run(f"import sys, chatledger.models\n{checks}print(*sys.modules)").split()
     assert "chatledger.models" in loaded
-    assert not {"boto3", "botocore", "aiohttp", "langchain_core", "pydantic"} & set(loaded)
+    assert not {"boto3", "botocore", "aiohttp", "langchain_core", "openai", "pydantic"} & set(
+        loaded
+    )
 
 
 @pytest.mark.parametrize(
@@ -154,15 +163,25 @@ def test_checking_a_name_imports_no_model() -> None:
         (
             "boto3",
             "bedrock:amazon.nova-lite-v1:0",
-            (
-                "A Bedrock model needs boto3; "
-                "install it with pip install 'boto3>=1.40' 'aiohttp>=3.11'."
-            ),
+            "A Bedrock model needs boto3; install it with {pip} 'boto3>=1.40' 'aiohttp>=3.11'.",
+        ),
+        (
+            "openai",
+            "openai:gpt-5",
+            "An OpenAI model needs openai; install it with {pip} 'openai>=2.54'.",
+        ),
+        (
+            "openai",
+            "openai-compatible:llama3.2",
+            "An OpenAI model needs openai; install it with {pip} 'openai>=2.54'.",
         ),
         (
             "langchain_core",
-            "openai:gpt-5",
-            "openai:gpt-5 needs langchain-core; install it with pip install 'langchain-core>=0.3'.",
+            "groq:llama3",
+            (
+                "groq:llama3 needs langchain-core and langchain-groq; install them with {pip} "
+                "'langchain-core>=0.3' langchain langchain-groq."
+            ),
         ),
     ],
 )
@@ -173,10 +192,18 @@ def test_the_error_for_a_missing_package_names_the_command_that_installs_it(
         f"import sys; sys.modules[{missing!r}] = None\n"
         "from chatledger import UnknownModel\n"
         "from chatledger.models import open_model\n"
-        f"try: open_model({name!r})\n"
+        f"try: open_model({name!r}, base_url='http://127.0.0.1:11434/v1')\n"
         "except UnknownModel as unknown: print(unknown)"
     )
-    assert output == f"{sentence}\n"
+    assert output == f"{sentence.format(pip=f'{sys.executable} -m pip install')}\n"
+
+
+def test_the_known_providers_are_those_of_langchain() -> None:
+    theirs = {
+        name: module.partition(".")[0] for name, (module, *_) in base._BUILTIN_PROVIDERS.items()
+    }
+    ours = {name: package.replace("-", "_") for name, package in LANGCHAIN_PROVIDERS.items()}
+    assert {name: theirs[name] for name in theirs.keys() - set(OWN_PROVIDERS)} == ours
 
 
 def test_the_first_model_is_the_default() -> None:

@@ -6,7 +6,16 @@ import sys
 from tests.serverless.gateway import SERVERLESS
 from tests.serving import Server, environment
 
-CHALICE = [sys.executable, "-c", "from chalice.cli import main; main()"]
+# Without Nagle's algorithm: http.server sends head and body apart, so that each response on a
+# connection that is kept alive would wait 40 ms for the client's delayed acknowledgement.
+PROGRAM = """
+from socketserver import StreamRequestHandler
+from chalice.cli import main
+
+StreamRequestHandler.disable_nagle_algorithm = True
+main()
+"""
+CHALICE = [sys.executable, "-c", PROGRAM]
 
 
 class ChaliceLocal(Server):

@@ -25,6 +25,7 @@ from chalice.app import Chalice
 from chatledger.stores import urls
 from chatledger.stores.contract import Store
 from chatledger.stores.urls import open_store
+from tests.serving import NO_LIMITS
 
 SERVERLESS = Path(__file__).parents[2] / "serverless"
 LAMBDA_BYTES = 6 * 1024 * 1024
@@ -170,7 +171,7 @@ def _response(response: dict[str, Any], request: httpx.Request) -> httpx.Respons
 def app_factory(**environment: str) -> Iterator[Callable[[], Chalice]]:
     """Yield a function that starts the app of serverless/ anew, as a new container would.
 
-    ``environment`` holds the variables that the app sees.
+    ``environment`` holds the variables that the app sees; callers have no limits but those in it.
     """
     with pytest.MonkeyPatch.context() as patch, ExitStack() as exits:
 
@@ -181,7 +182,10 @@ def app_factory(**environment: str) -> Iterator[Callable[[], Chalice]]:
 
         patch.setattr(urls, "open_store", open_and_register)
         patch.setenv("AWS_EXECUTION_ENV", "AWS_Lambda_python3.12")  # Chalice adds to it
-        for name, value in environment.items():
+        patch.setenv("AWS_LAMBDA_FUNCTION_NAME", "chatledger-prod")
+        if "CHATLEDGER_AUTH" not in environment:
+            patch.setenv("CHATLEDGER_ALLOW_UNAUTHENTICATED", "true")
+        for name, value in (NO_LIMITS | environment).items():
             patch.setenv(name, value)
         patch.syspath_prepend(SERVERLESS)
         patch.delitem(

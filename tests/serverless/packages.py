@@ -24,21 +24,42 @@ LAMBDA_RUNTIME = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "si
 """The packages that AWS Lambda provides to every Python function."""
 
 
+SIGN_IN = {
+    "CHATLEDGER_AUTH": "jwt",
+    "CHATLEDGER_COGNITO_USER_POOL": "",
+    "CHATLEDGER_JWT_AUDIENCE": "",
+}
+"""The settings of every stage that an operator has to complete, or to decide against."""
+
+
 def build_project(folder: Path, part: str) -> Path:
     """Return a copy of serverless/ with one part built as ``make serverless`` builds it.
 
-    ``part`` is ``chalice`` or ``streaming``.
+    Its operator has decided against sign-in. ``part`` is ``chalice`` or ``streaming``.
     """
     project = folder / "serverless"
     generated = shutil.ignore_patterns(
         "vendor", "deployed", "deployments", "package", "__pycache__"
     )
     shutil.copytree(SERVERLESS, project, ignore=generated)
+    for stage in STAGES:
+        configure_sign_in(project, stage, {"CHATLEDGER_ALLOW_UNAUTHENTICATED": "true"})
     python = f"{sys.version_info[0]}.{sys.version_info[1]}"  # so that the package runs here
     script = str(ROOT / "scripts" / "serverless")
     proxies = {name: value for name, value in os.environ.items() if name.upper().endswith("_PROXY")}
     run_command([script, str(project), part], project, CHATLEDGER_PYTHON=python, **proxies)
     return project
+
+
+def configure_sign_in(project: Path, stage: str, variables: dict[str, str]) -> None:
+    """Replace the settings of a stage that decide who may use it."""
+    path = project / ".chalice" / "config.json"
+    config = json.loads(path.read_text())
+    environment = config["stages"][stage]["environment_variables"]
+    for name in (*SIGN_IN, "CHATLEDGER_ALLOW_UNAUTHENTICATED"):
+        environment.pop(name, None)
+    environment |= variables
+    path.write_text(json.dumps(config, indent=2))
 
 
 def run_chalice(project: Path, *arguments: str, **variables: str) -> str:
@@ -164,7 +185,9 @@ def running_package(package: Path, folder: Path, **variables: str) -> Iterator[P
         # Isolated: without site-packages, the current folder and paths set by variables.
         [sys.executable, "-I", "-S", "-c", BOOTSTRAP, str(task), str(runtime)],
         cwd=folder,
-        env=clean_environment() | {"AWS_EXECUTION_ENV": "AWS_Lambda_python"} | variables,
+        env=clean_environment()
+        | {"AWS_EXECUTION_ENV": "AWS_Lambda_python", "AWS_LAMBDA_FUNCTION_NAME": "chatledger"}
+        | variables,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ TURN = """
 from app import app
 event = {
     "requestContext": {"httpMethod": "POST", "resourcePath": "/chat"},
-    "headers": {"content-type": "application/json"},
+    "headers": {"content-type": "application/json", "host": "localhost"},
     "pathParameters": None,
     "multiValueQueryStringParameters": None,
     "stageVariables": None,
@@ -112,6 +113,22 @@ def test_an_invalid_setting_prevents_the_start_and_is_named(
     assert re.search(r"InvalidArgument: CHATLEDGER_\w+ is (not valid|missing)", completed.stderr)
 
 
+ON_AWS = {"AWS_LAMBDA_FUNCTION_NAME": "chatledger-prod"}
+
+
+@pytest.mark.parametrize("variables", [ON_AWS, {"CHATLEDGER_HOST": "0.0.0.0"}], ids=str)
+def test_it_is_open_to_others_only_by_decision(tmp_path: Path, variables: dict[str, str]) -> None:
+    refused = run("import app", tmp_path, **variables)
+    assert refused.returncode != 0
+    (sentence,) = re.findall(r"InvalidArgument: (.*)", refused.stderr)
+    assert "CHATLEDGER_AUTH" in sentence
+    assert "CHATLEDGER_ALLOW_UNAUTHENTICATED=true" in sentence
+    decision = {"CHATLEDGER_ALLOW_UNAUTHENTICATED": "true"}
+    assert run("import app", tmp_path, **variables, **decision).returncode == 0
+    with key_server() as issuer:
+        assert run("import app", tmp_path, **variables, **issuer.settings).returncode == 0
+
+
 def test_each_stage_has_a_table_and_a_policy_of_its_own() -> None:
     config = json.loads((SERVERLESS / ".chalice" / "config.json").read_text())
     assert config["autogen_policy"] is False
@@ -137,7 +154,9 @@ def test_a_model_error_is_logged(
     store = f"sqlite:///{tmp_path / 'r.db'}"
     with app_factory(CHATLEDGER_STORE=store) as new_app, Gateway(new_app).client() as client:
         answer = client.post("/chat", json={"message": MARKER, "user_id": new_user()})
-        assert expect_error(answer, 429)["code"] == "model_throttled"
+        conversation_id = answer.json()["conversation_id"]
+        error = expect_error(answer, 429, conversation_id=conversation_id)
+        assert error["code"] == "model_throttled"
         assert answer.headers["Retry-After"] == "7"
     assert "raise the quota" in caplog.text
     assert MARKER not in caplog.text
@@ -160,6 +179,22 @@ def test_it_reads_the_settings_of_the_other_server(tmp_path: Path) -> None:
     with app_factory(**variables) as new_app, Gateway(new_app).client() as client:
         body = {"message": "What is my name?", "conversation_id": answer["conversation_id"]}
         assert "Bob" not in success_body(client.post("/chat", json=body))["response"]
+
+
+@pytest.mark.parametrize("variable", ["", "off", "2m", "9s"])
+def test_a_turn_may_take_no_longer_than_api_gateway_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    given = []
+
+    def register(*arguments: object, time_limit: timedelta, **options: object) -> None:
+        given.append(time_limit)
+
+    monkeypatch.setattr("chatledger.http.chalice.register", register)
+    store = f"sqlite:///{tmp_path / 'r.db'}"
+    with app_factory(CHATLEDGER_STORE=store, CHATLEDGER_TIME_LIMIT=variable) as new_app:
+        new_app()
+    assert given == [timedelta(seconds=9) if variable == "9s" else TIME_LIMIT]
 
 
 def test_it_accepts_the_tokens_of_the_other_server(tmp_path: Path) -> None:
@@ -201,6 +236,17 @@ def test_conversations_outlive_the_process(server: ChaliceLocal) -> None:
             client, "What is my name?", user_id="bob", conversation_id=conversation_id
         )
         assert "Bob" in answer["response"]
+
+
+def test_requests_for_another_host_name_are_rejected(server: ChaliceLocal) -> None:
+    # The page's host may resolve to 127.0.0.1 (DNS rebinding), but the Host header names the page.
+    with open_client(server.url) as client:
+        for host in ("evil.example", f"evil.example:{server.port}", "127.0.0.1.evil.example", ""):
+            for path in ("/health", "/conversations?user_id=bob", "/nowhere"):
+                answer = client.get(path, headers={"Host": host})
+                assert expect_error(answer, 400)["code"] == "unknown_host"
+        for host in ("localhost", f"LOCALHOST:{server.port}", "[::1]:80"):
+            success_body(client.get("/health", headers={"Host": host}))
 
 
 def test_the_log_holds_no_message_text(server: ChaliceLocal) -> None:

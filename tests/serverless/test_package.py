@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -40,9 +41,11 @@ from tests.serverless.gateway import SERVERLESS, Gateway
 from tests.serverless.moto_server import simulated_aws
 from tests.serverless.packages import (
     REGION,
+    SIGN_IN,
     STAGES,
     PackagedFunction,
     build_project,
+    configure_sign_in,
     lint_templates,
     run_chalice,
     running_package,
@@ -184,9 +187,35 @@ def test_the_function_has_the_settings_and_the_policy_of_its_stage(
     assert function["Timeout"] <= 29  # API Gateway waits no longer
     assert function["Tracing"] == "Active"
     assert ("ReservedConcurrentExecutions" in function) == (stage == "prod")
+    document = stage_policy(template, stage)
+    assert anywhere(document) == policy_of(stage, config)
+    # Only foundation models, which belong to no account, may be in any region.
+    assert re.findall(r'"arn:aws:(\w+):\*', json.dumps(document)) == ["bedrock"]
+
+
+def stage_policy(template: Fields, stage: str) -> Fields:
+    """Return the policy that the function gets if CloudFormation's parameter is ``stage``."""
     (role,) = resources_of_type(template, "IAM::Role").values()
-    (policy,) = role["Properties"]["Policies"]
-    assert policy["PolicyDocument"] == policy_of(stage, config)
+    policies = [policy["Fn::If"] for policy in role["Properties"]["Policies"]]
+    (document,) = [
+        policy["PolicyDocument"]
+        for condition, policy, _ in policies
+        if template["Conditions"][condition] == {"Fn::Equals": [{"Ref": "Stage"}, stage]}
+    ]
+    return cast(Fields, document)
+
+
+def anywhere(value: Any) -> Any:
+    """Return the policy with ``*`` in place of the stack's region and account."""
+    if isinstance(value, list):
+        return [anywhere(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"Fn::Sub"}:
+        place = "${AWS::Region}:${AWS::AccountId}"
+        assert f":{place}:" in value["Fn::Sub"]
+        return value["Fn::Sub"].replace(place, "*:*").replace("${AWS::Partition}", "aws")
+    return {name: anywhere(each) for name, each in value.items()}
 
 
 @each_stage
@@ -241,14 +270,8 @@ def test_with_a_user_pool_api_gateway_requires_sign_in(project: Path, tmp_path: 
     pool = "arn:aws:cognito-idp:eu-west-1:123456789012:userpool/eu-west-1_aBcDeFgHi"
     configured = tmp_path / "serverless"
     shutil.copytree(project, configured, ignore=shutil.ignore_patterns("vendor"))
-    path = configured / ".chalice" / "config.json"
-    config = json.loads(path.read_text())
-    config["stages"]["prod"]["environment_variables"] |= {
-        "CHATLEDGER_AUTH": "jwt",
-        "CHATLEDGER_JWT_AUDIENCE": "1example23456789",
-        "CHATLEDGER_COGNITO_USER_POOL": pool,
-    }
-    path.write_text(json.dumps(config))
+    users = {"CHATLEDGER_COGNITO_USER_POOL": pool, "CHATLEDGER_JWT_AUDIENCE": "1example23456789"}
+    configure_sign_in(configured, "prod", SIGN_IN | users)
     options = ["--stage", "prod", "--merge-template", "resources.json"]
     run_chalice(configured, "package", *options, str(tmp_path / "made"))
     lint_templates(tmp_path / "made" / "sam.json")
@@ -261,6 +284,18 @@ def test_with_a_user_pool_api_gateway_requires_sign_in(project: Path, tmp_path: 
             security = operation.get("security")
             assert security == (None if address in ("/", "/health") else [{"users": []}]), address
     assert environment_of(template)["CHATLEDGER_COGNITO_USER_POOL"] == pool
+
+
+@each_stage
+def test_a_stage_is_not_packaged_before_its_operator_decides_who_may_use_it(
+    stage: str, project: Path, config: Fields, tmp_path: Path
+) -> None:
+    assert config["stages"][stage]["environment_variables"].items() >= SIGN_IN.items()
+    shipped = tmp_path / "serverless"
+    shutil.copytree(project, shipped, ignore=shutil.ignore_patterns("vendor"))
+    configure_sign_in(shipped, stage, SIGN_IN)
+    with pytest.raises(AssertionError, match="CHATLEDGER_JWT_ISSUER is missing"):
+        run_chalice(shipped, "package", "--stage", stage, str(tmp_path / "made"))
 
 
 # The table of the template ------------------------------------------------------------------------

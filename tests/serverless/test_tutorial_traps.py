@@ -17,13 +17,13 @@ from tests.http.client import (
     conversation_ids,
     conversation_path,
     create_conversation,
-    delete_conversation,
     expect_error,
     list_conversations,
     new_user,
     read_conversation,
     send_message,
     transcript,
+    use_every_route,
 )
 from tests.serverless.gateway import Gateway
 
@@ -55,22 +55,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     return recorded
 
 
-def use_every_route(client: httpx.Client, bedrock: BedrockServer) -> None:
-    """Call each route of the API for conversations once."""
-    bedrock.script(Says("Hello!"), Says("Bob."))
-    user = new_user()
-    conversation_id = send_message(client, "Hi, I am Bob", user_id=user)["conversation_id"]
-    send_message(client, "Who am I?", conversation_id=conversation_id)
-    read_conversation(client, conversation_id)
-    list_conversations(client, user)
-    delete_conversation(client, conversation_id)
-
-
 def test_expressions_name_attributes_only_by_placeholders(
     client: httpx.Client, bedrock: BedrockServer, calls: list[Call]
 ) -> None:
     """A name that DynamoDB reserves, such as ``ttl``, would be a ValidationException."""
-    use_every_route(client, bedrock)
+    bedrock.script(Says("Hello!"), Says("Bob."))
+    user = new_user()
+    conversation_id = send_message(client, "Hi, I am Bob", user_id=user)["conversation_id"]
+    use_every_route(client, conversation_id, user_id=user)
     expressions = [
         text
         for call in calls
@@ -139,7 +131,9 @@ def test_a_model_that_fails_repeatedly_leaves_one_user_message(
     conversation_id = send_message(client, "Hi", user_id=user)["conversation_id"]
     body = {"message": MARKER, "user_id": user, "conversation_id": conversation_id}
     for _ in range(2):
-        assert expect_error(client.post("/chat", json=body), 429)["code"] == "model_throttled"
+        answer = client.post("/chat", json=body)
+        error = expect_error(answer, 429, conversation_id=conversation_id)
+        assert error["code"] == "model_throttled"
     bedrock.reset()
     bedrock.script(Says("I am back."))
     send_message(client, MARKER, user_id=user, conversation_id=conversation_id)
@@ -177,7 +171,7 @@ def test_no_error_shows_what_aws_said(client: httpx.Client, bedrock: BedrockServ
     secret = "arn:aws:iam::123456789012:role/chatledger-prod"
     bedrock.script(Fails("AccessDeniedException", message=f"{secret} may not invoke it"))
     answer = client.post("/chat", json={"message": MARKER, "user_id": new_user()})
-    expect_error(answer, 502)
+    expect_error(answer, 502, conversation_id=answer.json()["conversation_id"])
     assert "123456789012" not in answer.text
     assert MARKER not in answer.text
 

@@ -4,11 +4,14 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from tests.simulation.coverage import Coverage
 from tests.simulation.langchain import schedules as history_schedules
-from tests.simulation.langchain.checker import Violation
+from tests.simulation.langchain.checker import Violation as HistoryViolation
+from tests.simulation.langgraph import schedules as saver_schedules
 from tests.simulation.parallel import SimulationSummary, run_schedules
+from tests.simulation.scheduler import Violation
 from tests.simulation.schedules import trace_schedule
 
 PROGRESS_INTERVAL = 10.0  # seconds
@@ -16,6 +19,8 @@ SAMPLE = 200
 """The number of schedules whose coverage is measured at the end, which makes them slower."""
 HISTORY_SCHEDULES = 500
 """The number of schedules of the LangChain drop-in that are run after those of the store."""
+SAVER_SCHEDULES = 500
+"""The number of schedules of LangGraph's saver that are run then."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -24,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m tests.simulation",
         description="Run seeded schedules of several clients on a simulated DynamoDB table, with "
         "everything that can go wrong, and check that the answers they get can be explained. Some "
-        "schedules of the LangChain drop-in follow.",
+        "schedules of the LangChain drop-in and of LangGraph's saver follow.",
     )
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--seconds", type=float, help="how long to run (default: 60)")
@@ -70,23 +75,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{SAMPLE} of them reach {coverage.share():.0%} of the lines of the plans; --coverage "
             "prints the others."
         )
-    histories_failed = _run_history_schedules(first)
-    sys.exit(bool(summary.failures) or histories_failed)
+    others_failed = [
+        _run_others(
+            "the LangChain drop-in", history_schedules, HistoryViolation, first, HISTORY_SCHEDULES
+        ),
+        _run_others("LangGraph's saver", saver_schedules, Violation, first, SAVER_SCHEDULES),
+    ]
+    sys.exit(bool(summary.failures) or any(others_failed))
 
 
-def _run_history_schedules(first: int) -> bool:
-    """Run schedules of the LangChain drop-in, and print the first failure; return if there is one.
+def _run_others(
+    what: str, schedules: Any, violation: type[Exception], first: int, number: int
+) -> bool:
+    """Run schedules of something else, and print the first failure; return if there is one.
 
     They run in this process, because there are few of them.
     """
-    for seed in range(first, first + HISTORY_SCHEDULES):
+    for seed in range(first, first + number):
         try:
-            history_schedules.run_schedule(seed)
-        except Violation as violation:
-            print(f"\n{history_schedules.trace_schedule(seed)}")
-            print(f"A schedule of the LangChain drop-in failed: {violation}")
+            schedules.run_schedule(seed)
+        except violation as failure:
+            print(f"\n{schedules.trace_schedule(seed)}")
+            print(f"A schedule of {what} failed: {failure}")
             return True
-    print(f"{HISTORY_SCHEDULES:,} schedules of the LangChain drop-in, 0 of them failed.")
+    print(f"{number:,} schedules of {what}, 0 of them failed.")
     return False
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from chatledger.conversations import Listing
+from chatledger.entries import Entries
 from chatledger.errors import NotFound
 from tests.simulation import rules
 from tests.simulation.history import PENDING, Operation
-from tests.simulation.model import NEVER, ConversationState, Interval
-from tests.simulation.operations import KINDS
+from tests.simulation.model import NEVER, ConversationState, Interval, ModelEntry
+from tests.simulation.operations import ENTRY_NAMES, KINDS, OWNER_PLACES
 
 MAX_RECREATIONS = 3
 """The most often that a conversation may be created again while ``delete_owner`` runs."""
@@ -25,8 +26,8 @@ MAX_STEPS = 200_000
 
 
 class CombinedState(NamedTuple):
-    """The states of all conversations, and the values that operations of several effects carry
-    from one effect to the next, by the operation's number."""
+    """The states of all conversations and owners, and the values that operations of several effects
+    carry from one effect to the next, by the operation's number."""
 
     states: tuple[ConversationState, ...]
     carried: tuple[tuple[int, Any], ...] = ()
@@ -90,13 +91,17 @@ def _history_until(step: float, operations: Sequence[Operation]) -> list[Operati
 
 def is_explainable(operations: Sequence[Operation], conversations: Sequence[str]) -> bool:
     """Return whether some order of the operations explains every answer."""
+    names = {
+        operation.arguments["name"] for operation in operations if operation.kind == "put_entry"
+    }
+    used = [name for name in ENTRY_NAMES if name in names]
     effects = [
         effect
         for operation in operations
-        for effect in _effects_of(operation, operation.interval(operations), conversations)
+        for effect in _effects_of(operation, operation.interval(operations), conversations, used)
     ]
     effects.sort(key=lambda effect: effect.hint)
-    start = CombinedState((ConversationState(),) * len(conversations))
+    start = CombinedState((ConversationState(),) * (len(conversations) + len(OWNER_PLACES)))
     return _Search(effects).succeeds(start, 0)
 
 
@@ -144,9 +149,12 @@ class _Search:
 
 
 def _effects_of(
-    operation: Operation, interval: Interval, conversations: Sequence[str]
+    operation: Operation, interval: Interval, conversations: Sequence[str], names: Sequence[str]
 ) -> list[Effect]:
-    """Return the effects of the operation; none if it neither changed nor revealed anything."""
+    """Return the effects of the operation; none if it neither changed nor revealed anything.
+
+    ``names`` are those of all entries that were put.
+    """
     if not operation.is_acknowledged and (
         not operation.may_have_landed or KINDS[operation.kind].is_read
     ):
@@ -157,12 +165,14 @@ def _effects_of(
         case "list":
             return _effects_of_list(operation, interval, conversations)
         case "delete_owner":
-            return _effects_of_delete_owner(operation, interval, conversations)
+            return _effects_of_delete_owner(operation, interval, conversations, names)
         case "scan":
             return _effects_of_scan(operation, interval, conversations)
         case "fork":
-            return _effects_of_fork(operation, interval, conversations)
-    index = conversations.index(operation.conversation)
+            return _effects_of_fork(operation, interval, conversations, names)
+        case "entries":
+            return _effects_of_entries(operation, interval, conversations, names)
+    index = _index(operation.conversation, conversations)
     hint = _hint(operation, operation.conversation)
 
     def effect_of(rule: rules.Rule, *after: Effect) -> Effect:
@@ -177,6 +187,42 @@ def _effects_of(
         read.hint = operation.start_step
         return [read, effect_of(rules.update, read)]
     return [effect_of(rules.RULES[operation.kind])]
+
+
+def _index(place: str, conversations: Sequence[str]) -> int:
+    """Return the index of the state of a conversation, or of an owner's entries."""
+    if place in OWNER_PLACES:
+        return len(conversations) + OWNER_PLACES.index(place)
+    return conversations.index(place)
+
+
+def _effects_of_entries(
+    operation: Operation, interval: Interval, conversations: Sequence[str], names: Sequence[str]
+) -> list[Effect]:
+    """Return one effect for each name, because a list of entries is not a snapshot."""
+    place, answer = operation.conversation, operation.answer
+    index, hint = _index(place, conversations), _hint(operation, place)
+
+    def find(combined: CombinedState) -> Iterator[CombinedState]:
+        for state in rules.find_place(combined.states[index], operation, interval):
+            yield combined.with_state(index, state)
+
+    found = Effect(operation, find, hint)
+    if not isinstance(answer, Entries):
+        return [found]
+    listed = {entry.name: entry for entry in answer}
+    effects = [found]
+    for name in sorted({*names, *listed}):
+        if not name.startswith(operation.arguments["prefix"]):
+            continue
+
+        def apply(combined: CombinedState, name: str = name) -> Iterator[CombinedState]:
+            before = combined.states[index]
+            for state in rules.list_entry(before, operation, interval, name, listed.get(name)):
+                yield combined.with_state(index, state)
+
+        effects.append(Effect(operation, apply, hint, (found,)))
+    return effects
 
 
 def _hint(operation: Operation, conversation: str) -> float:
@@ -220,11 +266,20 @@ def _effects_of_listing(
 
 
 def _effects_of_delete_owner(
-    operation: Operation, interval: Interval, conversations: Sequence[str]
+    operation: Operation, interval: Interval, conversations: Sequence[str], names: Sequence[str]
 ) -> list[Effect]:
-    """Return the deletion of each conversation, and the check of their number at the end."""
+    """Return the deletion of each conversation and entry, and the check of their number."""
     number = operation.number
     effects = []
+    place = f"o#{operation.arguments['owner']}"
+    owned = _index(place, conversations)
+    for name in names:
+
+        def delete_entry(combined: CombinedState, name: str = name) -> Iterator[CombinedState]:
+            for state in rules.delete_owned_entry(combined.states[owned], name):
+                yield combined.with_state(owned, state)
+
+        effects.append(Effect(operation, delete_entry, _hint(operation, place)))
     for index, name in enumerate(conversations):
 
         def delete(combined: CombinedState, index: int = index) -> Iterator[CombinedState]:
@@ -257,7 +312,7 @@ def _effects_of_delete_owner(
 
 
 def _effects_of_fork(
-    operation: Operation, interval: Interval, conversations: Sequence[str]
+    operation: Operation, interval: Interval, conversations: Sequence[str], names: Sequence[str]
 ) -> list[Effect]:
     """Return the read of the source and the write of the target, or the refusal by one of them."""
     number = operation.number
@@ -279,8 +334,25 @@ def _effects_of_fork(
 
     def write(combined: CombinedState) -> Iterator[CombinedState]:
         copy = combined.carried_value(number)
-        for state in rules.fork_target(combined.states[target], operation, interval, copy):
-            yield combined.with_state(target, state).with_carried(number, None)
+        entries: tuple[ModelEntry, ...] = combined.carried_value(-number) or ()
+        before = combined.states[target]
+        for state in rules.fork_target(before, operation, interval, copy, entries):
+            yield (
+                combined.with_state(target, state)
+                .with_carried(number, None)
+                .with_carried(-number, None)
+            )
 
-    read_effect = Effect(operation, read, _hint(operation, operation.conversation))
-    return [read_effect, Effect(operation, write, _hint(operation, new_id), (read_effect,))]
+    hint = _hint(operation, operation.conversation)
+    effects = [Effect(operation, read, hint)]
+    for name in names:
+
+        def read_entry(combined: CombinedState, name: str = name) -> Iterator[CombinedState]:
+            before = combined.states[source]
+            others: tuple[ModelEntry, ...] = combined.carried_value(-number) or ()
+            for state, entry in rules.copied_entry(before, interval, name):
+                copied = others if entry is None else tuple(sorted((*others, entry)))
+                yield combined.with_state(source, state).with_carried(-number, copied or None)
+
+        effects.append(Effect(operation, read_entry, hint))
+    return [*effects, Effect(operation, write, _hint(operation, new_id), effects)]

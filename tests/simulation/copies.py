@@ -5,14 +5,17 @@ A copy is played as the operations that it calls, so that each is checked like a
 
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, TypeAlias, cast
 
-from chatledger.conversations import Conversation, Listing
-from chatledger.copying.conversation import ConversationCopy, TargetDiffers, copy_until_stable
-from chatledger.copying.progress import ProgressReporter
+from chatledger.conversations import Conversation, Listing, fields_of
+from chatledger.copying.conversation import ConversationCopy, copy_until_stable
+from chatledger.copying.progress import ProgressReporter, TargetDiffers
+from chatledger.entries import Entries
 from chatledger.errors import ChatledgerError
 from chatledger.messages import Message
 from chatledger.stores.contract import Store
+from chatledger.values import milliseconds
 from tests.simulation.model import time_in_ms
 
 OperationCall: TypeAlias = tuple[str, str, dict[str, Any]]
@@ -45,7 +48,8 @@ def copy_script(conversation: str, target: str) -> Script:
             return
         answer, error = None, None
         try:
-            answer = yield operation()
+            call = operation()
+            answer = call if isinstance(call, Entries) else (yield call)
         except ChatledgerError as raised:
             error = raised
         if isinstance(answer, Conversation):
@@ -73,17 +77,37 @@ class _Side:
         arguments = {"after": after, "before": before, "limit": limit, "owner": owner}
         return "page", self._id, arguments
 
-    def update(
-        self, _: str, *, title: str, metadata: dict[str, Any], revision: int
+    def entries(
+        self, _: str, *, limit: int, cursor: str | None, owner: str | None
+    ) -> OperationCall:
+        assert cursor is None
+        return "entries", self._id, {"owner": owner, "prefix": "", "limit": limit}
+
+    def put_entry(
+        self,
+        _: str,
+        name: str,
+        value: str,
+        *,
+        revision: int,
+        expires_in: timedelta | None,
+        owner: str | None,
     ) -> OperationCall:
         arguments = {
-            "title": title,
-            "metadata": metadata,
+            "name": name,
+            "value": value,
             "revision": revision,
-            "metadata_revision": None,
-            "owner": None,
+            "lifetime": None if expires_in is None else milliseconds(expires_in),
+            "owner": owner,
         }
-        return "update", self._id, arguments
+        return "put_entry", self._id, arguments
+
+    def delete_entry(self, _: str, name: str, *, revision: int, owner: str | None) -> OperationCall:
+        return "delete_entry", self._id, {"name": name, "revision": revision, "owner": owner}
+
+    def update(self, _: str, *, revision: int, **changes: Any) -> OperationCall:
+        others = {"revision": revision, "metadata_revision": None, "owner": None}
+        return "update", self._id, {**changes, **others}
 
     def restore(
         self, restored: Conversation, messages: Sequence[Message], *, revision: int
@@ -94,8 +118,7 @@ class _Side:
             "after": revision,
             "texts": [message.content for message in messages],
             "revision": restored.revision,
-            "title": restored.title,
-            "metadata": restored.metadata,
+            **fields_of(restored),
             "created_at": time_in_ms(restored.created_at),
             "updated_at": time_in_ms(restored.updated_at),
             "expires_at": None if expires_at is None else time_in_ms(expires_at),

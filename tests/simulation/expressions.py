@@ -106,7 +106,7 @@ class _Tokens:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._tokens: list[str] = re.findall(r"[#:]?\w+|<>|[=<,()]|\S", text)
+        self._tokens: list[str] = re.findall(r"[#:]?\w+|<>|[=<>,()]|\S", text)
         self._index = 0
 
     def next(self) -> str:
@@ -188,6 +188,8 @@ def _parse_operand(tokens: _Tokens) -> Test:
             return lambda item, names, values: item.get(names[name]) != values[value]
         case "<":
             return lambda item, names, values: _is_less(item.get(names[name]), values[value])
+        case ">":
+            return lambda item, names, values: _is_less(values[value], item.get(names[name]))
     raise Unsupported(f"the operator {operator!r}")
 
 
@@ -203,11 +205,11 @@ def _existence(name: str, exists: bool) -> Test:
     return lambda item, names, values: (names[name] in item) is exists
 
 
-def _is_less(attribute: Attribute | None, value: Attribute) -> bool:
-    if attribute is None:
+def _is_less(one: Attribute | None, other: Attribute | None) -> bool:
+    if one is None or other is None:
         return False
-    if "N" in attribute and "N" in value:
-        return int(attribute["N"]) < int(value["N"])
-    if "S" in attribute and "S" in value:
-        return bool(attribute["S"] < value["S"])
+    if "N" in one and "N" in other:
+        return int(one["N"]) < int(other["N"])
+    if "S" in one and "S" in other:
+        return bool(one["S"] < other["S"])
     return False

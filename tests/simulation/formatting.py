@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
+from chatledger.conversations import DESCRIPTION_FIELDS, Appended, Conversation, Listing, Page, Tail
+from chatledger.entries import Entries, Entry
 from chatledger.errors import ChatledgerError, StoreMismatch, StoreUnavailable
 from chatledger.messages import Message
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Item
@@ -35,7 +36,7 @@ def format_answer(answer: Any) -> str:
         case Conversation():
             description = "".join(
                 f" {name} {value!r}"
-                for name in ("owner", "title", "metadata")
+                for name in ("owner", *DESCRIPTION_FIELDS)
                 if (value := getattr(answer, name))
             )
             expiry = f", expires {_format_time(answer.expires_at)}" if answer.expires_at else ""
@@ -48,6 +49,11 @@ def format_answer(answer: Any) -> str:
             return f"{format_answer(answer.conversation)}: {_format_messages(answer.messages)}"
         case Page():
             return f"{_format_messages(answer.messages)}, next {answer.next}"
+        case Entry():
+            expiry = f", expires {_format_time(answer.expires_at)}" if answer.expires_at else ""
+            return f"{answer.name} = {_shorten(answer.value)} at {_format_number(answer)}{expiry}"
+        case Entries():
+            return "; ".join(map(format_answer, answer)) or "nothing"
         case Listing():
             return "; ".join(map(format_answer, answer.conversations)) or "nothing"
         case list():
@@ -129,7 +135,10 @@ def _format_key(item: Item) -> str:
 def _format_body(attribute: dict[str, Any]) -> str:
     try:
         text = attribute["S"] if "S" in attribute else decompress(attribute["B"])
-        contents = (message and message["content"] for message in json.loads(text))
+        contents = (
+            message["content"] if isinstance(message, dict) else message
+            for message in json.loads(text)
+        )
         return f"[{' '.join(map(_shorten, contents))}]"
     except (StoreMismatch, ValueError):  # a body part holds any piece of the compressed bytes
         return ""
@@ -195,6 +204,10 @@ def _format_messages(messages: Iterable[Message]) -> str:
 def _shorten(value: Any) -> str:
     text = value if isinstance(value, str) else repr(value)
     return text.replace("." * LONG, "...")
+
+
+def _format_number(entry: Entry) -> str:
+    return _format_value({"N": str(entry.revision)})
 
 
 def _format_time(time: datetime) -> str:

@@ -8,17 +8,22 @@ from collections.abc import Iterable, Mapping
 from chatledger.conversations import Tail
 from chatledger.stores.dynamodb.bodies import tokens_of
 from chatledger.stores.dynamodb.calls import Item
+from chatledger.stores.dynamodb.entry_items import decode_entry
 from chatledger.stores.dynamodb.records import HEAD, Record, conversation_of, decode_record
 from chatledger.stores.dynamodb.table import HOUR, ttl_at
 from chatledger.values import loads
+from tests.simulation.operations import OWNER_PLACES
 
 
-def find_garbage(items: Iterable[Item], live: Mapping[str, Tail], time: int) -> list[str]:
+def find_garbage(
+    items: Iterable[Item], live: Mapping[str, Tail], entries: Mapping[str, set[str]], time: int
+) -> list[str]:
     """Return a description of each item that should not exist after a complete sweep.
 
     Args:
         items: All items of the table.
         live: The whole of each live conversation, by id.
+        entries: The names of the entries of each conversation and owner.
         time: The true time, in ms since 1970. Items with a TTL in the future are not garbage.
     """
     found: list[str] = []
@@ -33,21 +38,34 @@ def find_garbage(items: Iterable[Item], live: Mapping[str, Tail], time: int) -> 
         record = decode_record(item) if sort.startswith("m#") else None
         if isinstance(record, Record):
             named_tokens.update(tokens_of(record))
+        if sort.startswith("e#"):
+            entry = decode_entry(item)
+            named_tokens.add(entry.body_token)
+            if entry.is_deleted or entry.name in entries[conversation]:
+                continue
+            # One that has expired by itself has a TTL.
+            if "expires_at" not in item or (entry.expiry is None and conversation in live):
+                found.append(f"{name} is an entry that nobody sees")
+            continue
         if sort.startswith("b#"):
             body_parts.append((sort.split("#")[1], name))
-        if tail is None:
+        if tail is None and conversation not in OWNER_PLACES:
             if "expires_at" not in item:
                 found.append(f"{name} belongs to no conversation")
-        elif isinstance(record, Record):
+        elif tail is not None and isinstance(record, Record):
             seqs = {message.seq for message in tail.messages}
             if not _held_seqs(record) <= seqs:
                 found.append(f"{name} holds messages that were removed")
             if record.truncated and record.revision == tail.conversation.revision:
                 found.append(f"{name} still names what was removed")
-        elif sort == HEAD and int(item["revision"]["N"]) != tail.conversation.revision:
+        elif (
+            tail is not None
+            and sort == HEAD
+            and int(item["revision"]["N"]) != tail.conversation.revision
+        ):
             found.append(f"{name} is not up to date")
     found += [
-        f"{name} is named by no record" for token, name in body_parts if token not in named_tokens
+        f"{name} is named by nothing" for token, name in body_parts if token not in named_tokens
     ]
     return found
 

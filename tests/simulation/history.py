@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from chatledger.conversations import DESCRIPTION_FIELDS
 from chatledger.errors import ChatledgerError, StoreUnavailable
 from chatledger.stores.dynamodb.table import HOUR
-from tests.simulation.model import NEVER, Interval, metadata_text
+from tests.simulation.model import NEVER, Interval, changed_values
 
 
 class _Pending:
@@ -87,8 +88,8 @@ class Operation:
             and other.start_step < self.end_step
             for other in history
         )
-        updates = [
-            other.arguments
+        concurrent = [
+            changed_values(other.arguments)
             for other in history
             if other.kind == "update"
             and other.conversation in (self.conversation, self.arguments.get("new_id"))
@@ -96,18 +97,14 @@ class Operation:
             and other.start_step < self.end_step
             and other.end_step > self.earliest_step
         ]
-        titles = {update["title"] or None for update in updates if update["title"] is not None}
-        metadata = {
-            metadata_text(update["metadata"])
-            for update in updates
-            if update["metadata"] is not None
-        }
         return Interval(
             clock_low=self.clock_low,
             clock_high=self.clock_high,
             start_step=self.earliest_step,
             listed_by=listed_by,
             rebuilt_by=NEVER if is_being_deleted else listed_by,
-            concurrent_titles=frozenset(titles),
-            concurrent_metadata=frozenset(metadata),
+            concurrent=tuple(
+                frozenset(changes[name] for changes in concurrent if name in changes)
+                for name in DESCRIPTION_FIELDS
+            ),
         )

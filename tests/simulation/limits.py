@@ -5,7 +5,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from types import ModuleType
 
-from chatledger.stores.dynamodb import bodies, cleanup, ttl
+from chatledger.stores.dynamodb import bodies, cleanup, entries, ttl
 from chatledger.stores.dynamodb.plans import create, delete, read, update
 
 SMALL_LIMITS: tuple[tuple[ModuleType, str, int], ...] = (
@@ -16,6 +16,7 @@ SMALL_LIMITS: tuple[tuple[ModuleType, str, int], ...] = (
     (bodies, "PARTS_AT_ONCE", 5),
     (cleanup, "BATCH_ITEMS", 2),
     (cleanup, "PAGE", 3),
+    (entries, "PAGE", 2),
     (read, "MIN_RECORDS", 2),
     (read, "MAX_RECORDS", 3),
     (ttl, "RENEWED_ITEMS", 3),

@@ -6,14 +6,20 @@ exactly ``n``, while zero or a negative number ``-n`` is unknown, but greater th
 ``n``. Times are ms since 1970; a time that is known only within a range is a pair.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from chatledger.conversations import Conversation
+from chatledger.conversations import (
+    DEFAULT_DESCRIPTION,
+    DESCRIPTION_FIELDS,
+    Conversation,
+    Description,
+    fields_of,
+)
 from chatledger.messages import StoredMessage
 from chatledger.stores.dynamodb.table import DAY
-from chatledger.values import Json, dumps
+from chatledger.values import dumps
 
 NEVER = float("inf")
 Number: TypeAlias = int
@@ -34,15 +40,43 @@ def can_be(number: Number, value: int) -> bool:
     return number == value if number > 0 else value >= -number
 
 
-class TextVersion(NamedTuple):
-    """A title, or metadata as JSON, and the step by which it had been replaced.
+def described_values(description: Description) -> dict[str, Hashable]:
+    """Return the values of the description's fields, by name; a dict is JSON text."""
+    return {name: _hashable(value) for name, value in fields_of(description).items()}
 
-    Title and metadata are stored in another item than the messages, and reads are not snapshots.
-    So unlike messages, an answer may hold any version that was current during the operation.
+
+def changed_values(arguments: Mapping[str, Any]) -> dict[str, Hashable]:
+    """Return the values that an operation with these arguments sets fields of a description to.
+
+    A falsy argument sets the default; None leaves the field as it is.
+    """
+    return {
+        name: _hashable(arguments[name] or getattr(DEFAULT_DESCRIPTION, name))
+        for name in DESCRIPTION_FIELDS
+        if arguments[name] is not None
+    }
+
+
+def _hashable(value: Any) -> Hashable:
+    return dumps(value) if isinstance(value, dict) else value
+
+
+DEFAULTS = described_values(DEFAULT_DESCRIPTION)
+
+
+class FieldVersion(NamedTuple):
+    """A value of a field of the description, and the step by which it had been replaced.
+
+    Descriptions are stored in another item than the messages, and reads are not snapshots. So
+    unlike messages, an answer may hold any version that was current during the operation.
     """
 
-    text: str | None
+    value: Hashable
     until: float
+
+
+DescriptionVersions: TypeAlias = tuple[tuple[FieldVersion, ...], ...]
+"""For each field of the description, every value so far; the last is the current one."""
 
 
 class KeyUse(NamedTuple):
@@ -62,10 +96,7 @@ class Generation(NamedTuple):
     number: int
     """The number of the operation that created it."""
     owner: str | None
-    titles: tuple[TextVersion, ...]
-    """Every title so far; the last is the current one."""
-    metadata: tuple[TextVersion, ...]
-    """All metadata so far; the last is the current one."""
+    description: DescriptionVersions
     created: Range
     updated: Range
     lifetime: int | None
@@ -77,6 +108,21 @@ class Generation(NamedTuple):
     metadata_revision: Number = 0
     creation: tuple[str, Hashable] | None = None
     """The idempotency key of the call that created it, and that call's other arguments."""
+
+
+class ModelEntry(NamedTuple):
+    """A named value of a conversation or an owner, or what is left of it."""
+
+    name: str
+    value: str | None
+    """None if it was deleted."""
+    revision: Number
+    """The last revision that the name has had; those of later values are greater."""
+    generation: int
+    """The ``Generation.number`` of the conversation; 0 if it belongs to an owner."""
+    updated: Range
+    expiry: Range | None
+    """When it expires by itself."""
 
 
 class ListEntry(NamedTuple):
@@ -102,6 +148,16 @@ class ConversationState(NamedTuple):
     created earlier."""
     list_entries: tuple[ListEntry, ...] = (ListEntry(None, 0),)
     """The ways in which lists may show the conversation, oldest first."""
+    entries: tuple[ModelEntry, ...] = ()
+    """The last value of each name, also of earlier generations. An owner's entries are the only
+    field of a state of their own."""
+
+    def entry(self, name: str) -> ModelEntry | None:
+        return next((entry for entry in self.entries if entry.name == name), None)
+
+    def with_entry(self, changed: ModelEntry) -> "ConversationState":
+        others = [entry for entry in self.entries if entry.name != changed.name]
+        return self._replace(entries=tuple(sorted((*others, changed))))
 
 
 class Interval(NamedTuple):
@@ -116,10 +172,9 @@ class Interval(NamedTuple):
     rebuilt_by: float = NEVER
     """The step after which lists must show what the operation read, if it found a stale head;
     infinite if a deletion may have been begun, which it does not finish."""
-    concurrent_titles: frozenset[str | None] = frozenset()
-    """Titles set by updates that ran at the same time, and so may have been seen."""
-    concurrent_metadata: frozenset[str] = frozenset()
-    """Metadata set by updates that ran at the same time, as JSON."""
+    concurrent: tuple[frozenset[Hashable], ...] = (frozenset(),) * len(DESCRIPTION_FIELDS)
+    """For each field of the description, the values set by updates that ran at the same time, and
+    so may have been seen."""
 
 
 def possible_views(state: ConversationState, interval: Interval) -> Iterator[Generation | None]:
@@ -176,8 +231,7 @@ def new_generation(
     number: int,
     *,
     owner: str | None = None,
-    title: str | None = None,
-    metadata: str = "{}",
+    description: Mapping[str, Hashable] = DEFAULTS,
     lifetime: int | None = None,
     messages: tuple[ModelMessage, ...] = (),
     creation: tuple[str, Hashable] | None = None,
@@ -190,8 +244,10 @@ def new_generation(
     return Generation(
         number=number,
         owner=owner,
-        titles=(TextVersion(title, NEVER),),
-        metadata=(TextVersion(metadata, NEVER),),
+        description=tuple(
+            (FieldVersion(description.get(name, default), NEVER),)
+            for name, default in DEFAULTS.items()
+        ),
         created=created,
         updated=created,
         lifetime=lifetime,
@@ -214,7 +270,7 @@ def after_write(
     """Return the state after a write that left this generation, or none."""
     list_entries = (*state.list_entries, ListEntry(generation, interval.listed_by))
     if generation is not None:
-        return ConversationState(generation, list_entries=list_entries)
+        return ConversationState(generation, list_entries=list_entries, entries=state.entries)
     former = state.generation
     assert former is not None
     return ConversationState(
@@ -223,6 +279,7 @@ def after_write(
         ended_at=interval.clock_low,
         former_created_at=former.created[1],
         list_entries=list_entries,
+        entries=state.entries,
     )
 
 
@@ -239,14 +296,14 @@ def match_conversation(
         answer.owner != generation.owner
         or answer.message_count != len(generation.messages)
         or not can_be(generation.revision, answer.revision)
-        or not _was_current(
-            generation.titles, answer.title, interval.concurrent_titles, interval.start_step
-        )
-        or not _was_current(
-            generation.metadata,
-            metadata_text(answer.metadata),
-            interval.concurrent_metadata,
-            interval.start_step,
+        or not all(
+            _was_current(versions, value, concurrent, interval.start_step)
+            for versions, value, concurrent in zip(
+                generation.description,
+                described_values(answer).values(),
+                interval.concurrent,
+                strict=True,
+            )
         )
     ):
         return None
@@ -270,14 +327,14 @@ def match_conversation(
 
 
 def _was_current(
-    versions: tuple[TextVersion, ...],
-    text: str | None,
-    concurrent: frozenset[str] | frozenset[str | None],
+    versions: tuple[FieldVersion, ...],
+    value: Hashable,
+    concurrent: frozenset[Hashable],
     start_step: float,
 ) -> bool:
-    """Return whether the text may have been current during an operation that started then."""
-    return text in concurrent or any(
-        version.text == text and version.until >= start_step for version in versions
+    """Return whether the value may have been current during an operation that started then."""
+    return value in concurrent or any(
+        version.value == value and version.until >= start_step for version in versions
     )
 
 
@@ -334,11 +391,6 @@ def possible_counts(messages: tuple[ModelMessage, ...], seq: int) -> range:
         else:
             break
     return range(fewest, most + 1)
-
-
-def metadata_text(metadata: dict[str, Json]) -> str:
-    """Return metadata as JSON; hashable, unlike the dict."""
-    return dumps(metadata) if metadata else "{}"
 
 
 def time_in_ms(time: datetime) -> int:

@@ -301,6 +301,11 @@ def _affected_conversation(call: Call, operation: Operation) -> str | None:
         case "Query" if not params.get("ScanIndexForward", True):
             pk = params["ExpressionAttributeValues"].get(":pk")
             return conversation_of(pk["S"]) if pk else ""
+        case "PutItem" if params["Item"]["sk"]["S"].startswith("e#"):
+            is_own = operation.kind in ("put_entry", "delete_entry")
+            return operation.conversation if is_own else None
+        case "GetItem" if operation.kind == "entry":
+            return operation.conversation
         case "PutItem" if "#k" not in params["ExpressionAttributeNames"]:
             return conversation_of(params["Item"]["pk"]["S"])
         case "TransactWriteItems":

@@ -6,7 +6,8 @@ from functools import lru_cache
 from random import Random
 from typing import Any, NamedTuple
 
-from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
+from chatledger.conversations import DESCRIPTION_FIELDS, Appended, Conversation, Listing, Page, Tail
+from chatledger.entries import Entries, Entry
 from chatledger.messages import Message
 from chatledger.stores.dynamodb.calls import Plan
 from chatledger.stores.dynamodb.plans.repair import repair
@@ -57,7 +58,17 @@ KINDS = {
     "scan": Kind(0.4, is_read=True, may_be_stale=True),
     "copy": Kind(0.3),
     "repair": Kind(0.3, is_read=True),
+    "put_entry": Kind(1.5),
+    "entry": Kind(0.7, is_read=True),
+    "entries": Kind(0.5, is_read=True),
+    "delete_entry": Kind(0.6),
 }
+ENTRY_KINDS = ("put_entry", "entry", "entries", "delete_entry")
+LASTING_ENTRY = "w"
+"""An entry that is put before the schedule proper only, so that its TTL must be renewed."""
+ENTRY_NAMES = (LASTING_ENTRY, "x", "xy", "z")
+OWNER_PLACES = tuple(f"o#{owner}" for owner in OWNERS)
+"""What stands in the place of a conversation if an entry belongs to an owner."""
 
 
 @dataclass(slots=True)
@@ -70,6 +81,8 @@ class KnownNumbers:
     """The metadata revision last seen of each conversation."""
     texts: int = 0
     """The number of message texts made so far."""
+    entry_revisions: dict[str, list[int]] = field(default_factory=dict)
+    """The revisions seen of the entries of each conversation or owner."""
     texts_of_keys: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     """The texts first appended to each conversation with each idempotency key."""
 
@@ -86,6 +99,11 @@ class KnownNumbers:
                 self.metadata_revisions[conversation] = answer.conversation.metadata_revision
                 seqs = [message.seq for message in answer.messages if message.seq]
                 self._add(conversation, answer.conversation.revision, seqs)
+            case Entry():
+                self.entry_revisions.setdefault(conversation, []).append(answer.revision)
+            case Entries():
+                seen = [entry.revision for entry in answer]
+                self.entry_revisions.setdefault(conversation, []).extend(seen)
             case Page():
                 self.seqs.setdefault(conversation, []).extend(
                     message.seq for message in answer.messages if message.seq
@@ -105,6 +123,13 @@ class KnownNumbers:
             return max(revisions[-3:])
         return max(random.choice(revisions) + random.choice((-1, 0, 0, 1, 2)), 0)
 
+    def draw_entry_revision(self, place: str, random: Random) -> int:
+        """Draw a revision of an entry, most often one of the last known ones."""
+        revisions = self.entry_revisions.get(place)
+        if not revisions or random.random() < 0.3:
+            return 0
+        return random.choice(revisions[-3:]) + random.choice((0, 0, 0, 1))
+
     def draw_seq(self, conversation: str, random: Random) -> int:
         """Draw a seq of the conversation, most often one of the last known ones."""
         seqs = self.seqs.get(conversation)
@@ -120,6 +145,10 @@ class KnownNumbers:
         label = f"m{self.texts}"
         return label + "." * LONG if random.random() < long_messages else label
 
+    def draw_value(self, random: Random, long_messages: float) -> str:
+        """Return a new value of an entry; a long one does not fit its item either."""
+        return self.draw_text(random, long_messages) * 2
+
 
 @dataclass(slots=True)
 class Workload:
@@ -131,8 +160,10 @@ class Workload:
     owners: tuple[str | None, ...]
     """The owner of the conversations made beforehand comes first, and is the one used most."""
     idempotency_keys: tuple[str, ...]
+    entry_names: tuple[str, ...]
+    """The names of entries that are put."""
     long_messages: float
-    """The probability that a message is long."""
+    """The probability that a message, or the value of an entry, is long."""
     lifetimes: tuple[int | None, ...]
     """The lifetimes (ms) with which conversations are created; None: the store's default."""
     lifetimes_of_copies: tuple[int | None, ...]
@@ -148,6 +179,27 @@ class Workload:
 
     def choose_kind(self, random: Random) -> str:
         return random.choices(tuple(self.weights), tuple(self.weights.values()))[0]
+
+
+def description_choices(number: int) -> dict[str, dict[str, tuple[Any, ...]]]:
+    """Return the choices for each field of a description, by kind of operation.
+
+    ``number`` makes the metadata of an update differ from those of others.
+    """
+    return {
+        "title": {
+            "create": (None, "one", "two"),
+            "append": (None, None, "three"),
+            "update": (None, "", "red", "green", "blue"),
+            "restore": (None, "old"),
+        },
+        "metadata": {
+            "create": (None, {"n": 1}),
+            "append": (None, None, {"n": 3}),
+            "update": (None, None, {}, {"n": number}),
+            "restore": ({}, {"n": 0}),
+        },
+    }
 
 
 def draw_arguments(
@@ -176,6 +228,10 @@ def draw_arguments(
         keys = workload.idempotency_keys
         return random.choice(keys) if keys and random.random() < 0.4 else None
 
+    def draw_description() -> None:
+        for name, choices in description_choices(known_numbers.texts).items():
+            arguments[name] = random.choice(choices[kind])
+
     chance = random.random()
     owner = None if chance < 0.55 else workload.owners[0]
     if chance > 0.93:
@@ -183,8 +239,7 @@ def draw_arguments(
     arguments: dict[str, Any] = {"owner": owner}
     match kind:
         case "create":
-            arguments["title"] = random.choice((None, "one", "two"))
-            arguments["metadata"] = random.choice((None, {"n": 1}))
+            draw_description()
             arguments["lifetime"] = random.choice(workload.lifetimes)
             arguments["idempotency_key"] = draw_key()
         case "append":
@@ -199,8 +254,7 @@ def draw_arguments(
                 arguments["texts"] = first_texts
             arguments["truncate_after"] = draw_seq() if random.random() < 0.15 else None
             arguments["reply_follows"] = random.random() < 0.2
-            arguments["title"] = random.choice((None, None, "three"))
-            arguments["metadata"] = random.choice((None, None, {"n": 3}))
+            draw_description()
             arguments["lifetime"] = random.choice(workload.lifetimes)
         case "tail":
             arguments["limit"] = random.choice((1, 2, 3, 100))
@@ -209,8 +263,7 @@ def draw_arguments(
             arguments["before"] = draw_seq() if random.random() < 0.4 else None
             arguments["limit"] = random.choice((1, 2, 3, 100))
         case "update":
-            arguments["title"] = random.choice((None, "", "red", "green", "blue"))
-            arguments["metadata"] = random.choice((None, None, {}, {"n": known_numbers.texts}))
+            draw_description()
             arguments["revision"] = draw_revision() if random.random() < 0.3 else None
             arguments["metadata_revision"] = (
                 known_numbers.metadata_revisions.get(conversation, 0)
@@ -241,8 +294,7 @@ def draw_arguments(
             arguments["texts"] = [draw_text() for _ in range(random.choice((0, 1, 1, 2)))]
             least = arguments["after"] + max(len(arguments["texts"]), 1)
             arguments["revision"] = least + random.choice((0, 0, 1, 3))
-            arguments["title"] = random.choice((None, "old"))
-            arguments["metadata"] = random.choice(({}, {"n": 0}))
+            draw_description()
             # The same for days, so that one id may have two generations that began alike.
             arguments["created_at"] = now - now % (10 * DAY)
             arguments["updated_at"] = now - random.choice((0, 40, HOUR))
@@ -253,10 +305,25 @@ def draw_arguments(
         case "scan":
             arguments["owner"] = None
             arguments["limit"] = random.choice((1, 2, 100))
+        case "put_entry" | "entry" | "delete_entry":
+            arguments["name"] = random.choice(workload.entry_names)
+            if kind != "put_entry" and random.random() < 0.1:
+                arguments["name"] = LASTING_ENTRY
+            if kind == "put_entry":
+                arguments["value"] = known_numbers.draw_value(random, workload.long_messages)
+                arguments["lifetime"] = random.choice((None, None, None, SECOND, HOUR, 3 * DAY))
+            if kind != "entry":
+                revision = known_numbers.draw_entry_revision(conversation, random)
+                arguments["revision"] = revision if random.random() < 0.4 else None
+        case "entries":
+            arguments["prefix"] = random.choice(("", "", "x"))
+            arguments["limit"] = random.choice((1, 2, 100))
         case "list" | "delete_owner":
             arguments["owner"] = random.choice(OWNERS)
         case "sweep":
             arguments.clear()
+    if conversation in OWNER_PLACES:
+        arguments["owner"] = OWNERS[OWNER_PLACES.index(conversation)]
     return arguments
 
 
@@ -282,6 +349,10 @@ def plan_for(kind: str, table: Table, conversation: str, arguments: dict[str, An
             return repair(table, conversation, **given)
         case "scan":
             return _scan(table, given["limit"])
+        case "put_entry" | "entry" | "delete_entry":
+            return getattr(store, kind)(_conversation_of(conversation), **given)
+        case "entries":
+            return _list_entries(table, _conversation_of(conversation), **given)
         case "list":
             return store.list(given["owner"], limit=100)
         case "delete_owner" | "sweep":
@@ -301,8 +372,7 @@ def _restored(conversation: str, arguments: dict[str, Any]) -> Conversation:
     return Conversation(
         id=conversation,
         owner=arguments["owner"],
-        title=arguments["title"],
-        metadata=arguments["metadata"],
+        **{name: arguments[name] for name in DESCRIPTION_FIELDS},
         created_at=to_datetime(arguments["created_at"]),
         updated_at=to_datetime(arguments["updated_at"]),
         message_count=0,  # is not used
@@ -322,6 +392,28 @@ def _scan(table: Table, limit: int) -> Plan[Listing]:
         if cursor is None:
             assert len({conversation.id for conversation in found}) == len(found)
             return Listing(found, None)
+
+
+def _conversation_of(place: str) -> str | None:
+    return None if place in OWNER_PLACES else place
+
+
+def _list_entries(
+    table: Table, conversation: str | None, *, owner: str | None, prefix: str, limit: int
+) -> Plan[Entries]:
+    """List all entries with the prefix, and return all that was listed at once."""
+    found: list[Entry] = []
+    cursor: str | None = None
+    while True:
+        page = yield from plans_on(table).entries(
+            conversation, owner=owner, prefix=prefix, limit=limit, cursor=cursor
+        )
+        found += page.entries
+        cursor = page.cursor
+        if cursor is None:
+            names = [entry.name for entry in found]
+            assert names == sorted(set(names))
+            return Entries(found, None)
 
 
 def restored_lifetime(updated_at: int, expires_at: int) -> int:

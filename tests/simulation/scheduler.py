@@ -4,13 +4,14 @@ The scheduler decides whose step comes next, when time jumps, and what TTL delet
 drawn from one seeded ``Random``; nothing takes real time.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator
 from contextlib import contextmanager
 from random import Random
 from typing import Any
 
 from chatledger.errors import ChatledgerError, ConversationDamaged, StoreUnavailable
-from chatledger.stores.dynamodb.calls import Call, CallFailed, Wait, patient
+from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan, Wait, patient
 from chatledger.stores.dynamodb.table import HOUR, SECOND
 from tests.simulation.clients import Client, Process, record_giving_up
 from tests.simulation.copies import OperationCall, copy_script
@@ -26,7 +27,9 @@ from tests.simulation.network import (
 )
 from tests.simulation.operations import (
     COPY,
+    ENTRY_KINDS,
     KINDS,
+    OWNER_PLACES,
     KnownNumbers,
     Workload,
     draw_arguments,
@@ -46,21 +49,21 @@ class Violation(Exception):
     """Something happened that must never happen; its text says what."""
 
 
-class Scheduler:
-    """The clients of a schedule, and the ``history`` of what they called and were answered."""
+class Scheduler(ABC):
+    """The clients of a schedule, and the ``history`` of what they called and were answered.
+
+    What they call is up to the subclass.
+    """
 
     def __init__(
         self,
         random: Random,
-        workload: Workload,
         environment: Environment,
         *,
         trace: bool = False,
         table: TableLike | None = None,
     ) -> None:
-        self.workload = workload
         self.history: list[Operation] = []
-        self.known_numbers = KnownNumbers()
         self.state = ScheduleState(random, environment, [] if trace else None)
         self._network = Network(self.state, table)
         self._processes = 0
@@ -102,10 +105,9 @@ class Scheduler:
             if self.state.step > last_step:
                 raise Violation(f"{kind} does not end")
             self._take_step(client)
-        answer = self.history[-1].answer
-        if isinstance(answer, StoreUnavailable):
+        if isinstance(client.answer, StoreUnavailable):
             raise Violation(f"{kind} of {conversation!r} is refused, although nothing fails")
-        return answer
+        return client.answer
 
     def run(self) -> None:
         """Run the operations of all clients in a random interleaving, with faults."""
@@ -233,6 +235,18 @@ class Scheduler:
 
     # Clients -------------------------------------------------------------------------------------
 
+    @abstractmethod
+    def _draw_operation(self, client: Client) -> OperationCall | None:
+        """Draw the client's next operation; None if it can call none now."""
+
+    @abstractmethod
+    def _plan_for(self, client: Client, operation: Operation) -> Plan[Any]:
+        """Return the plan of an operation that the client calls."""
+
+    @abstractmethod
+    def _check_answer(self, client: Client, operation: Operation) -> None:
+        """Raise ``Violation`` if the client was given an answer that must never be given."""
+
     def _new_process(self) -> Process:
         self._processes += 1
         return Process(self.state, self.table.name, self._processes)
@@ -273,23 +287,6 @@ class Scheduler:
             client.script = None
             return None
 
-    def _draw_operation(self, client: Client) -> OperationCall | None:
-        """Draw the client's next operation; None if it has called all that it is to call."""
-        random, workload = self.state.random, self.workload
-        if client.remaining == 0:
-            return None
-        client.remaining -= 1
-        kind = workload.choose_kind(random)
-        conversation = random.choice(workload.conversations)
-        if kind == "copy":
-            target = random.choice((COPY, COPY, *workload.all_conversations))
-            client.script = copy_script(conversation, target)
-            return next(client.script)
-        arguments = draw_arguments(
-            kind, conversation, workload, self.known_numbers, random, self.state.now
-        )
-        return kind, conversation, arguments
-
     def _perform(self, client: Client, call: Call) -> None:
         try:
             reply = self._network.send(client, call)
@@ -327,14 +324,11 @@ class Scheduler:
             start_step=self.state.step,
             lists_lag=self.state.environment.index_lag > 0,
         )
-        if KINDS[kind].may_be_stale and not process.table.consistent:
-            operation.sees_from = self.state.synced_step
         self.history.append(operation)
         if self.state.trace is not None:
             self.state.add_to_trace(client.name, f"calls {format_operation(operation)}")
-        plan = plan_for(kind, process.table, conversation, arguments)
         client.plan = patient(
-            record_giving_up(plan, operation),
+            record_giving_up(self._plan_for(client, operation), operation),
             seconds=self.state.environment.patience,
             monotonic=process.table.monotonic,
             random=self.state.random,
@@ -368,13 +362,11 @@ class Scheduler:
         operation.clock_high = max(operation.clock_high, client.process.time)
         client.plan = client.operation = client.pending = None
         client.answer = answer
-        self.known_numbers.add(operation.conversation, answer)
         if self.state.trace is not None:
             self.state.add_to_trace(
                 client.name, f"is answered {format_answer(answer)}  [{operation.number}]"
             )
-        if isinstance(answer, ConversationDamaged):
-            raise Violation(f"{operation.kind} misses message {answer.seq}")
+        self._check_answer(client, operation)
 
     def _replace_crashed(self, client: Client) -> None:
         """Remove a crashed client; a new one takes over the operations it had yet to start."""
@@ -385,3 +377,54 @@ class Scheduler:
             process = self._new_process()
             name = f"{client.name[0]}{self._processes}"
             self._clients.append(Client(name, process, client.remaining))
+
+
+class StoreScheduler(Scheduler):
+    """The clients of a schedule that call the operations of the store."""
+
+    def __init__(
+        self,
+        random: Random,
+        workload: Workload,
+        environment: Environment,
+        *,
+        trace: bool = False,
+        table: TableLike | None = None,
+    ) -> None:
+        self.workload = workload
+        self.known_numbers = KnownNumbers()
+        super().__init__(random, environment, trace=trace, table=table)
+
+    def _draw_operation(self, client: Client) -> OperationCall | None:
+        """Draw the client's next operation; None if it has called all that it is to call."""
+        random, workload = self.state.random, self.workload
+        if client.remaining == 0:
+            return None
+        client.remaining -= 1
+        kind = workload.choose_kind(random)
+        conversation = random.choice(workload.conversations)
+        if kind in ENTRY_KINDS and random.random() < 0.3:
+            conversation = random.choice(OWNER_PLACES)
+        if kind == "copy":
+            target = random.choice((COPY, COPY, *workload.all_conversations))
+            client.script = copy_script(conversation, target)
+            return next(client.script)
+        arguments = draw_arguments(
+            kind, conversation, workload, self.known_numbers, random, self.state.now
+        )
+        return kind, conversation, arguments
+
+    def _plan_for(self, client: Client, operation: Operation) -> Plan[Any]:
+        table = client.process.table
+        if KINDS[operation.kind].may_be_stale and not table.consistent:
+            operation.sees_from = self.state.synced_step
+        plan: Plan[Any] = plan_for(
+            operation.kind, table, operation.conversation, operation.arguments
+        )
+        return plan
+
+    def _check_answer(self, client: Client, operation: Operation) -> None:
+        answer = operation.answer
+        self.known_numbers.add(operation.conversation, answer)
+        if isinstance(answer, ConversationDamaged):
+            raise Violation(f"{operation.kind} misses message {answer.seq}")

@@ -1,10 +1,11 @@
 """Draw the schedule of a seed, run it, and check it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 from chatledger.conversations import Tail
+from chatledger.entries import Entries
 from chatledger.stores.dynamodb.table import DAY, HOUR, SECOND
 from tests.simulation.checker import find_violation
 from tests.simulation.clients import Client
@@ -12,9 +13,18 @@ from tests.simulation.garbage import find_garbage
 from tests.simulation.limits import simulation_settings
 from tests.simulation.model import time_in_ms
 from tests.simulation.network import TableLike
-from tests.simulation.operations import KINDS, OWNERS, WHOLE_CONVERSATION, Workload, draw_arguments
+from tests.simulation.operations import (
+    ENTRY_NAMES,
+    KINDS,
+    LASTING_ENTRY,
+    OWNER_PLACES,
+    OWNERS,
+    WHOLE_CONVERSATION,
+    Workload,
+    draw_arguments,
+)
 from tests.simulation.schedule_state import Environment
-from tests.simulation.scheduler import Scheduler, Violation
+from tests.simulation.scheduler import StoreScheduler, Violation
 
 LONG_JUMP_DURATIONS = (61 * SECOND, 2 * HOUR, 5 * HOUR, 23 * HOUR, 26 * HOUR, 60 * HOUR)
 LONG_JUMPS: tuple[tuple[float, tuple[int, ...]], ...] = ((0.0, ()), (0.06, LONG_JUMP_DURATIONS))
@@ -84,12 +94,12 @@ def trace_schedule(seed: int) -> str:
     return f"{_trace_text(scheduler)}\n\n{reason or 'Every answer can be explained'}."
 
 
-def _trace_text(scheduler: Scheduler) -> str:
+def _trace_text(scheduler: StoreScheduler) -> str:
     assert scheduler.state.trace is not None
     return "\n".join(scheduler.state.trace)
 
 
-def run_and_check(scheduler: Scheduler) -> str | None:
+def run_and_check(scheduler: StoreScheduler) -> str | None:
     """Run the schedule to its end, check it, and return what is wrong with it, or None."""
     try:
         _prepare(scheduler)
@@ -100,7 +110,7 @@ def run_and_check(scheduler: Scheduler) -> str | None:
     return find_violation(scheduler.history, scheduler.workload.all_conversations)
 
 
-def _prepare(scheduler: Scheduler) -> None:
+def _prepare(scheduler: StoreScheduler) -> None:
     """Create some conversations beforehand, because most operations need one."""
     random, workload = scheduler.state.random, scheduler.workload
     with scheduler.without_faults() as writer:
@@ -117,9 +127,18 @@ def _prepare(scheduler: Scheduler) -> None:
                 arguments["owner"] = workload.owners[0]
                 arguments["idempotency_key"] = None
                 scheduler.call(writer, kind, conversation, arguments)
+            if scheduler.known_numbers.revisions.get(conversation) and random.random() < 0.7:
+                entry = {
+                    "name": LASTING_ENTRY,
+                    "value": scheduler.known_numbers.draw_value(random, workload.long_messages),
+                    "lifetime": None,
+                    "revision": None,
+                    "owner": None,
+                }
+                scheduler.call(writer, "put_entry", conversation, entry)
 
 
-def _check_final_state(scheduler: Scheduler) -> None:
+def _check_final_state(scheduler: StoreScheduler) -> None:
     """Have a new client read everything: now, just before it expires, and after two sweeps.
 
     The answers become part of the history. Raises ``Violation`` if the second sweep leaves garbage.
@@ -129,6 +148,7 @@ def _check_final_state(scheduler: Scheduler) -> None:
         # Longer than clocks differ, and long enough for a reader to rebuild a head that lags.
         scheduler.advance_time(30 * 60 * SECOND)
         tails = [_read_tail(scheduler, reader, conversation) for conversation in conversations]
+        _read_all_entries(scheduler, reader)
         for tail in tails:
             if isinstance(tail, Tail):
                 scheduler.call(reader, "page", tail.conversation.id, WHOLE_CONVERSATION)
@@ -138,12 +158,14 @@ def _check_final_state(scheduler: Scheduler) -> None:
             scheduler.advance_time(_expiry(tail) - scheduler.state.now - 2)
             scheduler.delete_all_overdue()
             _read_tail(scheduler, reader, tail.conversation.id)
+            _read_all_entries(scheduler, reader)
         for _ in range(2):  # the second sweep deletes the tombstones that the first one left
             scheduler.advance_time(27 * HOUR)
             scheduler.call(reader, "sweep", "", {})
         tails = [_read_tail(scheduler, reader, conversation) for conversation in conversations]
+        entries = _read_all_entries(scheduler, reader)
     live = {tail.conversation.id: tail for tail in tails if isinstance(tail, Tail)}
-    garbage = find_garbage(scheduler.table.items(), live, scheduler.state.now)
+    garbage = find_garbage(scheduler.table.items(), live, entries, scheduler.state.now)
     if garbage:
         raise Violation(f"two sweeps left garbage: {'; '.join(garbage)}")
 
@@ -154,11 +176,24 @@ def _expiry(answer: Any) -> int:
     return 0 if expires_at is None else time_in_ms(expires_at)
 
 
-def _read_tail(scheduler: Scheduler, reader: Client, conversation: str) -> Any:
+def _read_tail(scheduler: StoreScheduler, reader: Client, conversation: str) -> Any:
     return scheduler.call(reader, "tail", conversation, {"limit": 1_000, "owner": None})
 
 
-def draw_schedule(seed: int, *, trace: bool = False, table: TableLike | None = None) -> Scheduler:
+def _read_all_entries(scheduler: StoreScheduler, reader: Client) -> dict[str, set[str]]:
+    """Read all entries; return their names, by the conversation or owner."""
+    names: dict[str, set[str]] = {}
+    for place in (*scheduler.workload.all_conversations, *OWNER_PLACES):
+        owner = OWNERS[OWNER_PLACES.index(place)] if place in OWNER_PLACES else None
+        arguments = {"owner": owner, "prefix": "", "limit": 100}
+        answer = scheduler.call(reader, "entries", place, arguments)
+        names[place] = {entry.name for entry in answer} if isinstance(answer, Entries) else set()
+    return names
+
+
+def draw_schedule(
+    seed: int, *, trace: bool = False, table: TableLike | None = None
+) -> StoreScheduler:
     """Draw the workload and the environment of that seed.
 
     Every draw, here and later, comes from one ``Random``; to add or move a draw gives every seed
@@ -214,6 +249,7 @@ def draw_schedule(seed: int, *, trace: bool = False, table: TableLike | None = N
         conversations=choose((("a",), ("a", "b"))),
         owners=choose(((None,), ("ada",), ("ada",), ("ada", "bob"), ("ada", None))),
         idempotency_keys=choose(((), ("k",), ("k", "l"))),
+        entry_names=choose((("x",), ENTRY_NAMES[1:])),
         long_messages=long_messages,
         lifetimes=lifetimes,
         lifetimes_of_copies=lifetimes_of_copies,
@@ -253,4 +289,59 @@ def draw_schedule(seed: int, *, trace: bool = False, table: TableLike | None = N
         default_lifetimes=default_lifetimes,
         cleanup_seconds=choose(((2.0,), (2.0,), (0.0,), (0.0, 0.02, 2.0))),
     )
-    return Scheduler(random, workload, environment, trace=trace, table=table)
+    if random.random() < 0.2:
+        workload, environment = _about_entries(random, workload, environment)
+    return StoreScheduler(random, workload, environment, trace=trace, table=table)
+
+
+def _about_entries(
+    random: Random, workload: Workload, environment: Environment
+) -> tuple[Workload, Environment]:
+    """Return a schedule of entries and little else.
+
+    It plays writes that arrive late, conversations that end, begin anew and are forked, or TTLs
+    that must be renewed.
+    """
+    match random.randrange(3):
+        case 0:
+            weights = {
+                "put_entry": 4.0,
+                "delete_entry": 3,
+                "entry": 1,
+                "entries": 0.5,
+                "append": 0.3,
+            }
+            environment = replace(
+                environment,
+                call_failure=0.2,
+                late_call=1,
+                crash=0,
+                patience=20.0,
+                sleep=0,
+                short_jump=random.choice((0, 0.1)),
+                ttl_deletion=0.4,
+                long_jump=0,
+            )
+        case 1:
+            weights = {"put_entry": 2.0, "delete_entry": 0.3, "entries": 0.5, "fork": 2.5}
+            weights |= {"create": 1, "delete": 2, "append": 0.5, "claim": 0.2, "sweep": 0.3}
+            weights |= {"restore": 0.5, "delete_owner": 0.3}
+        case _:
+            weights = {"put_entry": 0.3, "entries": 0.3, "append": 5.0, "truncate": 0.2}
+            weights |= {"claim": 0.2, "fork": 0.2}
+            workload = replace(workload, lifetimes=(None,), long_messages=0.4)
+            environment = replace(
+                environment,
+                clients=2,
+                operations=16,
+                default_lifetimes=(DAY,),
+                sleep=0,
+                long_jump=0.6,
+                long_jump_durations=(20 * HOUR, 23 * HOUR),
+                jump_to_expiry=0.1,
+                ttl_deletion=0.2,
+                stale_reads=0,
+            )
+    every = dict.fromkeys(workload.weights, 0.0) | weights
+    names = random.choice((("x",), ENTRY_NAMES[1:]))
+    return replace(workload, weights=every, entry_names=names), environment

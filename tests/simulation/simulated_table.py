@@ -188,18 +188,18 @@ class SimulatedTable:
     # Writes --------------------------------------------------------------------------------------
 
     def _put_item(self, params: Params) -> Reply:
-        check_supported(params, "Item", *CONDITIONAL)
-        return self._write(params, self._prepare("Put", params))
+        check_supported(params, "Item", "ReturnValues", *CONDITIONAL)
+        return self._write(params, self._prepare("Put", params), returns="ALL_OLD")
 
     def _update_item(self, params: Params) -> Reply:
         check_supported(params, "Key", "UpdateExpression", "ReturnValues", *CONDITIONAL)
-        return self._write(params, self._prepare("Update", params))
+        return self._write(params, self._prepare("Update", params), returns="ALL_NEW")
 
     def _delete_item(self, params: Params) -> Reply:
         check_supported(params, "Key", *CONDITIONAL)
         return self._write(params, self._prepare("Delete", params))
 
-    def _write(self, params: Params, write: Write) -> Reply:
+    def _write(self, params: Params, write: Write, *, returns: str = "") -> Reply:
         old = self._items.get(write.key)
         if not is_met(write.condition, params, old):
             raise CallFailed(
@@ -211,9 +211,11 @@ class SimulatedTable:
         self._store(write.key, new)
         reply: Reply = {}
         if "ReturnValues" in params:
-            if params["ReturnValues"] != "ALL_NEW":
+            if params["ReturnValues"] != returns:
                 raise Unsupported(f"ReturnValues {params['ReturnValues']}")
-            reply["Attributes"] = new
+            returned = old if returns == "ALL_OLD" else new
+            if returned is not None:
+                reply["Attributes"] = returned
         if "ReturnConsumedCapacity" in params:
             reply |= self._consumed(params, self._units(old, new))
         return reply

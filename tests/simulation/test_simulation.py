@@ -11,14 +11,29 @@ from typing import Any
 import pytest
 
 from chatledger.langchain.stored_history import WriteToken
-from chatledger.stores.dynamodb import bodies, calls, cleanup, heads, log, store, table, ttl
+from chatledger.stores.dynamodb import (
+    bodies,
+    calls,
+    cleanup,
+    entry_items,
+    heads,
+    log,
+    store,
+    table,
+    ttl,
+)
 from chatledger.stores.dynamodb.bodies import StoredBody
 from chatledger.stores.dynamodb.calls import Plan
+from chatledger.stores.dynamodb.entries import CopiedEntries
+from chatledger.stores.dynamodb.entry_items import EntryItem
 from chatledger.stores.dynamodb.log import Log
+from chatledger.stores.dynamodb.plans import entries as entry_plans
 from chatledger.stores.dynamodb.plans import read
+from chatledger.stores.dynamodb.plans import sweep as sweep_plans
 from chatledger.stores.dynamodb.plans.append import _Attempts
 from chatledger.stores.dynamodb.plans.append import append as append_plan
-from chatledger.stores.dynamodb.plans.create import _require_repeated
+from chatledger.stores.dynamodb.plans.create import _require_repeated, fork
+from chatledger.stores.dynamodb.plans.delete import delete_owner
 from chatledger.stores.dynamodb.plans.restore import restore
 from chatledger.stores.dynamodb.plans.truncate import plan_truncation
 from chatledger.stores.dynamodb.plans.update import claim, rewrite_message, update
@@ -50,16 +65,19 @@ def test_the_command_prints_the_trace_of_a_seed(capsys: pytest.CaptureFixture[st
     assert trace_schedule(7) in capsys.readouterr().out
 
 
-def test_the_command_also_runs_schedules_of_the_langchain_drop_in(
+def test_the_command_also_runs_schedules_of_the_drop_in_and_the_saver(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "SAMPLE", 2)
     monkeypatch.setattr(command, "HISTORY_SCHEDULES", 3)
+    monkeypatch.setattr(command, "SAVER_SCHEDULES", 3)
     arguments = ["--schedules", "2", "--first", "7", "--processes", "1"]
     with pytest.raises(SystemExit) as succeeded:
         main(arguments)
     assert succeeded.value.code == 0
-    assert "3 schedules of the LangChain drop-in, 0 of them failed." in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "3 schedules of the LangChain drop-in, 0 of them failed." in printed
+    assert "3 schedules of LangGraph's saver, 0 of them failed." in printed
     # An append that landed is not recognised, and lands again.
     monkeypatch.setattr(WriteToken, "is_in", lambda *_: False)
     monkeypatch.setattr(command, "HISTORY_SCHEDULES", 1_000)
@@ -250,7 +268,7 @@ def records_have_the_lifetime_of_the_store(faulty: FaultyPlans) -> None:
 
 
 def a_page_may_begin_at_an_unproven_message(faulty: FaultyPlans) -> None:
-    faulty.rewrite(read.read_backward, "not proven or", "")
+    faulty.rewrite(read.follow_chain, "not proven or", "")
 
 
 def what_was_freed_is_not_forgotten(faulty: FaultyPlans) -> None:
@@ -349,53 +367,170 @@ def a_repeated_append_leaves_the_head_as_it_was(faulty: FaultyPlans) -> None:
     faulty.rewrite(_Attempts.try_after, "not self.operation.reply_follows", "False")
 
 
+def an_entry_overwrites_whatever_is_there(faulty: FaultyPlans) -> None:
+    anything = "attribute_exists(#pk) OR attribute_not_exists(#pk)"
+    faulty.replace(entry_items.seen_condition, lambda seen: (anything, {}))
+
+
+def entries_of_earlier_conversations_are_seen(faulty: FaultyPlans) -> None:
+    faulty.replace(EntryItem.belongs_to, lambda *_: True)
+
+
+def a_deleted_entry_leaves_no_tombstone(faulty: FaultyPlans) -> None:
+    original = EntryItem.tombstone
+    # TTL deletes it at once.
+    faulty.replace(EntryItem.tombstone, lambda *given: original(*given)._replace(ttl=1))
+
+
+def an_expired_entry_keeps_off_no_late_write(faulty: FaultyPlans) -> None:
+    faulty.set(entry_items, "TOMBSTONE_LIFETIME", 0)
+
+
+def an_expired_entry_is_seen(faulty: FaultyPlans) -> None:
+    faulty.rewrite(EntryItem.is_visible, "self.expiry > time", "True")
+
+
+def entries_are_not_renewed(faulty: FaultyPlans) -> None:
+    faulty.rewrite(
+        ttl._renew_entries,
+        "yield from _renew_some_entries(log, last, ttls)",
+        "(yield from ()) or EntryTTLs(ttls.next_base)",
+    )
+
+
+def the_parts_of_entries_are_not_renewed(faulty: FaultyPlans) -> None:
+    faulty.rewrite(ttl._renew_entry, "while entry.body_token and", "while False and")
+
+
+def a_renewal_of_entries_is_forgotten(faulty: FaultyPlans) -> None:
+    faulty.rewrite(ttl.next_record, "entry_ttls=last.entry_ttls", "entry_ttls=None")
+
+
+def a_fork_copies_no_entries(faulty: FaultyPlans) -> None:
+    faulty.rewrite(fork, "if some_entry else None", "if False else None")
+
+
+def a_fork_shows_the_entries_of_another(faulty: FaultyPlans) -> None:
+    faulty.rewrite(EntryItem.belongs_to, 'self.copy_mark in ("", last.copied_entries)', "True")
+
+
+def a_fork_of_a_deleted_conversation_copies_what_is_left(faulty: FaultyPlans) -> None:
+    faulty.rewrite(CopiedEntries.copy, "now is None or", "False and")
+
+
+def a_fork_overwrites_the_copies_of_another(faulty: FaultyPlans) -> None:
+    faulty.rewrite(CopiedEntries._stop_rivals, "age > DELETED_AFTER", "True")
+
+
+def an_entry_is_put_by_what_was_read_after_the_log_s_end(faulty: FaultyPlans) -> None:
+    faulty.rewrite(
+        entry_plans._find,
+        "before = _visible(seen.item, last, table.time())",
+        "seen = yield from _read_seen(place, key.name)\n"
+        "        before = _visible(seen.item, last, table.time())",
+    )
+
+
+def a_change_is_refused_by_what_was_read_before_the_log_s_end(faulty: FaultyPlans) -> None:
+    faulty.rewrite(entry_plans._find, "if last is None:", "if True:")
+
+
+def a_lost_reply_to_a_put_is_taken_for_a_lost_race(faulty: FaultyPlans) -> None:
+    faulty.replace(entry_plans._require_known, lambda _: None)
+
+
+def the_entries_of_a_deleted_owner_stay(faulty: FaultyPlans) -> None:
+    faulty.rewrite(
+        delete_owner, "yield from free_all(owner_entries(table, owner), lambda _: True)", "pass"
+    )
+
+
+def a_sweep_frees_the_parts_of_entries(faulty: FaultyPlans) -> None:
+    faulty.rewrite(sweep_plans._named_tokens, "yield from all_items(place)", "{}")
+    faulty.rewrite(
+        sweep_plans._Seen.add,
+        "part for part in self.parts if part[0] != entry.body_token",
+        "part for part in self.parts",
+    )
+
+
+def a_sweep_frees_the_copies_of_a_fork_under_way(faulty: FaultyPlans) -> None:
+    faulty.rewrite(sweep_plans._is_dead, "time - time_of_id(entry.token) > ORPHANED_AFTER", "True")
+
+
+def a_restored_conversation_has_the_entries_of_an_earlier_one(faulty: FaultyPlans) -> None:
+    faulty.rewrite(
+        restore, "yield from free_all(log, partial(_may_be_mistaken, operation))", "pass"
+    )
+
+
 FAULTS: list[tuple[Callable[[FaultyPlans], None], int]] = [
-    (a_rival_is_mistaken_for_ourselves, 0),
-    (we_are_mistaken_for_a_rival, 0),
-    (removed_records_leave_no_tombstones, 0),
-    (no_record_closes_a_deleted_log, 0),
-    (heads_go_backwards, 0),
-    (ttls_are_renewed_after_the_write, 3_000),
-    (a_guarded_append_trusts_its_after, 0),
-    (inconsistent_reads_are_used, 3_900),
-    (cached_log_ends_never_expire, 1_800),
-    (an_append_is_refused_because_of_a_cached_log_end, 900),
-    (an_operation_checks_expiry_twice, 900),
-    (a_truncation_does_not_say_what_it_removed, 0),
-    (a_replacement_ignores_the_revision, 0),
-    (parts_have_the_ttl_of_the_store_s_lifetime, 800),
-    (parts_are_named_however_early_their_ttl_is, 1_000),
-    (parts_never_suit_their_record, 0),
-    (records_have_the_lifetime_of_the_store, 0),
-    (what_was_freed_is_not_forgotten, 0),
-    (a_truncation_counts_as_freed_before_it_is, 0),
-    (a_renewal_skips_body_parts, 3_800),
-    (half_a_replacement_is_read, 3_900),
-    (a_log_end_is_written_after_whatever_its_age, 2_100),
-    (a_record_is_put_after_a_day_of_sleep, 1_300),
-    (a_replaced_chunk_is_deleted_first, 0),
-    (an_unreported_reason_is_taken_for_none, 5_100),
-    (a_title_overwrites_any_other, 6_900),
-    (what_another_generation_holds_is_freed, 13_000),
-    (a_claim_ignores_another_owner, 0),
-    (a_removal_is_not_counted, 500),
-    (a_removed_message_ends_the_chain, 0),
-    (a_removed_message_is_cut_off_with_the_truncated_ones, 18_000),
-    (an_update_ignores_the_metadata_revision, 2_300),
-    (another_append_with_the_key_is_taken_for_a_repeated_one, 0),
-    (a_repeated_creation_is_refused, 0),
-    (a_repeated_call_leaves_the_head_as_it_was, 7_500),
-    (a_repeated_append_leaves_the_head_as_it_was, 1_600),
+    (a_rival_is_mistaken_for_ourselves, 30),
+    (we_are_mistaken_for_a_rival, 74),
+    (removed_records_leave_no_tombstones, 757),
+    (no_record_closes_a_deleted_log, 5),
+    (heads_go_backwards, 1_423),
+    (ttls_are_renewed_after_the_write, 3_396),
+    (a_guarded_append_trusts_its_after, 4),
+    (inconsistent_reads_are_used, 4_759),
+    (cached_log_ends_never_expire, 1_813),
+    (an_append_is_refused_because_of_a_cached_log_end, 1_096),
+    (an_operation_checks_expiry_twice, 1_146),
+    (a_truncation_does_not_say_what_it_removed, 12),
+    (a_replacement_ignores_the_revision, 36),
+    (parts_have_the_ttl_of_the_store_s_lifetime, 2_988),
+    (parts_are_named_however_early_their_ttl_is, 4_042),
+    (parts_never_suit_their_record, 4),
+    (records_have_the_lifetime_of_the_store, 9),
+    (what_was_freed_is_not_forgotten, 12),
+    (a_truncation_counts_as_freed_before_it_is, 21),
+    (a_renewal_skips_body_parts, 4_686),
+    (half_a_replacement_is_read, 6_678),
+    (a_log_end_is_written_after_whatever_its_age, 9_429),
+    (a_record_is_put_after_a_day_of_sleep, 1_459),
+    (a_replaced_chunk_is_deleted_first, 154),
+    (an_unreported_reason_is_taken_for_none, 8_720),
+    (a_title_overwrites_any_other, 10_716),
+    (what_another_generation_holds_is_freed, 1_813),
+    (a_claim_ignores_another_owner, 11),
+    (a_removal_is_not_counted, 923),
+    (a_removed_message_ends_the_chain, 1_878),
+    (a_removed_message_is_cut_off_with_the_truncated_ones, 22_979),
+    (an_update_ignores_the_metadata_revision, 3_605),
+    (another_append_with_the_key_is_taken_for_a_repeated_one, 77),
+    (a_repeated_creation_is_refused, 821),
+    (a_repeated_call_leaves_the_head_as_it_was, 13_621),
+    (a_repeated_append_leaves_the_head_as_it_was, 5_594),
+    (an_entry_overwrites_whatever_is_there, 8),
+    (entries_of_earlier_conversations_are_seen, 25),
+    (a_deleted_entry_leaves_no_tombstone, 46),
+    (an_expired_entry_keeps_off_no_late_write, 623),
+    (an_expired_entry_is_seen, 20),
+    (entries_are_not_renewed, 781),
+    (the_parts_of_entries_are_not_renewed, 4_390),
+    (a_fork_copies_no_entries, 15),
+    (a_lost_reply_to_a_put_is_taken_for_a_lost_race, 325),
+    (a_sweep_frees_the_parts_of_entries, 16),
 ]
-"""Each fault with the seed to start at: some show only in one of several thousand schedules."""
+"""Each fault with a seed at which it shows: some do in only one of several thousand schedules. Once
+the plans have changed, it may show at a later seed; then put that here, to find it at once."""
 
 RARE_FAULTS: tuple[Callable[[FaultyPlans], None], ...] = (
     a_page_may_begin_at_an_unproven_message,
     a_restore_keeps_the_head_of_an_earlier_conversation,
     a_head_is_deleted_by_its_revision_alone,
     a_write_is_retried_after_a_day_of_sleep,
+    a_renewal_of_entries_is_forgotten,
+    a_fork_shows_the_entries_of_another,
+    a_fork_of_a_deleted_conversation_copies_what_is_left,
+    an_entry_is_put_by_what_was_read_after_the_log_s_end,
+    a_change_is_refused_by_what_was_read_before_the_log_s_end,
+    a_restored_conversation_has_the_entries_of_an_earlier_one,
+    a_fork_overwrites_the_copies_of_another,
+    the_entries_of_a_deleted_owner_stay,
+    a_sweep_frees_the_copies_of_a_fork_under_way,
 )
-"""Faults that 20,000 schedules need not show, so that no test inserts them."""
+"""Faults that 20,000 schedules need not show, or only after minutes: no test inserts them."""
 
 
 @pytest.mark.parametrize(("fault", "first"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])
@@ -404,3 +539,10 @@ def test_an_inserted_fault_is_found(
 ) -> None:
     fault(FaultyPlans(monkeypatch))
     assert any(run_schedule(seed) for seed in range(first, first + 20_000))
+
+
+@pytest.mark.parametrize("fault", RARE_FAULTS, ids=[fault.__name__ for fault in RARE_FAULTS])
+def test_a_rare_fault_can_be_inserted(
+    fault: Callable[[FaultyPlans], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault(FaultyPlans(monkeypatch))  # fails once the plans no longer have the code that it changes

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from chatledger.errors import ChatledgerError, StoreMismatch, StoreUnavailable
+from chatledger.errors import ChatledgerError, DiskFull, StoreMismatch, StoreUnavailable
 from chatledger.messages import Message
 from chatledger.stores.sqlite import SQLiteStore
 from chatledger.stores.sqlite.layout import APPLICATION_ID, MIGRATIONS
@@ -272,7 +271,7 @@ def test_a_full_file_reports_that_nothing_was_written_and_works_again_with_space
                 store.append("talk", user_messages(f"{number} " + "." * 1_000, f"{number}"))
                 acknowledged.append(number)
 
-        with pytest.raises(StoreUnavailable) as raised:
+        with pytest.raises(DiskFull) as raised:
             fill()
         assert str(raised.value) == (
             f"The file {str(path)!r} cannot grow: the disk is full. "
@@ -422,55 +421,3 @@ def test_the_error_says_if_the_file_system_has_no_shared_memory(
         f"The file {str(path)!r} cannot have a write-ahead log, because its file system has no "
         "shared memory (SQLite stayed in journal mode 'delete'); use a local disk."
     )
-
-
-# Files that are replaced or deleted under the store
-
-
-@pytest.mark.parametrize("what", ["deleted", "replaced", "deleted with its folder"])
-def test_nothing_is_acknowledged_into_a_file_that_is_no_longer_there(
-    tmp_path: Path, what: str
-) -> None:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    path = file_with(folder / "chatledger.db", "hello")
-    other = file_with(tmp_path / "other.db", "another")
-    content = other.read_bytes()
-    with SQLiteStore(path) as store:
-        store.append("talk", user_messages("more"))
-        assert store.get("talk").message_count == 2
-        match what:
-            case "deleted":
-                path.unlink()
-            case "replaced":
-                other.replace(path)
-            case _:
-                shutil.rmtree(folder)
-        for use in (
-            lambda: store.append("talk", user_messages("lost")),
-            lambda: store.create("new"),
-            lambda: store.get("talk"),
-        ):
-            with pytest.raises(StoreUnavailable) as raised:
-                use()
-            assert not raised.value.may_have_landed
-            assert str(raised.value) == (
-                f"The file {str(path)!r} was replaced or deleted while the store was open; "
-                "nothing was written. Open the store again."
-            )
-    if what == "replaced":
-        assert path.read_bytes() == content
-    else:
-        assert not path.exists()
-
-
-def test_a_file_deleted_before_a_fork_is_not_created_again(path: Path) -> None:
-    with SQLiteStore(path) as store:
-        path.unlink()
-        store._database.pause()
-        store._database.resume()
-        with pytest.raises(StoreUnavailable, match="was replaced or deleted"):
-            store.append("talk", user_messages("lost"))
-        with pytest.raises(StoreUnavailable, match="was replaced or deleted"):
-            store.get("talk")
-    assert not path.exists()

@@ -12,7 +12,7 @@ import pytest
 from chatledger.conversations import Appended, Conversation
 from chatledger.errors import AlreadyExists, Conflict, KeyReused, NotFound, StoreUnavailable
 from chatledger.messages import Message
-from chatledger.stores.sqlite import SQLiteStore, layout
+from chatledger.stores.sqlite import SQLiteStore, layout, rows
 from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.helpers import start_conversation, texts_of, user_messages
 
@@ -108,11 +108,14 @@ def test_a_file_of_layout_1_can_be_written(layout_1: SQLiteStore) -> None:
     assert layout_1.fork("trip", at=4).message_count == 3
 
 
-@pytest.mark.parametrize("file", ["layout-1.db", "layout-1-expiring.db", "layout-2.db"])
+@pytest.mark.parametrize("file", ["layout-1.db", "layout-1-expiring.db", "layout-2.db", "layout 3"])
 def test_a_file_of_an_older_layout_gets_the_current_tables_columns_and_indexes(
-    path: Path, file: str
+    path: Path, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copy(DATA / file, path)
+    if file == "layout 3":
+        make_layout_3(path, monkeypatch)
+    else:
+        shutil.copy(DATA / file, path)
     for each in (path, path.parent / "new.db"):
         SQLiteStore(each).close()
     with closing(sqlite3.connect(path)) as db, closing(sqlite3.connect(":memory:")) as new:
@@ -128,6 +131,29 @@ def test_a_file_of_an_older_layout_gets_the_current_tables_columns_and_indexes(
             migrated = db.execute(query.format(schema="", argument="'main'")).fetchall()
             made = new.execute(query.format(schema="made.", argument="'made'")).fetchall()
             assert migrated == made
+
+
+def make_layout_3(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a file as the version did that knew no entries."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(layout, "MIGRATIONS", layout.MIGRATIONS[:3])
+        with closing(sqlite3.connect(path)) as db, db:
+            layout.migrate(db, "The file")
+            db.execute(
+                "INSERT INTO conversations (id, owner, metadata, created_at, updated_at,"
+                " message_count, revision) VALUES ('trip', 'bob', '{}', 1, 1, 0, 1)"
+            )
+
+
+def test_conversations_of_layout_3_can_have_entries(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_layout_3(path, monkeypatch)
+    with SQLiteStore(path) as store:
+        assert list(store.entries("trip", owner="bob")) == []
+        entry = store.put_entry("trip", "topic", "plans", owner="bob")
+        assert store.entry("trip", "topic") == entry
+        assert store.delete_owner("bob") == 1
 
 
 MADE_IN_LAYOUT_2 = datetime(2026, 12, 1, 12, 0, 0, 250_000, UTC)
@@ -257,7 +283,7 @@ def row_counts(path: Path) -> dict[str, int]:
     with closing(sqlite3.connect(path)) as db:
         return {
             table: db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-            for table in ("conversations", "messages", "idempotency_keys", "garbage")
+            for table in ("conversations", "messages", "idempotency_keys", "garbage", "entries")
         }
 
 
@@ -279,11 +305,12 @@ def create_private_conversation(
         idempotency_key="private key of the creation",
     )
     store.append(conversation_id, user_messages("private text"), idempotency_key="private key")
+    store.put_entry(conversation_id, "private name", "private value")
 
 
 def test_nothing_of_a_deleted_conversation_is_in_any_table(store: SQLiteStore, path: Path) -> None:
     create_private_conversation(store, "talk", expires_in=None)
-    assert dump(path).count("private") == 6
+    assert dump(path).count("private") == 8
     store.delete("talk")
     assert "private" not in dump(path)
     # Its id remains for a day, so that the next one of that id has higher revisions.
@@ -292,6 +319,7 @@ def test_nothing_of_a_deleted_conversation_is_in_any_table(store: SQLiteStore, p
         "messages": 0,
         "idempotency_keys": 0,
         "garbage": 0,
+        "entries": 0,
     }
 
 
@@ -301,6 +329,7 @@ def test_nothing_of_a_deleted_owner_is_in_any_table_including_expired_conversati
     for number in range(3):
         create_private_conversation(store, f"expired {number}", expires_in=HOUR)
     create_private_conversation(store, "live", expires_in=None)
+    store.put_entry(None, "private settings", 1, owner="private owner")
     start_conversation(store, "kept", owner="somebody else")
     clock.advance(2 * HOUR)
     assert store.delete_owner("private owner") == 1
@@ -320,6 +349,7 @@ def test_nothing_of_an_expired_conversation_is_in_any_table_once_its_id_is_reuse
         "messages": 1,
         "idempotency_keys": 0,
         "garbage": 0,
+        "entries": 0,
     }
 
 
@@ -386,6 +416,7 @@ def test_a_sweep_frees_everything_at_once(store: SQLiteStore, path: Path, clock:
         "messages": 1,
         "idempotency_keys": 0,
         "garbage": 0,
+        "entries": 0,
     }
     assert store.get(conversation.id).message_count == 1
 
@@ -512,6 +543,7 @@ def test_removed_messages_stay_removed_under_any_further_changes(
         "messages": 0,
         "idempotency_keys": 0,
         "garbage": 0,
+        "entries": 0,
     }
 
 
@@ -573,6 +605,22 @@ def test_starting_a_conversation_frees_a_bounded_number_of_rows(
     store.create("new")
     assert row_counts(path)["messages"] >= 6_000 - 100
     assert store.list("bob").conversations == []
+
+
+def test_large_entries_are_freed_in_several_transactions(
+    store: SQLiteStore, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        store.put_entry(None, f"{number}", "secret", owner="bob", expires_in=HOUR)
+    clock.advance(2 * HOUR)
+    monkeypatch.setattr(rows, "MAX_FREEING_SECONDS", 0)  # as if each of them took long
+    store.create("new")
+    assert row_counts(path)["entries"] == 7
+    assert store.sweep() == 7
+    for number in range(8):
+        store.put_entry(None, f"{number}", "secret", owner="bob")
+    assert store.delete_owner("bob") == 0
+    assert row_counts(path)["entries"] == 0
 
 
 def test_idempotency_keys_are_freed_as_fast_as_they_come(

@@ -84,7 +84,10 @@ def test_all_arguments_except_the_first_messages_and_numbers_are_keyword_only(na
     parameters = list(inspect.signature(methods(Store)[name]).parameters.values())[1:]
     bare = [each.name for each in parameters if each.kind is not inspect.Parameter.KEYWORD_ONLY]
     assert bare[:1] in ([], ["conversation_id"], ["conversation"], ["owner"])
-    assert bare[1:] in ([], ["messages"], ["limit"], ["owner"], ["seq"], ["seq", "message"])
+    assert bare[1:] in (
+        *([], ["messages"], ["limit"], ["owner"], ["seq"], ["seq", "message"]),
+        *(["name"], ["name", "value"]),
+    )
 
 
 def test_both_kinds_are_opened_by_the_same_arguments() -> None:

@@ -21,7 +21,7 @@ from chatledger import (
 )
 from chatledger.stores.dynamodb import DynamoDBStore, create_table
 from chatledger.stores.dynamodb.calls import Call
-from chatledger.stores.urls import check_url, parse_duration
+from chatledger.stores.urls import check_url, parse_duration, without_secrets
 from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
 from chatledger.values import new_id
 from tests.stores.dynamodb.fake_endpoint import FakeEndpoint, Reply
@@ -109,6 +109,8 @@ FILE_ADVICE = (
             f"The store 'postgres://host/db' is of an unknown kind; {KIND_ADVICE}",
         ),
         ("sqlite:", f"The store 'sqlite:' {FILE_ADVICE}"),
+        ("sqlite:chatledger.db", f"The store 'sqlite:chatledger.db' {FILE_ADVICE}"),
+        ("sqlite:/chatledger.db", f"The store 'sqlite:/chatledger.db' {FILE_ADVICE}"),
         ("sqlite:///", f"The store 'sqlite:///' {FILE_ADVICE}"),
         ("sqlite://chatledger.db", f"The store 'sqlite://chatledger.db' {FILE_ADVICE}"),
         ("sqlite://host/chatledger.db", f"The store 'sqlite://host/chatledger.db' {FILE_ADVICE}"),
@@ -387,7 +389,7 @@ async def test_the_error_says_how_to_set_a_missing_region(
     assert str(raised.value) == sentence
 
 
-INSTALL_ASYNC = "pip install 'boto3>=1.40' 'aiohttp>=3.11'"
+INSTALL_ASYNC = "-m pip install 'boto3>=1.40' 'aiohttp>=3.11'"
 OPEN_WITHOUT_PACKAGE = """
 import sys
 sys.modules[sys.argv[2]] = None  # as if it were not installed
@@ -402,8 +404,8 @@ except InvalidArgument as refused:
 @pytest.mark.parametrize(
     ("kind", "module", "command"),
     [
-        ("sync", "boto3", "pip install 'boto3>=1.40'"),
-        ("sync", "botocore", "pip install 'boto3>=1.40'"),
+        ("sync", "boto3", "-m pip install 'boto3>=1.40'"),
+        ("sync", "botocore", "-m pip install 'boto3>=1.40'"),
         ("async", "boto3", INSTALL_ASYNC),
         ("async", "aiohttp", INSTALL_ASYNC),
         ("sync", "aiohttp", None),
@@ -423,7 +425,9 @@ def test_the_error_says_how_to_install_a_missing_package(
     if command is None:
         assert done.stdout == ""
     else:
-        assert done.stdout == (f"A store in DynamoDB needs {module}; install it with {command}.\n")
+        assert done.stdout == (
+            f"A store in DynamoDB needs {module}; install it with {sys.executable} {command}.\n"
+        )
 
 
 def test_checking_the_url_of_a_table_imports_no_optional_package() -> None:
@@ -467,3 +471,24 @@ def test_a_duration_is_a_number_and_a_unit(text: str, time: timedelta) -> None:
 def test_anything_else_is_not_a_duration(text: str) -> None:
     with pytest.raises(InvalidArgument, match=r"write a number|must be from 1 second"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:///chatledger.db", "sqlite:///chatledger.db"),
+        ("sqlite:///a%40b.db?expire_after=30d", "sqlite:///a%40b.db?expire_after=30d"),
+        ("dynamodb://table?region=eu-west-1", "dynamodb://table?region=eu-west-1"),
+        (
+            "dynamodb://table?endpoint=http://ann:secret@127.0.0.1:8000/p?key=secret&patience=3s",
+            "dynamodb://table?endpoint=http://127.0.0.1:8000/p&patience=3s",
+        ),
+        (
+            "dynamodb://table?endpoint=https%3A%2F%2Fann%3Asecret%40db.example",
+            "dynamodb://table?endpoint=https://db.example",
+        ),
+    ],
+)
+def test_a_url_can_be_shown_without_the_secrets_of_its_endpoint(url: str, shown: str) -> None:
+    check_url(url)
+    assert without_secrets(url) == shown

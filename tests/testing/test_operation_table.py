@@ -1,14 +1,17 @@
-"""The table of operations is complete, so that the laws leave out no operation and no parameter."""
+"""The tables of the laws are complete: they leave out no operation, no parameter and no field."""
 
 from inspect import isfunction
 
+from chatledger.conversations import DESCRIPTION_FIELDS
 from chatledger.stores.contract import Store
+from chatledger.testing.store_contract.descriptions import FIELDS
 from chatledger.testing.store_contract.operation_table import CALLS, INVALID_VALUES, parameters_of
 
+NO_OPERATIONS = ("perform", "close", "check_writable")
 OPERATIONS = [
     name
     for name, member in vars(Store).items()
-    if isfunction(member) and not name.startswith("_") and name not in ("perform", "close")
+    if isfunction(member) and not name.startswith("_") and name not in NO_OPERATIONS
 ]
 
 
@@ -37,6 +40,10 @@ def test_every_entry_is_of_a_parameter() -> None:
         for name in (parameter, f"{operation}({parameter})")
     }
     assert INVALID_VALUES.keys() <= names
+
+
+def test_every_field_of_descriptions_has_its_examples() -> None:
+    assert tuple(FIELDS) == DESCRIPTION_FIELDS
 
 
 def test_calls_can_be_told_apart() -> None:

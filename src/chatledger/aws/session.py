@@ -1,6 +1,5 @@
 """The configuration of AWS, found as boto3 finds it: sessions, clients and endpoints."""
 
-import logging
 import os
 import ssl
 from typing import Any, NamedTuple, TypeAlias
@@ -13,7 +12,8 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import NoCredentialsError
 
-from chatledger.aws.signing import bearer_token
+BEARER_VARIABLES = {"bedrock": "AWS_BEARER_TOKEN_BEDROCK"}
+"""The environment variables of API keys, by the service that takes them."""
 
 Session: TypeAlias = boto3.Session | botocore.session.Session
 
@@ -77,6 +77,9 @@ class Endpoint(NamedTuple):
     region: str
     credentials: Credentials | None
     """None if there is only a bearer token."""
+    bearer_variable: str | None
+    """The environment variable of a bearer token, which counts before credentials; None if the
+    service takes none."""
     proxy: str | None
     tls: ssl.SSLContext | bool
     """The argument ``ssl`` of aiohttp."""
@@ -98,7 +101,21 @@ def find_endpoint(session: boto3.Session, client: Any, *, path: str = "") -> End
         raise NoCredentialsError
     url = meta.endpoint_url.rstrip("/") + path if path else meta.endpoint_url
     proxy = _find_proxy(url, meta.config.proxies)
-    return Endpoint(url, service, meta.region_name, credentials, proxy, ssl_argument(session))
+    return Endpoint(
+        url,
+        service,
+        meta.region_name,
+        credentials,
+        BEARER_VARIABLES.get(service),
+        proxy,
+        ssl_argument(session),
+    )
+
+
+def bearer_token(service: str) -> str | None:
+    """Return the API key for the service in the environment; it counts before credentials."""
+    variable = BEARER_VARIABLES.get(service)
+    return os.environ.get(variable) or None if variable else None
 
 
 def _find_proxy(url: str, configured: dict[str, str] | None) -> str | None:
@@ -146,15 +163,3 @@ def ssl_argument(session: boto3.Session) -> ssl.SSLContext | bool:
         return ssl.create_default_context(cafile=bundle)
     except OSError as error:  # ssl.SSLError is one too
         raise InvalidCABundle(bundle, error.strerror or str(error)) from error
-
-
-def keep_messages_out_of_logs() -> None:
-    """Set botocore's logger to INFO unless it has a level already.
-
-    At DEBUG, it logs whole requests and responses, with signatures and tokens. With this, a program
-    that logs everything at DEBUG still logs no message. To debug botocore, set its level
-    explicitly: ``logging.getLogger("botocore").setLevel("DEBUG")``.
-    """
-    logger = logging.getLogger("botocore")
-    if logger.level == logging.NOTSET:
-        logger.setLevel(logging.INFO)

@@ -1,14 +1,23 @@
 """Turns of a conversation: store the user's message, get the model's reply, store the reply."""
 
 from chatledger.chat.chat import Chat, SyncChat
-from chatledger.chat.events import Event, Reply, Started, collect, collect_sync
-from chatledger.chat.options import DEFAULT_LEASE, Hook
+from chatledger.chat.lease import LastTurn
+from chatledger.chat.protocol import (
+    DEFAULT_LEASE,
+    Event,
+    Hook,
+    Reply,
+    Started,
+    collect,
+    collect_sync,
+)
 
 __all__ = [
     "DEFAULT_LEASE",
     "Chat",
     "Event",
     "Hook",
+    "LastTurn",
     "Reply",
     "Started",
     "SyncChat",

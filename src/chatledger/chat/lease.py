@@ -1,18 +1,47 @@
-"""The lease of a turn, stored in the metadata of the turn's question."""
+"""The lease of a turn, and the metadata of messages that contains it, for other turns to read.
 
+The last message that a turn asks the model to answer is its question. ``extra["turn"]`` of a
+question has these keys:
+
+- ``reply``: the id that the reply to it has or will have;
+- ``until``: the end of the turn's lease, in ms since 1970, and ``by``: the label of the process
+  that has it, if there is one; or
+- ``ended``: the outcome of a turn that ended without a reply;
+- ``key`` and ``of``: the idempotency key, and the digest of the request that used it;
+- ``again``: the idempotency key of the request that asked for another reply, and its digest;
+- ``branch``: the copy of the conversation as it was before the question was edited;
+- ``spent``: the usage of the replies that were removed when the question was stored.
+
+``extra`` of a reply has its ``model``, ``stop_reason``, ``latency_ms`` and ``usage``, and in
+``spent`` the usage of all replies up to this one.
+
+The names are short so that a message of a thousand characters and its metadata fit one write unit
+of DynamoDB.
+"""
+
+import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
-from chatledger.chat import turn_metadata
-from chatledger.chat.events import CallerLeft, Reply, TurnSteps
-from chatledger.chat.options import ChatOptions, TurnRequest
+from chatledger.chat.process import is_known_to_have_ended, label_process
+from chatledger.chat.protocol import (
+    CallerLeft,
+    ChatOptions,
+    Reply,
+    RequestKey,
+    Started,
+    TurnRequest,
+    TurnSteps,
+)
 from chatledger.conversations import Conversation, Page, Tail
 from chatledger.errors import ChatledgerError, Conflict, KeyReused, NotFound
-from chatledger.messages import Message
-from chatledger.models.protocol import Usage
+from chatledger.messages import Message, StoredMessage
+from chatledger.models.protocol import Finished, Usage
 from chatledger.sansio import Steps
 from chatledger.stores.contract import AnyStore
+from chatledger.values import Json, dumps, new_id
 
 
 class TurnStart(NamedTuple):
@@ -29,6 +58,21 @@ class TurnStart(NamedTuple):
     """The seq after which all messages are removed when the question is stored."""
     total_usage: Usage | None = None
     """The usage of all replies of the conversation so far."""
+    branch_id: str | None = None
+    """The copy of the conversation as it was before the question was edited."""
+    regeneration_key: RequestKey | None = None
+    """The key of the request for another reply to the stored question."""
+
+
+class LastTurn(NamedTuple):
+    """The last turn of a conversation, as it is stored."""
+
+    question: StoredMessage
+    reply_id: str
+    reply: StoredMessage | None
+    """None if there is no reply, or none yet."""
+    is_running: bool
+    """True if some process is writing the reply now."""
 
 
 class _QuestionRemoved(Exception):
@@ -52,16 +96,26 @@ class TurnLease:
         self._revision = 0
         self._total_usage: Usage | None = None
 
+    @property
+    def started(self) -> Started:
+        """The event that says that the turn has its lease."""
+        metadata = _metadata(self.question)
+        return Started(
+            self.conversation_id, metadata.get("reply"), self.question_seq, metadata.get("branch")
+        )
+
     def acquire(self, start: TurnStart) -> TurnSteps[None]:
         """Store the question with a lease, or add the lease to the question already stored.
+
+        A single write stores the lease and removes the messages that the turn replaces.
 
         Raises ``Conflict`` or ``NotFound`` if the conversation has changed since it was read.
         """
         self.conversation_id, self._total_usage = start.conversation.id, start.total_usage
         revision = start.conversation.revision
         *earlier, question = start.messages
-        if start.question_seq is not None:
-            self.question = turn_metadata.with_lease(question, self._new_lease_end())
+        if start.question_seq is not None and start.truncate_after is None:
+            self.question = with_lease(question, self._new_lease_end())
             replaced = yield partial(
                 self._store.replace,
                 self.conversation_id,
@@ -74,9 +128,14 @@ class TurnLease:
             return
         # The write removes replies, and with them their usage; the question keeps the sum.
         removed_usage = None if start.truncate_after is None else start.total_usage
-        key = self._request.key
-        self.question = turn_metadata.with_lease(
-            question, self._new_lease_end(), key=key, removed_usage=removed_usage
+        key = self._request.key if start.question_seq is None else None
+        self.question = with_lease(
+            question,
+            self._new_lease_end(),
+            key=key,
+            removed_usage=removed_usage,
+            branch_id=start.branch_id,
+            regeneration_key=start.regeneration_key,
         )
         try:
             appended = yield partial(
@@ -99,21 +158,12 @@ class TurnLease:
         self.question_seq, self._revision = appended.seqs[-1], appended.revision
 
     def renew(self) -> TurnSteps[bool]:
-        """Extend the lease; return False if the turn was stopped or its question removed.
-
-        If the store fails, return True: the next renewal may succeed before the lease ends.
-        """
+        """Extend the lease; return False if the turn was stopped or its question removed."""
         until = self._new_lease_end()
         try:
-            return (
-                yield from self._update_question(
-                    partial(turn_metadata.with_lease_until, until=until)
-                )
-            )
+            return (yield from self._update_question(partial(with_lease_until, until=until)))
         except _QuestionRemoved:
             return False
-        except ChatledgerError:
-            return True
 
     def abandon(self) -> TurnSteps[None]:
         """End the lease if there is one, after an ``acquire`` whose outcome is unknown."""
@@ -125,7 +175,7 @@ class TurnLease:
     def release(self, outcome: str) -> TurnSteps[None]:
         """End the lease of a turn that has no reply; ``outcome`` says why it has none."""
         try:
-            yield from self._update_question(partial(turn_metadata.with_outcome, outcome=outcome))
+            yield from self._update_question(partial(with_outcome, outcome=outcome))
         except (ChatledgerError, _QuestionRemoved):
             return  # the lease ends by itself
 
@@ -135,7 +185,7 @@ class TurnLease:
         Return False without storing it if the question was removed or now belongs to another turn.
         """
         while True:
-            message = turn_metadata.reply_message(
+            message = reply_message(
                 self.question,
                 reply.text,
                 reply.finished,
@@ -152,13 +202,13 @@ class TurnLease:
                 continue  # if the reply was stored, the next attempt conflicts and finds it
             except Conflict as conflict:
                 current = yield from self._current_question()
-                if current is None or not turn_metadata.is_same_turn(self.question, current):
+                if current is None or not is_same_turn(self.question, current):
                     return False
                 self._revision = conflict.revision
                 messages = yield from self._last_messages()
-                if turn_metadata.reply_to(self.question, messages) is not None:
+                if reply_to(self.question, messages) is not None:
                     return True
-                self._total_usage = turn_metadata.total_usage(messages) or self._total_usage
+                self._total_usage = total_usage(messages) or self._total_usage
             else:
                 return True
 
@@ -183,7 +233,7 @@ class TurnLease:
                 current = yield from self._current_question()
                 if current is None:
                     raise _QuestionRemoved from None
-                if not turn_metadata.is_running(self.question, current):
+                if not is_running(self.question, current):
                     return False
                 # Keep the changes that others made to it.
                 self.question, self._revision = current, conflict.revision
@@ -214,7 +264,9 @@ class TurnLease:
         return tail.messages
 
     def _new_lease_end(self) -> int:
-        return self._options.clock() + round(self._options.lease.total_seconds() * 1000)
+        # By the clocks of all others, the lease lasts for its whole duration or longer.
+        duration = self._options.lease + self._store.clock_difference
+        return self._options.clock() + round(duration.total_seconds() * 1000)
 
 
 def force_release(
@@ -222,13 +274,13 @@ def force_release(
 ) -> Steps[bool]:
     """End the lease of the turn that runs in the conversation; return whether there was one.
 
-    The turn, in this or another process, ends at its next renewal, which is at most a third of the
+    The turn, in this or another process, ends at its next renewal, which is at most half of the
     lease's duration away.
     """
     while True:
         tail: Tail = yield lambda: store.tail(conversation_id, options.read_limit, owner=owner)
-        n = turn_metadata.last_question_index(tail.messages)
-        if n is None or turn_metadata.lease_end(tail.messages) <= options.clock():
+        n = last_question_index(tail.messages)
+        if n is None or lease_end(tail.messages) <= options.clock():
             return False
         question = tail.messages[n]
         assert question.seq is not None
@@ -237,10 +289,228 @@ def force_release(
                 store.replace,
                 conversation_id,
                 question.seq,
-                turn_metadata.with_outcome(question, "stopped"),
+                with_outcome(question, "stopped"),
                 revision=tail.conversation.revision,
                 owner=owner,
             )
         except Conflict:
             continue
         return True
+
+
+# Metadata of messages -----------------------------------------------------------------------------
+
+
+def request_digest(messages: Sequence[Message], *more: str | None) -> str:
+    """Return the digest of a request, which reveals that a key is reused for another request."""
+    return hashlib.sha256(dumps([*_contents(messages), *more]).encode()).hexdigest()[:24]
+
+
+def with_lease(
+    question: Message,
+    until: int,
+    *,
+    key: RequestKey | None = None,
+    removed_usage: Usage | None = None,
+    branch_id: str | None = None,
+    regeneration_key: RequestKey | None = None,
+) -> Message:
+    """Return ``question`` as the question of a new turn, with a lease that ends at ``until``.
+
+    ``until`` is in ms since 1970. ``removed_usage`` is the usage of the replies that are removed
+    when the question is stored. The other fields are those of ``TurnStart``.
+    """
+    more: dict[str, Json] = {} if key is None else {"key": key.text, "of": key.digest}
+    if branch_id is not None:
+        more["branch"] = branch_id
+    if regeneration_key is not None:
+        more["again"] = list(regeneration_key)
+    if removed_usage is not None:
+        more["spent"] = removed_usage.counts
+    reply = new_id()
+    if (process := label_process(reply)) is not None:
+        more["by"] = process
+    return _with_metadata(question, "again", until=until, reply=reply, **more)
+
+
+def with_lease_until(question: Message, until: int) -> Message:
+    """Return ``question`` with its turn's lease extended to ``until``, in ms since 1970."""
+    metadata = {**_metadata(question), "until": until}
+    return replace(question, extra={**question.extra, "turn": metadata})
+
+
+def with_outcome(question: Message, outcome: str) -> Message:
+    """Return ``question`` as the question of a turn that ended without a reply."""
+    return _with_metadata(question, ended=outcome)
+
+
+def is_running(question: Message, current: Message) -> bool:
+    """Return whether the turn of ``question``, now stored as ``current``, is still running."""
+    return "ended" not in _metadata(current) and is_same_turn(question, current)
+
+
+def is_same_turn(question: Message, other: Message) -> bool:
+    """Return whether both belong to the same turn; asking a question again starts a new turn."""
+    return _metadata(question).get("reply") == _metadata(other).get("reply")
+
+
+def without_metadata(message: Message) -> Message:
+    """Return ``message`` without the metadata of its turn.
+
+    A message that was read from a store and is sent again starts a new turn.
+    """
+    if not _metadata(message):
+        return message
+    extra = {name: value for name, value in message.extra.items() if name != "turn"}
+    return replace(message, extra=extra)
+
+
+def _with_metadata(question: Message, *removed: str, **changes: Json) -> Message:
+    removed = (*removed, "until", "by", "ended")
+    unchanged = {name: value for name, value in _metadata(question).items() if name not in removed}
+    return replace(question, extra={**question.extra, "turn": {**unchanged, **changes}})
+
+
+def _metadata(message: Message) -> dict[str, Any]:
+    # Applications and other frameworks may store a "turn" of their own.
+    metadata = message.extra.get("turn")
+    if isinstance(metadata, dict) and isinstance(metadata.get("reply"), str):
+        return metadata
+    return {}
+
+
+def reply_message(
+    question: Message, text: str, finished: Finished, *, model: str, earlier_usage: Usage | None
+) -> Message:
+    """Return the reply to ``question`` as it is stored.
+
+    ``earlier_usage`` is the usage of all replies before this one.
+    """
+    extra: dict[str, Json] = {"model": model, "stop_reason": finished.stop_reason}
+    if finished.latency_ms is not None:
+        extra["latency_ms"] = finished.latency_ms
+    total = earlier_usage
+    if finished.usage is not None:
+        extra["usage"] = finished.usage.counts
+        total = finished.usage if total is None else total + finished.usage
+    if total is not None:
+        extra["spent"] = total.counts
+    id = _metadata(question)["reply"]
+    return Message.assistant(text, id=id, tool_calls=finished.tool_calls, extra=extra)
+
+
+def finished_event(reply: Message) -> Finished:
+    """Return the ``Finished`` with which the stored reply ended."""
+    latency = reply.extra.get("latency_ms")
+    return Finished(
+        str(reply.extra.get("stop_reason", "end_turn")),
+        _usage(reply.extra.get("usage")),
+        tuple(reply.tool_calls),
+        latency if isinstance(latency, int) else None,
+    )
+
+
+def total_usage(messages: Sequence[Message]) -> Usage | None:
+    """Return the usage of all replies so far, as stored in the last of ``messages`` to have it."""
+    totals = (
+        _usage(message.extra.get("spent") or _metadata(message).get("spent"))
+        for message in reversed(messages)
+    )
+    return next(filter(None, totals), None)
+
+
+def reply_to(question: Message, following: Sequence[Message]) -> Message | None:
+    """Return the reply to ``question`` among the messages after it, or None."""
+    id = _metadata(question).get("reply")
+    return next((message for message in following if message.id == id), None)
+
+
+def is_complete_reply(message: Message) -> bool:
+    """Return whether the message is a reply, by any writer, that did not fail."""
+    return message.role == "assistant" and message.extra.get("stop_reason") != "failed"
+
+
+def last_question_index(messages: Sequence[Message]) -> int | None:
+    """Return the index of the last message that is the question of a turn, or None."""
+    return next((n for n in reversed(range(len(messages))) if _metadata(messages[n])), None)
+
+
+def last_turn(messages: Sequence[StoredMessage], options: ChatOptions) -> LastTurn | None:
+    """Return the last turn of the conversation that ends with ``messages``, or None."""
+    n = last_question_index(messages)
+    if n is None:
+        return None
+    question, following = messages[n], messages[n + 1 :]
+    reply_id = _metadata(question)["reply"]
+    reply = next((message for message in following if message.id == reply_id), None)
+    is_running = lease_end_of(question, following) > options.clock()
+    return LastTurn(question, reply_id, reply, is_running)
+
+
+def branch_of(message: Message) -> str | None:
+    """Return the copy of the conversation as it was before the message was edited, or None."""
+    return _metadata(message).get("branch")
+
+
+def lease_end(messages: Sequence[Message]) -> int:
+    """Return the end of the lease on the conversation that ends with ``messages``.
+
+    It is in ms since 1970, and 0 if no turn has a lease.
+    """
+    n = last_question_index(messages)
+    return 0 if n is None else lease_end_of(messages[n], messages[n + 1 :])
+
+
+def lease_end_of(question: Message, following: Sequence[Message]) -> int:
+    """Return the end of the lease that the turn of ``question`` has, or 0 if it has none.
+
+    The turn of a process that is known to have ended has none.
+    """
+    if reply_to(question, following) is not None:
+        return 0
+    metadata = _metadata(question)
+    process = metadata.get("by")
+    if isinstance(process, str) and is_known_to_have_ended(process, metadata["reply"]):
+        return 0
+    return cast(int, metadata.get("until", 0))
+
+
+def question_index_with_key(key: RequestKey, messages: Sequence[Message]) -> int | None:
+    """Return the index of the last question that was stored with ``key``, or None."""
+    numbers = reversed(range(len(messages)))
+    return next((n for n in numbers if _metadata(messages[n]).get("key") == key.text), None)
+
+
+def stored_digest(question: Message) -> str | None:
+    """Return the digest of the request that was made with the question's key."""
+    return _metadata(question).get("of")
+
+
+def regeneration_key_of(question: Message) -> RequestKey | None:
+    """Return the key of the request for the present reply, if that replaced an earlier one."""
+    key = _metadata(question).get("again")
+    return None if key is None else RequestKey(*key)
+
+
+def without_failed_reply(messages: Sequence[StoredMessage]) -> Sequence[StoredMessage]:
+    """Return ``messages`` without the last one if it is the failed reply to the one before it."""
+    match messages:
+        case [*_, question, reply] if not is_complete_reply(reply) and reply_to(question, [reply]):
+            return messages[:-1]
+    return messages
+
+
+def is_repetition(messages: Sequence[Message], last: Sequence[Message]) -> bool:
+    """Return whether ``messages`` repeat ``last``, the messages that a turn answered."""
+    return bool(_metadata(last[-1])) and _contents(messages) == _contents(last)
+
+
+def _contents(messages: Sequence[Message]) -> list[object]:
+    return [[message.role, message.content, message.tool_call_id] for message in messages]
+
+
+def _usage(value: object) -> Usage | None:
+    if not isinstance(value, dict):
+        return None
+    counts = {name: value.get(name, 0) for name in Usage.__dataclass_fields__}
+    return Usage(**counts) if all(isinstance(count, int) for count in counts.values()) else None

@@ -3,11 +3,12 @@
 import asyncio
 import inspect
 import logging
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from chatledger.chat.events import (
+from chatledger.chat.protocol import (
     ENDED_WITHOUT_FINISHED,
     STOPPED,
     CallerLeft,
@@ -46,13 +47,14 @@ class ModelCall:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._outputs: asyncio.Queue[ModelOutput | None] = asyncio.Queue()
+        self._outputs: deque[ModelOutput] = deque()
+        self._waiting: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_stopped = False
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, request: CallModel) -> None:
-        self._outputs = asyncio.Queue()
+        self._outputs = deque()
         self._task = asyncio.create_task(self._read_reply(request, self._outputs))
 
     async def next_piece(self, seconds: float | None) -> Piece | Finished | Signal | None:
@@ -60,14 +62,22 @@ class ModelCall:
 
         Raises the model's error.
         """
-        if self._outputs.empty() and seconds is not None:
-            self._set_timer(seconds)
-        output = STOPPED if self._is_stopped else await self._outputs.get()
-        return None if output is None else unwrap(output)
+        if not self._outputs and not self._is_stopped:
+            loop = asyncio.get_running_loop()
+            if seconds is not None:
+                self._set_timer(loop, seconds)
+            self._waiting = loop.create_future()
+            try:
+                await self._waiting
+            finally:
+                self._waiting = None
+        if self._is_stopped:  # before the outputs that are still there
+            return STOPPED
+        return unwrap(self._outputs.popleft()) if self._outputs else None
 
     def stop(self) -> None:
-        self._is_stopped = True  # takes effect before the outputs that are still in the queue
-        self._outputs.put_nowait(STOPPED)
+        self._is_stopped = True
+        self._wake()
 
     async def cancel(self) -> None:
         """Cancel the call, and wait at most ``CANCEL_TIMEOUT`` for it to end."""
@@ -78,9 +88,8 @@ class ModelCall:
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=CANCEL_TIMEOUT)
 
-    def _set_timer(self, seconds: float) -> None:
+    def _set_timer(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         # One timer serves many pieces. It may fire early; the turn then checks its deadlines again.
-        loop = asyncio.get_running_loop()
         when = loop.time() + seconds
         if self._timer is None or self._timer.when() > when:
             if self._timer is not None:
@@ -89,22 +98,27 @@ class ModelCall:
 
     def _time_out(self) -> None:
         self._timer = None
-        self._outputs.put_nowait(None)
+        self._wake()
 
-    async def _read_reply(
-        self, request: CallModel, outputs: asyncio.Queue[ModelOutput | None]
-    ) -> None:
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def _read_reply(self, request: CallModel, outputs: deque[ModelOutput]) -> None:
         try:
             reply = self._model.stream(request.messages, system_prompt=request.system_prompt)
             async with aclosing(reply) as pieces:
                 async for piece in pieces:
-                    outputs.put_nowait(piece)
+                    outputs.append(piece)
+                    self._wake()
         except BaseException as error:
-            outputs.put_nowait(model_failure(error))  # the turn may be waiting for an output
-            if not isinstance(error, Exception):
+            outputs.append(model_failure(error))  # the turn may be waiting for an output
+            self._wake()
+            if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
                 raise
         else:
-            outputs.put_nowait(ModelFailure(ModelUnavailable(ENDED_WITHOUT_FINISHED)))
+            outputs.append(ModelFailure(ModelUnavailable(ENDED_WITHOUT_FINISHED)))
+            self._wake()
 
 
 class TurnRunner:
@@ -167,14 +181,17 @@ class _RunningTurn:
         """Perform effects up to the next event and return it, or None at the end of the turn."""
         while True:
             match effect := self._stepper.next_effect():
-                case None | Started() | str() | Finished():
+                case NextPiece():  # first, because there are so many
+                    try:
+                        self._stepper.set_result(await self.model_call.next_piece(effect.seconds))
+                    except Exception as error:
+                        self._stepper.set_error(error)
+                case str() | None | Started() | Finished():
                     return effect
                 case CallModel():
                     self.model_call.start(effect)
                 case StopModel():
                     await self._perform(self.model_call.cancel)
-                case NextPiece():
-                    await self._receive_piece(effect.seconds)
                 case pending_call:
                     await self._perform(pending_call)
 
@@ -202,12 +219,6 @@ class _RunningTurn:
             )
         finally:
             await self.model_call.cancel()
-
-    async def _receive_piece(self, seconds: float | None) -> None:
-        try:
-            self._stepper.set_result(await self.model_call.next_piece(seconds))
-        except Exception as error:
-            self._stepper.set_error(error)
 
     async def _perform(self, pending_call: PendingCall) -> None:
         # In a task of its own: if the caller is cancelled, a write still gets a known outcome.

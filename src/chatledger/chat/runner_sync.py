@@ -8,7 +8,7 @@ from contextlib import closing
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from chatledger.chat.events import (
+from chatledger.chat.protocol import (
     ENDED_WITHOUT_FINISHED,
     STOPPED,
     CallerLeft,

@@ -1,7 +1,7 @@
 """A turn: the messages it answers, the order of its steps, and the outcome it stores.
 
-Async and sync callers share this code: a turn yields the effects of ``chatledger.chat.events``, and
-a runner performs them.
+Async and sync callers share this code: a turn yields the effects of ``chatledger.chat.protocol``,
+and a runner performs them.
 """
 
 import logging
@@ -10,21 +10,40 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
-from chatledger.chat import turn_metadata
-from chatledger.chat.events import (
+from chatledger.chat.lease import (
+    TurnLease,
+    TurnStart,
+    finished_event,
+    is_complete_reply,
+    is_repetition,
+    is_same_turn,
+    last_question_index,
+    lease_end,
+    lease_end_of,
+    question_index_with_key,
+    regeneration_key_of,
+    reply_to,
+    stored_digest,
+    total_usage,
+    without_failed_reply,
+)
+from chatledger.chat.protocol import (
+    QUESTION_ROLES,
     STOPPED,
     CallerLeft,
     CallModel,
+    ChatOptions,
     NextPiece,
     Reply,
+    RequestKey,
     Started,
     StopModel,
     Turn,
+    TurnRequest,
     TurnSteps,
+    checked_window,
 )
-from chatledger.chat.lease import TurnLease, TurnStart
-from chatledger.chat.options import QUESTION_ROLES, ChatOptions, TurnRequest, checked_window
-from chatledger.conversations import Page, Tail
+from chatledger.conversations import Conversation, Page, Tail
 from chatledger.errors import (
     AlreadyExists,
     ChatledgerError,
@@ -33,9 +52,10 @@ from chatledger.errors import (
     KeyReused,
     ModelTimeout,
     NotFound,
+    ReplyNotStored,
     TurnInProgress,
 )
-from chatledger.messages import Message
+from chatledger.messages import Message, StoredMessage
 from chatledger.models.protocol import Finished
 from chatledger.stores.arguments import encode_batch
 from chatledger.stores.contract import AnyStore
@@ -48,14 +68,20 @@ MAX_ATTEMPTS = 20
 MAX_REPLY_DISTANCE = 200
 """The number of messages that are searched for the reply if an idempotency key is used again."""
 TITLE_LENGTH = 60
-RENEWALS_PER_LEASE = 3
-"""The number of renewals within the duration of one lease; a single one of them may fail."""
+RENEWAL_INTERVAL = 0.5
+"""The part of a lease's duration after which it is renewed; most replies are complete by then."""
+RETRY_INTERVAL = 0.25
+"""The part of it after which a renewal that failed is tried again; the lease has not ended then."""
+MAX_RETRY_AFTER = 2.0
+"""The most seconds after which to try again while another turn runs; it may end at any moment."""
 
 
 class Replay(NamedTuple):
     """The stored reply of an earlier turn with the same idempotency key."""
 
     conversation_id: str
+    seq: int | None
+    """The seq of the message that it answers."""
     reply: Message
 
 
@@ -82,7 +108,7 @@ class SavedTurn(ABC):
         pieces: list[str] = []
         failure: Exception | None = None
         try:
-            yield Started(self._lease.conversation_id)
+            yield self._lease.started
             if self._is_question_stored_first:
                 yield from self._call_model(start)
             finished = yield from stream_reply(pieces, deadlines, self._lease.renew)
@@ -95,10 +121,16 @@ class SavedTurn(ABC):
             reply = Reply(self._lease.conversation_id, "".join(pieces), finished)
             yield from self._save_reply(reply)
         except ChatledgerError as error:
-            if isinstance(error, InvalidArgument):  # the reply cannot be stored
+            if isinstance(error, InvalidArgument):
                 yield from self._lease.release("failed")
+                if failure is None:
+                    raise ReplyNotStored(self._lease.conversation_id) from error
             if failure is None:
                 raise
+            # Log the type alone: the error's text may quote a message.
+            logger.error(
+                "A turn was cut short, and its end could not be stored: %s", type(error).__name__
+            )
         if failure is not None:
             raise failure
         yield finished
@@ -136,26 +168,27 @@ class SavedTurn(ABC):
             except (Conflict, NotFound) as error:
                 lost_race = error
                 yield StopModel()
+                if self._request.revision is not None:
+                    break
         assert lost_race is not None
         raise lost_race
 
-    def _start_or_replay(
-        self, key: turn_metadata.RequestKey, start: TurnStart
-    ) -> TurnSteps[TurnStart | Replay]:
+    def _start_or_replay(self, key: RequestKey, start: TurnStart) -> TurnSteps[TurnStart | Replay]:
         """Return ``start`` if this turn is the first with its key, else the earlier turn's reply.
 
         An append with a key that was used before stores nothing and reports the earlier seq.
         """
         messages = yield from self._messages_from_question(start)
-        n = turn_metadata.question_index_with_key(key, messages)
+        n = question_index_with_key(key, messages)
         if n is None:
             raise KeyReused(
                 "The message with this idempotency key has been removed; send it with a new key."
             )
         question, following = messages[n], messages[n + 1 :]
-        if turn_metadata.is_same_turn(question, self._lease.question):
+        if is_same_turn(question, self._lease.question):
             return start
-        replay = self._earlier_reply(key, self._lease.conversation_id, question, following)
+        id, digest = self._lease.conversation_id, stored_digest(question)
+        replay = self._earlier_reply(key, digest, id, question, following)
         if replay is None:
             raise _moved_on_error()
         return replay
@@ -175,38 +208,42 @@ class SavedTurn(ABC):
 
     def _earlier_reply(
         self,
-        key: turn_metadata.RequestKey,
+        key: RequestKey,
+        digest: str | None,
         conversation_id: str,
         question: Message,
         following: Sequence[Message],
     ) -> Replay | None:
         """Return the reply to ``question``, or None if its turn must be tried again.
 
-        Raises ``KeyReused`` if ``key`` was used for a different request, and ``TurnInProgress`` if
-        the turn of the question is still running.
+        Raises ``KeyReused`` if ``key`` was used for a different request than this one, which had
+        ``digest``, and ``TurnInProgress`` if the turn of the question is still running.
         """
-        if turn_metadata.stored_digest(question) != key.digest:
+        if digest != key.digest:
             raise KeyReused(
                 "The idempotency key was used for a different request; use a new key for each "
                 "message."
             )
-        lease_end = turn_metadata.lease_end_of(question, following)
-        self._check_lease_ended(conversation_id, lease_end)
-        reply = turn_metadata.reply_to(question, following)
+        self._check_lease_ended(conversation_id, lease_end_of(question, following))
+        reply = reply_to(question, following)
         if reply is None or reply.extra.get("stop_reason") == "failed":
             return None
-        return Replay(conversation_id, reply)
+        return Replay(conversation_id, question.seq, reply)
+
+    def _check_revision(self, conversation: Conversation) -> None:
+        """Raise ``Conflict`` unless the conversation has the revision that the request names."""
+        expected, revision = self._request.revision, conversation.revision
+        if expected is not None and expected != revision:
+            raise Conflict(conversation.id, expected=expected, revision=revision)
 
     def _check_no_turn_in_progress(self, tail: Tail) -> None:
         """Raise ``TurnInProgress`` if another turn has a lease on the conversation."""
-        self._check_lease_ended(tail.conversation.id, turn_metadata.lease_end(tail.messages))
+        self._check_lease_ended(tail.conversation.id, lease_end(tail.messages))
 
-    def _check_lease_ended(self, conversation_id: str, lease_end: int) -> None:
-        remaining_ms = lease_end - self._options.clock()
+    def _check_lease_ended(self, conversation_id: str, end: int) -> None:
+        remaining_ms = end - self._options.clock()
         if remaining_ms > 0:
-            # Cap the wait at our own lease: the other turn's clock may be ahead, or its lease
-            # longer.
-            seconds = min(remaining_ms / 1000, self._options.lease.total_seconds())
+            seconds = min(remaining_ms / 1000, MAX_RETRY_AFTER)
             raise TurnInProgress(conversation_id, retry_after=seconds)
 
     def _call_model(self, start: TurnStart) -> TurnSteps[None]:
@@ -237,41 +274,33 @@ class SavedTurn(ABC):
 class SendTurn(SavedTurn):
     """A turn that appends the messages of its request.
 
-    If the conversation already ends with the same messages, without a reply, the turn answers those
-    instead of storing them twice.
+    If the conversation already ends with the same messages, without a reply or with a failed one,
+    the turn answers those instead of storing them twice, and replaces the failed reply.
     """
 
     def _set_up(self) -> TurnSteps[TurnStart | Replay]:
         tail = yield from self._read_or_create()
         conversation, messages = tail.conversation, tail.messages
-        total_usage = turn_metadata.total_usage(messages)
         key = self._request.key
         if key is not None:
-            n = turn_metadata.question_index_with_key(key, messages)
+            n = question_index_with_key(key, messages)
             if n is not None:
-                earlier, question, following = messages[:n], messages[n], messages[n + 1 :]
-                replay = self._earlier_reply(key, conversation.id, question, following)
+                question, following = messages[n], messages[n + 1 :]
+                digest = stored_digest(question)
+                replay = self._earlier_reply(key, digest, conversation.id, question, following)
                 if replay is not None:
                     return replay
-                if n != turn_metadata.last_question_index(messages) or any(
-                    map(turn_metadata.is_complete_reply, following)
-                ):
+                if n != last_question_index(messages) or any(map(is_complete_reply, following)):
                     raise _moved_on_error()
-                return TurnStart(
-                    conversation,
-                    earlier,
-                    [question],
-                    question_seq=question.seq,
-                    total_usage=total_usage,
-                )
+                return _answer_again(tail, n, n + 1)
         self._check_no_turn_in_progress(tail)
         sent = self._request.messages
-        earlier, last = messages[: -len(sent)], messages[-len(sent) :]
-        if key is None and last and turn_metadata.is_repetition(sent, last):
-            return TurnStart(
-                conversation, earlier, last, question_seq=last[-1].seq, total_usage=total_usage
-            )
-        return TurnStart(conversation, messages, sent, total_usage=total_usage)
+        if key is None:
+            asked = without_failed_reply(messages)
+            first = max(len(asked) - len(sent), 0)
+            if asked[first:] and is_repetition(sent, asked[first:]):
+                return _answer_again(tail, first, len(asked))
+        return TurnStart(conversation, messages, sent, total_usage=total_usage(messages))
 
     def _read_or_create(self) -> TurnSteps[Tail]:
         """Return the conversation and its last messages; create it if it does not exist."""
@@ -282,7 +311,7 @@ class SendTurn(SavedTurn):
             try:
                 tail = yield from _read_tail(store, self._options, self._request)
             except NotFound:
-                if owner is None:
+                if owner is None or self._request.must_exist:
                     raise
             else:
                 conversation = tail.conversation
@@ -308,35 +337,57 @@ class RegenerateTurn(SavedTurn):
     The message is stored again, with the metadata of the new turn.
     """
 
-    def _set_up(self) -> TurnSteps[TurnStart]:
+    def _set_up(self) -> TurnSteps[TurnStart | Replay]:
         tail = yield from _read_tail(self._store, self._options, self._request)
-        self._check_no_turn_in_progress(tail)
-        messages = tail.messages
+        messages, following = tail.messages, list[StoredMessage]()
         while messages and messages[-1].role not in QUESTION_ROLES:
-            messages = messages[:-1]
+            *messages, last = messages
+            following.insert(0, last)
         if not messages:
             raise InvalidArgument("There is no message to reply to; send one.")
         *earlier, question = messages
+        key, earlier_key = self._request.key, regeneration_key_of(question)
+        if key is not None and earlier_key is not None and key.text == earlier_key.text:
+            id, digest = tail.conversation.id, earlier_key.digest
+            replay = self._earlier_reply(key, digest, id, question, following)
+            if replay is not None:
+                return replay
+        else:
+            self._check_revision(tail.conversation)
+        self._check_no_turn_in_progress(tail)
         return TurnStart(
             tail.conversation,
             earlier,
             [question],
+            question_seq=question.seq,
             truncate_after=question.seq - 1,
-            total_usage=turn_metadata.total_usage(tail.messages),
+            total_usage=total_usage(tail.messages),
+            regeneration_key=key,
         )
 
 
 class EditTurn(SavedTurn):
-    """A turn that replaces the user's message at ``seq``, and all after it, with its request's."""
+    """A turn that replaces the user's message at ``seq``, and all after it, with its request's.
+
+    With ``keep_branch``, it first copies the conversation as it is.
+    """
 
     def __init__(
-        self, store: AnyStore, options: ChatOptions, request: TurnRequest, seq: int
+        self,
+        store: AnyStore,
+        options: ChatOptions,
+        request: TurnRequest,
+        seq: int,
+        *,
+        keep_branch: bool,
     ) -> None:
         super().__init__(store, options, request)
         self._seq = seq
+        self._keep_branch = keep_branch
 
     def _set_up(self) -> TurnSteps[TurnStart]:
         tail = yield from _read_tail(self._store, self._options, self._request)
+        self._check_revision(tail.conversation)
         self._check_no_turn_in_progress(tail)
         id, seq, limit = tail.conversation.id, self._seq, self._options.read_limit + 1
         page: Page = yield partial(
@@ -350,13 +401,45 @@ class EditTurn(SavedTurn):
             )
         # Newest first: the message itself, then those before it.
         earlier = page.messages[:0:-1]
+        # Check the message first: a request that is rejected must not create a copy.
+        self._options.window_for(earlier, self._request.messages)
+        encode_batch(self._request.messages)
         return TurnStart(
             tail.conversation,
             earlier,
             self._request.messages,
             truncate_after=seq - 1,
-            total_usage=turn_metadata.total_usage(tail.messages),
+            total_usage=total_usage(tail.messages),
+            branch_id=(yield from self._copy(tail.conversation)) if self._keep_branch else None,
         )
+
+    def _copy(self, conversation: Conversation) -> TurnSteps[str]:
+        """Copy the conversation at its present revision, and return the id of the copy."""
+        # An edit that is tried again finds the copy of the first attempt.
+        key = f"before edit of {self._seq} at revision {conversation.revision}"
+        copy: Conversation = yield partial(
+            self._store.fork, conversation.id, idempotency_key=key, owner=self._request.owner
+        )
+        return copy.id
+
+
+def _answer_again(tail: Tail, first: int, end: int) -> TurnStart:
+    """Return the start of a turn that answers the messages ``[first:end]`` of ``tail`` once more.
+
+    They have no reply, or a failed one. If that is the only message after them, the write that
+    starts the turn also removes it: it stores the messages again in place of both.
+    """
+    earlier, messages = tail.messages[:first], tail.messages[first:end]
+    question, following = messages[-1], tail.messages[end:]
+    has_only_its_reply = len(following) == 1 and reply_to(question, following) is not None
+    return TurnStart(
+        tail.conversation,
+        earlier,
+        messages,
+        question_seq=question.seq,
+        truncate_after=messages[0].seq - 1 if has_only_its_reply else None,
+        total_usage=total_usage(tail.messages),
+    )
 
 
 def unsaved_turn(store: AnyStore, options: ChatOptions, request: TurnRequest) -> Turn:
@@ -368,7 +451,7 @@ def unsaved_turn(store: AnyStore, options: ChatOptions, request: TurnRequest) ->
         try:
             tail = yield from _read_tail(store, options, request)
         except NotFound:
-            if owner is None or (yield from _exists(store, conversation_id)):
+            if owner is None or request.must_exist or (yield from _exists(store, conversation_id)):
                 raise  # without an owner it must exist, and it must not belong to another one
     window = options.window_for(tail.messages if tail else [], request.messages)
     yield CallModel(window, options.system_prompt_for(request.system_prompt))
@@ -401,10 +484,10 @@ def _renew_nothing() -> TurnSteps[bool]:
 
 
 def _replay_events(replay: Replay) -> Turn:
-    yield Started(replay.conversation_id)
+    yield Started(replay.conversation_id, replay.reply.id, replay.seq)
     if replay.reply.text:
         yield replay.reply.text
-    yield turn_metadata.finished_event(replay.reply)
+    yield finished_event(replay.reply)
 
 
 def _moved_on_error() -> KeyReused:
@@ -429,7 +512,10 @@ def _title_from(text: str) -> str:
 
 
 RenewLease: TypeAlias = Callable[[], TurnSteps[bool]]
-"""Extends the turn's lease; returns False if the turn was stopped meanwhile."""
+"""Extends the turn's lease; returns False if the turn was stopped meanwhile.
+
+Raises a ``ChatledgerError`` if the store fails.
+"""
 
 
 class Deadlines:
@@ -437,27 +523,24 @@ class Deadlines:
 
     def __init__(self, options: ChatOptions) -> None:
         self._timer = options.timer
-        self._renewal_interval = options.lease.total_seconds() / RENEWALS_PER_LEASE
+        self._lease_seconds = options.lease.total_seconds()
         limit = options.time_limit
-        self._next_renewal = self._timer() + self._renewal_interval
+        self.schedule_renewal(RENEWAL_INTERVAL)
         self._end = None if limit is None else self._timer() + limit.total_seconds()
-
-    @property
-    def is_over_time_limit(self) -> bool:
-        return self._end is not None and self._timer() >= self._end
-
-    @property
-    def is_renewal_due(self) -> bool:
-        return self._timer() >= self._next_renewal
 
     @property
     def seconds_left(self) -> float:
         """The seconds until the next renewal or the end of the time limit, whichever is earlier."""
         next = self._next_renewal if self._end is None else min(self._next_renewal, self._end)
-        return max(next - self._timer(), 0.0)
+        return next - self._timer()
 
-    def schedule_renewal(self) -> None:
-        self._next_renewal = self._timer() + self._renewal_interval
+    @property
+    def is_over_time_limit(self) -> bool:
+        return self._end is not None and self._timer() >= self._end
+
+    def schedule_renewal(self, interval: float) -> None:
+        """Set the next renewal to be due after ``interval``, a part of the lease's duration."""
+        self._next_renewal = self._timer() + interval * self._lease_seconds
 
 
 def stream_reply(
@@ -468,18 +551,24 @@ def stream_reply(
     Raises ``ModelTimeout`` if the time limit ends before the first piece.
     """
     while True:
-        if deadlines.is_over_time_limit:
-            if pieces:
-                return Finished("timed_out")
-            raise ModelTimeout(
-                "The model sent nothing within the turn's time limit; try again, or raise the "
-                "limit."
-            )
-        if deadlines.is_renewal_due:
-            if not (yield from renew_lease()):
-                return Finished("stopped")
-            deadlines.schedule_renewal()
-        output = yield NextPiece(deadlines.seconds_left)
+        seconds = deadlines.seconds_left
+        if seconds <= 0:
+            if deadlines.is_over_time_limit:
+                if pieces:
+                    return Finished("timed_out")
+                raise ModelTimeout(
+                    "The model sent nothing within the turn's time limit; try again, or raise the "
+                    "limit."
+                )
+            try:
+                if not (yield from renew_lease()):
+                    return Finished("stopped")
+            except ChatledgerError:
+                deadlines.schedule_renewal(RETRY_INTERVAL)
+            else:
+                deadlines.schedule_renewal(RENEWAL_INTERVAL)
+            continue
+        output = yield NextPiece(seconds)
         if output is STOPPED:
             return Finished("stopped")
         if isinstance(output, Finished):

@@ -1,29 +1,46 @@
 """The server of ``chatledger serve``: the API in one process, from its settings to its shutdown."""
 
 import asyncio
+import logging
 import signal
 import socket
-from contextlib import AsyncExitStack
-from functools import partial
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from time import monotonic
+from types import FrameType
 
 import typer
 import uvicorn
+from msgspec.structs import replace
 
-from chatledger.chat import Chat
-from chatledger.errors import ChatledgerError, InvalidArgument, StoreMismatch
-from chatledger.http.api import LOOPBACK_HOSTS, is_loopback
-from chatledger.http.fastapi import create_app
-from chatledger.http.sign_in import SignIn, open_sign_in
-from chatledger.models import Models, open_model
+from chatledger.cli.connections import BACKLOG, LimitedProtocol, allow_connections, limit_accept_log
+from chatledger.errors import InvalidArgument
+from chatledger.http.api import MAX_BODY_BYTES, MAX_MESSAGE_CHARACTERS
+from chatledger.http.app import Chatbot
+from chatledger.http.logs import configure_logging
 from chatledger.settings import Settings, read_settings
-from chatledger.stores.contract import AsyncStore
-from chatledger.stores.urls import open_async_store
-from chatledger.windows import last
+from chatledger.stores.urls import without_secrets
 
-STORE_CHECK_SECONDS = 3
-"""The seconds by which the check of the store may delay the start."""
+logger = logging.getLogger("chatledger.server")
+
+LIMITS = (
+    "turns_at_once",
+    "all_turns_at_once",
+    "turns_a_minute",
+    "tokens_a_day",
+    "bytes_a_day",
+    "conversations",
+    "max_tokens",
+    "window_tokens",
+)
+"""The settings of limits that are printed at the start."""
 SHUTDOWN_SECONDS = 3
 """The seconds that replies in progress may continue once the server is told to stop."""
+FAREWELL_SECONDS = 1
+"""The seconds that clients then have to receive how their requests ended."""
+POLL_SECONDS = 0.05
+"""The seconds between two checks whether the clients of a stopping server have left."""
 
 
 def run_server(*, allow_unauthenticated: bool) -> None:
@@ -31,76 +48,122 @@ def run_server(*, allow_unauthenticated: bool) -> None:
 
     Raises ``ChatledgerError`` if it cannot start; the text says what is wrong.
     """
+    if (folder := str(Path.cwd())) not in sys.path:
+        # For models of one's own. Last, so that no file here takes the place of a package.
+        sys.path.append(folder)
     settings = read_settings()
-    sign_in = open_sign_in(settings)
-    on_loopback = is_loopback(settings.host)
-    if not (on_loopback or sign_in or allow_unauthenticated):
-        raise InvalidArgument(
-            f"CHATLEDGER_HOST is {settings.host!r}, which is not a loopback address, and without "
-            "sign-in anyone who reaches the server can read every conversation. Use 127.0.0.1, "
-            "turn on sign-in with CHATLEDGER_AUTH, or add --allow-unauthenticated."
-        )
+    configure_logging(form=settings.log_format, level=settings.log_level)
+    if allow_unauthenticated:
+        settings = replace(settings, allow_unauthenticated=True)
+    chatbot = Chatbot(settings)
+    max_connections = allow_connections(settings.max_connections)
     with _open_listener(settings) as listener:
-        asyncio.run(_serve(settings, listener, sign_in, on_loopback=on_loopback))
+        asyncio.run(_serve(settings, chatbot, listener, max_connections))
 
 
 async def _serve(
-    settings: Settings, listener: socket.socket, sign_in: SignIn | None, *, on_loopback: bool
+    settings: Settings, chatbot: Chatbot, listener: socket.socket, max_connections: int
 ) -> None:
-    store = open_async_store(settings.store, expire_after=settings.expire_after)
-    models = Models(
-        [settings.model, *settings.models],
-        open=partial(open_model, offline_pace=settings.offline_pace),
-    )
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(store)
-        await _check_store(store)
-        stack.push_async_callback(models.close)
-        chat = Chat(
-            store,
-            models.get(),
-            window=last(settings.window),
-            system_prompt=settings.system_prompt,
-            lease=settings.lease,
-            time_limit=settings.time_limit,
-        )
-        hosts = LOOPBACK_HOSTS | {settings.host.lower()} if on_loopback else None
-        server = uvicorn.Server(
+    async with chatbot:
+        server = Server(
             uvicorn.Config(
-                create_app(
-                    chat, models, hosts=hosts, sign_in=sign_in, allow_origin=settings.allow_origin
-                ),
-                log_level="warning",
-                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+                chatbot.create_app(),
+                http=LimitedProtocol,
+                ws="none",
+                limit_concurrency=max_connections,
+                backlog=BACKLOG,
+                proxy_headers=bool(settings.trusted_proxies),
+                forwarded_allow_ips=settings.trusted_proxies,
+                server_header=False,
+                # Its warnings are about single requests, so that strangers could fill the log.
+                log_level="error",
+                log_config=None,  # its loggers are configured with the others
+                access_log=False,
             )
         )
-        # Uvicorn installs its own signal handlers only once it has started, and raises the signal
-        # again after it has stopped. These handlers make an earlier signal stop it cleanly, and let
-        # this function close the store after the signal is raised again.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, server.handle_exit)
-        typer.echo(f"Chatledger is running at {_url(settings.host, listener)} (Ctrl-C stops it)")
+        server.install_signal_handlers()
+        _announce(settings, _url(settings.host, listener), max_connections)
+        limit_accept_log(asyncio.get_running_loop())
         await server.serve(sockets=[listener])
-        # Turns that uvicorn cancelled still have to save the reply so far.
-        cancelled = asyncio.all_tasks() - {asyncio.current_task()}
-        if cancelled:
-            await asyncio.wait(cancelled, timeout=SHUTDOWN_SECONDS)
-        await chat.close()
 
 
-async def _check_store(store: AsyncStore) -> None:
-    """Raise ``InvalidArgument`` or ``StoreMismatch`` if the store is misconfigured.
+class Server(uvicorn.Server):
+    """Uvicorn's server, which a signal stops without losing anything that a client has received.
 
-    Clients would get no details of such an error. Errors that may be temporary are ignored here:
-    each request that meets one reports it.
+    The first signal stops it once the replies in progress are complete, at the latest after
+    ``SHUTDOWN_SECONDS``. Requests that are still running are then cancelled, and their turns store
+    the replies so far. A second signal cancels them at once. A third one ends the process, even if
+    the store does not answer.
     """
-    try:
-        async with asyncio.timeout(STORE_CHECK_SECONDS):
-            await store.get("health")
-    except (InvalidArgument, StoreMismatch):
-        raise
-    except (ChatledgerError, TimeoutError):
-        pass
+
+    def install_signal_handlers(self) -> None:
+        """Handle the signals until the process ends, not only while requests are served."""
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)  # the terminal was closed, and this is not under nohup
+        for number in numbers:
+            signal.signal(number, self.handle_exit)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Uvicorn's own method has it raise the signals again once it has stopped.
+        if self.force_exit:
+            signal.signal(sig, signal.SIG_DFL)
+            signal.raise_signal(sig)
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, end all requests, and wait until the turns have stored their replies."""
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await self._wait_for_clients(SHUTDOWN_SECONDS, until_hurried=True)
+        for request in list(self.server_state.tasks):
+            request.cancel()
+        await self._wait_for_clients(FAREWELL_SECONDS)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await self.lifespan.shutdown()
+
+    async def _wait_for_clients(self, seconds: float, *, until_hurried: bool = False) -> None:
+        """Wait at most ``seconds`` until all clients have left, or until a second signal."""
+        end = monotonic() + seconds
+        # Uvicorn announces neither that a connection has ended nor that a signal has come.
+        while self.server_state.connections or self.server_state.tasks:
+            if monotonic() > end or (until_hurried and self.force_exit):
+                return
+            await asyncio.sleep(POLL_SECONDS)
+
+
+def _announce(settings: Settings, url: str, max_connections: int) -> None:
+    """Say that the server is running, and with what: for people, or as a line of a JSON log."""
+    sentence = f"Chatledger is running at {url} (Ctrl-C stops it)"
+    facts = {
+        "version": version("chatledger"),
+        "store": without_secrets(settings.store),
+        "models": ", ".join([settings.model, *settings.models]),
+        "window": f"{settings.window} messages",
+        "sign_in": "none" if settings.auth == "none" else f"tokens of {settings.issuer}",
+        "lease": str(settings.lease),
+        "time_limit": str(settings.time_limit or "none"),
+        "expire_after": str(settings.expire_after or "never"),
+        "longest_message": f"{MAX_MESSAGE_CHARACTERS:,} characters",
+        "longest_body": f"{MAX_BODY_BYTES // 1024} KiB",
+        "connections": f"{max_connections:,}",
+        **{name: _limit(getattr(settings, name)) for name in LIMITS},
+    }
+    if settings.log_format == "json":
+        logger.info("%s", sentence, extra={"fields": facts})
+    else:
+        details = "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items())
+        typer.echo(f"{sentence}\n{details}")
+
+
+def _limit(number: int | None) -> str:
+    return "off" if number is None else f"{number:,}"
 
 
 def _open_listener(settings: Settings) -> socket.socket:
@@ -119,7 +182,7 @@ def _open_listener(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
-        listener.listen(2048)
+        listener.listen(BACKLOG)
     except OSError as failed:
         listener.close()
         raise InvalidArgument(

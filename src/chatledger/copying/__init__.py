@@ -10,10 +10,9 @@ from chatledger.copying.conversation import (
     ConversationImport,
     Pair,
     Source,
-    TargetDiffers,
-    call,
     copy_until_stable,
 )
+from chatledger.copying.entries import EntriesCopy
 from chatledger.copying.progress import (
     Copied,
     OnProgress,
@@ -21,9 +20,10 @@ from chatledger.copying.progress import (
     Progress,
     ProgressCallbackFailed,
     ProgressReporter,
+    TargetDiffers,
 )
-from chatledger.errors import InvalidArgument, NotFound
-from chatledger.sansio import Steps, arun, run
+from chatledger.errors import InvalidArgument, NotFound, StoreMismatch, TableMismatch, TableMissing
+from chatledger.sansio import Steps, arun, call, run
 from chatledger.stores.contract import AsyncStore, Store
 
 __all__ = ["Copied", "OnProgress", "Problem", "Progress", "Source", "acopy", "copy"]
@@ -43,7 +43,9 @@ def copy(
     content, or that cannot be read, is left alone and reported; the others are copied.
 
     From a store, ids, seqs, times, owners, titles, metadata and revisions are kept, so a seq or
-    revision that a client saved before the copy stays valid. At the end the target is read for
+    revision that a client saved before the copy stays valid. Entries are copied too, those of
+    conversations and those of their owners, or of ``owner``; they get new revisions, and entries
+    that the source does not have are deleted from the target. At the end the target is read for
     conversations that the source does not have, such as those that users have deleted from the
     source since an earlier copy. From another source, such as ``TutorialTable``, the messages get
     the next seqs of the target.
@@ -121,15 +123,20 @@ def _copy_all(
 ) -> Steps[None]:
     """Copy the conversations of a store; ``next_of`` is ``next``, or ``anext`` for async stores."""
     copied_ids: set[str] = set()
+    owners = set() if owner is None else {owner}
     listed: Conversation | None
     originals = source.iter_conversations(owner)
     while (listed := (yield partial(next_of, originals, None))) is not None:
         copied_ids.add(listed.id)
+        if listed.owner is not None:
+            owners.add(listed.owner)
         yield from _copy_one(
             ConversationCopy(
                 source=source, target=target, id=listed.id, owner=owner, reporter=reporter
             )
         )
+    for each in sorted(owners):
+        yield from _copy_entries_of(each, source, target, reporter)
     copies = target.iter_conversations(owner)
     while (listed := (yield partial(next_of, copies, None))) is not None:
         if listed.id in copied_ids:
@@ -144,6 +151,20 @@ def _copy_all(
                 yield from call(target.delete, listed.id, owner=owner)
             except NotFound:
                 continue  # somebody else was faster
+
+
+def _copy_entries_of(
+    owner: str, source: Store, target: Store, reporter: ProgressReporter
+) -> Steps[None]:
+    copy = EntriesCopy(
+        source=source, target=target, conversation_id=None, owner=owner, reporter=reporter
+    )
+    try:
+        yield from copy.copy()
+    except (TableMissing, TableMismatch):
+        raise
+    except (TargetDiffers, InvalidArgument, StoreMismatch) as failed:
+        reporter.copied.problems.append(Problem(f"entries of owner {owner}", str(failed)))
 
 
 def _import_all(source: Source, target: Store, reporter: ProgressReporter) -> Steps[None]:

@@ -6,13 +6,13 @@ errors.
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import ClassVar, ParamSpec, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
-from chatledger.conversations import Conversation, Page
-from chatledger.copying.progress import Problem, ProgressReporter
+from chatledger.conversations import DESCRIPTION_FIELDS, Conversation, Page, fields_of
+from chatledger.copying.entries import EntriesCopy
+from chatledger.copying.progress import Problem, ProgressReporter, TargetDiffers
 from chatledger.errors import (
     AlreadyExists,
     Conflict,
@@ -24,7 +24,7 @@ from chatledger.errors import (
     TableMissing,
 )
 from chatledger.messages import Message, StoredMessage, encode
-from chatledger.sansio import Steps
+from chatledger.sansio import Steps, call
 from chatledger.stores.contract import Store
 
 FIRST_PAGE_MESSAGES = 16
@@ -34,7 +34,6 @@ PAGE_CHARACTERS = 4 * 1024 * 1024
 MAX_ATTEMPTS = 5
 """The most attempts to copy a conversation that changes meanwhile."""
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -68,16 +67,6 @@ class Source(Protocol):
             The messages. ``next`` is ignored.
         """
         ...
-
-
-class TargetDiffers(Exception):
-    """The target has other content than the source, or cannot have it; the message says why."""
-
-
-def call(operation: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> Steps[T]:
-    """Call an operation of a store or a source and return its result."""
-    result: T = yield partial(operation, *arguments, **options)
-    return result
 
 
 def _none_if_missing(steps: Steps[T]) -> Steps[T | None]:
@@ -119,7 +108,11 @@ class Pair(ABC):
         """Return a text that is equal for a message and its copy."""
 
     def copy_description(self, original: Conversation, copied: Conversation) -> Steps[None]:
-        """Copy the title and the metadata if they differ."""
+        """Copy the description if it differs."""
+        yield from ()
+
+    def copy_entries(self) -> Steps[None]:
+        """Copy the entries that differ."""
         yield from ()
 
     def read_copy(self) -> Steps[Conversation | None]:
@@ -134,7 +127,9 @@ class ConversationCopy(Pair):
     owner: str | None
 
     fixed_fields = ("owner", "created_at")
-    changing_fields = ("revision", "message_count", "title", "metadata", "updated_at", "expires_at")
+    changing_fields = (
+        *("revision", "message_count", *DESCRIPTION_FIELDS, "updated_at", "expires_at"),
+    )
 
     def read_original(self, copied: Conversation | None) -> Steps[Conversation | None]:
         return (yield from _none_if_missing(call(self.source.get, self.id, owner=self.owner)))
@@ -158,14 +153,23 @@ class ConversationCopy(Pair):
         return encode(message)
 
     def copy_description(self, original: Conversation, copied: Conversation) -> Steps[None]:
-        if (copied.title, copied.metadata) != (original.title, original.metadata):
-            yield from call(
-                self.target.update,
-                self.id,
-                title=original.title or "",
-                metadata=original.metadata,
-                revision=copied.revision,
-            )
+        description = fields_of(original)
+        if fields_of(copied) != description:
+            # None would leave the title as it is; an empty one removes it.
+            changes: dict[str, Any] = {
+                name: "" if value is None else value for name, value in description.items()
+            }
+            yield from call(self.target.update, self.id, **changes, revision=copied.revision)
+
+    def copy_entries(self) -> Steps[None]:
+        copy = EntriesCopy(
+            source=self.source,
+            target=self.target,
+            conversation_id=self.id,
+            owner=self.owner,
+            reporter=self.reporter,
+        )
+        yield from copy.copy()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,6 +268,7 @@ def _copy_once(pair: Pair, original: Conversation, copied: Conversation | None) 
     if revision < original.revision:
         yield from _restore(pair, original, revision)
         yield from _compare(pair, original, after=revision, until=original.revision)
+    yield from pair.copy_entries()
     # This comes last to detect changes during the copy.
     original_now = yield from pair.read_original(copied)
     copied_now = yield from pair.read_copy()

@@ -22,10 +22,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A conversation that could not be copied, or only in part.
+    """A conversation, or an owner's entries, that could not be copied, or only in part.
 
     Attributes:
-        conversation_id: Its id.
+        conversation_id: Its id; for entries of an owner, ``entries of owner`` and the owner.
         why: The reason, as a sentence without any message text.
     """
 
@@ -41,6 +41,7 @@ class Copied:
         conversations: Conversations that are now the same in the target as in the source, whether
             this run or an earlier one copied them.
         messages: Messages that this run copied.
+        entries: Entries that this run copied, of conversations and of their owners.
         problems: Conversations that were not copied and need attention.
         extra: Ids of conversations that the target has and the source, if it is a store, does not;
             with ``delete_extra`` they are deleted from the target.
@@ -48,11 +49,16 @@ class Copied:
 
     conversations: int = 0
     messages: int = 0
+    entries: int = 0
     problems: list[Problem] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
 
 
 OnProgress: TypeAlias = Callable[[Progress], object]
+
+
+class TargetDiffers(Exception):
+    """The target has other content than the source, or cannot have it; the message says why."""
 
 
 class ProgressCallbackFailed(Exception):

@@ -35,10 +35,8 @@ _NAMESPACE = UUID("0f5d0f5e-58f2-5b52-9c0c-6d1b0c2f3a77")
 """Namespace (RFC 9562) of the ids of messages that had none. It must never change."""
 
 
-class TableSource(ABC):
-    """A DynamoDB table of other software.
-
-    Only one page and one conversation are in memory at a time.
+class TableReader:
+    """Reads a DynamoDB table of other software.
 
     Args:
         table: The table's name.
@@ -49,7 +47,6 @@ class TableSource(ABC):
 
     Attributes:
         expired: The number of conversations that were left out because they have expired.
-        others: The number of items that are not conversations.
     """
 
     permissions: ClassVar[str]
@@ -71,8 +68,80 @@ class TableSource(ABC):
         self._calls = Boto3Calls(client)
         self._units_per_second = units_per_second
         self._segment = segment
-        self._messages: Sequence[Message] = ()
-        self.expired = self.others = 0
+        self.expired = 0
+
+    def run(self, plan: Plan[T]) -> T:
+        """Run a plan and return its result.
+
+        Raises:
+            AccessRefused: AWS refused the credentials, or they lack a permission.
+            StoreUnavailable: DynamoDB did not answer in time.
+            TableMissing: There is no such table.
+        """
+        try:
+            return self._calls.run_untranslated(plan)
+        except CallFailed as failed:
+            raise self._error_for(failed) from failed.__cause__
+
+    def run_within_limit(self, plan: Plan[T]) -> T:
+        """Run a plan as ``run`` does, within the limit on read units."""
+        return self.run(paced(plan, self._units_per_second))
+
+    def scan_params(self) -> dict[str, Any]:
+        """Return further parameters for ``Scan``."""
+        return {}
+
+    def items(self) -> Iterator[Item]:
+        """Yield every item, unless a subclass leaves some out."""
+        params = {
+            "TableName": self._table,
+            "ConsistentRead": True,  # the copy must include messages saved just before
+            **self.scan_params(),
+        }
+        if self._segment is not None:
+            params["Segment"], params["TotalSegments"] = self._segment
+        while True:
+            reply = self.run_within_limit(single_call(Call("Scan", params)))
+            for item in reply["Items"]:
+                if not all(isinstance(attribute, dict) for attribute in item.values()):
+                    raise InvalidArgument(
+                        "client belongs to a boto3 resource, which converts DynamoDB's replies; "
+                        'pass boto3.client("dynamodb").'
+                    )
+                yield item
+            last_key = reply.get("LastEvaluatedKey")
+            if last_key is None:
+                return
+            params["ExclusiveStartKey"] = last_key
+
+    def _error_for(self, failed: CallFailed) -> ChatledgerError:
+        if failed.code == "ResourceNotFoundException":
+            remedy = "name an existing table, and make the client for its region."
+            return TableMissing(self._table, remedy)
+        error = store_error(failed, self._table)
+        has_credentials = failed.code not in (INVALID_SIGNATURE, NO_CREDENTIALS)
+        if isinstance(error, AccessRefused) and has_credentials:
+            return AccessRefused(
+                f"AWS refused the call ({failed.code}): the credentials have expired, or may not "
+                f"read table {self._table!r}; renew them, or allow {self.permissions}."
+            )
+        if isinstance(error, TableMismatch):
+            return InvalidArgument(f"DynamoDB cannot read {self._table!r}: {failed.message}")
+        return error
+
+
+class TableSource(TableReader, ABC):
+    """A DynamoDB table of other software whose conversations ``copy`` copies to a store.
+
+    Only one page and one conversation are in memory at a time. The arguments are those of
+    ``TableReader``.
+
+    Attributes:
+        others: The number of items that are not conversations.
+    """
+
+    others = 0
+    _messages: Sequence[Message] = ()
 
     @abstractmethod
     def id_of(self, item: Item) -> str | None:
@@ -113,65 +182,6 @@ class TableSource(ABC):
             for seq, message in enumerate(self._messages[after:end], after + 1)
         ]
         return Page(messages, end if end < len(self._messages) else None)
-
-    def run(self, plan: Plan[T]) -> T:
-        """Run a plan and return its result.
-
-        Raises:
-            AccessRefused: AWS refused the credentials, or they lack a permission.
-            StoreUnavailable: DynamoDB did not answer in time.
-            TableMissing: There is no such table.
-        """
-        try:
-            return self._calls.run_untranslated(plan)
-        except CallFailed as failed:
-            raise self._error_for(failed) from failed.__cause__
-
-    def run_within_limit(self, plan: Plan[T]) -> T:
-        """Run a plan as ``run`` does, within the limit on read units."""
-        return self.run(paced(plan, self._units_per_second))
-
-    def scan_params(self) -> dict[str, Any]:
-        """Return further parameters for ``Scan``."""
-        return {}
-
-    def items(self) -> Iterator[Item]:
-        """Yield every item except those that belong to another item's conversation."""
-        params = {
-            "TableName": self._table,
-            "ConsistentRead": True,  # the copy must include messages saved just before
-            **self.scan_params(),
-        }
-        if self._segment is not None:
-            params["Segment"], params["TotalSegments"] = self._segment
-        while True:
-            reply = self.run_within_limit(single_call(Call("Scan", params)))
-            for item in reply["Items"]:
-                if not all(isinstance(attribute, dict) for attribute in item.values()):
-                    raise InvalidArgument(
-                        "client belongs to a boto3 resource, which converts DynamoDB's replies; "
-                        'pass boto3.client("dynamodb").'
-                    )
-                yield item
-            last_key = reply.get("LastEvaluatedKey")
-            if last_key is None:
-                return
-            params["ExclusiveStartKey"] = last_key
-
-    def _error_for(self, failed: CallFailed) -> ChatledgerError:
-        if failed.code == "ResourceNotFoundException":
-            remedy = "name an existing table, and make the client for its region."
-            return TableMissing(self._table, remedy)
-        error = store_error(failed, self._table)
-        has_credentials = failed.code not in (INVALID_SIGNATURE, NO_CREDENTIALS)
-        if isinstance(error, AccessRefused) and has_credentials:
-            return AccessRefused(
-                f"AWS refused the call ({failed.code}): the credentials have expired, or may not "
-                f"read table {self._table!r}; renew them, or allow {self.permissions}."
-            )
-        if isinstance(error, TableMismatch):
-            return InvalidArgument(f"DynamoDB cannot read {self._table!r}: {failed.message}")
-        return error
 
 
 def single_call(call: Call) -> Plan[Any]:

@@ -1,40 +1,20 @@
-"""The HTTP API without a web framework: requests, endpoints and responses.
-
-An endpoint is written once for all frameworks: it takes the store and the parsed parts of a
-request, and returns the steps that lead to the body of the response. A framework reads the request,
-runs the steps, and sends the body.
-"""
+"""The HTTP API without a web framework: the rules of all requests, and how they are parsed."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from ipaddress import ip_address
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from msgspec import Meta, Struct, ValidationError, convert
 from msgspec.structs import fields as fields_of
 
-from chatledger.chat import Reply
-from chatledger.chat.chat import AnyChat
-from chatledger.conversations import (
-    MAX_ID_BYTES,
-    MAX_REVISION,
-    MAX_TITLE_CHARACTERS,
-    Conversation,
-    Listing,
-    Page,
-    Tail,
-)
-from chatledger.errors import InvalidArgument, ModelRefused, NotFound, UnknownModel
+from chatledger.conversations import MAX_ID_BYTES, MAX_REVISION, MAX_TITLE_CHARACTERS, Conversation
+from chatledger.errors import InvalidArgument
 from chatledger.http.errors import ApiError
-from chatledger.messages import Message
-from chatledger.models import Models, OpenedModel
-from chatledger.models.protocol import Finished
-from chatledger.sansio import Steps
 from chatledger.stores.arguments import checked_id, checked_idempotency_key, checked_number
-from chatledger.stores.contract import AnyStore
-from chatledger.values import checked_text, new_id, uuid_from_key
+from chatledger.values import checked_text
 
 MAX_MESSAGE_CHARACTERS = 32_000
 """The longest message or system prompt that a request may contain."""
@@ -43,14 +23,26 @@ MAX_BODY_BYTES = 256 * 1024
 MAX_PAGE_SIZE = 100
 """The largest number of conversations or messages in one response."""
 
-CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key")
+CORS_REQUEST_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-Match",
+    "Last-Event-ID",
+)
 """The request headers that pages of an allowed origin may send."""
-CORS_RESPONSE_HEADERS = ("Retry-After", "WWW-Authenticate", "x-amzn-Remapped-WWW-Authenticate")
+CORS_RESPONSE_HEADERS = (
+    "ETag",
+    "Retry-After",
+    "WWW-Authenticate",
+    "x-amzn-Remapped-WWW-Authenticate",
+)
 """The response headers that those pages may read.
 
 API Gateway renames the ``WWW-Authenticate`` header of a Lambda function to
 ``x-amzn-Remapped-WWW-Authenticate``.
 """
+CORS_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 PREFLIGHT_SECONDS = 600
 """The time for which browsers may cache the response to a CORS preflight request."""
 
@@ -60,20 +52,19 @@ SECURITY_HEADERS = {
     "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    # Pages of an allowed origin (CORS) can read responses nevertheless.
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
 }
 """The headers of every response, unless it has its own."""
 
-PUBLIC_PATHS = frozenset({"/", "/health", "/openapi.json"})
+PUBLIC_PATHS = frozenset({"/", "/health", "/live", "/ready", "/metrics", "/openapi.json"})
 """The paths that need no sign-in, apart from the files of the page."""
 
 
 def is_public(path: str) -> bool:
     """Return whether the percent-decoded ``path`` can be requested without signing in."""
     return path in PUBLIC_PATHS or path.startswith("/page/")
-
-
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
-"""The usual names of this machine, as they are written in ``Host`` headers."""
 
 
 def is_loopback(host: str) -> bool:
@@ -86,15 +77,40 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def allowed_hosts(
+    address: str, *, public: Sequence[str] = (), has_sign_in: bool
+) -> frozenset[str] | None:
+    """Return the host names that requests to a server on ``address`` may have, or None for any.
+
+    A server on loopback that needs no sign-in answers only to the usual names of this machine, and
+    to its ``public`` names: otherwise a page in the user's browser could resolve its own host name
+    to 127.0.0.1 and read the responses (DNS rebinding). Such a page has no token to sign in with.
+    """
+    if has_sign_in or not (is_loopback(address) or public):
+        return None
+    return frozenset({"localhost", "127.0.0.1", "[::1]", address.lower(), *public})
+
+
+def check_host(host: str, allowed: Collection[str]) -> None:
+    """Raise ``ApiError`` unless the ``Host`` header, without its port, is one of ``allowed``."""
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    if name.lower() not in allowed:
+        raise ApiError(400, "unknown_host", "This server does not answer to that host name.")
+
+
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
 Text = Annotated[str, Meta(max_length=MAX_MESSAGE_CHARACTERS)]
+MessageText = Annotated[str, Meta(pattern=r"\S", max_length=MAX_MESSAGE_CHARACTERS)]
 Title = Annotated[str, Meta(max_length=MAX_TITLE_CHARACTERS)]
 
 _ID = Meta(description=f"text of 1 to {MAX_ID_BYTES:,} bytes in UTF-8")
 _TEXT = Meta(description=f"text of at most {MAX_MESSAGE_CHARACTERS:,} characters")
+_TITLE = Meta(description=f"text of at most {MAX_TITLE_CHARACTERS:,} characters")
+_METADATA = Meta(description="an object")
+_MESSAGE = Meta(description=f"text of 1 to {MAX_MESSAGE_CHARACTERS:,} characters that is not blank")
 
 
-class RequestBody(Struct, frozen=True, kw_only=True):
+class RequestBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The base of the request bodies.
 
     Each field's description completes the error sentence "The field ... must be ...".
@@ -109,30 +125,77 @@ class RequestBody(Struct, frozen=True, kw_only=True):
                 checked_text(value, name, error=InvalidArgument)
 
 
-class ChatRequest(RequestBody, frozen=True, kw_only=True):
-    """The body of a request for a turn."""
+class TurnRequestBody(RequestBody, frozen=True, kw_only=True):
+    """The fields of every request for a turn."""
 
-    message: Annotated[
-        Text,
-        Meta(
-            pattern=r"\S",
-            description=f"text of 1 to {MAX_MESSAGE_CHARACTERS:,} characters that is not blank",
-        ),
-    ]
-    conversation_id: Annotated[Id | None, _ID] = None
     user_id: Annotated[Id | None, _ID] = None
     model_id: Annotated[str | None, Meta(description="the name of a model")] = None
     system_prompt: Annotated[Text | None, _TEXT] = None
+    on_disconnect: Annotated[
+        Literal["continue", "stop"] | None,
+        Meta(description="continue or stop: whether the reply ends if the client disconnects"),
+    ] = None
+
+    @property
+    def stops_turn(self) -> bool:
+        """True if the turn ends when its client disconnects."""
+        return self.on_disconnect == "stop"
+
+
+class ChatRequest(TurnRequestBody, frozen=True, kw_only=True):
+    """The body of a request for a reply to a message."""
+
+    message: Annotated[MessageText, _MESSAGE]
+    conversation_id: Annotated[Id | None, _ID] = None
     save_history: Annotated[bool | None, Meta(description="true or false")] = None
+
+
+class RegenerateRequest(TurnRequestBody, frozen=True, kw_only=True):
+    """The body of a request for another reply to the last message."""
+
+
+class EditRequest(TurnRequestBody, frozen=True, kw_only=True):
+    """The body of a request to replace a message of the user, and to answer it anew."""
+
+    message: Annotated[MessageText, _MESSAGE]
+    keep_branch: Annotated[
+        bool | None, Meta(description="true or false: whether a copy of the conversation is kept")
+    ] = None
 
 
 class CreateRequest(RequestBody, frozen=True, kw_only=True):
     """The body of a request for a new conversation."""
 
     user_id: Annotated[Id, _ID]
-    title: Annotated[
-        Title | None, Meta(description=f"text of at most {MAX_TITLE_CHARACTERS:,} characters")
+    title: Annotated[Title | None, _TITLE] = None
+    metadata: Annotated[dict[str, Any] | None, _METADATA] = None
+
+
+class UpdateRequest(RequestBody, frozen=True, kw_only=True):
+    """The body of a request to change what describes a conversation.
+
+    A field that is missing stays as it is. An empty title removes the title.
+    """
+
+    user_id: Annotated[Id | None, _ID] = None
+    title: Annotated[Title | None, _TITLE] = None
+    metadata: Annotated[dict[str, Any] | None, _METADATA] = None
+
+
+class ForkRequest(RequestBody, frozen=True, kw_only=True):
+    """The body of a request for a copy of a conversation."""
+
+    user_id: Annotated[Id | None, _ID] = None
+    at: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_REVISION)] | None,
+        Meta(description="the seq of the last message to copy"),
     ] = None
+
+
+class StopRequest(RequestBody, frozen=True, kw_only=True):
+    """The body of a request to stop the reply that is being written."""
+
+    user_id: Annotated[Id | None, _ID] = None
 
 
 RequestT = TypeVar("RequestT", bound=RequestBody)
@@ -180,17 +243,44 @@ def parse_body(
     return request
 
 
+class Parameter(NamedTuple):
+    """A parameter of a query: text, or a number from 1 to ``most``."""
+
+    name: str
+    description: str
+    most: int | None = None
+    default: int | None = None
+    is_required: bool = False
+    """Whether a request without a signed-in user must have it."""
+
+
+USER_ID = Parameter("user_id", "the owner of the conversation")
+
+
 class Query:
-    """The query of a request; parameters that an endpoint does not ask for are ignored.
+    """The query of a request.
 
     Args:
         parameters: The names and decoded values, in the order of the query.
+        known: The parameters that the endpoint takes.
         signed_in_user: The default of ``user_id``, and the only value it may have.
+
+    Raises:
+        ApiError: A parameter is not known.
     """
 
     def __init__(
-        self, parameters: Sequence[tuple[str, str]], *, signed_in_user: str | None = None
+        self,
+        parameters: Sequence[tuple[str, str]],
+        *,
+        known: Sequence[Parameter],
+        signed_in_user: str | None = None,
     ) -> None:
+        _check_names(
+            "The query has an unknown parameter",
+            [name for name, _ in parameters],
+            [parameter.name for parameter in known],
+        )
         self._parameters = parameters
         self._signed_in_user = signed_in_user
 
@@ -217,11 +307,12 @@ class Query:
         _check_user(user_id, self._signed_in_user)
         return user_id
 
-    def number(self, name: str, *, most: int, default: int | None = None) -> int:
+    def number(self, parameter: Parameter) -> int:
         """Return the parameter as an int; raise ``InvalidArgument`` if it is out of range."""
-        text = self.get(name)
-        if text is None and default is not None:
-            return default
+        name, most, text = parameter.name, parameter.most, self.get(parameter.name)
+        assert most is not None, f"{name} is not a number"
+        if text is None and parameter.default is not None:
+            return parameter.default
         # int() also accepts digits of other scripts, signs, blanks and underscores.
         if not (text and text.isascii() and text.isdigit() and len(text) <= 16):
             raise InvalidArgument(f"{name} must be 1 to {most:,}.")
@@ -236,7 +327,10 @@ def _check_user(user_id: object, signed_in_user: str | None) -> None:
 
 def body_too_large() -> ApiError:
     return ApiError(
-        413, "too_large", f"The body is too large; send at most {MAX_BODY_BYTES // 1024} KiB."
+        413,
+        "too_large",
+        f"The body is too large; send at most {MAX_BODY_BYTES // 1024} KiB.",
+        limit="body_bytes",
     )
 
 
@@ -252,11 +346,23 @@ def _reject_constant(name: str) -> None:
     raise ValueError  # Python accepts NaN and Infinity, JSON does not
 
 
+def _check_names(complaint: str, names: Iterable[str], known: Sequence[str]) -> None:
+    """Raise ``ApiError`` with the complaint and a known name if one of ``names`` is not known."""
+    for name in names:
+        if name not in known:
+            # The unknown name itself is not repeated: it may be anything that a client sends.
+            advice = f"send only {', '.join(known)}." if known else "leave it out."
+            if nearest := get_close_matches(name, known, n=1):
+                advice = f"did you mean {nearest[0]}?"
+            raise ApiError(422, "invalid_request", f"{complaint}; {advice}")
+
+
 def _converted_fields(kind: type[RequestBody], value: Mapping[str, object]) -> dict[str, Any]:
     """Return the fields of ``kind`` in ``value``, converted to their types.
 
-    Raises ``ApiError`` if one is missing or not valid.
+    Raises ``ApiError`` if one is missing, not valid or not known.
     """
+    _check_names("The body has an unknown field", value, kind.__struct_fields__)
     converted = {}
     for field in fields_of(kind):
         if field.name not in value and not field.required:
@@ -288,210 +394,39 @@ def parse_idempotency_key(values: Sequence[str]) -> str | None:
     return values[0] if values else None
 
 
+class Version(NamedTuple):
+    """The version of a conversation that an ``ETag`` names: its revisions."""
+
+    revision: int
+    metadata_revision: int
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.revision}.{self.metadata_revision}"'
+
+
+def version_of(conversation: Conversation) -> Version:
+    return Version(conversation.revision, conversation.metadata_revision)
+
+
+def parse_if_match(values: Sequence[str]) -> Version | None:
+    """Return the version in the ``If-Match`` headers; None if there is none, or it is ``*``.
+
+    Raises ``ApiError`` if there are several headers, or if it is not an ``ETag`` of a conversation.
+    """
+    if not values or values == ["*"]:
+        return None
+    match = re.fullmatch(r'"(\d{1,16})\.(\d{1,16})"', values[0], re.ASCII)
+    if len(values) > 1 or match is None:
+        raise ApiError(
+            400,
+            "invalid_request",
+            "The header If-Match is not valid; send the one ETag that the conversation had.",
+        )
+    return Version(*map(int, match.groups()))
+
+
 def parse_authorization(values: Sequence[str]) -> str | None:
     """Return the value of the ``Authorization`` headers, or None if there is none."""
     # Two headers, joined, are not a valid token and sign nobody in.
     return ", ".join(values) or None
-
-
-# Response bodies ----------------------------------------------------------------------------------
-
-ResponseBody: TypeAlias = dict[str, Any]
-"""The body of a response, which is sent as JSON."""
-
-WELCOME = {
-    "message": "Welcome to the Chatledger chatbot API",
-    "documentation": "/openapi.json",
-    "health": "/health",
-}
-HEALTHY = {"status": "healthy"}
-DELETED = {"message": "Conversation deleted successfully"}
-
-INTERRUPTED = ("stopped", "failed", "timed_out")
-"""The stop reasons of replies that ended before the model had finished."""
-
-
-def reply_body(reply: Reply) -> ResponseBody:
-    """Return the body for a reply; it has a ``stop_reason`` unless that is ``end_turn``."""
-    body: ResponseBody = {"response": reply.text, "conversation_id": reply.conversation_id}
-    if reply.finished.stop_reason != "end_turn":
-        body["stop_reason"] = reply.finished.stop_reason
-    return body
-
-
-def done_body(finished: Finished) -> ResponseBody:
-    """Return the data of the ``done`` event that ends a streamed reply."""
-    usage = finished.usage
-    return {"stop_reason": finished.stop_reason, "usage": None if usage is None else usage.counts}
-
-
-def tail_body(tail: Tail) -> ResponseBody:
-    """Return the body for a conversation and its last messages."""
-    newest_first = tail.messages[::-1]
-    has_more = len(newest_first) < tail.conversation.message_count
-    page = Page(newest_first, newest_first[-1].seq if has_more else None)
-    return conversation_body(tail.conversation, page)
-
-
-def conversation_body(conversation: Conversation, page: Page) -> ResponseBody:
-    """Return the body for a conversation and a page of its messages, read newest first."""
-    body: ResponseBody = {
-        "conversation_id": conversation.id,
-        "user_id": conversation.owner,
-        "title": conversation.title,
-        "created_at": conversation.created_at.isoformat(timespec="milliseconds"),
-        "updated_at": conversation.updated_at.isoformat(timespec="milliseconds"),
-        "messages": [_message_body(message) for message in reversed(page.messages)],
-        "metadata": {"message_count": conversation.message_count},
-    }
-    # Included only if there are earlier messages; to get them, clients send it as ``before``.
-    if page.next is not None:
-        body["next"] = page.next
-    return {"conversation": body}
-
-
-def listing_body(listing: Listing) -> ResponseBody:
-    """Return the body for a list of conversations."""
-    return {
-        "conversations": [
-            {
-                "conversation_id": conversation.id,
-                "title": conversation.title,
-                "created_at": conversation.created_at.isoformat(timespec="milliseconds"),
-                "updated_at": conversation.updated_at.isoformat(timespec="milliseconds"),
-                "message_count": conversation.message_count,
-            }
-            for conversation in listing.conversations
-        ],
-        "cursor": listing.cursor,
-    }
-
-
-def _message_body(message: Message) -> ResponseBody:
-    body = {
-        "role": message.role,
-        "content": message.content,
-        "timestamp": message.created_at.isoformat(timespec="milliseconds"),
-        "id": message.id,
-        "seq": message.seq,
-    }
-    if (reason := message.extra.get("stop_reason")) in INTERRUPTED:
-        body["stop_reason"] = reason
-    return body
-
-
-# Endpoints ----------------------------------------------------------------------------------------
-
-Events = TypeVar("Events")
-
-
-def check_health(store: AnyStore) -> Steps[ResponseBody]:
-    """Read from the store, which raises an error if it cannot be reached."""
-    with suppress(NotFound):
-        yield partial(store.get, "health")
-    return HEALTHY
-
-
-def create_conversation(store: AnyStore, request: CreateRequest) -> Steps[ResponseBody]:
-    """Create a conversation without messages."""
-    created = yield partial(store.create, owner=request.user_id, title=request.title)
-    return {"conversation_id": created.id}
-
-
-def list_conversations(store: AnyStore, query: Query) -> Steps[ResponseBody]:
-    """List the user's conversations, a page at a time."""
-    owner = query.user_id()
-    if owner is None:
-        raise ApiError(400, "invalid_request", "The parameter user_id is missing.")
-    limit = query.number("limit", most=MAX_PAGE_SIZE, default=20)
-    listing = yield partial(store.list, owner, limit=limit, cursor=query.get("cursor"))
-    return listing_body(listing)
-
-
-def read_conversation(store: AnyStore, conversation_id: str, query: Query) -> Steps[ResponseBody]:
-    """Return a conversation with its last messages, or with those before ``before``."""
-    owner = query.user_id()
-    limit = query.number("limit", most=MAX_PAGE_SIZE, default=MAX_PAGE_SIZE)
-    if query.get("before") is None:
-        tail = yield partial(store.tail, conversation_id, limit, owner=owner)
-        return tail_body(tail)
-    before = query.number("before", most=MAX_REVISION)
-    conversation = yield partial(store.get, conversation_id, owner=owner)
-    page = yield partial(store.page, conversation_id, before=before, limit=limit, owner=owner)
-    return conversation_body(conversation, page)
-
-
-def delete_conversation(store: AnyStore, conversation_id: str, query: Query) -> Steps[ResponseBody]:
-    """Delete a conversation; with a user, only if it is the user's own."""
-    yield partial(store.delete, conversation_id, owner=query.user_id())
-    return DELETED
-
-
-# Turns --------------------------------------------------------------------------------------------
-
-
-def start_turn(
-    chat: AnyChat[Any, Any, Events, Any],
-    models: Models,
-    request: ChatRequest,
-    idempotency_key: str | None,
-) -> Events:
-    """Return the events of the requested turn, as ``chat.stream`` does.
-
-    A turn without a user and a conversation is not stored, unless ``save_history`` is true. Take
-    the first event within ``explain_unknown_conversation``.
-
-    Raises:
-        ApiError: There is an idempotency key, but the reply is not saved and so cannot be returned
-            again.
-    """
-    model = _requested_model(models, request.model_id)
-    owner, conversation_id = request.user_id, request.conversation_id
-    is_named = owner is not None or conversation_id is not None
-    saves = is_named if request.save_history is None else request.save_history
-    if saves and not is_named:
-        # The same key gives the same owner, so that the stored reply is found again.
-        anonymous_id = uuid_from_key("anonymous", idempotency_key) if idempotency_key else new_id()
-        owner = f"anonymous-{anonymous_id}"
-    if not saves and idempotency_key is not None:
-        raise ApiError(
-            422,
-            "nothing_kept",
-            "An Idempotency-Key needs a reply that is saved; add a user_id or a conversation_id, "
-            "and do not set save_history to false.",
-        )
-    stream = (
-        partial(chat.stream, idempotency_key=idempotency_key)
-        if saves
-        else chat.stream_without_saving
-    )
-    return stream(
-        request.message,
-        conversation_id=conversation_id,
-        owner=owner,
-        system_prompt=request.system_prompt,
-        model=model,
-    )
-
-
-@contextmanager
-def explain_unknown_conversation(request: ChatRequest) -> Iterator[None]:
-    """Raise ``ApiError`` instead of ``NotFound`` if the request names no user to own a new one."""
-    try:
-        yield
-    except NotFound as missing:
-        if request.user_id is not None:
-            raise
-        raise ApiError(
-            400, "unknown_conversation", "There is no such conversation; add a user_id to start it."
-        ) from missing
-
-
-def _requested_model(models: Models, model_id: str | None) -> OpenedModel:
-    try:
-        return models.get(model_id)
-    except UnknownModel as unknown:
-        if model_id is not None and model_id not in models:
-            raise
-        # The model is configured but cannot be opened, which only the operator can fix.
-        raise ModelRefused(str(unknown)) from unknown

@@ -1,21 +1,24 @@
 """The chatbot API on AWS Chalice: Amazon API Gateway (a REST API) in front of AWS Lambda."""
 
-import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from threading import Lock
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import unquote
 
 from chalice.app import Authorizer, Chalice, CORSConfig, Request, Response
 
-from chatledger.chat import SyncChat, collect_sync
+from chatledger.chat import Started, SyncChat
+from chatledger.chat.protocol import reply_from
 from chatledger.errors import ChatledgerError, InvalidArgument, NotFound, StoreUnavailable
-from chatledger.http import api
-from chatledger.http.api import ChatRequest, CreateRequest
+from chatledger.http import api, endpoints
+from chatledger.http.bodies import WELCOME, reply_body, stored_frames, stored_start_frame
+from chatledger.http.endpoints import Endpoint, Given, TurnEndpoint, TurnRules
 from chatledger.http.errors import (
     ApiError,
     handle_error,
@@ -23,11 +26,11 @@ from chatledger.http.errors import (
     method_not_allowed,
     no_such_route,
 )
+from chatledger.http.limits import Limits, caller_at
 from chatledger.http.sign_in import SignIn
 from chatledger.models import Models
 from chatledger.sansio import run
 from chatledger.stores.arguments import checked_id
-from chatledger.stores.contract import Store
 from chatledger.values import dumps
 
 logger = logging.getLogger("chatledger.http")
@@ -39,8 +42,6 @@ API Gateway gives up after 29 seconds, which include the start of the function.
 """
 SAVING_SECONDS = 2.0
 """The part of the Lambda function's remaining time that is reserved for saving the reply."""
-MAX_RESPONSE_BYTES = 5 * 1024 * 1024
-"""The longest response that the function returns; Lambda's limit is 6 MB."""
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 CATCH_ALL = "/{proxy+}"
@@ -58,10 +59,13 @@ def register(
     open: Callable[[], ChatFactory],
     models: Models,
     *,
+    hosts: Collection[str] | None = None,
     sign_in: SignIn | None = None,
     authorizer: Authorizer | None = None,
     allow_origin: str | None = None,
+    allow_system_prompt: bool = False,
     time_limit: timedelta = TIME_LIMIT,
+    limits: Limits | None = None,
 ) -> None:
     """Add the API's routes to ``app``, and a 404 response for every other path.
 
@@ -74,12 +78,17 @@ def register(
             chat with them. The first request that needs a chat calls it; if it fails, the next such
             request calls it again.
         models: The models that a request may ask for.
+        hosts: The host names in lower case, without a port, that requests may be addressed to, or
+            None for any. API Gateway answers only to its own, but ``chalice local`` to any.
         sign_in: Identifies the user of each request inside the Lambda function.
         authorizer: An Amazon Cognito authorizer, which API Gateway calls before the function runs.
             ``chalice local`` does not verify tokens, so there ``sign_in`` is the only check.
         allow_origin: The site whose pages may call the API (CORS).
+        allow_system_prompt: True if a request's system prompt may follow that of the chat. If the
+            chat has none, a request may always have one.
         time_limit: The longest time that a turn may take. A turn also ends shortly before the
             Lambda function times out. In both cases the reply so far is saved.
+        limits: The limits of each caller; by default there are none.
     """
     cors = None
     if allow_origin is not None:
@@ -89,12 +98,23 @@ def register(
             expose_headers=list(api.CORS_RESPONSE_HEADERS),
             max_age=api.PREFLIGHT_SECONDS,
         )
-    routes = _Routes(open, models, sign_in, authorizer is not None, time_limit)
+    routes = _Routes(
+        open,
+        models,
+        hosts,
+        sign_in,
+        has_authorizer=authorizer is not None,
+        allow_system_prompt=allow_system_prompt,
+        time_limit=time_limit,
+        limits=limits or Limits(),
+    )
     # With CORS, Chalice makes API Gateway itself respond to OPTIONS.
     methods = list(METHODS if cors else (*METHODS, "OPTIONS"))
 
     def add(path: str, by_method: _RouteByMethod) -> None:
         is_public = api.is_public(path)
+        if "GET" in by_method:
+            by_method = {**by_method, "HEAD": by_method["GET"]}
 
         def view(**captured: str) -> Response:
             request = app.current_request
@@ -112,15 +132,16 @@ def register(
             cors=cors,
         )(view)
 
-    add("/", {"GET": routes.welcome, "HEAD": routes.welcome})
-    add("/health", {"GET": routes.health, "HEAD": routes.health})
-    add("/chat", {"POST": routes.send_message})
-    add("/chat/stream", {"POST": routes.stream_reply})
-    add("/conversations", {"GET": routes.list_conversations, "POST": routes.create_conversation})
-    add(
-        "/conversations/{conversation_id}",
-        {"GET": routes.read_conversation, "DELETE": routes.delete_conversation},
-    )
+    add("/", {"GET": routes.welcome})
+    add("/health", {"GET": routes.health})
+    by_path: defaultdict[str, dict[str, _Route]] = defaultdict(dict)
+    for turn_endpoint in endpoints.TURN_ENDPOINTS:
+        by_path[turn_endpoint.path][turn_endpoint.method] = partial(routes.run_turn, turn_endpoint)
+    for endpoint in endpoints.ENDPOINTS:
+        by_path[endpoint.path][endpoint.method] = partial(routes.run_endpoint, endpoint)
+    by_path[endpoints.REPLY_PATH]["GET"] = routes.read_reply
+    for path, by_method in by_path.items():
+        add(path, by_method)
     add(CATCH_ALL, dict.fromkeys(methods, routes.no_such_route))
 
     def reject_unknown_paths(request: Any, get_response: Callable[[Any], Any]) -> Any:
@@ -140,6 +161,15 @@ class GatewayRequest:
         self._started_at = time.monotonic()
         self.user: str | None = None
         """The signed-in user; None before sign-in, and if the request needs none."""
+        self.conversation_id: str | None = None
+        """The conversation in which the request's message is stored; None until it is."""
+        self.status = 200
+        """The status of the response."""
+        self.headers: dict[str, str | list[str]] = {
+            "Content-Type": "application/json",
+            **api.SECURITY_HEADERS,
+        }
+        """The headers of the response."""
 
     def header_values(self, name: str) -> list[str]:
         """Return all values of the header ``name``; ``chalice local`` passes on only one."""
@@ -148,6 +178,13 @@ class GatewayRequest:
         if not values and name in self._request.headers:
             values = [self._request.headers[name]]
         return values
+
+    @property
+    def caller(self) -> str:
+        """The signed-in user, or else the client's address, whose limits apply."""
+        if self.user is not None:
+            return self.user
+        return caller_at(self._request.context.get("identity", {}).get("sourceIp"))
 
     def authorizer_claims(self) -> Mapping[str, object] | None:
         """Return the claims that a Cognito authorizer passed on, or None without an authorizer."""
@@ -169,20 +206,20 @@ class GatewayRequest:
         assert isinstance(body, bytes)
         return api.parse_body(kind, body, content_type, signed_in_user=self.user)
 
-    def query(self) -> api.Query:
+    def query(self, known: Sequence[api.Parameter]) -> api.Query:
         given = self._request.query_params
         pairs = []
         if given is not None:  # Chalice's value for a request without a query
             pairs = [(name, value) for name in given for value in given.getlist(name)]
-        return api.Query(pairs, signed_in_user=self.user)
+        return api.Query(pairs, known=known, signed_in_user=self.user)
 
-    def conversation_id(self) -> str:
+    def path_parameters(self) -> dict[str, str]:
         # API Gateway and chalice local both leave path parameters percent-encoded.
-        encoded = (self._request.uri_params or {})["conversation_id"]
+        encoded = self._request.uri_params or {}
         try:
-            return unquote(encoded, errors="strict")
+            return {name: unquote(encoded[name], errors="strict") for name in encoded}
         except UnicodeDecodeError:
-            raise NotFound(encoded) from None  # it is not UTF-8
+            raise NotFound(self._request.path) from None  # it is not UTF-8
 
     def seconds_left(self, time_limit: timedelta) -> float:
         """Return the seconds that a turn may still take.
@@ -207,9 +244,12 @@ class _Routes:
 
     open: Callable[[], ChatFactory]
     models: Models
+    hosts: Collection[str] | None
     sign_in: SignIn | None
     has_authorizer: bool
+    allow_system_prompt: bool
     time_limit: timedelta
+    limits: Limits
     _chat_factory: ChatFactory | None = None
     _opening: Lock = field(default_factory=Lock)
 
@@ -217,11 +257,11 @@ class _Routes:
         self, request: Request, by_method: _RouteByMethod, *, is_public: bool = False
     ) -> Response:
         """Run the route for the request's method and turn errors into the API's format."""
-        status = 200
-        headers: dict[str, str | list[str]] = {"Content-Type": "application/json"}
-        headers |= api.SECURITY_HEADERS
+        gateway_request = GatewayRequest(request)
+        headers = gateway_request.headers
         try:
-            gateway_request = GatewayRequest(request)
+            if self.hosts is not None:
+                api.check_host(request.headers.get("host", ""), self.hosts)
             if not is_public:
                 gateway_request.user = self._user(gateway_request)
             if request.method not in by_method:
@@ -230,47 +270,84 @@ class _Routes:
             body = by_method[request.method](gateway_request)
         except Exception as error:  # the last handler: clients must not get the error's text
             api_error = handle_error(error, f"{request.method} {request.path!r}")
-            status, body = api_error.status, api_error.body
-            headers |= api_error.headers
+            gateway_request.status = api_error.status
+            body = api_error.body(conversation_id=gateway_request.conversation_id)
+            headers |= {"Content-Type": "application/json", **api_error.headers}
+        text = body.decode() if isinstance(body, bytes) else dumps(body)
         # A client would take a body after a HEAD response for the start of the next response.
-        return Response("" if request.method == "HEAD" else dumps(body), headers, status)
+        text = "" if request.method == "HEAD" else text
+        return Response(text, headers, gateway_request.status)
 
     # Routes ---------------------------------------------------------------------------------------
     #
-    # They parse a body first, so that an invalid one does not open the store.
+    # They check a request first, so that an invalid one does not open the store.
 
     def welcome(self, request: GatewayRequest) -> object:
-        return {name: text for name, text in api.WELCOME.items() if name != "documentation"}
+        return {name: text for name, text in WELCOME.items() if name != "documentation"}
 
     def health(self, request: GatewayRequest) -> object:
-        return run(api.check_health(self._open_store(request)))
+        return run(endpoints.check_health(self._open_chat(request).store))
 
-    def send_message(self, request: GatewayRequest) -> object:
-        key, body = request.idempotency_key(), request.body(ChatRequest)
-        chat = self._open_chat(request)
-        with api.explain_unknown_conversation(body):
-            events = api.start_turn(chat, self.models, body, key)
-            return api.reply_body(collect_sync(events))
+    def run_turn(self, endpoint: TurnEndpoint, request: GatewayRequest) -> object:
+        if endpoint.streams:
+            raise ApiError(
+                501, "no_streaming", "This server does not stream; send the same request to /chat."
+            )
+        with self.limits.running_turn(request.caller):
+            rules = TurnRules(
+                self.models,
+                self.limits,
+                allow_system_prompt=self.allow_system_prompt,
+                is_signed_in=request.user is not None,
+            )
+            given = self._given(request, endpoint)
+            with endpoints.explain_refusal(rules, given):
+                events = run(endpoint.steps(rules, given, **request.path_parameters()))
+                started = next(events)
+            assert isinstance(started, Started)
+            if started.reply_id is not None:
+                request.conversation_id = started.conversation_id
+            return reply_body(started, reply_from([started, *events]))
 
-    def stream_reply(self, request: GatewayRequest) -> object:
-        raise ApiError(
-            501, "no_streaming", "This server does not stream; send the same request to /chat."
-        )
+    def run_endpoint(self, endpoint: Endpoint, request: GatewayRequest) -> object:
+        given = self._given(request, endpoint)
+        steps = endpoint.limited_steps(self.limits, given, **request.path_parameters())
+        answer = run(steps)
+        if answer.version is not None:
+            request.headers["ETag"] = answer.version.etag
+        return answer.body
 
-    def create_conversation(self, request: GatewayRequest) -> object:
-        body = request.body(CreateRequest)
-        return run(api.create_conversation(self._open_store(request), body))
+    def read_reply(self, request: GatewayRequest) -> object:
+        """Return the events of the last reply as far as they are known, all at once.
 
-    def list_conversations(self, request: GatewayRequest) -> object:
-        return run(api.list_conversations(self._open_store(request), request.query()))
+        A client that gets no end of the reply is told to ask again in a second.
+        """
+        given = self._given(request, None)
+        [id] = request.path_parameters().values()
+        last = run(endpoints.read_last_turn(given, conversation_id=id))
+        last_event_id = next(iter(request.header_values("last-event-id")), None)
+        offset = endpoints.offset_in(last.reply_id, last_event_id)
+        request.headers["Content-Type"] = "text/event-stream"
+        if offset is None:
+            request.status = 204
+            return b""
+        if last.reply is None:
+            return b"retry: 1000\n" + stored_start_frame(id, last, offset=offset)
+        return b"".join(stored_frames(id, last, offset=offset))
 
-    def read_conversation(self, request: GatewayRequest) -> object:
-        id, query = request.conversation_id(), request.query()
-        return _cut_to_fit(run(api.read_conversation(self._open_store(request), id, query)))
-
-    def delete_conversation(self, request: GatewayRequest) -> object:
-        id, query = request.conversation_id(), request.query()
-        return run(api.delete_conversation(self._open_store(request), id, query))
+    def _given(self, request: GatewayRequest, endpoint: Endpoint | TurnEndpoint | None) -> Given:
+        known = endpoints.REPLY_QUERY if endpoint is None else endpoint.query
+        given = Given(partial(self._open_chat, request), request.caller, request.query(known))
+        if endpoint is None:
+            return given
+        if endpoint.takes_key:
+            given = given._replace(idempotency_key=request.idempotency_key())
+        if endpoint.takes_version:
+            values = request.header_values("if-match")
+            given = given._replace(version=api.parse_if_match(values))
+        if endpoint.body is not None:
+            given = given._replace(body=request.body(endpoint.body))
+        return given
 
     def no_such_route(self, request: GatewayRequest) -> object:
         raise no_such_route()
@@ -292,9 +369,6 @@ class _Routes:
             raise ApiError(401, "not_signed_in", "Sign in first.", challenge="Bearer") from None
         return str(user)
 
-    def _open_store(self, request: GatewayRequest) -> Store:
-        return self._open_chat(request).store
-
     def _open_chat(self, request: GatewayRequest) -> SyncChat:
         """Return a chat whose turns end within the time that remains for the request."""
         chat_factory = self._open_chat_factory()
@@ -312,13 +386,3 @@ class _Routes:
                     logger.error("The chat cannot be opened: %s", error)
                     raise internal_error() from None
             return self._chat_factory
-
-
-def _cut_to_fit(body: api.ResponseBody) -> api.ResponseBody:
-    """Leave out the oldest messages of a conversation until the function may return its body."""
-    conversation = body["conversation"]
-    # Lambda's response contains this JSON as a string in JSON, with non-ASCII characters escaped.
-    while len(json.dumps(dumps(body))) > MAX_RESPONSE_BYTES and len(conversation["messages"]) > 1:
-        newest = conversation["messages"][len(conversation["messages"]) // 2 :]
-        conversation |= {"messages": newest, "next": newest[0]["seq"]}
-    return body

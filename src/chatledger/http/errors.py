@@ -6,12 +6,14 @@ A client gets only a status, a code and a sentence for people.
 import logging
 import math
 import traceback
+from typing import NotRequired, TypedDict
 
 from chatledger.errors import (
     AccessRefused,
     AlreadyExists,
     ChatledgerError,
     Conflict,
+    DiskFull,
     InvalidArgument,
     KeyReused,
     MessageTooLarge,
@@ -21,16 +23,33 @@ from chatledger.errors import (
     ModelTimeout,
     ModelUnavailable,
     NotFound,
+    ReplyNotStored,
+    StoreMismatch,
     StoreUnavailable,
-    TableMissing,
     TurnInProgress,
     UnknownModel,
 )
 
 logger = logging.getLogger("chatledger.http")
 
+CLIENT_LEFT = 499
+"""The status of a request whose client did not wait for the response; only the log has it."""
+
 RETRY_SECONDS = 5.0
 """The value of ``Retry-After`` if the error does not say how long to wait."""
+RETRY_STATUSES = (429, 503, 504)
+"""The statuses of the responses that always have ``Retry-After``."""
+
+
+class ErrorBody(TypedDict):
+    """The body of an error response: a sentence for people, and a code for programs.
+
+    It names the conversation if the message of the request is stored in it.
+    """
+
+    error: str
+    code: str
+    conversation_id: NotRequired[str]
 
 
 class ApiError(Exception):
@@ -43,6 +62,7 @@ class ApiError(Exception):
             secrets.
         retry_after: The seconds after which the client should try again.
         challenge: The ``WWW-Authenticate`` header of a 401 response.
+        limit: The name of the limit that the request exceeds, for the metrics; a constant.
     """
 
     def __init__(
@@ -53,23 +73,33 @@ class ApiError(Exception):
         *,
         retry_after: float | None = None,
         challenge: str | None = None,
+        limit: str | None = None,
     ) -> None:
         super().__init__(sentence)
         self.status = status
         self.code = code
+        self.limit = limit
         self._retry_after = retry_after
         self._challenge = challenge
 
-    @property
-    def body(self) -> dict[str, str]:
-        return {"error": str(self), "code": self.code}
+    def body(self, *, conversation_id: str | None) -> ErrorBody:
+        """Return the body of the response.
+
+        Args:
+            conversation_id: The conversation in which the request's message is stored, if it is. A
+                client that did not know it needs it to send the message again.
+        """
+        body: ErrorBody = {"error": str(self), "code": self.code}
+        if conversation_id is not None:
+            body["conversation_id"] = conversation_id
+        return body
 
     @property
     def headers(self) -> dict[str, str]:
         """``WWW-Authenticate`` and ``Retry-After``, each only if it applies (RFC 9110)."""
         headers = {} if self._challenge is None else {"WWW-Authenticate": self._challenge}
         seconds = self._retry_after
-        if seconds is None and self.status in (429, 503, 504):
+        if seconds is None and self.status in RETRY_STATUSES:
             seconds = RETRY_SECONDS
         if seconds is not None:
             headers["Retry-After"] = str(max(math.ceil(seconds), 1))
@@ -86,6 +116,11 @@ _RESPONSES: dict[type[ChatledgerError], tuple[int, str, str | None]] = {
     UnknownModel: (400, "unknown_model", None),
     KeyReused: (422, "idempotency_key_reused", None),
     InvalidArgument: (422, "invalid_request", None),
+    DiskFull: (
+        503,
+        "disk_full",
+        "The conversation could not be stored, because the server's disk is full; try again later.",
+    ),
     StoreUnavailable: (
         503,
         "store_unavailable",
@@ -94,7 +129,7 @@ _RESPONSES: dict[type[ChatledgerError], tuple[int, str, str | None]] = {
     TurnInProgress: (
         409,
         "turn_in_progress",
-        "A reply in this conversation is still being written; try again when it is complete.",
+        "An earlier reply is still being written, or was interrupted; try again in a moment.",
     ),
     ModelThrottled: (429, "model_throttled", "The model is overloaded; try again in a moment."),
     ModelTimeout: (504, "model_timeout", "The model took too long; try again."),
@@ -106,8 +141,19 @@ _RESPONSES: dict[type[ChatledgerError], tuple[int, str, str | None]] = {
             "how the model is configured."
         ),
     ),
+    ReplyNotStored: (
+        502,
+        "reply_not_stored",
+        "The model's reply could not be stored; send the message again, or ask for a shorter one.",
+    ),
     ModelUnavailable: (503, "model_unavailable", "The model is not available; try again later."),
 }
+
+
+def status_and_code(kind: type[ChatledgerError]) -> tuple[int, str]:
+    """Return the status and the code of the response to errors of this kind."""
+    status, code, _ = _RESPONSES[kind]
+    return status, code
 
 
 def internal_error() -> ApiError:
@@ -126,29 +172,40 @@ def method_not_allowed() -> ApiError:
     )
 
 
+def server_ending() -> ApiError:
+    return ApiError(503, "server_ending", "The server is shutting down; try again in a moment.")
+
+
 def handle_error(error: Exception, where: str) -> ApiError:
     """Log the error, unless the client caused it, and return the error response for it.
 
     An unexpected error gives ``internal_error``. Its type and traceback are logged, but not its
     text, which may quote messages, tokens or other secrets. The texts of ``ModelError``,
-    ``AccessRefused`` and ``TableMissing`` are logged: they quote no message and tell the operator
-    what to do.
+    ``AccessRefused``, ``StoreMismatch`` and ``StoreUnavailable`` are logged: they quote no message
+    and tell the operator what to do.
 
     Args:
         error: The error.
         where: The request or the part of the server in which it occurred.
     """
     api_error = _api_error_for(error)
-    if isinstance(error, ModelError | AccessRefused | TableMissing):
+    if isinstance(error, ModelError | AccessRefused | StoreMismatch):
         logger.warning("%s: %s: %s", where, type(error).__name__, error)
+    elif isinstance(error, StoreUnavailable):
+        logger.error("%s failed: %s: %s", where, type(error).__name__, error)
     elif api_error.status >= 500 and api_error is not error:
-        kinds, cause = [type(error).__name__], error.__cause__
-        while cause is not None:
-            kinds.append(type(cause).__name__)
-            cause = cause.__cause__
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        logger.error("%s failed: %s\n%s", where, " from ".join(kinds), frames.rstrip())
+        logger.error("%s failed: %s", where, trace_without_text(error))
     return api_error
+
+
+def trace_without_text(error: BaseException) -> str:
+    """Return the types of ``error`` and its causes, and the traceback, but no text of an error."""
+    kinds, cause = [type(error).__name__], error.__cause__
+    while cause is not None:
+        kinds.append(type(cause).__name__)
+        cause = cause.__cause__
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    return f"{' from '.join(kinds)}\n{frames}".rstrip()
 
 
 def _api_error_for(error: Exception) -> ApiError:
@@ -156,6 +213,8 @@ def _api_error_for(error: Exception) -> ApiError:
         return error
     for kind, (status, code, sentence) in _RESPONSES.items():
         if isinstance(error, kind):
+            if isinstance(error, NotFound) and error.seq is not None:
+                sentence = "There is no such message; read the conversation again."
             retry_after = getattr(error, "retry_after", None)
             return ApiError(status, code, sentence or str(error), retry_after=retry_after)
     return internal_error()

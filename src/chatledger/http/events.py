@@ -1,76 +1,201 @@
-"""A reply as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+"""Replies as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+
+The id of an event names the reply and the number of its characters up to there, so that a client
+that lost its connection can ask for the rest.
+"""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from dataclasses import asdict
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 
-from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
-from chatledger.chat import Event, Started
-from chatledger.http.api import done_body
-from chatledger.http.errors import handle_error
-from chatledger.models.protocol import Finished
-from chatledger.values import dumps
+from chatledger.chat import LastTurn
+from chatledger.http import bodies
+from chatledger.http.endpoints import no_reply
+from chatledger.http.errors import CLIENT_LEFT, ApiError, handle_error, server_ending
+from chatledger.http.requests import note_error
+from chatledger.http.turns import RunningTurn
 
 PING_SECONDS = 15.0
 """The longest silence in a stream; proxies close idle connections, often after 30 seconds."""
+POLL_SECONDS = 1.0
+"""The seconds between two looks at a reply that another process is writing."""
+PING = b": ping\n\n"
 
-HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
-class EventStream(StreamingResponse):
-    """A response that streams a turn; the turn ends if the client disconnects.
+class EventStream(Response):
+    """A response that streams the reply of a turn that this process runs.
+
+    If the request is cancelled, because the server is shutting down, the stream ends with the
+    error ``server_ending``.
 
     Args:
-        started: The first event of the turn.
-        turn: The generator of the events after it.
+        turn: The turn.
+        offset: The number of characters of the reply that the client has already.
+        stops_turn: Whether the turn is stopped if the client disconnects.
+        while_open: A context in which the response is sent.
     """
 
-    def __init__(self, started: Event, turn: AsyncGenerator[Event, None]) -> None:
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        turn: RunningTurn,
+        *,
+        offset: int = 0,
+        stops_turn: bool = False,
+        while_open: AbstractContextManager[object] | None = None,
+    ) -> None:
+        super().__init__(headers=HEADERS)
+        del self.headers["content-length"]
         self._turn = turn
-        self._events = _encoded_events(started, turn)
-        super().__init__(self._events, media_type="text/event-stream", headers=HEADERS)
+        self._offset = offset
+        self._stops_turn = stops_turn
+        self._while_open = nullcontext() if while_open is None else while_open
+        self._changed = asyncio.Event()
+        self._has_begun = False
+        self._is_silent = False
+        self._ping_is_due = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        wake = self._changed.set
+        leaving = asyncio.create_task(_wait_for_disconnect(receive))
+        leaving.add_done_callback(lambda _: wake())
+        self._turn.notify(wake)
+        self._schedule_ping()
+        is_complete = False
         try:
-            await super().__call__(scope, receive, send)
+            with self._while_open, suppress(OSError):  # some servers raise it after a disconnect
+                is_complete = await self._send_events(send, leaving)
+        except asyncio.CancelledError:
+            if not self._has_begun:
+                raise
+            last = self._error_frame(server_ending())
+            with suppress(OSError):
+                await send({"type": "http.response.body", "body": last})
         finally:
-            # If the client disconnected, the generators are still suspended. Closing them saves
-            # the reply so far. The turn would not be closed by the events if those never started.
-            await self._events.aclose()
-            await self._turn.aclose()
+            self._turn.ignore(wake)
+            self._timer.cancel()
+            leaving.cancel()
+            if self._stops_turn and not is_complete:
+                self._turn.stop()
 
-
-async def _encoded_events(
-    started: Event, turn: AsyncGenerator[Event, None]
-) -> AsyncGenerator[str, None]:
-    yield _encode(started)
-    next_event: asyncio.Task[Event] | None = None
-    try:
+    async def _send_events(self, send: Send, leaving: asyncio.Task[None]) -> bool:
+        """Send the events to the end of the reply; return False if the client leaves before."""
+        turn, length = self._turn, self._offset
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        self._has_begun = True
+        await send(_body(bodies.start_frame(turn.started, offset=length)))
+        text, n = turn.text_from(0)
+        text = text[length:]
         while True:
-            next_event = asyncio.ensure_future(anext(turn))
-            while not (await asyncio.wait({next_event}, timeout=PING_SECONDS))[0]:
-                yield ": ping\n\n"
-            yield _encode(next_event.result())
-    except StopAsyncIteration:
-        pass
-    except Exception as error:  # the status has been sent, so the error becomes an event
-        yield _frame("error", handle_error(error, "a stream").body)
+            if text:
+                length += len(text)
+                await send(_body(bodies.piece_frame(turn.started.reply_id, text, end=length)))
+                self._is_silent = False
+            elif leaving.done():
+                return False
+            elif turn.has_ended:
+                break
+            elif self._ping_is_due:
+                await send(_body(PING))
+                self._ping_is_due = False
+            else:
+                await self._changed.wait()
+                self._changed.clear()
+            text, n = turn.text_from(n)
+        if turn.finished is None:
+            await send(_body(self._error_frame(turn.error or server_ending())))
+        else:
+            await send(_body(bodies.done_frame(turn.started.reply_id, turn.finished)))
+        await send({"type": "http.response.body"})
+        return True
+
+    def _schedule_ping(self) -> None:
+        self._ping_is_due, self._is_silent = self._is_silent, True
+        if self._ping_is_due:
+            self._changed.set()
+        self._timer = asyncio.get_running_loop().call_later(PING_SECONDS / 2, self._schedule_ping)
+
+    def _error_frame(self, error: ApiError) -> bytes:
+        note_error(error)
+        return bodies.frame("error", error.body(conversation_id=self._turn.stored_in))
+
+
+async def wait_for_end(turn: RunningTurn, receive: Receive, *, stops_turn: bool) -> None:
+    """Wait until the turn has ended.
+
+    Raises ``ApiError`` if the client disconnects before; with ``stops_turn``, that stops the turn.
+    """
+    changed = asyncio.Event()
+    leaving = asyncio.create_task(_wait_for_disconnect(receive))
+    leaving.add_done_callback(lambda _: changed.set())
+    turn.call_at_end(changed.set)
+    try:
+        await changed.wait()
     finally:
-        if next_event is not None and next_event.cancel():
-            await asyncio.wait({next_event})
+        leaving.cancel()
+        if stops_turn:
+            turn.stop()
+    if not turn.has_ended:
+        raise ApiError(CLIENT_LEFT, "client_left", "The client did not wait for the response.")
 
 
-def _encode(event: Event) -> str:
-    match event:
-        case Started():
-            return _frame("start", asdict(event))
-        case Finished():
-            return _frame("done", done_body(event))
-        case str():
-            return _frame("piece", {"text": event})
+def stored_stream(conversation_id: str, turn: LastTurn, *, offset: int) -> Response:
+    """Return a response with the events of a reply that is stored."""
+    frames = bodies.stored_frames(conversation_id, turn, offset=offset)
+    return Response(b"".join(frames), media_type="text/event-stream", headers=HEADERS)
 
 
-def _frame(name: str, data: object) -> str:
-    return f"event: {name}\ndata: {dumps(data)}\n\n"
+def awaited_stream(
+    conversation_id: str,
+    turn: LastTurn,
+    read: Callable[[], Awaitable[LastTurn | None]],
+    *,
+    offset: int,
+) -> Response:
+    """Return a response with the events of a reply that another process is writing.
+
+    The text comes as a whole, once it is stored. ``read`` returns the conversation's last turn.
+    """
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        yield bodies.stored_start_frame(conversation_id, turn, offset=offset)
+        current: LastTurn | None = turn
+        silence = 0.0
+        while current is not None and current.reply_id == turn.reply_id:
+            if current.reply is not None:
+                for frame in bodies.stored_frames(conversation_id, current, offset=offset)[1:]:
+                    yield frame
+                return
+            if not current.is_running:
+                break
+            await asyncio.sleep(POLL_SECONDS)
+            silence += POLL_SECONDS
+            if silence >= PING_SECONDS / 2:
+                yield PING
+                silence = 0
+            try:
+                current = await read()
+            except Exception as error:
+                api_error = handle_error(error, "a stream")
+                note_error(api_error)
+                yield bodies.frame("error", api_error.body(conversation_id=conversation_id))
+                return
+        note_error(lost := no_reply())
+        yield bodies.frame("error", lost.body(conversation_id=conversation_id))
+
+    return StreamingResponse(frames(), media_type="text/event-stream", headers=HEADERS)
+
+
+async def _wait_for_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _body(frame: bytes) -> Message:
+    return {"type": "http.response.body", "body": frame, "more_body": True}

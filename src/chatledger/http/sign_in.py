@@ -1,10 +1,13 @@
 """The sign-in protocol, and the sign-in that the settings configure."""
 
+import logging
 from typing import Protocol
 
 from chatledger.errors import InvalidArgument
 from chatledger.extras import missing_package_error
 from chatledger.settings import Settings
+
+logger = logging.getLogger("chatledger.http")
 
 
 class SignIn(Protocol):
@@ -30,6 +33,8 @@ class SignIn(Protocol):
 def open_sign_in(settings: Settings) -> SignIn | None:
     """Open the sign-in that ``settings`` configure.
 
+    Logs a warning if pages of another site can use a server without sign-in.
+
     Returns:
         The sign-in, or None if users do not sign in.
 
@@ -38,6 +43,12 @@ def open_sign_in(settings: Settings) -> SignIn | None:
             variable.
     """
     if settings.auth == "none":
+        if settings.allow_origin is not None:
+            logger.warning(
+                "Without sign-in, the pages of %s can read and delete every conversation on "
+                "behalf of anyone who opens them; turn on sign-in with CHATLEDGER_AUTH.",
+                settings.allow_origin,
+            )
         return None
     try:
         from chatledger.http.auth import JWTSignIn

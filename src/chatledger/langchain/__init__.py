@@ -1,9 +1,8 @@
 """LangChain chat message histories, on a Chatledger store or on ``langchain_community``'s table."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from chatledger.extras import missing_package_error
+from chatledger.extras import import_on_first_use
 
 if TYPE_CHECKING:
     from chatledger.langchain.dropin import DynamoDBChatMessageHistory
@@ -34,19 +33,7 @@ _MODULES = {
 _EXTRAS = {"boto3": "dynamodb", "botocore": "dynamodb", "langchain_core": "langchain"}
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = import_module(_MODULES[name], __name__)
-    except ModuleNotFoundError as missing:
-        package = (missing.name or "").partition(".")[0]
-        if package not in _EXTRAS:
-            raise
-        raise ModuleNotFoundError(
-            missing_package_error(name, missing, _EXTRAS[package]), name=missing.name
-        ) from missing
-    return getattr(module, name)
+__getattr__ = import_on_first_use(__name__, _MODULES, _EXTRAS)
 
 
 __all__ = [

@@ -9,49 +9,90 @@ from typing import Final
 from chatledger.errors import InvalidArgument, UnknownModel
 from chatledger.extras import missing_package_error
 from chatledger.models.offline import OfflineModel
+from chatledger.models.own import OBJECT_NAME, open_own_model
 from chatledger.models.protocol import OpenedModel, check_model
+from chatledger.models.providers import COMPATIBLE, is_known, langchain_package
 
 NAME_FORMS: Final = (
     "offline; bedrock:<model>, where <model> is the id or ARN of an Amazon Bedrock model or "
-    "inference profile; or <provider>:<model>, where <provider> is one of LangChain's, such as "
-    "openai:gpt-5"
+    "inference profile; openai:<model>, such as openai:gpt-5; openai-compatible:<model>, on the "
+    "server at the base URL; <provider>:<model>, where <provider> is another one of LangChain's, "
+    "such as ollama:llama3.2; or <module>:<object>, a model of your own, such as my_models:parrot"
 )
 """The forms of a model name, for error messages and help texts."""
 
 _PROVIDER: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _MODEL: Final = re.compile(r"[^\s\x00-\x1f\x7f]+")
-_EXTRAS: Final = {"boto3": "bedrock", "botocore": "bedrock", "langchain_core": "langchain"}
 
 
-def open_model(name: str, *, offline_pace: float = 0.0) -> OpenedModel:
-    """Open the model called ``name`` with its default settings; the caller closes it.
+def open_model(
+    name: str,
+    *,
+    offline_pace: float = 0.0,
+    max_tokens: int | None = None,
+    base_url: str | None = None,
+    api_key: str | None = None,
+) -> OpenedModel:
+    """Open the model called ``name``, otherwise with its default settings; the caller closes it.
+
+    A known provider before the colon comes first: a module of the same name cannot be used.
 
     Args:
         name: ``offline`` for the demonstration model; ``bedrock:amazon.nova-lite-v1:0`` for an
-            Amazon Bedrock model, by the id or ARN of a model or inference profile; any other
-            ``provider:model``, such as ``openai:gpt-5``, for a LangChain chat model.
+            Amazon Bedrock model, by the id or ARN of a model or inference profile;
+            ``openai:gpt-5`` for a model of OpenAI; ``openai-compatible:llama3.2`` for a model on
+            the server at ``base_url``; ``ollama:llama3.2`` or another ``provider:model`` for a
+            LangChain chat model; ``my_models:parrot`` for the object ``parrot`` of the module
+            ``my_models``, which is a model, or a class or function without arguments that makes
+            one.
         offline_pace: The seconds before each piece of the offline model's reply.
+        max_tokens: The most tokens that a reply may have; by default the model decides. The offline
+            model, whose replies are short, and models of your own have no such setting. Nor have
+            some LangChain models; for these a warning is logged.
+        base_url: The URL of the server of an ``openai-compatible`` model; others ignore it.
+        api_key: The key of that server, if it needs one; others ignore it.
 
     Raises:
-        UnknownModel: The name has none of these forms, or the model needs a package that is not
-            installed.
+        UnknownModel: The name has none of these forms, there is no such object, or the model needs
+            a package that is not installed.
+        InvalidArgument: The base URL is missing, or is not a URL.
         ModelRefused: The model cannot be opened, often because its API key is missing.
     """
     provider, model = _split_name(name)
     if provider == "offline":
         return OfflineModel(pace=offline_pace)
-    try:
-        if provider == "bedrock":
-            from chatledger.models.bedrock import BedrockModel
+    if provider == "bedrock":
+        from chatledger.models.bedrock import BedrockModel
 
-            return BedrockModel(model)
+        return BedrockModel(model, max_tokens=max_tokens)
+    if provider == "openai":
+        from chatledger.models.openai import OpenAIModel
+
+        return OpenAIModel(model, max_tokens=max_tokens)
+    if provider == COMPATIBLE:
+        from chatledger.models.openai import OpenAIModel
+
+        if base_url is None:
+            raise InvalidArgument(missing_base_url(name))
+        return OpenAIModel(model, base_url=base_url, api_key=api_key, max_tokens=max_tokens)
+    if not is_known(provider) and OBJECT_NAME.fullmatch(name):
+        return open_own_model(name)
+    try:
         from chatledger.models.langchain import open_langchain_model
     except ModuleNotFoundError as missing:
-        package = (missing.name or "").partition(".")[0]
-        if package not in _EXTRAS:
+        if (missing.name or "").partition(".")[0] != "langchain_core":
             raise
-        raise UnknownModel(missing_package_error(name, missing, _EXTRAS[package])) from missing
-    return open_langchain_model(name)
+        further = ("langchain", langchain_package(provider))
+        raise UnknownModel(missing_package_error(name, missing, "langchain", *further)) from missing
+    return open_langchain_model(name, max_tokens=max_tokens)
+
+
+def missing_base_url(name: str) -> str:
+    """Return the sentence that says that the model ``name`` needs a base URL."""
+    return (
+        f"{name} needs the base URL of its server, such as http://127.0.0.1:11434/v1 for Ollama; "
+        "set CHATLEDGER_BASE_URL, or pass base_url."
+    )
 
 
 def check_model_name(name: str) -> None:
@@ -59,19 +100,20 @@ def check_model_name(name: str) -> None:
     _split_name(name)
 
 
+def is_compatible(name: str) -> bool:
+    """Return whether ``name`` is that of a model which needs a base URL."""
+    return name.startswith(f"{COMPATIBLE}:")
+
+
 def _split_name(name: str) -> tuple[str, str]:
-    """Split a model name into its provider and its model."""
+    """Split a model name into its provider, or its module, and its model."""
     provider, colon, model = name.partition(":")
     if name == "offline":
         return name, ""
     if provider == "arn":
         raise UnknownModel(f"{name!r} is an ARN; name the model bedrock:{name}.")
-    if (
-        provider == "offline"
-        or not colon
-        or not _PROVIDER.fullmatch(provider)
-        or not _MODEL.fullmatch(model)
-    ):
+    has_form = colon and _PROVIDER.fullmatch(provider) and _MODEL.fullmatch(model)
+    if provider == "offline" or not (has_form or OBJECT_NAME.fullmatch(name)):
         raise UnknownModel(f"{name!r} is not the name of a model; use one of these: {NAME_FORMS}.")
     return provider, model
 
@@ -145,10 +187,12 @@ class Models:
     async def close(self) -> None:
         """Close every opened model, even if closing one of them fails.
 
-        A model that is asked for afterwards is opened again.
+        A model that is asked for afterwards is opened again. A model of one's own that has no
+        method ``close`` is not closed.
         """
         with self._lock:
             opened, self._opened = self._opened, {}
         async with AsyncExitStack() as stack:
             for model in opened.values():
-                stack.push_async_callback(model.close)
+                if hasattr(model, "close"):
+                    stack.push_async_callback(model.close)

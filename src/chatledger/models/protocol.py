@@ -49,9 +49,10 @@ class Finished:
 
     ``stop_reason`` comes from the model (``end_turn``, ``max_tokens``, ``stop_sequence``,
     ``tool_use``, ``guardrail_intervened`` and the like) or from the turn (``stopped``,
-    ``timed_out``). ``usage`` and ``latency_ms`` (milliseconds, as measured by the model's service)
-    are None if the model did not report them. Each of ``tool_calls`` is a dict of ``id``,
-    ``name``, ``args`` (an object) and ``type`` (always ``tool_call``), as in LangChain.
+    ``timed_out``). ``usage`` is None if the model did not report it. ``latency_ms`` is the time of
+    the reply in milliseconds, as measured by the model's service or, if that does not tell, by the
+    client; it may be None. Each of ``tool_calls`` is a dict of ``id``, ``name``, ``args`` (an
+    object) and ``type`` (always ``tool_call``), as in LangChain.
     """
 
     stop_reason: str

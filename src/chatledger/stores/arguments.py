@@ -1,8 +1,9 @@
 """The checks of the operations' arguments; each returns the value in the form that stores keep."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from chatledger.conversations import (
     MAX_BATCH_BYTES,
@@ -14,10 +15,22 @@ from chatledger.conversations import (
     MAX_REVISION,
     MAX_TITLE_CHARACTERS,
     Conversation,
+    Description,
+    fields_of,
 )
+from chatledger.entries import MAX_ENTRY_BYTES, MAX_ENTRY_NAME_BYTES
 from chatledger.errors import InvalidArgument, MessageTooLarge
 from chatledger.messages import Message, encode
-from chatledger.values import Json, checked_object, checked_text, normalize_time
+from chatledger.stores.cursors import decode_cursor
+from chatledger.stores.operations import EntryKey
+from chatledger.values import (
+    Json,
+    checked_json,
+    checked_object,
+    checked_text,
+    dumps,
+    normalize_time,
+)
 
 
 def checked_id(value: object, name: str = "conversation_id") -> str:
@@ -69,22 +82,38 @@ def checked_lifetime(value: object, name: str = "expires_in") -> timedelta | Non
 
 
 def checked_title(value: object) -> str | None:
-    """Return a title, which may be empty, or None."""
-    if value is None:
-        return None
+    """Return a title; None if it is empty."""
     text = checked_text(value, "title", error=InvalidArgument)
     if len(text) > MAX_TITLE_CHARACTERS:
         raise InvalidArgument(
             f"title has {len(text):,} characters, over the limit of {MAX_TITLE_CHARACTERS:,}."
         )
-    return text
+    return text or None
 
 
 def checked_metadata(value: object) -> dict[str, Json]:
-    """Return a copy of a conversation's metadata; an empty one if ``value`` is None."""
-    if value is None:
-        return {}
+    """Return a copy of a conversation's metadata."""
     return checked_object(value, "metadata", limit=MAX_METADATA_BYTES, error=InvalidArgument)
+
+
+_DESCRIPTION_CHECKS: dict[str, Callable[[object], Any]] = {
+    "title": checked_title,
+    "metadata": checked_metadata,
+}
+
+
+def checked_changes(**values: object) -> dict[str, Any]:
+    """Return the new values of a description's fields by name, without those that are None."""
+    return {
+        name: _DESCRIPTION_CHECKS[name](value)
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def checked_description(**values: object) -> Description:
+    """Return the description with these values; None leaves a field at its default."""
+    return Description(**checked_changes(**values))
 
 
 def encode_batch(messages: object) -> list[str]:
@@ -167,13 +196,58 @@ def checked_conversation(value: object, *, least_revision: int) -> Conversation:
         value,
         id=checked_id(value.id),
         owner=checked_owner(value.owner),
-        title=checked_title(value.title) or None,
-        metadata=checked_metadata(value.metadata),
+        **fields_of(checked_description(**fields_of(value))),
         created_at=created_at,
         updated_at=max(created_at, _checked_time(value.updated_at, "updated_at")),
         expires_at=None if expires_at is None else _checked_time(expires_at, "expires_at"),
         revision=checked_number(value.revision, "conversation.revision", least=least_revision),
     )
+
+
+def checked_entry_key(conversation_id: object, name: object, owner: object) -> EntryKey:
+    """Return the key of an entry, of a conversation or of an owner."""
+    name = _checked_key(name, "name", MAX_ENTRY_NAME_BYTES)
+    return EntryKey(*checked_place(conversation_id, owner), name)
+
+
+def checked_place(conversation_id: object, owner: object) -> tuple[str | None, str | None]:
+    """Return a conversation and the caller's owner, or None and the owner that has the entries."""
+    if conversation_id is not None:
+        return checked_id(conversation_id), checked_owner(owner)
+    if owner is None:
+        raise InvalidArgument(
+            "conversation_id and owner are both None; pass the conversation, or the owner, to "
+            "which the entries belong."
+        )
+    return None, checked_owner(owner)
+
+
+def checked_entry_value(value: object) -> tuple[Json, str]:
+    """Return a copy of an entry's value, and its JSON text."""
+    copy = checked_json(value, "value", error=InvalidArgument)
+    text = dumps(copy)
+    # A character takes at most 4 bytes, so only long texts need to be measured.
+    if len(text) * 4 > MAX_ENTRY_BYTES and (size := len(text.encode())) > MAX_ENTRY_BYTES:
+        raise InvalidArgument(
+            f"value is {size:,} bytes as JSON, over the limit of {MAX_ENTRY_BYTES:,}; keep large "
+            "content elsewhere and store a link to it."
+        )
+    return copy, text
+
+
+def checked_prefix(value: object) -> str:
+    """Return the beginning of the names of entries; it may be empty."""
+    return value if value == "" else _checked_key(value, "prefix", MAX_ENTRY_NAME_BYTES)
+
+
+def checked_entry_cursor(cursor: str | None) -> str | None:
+    """Return the name of the entry after which a cursor continues, or None."""
+    if cursor is None:
+        return None
+    number, name = decode_cursor(cursor)
+    if number or not name or len(name.encode()) > MAX_ENTRY_NAME_BYTES:
+        raise InvalidArgument("cursor does not come from entries; list them again without one.")
+    return name
 
 
 def _checked_time(value: object, name: str) -> datetime:

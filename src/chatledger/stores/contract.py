@@ -6,23 +6,31 @@
 import builtins
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeAlias, TypeVar, cast
 
-from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
+from chatledger.conversations import RESERVED_PREFIX, Appended, Conversation, Listing, Page, Tail
+from chatledger.entries import Entries, Entry
+from chatledger.errors import NotFound
 from chatledger.messages import Message, StoredMessage
 from chatledger.stores.arguments import (
+    checked_changes,
     checked_conversation,
+    checked_description,
+    checked_entry_cursor,
+    checked_entry_key,
+    checked_entry_value,
     checked_id,
     checked_idempotency_key,
     checked_lifetime,
     checked_limit,
-    checked_metadata,
     checked_number,
     checked_owner,
+    checked_place,
+    checked_prefix,
     checked_revision,
-    checked_title,
     encode_batch,
     encode_message,
     encode_restored,
@@ -34,12 +42,16 @@ from chatledger.stores.operations import (
     Claim,
     Create,
     Delete,
+    DeleteEntry,
     DeleteOwner,
     Fork,
     Get,
+    GetEntry,
+    ListEntries,
     ListOwned,
     Operation,
     Pop,
+    PutEntry,
     ReadPage,
     ReadTail,
     Restore,
@@ -57,6 +69,8 @@ T = TypeVar("T")
 PAGE_SIZE = 100
 """The number of messages or conversations that ``iter_messages`` and ``iter_conversations`` read at
 once."""
+MISSING = f"{RESERVED_PREFIX}missing"
+"""The id of a conversation that does not exist, for reads that only test the store."""
 LONG_BATCH = 100
 """The number of messages above which an async store encodes them in a thread."""
 
@@ -115,8 +129,10 @@ class Store(ABC):
             KeyReused: It was created with this ``idempotency_key``, but with other arguments.
         """
         owner, key = checked_owner(owner), checked_idempotency_key(idempotency_key)
-        beginning = _beginning(title, metadata, expires_in)
-        creation = Creation.of(key, "create", owner, *beginning)
+        beginning = Beginning(
+            checked_description(title=title, metadata=metadata), checked_lifetime(expires_in)
+        )
+        creation = Creation.of(key, "create", owner, *beginning.identity)
         id_is_new = conversation_id is None and creation is None
         if conversation_id is None:
             conversation_id = new_id_for(creation, "create", owner)
@@ -185,7 +201,10 @@ class Store(ABC):
                 fingerprint="" if key is None else fingerprint_of_messages(messages),
                 truncate_after=checked_revision(truncate_after, "truncate_after"),
                 reply_follows=reply_follows,
-                beginning=_beginning(title, metadata, expires_in),
+                beginning=Beginning(
+                    checked_description(title=title, metadata=metadata),
+                    checked_lifetime(expires_in),
+                ),
             )
         )
 
@@ -313,7 +332,8 @@ class Store(ABC):
     def list(self, owner: str, *, limit: int = 20, cursor: str | None = None) -> Listing:
         """Return conversations of ``owner``, the most recently active first.
 
-        Anonymous conversations are in nobody's list.
+        Anonymous conversations are in nobody's list, and neither are those whose ids begin with
+        ``chatledger:``, in which parts of Chatledger keep data of their own.
 
         Args:
             owner: The owner.
@@ -418,8 +438,7 @@ class Store(ABC):
         return self.perform(
             Update(
                 checked_id(conversation_id),
-                title=checked_title(title),
-                metadata=None if metadata is None else checked_metadata(metadata),
+                checked_changes(title=title, metadata=metadata),
                 revision=checked_revision(revision),
                 metadata_revision=checked_revision(metadata_revision, "metadata_revision"),
                 owner=checked_owner(owner),
@@ -574,8 +593,8 @@ class Store(ABC):
     ) -> Conversation:
         """Copy the conversation to a new one, which readers see complete or not at all.
 
-        The copy has the same owner, title and metadata. Its messages have the same ids, times and
-        order, but may have other seqs.
+        The copy has the same owner, title, metadata and entries. Its messages have the same ids,
+        times and order, but may have other seqs, and its entries have other revisions.
 
         Args:
             conversation_id: The conversation to copy.
@@ -608,7 +627,7 @@ class Store(ABC):
         )
 
     def delete(self, conversation_id: str, *, owner: str | None = None) -> None:
-        """Delete the conversation; from this moment on, readers no longer see it.
+        """Delete the conversation with its entries; from this moment on, readers no longer see it.
 
         For at least 24 hours, a new conversation with the same id continues with higher
         revisions, so that a revision remembered from before matches nothing.
@@ -619,7 +638,7 @@ class Store(ABC):
         return self.perform(Delete(checked_id(conversation_id), checked_owner(owner)))
 
     def delete_owner(self, owner: str) -> int:
-        """Delete every conversation of ``owner``.
+        """Delete every conversation of ``owner``, and the owner's entries.
 
         After an error, call it again: the conversations already deleted stay deleted. To delete
         everything for certain, call ``sweep`` first, and this again a minute later: a store may
@@ -627,20 +646,156 @@ class Store(ABC):
         DynamoDB index lags.
 
         Returns:
-            The number of conversations deleted; expired ones do not count.
+            The number of conversations deleted; expired ones and entries do not count.
         """
         return self.perform(DeleteOwner(checked_id(owner, "owner")))
 
     def sweep(self) -> int:
         """Free the space of deleted conversations, and of those that expired over an hour ago.
 
-        The hour allows for clocks that differ. Sweeping only frees space: readers never see a
-        deleted or expired conversation, whether it was swept or not.
+        The same applies to entries, but an expired one may be kept for a day longer. The hour
+        allows for clocks that differ. Sweeping only frees space: readers never see what was deleted
+        or has expired, whether it was swept or not.
 
         Returns:
-            The number of entries freed.
+            The number of things freed.
         """
         return self.perform(Sweep())
+
+    # Entries: named values beside the messages ---------------------------------------------------
+
+    def put_entry(
+        self,
+        conversation_id: str | None,
+        name: str,
+        value: Json,
+        *,
+        revision: int | None = None,
+        expires_in: timedelta | None = None,
+        owner: str | None = None,
+    ) -> Entry:
+        """Set the entry ``name`` to ``value``, whether it exists or not.
+
+        This is no activity of the conversation, which stays as it is. The entry lives, expires, is
+        forked and is deleted with its conversation, or is deleted by ``delete_owner``.
+
+        Args:
+            conversation_id: The conversation, which must exist. None means that the entry belongs
+                to ``owner``, who needs no conversation.
+            name: The entry's name, at most 512 bytes of UTF-8.
+            value: Its value, at most 16 MiB of JSON.
+            revision: Put only if the entry's revision is exactly this; 0 means that there must be
+                no such entry.
+            expires_in: The entry's own lifetime from now on, from 1 second to 36,500 days; None
+                lets it live as long as its conversation or owner.
+            owner: The conversation's owner, or None for a caller that may use every conversation.
+                Without a conversation, the owner of the entry, which must be given.
+
+        Returns:
+            The entry. A new entry begins with a revision from the clock, higher than any that the
+            name has had; each change moves it up by one.
+
+        Raises:
+            Conflict: The revision is not ``revision``.
+            NotFound: There is no such conversation for ``owner``.
+        """
+        key = checked_entry_key(conversation_id, name, owner)
+        checked, text = checked_entry_value(value)
+        revision, expires_in = checked_revision(revision), checked_lifetime(expires_in)
+        return self.perform(PutEntry(key, checked, text, revision, expires_in))
+
+    def entry(self, conversation_id: str | None, name: str, *, owner: str | None = None) -> Entry:
+        """Return the entry ``name`` of the conversation, or of ``owner`` if that is None.
+
+        It includes every put that was acknowledged before the call, in every store.
+
+        Raises:
+            NotFound: There is no such entry, or no such conversation for ``owner``.
+        """
+        return self.perform(GetEntry(checked_entry_key(conversation_id, name, owner)))
+
+    def entries(
+        self,
+        conversation_id: str | None,
+        *,
+        prefix: str = "",
+        limit: int = 100,
+        cursor: str | None = None,
+        owner: str | None = None,
+    ) -> Entries:
+        """Return entries of the conversation, or of ``owner`` if that is None, by their names.
+
+        Each entry is shown as it was at some moment during the call; those of a conversation need
+        not be of the same moment. Puts acknowledged before the call are included.
+
+        Args:
+            conversation_id: The conversation, or None for the entries of ``owner``.
+            prefix: Only entries whose names begin with this.
+            limit: The most entries to return, 1 to 1,000.
+            cursor: The cursor of an earlier result, to continue after it. It stays valid whatever
+                changes in between.
+            owner: As for ``put_entry``.
+
+        Returns:
+            The entries in the order of their names as UTF-8 bytes, and a cursor for the next ones,
+            or None if there are no more. They may be fewer than ``limit``, but a result with a
+            cursor is never empty.
+
+        Raises:
+            NotFound: There is no such conversation for ``owner``.
+        """
+        conversation_id, owner = checked_place(conversation_id, owner)
+        prefix, limit = checked_prefix(prefix), checked_limit(limit)
+        after = checked_entry_cursor(cursor)
+        return self.perform(ListEntries(conversation_id, owner, prefix, limit, after))
+
+    def delete_entry(
+        self,
+        conversation_id: str | None,
+        name: str,
+        *,
+        revision: int | None = None,
+        owner: str | None = None,
+    ) -> None:
+        """Delete the entry ``name``; from this moment on, readers no longer see it.
+
+        To repeat a call whose outcome is unknown (``StoreUnavailable``), call it again;
+        ``NotFound`` then says that the entry is gone.
+
+        Args:
+            conversation_id: The conversation, or None for an entry of ``owner``.
+            name: The entry's name.
+            revision: Delete only if the entry's revision is exactly this.
+            owner: As for ``put_entry``.
+
+        Raises:
+            Conflict: The revision is not ``revision``.
+            NotFound: There is no such entry, or no such conversation for ``owner``.
+        """
+        key = checked_entry_key(conversation_id, name, owner)
+        return self.perform(DeleteEntry(key, checked_revision(revision)))
+
+    def check_writable(self) -> None:
+        """Raise the error that a write would raise now; whatever is stored stays as it is.
+
+        A store of your own may replace this method; the inherited one only reads.
+        """
+        with suppress(NotFound):
+            self.get(MISSING)
+
+    @property
+    def clock_difference(self) -> timedelta:
+        """The most by which the clocks of two processes that use the store may differ.
+
+        It is 0 if they share one clock. Whoever stores a time for others to compare with their
+        clocks must allow for it. Reading it makes no request.
+
+        Raises:
+            ClockSkewed: The clock of this process is known to differ by more.
+        """
+        return timedelta(0)
+
+    # ---------------------------------------------------------------------------------------------
 
     @abstractmethod
     def perform(self, operation: Operation[T]) -> T:
@@ -720,6 +875,10 @@ class AsyncStore(ABC):
     delete = awaited(Store.delete)
     delete_owner = awaited(Store.delete_owner)
     sweep = awaited(Store.sweep)
+    put_entry = awaited(Store.put_entry)
+    entry = awaited(Store.entry)
+    entries = awaited(Store.entries)
+    delete_entry = awaited(Store.delete_entry)
 
     async def iter_messages(
         self,
@@ -755,6 +914,17 @@ class AsyncStore(ABC):
     iter_messages.__doc__ = Store.iter_messages.__doc__
     iter_conversations.__doc__ = Store.iter_conversations.__doc__
 
+    async def check_writable(self) -> None:
+        with suppress(NotFound):
+            await self.get(MISSING)
+
+    check_writable.__doc__ = Store.check_writable.__doc__
+
+    @property
+    def clock_difference(self) -> timedelta:
+        """The same as ``Store.clock_difference``."""
+        return timedelta(0)
+
     @abstractmethod
     async def perform(self, operation: Operation[T]) -> T:
         """Perform an operation as ``Store.perform`` does."""
@@ -780,11 +950,3 @@ def _next_range(
     if after is None and before is not None:  # backwards
         return None, following
     return following, before
-
-
-def _beginning(
-    title: str | None, metadata: dict[str, Json] | None, expires_in: timedelta | None
-) -> Beginning:
-    return Beginning(
-        checked_title(title) or None, checked_metadata(metadata), checked_lifetime(expires_in)
-    )

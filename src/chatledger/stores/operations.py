@@ -7,11 +7,21 @@ A store does not change them. They have no ``repr``, which would show messages, 
 that programs would pay for at each import.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
+from chatledger.conversations import (
+    Appended,
+    Conversation,
+    Description,
+    Listing,
+    Page,
+    Tail,
+    given_fields_of,
+)
+from chatledger.entries import Entries, Entry
 from chatledger.messages import StoredMessage
 from chatledger.stores.idempotency import Creation
 from chatledger.values import Json
@@ -28,10 +38,20 @@ class Operation(Generic[T_co]):
 class Beginning(NamedTuple):
     """The fields with which a conversation begins."""
 
-    title: str | None
-    metadata: dict[str, Json]
+    description: Description
     expires_in: timedelta | None
     """Its lifetime; None gives it the store's."""
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """The values by which ``Creation`` tells calls apart; each must be JSON or timedelta.
+
+        A field that was added to descriptions later counts only if it is given, so that a call
+        can repeat one that an earlier version performed.
+        """
+        others = given_fields_of(self.description)
+        title, metadata = others.pop("title", None), others.pop("metadata", {})
+        return (title, metadata, self.expires_in, *([others] if others else ()))
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -137,8 +157,8 @@ class Update(Operation[Conversation]):
     """``Store.update``."""
 
     conversation_id: str
-    title: str | None
-    metadata: dict[str, Json] | None
+    changes: Mapping[str, Any]
+    """The new values of fields of the description, by name."""
     revision: int | None
     metadata_revision: int | None
     owner: str | None
@@ -192,6 +212,54 @@ class Fork(Operation[Conversation]):
     """The lifetime of the copy; None gives it that of the original."""
     owner: str | None
     creation: Creation | None
+
+
+class EntryKey(NamedTuple):
+    """The name of an entry, and whose it is."""
+
+    conversation_id: str | None
+    """None if the entry belongs to ``owner``; otherwise ``owner`` is the caller's."""
+    owner: str | None
+    name: str
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class PutEntry(Operation[Entry]):
+    """``Store.put_entry``."""
+
+    key: EntryKey
+    value: Json
+    text: str
+    """The value as JSON."""
+    revision: int | None
+    expires_in: timedelta | None
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class GetEntry(Operation[Entry]):
+    """``Store.entry``."""
+
+    key: EntryKey
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class ListEntries(Operation[Entries]):
+    """``Store.entries``."""
+
+    conversation_id: str | None
+    owner: str | None
+    prefix: str
+    limit: int
+    after: str | None
+    """Only entries whose names come after this one."""
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class DeleteEntry(Operation[None]):
+    """``Store.delete_entry``."""
+
+    key: EntryKey
+    revision: int | None
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -10,6 +10,7 @@ from chatledger.errors import InvalidArgument
 from chatledger.extras import missing_package_error
 from chatledger.stores.arguments import checked_lifetime
 from chatledger.stores.contract import AsyncStore, Store
+from chatledger.stores.store_call import OnCall
 from chatledger.values import now
 
 Clock = Callable[[], datetime]
@@ -17,7 +18,13 @@ Clock = Callable[[], datetime]
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
-def open_store(url: str, *, expire_after: timedelta | None = None, clock: Clock = now) -> Store:
+def open_store(
+    url: str,
+    *,
+    expire_after: timedelta | None = None,
+    clock: Clock = now,
+    on_call: OnCall | None = None,
+) -> Store:
     """Open the store that ``url`` names, for use in a ``with`` block.
 
     SQLite:
@@ -44,6 +51,8 @@ def open_store(url: str, *, expire_after: timedelta | None = None, clock: Clock 
         expire_after: The lifetime of conversations if the URL does not set one; None means that
             they do not expire.
         clock: Returns the current time; tests pass their own.
+        on_call: Called with a ``StoreCall`` after each request to DynamoDB, or each transaction in
+            SQLite; for metrics, for example.
 
     Raises:
         InvalidArgument: The URL is invalid, or a package that it needs is not installed.
@@ -52,7 +61,7 @@ def open_store(url: str, *, expire_after: timedelta | None = None, clock: Clock 
         AccessRefused: The AWS credentials are missing or were rejected.
     """
     scheme, name, options = _parse(url)
-    options = {"expire_after": expire_after, "clock": clock, **options}
+    options = {"expire_after": expire_after, "clock": clock, "on_call": on_call, **options}
     # Imported here, because users of DynamoDB need no sqlite3, and other users no boto3.
     if scheme == "sqlite":
         from chatledger.stores.sqlite import SQLiteStore
@@ -67,14 +76,18 @@ def open_store(url: str, *, expire_after: timedelta | None = None, clock: Clock 
 
 
 def open_async_store(
-    url: str, *, expire_after: timedelta | None = None, clock: Clock = now
+    url: str,
+    *,
+    expire_after: timedelta | None = None,
+    clock: Clock = now,
+    on_call: OnCall | None = None,
 ) -> AsyncStore:
     """Open the store that ``url`` names, for use in an ``async with`` block.
 
     Takes the same arguments as ``open_store`` and raises the same errors.
     """
     scheme, name, options = _parse(url)
-    options = {"expire_after": expire_after, "clock": clock, **options}
+    options = {"expire_after": expire_after, "clock": clock, "on_call": on_call, **options}
     if scheme == "sqlite":
         from chatledger.stores.sqlite import AsyncSQLiteStore
 
@@ -90,6 +103,19 @@ def open_async_store(
 def check_url(url: str) -> None:
     """Raise ``InvalidArgument`` unless ``url`` is a valid store URL; nothing is opened."""
     _parse(url)
+
+
+def without_secrets(url: str) -> str:
+    """Return a valid store URL without the user name, password and query of its endpoint."""
+    start, separator, query = url.partition("?")
+    options = []
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name == "endpoint":
+            endpoint = urlsplit(value)
+            address = endpoint.netloc.rpartition("@")[2]
+            value = f"{endpoint.scheme}://{address}{endpoint.path}"
+        options.append(f"{name}={value}")
+    return start + separator + "&".join(options)
 
 
 def parse_duration(text: str) -> timedelta:
@@ -149,7 +175,8 @@ def _parse(url: str) -> tuple[str, str, dict[str, Any]]:
 
 def _parse_path(url: str, parts: SplitResult) -> str:
     path = unquote(parts.path.removeprefix("/"))
-    if parts.netloc or not path or "\0" in path or parts.fragment:
+    has_three_slashes = url.partition(":")[2].startswith("///")
+    if not has_three_slashes or not path or "\0" in path or parts.fragment:
         raise InvalidArgument(
             f"The store {url!r} does not name a file; write sqlite:///chatledger.db (three "
             "slashes) for a file in the working directory, or sqlite:////var/lib/chatledger.db "

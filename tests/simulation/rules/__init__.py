@@ -5,7 +5,7 @@ have had its answer at that point. For an operation without an answer, it yields
 the operation took effect.
 """
 
-from tests.simulation.rules import reads, restoring, updates, writes
+from tests.simulation.rules import entries, reads, restoring, updates, writes
 from tests.simulation.rules.common import Rule
 from tests.simulation.rules.cross_conversation import (
     ListingRule,
@@ -16,21 +16,28 @@ from tests.simulation.rules.cross_conversation import (
     refuse_fork,
     scan_conversation,
 )
+from tests.simulation.rules.entries import copied_entry, delete_owned_entry, find_place, list_entry
 from tests.simulation.rules.updates import read_by_update, update
 
 __all__ = [
     "RULES",
     "ListingRule",
     "Rule",
+    "copied_entry",
     "delete_owned",
+    "delete_owned_entry",
+    "find_place",
     "fork_source",
     "fork_target",
     "list_conversation",
+    "list_entry",
     "read_by_update",
     "refuse_fork",
     "scan_conversation",
     "update",
 ]
 
-RULES: dict[str, Rule] = reads.RULES | restoring.RULES | updates.RULES | writes.RULES
+RULES: dict[str, Rule] = (
+    entries.RULES | reads.RULES | restoring.RULES | updates.RULES | writes.RULES
+)
 """The rules of operations that take effect in one step, on one conversation."""

@@ -1,6 +1,7 @@
 """Rules for operations on several conversations, each applied to one conversation at a time."""
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import TypeAlias
 
 from chatledger.conversations import MAX_REVISION, Conversation
@@ -9,9 +10,10 @@ from tests.simulation.history import Operation
 from tests.simulation.model import (
     NEVER,
     ConversationState,
+    FieldVersion,
     Generation,
     Interval,
-    TextVersion,
+    ModelEntry,
     after_write,
     match_conversation,
     new_generation,
@@ -28,6 +30,7 @@ from tests.simulation.rules.common import (
     states_of_existing,
     with_head_rebuilt,
 )
+from tests.simulation.rules.entries import with_copies
 
 ListingRule: TypeAlias = Callable[
     [ConversationState, Operation, Interval, Conversation | None], Iterator[ConversationState]
@@ -138,7 +141,11 @@ def fork_source(
 
 
 def fork_target(
-    state: ConversationState, operation: Operation, interval: Interval, copy: Generation | None
+    state: ConversationState,
+    operation: Operation,
+    interval: Interval,
+    copy: Generation | None,
+    entries: tuple[ModelEntry, ...],
 ) -> Iterator[ConversationState]:
     """Rule for the target of ``fork``, given what it copied; None if it did not."""
     for generation in possible_views(state, interval):
@@ -160,15 +167,18 @@ def fork_target(
             messages=messages,
             creation=creation_of(operation),
         )
-        start = interval.start_step
-        titles = {version.text for version in copy.titles if version.until >= start}
-        for title in titles | interval.concurrent_titles:
-            metadata = {version.text for version in copy.metadata if version.until >= start}
-            for text in metadata | interval.concurrent_metadata:
-                described = new._replace(
-                    titles=(TextVersion(title, NEVER),), metadata=(TextVersion(text, NEVER),)
-                )
-                yield from states_after_write(state, described, operation, interval)
+        copied = (
+            {version.value for version in versions if version.until >= interval.start_step}
+            | concurrent
+            for versions, concurrent in zip(copy.description, interval.concurrent, strict=True)
+        )
+        for values in product(*copied):
+            description = tuple((FieldVersion(value, NEVER),) for value in values)
+            described = new._replace(description=description)
+            for after in states_after_write(state, described, operation, interval):
+                with_entries = with_copies(after, copy, entries, operation, interval)
+                if with_entries is not None:
+                    yield with_entries
 
 
 def refuse_fork(

@@ -11,7 +11,7 @@ from tests.simulation.model import (
     ModelMessage,
     can_be,
     can_increase,
-    metadata_text,
+    changed_values,
     new_generation,
     possible_views,
     refine,
@@ -74,8 +74,7 @@ def _begin(
         revision,
         operation.number,
         owner=arguments["owner"],
-        title=arguments["title"],
-        metadata=metadata_text(arguments["metadata"]),
+        description=changed_values(arguments),
         lifetime=lifetime,
         messages=_restored_messages(operation),
     )

@@ -1,20 +1,21 @@
-"""Rules for ``update``, which changes title and metadata; they are stored apart from messages."""
+"""Rules for ``update``, which changes the description; that is stored apart from messages."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any
 
-from chatledger.conversations import Conversation
+from chatledger.conversations import DESCRIPTION_FIELDS, Conversation
 from chatledger.errors import Conflict
 from tests.simulation.history import Operation
 from tests.simulation.model import (
     NEVER,
     ConversationState,
+    FieldVersion,
     Generation,
     Interval,
-    TextVersion,
     can_be,
+    changed_values,
+    described_values,
     match_conversation,
-    metadata_text,
     possible_views,
     refine,
     unknown_above,
@@ -81,18 +82,17 @@ def read_by_update(
 
 
 def _updated(generation: Generation, operation: Operation) -> Generation:
-    """Return the generation with the title and metadata that the update sets."""
-    arguments, end_step = operation.arguments, operation.end_step
-    titles, metadata = generation.titles, generation.metadata
-    if arguments["title"] is not None:
-        titles = _with_version(titles, arguments["title"] or None, end_step)
-    if arguments["metadata"] is not None:
-        metadata = _with_version(metadata, metadata_text(arguments["metadata"]), end_step)
-    if arguments["title"] is None and arguments["metadata"] is None:
+    """Return the generation with the description that the update leaves."""
+    changes = changed_values(operation.arguments)
+    if not changes:
         return generation
     return generation._replace(
-        titles=titles,
-        metadata=metadata,
+        description=tuple(
+            _with_version(versions, changes[name], operation.end_step)
+            if name in changes
+            else versions
+            for name, versions in zip(DESCRIPTION_FIELDS, generation.description, strict=True)
+        ),
         metadata_revision=(
             operation.answer.metadata_revision
             if isinstance(operation.answer, Conversation)
@@ -102,17 +102,16 @@ def _updated(generation: Generation, operation: Operation) -> Generation:
 
 
 def _with_version(
-    versions: tuple[TextVersion, ...], text: str | None, end_step: float
-) -> tuple[TextVersion, ...]:
-    return (*versions[:-1], TextVersion(versions[-1].text, end_step), TextVersion(text, NEVER))
+    versions: tuple[FieldVersion, ...], value: Hashable, end_step: float
+) -> tuple[FieldVersion, ...]:
+    return (*versions[:-1], versions[-1]._replace(until=end_step), FieldVersion(value, NEVER))
 
 
 def _has_new_description(answer: Any, arguments: dict[str, Any]) -> bool:
-    """Return whether the answer shows the title and metadata that the update was given."""
+    """Return whether the answer shows the values that the update was given."""
     return (
         isinstance(answer, Conversation)
-        and (arguments["title"] is None or answer.title == (arguments["title"] or None))
-        and (arguments["metadata"] is None or answer.metadata == arguments["metadata"])
+        and changed_values(arguments).items() <= described_values(answer).items()
     )
 
 

@@ -15,9 +15,9 @@ from tests.simulation.model import (
     after_write,
     can_be,
     can_increase,
+    changed_values,
     match_conversation,
     match_messages,
-    metadata_text,
     new_generation,
     possible_counts,
     possible_views,
@@ -52,8 +52,7 @@ def create(
             unknown_above(revision_floor(state, interval)),
             operation.number,
             owner=arguments["owner"],
-            title=arguments["title"] or None,
-            metadata=metadata_text(arguments["metadata"] or {}),
+            description=changed_values(arguments),
             lifetime=operation.default_lifetime if (own := arguments["lifetime"]) is None else own,
             creation=creation_of(operation),
         )
@@ -75,8 +74,7 @@ def append(
                     revision_floor(state, interval),
                     operation.number,
                     owner=arguments["owner"],
-                    title=arguments["title"],
-                    metadata=metadata_text(arguments["metadata"] or {}),
+                    description=changed_values(arguments),
                     lifetime=(
                         operation.default_lifetime
                         if (own := arguments["lifetime"]) is None

@@ -35,10 +35,10 @@ Responder: TypeAlias = Callable[[str, bytes], Outcome]
 class FakeEndpoint:
     """A context manager that serves ``endpoint`` with the outcomes that ``respond`` decides.
 
-    ``operations`` are those received so far.
+    ``operations`` are those received so far. If ``dated``, its replies have the header ``Date``.
     """
 
-    def __init__(self, respond: Responder) -> None:
+    def __init__(self, respond: Responder, *, dated: bool = True) -> None:
         self.operations: list[str] = []
         self._end = Event()
         end, operations = self._end, self.operations
@@ -56,7 +56,9 @@ class FakeEndpoint:
                         end.wait()
                     self.close_connection = True
                     return
-                self.send_response(outcome.status)
+                self.send_response_only(outcome.status)
+                if dated:
+                    self.send_header("Date", self.date_time_string())
                 is_page = outcome.body.startswith(b"<")
                 content_type = "text/html" if is_page else "application/x-amz-json-1.0"
                 self.send_header("Content-Type", content_type)

@@ -328,6 +328,27 @@ def measure_operations(bench: Bench, operations: dict[str, Figures]) -> None:
     operations["`update` of the title"] = figures(
         lambda: store.update(conversation_id, title="Eight days in Portugal", owner=OWNER)
     )
+    measure_entries(bench, operations)
+
+
+def measure_entries(bench: Bench, operations: dict[str, Figures]) -> None:
+    store, figures = bench.store, bench.figures
+    conversation_id, value = bench.conversation(), sample_text(1)
+    put = figures(lambda: store.put_entry(conversation_id, "a", value))
+    operations["`put_entry` of 1,000 characters"] = put
+    first = store.put_entry(None, "a", value, owner=OWNER)
+    operations["... of an owner"] = figures(lambda: store.put_entry(None, "a", value, owner=OWNER))
+    operations["... of an owner, at a revision"] = figures(
+        lambda: store.put_entry(None, "a", value, revision=first.revision + 1, owner=OWNER)
+    )
+    operations["`entry`"] = figures(lambda: store.entry(conversation_id, "a"))
+    operations["`entry` of an owner"] = figures(lambda: store.entry(None, "a", owner=OWNER))
+    for number in range(19):
+        store.put_entry(conversation_id, f"{number}", value)
+    operations["`entries`, 20 of 1,000 characters"] = figures(
+        lambda: store.entries(conversation_id)
+    )
+    operations["`delete_entry`"] = figures(lambda: store.delete_entry(conversation_id, "a"))
 
 
 def measure_changes(bench: Bench, changes: dict[str, Change]) -> None:

@@ -329,7 +329,9 @@ def test_replies_and_errors_equal_those_of_boto3_whatever_they_contain(
         outcomes = []
         for call in calls_to_make:
             try:
-                outcomes.append(await calls.perform(call))
+                reply = await calls.perform(call)
+                assert reply.pop("ResponseMetadata")["HTTPHeaders"]["date"]
+                outcomes.append(reply)
             except CallFailed as failed:
                 outcomes.append(vars(failed))
         await calls.close()

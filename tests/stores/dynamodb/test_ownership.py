@@ -1,6 +1,7 @@
 """For another owner a conversation does not exist: no operation finds or changes it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -74,9 +75,11 @@ def test_an_operation_by_another_owner_finds_and_changes_nothing(
     if cached:
         appended = store.append(started.id, user_messages("5"), owner="bob", reply_follows=True)
         started = started._replace(revision=appended.revision)
+    if call.prepare is not None:
+        call.prepare(store, started)
     before = items_of(client, table)
     with pytest.raises(NotFound):
-        call(store, started, caller="Bob")
+        replace(call, prepare=None)(store, started, caller="Bob")
     assert items_of(client, table) == before
     store.append(started.id, user_messages("from the owner"), owner="bob")
     assert texts_of(store.tail(started.id, 1, owner="bob").messages) == ["from the owner"]

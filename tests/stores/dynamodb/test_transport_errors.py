@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 PATIENCE = 0.5
 LONG_PATIENCE = 20.0
 """Enough for calls that succeed in the end, even on a slow machine."""
-DEADLINE = 5.0
+DEADLINE = 30.0
 """Well above the time that a failing call takes, and well below the default timeouts."""
 HELLO = [Message.user("hello")]
 

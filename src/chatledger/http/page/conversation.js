@@ -1,9 +1,21 @@
 // A conversation on the page: its messages, and the reply that is being written.
 
+import { makeCopyButton } from "./copying.js";
 import { formatTimeOfDay, formatDay, make, parseTime } from "./elements.js";
-import { readConversation, streamTurn } from "./server.js";
+import { MarkdownText } from "./markdown-text.js";
+import {
+  editMessage,
+  followReply,
+  readConversation,
+  regenerateReply,
+  stopReply,
+  streamTurn,
+} from "./server.js";
+import { urlOf } from "./urls.js";
 
 const PAGE_SIZE = 50;
+// Longer than the lease of a turn whose server died, unless the operator has set a longer one.
+const MAX_WAIT_MS = 15_000;
 const AUTHORS = { user: "You", assistant: "Chatledger", tool: "Tool", system: "Instructions" };
 const STOP_REASONS = {
   stopped: "Stopped",
@@ -22,7 +34,6 @@ const STOP_REASONS = {
 export class Conversation {
   #entries = [];
   #turn = null;
-  #wasStopped = false;
 
   constructor(id, user) {
     this.id = id;
@@ -31,6 +42,7 @@ export class Conversation {
     this.before = null;
     this.isLoaded = id === null;
     this.canBeStopped = false;
+    this.isReplyingElsewhere = false; // when it was loaded
     this.element = make("ol", { className: "messages", role: "list" });
   }
 
@@ -53,6 +65,7 @@ export class Conversation {
     this.title = page.title;
     this.before = page.next ?? null;
     this.isLoaded = true;
+    this.isReplyingElsewhere = page.replying === true;
     this.#entries = page.messages.map(makeEntry);
     this.#arrange();
   }
@@ -67,65 +80,136 @@ export class Conversation {
   }
 
   /**
-   * Send `text` and show the reply as it arrives. Call `onStart` once the server has stored the
-   * message (from then on the reply can be stopped), and `onPiece` with each piece of the reply.
+   * Send `text` and show the reply as it arrives. Call `onWait` if another reply must be complete
+   * first, `onStart` once the server has stored the message (from then on the reply can be stopped),
+   * and `onPiece` with each piece of the reply.
    * Throw an error if the reply is not complete; its property `stored` says whether the message was
    * stored. A message that was not stored is removed from the page again.
    */
-  async send(text, { onStart, onPiece }) {
+  async send(text, { onWait, onStart, onPiece }) {
     const now = new Date().toISOString();
     const question = makeEntry({ role: "user", content: text, timestamp: now });
-    const reply = makeEntry({ role: "assistant", content: "", timestamp: now });
-    this.#entries.push(question, reply);
+    const replaced = this.#entriesReplacedBy(text);
+    this.#entries.push(question);
+    this.#turn = new AbortController();
+    const events = this.#streamTurn(text, this.#turn.signal, onWait);
+    const onRefused = () => this.#remove(question);
+    await this.#receive(events, { question, replaced, onStart, onPiece, onRefused });
+  }
+
+  /** Replace what follows the last message of the user with another reply; otherwise like `send`. */
+  async regenerate({ onStart, onPiece }) {
+    const last = this.#entries.findLastIndex(({ role }) => role === "user");
+    const replaced = this.#entries.slice(last + 1);
+    this.#turn = new AbortController();
+    const { id, user } = this;
+    const events = regenerateReply({ id, user, signal: this.#turn.signal });
+    await this.#receive(events, { question: this.#entries[last], replaced, onStart, onPiece });
+  }
+
+  /** Replace the user's message and all after it with `text`, and show the reply to that. */
+  async edit(entry, text, { onStart, onPiece }) {
+    const replaced = this.#entries.slice(this.#entries.indexOf(entry));
+    const question = makeEntry({ role: "user", content: text, timestamp: new Date().toISOString() });
+    this.#turn = new AbortController();
+    const { id, user } = this;
+    const events = editMessage({ id, seq: entry.seq, message: text, user, signal: this.#turn.signal });
+    this.#entries.push(question);
+    const onRefused = () => this.#remove(question);
+    await this.#receive(events, { question, replaced, onStart, onPiece, onRefused });
+  }
+
+  /** Return the entry of the message that has `element`. */
+  entryOf(element) {
+    return this.#entries.find((entry) => entry.element === element);
+  }
+
+  /**
+   * Show the reply that the server is writing to the last message, as it arrives, from its beginning.
+   * The arguments and errors are those of `send`; the error has the code `no_reply` if nobody writes.
+   */
+  async follow({ onStart, onPiece }) {
+    this.#turn = new AbortController();
+    const { id, user } = this;
+    const events = followReply({ id, user, signal: this.#turn.signal });
+    await this.#receive(events, { question: this.#entries.at(-1), onStart, onPiece });
+  }
+
+  async #receive(events, { question, replaced = [], onStart, onPiece, onRefused = () => {} }) {
+    const reply = makeEmptyReply();
+    const { signal } = this.#turn;
+    this.#entries.push(reply);
     this.#arrange();
     reply.element.classList.add("replying");
-    this.#turn = new AbortController();
-    const { signal } = this.#turn;
+    let isStored = false;
     try {
-      for await (const { name, data } of this.#streamTurn(text, signal)) {
+      for await (const { name, data } of events) {
         if (name === "start") {
           this.id = data.conversation_id;
-          this.canBeStopped = true;
-          this.#wasStopped = false;
-          onStart();
+          if (data.offset === 0) reply.markdown.clear();
+          question.seq = data.seq;
+          addBranch(question, data.branch_id);
+          if (!isStored) {
+            isStored = this.canBeStopped = true;
+            this.#remove(...replaced);
+            onStart();
+          }
         } else if (name === "piece") {
-          reply.text.append(data.text);
+          reply.markdown.append(data.text);
           onPiece(data.text);
         } else if (name === "done") {
           addNote(reply, STOP_REASONS[data.stop_reason]);
         }
       }
     } catch (error) {
-      const stored = this.canBeStopped;
-      if (!stored) this.#remove(question, reply);
+      if (!isStored) {
+        this.#remove(reply);
+        onRefused();
+      }
       addNote(reply, signal.aborted ? STOP_REASONS.stopped : STOP_REASONS.failed);
-      if (!signal.aborted) throw Object.assign(error, { stored });
+      reply.hasFailed = !signal.aborted && error.code !== "broken_off";
+      if (!signal.aborted) throw Object.assign(error, { stored: isStored });
     } finally {
       this.#turn = null;
       this.canBeStopped = false;
+      reply.markdown.finish();
       reply.element.classList.remove("replying");
-      reply.text.normalize();
     }
   }
 
   /** Stop the reply; the server saves the part that it has received so far. */
-  stop() {
-    this.#wasStopped = true;
-    this.#turn?.abort();
+  async stop() {
+    const turn = this.#turn;
+    if (!turn) return;
+    this.canBeStopped = false;
+    try {
+      await stopReply(this.id, this);
+    } finally {
+      // The end of the reply follows; if it does not, the server cannot be reached.
+      setTimeout(() => turn.abort(), 1000);
+    }
   }
 
-  async *#streamTurn(message, signal) {
+  async *#streamTurn(message, signal, onWait) {
     const { id, user } = this;
+    const start = performance.now();
     for (let pause = 100; ; pause *= 2) {
       try {
         return yield* streamTurn({ message, id, user, signal });
       } catch (error) {
-        // The server may not have noticed yet that the previous turn was stopped.
-        const isTooEarly = error.code === "turn_in_progress" && this.#wasStopped && pause < 3000;
-        if (!isTooEarly) throw error;
+        if (error.code !== "turn_in_progress" || performance.now() - start > MAX_WAIT_MS) throw error;
+        // A turn that was stopped ends at once, one whose server died when its lease ends.
+        if (pause > 1000) onWait();
+        pause = Math.min(pause, error.retryAfter * 1000);
       }
       await new Promise((resolve) => setTimeout(resolve, pause));
     }
+  }
+
+  /** Return the last message, and its failed reply, if `text` is the same message sent again. */
+  #entriesReplacedBy(text) {
+    const last = this.#entries.slice(this.#entries.at(-1)?.hasFailed ? -2 : -1);
+    return last[0]?.role === "user" && last[0].text.textContent === text ? last : [];
   }
 
   #remove(...entries) {
@@ -148,24 +232,48 @@ export class Conversation {
   }
 }
 
-function makeEntry({ role, content, timestamp, stop_reason }) {
+function makeEmptyReply() {
+  return makeEntry({ role: "assistant", content: "", timestamp: new Date().toISOString() });
+}
+
+function makeEntry({ role, content, timestamp, stop_reason, seq, branch_id }) {
   const element = make("li", { className: `message ${role in AUTHORS ? role : "tool"}` });
   const time = parseTime(timestamp);
   const { text, otherTypes } = splitContent(content);
-  const body = make("div", { className: "text", dir: "auto", textContent: text });
+  // Users write text, models write Markdown.
+  const body = make("div", { className: "text", dir: "auto" });
+  const markdown = role === "assistant" ? new MarkdownText(body, text) : null;
+  body.classList.toggle("markdown", markdown !== null);
+  if (!markdown) body.textContent = text;
   const heading = make("h2", {}, make("span", { textContent: AUTHORS[role] ?? role }));
   if (time) heading.append(" ", make("time", { dateTime: time.toISOString(), textContent: formatTimeOfDay(time) }));
   if (role === "user" || role === "assistant") {
-    element.append(heading, body);
+    const copy = makeCopyButton("message", () => markdown?.source ?? text);
+    const act = role === "user" ? makeAction("Edit", "edit") : makeAction("Regenerate", "regenerate");
+    element.append(heading, body, make("div", { className: "actions" }, copy, act));
   } else {
     // Tool results and instructions are collapsed; the reader can open them.
     const summary = make("summary", { textContent: AUTHORS[role] ?? role });
     element.append(make("details", {}, summary, body));
   }
-  const entry = { role, element, time, text: body };
+  const entry = { role, element, time, text: body, markdown, seq, hasFailed: stop_reason === "failed" };
+  addBranch(entry, branch_id);
   if (otherTypes.length) addNote(entry, otherTypes.join(", "));
   addNote(entry, STOP_REASONS[stop_reason]);
   return entry;
+}
+
+function makeAction(label, action) {
+  const button = make("button", { type: "button", className: "copy", textContent: label });
+  button.dataset.action = action;
+  return button;
+}
+
+/** Add a link to the conversation as it was before the message was edited, if there is one. */
+function addBranch({ element }, id) {
+  if (!id) return;
+  const link = make("a", { href: urlOf(id), textContent: "Before the edit" });
+  element.querySelector(".actions").append(link);
 }
 
 /** Add a small note below a message, unless `words` is empty. */

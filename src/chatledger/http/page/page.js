@@ -3,8 +3,8 @@
 import { Conversation } from "./conversation.js";
 import { Drawer } from "./drawer.js";
 import { make } from "./elements.js";
-import { deleteConversation, onSignIn } from "./server.js";
-import { Sidebar, UNTITLED, urlOf } from "./sidebar.js";
+import { deleteConversation, onSignIn, renameConversation } from "./server.js";
+import { Sidebar, UNTITLED } from "./sidebar.js";
 import {
   currentToken,
   currentUser,
@@ -13,6 +13,7 @@ import {
   saveToken,
   saveUser,
 } from "./storage.js";
+import { urlOf } from "./urls.js";
 import { Announcer, Notice, ScrollFollower } from "./widgets.js";
 
 const $ = (id) => document.getElementById(id);
@@ -36,8 +37,10 @@ const sidebar = new Sidebar({
   onDelete: askToDelete,
 });
 
+const NO_REPLY = "There is no reply to the last message.";
 const CHECK_AGAIN = ["Check again", showConversationInUrl];
 const TRY_AGAIN = ["Try again", showConversationInUrl];
+const ASK_AGAIN = ["Try again", () => replaceReply(shown)];
 const SHOW_SAVED = ["Show what was saved", showConversationInUrl];
 
 let user = currentUser();
@@ -76,9 +79,9 @@ async function load(conversation) {
   $("column").setAttribute("aria-busy", "true");
   try {
     await conversation.load(controller.signal);
-    if (conversation.isUnanswered && loading === controller) {
-      notice.showInfo("There is no reply to the last message yet.", CHECK_AGAIN);
-    }
+    if (loading !== controller) return;
+    if (conversation.isReplyingElsewhere) followReply(conversation);
+    else if (conversation.isUnanswered) notice.showInfo(NO_REPLY, ASK_AGAIN);
   } catch (error) {
     if (loading !== controller) return;
     if (error.status === 404) {
@@ -112,6 +115,7 @@ function show(conversation) {
 function update() {
   const title = shown.title ?? sidebar.titleOf(shown.id) ?? UNTITLED;
   $("title").textContent = title;
+  $("rename").hidden = shown.id === null;
   document.title = shown.id === null ? "Chatledger" : `${title} · Chatledger`;
   $("who").textContent = user;
   $("welcome").hidden = !shown.isLoaded || !shown.isEmpty;
@@ -146,8 +150,13 @@ async function send() {
   announcer.announce("Waiting for the reply.");
   replying.add(conversation);
   const sending = conversation.send(text, {
+    onWait() {
+      const reason = "An earlier reply is still being written, or was interrupted.";
+      if (isShown()) notice.showInfo(`${reason} Your message will be sent as soon as possible.`);
+    },
     onStart() {
       if (isShown()) {
+        notice.clear();
         if (conversationIdInUrl() !== conversation.id) history.pushState(null, "", urlOf(conversation.id));
         saveDraft({ id: null, user }, "");
         saveDraft(conversation, box.value);
@@ -165,13 +174,112 @@ async function send() {
     refreshList();
   } catch (error) {
     if (!error.stored) restoreText(conversation, text);
-    if (isShown() && error.stored) notice.showError(error.message, SHOW_SAVED);
+    if (isShown() && error.stored) notice.showError(error.message, ASK_AGAIN, SHOW_SAVED);
     else if (isShown()) notice.showError(`${error.message} Your message is back in the box.`);
   } finally {
     replying.delete(conversation);
     update();
   }
 }
+
+/** Show the reply that the server is writing to the last message, if it is. */
+async function followReply(conversation) {
+  try {
+    await receive(conversation, (callbacks) => conversation.follow(callbacks));
+  } catch (error) {
+    if (conversation !== shown) return;
+    if (error.code === "no_reply") notice.showInfo(NO_REPLY, ASK_AGAIN);
+    else notice.showError(error.message, TRY_AGAIN);
+  }
+}
+
+/** Replace the last reply, or the one that is missing, with another one. */
+async function replaceReply(conversation) {
+  if (!conversation.isLoaded || conversation.isReplying) return;
+  notice.clear();
+  try {
+    await receive(conversation, (callbacks) => conversation.regenerate(callbacks));
+  } catch (error) {
+    if (conversation === shown) notice.showError(error.message, ASK_AGAIN);
+  }
+}
+
+async function replaceMessage(conversation, entry, text) {
+  notice.clear();
+  try {
+    await receive(conversation, (callbacks) => conversation.edit(entry, text, callbacks));
+  } catch (error) {
+    if (conversation !== shown) return;
+    if (error.stored) notice.showError(error.message, ASK_AGAIN, SHOW_SAVED);
+    else notice.showError(`The message was not changed. ${error.message}`);
+  }
+}
+
+/** Show a reply as it arrives, once `start` has been called with the callbacks for it. */
+async function receive(conversation, start) {
+  const isShown = () => conversation === shown;
+  replying.add(conversation);
+  const receiving = start({
+    onStart: () => update(),
+    onPiece: (piece) => isShown() && announcer.addPiece(piece),
+  });
+  update();
+  follower.follow();
+  try {
+    await receiving;
+    if (isShown()) announcer.finish();
+    refreshList();
+  } finally {
+    replying.delete(conversation);
+    update();
+  }
+}
+
+// Actions on messages.
+
+$("messages").addEventListener("click", ({ target }) => {
+  const button = target.closest("[data-action]");
+  if (!button || shown.isReplying) return;
+  if (button.dataset.action === "regenerate") replaceReply(shown);
+  else askForEdit(shown, shown.entryOf(button.closest(".message")));
+});
+
+function askForEdit(conversation, entry) {
+  $("edit-box").value = entry.text.textContent;
+  $("edit-form").onsubmit = (event) => {
+    event.preventDefault();
+    const text = $("edit-box").value;
+    if (!text.trim() || conversation !== shown || conversation.isReplying) return;
+    $("edit-dialog").close();
+    restoreFocus();
+    replaceMessage(conversation, entry, text);
+  };
+  $("edit-dialog").showModal();
+}
+
+$("edit-no").addEventListener("click", () => $("edit-dialog").close());
+
+// Renaming a conversation.
+
+$("rename").addEventListener("click", () => {
+  const { id } = shown;
+  $("rename-box").value = $("title").textContent;
+  $("rename-form").onsubmit = async (event) => {
+    event.preventDefault();
+    $("rename-dialog").close();
+    restoreFocus();
+    try {
+      await renameConversation(id, { user, title: $("rename-box").value.trim() });
+    } catch (error) {
+      notice.showError(`The conversation was not renamed. ${error.message}`);
+    }
+    shown.title = null;
+    refreshList();
+  };
+  $("rename-dialog").showModal();
+  $("rename-box").select();
+});
+$("rename-no").addEventListener("click", () => $("rename-dialog").close());
 
 /** Put text that could not be sent back into the box, in front of what was typed since. */
 function restoreText(conversation, text) {
@@ -189,8 +297,12 @@ function setBox(text) {
 
 function stop() {
   if (!shown.canBeStopped) return;
-  shown.stop();
+  const conversation = shown;
+  conversation.stop().catch((error) => {
+    if (conversation === shown) notice.showError(`The reply was not stopped. ${error.message}`);
+  });
   announcer.announce("Stopped.");
+  update();
 }
 
 $("composer").addEventListener("submit", (event) => {
@@ -285,7 +397,7 @@ function askToDelete(id, title) {
 $("delete-no").addEventListener("click", () => $("delete-dialog").close());
 
 async function remove(id) {
-  for (const conversation of replying) if (conversation.id === id) conversation.stop();
+  for (const conversation of replying) if (conversation.id === id) conversation.stop().catch(() => {});
   try {
     await deleteConversation(id, { user });
   } catch (error) {

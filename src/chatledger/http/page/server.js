@@ -2,6 +2,11 @@
 
 import { currentToken } from "./storage.js";
 
+// The most attempts to connect again, after pauses of 0.2 seconds and twice as long each time.
+const RECONNECTIONS = 5;
+
+const EVENTS = { Accept: "text/event-stream" };
+
 let askToSignIn = () => {};
 
 /** Set the function that is called, with a reason to show, whenever the server requires sign-in. */
@@ -9,12 +14,13 @@ export function onSignIn(ask) {
   askToSignIn = ask;
 }
 
-/** A failed request; `message` is a sentence to show to the user. */
+/** A failed request; `message` is a sentence to show to the user, `retryAfter` is in seconds. */
 export class ApiError extends Error {
-  constructor(sentence, code, status = 0) {
+  constructor(sentence, code, { status = 0, retryAfter = 1 } = {}) {
     super(sentence);
     this.code = code;
     this.status = status;
+    this.retryAfter = retryAfter;
   }
 }
 
@@ -32,32 +38,88 @@ export async function deleteConversation(id, { user }) {
   await request(conversationPath(id), { method: "DELETE", query: { user_id: user } });
 }
 
-/** Run a turn: yield `{name, data}` for `start`, each `piece` and `done`, and throw on `error`. */
+/**
+ * Run a turn: yield `{name, data}` for `start`, each `piece` and `done`, and throw on `error`. If the
+ * connection is lost meanwhile, connect again; the server goes on with the reply. Another `start`
+ * with `offset` 0 then means that the text comes from its beginning.
+ */
 export async function* streamTurn({ message, id, user, signal }) {
   const body = { message, user_id: user };
   if (id !== null) body.conversation_id = id;
-  const response = await request("chat/stream", { method: "POST", body, signal });
-  try {
-    for await (const { name, data } of parseEvents(response.body)) {
-      const value = JSON.parse(data);
-      if (name === "error") throw new ApiError(value.error, value.code);
-      yield { name, data: value };
-      if (name === "done") return;
+  yield* readReply(await request("chat/stream", { method: "POST", body, signal }), { user, signal });
+}
+
+/** Yield the events of the last reply of the conversation, as `streamTurn` does. */
+export async function* followReply({ id, user, signal }) {
+  yield* readReply(await requestReply({ id, user, signal }), { id, user, signal });
+}
+
+/** Replace the last reply with another one: yield its events, as `streamTurn` does. */
+export async function* regenerateReply({ id, user, signal }) {
+  const options = { method: "POST", body: { user_id: user }, headers: EVENTS, signal };
+  yield* readReply(await request(`${conversationPath(id)}/regenerate`, options), { id, user, signal });
+}
+
+/** Replace the user's message at `seq` and all after it: yield the events of the reply to it. */
+export async function* editMessage({ id, seq, message, user, signal }) {
+  const options = { method: "PUT", body: { message, user_id: user }, headers: EVENTS, signal };
+  yield* readReply(await request(`${conversationPath(id)}/messages/${seq}`, options), { id, user, signal });
+}
+
+export async function renameConversation(id, { user, title }) {
+  await request(conversationPath(id), { method: "PATCH", body: { title, user_id: user } });
+}
+
+/** Stop the reply that the server is writing; what there is of it is saved. */
+export async function stopReply(id, { user }) {
+  await request(`${conversationPath(id)}/stop`, { method: "POST", body: { user_id: user } });
+}
+
+function requestReply({ id, user, lastEventId, signal }) {
+  const headers = lastEventId ? { "Last-Event-ID": lastEventId } : {};
+  return request(`${conversationPath(id)}/reply`, { query: { user_id: user }, headers, signal });
+}
+
+async function* readReply(response, { id, user, signal }) {
+  let lastEventId = null;
+  for (let failures = 0; ; ) {
+    try {
+      for await (const event of parseEvents(response.body)) {
+        const data = JSON.parse(event.data);
+        if (event.name === "error") throw new ApiError(data.error, data.code);
+        id = data.conversation_id ?? id;
+        lastEventId = event.id ?? lastEventId;
+        failures = 0;
+        yield { name: event.name, data };
+        if (event.name === "done") return;
+      }
+    } catch (error) {
+      if (error instanceof ApiError || signal.aborted) throw error;
+      // A broken connection and a malformed response look the same to the user.
     }
-  } catch (error) {
-    if (error instanceof ApiError || signal.aborted) throw error;
-    // A broken connection and a malformed response look the same to the user.
+    response = null;
+    while (response === null) {
+      if (!lastEventId || ++failures > RECONNECTIONS) {
+        throw new ApiError("The connection was lost before the reply was complete.", "broken_off");
+      }
+      await new Promise((resolve) => setTimeout(resolve, 200 * 2 ** (failures - 1)));
+      try {
+        response = await requestReply({ id, user, lastEventId, signal });
+      } catch (error) {
+        if (error.code !== "unreachable") throw error;
+      }
+    }
   }
-  throw new ApiError("The connection was lost before the reply was complete.", "broken_off");
 }
 
 /** Parse the events of a `text/event-stream`, however its bytes are split into chunks. */
 export async function* parseEvents(stream) {
   let name = "";
+  let id = null;
   let data = [];
   for await (const line of readLines(stream)) {
     if (line === "") {
-      if (data.length) yield { name: name || "message", data: data.join("\n") };
+      if (data.length) yield { name: name || "message", data: data.join("\n"), id };
       name = "";
       data = [];
       continue;
@@ -65,6 +127,7 @@ export async function* parseEvents(stream) {
     const [, field, value] = /^([^:]*)(?:: ?)?(.*)$/s.exec(line);
     if (field === "event") name = value;
     else if (field === "data") data.push(value);
+    else if (field === "id") id = value;
   }
 }
 
@@ -92,10 +155,10 @@ function conversationPath(id) {
   return `conversations/${encodeURIComponent(id)}`;
 }
 
-async function request(path, { method = "GET", query = {}, body, signal } = {}) {
+async function request(path, { method = "GET", query = {}, headers: own = {}, body, signal } = {}) {
   const parameters = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
   const search = parameters.length ? `?${new URLSearchParams(parameters)}` : "";
-  const headers = { Accept: "application/json" };
+  const headers = { Accept: "application/json", ...own };
   if (body) headers["Content-Type"] = "application/json";
   const token = currentToken();
   if (token) headers.Authorization = `Bearer ${token}`;
@@ -124,7 +187,8 @@ async function errorFrom(response) {
     typeof body?.error === "string"
       ? body.error
       : `The server failed with status ${response.status}. Try again in a moment.`;
-  return new ApiError(sentence, body?.code ?? "unknown", response.status);
+  const retryAfter = Number(response.headers.get("Retry-After")) || undefined;
+  return new ApiError(sentence, body?.code ?? "unknown", { status: response.status, retryAfter });
 }
 
 async function readJson(response) {

@@ -2,6 +2,7 @@
 
 import { formatRecent, make, parseTime } from "./elements.js";
 import { listConversations } from "./server.js";
+import { urlOf } from "./urls.js";
 
 const PAGE_SIZE = 30;
 const MAX_LIMIT = 100;
@@ -143,9 +144,4 @@ export class Sidebar {
   #noteIfEmpty() {
     this.note.textContent = this.#rows.size ? "" : "No conversations yet.";
   }
-}
-
-/** Return the URL of a conversation on this page; ids may contain any character. */
-export function urlOf(id) {
-  return `#c=${encodeURIComponent(id)}`;
 }

@@ -1,6 +1,7 @@
 // Widgets: following the end of the messages, notices, and announcements to screen readers.
 
 import { make } from "./elements.js";
+import { plainText } from "./markdown.js";
 
 /** Keeps the end of `content` in view until the user scrolls away from it. */
 export class ScrollFollower {
@@ -91,7 +92,7 @@ export class Announcer {
     this.region.replaceChildren(make("p", { textContent: words }));
   }
 
-  /** Add a piece of a reply, which is announced in whole sentences: pieces are too short for that. */
+  /** Add a piece of a reply in Markdown, which is announced in whole sentences: pieces are too short for that. */
   addPiece(piece) {
     this.#rest += piece;
     const sentences = /^.*(?:[.!?:…]["'”’)]*\s|[。！？]|\n)/s.exec(this.#rest)?.[0];
@@ -105,6 +106,8 @@ export class Announcer {
 
   #add(words) {
     this.#rest = this.#rest.slice(words.length);
-    if (words.trim()) this.region.append(make("p", { textContent: words.trim() }));
+    const text = plainText(words).trim();
+    // A line such as "|:--|--:|" is not a sentence.
+    if (/[^\s|:$-]/.test(text)) this.region.append(make("p", { textContent: text }));
   }
 }

@@ -12,13 +12,13 @@ from chatledger.aws.session import (
     Endpoint,
     InvalidCABundle,
     Session,
+    bearer_token,
     boto3_session,
     find_endpoint,
-    keep_messages_out_of_logs,
     make_service_client,
 )
-from chatledger.aws.signing import bearer_token
 from chatledger.errors import ModelRefused
+from chatledger.extras import keep_messages_out_of_logs
 from chatledger.models.bedrock.content import ConverseObject
 from chatledger.models.bedrock.errors import model_error
 from chatledger.models.bedrock.replies import Event, events_from_converse
@@ -41,7 +41,7 @@ class Boto3Transport:
         timeout: float,
         connect_timeout: float,
     ) -> None:
-        keep_messages_out_of_logs()
+        keep_messages_out_of_logs("botocore")
         self._session: Any = session
         self._model_id = model_id
         self._region = region

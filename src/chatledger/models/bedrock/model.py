@@ -1,13 +1,11 @@
 """A model on Amazon Bedrock, for async and sync callers."""
 
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
-from random import Random
 from typing import TYPE_CHECKING, Any
 
-from chatledger.backoff import backoff
-from chatledger.errors import InvalidArgument, ModelError, ModelThrottled, UnknownModel
+from chatledger.errors import InvalidArgument, ModelError, UnknownModel
 from chatledger.extras import missing_package_error
 from chatledger.messages import Message
 from chatledger.models.bedrock.replies import BedrockReplyReader
@@ -19,22 +17,12 @@ from chatledger.models.bedrock.requests import (
     request_body,
 )
 from chatledger.models.protocol import Finished, Piece
+from chatledger.models.retries import CONNECT_TIMEOUT, PATIENCE, TIMEOUT, start_retries
 from chatledger.values import Json
 
 if TYPE_CHECKING:
     from chatledger.aws.session import Session
     from chatledger.models.bedrock.aiohttp_transport import AiohttpTransport
-
-TIMEOUT = 60.0
-"""The default longest time (s) for which the model may send nothing."""
-CONNECT_TIMEOUT = 5.0
-"""The default longest time (s) that connecting may take."""
-PATIENCE = 20.0
-"""The seconds during which a failed call is retried, if no part of its reply was delivered."""
-MAX_ATTEMPTS = 6
-"""The most attempts at one call, including the first."""
-FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0
-"""Bounds (s) of the waits between attempts, unless the service asks for a longer one."""
 
 
 class BedrockModel:
@@ -141,7 +129,7 @@ class BedrockModel:
 
         body = request_body(messages, system_prompt, self._settings)
         transport = self._async_transport()
-        retries = self._retries()
+        retries = start_retries(self._patience)
         while True:
             reader, has_delivered = BedrockReplyReader(), False
             try:
@@ -165,7 +153,7 @@ class BedrockModel:
         self, messages: Sequence[Message], *, system_prompt: str | None = None
     ) -> Generator[Piece | Finished, None, None]:
         body = request_body(messages, system_prompt, self._settings)
-        retries = self._retries()
+        retries = start_retries(self._patience)
         while True:
             reader, has_delivered = BedrockReplyReader(), False
             try:
@@ -191,10 +179,6 @@ class BedrockModel:
         if self._aiohttp is not None:
             await self._aiohttp.close()
 
-    def _retries(self) -> "Retries":
-        random = Random()  # noqa: S311  only jitter
-        return Retries(self._patience, monotonic=time.monotonic, random=random)
-
     def _async_transport(self) -> "AiohttpTransport":
         if self._aiohttp is None:
             try:
@@ -210,31 +194,6 @@ class BedrockModel:
                 connect_timeout=self._connect_timeout,
             )
         return self._aiohttp
-
-
-class Retries:
-    """The attempts at one call: at most ``MAX_ATTEMPTS``, all begun within ``patience`` seconds."""
-
-    def __init__(self, patience: float, *, monotonic: Callable[[], float], random: Random) -> None:
-        self._monotonic = monotonic
-        self._random = random
-        self._deadline = monotonic() + patience
-        self._failures = 0
-
-    def next_wait(self, error: ModelError) -> float:
-        """Return the seconds to wait before the next attempt; raise ``error`` if there is none.
-
-        The wait is at least as long as the service asked for. If it would end after ``patience``,
-        there is no next attempt.
-        """
-        wait = backoff(self._random, self._failures, first=FIRST_WAIT, longest=LONGEST_WAIT)
-        self._failures += 1
-        if isinstance(error, ModelThrottled) and error.retry_after is not None:
-            wait = max(wait, error.retry_after)
-        is_too_late = self._monotonic() + wait > self._deadline
-        if is_too_late or self._failures == MAX_ATTEMPTS or not error.retryable:
-            raise error
-        return wait
 
 
 def _not_installed(missing: ModuleNotFoundError) -> UnknownModel:

@@ -65,7 +65,7 @@ class BedrockReplyReader:
     def _read(self, event: Event) -> str:
         match event:
             case {"contentBlockDelta": {"delta": {"text": str(text)}}}:
-                return _without_lone_surrogates(text)
+                return text
             case {
                 "contentBlockDelta": {
                     "contentBlockIndex": int(block),
@@ -144,10 +144,3 @@ def _arguments(use: _ToolUse) -> dict[str, Json] | None:
         return checked_object(value, "args", limit=MAX_MESSAGE_BYTES, error=InvalidArgument)
     except (ValueError, RecursionError):
         return None
-
-
-def _without_lone_surrogates(text: str) -> str:
-    """Return the text with � in place of lone surrogates, which UTF-8 cannot encode."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -12,17 +12,16 @@ from typing import Any, Literal
 from chatledger.errors import InvalidArgument
 from chatledger.messages import Message
 from chatledger.models.bedrock.content import (
-    EMPTY_TEXT,
     ConverseObject,
     ToolUseIds,
     content_blocks,
-    is_valid_name,
     text_blocks,
     tool_result_block,
     tool_result_text,
     tool_use_block,
     tool_use_text,
 )
+from chatledger.models.content import EMPTY_TEXT, is_valid_name
 from chatledger.values import Json
 
 

@@ -1,5 +1,6 @@
 """LangChain chat models as models of turns."""
 
+import logging
 import re
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, closing
@@ -11,12 +12,25 @@ from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.runnables import Runnable
 
 from chatledger.errors import ChatledgerError, InvalidArgument, ModelRefused, UnknownModel
-from chatledger.extras import install_command
+from chatledger.extras import keep_messages_out_of_logs, missing_package_error
 from chatledger.langchain_messages import from_chatledger
 from chatledger.messages import Message
-from chatledger.models.langchain.errors import translate_errors
 from chatledger.models.langchain.replies import LangChainReplyReader
 from chatledger.models.protocol import Finished, Piece
+from chatledger.models.provider_errors import translate_errors
+from chatledger.models.providers import langchain_package
+
+_LOGGING_PACKAGES = (
+    "openai",
+    "anthropic",
+    "groq",
+    "httpx",
+    "httpcore",
+    "langchain",
+    "langchain_core",
+)
+"""The packages below LangChain's models that log requests at DEBUG."""
+logger = logging.getLogger("chatledger.models")
 
 
 class LangChainModel:
@@ -41,6 +55,7 @@ class LangChainModel:
                 f"LangChainModel needs a LangChain chat model, not {type(model).__name__}; "
                 "open_model opens models by name."
             )
+        keep_messages_out_of_logs(*_LOGGING_PACKAGES, type(model).__module__.partition(".")[0])
         self._model = model
         self.id = id or _name(model)
 
@@ -142,14 +157,18 @@ def _without_other_calls(message: BaseMessage) -> BaseMessage:
 # Opening models by name ---------------------------------------------------------------------------
 
 
-def open_langchain_model(name: str, **options: Any) -> LangChainModel:
+def open_langchain_model(
+    name: str, *, max_tokens: int | None = None, **options: Any
+) -> LangChainModel:
     """Open the model ``provider:model`` with LangChain's ``init_chat_model``.
 
     The provider's package finds its API key as usual, most often in an environment variable.
 
     Args:
-        name: The provider and the model, such as ``openai:gpt-5`` or
+        name: The provider and the model, such as ``ollama:llama3.2`` or
             ``anthropic:claude-sonnet-5``.
+        max_tokens: The most tokens that a reply may have. If the model has no setting of that name,
+            a warning is logged and its replies are not limited.
         options: Keyword arguments for ``init_chat_model``.
 
     Raises:
@@ -160,15 +179,14 @@ def open_langchain_model(name: str, **options: Any) -> LangChainModel:
     provider, _, model = name.partition(":")
     if not provider or not model:
         raise UnknownModel(
-            f"{name!r} is not the name of a model; write provider:model, such as openai:gpt-5."
+            f"{name!r} is not the name of a model; write provider:model, such as ollama:llama3.2."
         )
     try:
-        opened = _init_chat_model()(model, model_provider=provider, **options)
+        opened = _init_chat_model(name)(model, model_provider=provider, **options)
     except ChatledgerError:
         raise
     except ImportError as missing:
-        package = _missing_package(missing, provider)
-        raise UnknownModel(f"{name} needs {package}; {_install_advice(package)}") from missing
+        raise _not_installed(name, missing) from missing
     except Exception as error:
         # Some packages also raise a ValueError for a missing key, so LangChain's own ValueError is
         # recognised by its text.
@@ -181,24 +199,37 @@ def open_langchain_model(name: str, **options: Any) -> LangChainModel:
             f"{name} cannot be opened ({type(error).__name__}); "
             "check that its key is in the environment and that its options are valid."
         ) from error
+    if max_tokens is not None and not _limit_reply(opened, max_tokens):
+        logger.warning(
+            "%s has no setting max_tokens; the length of its replies is not limited.", name
+        )
     return LangChainModel(opened, id=name)
 
 
-def _init_chat_model() -> Any:
+def _limit_reply(model: Any, max_tokens: int) -> bool:
+    """Set the model's ``max_tokens``; return whether it has that setting.
+
+    Some providers' packages have it under another name, with ``max_tokens`` as the alias.
+    """
+    for name, field in getattr(type(model), "model_fields", {}).items():
+        if "max_tokens" in (name, field.alias):
+            setattr(model, name, max_tokens)
+            return True
+    return False
+
+
+def _init_chat_model(name: str) -> Any:
     try:
         return import_module("langchain.chat_models").init_chat_model
     except ModuleNotFoundError as missing:
-        package = (missing.name or "langchain").partition(".")[0].replace("_", "-")
-        raise UnknownModel(
-            f"LangChain's models need {package}; {_install_advice('langchain-<provider>')}"
-        ) from missing
+        raise _not_installed(name, missing) from missing
 
 
-def _missing_package(missing: ImportError, provider: str) -> str:
-    """Return the package that LangChain's error says to install."""
+def _not_installed(name: str, missing: ImportError) -> UnknownModel:
+    """Return the error that names everything that the model ``name`` needs and is not installed."""
+    # LangChain says what to install for a provider, but not in the error's attributes.
     named = re.search(r"pip install (?:-U )?([\w.-]+)", str(missing))
-    return named[1] if named else f"langchain-{provider}"
-
-
-def _install_advice(package: str) -> str:
-    return f"install it with {install_command('langchain', 'langchain', package)}."
+    package = named[1] if named else langchain_package(name.partition(":")[0])
+    first = package if named or not missing.name else missing.name
+    missing = ModuleNotFoundError(name=first.replace("-", "_"))
+    return UnknownModel(missing_package_error(name, missing, "langchain", "langchain", package))

@@ -11,17 +11,11 @@ from botocore.parsers import ResponseParserError
 
 from chatledger.aws.errors import REQUEST_ERRORS
 from chatledger.aws.http import HttpClient
-from chatledger.aws.session import (
-    Endpoint,
-    InvalidCABundle,
-    Session,
-    boto3_session,
-    find_endpoint,
-    keep_messages_out_of_logs,
-)
+from chatledger.aws.session import Endpoint, InvalidCABundle, Session, boto3_session, find_endpoint
 from chatledger.errors import AccessRefused
+from chatledger.extras import keep_messages_out_of_logs
 from chatledger.sansio import arun
-from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan, Wait, patient
+from chatledger.stores.dynamodb.calls import Call, CallFailed, Plan, Wait, patient, reported
 from chatledger.stores.dynamodb.clients import CONNECT_TIMEOUT, READ_TIMEOUT, make_client
 from chatledger.stores.dynamodb.errors import (
     closed_error,
@@ -30,6 +24,7 @@ from chatledger.stores.dynamodb.errors import (
     store_error,
 )
 from chatledger.stores.dynamodb.table import Table
+from chatledger.stores.store_call import OnCall
 
 T = TypeVar("T")
 
@@ -44,9 +39,16 @@ class AiohttpCalls:
     """
 
     def __init__(
-        self, *, session: Session | None, region: str | None, endpoint: str | None, patience: float
+        self,
+        *,
+        session: Session | None,
+        region: str | None,
+        endpoint: str | None,
+        patience: float,
+        on_call: OnCall | None = None,
     ) -> None:
-        keep_messages_out_of_logs()
+        keep_messages_out_of_logs("botocore")
+        self._on_call = on_call
         self._patience = patience
         self._client = HttpClient(
             partial(_find_endpoint, session, region, endpoint),
@@ -64,14 +66,14 @@ class AiohttpCalls:
     async def run(self, plan: Plan[T], table: Table) -> T:
         """Run ``plan`` to its result, and translate a failure that it does not handle."""
         retrying = patient(
-            plan,
+            table.compare_clock(plan),
             seconds=self._patience,
             monotonic=table.monotonic,
             random=table.random,
             time=table.time,
         )
         try:
-            return await arun(retrying, self.perform, catch=CallFailed)
+            return await arun(reported(retrying, self._on_call), self.perform, catch=CallFailed)
         except CallFailed as failed:
             raise store_error(failed, table.name) from failed.__cause__
 
@@ -100,7 +102,8 @@ class AiohttpCalls:
             async with self._client.post(headers, _encode(call.params).encode()) as response:
                 body = await response.read()
             if response.status == 200:
-                return _decoded(body)
+                # As in the replies of boto3.
+                return _decoded(body) | {"ResponseMetadata": {"HTTPHeaders": response.headers}}
         except REQUEST_ERRORS as error:
             failed = failure_from_error(error, call.operation, single_attempt=True)
             if self._closed:

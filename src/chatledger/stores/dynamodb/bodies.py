@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from chatledger.backoff import backoff
 from chatledger.errors import StoreUnavailable
 from chatledger.stores.dynamodb.calls import Call, Item, Plan, Wait
-from chatledger.stores.dynamodb.log import InconsistentRead, Log
+from chatledger.stores.dynamodb.log import InconsistentRead
 from chatledger.stores.dynamodb.records import (
     LAYOUT,
     Record,
@@ -22,12 +22,11 @@ from chatledger.stores.dynamodb.records import (
     compress,
     decompress,
     json_list,
-    key,
     old_part_sort,
     part_prefix,
     part_sort,
 )
-from chatledger.stores.dynamodb.table import DAY, HOUR, SECOND, Table, ttl_at
+from chatledger.stores.dynamodb.table import DAY, HOUR, SECOND, Partition, Table, ttl_at
 from chatledger.stores.dynamodb.ttl import growth
 from chatledger.values import loads, time_of_id
 
@@ -111,14 +110,14 @@ class PreparedBody:
     def part_count(self) -> int:
         return sum(ceil(len(data) / PART_BYTES) for _, _, data in self.chunks)
 
-    def store(self, log: Log, ttl: int | None) -> Plan[StoredBody]:
+    def store(self, place: Partition, ttl: int | None) -> Plan[StoredBody]:
         """Write the parts, if there are any, with the TTL ``ttl``, and return the stored body.
 
         No reader sees parts that no record names; ``sweep`` frees them.
         """
         if self.body is not None:
             return StoredBody(self.body)
-        writer = BodyWriter(log, ttl, items=self.part_count)
+        writer = BodyWriter(place, ttl, items=self.part_count)
         for chunk in self.chunks:
             yield from writer.add_chunk(*chunk)
         return (yield from writer.finish())
@@ -127,9 +126,9 @@ class PreparedBody:
 class BodyWriter:
     """Writes a body to parts, chunk by chunk, in bounded memory."""
 
-    def __init__(self, log: Log, ttl: int | None, *, items: int) -> None:
-        self.token = log.table.token()
-        self._log = log
+    def __init__(self, place: Partition, ttl: int | None, *, items: int) -> None:
+        self.token = place.table.token()
+        self._place = place
         self._ttl = ttl
         self._items = items
         self._texts: list[str] = []
@@ -153,7 +152,7 @@ class BodyWriter:
                 self._waiting and self._waiting_bytes + len(part) > MAX_BATCH_BYTES
             ):
                 yield from self._flush()
-            item = key(self._log.id, part_sort(self.token, first, n))
+            item = self._place.key(part_sort(self.token, first, n))
             item |= {"v": {"N": str(LAYOUT)}, "b": {"B": part}}
             item |= {"n": {"N": str(messages)}, "s": {"N": str(len(parts))}}
             if self._ttl is not None:
@@ -191,7 +190,7 @@ class BodyWriter:
 
     def _flush(self) -> Plan[None]:
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        yield from write_batch(self._log.table, waiting, what="store the parts of a long message")
+        yield from write_batch(self._place.table, waiting, what="store the parts of a long message")
 
 
 def _chunked(texts: Sequence[str], first: int) -> Iterator[tuple[int, int, bytes]]:
@@ -267,7 +266,13 @@ class Values(NamedTuple):
 
 
 def read_body(
-    log: Log, record: Record, low: int, high: int, *, most_bytes: float, backward: bool = False
+    place: Partition,
+    record: Record,
+    low: int,
+    high: int,
+    *,
+    most_bytes: float,
+    backward: bool = False,
 ) -> Plan[Values]:
     """Return the body's messages from index ``low`` up to, but not including, ``high``.
 
@@ -279,9 +284,9 @@ def read_body(
         size = len(record.body) // max(len(values), 1)
         return Values(low, values[low:high], [size] * len(values[low:high]))
     if record.chunks:
-        chunks = yield from _read_old_chunks(log, record, low, high)
+        chunks = yield from _read_old_chunks(place, record, low, high)
     else:
-        chunks = yield from _read_chunks(log, record, low, high, most_bytes, backward)
+        chunks = yield from _read_chunks(place, record, low, high, most_bytes, backward)
     kept: list[_Chunk] = []
     at = high if backward else low
     for chunk in reversed(chunks) if backward else chunks:
@@ -302,14 +307,16 @@ def read_body(
 
 
 def _read_chunks(
-    log: Log, record: Record, low: int, high: int, most_bytes: float, backward: bool
+    place: Partition, record: Record, low: int, high: int, most_bytes: float, backward: bool
 ) -> Plan[list[_Chunk]]:
     """Return the chunks that contain the messages from ``low`` up to ``high``, in order."""
     found: list[_Chunk] = []
     segments = list(_segments(record, low, high))
     size = 0
     for start, end, token in reversed(segments) if backward else segments:
-        read = yield from _read_segment(log, record, token, start, end, most_bytes - size, backward)
+        read = yield from _read_segment(
+            place, record, token, start, end, most_bytes - size, backward
+        )
         found = [*read, *found] if backward else [*found, *read]
         size += sum(chunk.size for chunk in read)
         if size > most_bytes:
@@ -333,11 +340,17 @@ def _segments(record: Record, low: int, high: int) -> Iterator[tuple[int, int, s
 
 
 def _read_segment(
-    log: Log, record: Record, token: str, start: int, end: int, most_bytes: float, backward: bool
+    place: Partition,
+    record: Record,
+    token: str,
+    start: int,
+    end: int,
+    most_bytes: float,
+    backward: bool,
 ) -> Plan[list[_Chunk]]:
     if not backward and start > 0:
         # The chunk that holds ``start`` may begin before it.
-        items = yield from log.query(
+        items = yield from place.query(
             part_prefix(token), part_sort(token, start, 999), limit=1, forward=False, names=("sk",)
         )
         start = int(items[0]["sk"]["S"].split("#")[2]) if items else start
@@ -348,7 +361,7 @@ def _read_segment(
     size = 0
     limit = 1 + ceil((end - start) * max(record.part_count, 1) / max(record.messages, 1))
     while True:
-        items = yield from log.query(low, high, limit=limit, forward=not backward)
+        items = yield from place.query(low, high, limit=limit, forward=not backward)
         for item in items:
             if pending and _first_of(pending[0]) != _first_of(item):
                 pending = []
@@ -383,14 +396,14 @@ def _decode_chunk(items: Any) -> _Chunk:
     return _Chunk(int(items[0]["sk"]["S"].split("#")[2]), list(loads(text)), len(text))
 
 
-def _read_old_chunks(log: Log, record: Record, low: int, high: int) -> Plan[list[_Chunk]]:
+def _read_old_chunks(place: Partition, record: Record, low: int, high: int) -> Plan[list[_Chunk]]:
     """Layout 1: return the chunks that hold the messages from ``low`` up to ``high``."""
     found: list[_Chunk] = []
     start = item = 0
     for chunk in record.chunks:
         end = start + chunk.messages
         if start < high and end > low:
-            items = yield from log.query(
+            items = yield from place.query(
                 old_part_sort(record.body_token, item),
                 old_part_sort(record.body_token, item + chunk.items - 1),
                 limit=chunk.items,
@@ -406,12 +419,12 @@ def _read_old_chunks(log: Log, record: Record, low: int, high: int) -> Plan[list
 # Replacing and removing ---------------------------------------------------------------------------
 
 
-def chunk_of(log: Log, record: Record, index: int) -> Plan[ReplacedChunk | None]:
+def chunk_of(place: Partition, record: Record, index: int) -> Plan[ReplacedChunk | None]:
     """Return the chunk that contains the body's message ``index``; None if it is missing."""
     for chunk in record.replaced_chunks:
         if chunk.first <= index < chunk.first + chunk.messages:
             return chunk
-    items = yield from log.query(
+    items = yield from place.query(
         part_prefix(record.body_token),
         part_sort(record.body_token, index, 999),
         limit=1,
@@ -427,17 +440,17 @@ def chunk_of(log: Log, record: Record, index: int) -> Plan[ReplacedChunk | None]
 
 
 def replace_chunk(
-    log: Log, record: Record, old: ReplacedChunk, texts: Sequence[str]
+    place: Partition, record: Record, old: ReplacedChunk, texts: Sequence[str]
 ) -> Plan[Record]:
     """Write a chunk in place of ``old``, under a new token; return ``record``, changed to name it.
 
     Args:
-        log: The conversation's log.
+        place: The conversation's items.
         record: The record whose body contains the chunk.
         old: The chunk to replace.
         texts: The messages of the new chunk, each as JSON.
     """
-    writer = BodyWriter(log, record.ttl, items=0)
+    writer = BodyWriter(place, record.ttl, items=0)
     data = zlib.compress(json_list(texts).encode())
     yield from writer.add_chunk(old.first, len(texts), data)
     yield from writer.finish()
@@ -446,48 +459,48 @@ def replace_chunk(
     return record._replace(replaced_chunks=tuple(chunks))
 
 
-def delete_chunk(log: Log, chunk: ReplacedChunk) -> Plan[None]:
+def delete_chunk(place: Partition, chunk: ReplacedChunk) -> Plan[None]:
     """Delete the parts of a chunk, which no record names any longer."""
     low, high = part_sort(chunk.token, chunk.first, 0), part_sort(chunk.token, chunk.first, 999)
-    yield from delete_parts(log, low, high)
+    yield from delete_parts(place, low, high)
 
 
-def delete_rest(log: Log, record: Record, first: int, deadline: float = inf) -> Plan[bool]:
+def delete_rest(place: Partition, record: Record, first: int, deadline: float = inf) -> Plan[bool]:
     """Delete the chunks of a body that begin with message ``first`` or later.
 
     Return whether all are deleted; not if the deadline, by the monotonic clock, passed before.
     """
     token = record.body_token
     low, high = part_sort(token, first, 0), part_prefix(token) + "~"
-    return (yield from delete_parts(log, low, high, deadline))
+    return (yield from delete_parts(place, low, high, deadline))
 
 
-def delete_body(log: Log, record: Record, deadline: float = inf) -> Plan[bool]:
+def delete_body(place: Partition, record: Record, deadline: float = inf) -> Plan[bool]:
     """Delete all parts of a record's body, which no record needs any longer.
 
     Return whether all are deleted; not if the deadline, by the monotonic clock, passed before.
     """
     for token in tokens_of(record):
         low, high = part_prefix(token), part_prefix(token) + "~"
-        if not (yield from delete_parts(log, low, high, deadline)):
+        if not (yield from delete_parts(place, low, high, deadline)):
             return False
     return True
 
 
-def delete_parts(log: Log, low: str, high: str, deadline: float = inf) -> Plan[bool]:
+def delete_parts(place: Partition, low: str, high: str, deadline: float = inf) -> Plan[bool]:
     """Delete the body parts whose sort keys lie from ``low`` to ``high``.
 
     Return whether all are deleted; not if the deadline, by the monotonic clock, passed before.
     """
     while True:
-        items = yield from log.query(
+        items = yield from place.query(
             low, high, limit=PARTS_AT_ONCE, forward=True, names=("pk", "sk")
         )
         requests = [{"DeleteRequest": {"Key": item}} for item in items]
         while requests:
             batch, requests = requests[:BATCH_ITEMS], requests[BATCH_ITEMS:]
-            yield from write_batch(log.table, batch, what="delete the parts of a long message")
-            if log.table.monotonic() > deadline:
+            yield from write_batch(place.table, batch, what="delete the parts of a long message")
+            if place.table.monotonic() > deadline:
                 return not requests and len(items) < PARTS_AT_ONCE
         if len(items) < PARTS_AT_ONCE:
             return True

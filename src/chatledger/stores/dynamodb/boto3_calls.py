@@ -10,11 +10,20 @@ from botocore.exceptions import ParamValidationError
 from botocore.parsers import ResponseParserError
 
 from chatledger.aws.errors import REQUEST_ERRORS
-from chatledger.aws.session import keep_messages_out_of_logs
+from chatledger.extras import keep_messages_out_of_logs
 from chatledger.sansio import run
-from chatledger.stores.dynamodb.calls import PATIENCE, Call, CallFailed, Plan, Wait, patient
+from chatledger.stores.dynamodb.calls import (
+    PATIENCE,
+    Call,
+    CallFailed,
+    Plan,
+    Wait,
+    patient,
+    reported,
+)
 from chatledger.stores.dynamodb.errors import failure_from_error, store_error
 from chatledger.stores.dynamodb.table import Table
+from chatledger.stores.store_call import OnCall
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -30,8 +39,11 @@ class Boto3Calls:
     A call that fails temporarily is tried again for ``patience`` seconds.
     """
 
-    def __init__(self, client: "DynamoDBClient", *, patience: float = PATIENCE) -> None:
-        keep_messages_out_of_logs()
+    def __init__(
+        self, client: "DynamoDBClient", *, patience: float = PATIENCE, on_call: OnCall | None = None
+    ) -> None:
+        keep_messages_out_of_logs("botocore")
+        self._on_call = on_call
         self._client = client
         self._patience = patience
         config: Any = client.meta.config
@@ -41,7 +53,10 @@ class Boto3Calls:
         """Run ``plan`` to its result, and translate a failure that it does not handle."""
         try:
             return self.run_untranslated(
-                plan, monotonic=table.monotonic, random=table.random, clock=table.time
+                table.compare_clock(plan),
+                monotonic=table.monotonic,
+                random=table.random,
+                clock=table.time,
             )
         except CallFailed as failed:
             raise store_error(failed, table.name) from failed.__cause__
@@ -65,7 +80,7 @@ class Boto3Calls:
         retrying = patient(
             plan, seconds=self._patience, monotonic=monotonic, random=random, time=clock
         )
-        return run(retrying, self.perform, catch=CallFailed)
+        return run(reported(retrying, self._on_call), self.perform, catch=CallFailed)
 
     def perform(self, call: Call | Wait) -> Any:
         """Make one call and return the reply, or wait. Raises ``CallFailed``."""

@@ -7,10 +7,12 @@ once, and runs over a boto3 client, over an async one, or in a simulation that i
 
 from collections.abc import Callable, Generator
 from random import Random
+from time import perf_counter
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from chatledger.backoff import backoff
 from chatledger.errors import InvalidArgument, StoreUnavailable
+from chatledger.stores.store_call import CallOutcome, OnCall, StoreCall, report
 
 Attribute: TypeAlias = dict[str, Any]
 Item: TypeAlias = dict[str, Attribute]
@@ -86,6 +88,32 @@ _TRANSIENT_REASONS = frozenset(
     {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 )
 """The reasons, among those of a cancelled transaction, that may be gone in another attempt."""
+_THROTTLED = frozenset(
+    {
+        "ProvisionedThroughputExceeded",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "ThrottlingError",
+        "ThrottlingException",
+    }
+)
+_CONFLICTS = frozenset(
+    {
+        CONDITION_FAILED,
+        "ConditionalCheckFailed",
+        "ReplicatedWriteConflictException",
+        "TransactionConflict",
+        "TransactionConflictException",
+    }
+)
+"""The codes and reasons of calls that failed because another writer was first."""
+REPORTING_UNITS = frozenset(
+    {
+        *("GetItem", "Query", "Scan", "PutItem", "UpdateItem", "DeleteItem"),
+        *("BatchGetItem", "BatchWriteItem", "TransactGetItems", "TransactWriteItems"),
+    }
+)
+"""The operations that can report the capacity units that they consume."""
 READS = frozenset(
     {"GetItem", "BatchGetItem", "Query", "Scan", "DescribeTable", "DescribeTimeToLive"}
 )
@@ -163,10 +191,56 @@ def _throttle(step: Call | Wait, units_per_second: float) -> Plan[Any]:
     except (CallFailed, StoreUnavailable):
         yield Wait(1 / units_per_second)
         raise
+    yield Wait((_consumed_units(reply) or 0.0) / units_per_second)
+    return reply
+
+
+def _consumed_units(reply: dict[str, Any]) -> float | None:
+    """Return the capacity units that the reply reports, or None if it does not report any."""
     consumed = reply.get("ConsumedCapacity", [])
     tables = consumed if isinstance(consumed, list) else [consumed]
-    yield Wait(sum(table["CapacityUnits"] for table in tables) / units_per_second)
-    return reply
+    return sum(table["CapacityUnits"] for table in tables) if tables else None
+
+
+def reported(plan: Plan[T], on_call: OnCall | None) -> Plan[T]:
+    """Run ``plan``, and report each of its calls to ``on_call``, if any, with its units."""
+    return plan if on_call is None else through(plan, _Reporter(on_call))
+
+
+class _Reporter:
+    """Reports the calls of one plan."""
+
+    def __init__(self, on_call: OnCall) -> None:
+        self._on_call = on_call
+        self._last: Call | Wait | None = None
+        self._attempt = 0
+
+    def __call__(self, step: Call | Wait) -> Plan[Any]:
+        if isinstance(step, Wait):
+            return (yield step)
+        # ``patient`` yields the same object for every attempt.
+        self._attempt = self._attempt + 1 if step is self._last else 1
+        self._last = step
+        call = step
+        if step.operation in REPORTING_UNITS:
+            call = step._replace(params=step.params | {"ReturnConsumedCapacity": "TOTAL"})
+        started, failure = perf_counter(), None
+        try:
+            reply = yield call
+        except CallFailed as failed:
+            reply, failure = {}, failed
+        outcome = StoreCall(
+            operation=step.operation,
+            outcome="ok" if failure is None else _outcome_of(failure),
+            seconds=perf_counter() - started,
+            attempt=self._attempt,
+            units=_consumed_units(reply),
+            error=None if failure is None else failure.code,
+        )
+        report(self._on_call, outcome)
+        if failure is not None:
+            raise failure
+        return reply
 
 
 def _retry(
@@ -208,5 +282,16 @@ def _retry(
 def _is_transient(failed: CallFailed) -> bool:
     # A transaction is cancelled as a whole; retry it if the only reasons are other transactions or
     # throttling.
-    codes = {code for code, _ in failed.reasons if code} or {failed.code}
-    return all(code in TRANSIENT | _TRANSIENT_REASONS for code in codes)
+    return _codes(failed) <= TRANSIENT | _TRANSIENT_REASONS
+
+
+def _outcome_of(failed: CallFailed) -> CallOutcome:
+    codes = _codes(failed)
+    if codes & _THROTTLED:
+        return "throttled"
+    return "conflict" if codes & _CONFLICTS else "failed"
+
+
+def _codes(failed: CallFailed) -> set[str]:
+    """Return the codes of the reasons why a transaction was cancelled, or else the error's own."""
+    return {code for code, _ in failed.reasons if code} or {failed.code}

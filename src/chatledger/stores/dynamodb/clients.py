@@ -14,6 +14,7 @@ from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import PATIENCE, Plan
 from chatledger.stores.dynamodb.errors import closed_error
 from chatledger.stores.dynamodb.store import DynamoDBStore
+from chatledger.stores.store_call import OnCall
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -99,14 +100,16 @@ class ClientOwningStore(DynamoDBStore):
         table: str,
         *,
         patience: float,
+        on_call: OnCall | None = None,
         **options: Any,
     ) -> None:
         self._new_client = new_client
+        self._on_call = on_call
         self._patience = patience
         self._client = new_client()
         self._process_id = os.getpid()
         self._closed = False
-        super().__init__(self._client, table, patience=patience, **options)
+        super().__init__(self._client, table, patience=patience, on_call=on_call, **options)
 
     def close(self) -> None:
         self._closed = True
@@ -117,6 +120,6 @@ class ClientOwningStore(DynamoDBStore):
             raise closed_error()
         if self._process_id != os.getpid():  # the client's connections belong to the parent
             self._client = self._new_client()
-            self._calls = Boto3Calls(self._client, patience=self._patience)
+            self._calls = Boto3Calls(self._client, patience=self._patience, on_call=self._on_call)
             self._process_id = os.getpid()
         return super().run(plan)

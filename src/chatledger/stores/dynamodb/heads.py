@@ -2,15 +2,32 @@
 
 import enum
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
-from chatledger.conversations import Conversation
+from chatledger.conversations import (
+    DESCRIPTION_FIELDS,
+    RESERVED_PREFIX,
+    Conversation,
+    Description,
+    fields_of,
+)
 from chatledger.stores.dynamodb.calls import CONDITION_FAILED, Attribute, Call, CallFailed, Plan
 from chatledger.stores.dynamodb.log import InconsistentRead, Log, best_effort
-from chatledger.stores.dynamodb.records import HEAD, LAYOUT, Head, Record, decode_head, key
-from chatledger.stores.dynamodb.table import LogEnd
+from chatledger.stores.dynamodb.records import (
+    DESCRIPTION_ATTRIBUTES,
+    HEAD,
+    LAYOUT,
+    Head,
+    Record,
+    StoredDescription,
+    decode_description,
+    decode_head,
+    description_attributes,
+    key,
+)
+from chatledger.stores.dynamodb.table import DAY, LogEnd
 from chatledger.stores.idempotency import Creation
-from chatledger.values import Json, dumps, to_datetime
+from chatledger.values import dumps, to_datetime
 
 REBUILT_AFTER = 60_000
 """A reader updates a stale head once the last record is this old (ms): by then its writer must have
@@ -25,17 +42,6 @@ _OF_ANOTHER = (
 )
 
 
-class Description(NamedTuple):
-    """A conversation's title and metadata, and how they came about."""
-
-    title: str | None
-    metadata: dict[str, Json]
-    metadata_revision: int | None = None
-    """The metadata revision; None if neither has changed."""
-    creation: Creation | None = None
-    """The call that created the conversation, if it had an idempotency key."""
-
-
 class HeadUpdate(enum.Enum):
     """The outcome of a conditional update of a head."""
 
@@ -44,38 +50,6 @@ class HeadUpdate(enum.Enum):
     """The head belongs to the same generation, and is as new as the update or newer."""
     OTHER = enum.auto()
     """The head is missing, or belongs to another generation."""
-
-
-def encode_description(description: Description) -> str | None:
-    """Return the description as ``Record.initial_description``; None if there is nothing to keep.
-
-    It belongs to a new conversation, so its metadata revision is left out.
-    """
-    title, metadata, _, creation = description
-    if creation is not None:
-        return dumps([title, metadata, creation])
-    return dumps([title, metadata]) if title or metadata else None
-
-
-def decode_description(first: Record) -> Description:
-    """Return the description with which a generation began, from its first record."""
-    if first.initial_description is None:
-        return Description(None, {})
-    title, metadata, *creation = json.loads(first.initial_description)
-    return Description(title, metadata, None, Creation(*creation[0]) if creation else None)
-
-
-def attributes(title: str | None, metadata: dict[str, Json] | None) -> dict[str, Attribute | None]:
-    """Return the head attributes of a new title and metadata.
-
-    An empty one removes the attribute; None leaves it unchanged.
-    """
-    changed: dict[str, Attribute | None] = {}
-    if title is not None:
-        changed["title"] = {"S": title} if title else None
-    if metadata is not None:
-        changed["metadata"] = {"S": dumps(metadata)} if metadata else None
-    return changed
 
 
 def finish_write(log: Log, record: Record, *, read_at: tuple[int, float]) -> Plan[bool]:
@@ -121,7 +95,7 @@ def rebuild_head(log: Log) -> Plan[None]:
 def close_head(log: Log, closing: Record, ttl: Attribute) -> Plan[None]:
     """Mark the head of a conversation as deleted, so that no list shows it."""
     removed = (
-        *("owner", "title", "metadata", "edit", "metadata_revision", "created_by"),
+        *("owner", *DESCRIPTION_ATTRIBUTES, "edit", "metadata_revision", "created_by"),
         *("updated_at", "message_count", "expiry"),
     )
     changed: dict[str, Attribute | None] = {
@@ -145,7 +119,7 @@ def description_update(
     token: str,
     metadata_revision: int,
 ) -> dict[str, Any]:
-    """Return the parameters of an update that changes title or metadata of the head.
+    """Return the parameters of an update that changes the description in the head.
 
     The update succeeds only if no other update has changed the head since it was read, and leaves
     ``token`` in it. So an attempt that arrives late cannot undo another change, and an attempt
@@ -180,7 +154,7 @@ def delete_head(log: Log, head: Head) -> Plan[bool]:
     return True
 
 
-def read_description(log: Log, last: Record, head: Head | None) -> Plan[Description]:
+def read_description(log: Log, last: Record, head: Head | None) -> Plan[StoredDescription]:
     """Return the description of the conversation.
 
     Args:
@@ -195,30 +169,29 @@ def read_description(log: Log, last: Record, head: Head | None) -> Plan[Descript
         if head.deleted:  # an eventually consistent read misses the closing record
             raise InconsistentRead
         creation = None if head.created_by is None else Creation(*json.loads(head.created_by))
-        return Description(head.title, head.metadata, head.metadata_revision, creation)
+        return StoredDescription(head.description, head.metadata_revision, creation)
     return (yield from _read_initial_description(log, last))
 
 
-def conversation(log: Log, last: Record, description: Description) -> Conversation:
+def conversation(log: Log, last: Record, description: StoredDescription) -> Conversation:
     """Return the conversation as it is after its record ``last``."""
     return _conversation(log.id, last, description)
 
 
 def conversation_from_head(conversation_id: str, head: Head) -> Conversation:
     """Return the conversation as its head describes it."""
-    description = Description(head.title, head.metadata, head.metadata_revision)
+    description = StoredDescription(head.description, head.metadata_revision)
     return _conversation(conversation_id, head, description)
 
 
-def _conversation(id: str, state: Record | Head, description: Description) -> Conversation:
+def _conversation(id: str, state: Record | Head, description: StoredDescription) -> Conversation:
     metadata_revision = description.metadata_revision
-    if metadata_revision is None:  # neither title nor metadata have ever changed
+    if metadata_revision is None:  # the description has never changed
         metadata_revision = max(state.created_at, 0)
     return Conversation(
         id=id,
         owner=state.owner,
-        title=description.title,
-        metadata=description.metadata,
+        **{name: getattr(description.description, name) for name in DESCRIPTION_FIELDS},
         created_at=to_datetime(state.created_at),
         updated_at=to_datetime(state.updated_at),
         message_count=state.message_count,
@@ -230,7 +203,7 @@ def _conversation(id: str, state: Record | Head, description: Description) -> Co
 
 def describe(
     log: Log, last: Record, log_end: LogEnd, *, at_once: bool = False
-) -> Plan[Description]:
+) -> Plan[StoredDescription]:
     """Return the description; update the head if its writer died before doing so.
 
     With ``at_once``, a head that lags is updated even if its writer may still be alive. A repeated
@@ -247,8 +220,17 @@ def describe(
 
 
 def is_abandoned(log: Log, last: Record, head: Head | None) -> bool:
-    """Return whether the head is older than ``last`` because the writer of ``last`` died."""
-    return is_stale(last, head) and last.updated_at + REBUILT_AFTER < log.table.time()
+    """Return whether the head is older than ``last`` because the writer of ``last`` died.
+
+    No list shows a reserved conversation, and its writers need not update the head. Theirs counts
+    as abandoned only if it lags so far that it might expire, or that ``scan`` would mislead.
+    """
+    if not is_stale(last, head) or last.updated_at + REBUILT_AFTER >= log.table.time():
+        return False
+    if head is None or not head.is_of(last) or not log.id.startswith(RESERVED_PREFIX):
+        return True
+    lag = last.updated_at - head.updated_at
+    return lag > (DAY if last.lifetime is None else min(DAY, last.lifetime // 4))
 
 
 def is_stale(last: Record, head: Head | None) -> bool:
@@ -256,7 +238,7 @@ def is_stale(last: Record, head: Head | None) -> bool:
     return head is None or not head.is_of(last) or head.revision < last.revision
 
 
-def _read_initial_description(log: Log, last: Record) -> Plan[Description]:
+def _read_initial_description(log: Log, last: Record) -> Plan[StoredDescription]:
     if last.position == last.generation:
         return decode_description(last)
     first = yield from log.record_at(last.generation)
@@ -266,11 +248,11 @@ def _read_initial_description(log: Log, last: Record) -> Plan[Description]:
         now, head = log_end.record, log_end.head
         if now is None or now.token != last.token or (head is not None and head.is_of(last)):
             raise InconsistentRead
-        return Description(None, {})
+        return StoredDescription(Description())
     return decode_description(first)
 
 
-def _update_from(log: Log, last: Record, initial: Description | None) -> Plan[HeadUpdate]:
+def _update_from(log: Log, last: Record, initial: StoredDescription | None) -> Plan[HeadUpdate]:
     """Update the head from the record ``last``, or create it with an ``initial`` description."""
     changed: dict[str, Attribute | None] = {
         "v": {"N": str(LAYOUT)},
@@ -285,7 +267,7 @@ def _update_from(log: Log, last: Record, initial: Description | None) -> Plan[He
     }
     if initial is not None:
         creation = initial.creation
-        made = attributes(initial.title or "", initial.metadata) | {
+        made = description_attributes(fields_of(initial.description)) | {
             "deleted": None,
             "edit": None,
             "metadata_revision": None,
@@ -294,7 +276,7 @@ def _update_from(log: Log, last: Record, initial: Description | None) -> Plan[He
         outcome = yield from _update(log, changed | made, _OF_ANOTHER, last)
         if outcome is not HeadUpdate.NEWER:
             return outcome
-        # Another client has created the head meanwhile, and may have changed its title since.
+        # Another client has created the head meanwhile, and may have changed its description since.
     return (yield from _update(log, changed, _NEWER, last))
 
 

@@ -1,9 +1,7 @@
 """One conversation's log: how its end is read, records are put after it, and attempts repeated."""
 
 import logging
-import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from chatledger.backoff import backoff
@@ -14,7 +12,6 @@ from chatledger.stores.dynamodb.calls import (
     Attribute,
     Call,
     CallFailed,
-    Item,
     Plan,
     Wait,
     through,
@@ -27,11 +24,18 @@ from chatledger.stores.dynamodb.records import (
     decode_head,
     decode_record,
     encode_record,
-    key,
     partition,
     record_sort,
 )
-from chatledger.stores.dynamodb.table import CACHED_FOR, HOUR, LogEnd, RaceRetries, Table, ttl_at
+from chatledger.stores.dynamodb.table import (
+    CACHED_FOR,
+    HOUR,
+    LogEnd,
+    Partition,
+    RaceRetries,
+    Table,
+    ttl_at,
+)
 from chatledger.values import time_of_id
 
 T = TypeVar("T")
@@ -74,13 +78,13 @@ class LostRace(Exception):
         self.extra_failed = extra_failed
 
 
-class Log:
+class Log(Partition):
     """The log of one conversation in ``table``."""
 
     def __init__(self, table: Table, conversation_id: str, *, consistent: bool = True) -> None:
-        self.table = table
+        pk = partition(conversation_id)
+        super().__init__(table, pk, f"conversation {conversation_id!r}", consistent=consistent)
         self.id = conversation_id
-        self.consistent = consistent
 
     def read_end(self, n: int = 1) -> Plan[tuple[LogEnd, list[Record | Tombstone]]]:
         """Read the log's end with its head, and the log's last ``n`` items, newest first."""
@@ -92,44 +96,13 @@ class Log:
         records = [decode_record(item) for item in items]
         return LogEnd(records[0] if records else None, head, read_at), records
 
-    def query(
-        self, low: str, high: str, *, limit: int, forward: bool, names: Sequence[str] = ()
-    ) -> Plan[list[Item]]:
-        """Return at most ``limit`` items whose sort keys lie from ``low`` to ``high``.
-
-        Only the attributes ``names`` are returned, if any are given.
-        """
-        items: list[Item] = []
-        params: dict[str, Any] = {
-            "TableName": self.table.name,
-            "KeyConditionExpression": "#pk = :pk AND #sk BETWEEN :low AND :high",
-            "ExpressionAttributeNames": {f"#{name}": name for name in ("pk", "sk", *names)},
-            "ExpressionAttributeValues": {
-                ":pk": {"S": partition(self.id)},
-                ":low": {"S": low},
-                ":high": {"S": high},
-            },
-            "ConsistentRead": self.consistent,  # a chatbot must see the message it just saved
-            "ScanIndexForward": forward,
-        }
-        if names:
-            params["ProjectionExpression"] = ", ".join(f"#{name}" for name in names)
-        # A reply ends at 1 MB, whatever the limit (AWS: Query).
-        while low <= high and len(items) < limit:
-            reply = yield Call("Query", params | {"Limit": limit - len(items)})
-            items += reply["Items"]
-            if "LastEvaluatedKey" not in reply:
-                break
-            params["ExclusiveStartKey"] = reply["LastEvaluatedKey"]
-        return items
-
     def record_at(self, position: int) -> Plan[Record | Tombstone | None]:
         """Read the item that begins at ``position``."""
         reply = yield Call(
             "GetItem",
             {
                 "TableName": self.table.name,
-                "Key": key(self.id, record_sort(position)),
+                "Key": self.key(record_sort(position)),
                 "ConsistentRead": True,
             },
         )
@@ -199,47 +172,6 @@ class Log:
         if by is None or by.token != record.token:
             raise LostRace(by, extra_failed=extra_failed)
 
-    def put_params(self, item: Item, condition: str, **values: Attribute) -> dict[str, Any]:
-        """Return the parameters of a conditional put."""
-        return self.conditional_params(condition, **values) | {"Item": item}
-
-    def update_params(
-        self,
-        sort: str,
-        attributes: Mapping[str, Attribute | None],
-        condition: str,
-        **values: Attribute,
-    ) -> dict[str, Any]:
-        """Return the parameters of a conditional update; an attribute given as None is removed."""
-        sets = [f"#{name} = :{name}_" for name, value in attributes.items() if value is not None]
-        removes = [f"#{name}" for name, value in attributes.items() if value is None]
-        expression = (f"SET {', '.join(sets)} " if sets else "") + (
-            f"REMOVE {', '.join(removes)}" if removes else ""
-        )
-        values |= {f"{name}_": value for name, value in attributes.items() if value is not None}
-        return self.conditional_params(f"{condition} {expression}", **values) | {
-            "Key": key(self.id, sort),
-            "UpdateExpression": expression.strip(),
-            "ConditionExpression": condition,
-        }
-
-    def conditional_params(self, condition: str, **values: Attribute) -> dict[str, Any]:
-        """Return the parameters of a conditional write, except its key.
-
-        The condition refers to an attribute as ``#name``, and to one of ``values`` as ``:name``. If
-        the condition fails, the error carries the existing item.
-        """
-        params: dict[str, Any] = {
-            "TableName": self.table.name,
-            "ConditionExpression": condition,
-            # Every name is written this way: many words are reserved, and more may become so.
-            "ExpressionAttributeNames": dict(_names_in(condition)),
-            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-        }
-        if values:
-            params["ExpressionAttributeValues"] = {f":{name}": v for name, v in values.items()}
-        return params
-
     def _guards_of_end(self, last: Record | Tombstone | None) -> list[dict[str, Any]]:
         """Return a condition check that the last item still exists, if TTL may delete it soon.
 
@@ -258,14 +190,8 @@ class Log:
 
     def condition_check(self, position: int, condition: str, **values: Attribute) -> dict[str, Any]:
         """Return a part of a transaction that fails unless the item there meets the condition."""
-        where = {"Key": key(self.id, record_sort(position))}
+        where = {"Key": self.key(record_sort(position))}
         return {"ConditionCheck": self.conditional_params(condition, **values) | where}
-
-
-@cache
-def _names_in(text: str) -> dict[str, str]:
-    """Return the names in an expression; cached, because plans use few different expressions."""
-    return {f"#{name}": name for name in re.findall(r"#(\w+)", text)}
 
 
 # Attempts -----------------------------------------------------------------------------------------
@@ -336,22 +262,22 @@ def retry_until_won(log: Log, attempt: Callable[[], Plan[T]]) -> Plan[T]:
             yield from retries.back_off()
 
 
-def best_effort(log: Log, plan: Plan[object], what: str) -> Plan[bool]:
+def best_effort(place: Partition, plan: Plan[object], what: str) -> Plan[bool]:
     """Run ``plan``, whose failure must not fail the operation; return whether it succeeded.
 
     The next writer or reader of the conversation, or ``sweep``, does the work that is left.
 
     Args:
-        log: The conversation's log.
+        place: Where the work is done.
         plan: The follow-up work.
         what: The work, for a warning: "Could not ... of conversation 'x'".
     """
     try:
         yield from through(plan, _take_briefly)
     except (CallFailed, ChatledgerError, InconsistentRead, LostRace) as failed:
-        if log.table.may_warn():
+        if place.table.may_warn():
             reason = failed.code if isinstance(failed, CallFailed) else type(failed).__name__
-            logger.warning("Could not %s of conversation %r: %s", what, log.id, reason)
+            logger.warning("Could not %s of %s: %s", what, place.label, reason)
         return False
     return True
 

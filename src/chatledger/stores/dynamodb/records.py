@@ -18,16 +18,23 @@ table of attributes, ``docs/architecture.md`` a larger picture.
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from typing import Any, NamedTuple
 
+from chatledger.conversations import DEFAULT_DESCRIPTION, Description, given_fields_of
 from chatledger.errors import StoreMismatch
-from chatledger.stores.dynamodb.calls import Item
-from chatledger.values import Json, dumps
+from chatledger.stores.dynamodb.calls import Attribute, Item
+from chatledger.stores.idempotency import Creation
+from chatledger.values import dumps
 
 LAYOUT = 2
 """The layout of the items that this version writes; it reads all layouts up to this one."""
+ENTRY_LAYOUT = 3
+"""The layout of entries, and of the records of a fork with entries. Earlier versions refuse to
+sweep a table that has any: they would take the body parts of entries for garbage. They refuse such
+a fork too: the records that they append would not name the copies. All else they can read and
+write."""
 DIGITS = 16
 UNIT = 1024
 """The bytes of an item that one write unit covers (AWS: read/write capacity mode)."""
@@ -36,6 +43,7 @@ MAX_DECOMPRESSED_BYTES = 256 * 1024 * 1024
 
 HEAD = "~head"  # sorts after every record, so that one query reads both
 FIRST_RECORD, LAST_RECORD = "m#", "m$"
+FIRST_ENTRY, LAST_ENTRY = "e#", "e$"
 
 
 class Chunk(NamedTuple):
@@ -72,6 +80,17 @@ class Renewal(NamedTuple):
     """The ``ttl_base`` (s) of the generation once the renewal is complete."""
     items: int
     """The generation's item count when the renewal began."""
+
+
+class EntryTTLs(NamedTuple):
+    """The known TTLs of a generation's entries, and the progress of renewing them."""
+
+    base: int
+    """Every entry that lives as long as the conversation has a TTL (s) of at least this."""
+    after: str = ""
+    """The sort key of the entry that the current renewal has renewed last; it begins empty."""
+    next_base: int = 0
+    """The ``base`` once the current renewal is complete; 0 if there is none."""
 
 
 class Record(NamedTuple):
@@ -112,7 +131,8 @@ class Record(NamedTuple):
     closed: bool = False
     """True if this record deleted the conversation."""
     initial_description: str | None = None
-    """The description as JSON, in a generation's first record; used if the head is missing."""
+    """The ``StoredDescription`` as JSON, in a generation's first record; used if the head is
+    missing."""
     body: str | None = None
     """The messages as a JSON list, if they fit into the record."""
     body_token: str = ""
@@ -133,6 +153,11 @@ class Record(NamedTuple):
     min_ttl: int | None = None
     """Layout 1: every item of the generation has a TTL of at least this."""
     renewal: Renewal | None = None
+    entry_ttls: EntryTTLs | None = None
+    """The TTLs of the generation's entries; None: at least ``ttl_base``, or ``min_ttl``."""
+    copied_entries: str = ""
+    """In a fork: the mark of the entries that it copied. A fork that was to begin the conversation
+    at the same time, and lost the race, may have left others, with another mark."""
 
     @property
     def revision(self) -> int:
@@ -177,13 +202,22 @@ class Tombstone(NamedTuple):
         return self.position + self.width - 1
 
 
+class StoredDescription(NamedTuple):
+    """A conversation's description, and how it came about."""
+
+    description: Description
+    metadata_revision: int | None = None
+    """The metadata revision; None if the description has never changed."""
+    creation: Creation | None = None
+    """The call that created the conversation, if it had an idempotency key."""
+
+
 class Head(NamedTuple):
     """The summary of a conversation that lists read; if they differ, its log is right."""
 
     generation: int
     owner: str | None
-    title: str | None
-    metadata: dict[str, Json]
+    description: Description
     created_at: int
     updated_at: int
     message_count: int
@@ -191,7 +225,7 @@ class Head(NamedTuple):
     expiry: int | None
     deleted: bool = False
     edit: str | None = None
-    """The token of the update that last set title or metadata."""
+    """The token of the update that last changed the description."""
     metadata_revision: int | None = None
     """The metadata revision that this update set; None if there was none."""
     created_by: str | None = None
@@ -215,6 +249,15 @@ def partition(conversation_id: str) -> str:
 
 def conversation_of(pk: str) -> str:
     return pk.removeprefix("c#")
+
+
+def owner_partition(owner: str) -> str:
+    return f"o#{owner}"
+
+
+def owner_of(pk: str) -> str | None:
+    """Return the owner whose entries have this partition key; None if it is a conversation's."""
+    return pk[2:] if pk.startswith("o#") else None
 
 
 def record_sort(position: int) -> str:
@@ -270,7 +313,7 @@ _NUMBERS = (
 def encode_record(conversation_id: str, record: Record) -> Item:
     """Return the record as an item."""
     item = key(conversation_id, record_sort(record.position))
-    item["v"] = {"N": str(LAYOUT)}
+    item["v"] = {"N": str(ENTRY_LAYOUT if record.copied_entries else LAYOUT)}
     item["k"] = {"S": record.token}
     for field, name, default in _NUMBERS:
         value = getattr(record, field)
@@ -294,6 +337,10 @@ def encode_record(conversation_id: str, record: Record) -> Item:
         item["p"] = {"S": dumps([[chunk.messages, chunk.items] for chunk in record.chunks])}
     if record.renewal is not None:
         item["e"] = {"S": dumps(record.renewal)}
+    if record.entry_ttls is not None:
+        item["et"] = {"S": dumps(record.entry_ttls)}
+    if record.copied_entries:
+        item["ce"] = {"S": record.copied_entries}
     if record.body is not None:
         item["b"] = compress(record.body, other_bytes=size_of(item))
     if record.ttl is not None:
@@ -359,6 +406,8 @@ def decode_record(item: Item) -> Record | Tombstone:
         ttl_base=number("g"),
         min_ttl=number("f"),
         renewal=Renewal(*json.loads(item["e"]["S"])) if "e" in item else None,
+        entry_ttls=EntryTTLs(*json.loads(item["et"]["S"])) if "et" in item else None,
+        copied_entries=item["ce"]["S"] if "ce" in item else "",
     )
 
 
@@ -376,10 +425,12 @@ def _chunks(text: str) -> tuple[Chunk, ...]:
 
 def check_layout(item: Item) -> None:
     """Raise ``StoreMismatch`` if a later version wrote the item."""
-    if (version := int(item["v"]["N"])) > LAYOUT:
+    may_be_of_entries = item["sk"]["S"].startswith((FIRST_ENTRY, FIRST_RECORD))
+    known = ENTRY_LAYOUT if may_be_of_entries else LAYOUT
+    if (version := int(item["v"]["N"])) > known:
         raise StoreMismatch(
             f"The table holds items of layout {version}, written by a later version of Chatledger; "
-            f"this one knows layouts up to {LAYOUT}. Upgrade Chatledger."
+            f"this one knows layouts up to {known}. Upgrade Chatledger."
         )
 
 
@@ -418,8 +469,13 @@ def decode_head(item: Item) -> Head:
     return Head(
         generation=_number(item, "life", 0),
         owner=item["owner"]["S"] if "owner" in item else None,
-        title=item["title"]["S"] if "title" in item else None,
-        metadata=json.loads(item["metadata"]["S"]) if "metadata" in item else {},
+        description=Description(
+            **{
+                name: codec.decode(item[name][codec.kind])
+                for name, codec in _DESCRIPTION_CODECS.items()
+                if name in item
+            }
+        ),
         created_at=_number(item, "created_at", 0),
         updated_at=_number(item, "updated_at", 0),
         message_count=_number(item, "message_count", 0),
@@ -429,6 +485,62 @@ def decode_head(item: Item) -> Head:
         edit=item["edit"]["S"] if "edit" in item else None,
         metadata_revision=_number(item, "metadata_revision", None),
         created_by=item["created_by"]["S"] if "created_by" in item else None,
+    )
+
+
+# Descriptions -------------------------------------------------------------------------------------
+
+
+class _Codec(NamedTuple):
+    """How a field of the description is stored in the attribute of the head with its name."""
+
+    kind: str
+    """The type of the attribute."""
+    encode: Callable[[Any], Any]
+    decode: Callable[[Any], Any]
+
+
+_DESCRIPTION_CODECS = {"title": _Codec("S", str, str), "metadata": _Codec("S", dumps, json.loads)}
+DESCRIPTION_ATTRIBUTES = tuple(_DESCRIPTION_CODECS)
+"""The attributes of a head that hold the description."""
+
+
+def description_attributes(values: Mapping[str, Any]) -> dict[str, Attribute | None]:
+    """Return the head attributes of new values of fields; None removes an attribute."""
+    attributes: dict[str, Attribute | None] = {}
+    for name, value in values.items():
+        kind, encode, _ = _DESCRIPTION_CODECS[name]
+        is_default = value == getattr(DEFAULT_DESCRIPTION, name)
+        attributes[name] = None if is_default else {kind: encode(value)}
+    return attributes
+
+
+def encode_description(stored: StoredDescription) -> str | None:
+    """Return the description as ``Record.initial_description``; None if there is nothing to keep.
+
+    That is a JSON list of the title, the metadata, the creation or null, and an object of the other
+    fields; the last two are left out if empty. The metadata revision is always left out, because
+    the conversation is new.
+    """
+    others = given_fields_of(stored.description)
+    parts = [others.pop("title", None), others.pop("metadata", {}), stored.creation, others]
+    if not any(parts):
+        return None
+    while len(parts) > 2 and not parts[-1]:
+        parts.pop()
+    return dumps(parts)
+
+
+def decode_description(first: Record) -> StoredDescription:
+    """Return the description with which a generation began, from its first record."""
+    if first.initial_description is None:
+        return StoredDescription(Description())
+    parts = json.loads(first.initial_description)
+    parts += [None, {}][len(parts) - 2 :]  # those that were left out
+    title, metadata, creation, others = parts
+    return StoredDescription(
+        Description(title=title, metadata=metadata, **others),
+        creation=Creation(*creation) if creation else None,
     )
 
 

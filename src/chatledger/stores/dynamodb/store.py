@@ -11,8 +11,10 @@ from chatledger.stores.contract import AsyncStore, Store, awaited
 from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import PATIENCE, Plan, paced
 from chatledger.stores.dynamodb.plans.append import append
+from chatledger.stores.dynamodb.plans.check import check_writable
 from chatledger.stores.dynamodb.plans.create import create, fork
 from chatledger.stores.dynamodb.plans.delete import delete, delete_owner
+from chatledger.stores.dynamodb.plans.entries import delete_entry, entries, entry, put_entry
 from chatledger.stores.dynamodb.plans.read import get, list_owned, page, tail
 from chatledger.stores.dynamodb.plans.repair import repair
 from chatledger.stores.dynamodb.plans.restore import restore
@@ -22,6 +24,7 @@ from chatledger.stores.dynamodb.plans.truncate import pop, truncate
 from chatledger.stores.dynamodb.plans.update import claim, rewrite_message, update
 from chatledger.stores.dynamodb.table import CLEANUP_SECONDS, Table
 from chatledger.stores.operations import DeleteOwner, Operation, Sweep
+from chatledger.stores.store_call import OnCall
 from chatledger.values import now
 
 if TYPE_CHECKING:
@@ -37,11 +40,15 @@ PLANS: dict[type[Operation[Any]], Callable[[Table, Any], Plan[Any]]] = {
     operations.Claim: claim,
     operations.Create: create,
     operations.Delete: delete,
+    operations.DeleteEntry: delete_entry,
     operations.DeleteOwner: delete_owner,
     operations.Fork: fork,
     operations.Get: get,
+    operations.GetEntry: entry,
+    operations.ListEntries: entries,
     operations.ListOwned: list_owned,
     operations.Pop: pop,
+    operations.PutEntry: put_entry,
     operations.ReadPage: page,
     operations.ReadTail: tail,
     operations.Restore: restore,
@@ -77,6 +84,11 @@ class DynamoDBStore(Store):
         cleanup: How long a write may spend on freeing storage that is no longer needed, in seconds.
             0 leaves that to ``sweep``.
         clock: Returns the current time; tests pass their own.
+        compare_clock: Whether to compare ``clock`` with DynamoDB's, and to refuse writes that
+            depend on the time while they differ too much. By default, only the system's clock is
+            compared, not one that was passed.
+        on_call: Called with a ``StoreCall`` after each request to DynamoDB, which then also reports
+            the capacity units that it consumed.
 
     Raises:
         InvalidArgument: An argument is invalid.
@@ -92,8 +104,10 @@ class DynamoDBStore(Store):
         patience: float = PATIENCE,
         cleanup: float = CLEANUP_SECONDS,
         clock: Callable[[], datetime] = now,
+        compare_clock: bool | None = None,
+        on_call: OnCall | None = None,
     ) -> None:
-        self._calls = Boto3Calls(client, patience=patience)
+        self._calls = Boto3Calls(client, patience=patience, on_call=on_call)
         self._table = Table.of(
             table,
             expire_after=expire_after,
@@ -101,7 +115,13 @@ class DynamoDBStore(Store):
             clock=clock,
             patience=patience,
             cleanup=cleanup,
+            compare_clock=clock is now if compare_clock is None else compare_clock,
         )
+
+    @property
+    def clock_difference(self) -> timedelta:
+        self._table.require_clock()
+        return timedelta(milliseconds=self._table.clock_difference)
 
     def perform(self, operation: Operation[T]) -> T:
         return self.run(plan_for(self._table, operation))
@@ -113,7 +133,7 @@ class DynamoDBStore(Store):
         units_per_second: float | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> int:
-        """Delete every conversation of ``owner``, as ``Store.delete_owner`` promises.
+        """Delete every conversation and entry of ``owner``, as ``Store.delete_owner`` promises.
 
         Args:
             owner: The owner.
@@ -121,7 +141,7 @@ class DynamoDBStore(Store):
             progress: Called after each page with the number of conversations deleted so far.
 
         Returns:
-            The number of conversations deleted; expired ones do not count.
+            The number of conversations deleted; expired ones and entries do not count.
         """
         operation = DeleteOwner(checked_id(owner, "owner"))
         plan = delete_owner(self._table, operation, progress=progress)
@@ -148,7 +168,7 @@ class DynamoDBStore(Store):
                 segments. Several processes can sweep a large table together, a segment each.
 
         Returns:
-            The number of entries freed.
+            The number of things freed.
 
         Raises:
             InvalidArgument: An argument is invalid.
@@ -175,6 +195,9 @@ class DynamoDBStore(Store):
         plan = repair(self._table, checked_id(conversation_id), owner=checked_owner(owner))
         return self.run(plan)
 
+    def check_writable(self) -> None:
+        self.run(check_writable(self._table))
+
     def close(self) -> None:
         """Do nothing: the client belongs to the caller."""
 
@@ -199,6 +222,8 @@ class AsyncDynamoDBStore(AsyncStore):
         patience: As for ``DynamoDBStore``; there are no other retries.
         cleanup: As for ``DynamoDBStore``.
         clock: As for ``DynamoDBStore``.
+        compare_clock: As for ``DynamoDBStore``.
+        on_call: As for ``DynamoDBStore``.
 
     Raises:
         InvalidArgument: An argument is invalid.
@@ -216,12 +241,14 @@ class AsyncDynamoDBStore(AsyncStore):
         patience: float = PATIENCE,
         cleanup: float = CLEANUP_SECONDS,
         clock: Callable[[], datetime] = now,
+        compare_clock: bool | None = None,
+        on_call: OnCall | None = None,
     ) -> None:
         # Imported here, because callers that block need neither aiohttp nor asyncio.
         from chatledger.stores.dynamodb.aiohttp_calls import AiohttpCalls
 
         self._calls = AiohttpCalls(
-            session=session, region=region, endpoint=endpoint, patience=patience
+            session=session, region=region, endpoint=endpoint, patience=patience, on_call=on_call
         )
         self._table = Table.of(
             table,
@@ -230,14 +257,23 @@ class AsyncDynamoDBStore(AsyncStore):
             clock=clock,
             patience=patience,
             cleanup=cleanup,
+            compare_clock=clock is now if compare_clock is None else compare_clock,
         )
 
     delete_owner = awaited(DynamoDBStore.delete_owner)
     sweep = awaited(DynamoDBStore.sweep)
     repair = awaited(DynamoDBStore.repair)
 
+    @property
+    def clock_difference(self) -> timedelta:
+        self._table.require_clock()
+        return timedelta(milliseconds=self._table.clock_difference)
+
     async def perform(self, operation: Operation[T]) -> T:
         return await self.run(plan_for(self._table, operation))
+
+    async def check_writable(self) -> None:
+        await self.run(check_writable(self._table))
 
     async def close(self) -> None:
         await self._calls.close()

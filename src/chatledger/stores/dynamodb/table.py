@@ -1,19 +1,21 @@
-"""The table as plans see it: its name, clocks and randomness, and a cache of log ends."""
+"""The table as plans see it: its clocks and randomness, a cache of log ends, and its partitions."""
 
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from random import Random
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from chatledger.backoff import backoff
 from chatledger.errors import InvalidArgument, StoreUnavailable
 from chatledger.stores.arguments import checked_lifetime
-from chatledger.stores.dynamodb.calls import PATIENCE, Plan, Wait
+from chatledger.stores.dynamodb.calls import PATIENCE, Attribute, Call, Item, Plan, T, Wait
+from chatledger.stores.dynamodb.clock import MAX_DIFFERENCE, ClockComparison
 from chatledger.stores.dynamodb.records import Head, Record, Tombstone
 from chatledger.values import milliseconds, milliseconds_since_epoch, new_id
 
@@ -106,6 +108,8 @@ class Table:
         cleanup_seconds: How long (s) a write may spend on freeing storage after it has taken
             effect.
         log_end_cache: The ends of the logs to which this store has written last.
+        clock_difference: The most (ms) by which another process's clock is ahead or behind.
+        clock_comparison: Compares ``clock`` with DynamoDB's; None if that is not wanted.
     """
 
     name: str
@@ -118,6 +122,8 @@ class Table:
     patience: float = PATIENCE
     cleanup_seconds: float = CLEANUP_SECONDS
     log_end_cache: LogEndCache = field(default_factory=LogEndCache)
+    clock_difference: int = 0
+    clock_comparison: ClockComparison | None = None
     _warned_at: float | None = None
 
     def lifetime_for(self, expires_in: timedelta | None) -> int | None:
@@ -134,6 +140,7 @@ class Table:
         clock: Callable[[], datetime],
         patience: float = PATIENCE,
         cleanup: float = CLEANUP_SECONDS,
+        compare_clock: bool = False,
     ) -> "Table":
         """Return the table ``name``, with a monotonic clock and randomness of this process.
 
@@ -148,7 +155,7 @@ class Table:
             )
         if not cleanup >= 0:
             raise InvalidArgument("cleanup must be a number of seconds, 0 or more.")
-        return cls(
+        table = cls(
             name=name,
             lifetime=None if expire_after is None else milliseconds(expire_after),
             consistent=consistent,
@@ -158,6 +165,34 @@ class Table:
             patience=patience,
             cleanup_seconds=cleanup,
         )
+        if compare_clock:
+            table.clock_difference = MAX_DIFFERENCE
+            table.clock_comparison = ClockComparison(table.time, table.monotonic)
+        return table
+
+    def compare_clock(self, plan: Plan[T]) -> Plan[T]:
+        """Run ``plan``, and compare ``clock`` with DynamoDB's during it if that is due."""
+        return plan if self.clock_comparison is None else self.clock_comparison.during(plan)
+
+    def require_clock(self) -> None:
+        """Raise ``ClockSkewed`` if the clock is known to differ too much from DynamoDB's."""
+        if self.clock_comparison is not None:
+            self.clock_comparison.require()
+
+    def wait_until_expired(self, expiry: int | None) -> Plan[None]:
+        """Wait until what has expired at ``expiry`` (ms) has done so by every process's clock.
+
+        Until then others may see it and write to it, so nothing may begin in its place.
+
+        Raises:
+            ClockSkewed: This clock is too far off to tell.
+        """
+        if expiry is None:
+            return
+        self.require_clock()
+        remaining = expiry + self.clock_difference - self.time()
+        if remaining > 0:
+            yield Wait(remaining / SECOND)
 
     def time(self) -> int:
         """Return the current time in ms since 1970."""
@@ -202,6 +237,8 @@ class Table:
         found = self.log_end_cache.get(conversation_id)
         if found is None:
             return None
+        if self.clock_comparison is not None and self.clock_comparison.is_skewed:
+            return None  # read it instead: the reply shows whether the clock has been set since
         if not self.is_fresh(found.read_at) or found.live_record(self.time()) is None:
             self.log_end_cache.forget(conversation_id)
             return None
@@ -219,6 +256,105 @@ class Table:
         """
         slim = record._replace(body=None, initial_description=None)
         self.log_end_cache.put(conversation_id, LogEnd(slim, None, read_at))
+
+
+class Partition:
+    """The items of ``table`` whose partition key is ``pk``.
+
+    Args:
+        table: The table.
+        pk: The partition key.
+        label: Whose items they are, for messages: ``conversation 'trip'``.
+        consistent: Whether queries are strongly consistent.
+    """
+
+    def __init__(self, table: Table, pk: str, label: str, *, consistent: bool = True) -> None:
+        self.table = table
+        self.pk = pk
+        self.label = label
+        self.consistent = consistent
+
+    def key(self, sort: str) -> Item:
+        """Return the primary key of the item with this sort key."""
+        return {"pk": {"S": self.pk}, "sk": {"S": sort}}
+
+    def query(
+        self, low: str, high: str, *, limit: int, forward: bool, names: Sequence[str] = ()
+    ) -> Plan[list[Item]]:
+        """Return at most ``limit`` items whose sort keys lie from ``low`` to ``high``.
+
+        Only the attributes ``names`` are returned, if any are given.
+        """
+        items: list[Item] = []
+        params: dict[str, Any] = {
+            "TableName": self.table.name,
+            "KeyConditionExpression": "#pk = :pk AND #sk BETWEEN :low AND :high",
+            "ExpressionAttributeNames": {f"#{name}": name for name in ("pk", "sk", *names)},
+            "ExpressionAttributeValues": {
+                ":pk": {"S": self.pk},
+                ":low": {"S": low},
+                ":high": {"S": high},
+            },
+            "ConsistentRead": self.consistent,  # a chatbot must see the message it just saved
+            "ScanIndexForward": forward,
+        }
+        if names:
+            params["ProjectionExpression"] = ", ".join(f"#{name}" for name in names)
+        # A reply ends at 1 MB, whatever the limit (AWS: Query).
+        while low <= high and len(items) < limit:
+            reply = yield Call("Query", params | {"Limit": limit - len(items)})
+            items += reply["Items"]
+            if "LastEvaluatedKey" not in reply:
+                break
+            params["ExclusiveStartKey"] = reply["LastEvaluatedKey"]
+        return items
+
+    def put_params(self, item: Item, condition: str, **values: Attribute) -> dict[str, Any]:
+        """Return the parameters of a conditional put."""
+        return self.conditional_params(condition, **values) | {"Item": item}
+
+    def update_params(
+        self,
+        sort: str,
+        attributes: Mapping[str, Attribute | None],
+        condition: str,
+        **values: Attribute,
+    ) -> dict[str, Any]:
+        """Return the parameters of a conditional update; an attribute given as None is removed."""
+        sets = [f"#{name} = :{name}_" for name, value in attributes.items() if value is not None]
+        removes = [f"#{name}" for name, value in attributes.items() if value is None]
+        expression = (f"SET {', '.join(sets)} " if sets else "") + (
+            f"REMOVE {', '.join(removes)}" if removes else ""
+        )
+        values |= {f"{name}_": value for name, value in attributes.items() if value is not None}
+        return self.conditional_params(f"{condition} {expression}", **values) | {
+            "Key": self.key(sort),
+            "UpdateExpression": expression.strip(),
+            "ConditionExpression": condition,
+        }
+
+    def conditional_params(self, condition: str, **values: Attribute) -> dict[str, Any]:
+        """Return the parameters of a conditional write, except its key.
+
+        The condition refers to an attribute as ``#name``, and to one of ``values`` as ``:name``. If
+        the condition fails, the error carries the existing item.
+        """
+        params: dict[str, Any] = {
+            "TableName": self.table.name,
+            "ConditionExpression": condition,
+            # Every name is written this way: many words are reserved, and more may become so.
+            "ExpressionAttributeNames": dict(_names_in(condition)),
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        if values:
+            params["ExpressionAttributeValues"] = {f":{name}": v for name, v in values.items()}
+        return params
+
+
+@cache
+def _names_in(text: str) -> dict[str, str]:
+    """Return the names in an expression; cached, because plans use few different expressions."""
+    return {f"#{name}": name for name in re.findall(r"#(\w+)", text)}
 
 
 class RaceRetries:

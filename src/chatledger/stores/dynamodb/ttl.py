@@ -16,6 +16,12 @@ reaches it.
 ``least_ttl`` computes from the records themselves how long all items last. An append that would
 move the expiry beyond that renews more items until it would not. Only conversations of layout 1
 need this: their TTLs do not grow with the number of items.
+
+Entries have no place in that order, and nobody knows their number. They are renewed by themselves,
+in the order of their names, 25 an append too, from two lifetimes ahead on (``Record.entry_ttls``).
+That usually takes less than a lifetime. If it does not, an append renews more of them until it may
+move the expiry: at most one write for an entry in a lifetime, as for any other item. An entry that
+is put meanwhile has a TTL that suits the renewal (``ttl_of_entry``).
 """
 
 from chatledger.errors import StoreUnavailable
@@ -27,9 +33,19 @@ from chatledger.stores.dynamodb.calls import (
     Item,
     Plan,
 )
+from chatledger.stores.dynamodb.entry_items import (
+    NAMES,
+    EntryItem,
+    decode_entry,
+    next_sort,
+    ttl_of_own_life,
+)
 from chatledger.stores.dynamodb.log import InconsistentRead, Log
 from chatledger.stores.dynamodb.records import (
+    FIRST_ENTRY,
     HEAD,
+    LAST_ENTRY,
+    EntryTTLs,
     Record,
     Renewal,
     Tombstone,
@@ -47,6 +63,10 @@ RENEWAL_SLACK = HOUR // SECOND
 """How much later (s) than necessary a renewed TTL is, so that a retry renews nothing twice."""
 CLOCK_SKEW = HOUR
 """The least time (ms) between the expiry and any TTL, since clocks differ."""
+ENTRY_SLACK = 4 * HOUR // SECOND
+"""How much later (s) than necessary the TTL of a new entry is: a renewal that begins while it is
+written may miss it. Its writer relies on what it read for an hour, the call may be under way for
+another, and its clock may be an hour behind."""
 _NAMES = ("sk", "v", "k", "l", "c", "u", "w", "m", "y", "j", "r", "expires_at")
 """The attributes of records that a renewal reads."""
 _SEEN: tuple[str, ...] = ("k", "l", "r")
@@ -95,27 +115,37 @@ def renew_ttls(log: Log, last: Record, *, at: int | None = None) -> Plan[Record]
 
     Raises:
         InconsistentRead: The conversation was written to meanwhile.
-        StoreUnavailable: A conversation of layout 1 has more items than could be renewed within
-            ``Table.patience``. Those that were renewed need no renewal in the next attempt.
+        ClockSkewed: The conversation has a lifetime, and this clock is too far off to extend it.
+        StoreUnavailable: A conversation of layout 1 has more items, or one of any layout more
+            entries, than could be renewed within ``Table.patience``. Those that were renewed need
+            no renewal in the next attempt.
     """
-    if last.ttl is None or last.lifetime is None:
+    if last.lifetime is None:
         return last
     table = log.table
+    table.require_clock()
+    if last.ttl is None:
+        return last
     at = table.time() if at is None else at
     needed = ttl_at(at + last.lifetime + CLOCK_SKEW)
     due = ttl_at(at + 2 * last.lifetime + 2 * CLOCK_SKEW)
+    last = yield from _renew_entries(log, last, needed=needed, due=due)
     if last.renewal is None and least_ttl(last) >= max(needed, due):
         return last
     deadline = table.monotonic() + table.patience
     last = yield from _renew_some(log, last, at)
     while least_ttl(last) < needed:
-        if table.monotonic() > deadline:
-            raise StoreUnavailable(
-                "The conversation's items could not all be renewed in time; try again.",
-                may_have_landed=False,
-            )
+        _require_time(table, deadline)
         last = yield from _renew_some(log, last, at)
     return last
+
+
+def _require_time(table: Table, deadline: float) -> None:
+    if table.monotonic() > deadline:
+        raise StoreUnavailable(
+            "The conversation's items could not all be renewed in time; try again.",
+            may_have_landed=False,
+        )
 
 
 def _renew_some(log: Log, last: Record, at: int) -> Plan[Record]:
@@ -160,6 +190,87 @@ def _renew_some(log: Log, last: Record, at: int) -> Plan[Record]:
         return last._replace(ttl_base=renewal.base, min_ttl=None, renewal=None)
     position = decode_record(items[-1]).revision + 1
     return last._replace(renewal=renewal._replace(position=position, part=""))
+
+
+def _renew_entries(log: Log, last: Record, *, needed: int, due: int) -> Plan[Record]:
+    """Renew the TTLs of entries if that is due: some, or as many as are ``needed`` (s)."""
+    assert last.lifetime is not None
+    table, ttls = log.table, _entry_ttls(last)
+    if not ttls.next_base:
+        if ttls.base >= max(needed, due):
+            return last
+        # Not by the time of the activity, which may be far ahead: entries are put by the clock.
+        ttls = ttls._replace(next_base=max(base_at(table.time(), last.lifetime), needed))
+    deadline = table.monotonic() + table.patience
+    while True:
+        ttls = yield from _renew_some_entries(log, last, ttls)
+        if not ttls.next_base or ttls.base >= needed:
+            return last._replace(entry_ttls=ttls)
+        _require_time(table, deadline)
+
+
+def _renew_some_entries(log: Log, last: Record, ttls: EntryTTLs) -> Plan[EntryTTLs]:
+    """Renew up to ``RENEWED_ITEMS`` entries after ``ttls.after``; return the progress made."""
+    low = next_sort(ttls.after) if ttls.after else FIRST_ENTRY
+    items = yield from log.query(low, LAST_ENTRY, limit=READ_RECORDS, forward=True, names=NAMES)
+    renewed = 0
+    for entry in map(decode_entry, items):
+        if renewed >= RENEWED_ITEMS:
+            return ttls
+        ttls = ttls._replace(after=entry.sort)
+        if entry.is_deleted or not entry.belongs_to(last):
+            continue
+        until = ttls.next_base
+        if entry.expiry is not None:
+            until = min(until, ttl_of_own_life(entry.expiry, entry.updated_at))
+        renewed += yield from _renew_entry(log, entry, until)
+    if len(items) == READ_RECORDS:
+        return ttls
+    return EntryTTLs(ttls.next_base)
+
+
+def _renew_entry(log: Log, entry: EntryItem, ttl: int) -> Plan[int]:
+    """Renew the TTLs of the entry and its body parts; return how many items were renewed."""
+    renewed = 0
+    parts = _Parts()
+    while entry.body_token and not parts.complete:
+        parts = yield from _renew_parts(log, entry.record, ttl, parts.last, READ_RECORDS)
+        renewed += parts.renewed
+    if entry.ttl is not None and entry.ttl < ttl:
+        # If the entry was put again meanwhile, that put has given it its TTL.
+        seen: dict[str, Attribute] = {"k": {"S": entry.token}}
+        condition = "#k = :k AND attribute_exists(#expires_at) AND attribute_not_exists(#deleted)"
+        renewed += yield from _set_ttl(log, entry.sort, ttl, condition, seen)
+    return renewed
+
+
+def _entry_ttls(last: Record) -> EntryTTLs:
+    """Return the least TTL of the entries, and how far their renewal has come."""
+    if last.entry_ttls is not None:
+        return last.entry_ttls
+    assert last.lifetime is not None
+    # Not later than at the creation: a version that knows no entries may have renewed all else.
+    base = last.min_ttl or 0 if last.ttl_base is None else last.ttl_base
+    return EntryTTLs(min(base, base_at(last.created_at, last.lifetime)))
+
+
+def ttl_of_entry(
+    table: Table, last: Record | None, expiry: int | None, updated_at: int
+) -> int | None:
+    """Return the TTL of an entry that is put now.
+
+    Args:
+        table: The table.
+        last: The last record of the conversation; None if the entry belongs to an owner.
+        expiry: When the entry expires by itself (ms); None if it does not.
+        updated_at: The time of the put (ms).
+    """
+    own = None if expiry is None else ttl_of_own_life(expiry, updated_at)
+    if last is None or last.ttl is None or last.lifetime is None:
+        return own
+    ttls = _entry_ttls(last)
+    base = max(base_at(table.time(), last.lifetime), last.ttl_base or 0, ttls.base, ttls.next_base)
+    return base + ENTRY_SLACK if own is None else min(own, base + ENTRY_SLACK)
 
 
 def _target(last: Record, renewal: Renewal) -> int:
@@ -251,6 +362,21 @@ def _set_ttl(
 # New records --------------------------------------------------------------------------------------
 
 
+def await_beginning(table: Table, log_end: LogEnd, lifetime: int | None) -> Plan[None]:
+    """Wait until a generation with ``lifetime`` (ms) may begin after ``log_end``.
+
+    That is at once, unless the former one expired seconds ago.
+
+    Raises:
+        ClockSkewed: Either has a lifetime, and this clock is too far off.
+    """
+    former = log_end.record
+    if lifetime is not None:
+        table.require_clock()
+    if former is not None and not former.closed:
+        yield from table.wait_until_expired(former.expiry)
+
+
 def first_record(
     table: Table,
     log_end: LogEnd,
@@ -335,6 +461,7 @@ def next_record(
         message_count=last.message_count,
         truncated=last.truncated,
         removals=last.removals,
+        copied_entries=last.copied_entries,
     )
     if last.lifetime is None:
         return record
@@ -351,6 +478,7 @@ def next_record(
         ttl_base=None if base is None else min(base, base_at(at, last.lifetime)),
         min_ttl=None if last.min_ttl is None else min(last.min_ttl, ttl),
         renewal=last.renewal,
+        entry_ttls=last.entry_ttls,
     )
 
 

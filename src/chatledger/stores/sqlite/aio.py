@@ -14,8 +14,10 @@ from chatledger.stores.contract import AsyncStore
 from chatledger.stores.operations import Operation
 from chatledger.stores.sqlite import plans
 from chatledger.stores.sqlite.database import MAX_READERS, Database
-from chatledger.stores.sqlite.plans import CLEANUP_SECONDS, Pause, Plan, Settings, Transaction
+from chatledger.stores.sqlite.plans import CLEANUP_SECONDS, Pause, Settings, Transaction
+from chatledger.stores.sqlite.rows import Rows
 from chatledger.stores.sqlite.writer import GRACE_SECONDS, Write
+from chatledger.stores.store_call import OnCall, timed
 from chatledger.values import now
 
 T = TypeVar("T")
@@ -36,18 +38,26 @@ class AsyncSQLiteStore(AsyncStore):
         timeout: float = 10.0,
         cleanup: float = CLEANUP_SECONDS,
         clock: Callable[[], datetime] = now,
+        on_call: OnCall | None = None,
     ) -> None:
+        self._on_call = on_call
         self._settings = Settings.checked(expire_after, cleanup, clock)
         self._database = Database(os.fspath(path), timeout=timeout)
         self._start_threads()
 
     async def perform(self, operation: Operation[T]) -> T:
+        name = type(operation).__name__
         read = plans.READS.get(type(operation))
         if read is None:
-            return await self._run(plans.plan_for(operation, self._settings))
+            plan = plans.plan_for(operation, self._settings)
+            return await arun(plan, partial(self._take_step, name), catch=Exception)
         transaction = partial(plans.perform, self._settings, lambda rows: read(rows, operation))
-        result: T = await self._in_thread(partial(self._database.read, transaction))
+        with timed(self._on_call, name):
+            result: T = await self._in_thread(partial(self._database.read, transaction))
         return result
+
+    async def check_writable(self) -> None:
+        await self._take_step("CheckWritable", Rows.rewrite_header)
 
     async def close(self) -> None:
         # In another thread than the store's own: after the first close, those accept no work.
@@ -68,13 +78,11 @@ class AsyncSQLiteStore(AsyncStore):
             raise self._database.closed()
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
-    async def _run(self, plan: Plan[T]) -> T:
-        return await arun(plan, self._take_step, catch=Exception)
-
-    async def _take_step(self, step: Transaction[Any] | Pause) -> Any:
+    async def _take_step(self, operation: str, step: Transaction[Any] | Pause) -> Any:
         if isinstance(step, Pause):
             return await asyncio.sleep(step.seconds)
-        return await self._write(step)
+        with timed(self._on_call, operation):
+            return await self._write(step)
 
     async def _write(self, transaction: Transaction[T]) -> T:
         """Return the transaction's result once its changes are on the disk."""

@@ -2,17 +2,27 @@
 
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Lock
 
-from chatledger.errors import StoreMismatch, StoreUnavailable
+from chatledger.errors import DiskFull, StoreMismatch, StoreUnavailable
 from chatledger.stores.sqlite.layout import is_current, migrate
 
 MEMORY = ":memory:"
+LOG_SUFFIXES = ("-wal", "-shm")
+"""The endings of the paths of a file's write-ahead log and of the index of that log."""
 MAX_LOG_BYTES = 64 * 1024 * 1024
 """The size to which SQLite cuts the write-ahead log once its content is in the file."""
+
+LOG_CHECK_SECONDS = 1.0
+"""The seconds between two checks that the log is still there. What is written without it is lost
+only if the process crashes."""
+
+Identity = tuple[int, int]
+"""The device and inode of a file."""
 
 creating = Lock()
 """Held while a file is created: closing a file gives up all locks that this process has on it
@@ -20,7 +30,7 @@ creating = Lock()
 
 
 class File:
-    """A path, and the file that was there when it was first opened.
+    """A path, and the file that was there when it was last opened to write.
 
     Args:
         path: The path; ``:memory:`` is a database in memory.
@@ -34,14 +44,22 @@ class File:
         self.path = path if self.is_memory else os.path.abspath(path)
         self.label = "The in-memory store" if self.is_memory else f"The file {path!r}"
         self._timeout = timeout
-        self._identity: tuple[int, int] | None = None
+        self.identity: Identity | None = None
+        self._next_log_check = 0.0
+        self._log: list[Identity | None] | None = None
 
     def connect(self, *, writable: bool = False) -> sqlite3.Connection:
-        """Open the file; if ``writable``, first create or migrate it where that is needed."""
-        if self._identity is not None:
-            self.check_identity()  # SQLite would create a file that was deleted
-        elif not self.is_memory:
+        """Open the file; if ``writable``, first create or migrate it where that is needed.
+
+        Only a connection that is ``writable`` opens a file that has replaced the earlier one, once
+        ``release_log`` has made sure that the earlier one's log is not applied to it.
+        """
+        if self.identity is None and not self.is_memory:
             _create(self.path)
+        found = self._read_identity()
+        is_replacement = writable and found is not None and self._log is None
+        if self.identity not in (None, found) and not is_replacement:
+            raise self._removed()  # SQLite would create a file that was removed
         with self.translate_errors():
             db = sqlite3.connect(
                 self.path,
@@ -55,21 +73,61 @@ class File:
                 if writable:
                     self._prepare(db)
                 self._configure(db, writable=writable)
-            if self._identity is None and not self.is_memory:
-                self._identity = self._read_identity()
-            self.check_identity()
+                db.execute("PRAGMA user_version").fetchone()  # the first read makes the log
+            if self._read_identity() != found:
+                raise self._removed()
+            if writable and not self.is_memory:
+                self.identity = found
+                self._log = self._read_log()
         except BaseException:
             db.close()
             raise
         return db
 
+    def has_replacement(self) -> bool:
+        """Return whether the path names another file than the one that was opened."""
+        return self.identity is not None and self._read_identity() not in (None, self.identity)
+
     def check_identity(self) -> None:
-        """Raise ``StoreUnavailable`` if the path no longer names the file that was opened."""
-        if self._identity is not None and self._read_identity() != self._identity:
+        """Raise ``StoreUnavailable`` if the paths no longer name the files that were opened."""
+        if self.identity is None:
+            return
+        if self._read_identity() != self.identity:
+            raise self._removed()
+        log, now = self._log, time.monotonic()
+        if log is None or now < self._next_log_check:
+            return
+        if self._read_log() != log:
             raise StoreUnavailable(
-                f"{self.label} was replaced or deleted while the store was open; nothing was "
-                "written. Open the store again."
+                f"{self.label} has lost its -wal or -shm file while the store was open; nothing "
+                "was written. Open the store again."
             )
+        self._next_log_check = now + LOG_CHECK_SECONDS
+
+    def release_log(self, db: sqlite3.Connection) -> None:
+        """Keep the log of a file that was removed or replaced from being applied to another one.
+
+        SQLite finds a log by its path. What the log contains is first written to the file, which
+        may have been renamed. If the file has not moved, closing it does all this.
+
+        Args:
+            db: A connection that writes to the file. As long as it is open, no other file can have
+                the identity of the log.
+        """
+        if self._log is not None and self._read_identity() != self.identity:
+            with self.translate_errors():
+                self._write_log_to_file(db)
+            try:
+                with _locked_folder(self.path):
+                    for suffix, identity in zip(LOG_SUFFIXES, self._log, strict=True):
+                        if self._read_identity(suffix) == identity is not None:
+                            os.unlink(self.path + suffix)
+            except OSError as failed:
+                raise StoreUnavailable(
+                    f"{self.label} was replaced, but its -wal and -shm files cannot be removed "
+                    f"({failed.strerror}); stop all programs that use it, and remove them."
+                ) from failed
+        self._log = None
 
     @contextmanager
     def translate_errors(self, *, committing: bool = False) -> Iterator[None]:
@@ -87,6 +145,11 @@ class File:
         """Return the error as one of Chatledger's, or None if it is a mistake in Chatledger."""
         if isinstance(failed, sqlite3.OperationalError):
             reason = _REASON_BY_CODE.get(_primary_code(failed))
+            if has_code(failed, sqlite3.SQLITE_FULL):
+                return DiskFull(
+                    f"{self.label} cannot grow: the disk is full. Nothing was written; free some "
+                    "space."
+                )
             if reason is not None:
                 return StoreUnavailable(f"{self.label} {reason}")
             # A commit that failed for an unknown reason may still be on the disk.
@@ -102,12 +165,29 @@ class File:
             )
         return None
 
-    def _read_identity(self) -> tuple[int, int] | None:
+    def _write_log_to_file(self, db: sqlite3.Connection) -> None:
+        # Other processes may be doing the same; SQLite does not apply the timeout to that.
+        deadline = time.monotonic() + self._timeout
+        while db.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0]:  # it is busy
+            if time.monotonic() > deadline:
+                raise StoreUnavailable(f"{self.label} {_REASON_BY_CODE[sqlite3.SQLITE_BUSY]}")
+            time.sleep(0.01)
+
+    def _removed(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{self.label} was removed or replaced while the store was open; nothing was written. "
+            "Restore it from a backup, or open the store again."
+        )
+
+    def _read_identity(self, suffix: str = "") -> Identity | None:
         try:
-            status = os.stat(self.path)
+            status = os.stat(self.path + suffix)
         except OSError:
             return None
         return status.st_dev, status.st_ino
+
+    def _read_log(self) -> list[Identity | None]:
+        return [self._read_identity(suffix) for suffix in LOG_SUFFIXES]
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         # In a transaction, because another process may be creating the file at this moment.
@@ -156,7 +236,6 @@ class File:
 
 _REASON_BY_CODE = {
     sqlite3.SQLITE_BUSY: "stayed locked by another process; nothing was written. Try again.",
-    sqlite3.SQLITE_FULL: "cannot grow: the disk is full. Nothing was written; free some space.",
     sqlite3.SQLITE_READONLY: "is not writable; nothing was written. Give write permission to "
     "the file and its folder (SQLite keeps two more files there).",
     sqlite3.SQLITE_CANTOPEN: "could not be opened; its folder must exist and be writable.",
@@ -191,6 +270,22 @@ def _create(path: str) -> None:
     """
     with creating, suppress(OSError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+@contextmanager
+def _locked_folder(path: str) -> Iterator[None]:
+    """Hold the lock with which one process at a time removes the log of an earlier file."""
+    if sys.platform == "win32":  # open files cannot be replaced there
+        yield
+        return
+    import fcntl
+
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _primary_code(failed: sqlite3.Error) -> int:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from weakref import WeakSet
 
 from chatledger.errors import StoreUnavailable
-from chatledger.stores.sqlite.connection import File, creating, roll_back
+from chatledger.stores.sqlite.connection import File, Identity, creating, roll_back
 from chatledger.stores.sqlite.writer import Operation, Writer
 
 T = TypeVar("T")
@@ -45,6 +45,15 @@ class Database:
         """Return the operation's result; it must not write."""
         if self._file.is_memory:
             return self.writer.run(operation)  # a database in memory has but one connection
+        try:
+            return self._read(operation)
+        except StoreUnavailable:
+            if not self._file.has_replacement():
+                raise
+        self.writer.run(_do_nothing)  # the writer opens the other file
+        return self._read(operation)
+
+    def _read(self, operation: Operation[T]) -> T:
         with self._reader() as db, self._file.translate_errors():
             try:
                 db.execute("BEGIN")
@@ -86,7 +95,7 @@ class Database:
 
     def _reset_readers(self) -> None:
         self._free = Semaphore(MAX_READERS)
-        self._idle: list[sqlite3.Connection] = []
+        self._idle: list[tuple[Identity | None, sqlite3.Connection]] = []
 
     @contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
@@ -97,24 +106,35 @@ class Database:
         try:
             if self.is_closed:
                 raise self.closed()
-            try:
-                db = self._idle.pop()
-            except IndexError:
-                db = self._file.connect()
+            identity, db = self._take_reader()
             try:
                 self._file.check_identity()
                 yield db
             finally:
-                self._idle.append(db)
+                self._idle.append((identity, db))
                 if self.is_closed:  # meanwhile
                     self._close_idle()
         finally:
             self._free.release()
 
+    def _take_reader(self) -> tuple[Identity | None, sqlite3.Connection]:
+        """Return a connection that reads, and the identity of its file."""
+        with suppress(IndexError):
+            while True:
+                identity, db = self._idle.pop()
+                if identity == self._file.identity:
+                    return identity, db
+                db.close()  # its file was replaced
+        return self._file.identity, self._file.connect()
+
     def _close_idle(self) -> None:
         with suppress(IndexError):
             while True:
-                self._idle.pop().close()
+                self._idle.pop()[1].close()
+
+
+def _do_nothing(db: sqlite3.Connection) -> None:
+    """Change nothing, in a transaction."""
 
 
 # SQLite also keeps its locks in the memory of the process. A child that inherited an open file

@@ -102,10 +102,40 @@ def m003_metadata_revisions_and_fingerprints(db: sqlite3.Connection) -> None:
     )
 
 
+def m004_entries(db: sqlite3.Connection) -> None:
+    """Keep entries: named JSON values of a conversation, by its number, or of an owner.
+
+    ``entry_revisions`` has the highest revision that any entry of the file has had, so that none
+    comes back after the entry, or its conversation, was deleted.
+    """
+    _execute_all(
+        db,
+        """
+        CREATE TABLE entries (
+            conversation INTEGER,
+            owner TEXT,
+            name TEXT NOT NULL,
+            value TEXT NOT NULL,
+            revision INTEGER NOT NULL,
+            updated_at INTEGER NOT NULL,
+            expires_at INTEGER,
+            CHECK ((conversation IS NULL) <> (owner IS NULL))
+        ) STRICT
+        """,
+        "CREATE UNIQUE INDEX entries_of_conversation ON entries (conversation, name)"
+        " WHERE conversation IS NOT NULL",
+        "CREATE UNIQUE INDEX entries_of_owner ON entries (owner, name) WHERE owner IS NOT NULL",
+        "CREATE INDEX entries_by_expiry ON entries (expires_at) WHERE expires_at IS NOT NULL",
+        "CREATE TABLE entry_revisions (last INTEGER NOT NULL) STRICT",
+        "INSERT INTO entry_revisions VALUES (0)",
+    )
+
+
 MIGRATIONS = (
     m001_initial,
     m002_garbage_and_fixed_lifetimes,
     m003_metadata_revisions_and_fingerprints,
+    m004_entries,
 )
 """The migrations in order; a file's layout is the number of those applied to it.
 

@@ -21,13 +21,15 @@ from chatledger.conversations import (
     Page,
     Tail,
 )
-from chatledger.errors import AlreadyExists, InvalidArgument, NotFound, StoreUnavailable
+from chatledger.entries import Entries, Entry
+from chatledger.errors import AlreadyExists, Conflict, InvalidArgument, NotFound, StoreUnavailable
 from chatledger.messages import StoredMessage
 from chatledger.stores import operations
 from chatledger.stores.arguments import checked_lifetime
 from chatledger.stores.cursors import encode_cursor
 from chatledger.stores.idempotency import Creation
-from chatledger.stores.operations import Operation
+from chatledger.stores.operations import EntryKey, Operation
+from chatledger.stores.sqlite.entries import Scope
 from chatledger.stores.sqlite.rows import (
     MAX_FREED_ROWS,
     Rows,
@@ -35,7 +37,7 @@ from chatledger.stores.sqlite.rows import (
     creation_of,
     require_revision,
 )
-from chatledger.values import dumps, milliseconds, milliseconds_since_epoch
+from chatledger.values import milliseconds, milliseconds_since_epoch
 
 T = TypeVar("T")
 
@@ -128,6 +130,24 @@ def scan(rows: Rows, operation: operations.Scan) -> Listing:
     )
 
 
+def entry(rows: Rows, operation: operations.GetEntry) -> Entry:
+    key = operation.key
+    found = rows.entries.find(_scope(rows, key.conversation_id, key.owner), key.name)
+    if found is None:
+        raise NotFound(key.conversation_id, entry=key.name, owner=key.owner)
+    return found
+
+
+def entries(rows: Rows, operation: operations.ListEntries) -> Entries:
+    found, has_more = rows.entries.between(
+        _scope(rows, operation.conversation_id, operation.owner),
+        prefix=operation.prefix,
+        after=operation.after,
+        limit=operation.limit,
+    )
+    return Entries(found, encode_cursor(0, found[-1].name) if has_more else None)
+
+
 # Writes: one transaction each ---------------------------------------------------------------------
 
 
@@ -138,9 +158,8 @@ def create(rows: Rows, operation: operations.Create) -> Conversation:
     row = rows.create(
         operation.conversation_id,
         owner=operation.owner,
+        description=operation.beginning.description,
         lifetime=rows.lifetime_for(operation.beginning.expires_in),
-        title=operation.beginning.title,
-        metadata=dumps(operation.beginning.metadata),
         creation=operation.creation,
     )
     return conversation_from(rows.advance(row))
@@ -155,9 +174,8 @@ def append(rows: Rows, operation: operations.Append) -> Appended:
         row = rows.create(
             operation.conversation_id,
             owner=operation.owner,
+            description=operation.beginning.description,
             lifetime=rows.lifetime_for(operation.beginning.expires_in),
-            title=operation.beginning.title,
-            metadata=dumps(operation.beginning.metadata),
         )
     else:
         if operation.owner not in (None, row["owner"]):
@@ -187,9 +205,8 @@ def restore(rows: Rows, operation: operations.Restore) -> Conversation:
         row = rows.create(
             given.id,
             owner=given.owner,
+            description=given,
             lifetime=rows.lifetime_for(operation.lifetime),
-            title=given.title,
-            metadata=dumps(given.metadata),
             time=milliseconds_since_epoch(given.created_at),
         )
     elif row["owner"] != given.owner:
@@ -207,18 +224,9 @@ def restore(rows: Rows, operation: operations.Restore) -> Conversation:
 
 
 def update(rows: Rows, operation: operations.Update) -> Conversation:
-    title, metadata = operation.title, operation.metadata
     row = rows.require_live(operation.conversation_id, operation.owner)
     require_revision(row, operation.revision, operation.metadata_revision)
-    if title is None and metadata is None:
-        return conversation_from(row)
-    return conversation_from(
-        rows.update(
-            row,
-            row["title"] if title is None else title or None,
-            row["metadata"] if metadata is None else dumps(metadata),
-        )
-    )
+    return conversation_from(rows.update(row, operation.changes) if operation.changes else row)
 
 
 def claim(rows: Rows, operation: operations.Claim) -> Conversation:
@@ -259,10 +267,12 @@ def fork(rows: Rows, operation: operations.Fork) -> Conversation:
     created = rows.create(
         operation.new_id,
         owner=source["owner"],
+        description=conversation_from(source),
         lifetime=source["lifetime"] if expires_in is None else milliseconds(expires_in),
-        title=source["title"],
-        metadata=source["metadata"],
         creation=operation.creation,
+    )
+    rows.entries.copy(
+        Scope("conversation", source["number"]), Scope("conversation", created["number"])
     )
     last = MAX_REVISION if operation.at is None else operation.at
     return conversation_from(rows.copy_messages(source, rows.advance(created), at=last))
@@ -270,6 +280,42 @@ def fork(rows: Rows, operation: operations.Fork) -> Conversation:
 
 def delete(rows: Rows, operation: operations.Delete) -> None:
     rows.delete(rows.require_live(operation.conversation_id, operation.owner)["number"])
+
+
+def put_entry(rows: Rows, operation: operations.PutEntry) -> Entry:
+    key, expires_in = operation.key, operation.expires_in
+    scope = _scope(rows, key.conversation_id, key.owner)
+    former = rows.entries.find(scope, key.name)
+    _require_entry_revision(key, former, operation.revision)
+    expires_at = None if expires_in is None else rows.time + milliseconds(expires_in)
+    return rows.entries.put(scope, key.name, operation.text, former=former, expires_at=expires_at)
+
+
+def delete_entry(rows: Rows, operation: operations.DeleteEntry) -> None:
+    key = operation.key
+    scope = _scope(rows, key.conversation_id, key.owner)
+    former = rows.entries.find(scope, key.name)
+    if former is None:
+        raise NotFound(key.conversation_id, entry=key.name, owner=key.owner)
+    _require_entry_revision(key, former, operation.revision)
+    rows.entries.delete(scope, key.name)
+
+
+def _scope(rows: Rows, conversation_id: str | None, owner: str | None) -> Scope:
+    """Return whose entries are meant; raise ``NotFound`` if ``owner`` has no such conversation."""
+    if conversation_id is None:
+        assert owner is not None
+        return Scope("owner", owner)
+    return Scope("conversation", rows.require_live(conversation_id, owner)["number"])
+
+
+def _require_entry_revision(key: EntryKey, former: Entry | None, revision: int | None) -> None:
+    actual = 0 if former is None else former.revision
+    if revision not in (None, actual):
+        assert revision is not None
+        raise Conflict(
+            key.conversation_id, expected=revision, revision=actual, entry=key.name, owner=key.owner
+        )
 
 
 # Operations of many transactions ------------------------------------------------------------------
@@ -306,6 +352,8 @@ def sweep(operation: operations.Sweep, settings: Settings) -> Plan[int]:
 
 READS: dict[type[Operation[Any]], Callable[[Rows, Any], Any]] = {
     operations.Get: get,
+    operations.GetEntry: entry,
+    operations.ListEntries: entries,
     operations.ListOwned: list_owned,
     operations.ReadPage: page,
     operations.ReadTail: tail,
@@ -316,8 +364,10 @@ WRITES: dict[type[Operation[Any]], Callable[[Rows, Any], Any]] = {
     operations.Claim: claim,
     operations.Create: create,
     operations.Delete: delete,
+    operations.DeleteEntry: delete_entry,
     operations.Fork: fork,
     operations.Pop: pop,
+    operations.PutEntry: put_entry,
     operations.Restore: restore,
     operations.Rewrite: rewrite_message,
     operations.Truncate: truncate,

@@ -2,16 +2,26 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from chatledger.conversations import MAX_REVISION, Appended, Conversation
+from chatledger.conversations import (
+    DEFAULT_DESCRIPTION,
+    MAX_REVISION,
+    RESERVED_PREFIX,
+    Appended,
+    Conversation,
+    Description,
+    fields_of,
+)
 from chatledger.errors import REVISIONS_TAKEN, AlreadyExists, Conflict, InvalidArgument, NotFound
 from chatledger.messages import StoredMessage, decode
 from chatledger.stores.cursors import decode_cursor
 from chatledger.stores.idempotency import Creation, check_key_use
+from chatledger.stores.sqlite.entries import EntryRows, Scope
 from chatledger.values import dumps, milliseconds, to_datetime
 
 RETENTION = 24 * 60 * 60 * 1000
@@ -32,13 +42,36 @@ IS_VISIBLE = (
 """The SQL condition for a message that was not removed."""
 
 
+class Column(NamedTuple):
+    """How a field of the description is stored in the column with its name."""
+
+    encode: Callable[[Any], str | int | None]
+    decode: Callable[[Any], Any]
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+DESCRIPTION_COLUMNS = {"title": Column(_as_it_is, _as_it_is), "metadata": Column(dumps, json.loads)}
+
+
+def encode_fields(values: Mapping[str, Any]) -> dict[str, str | int | None]:
+    """Return what is stored of these fields of a description, by column."""
+    return {name: DESCRIPTION_COLUMNS[name].encode(value) for name, value in values.items()}
+
+
+def assignments_of(columns: Mapping[str, object]) -> str:
+    """Return SQL that sets each of the columns to the parameter with its name."""
+    return ", ".join(f"{name} = :{name}" for name in columns)
+
+
 def conversation_from(row: sqlite3.Row) -> Conversation:
     """Return the conversation in the row."""
     return Conversation(
         id=row["id"],
         owner=row["owner"],
-        title=row["title"],
-        metadata=json.loads(row["metadata"]),
+        **{name: column.decode(row[name]) for name, column in DESCRIPTION_COLUMNS.items()},
         created_at=to_datetime(row["created_at"]),
         updated_at=to_datetime(row["updated_at"]),
         message_count=row["message_count"],
@@ -77,6 +110,7 @@ class Rows:
             None if it does not expire.
 
     Attributes:
+        entries: The reads and writes of entries.
         left_garbage: True if a removal did not free all of its rows.
     """
 
@@ -84,7 +118,13 @@ class Rows:
         self._db = db
         self.time = time
         self._default_lifetime = default_lifetime
+        self.entries = EntryRows(db, time)
         self.left_garbage = False
+
+    def rewrite_header(self) -> None:
+        """Write the version of the layout again, so that the commit has something to write."""
+        (layout,) = self._db.execute("PRAGMA user_version").fetchone()
+        self._db.execute(f"PRAGMA user_version = {layout}")
 
     def require_live(self, conversation_id: str, owner: str | None) -> sqlite3.Row:
         """Return the row of the live conversation; raise ``NotFound`` if ``owner`` has none."""
@@ -110,9 +150,8 @@ class Rows:
         conversation_id: str,
         *,
         owner: str | None,
+        description: Description,
         lifetime: int | None,
-        title: str | None = None,
-        metadata: str = "{}",
         time: int | None = None,
         creation: Creation | None = None,
     ) -> sqlite3.Row:
@@ -121,9 +160,8 @@ class Rows:
         Args:
             conversation_id: Its id.
             owner: Its owner.
+            description: Its description.
             lifetime: Its lifetime in milliseconds; None if it does not expire.
-            title: Its title.
-            metadata: Its metadata as JSON text.
             time: When it was created, if not now.
             creation: The call that creates it, if that has an idempotency key.
 
@@ -146,16 +184,16 @@ class Rows:
         # So that a file that nobody sweeps does not grow without bound.
         self.sweep(entries=10, rows=100)
         row: sqlite3.Row = self._db.execute(
-            "INSERT INTO conversations (number, id, owner, title, metadata, metadata_revision,"
-            " created_at, updated_at, message_count, revision, lifetime, created_by)"
-            " VALUES (:number, :id, :owner, :title, :metadata, max(:time, 0), :time, :time, 0,"
-            " :revision, :lifetime, :creation) RETURNING *",
+            f"INSERT INTO conversations (number, id, owner, {', '.join(DESCRIPTION_COLUMNS)},"
+            " metadata_revision, created_at, updated_at, message_count, revision, lifetime,"
+            " created_by)"
+            f" VALUES (:number, :id, :owner, :{', :'.join(DESCRIPTION_COLUMNS)}, max(:time, 0),"
+            " :time, :time, 0, :revision, :lifetime, :creation) RETURNING *",
             {
+                **encode_fields(fields_of(description)),
                 "number": self.last_number() + 1,
                 "id": conversation_id,
                 "owner": owner,
-                "title": title,
-                "metadata": metadata,
                 "time": self.time if time is None else time,
                 "revision": 0 if earlier is None else earlier["revision"],
                 "lifetime": lifetime,
@@ -344,12 +382,14 @@ class Rows:
         return self._db.execute(
             f"SELECT * FROM conversations WHERE owner = :owner AND {IS_LIVE}"
             " AND (updated_at, id) < (:updated_at, :id)"
+            " AND substr(id, 1, length(:reserved)) <> :reserved"
             " ORDER BY updated_at DESC, id DESC LIMIT :limit",
             {
                 "owner": owner,
                 "time": self.time,
                 "updated_at": updated_at,
                 "id": conversation_id,
+                "reserved": RESERVED_PREFIX,
                 "limit": limit,
             },
         ).fetchall()
@@ -365,12 +405,14 @@ class Rows:
             {"number": number, "time": self.time, "limit": limit},
         ).fetchall()
 
-    def update(self, row: sqlite3.Row, title: str | None, metadata: str) -> sqlite3.Row:
-        """Set the title and metadata; return the row."""
+    def update(self, row: sqlite3.Row, changes: Mapping[str, Any]) -> sqlite3.Row:
+        """Set these fields of the description, at least one; return the row."""
+        columns = encode_fields(changes)
         changed: sqlite3.Row = self._db.execute(
-            "UPDATE conversations SET title = ?, metadata = ?,"
-            " metadata_revision = max(metadata_revision + 1, ?) WHERE number = ? RETURNING *",
-            (title, metadata, self.time, row["number"]),
+            f"UPDATE conversations SET {assignments_of(columns)},"
+            " metadata_revision = max(metadata_revision + 1, :time) WHERE number = :number"
+            " RETURNING *",
+            {**columns, "time": self.time, "number": row["number"]},
         ).fetchone()
         return changed
 
@@ -409,8 +451,10 @@ class Rows:
     def delete_owned(self, owner: str, *, up_to: int) -> tuple[int, bool]:
         """Delete conversations of ``owner``, also expired ones, with numbers up to ``up_to``.
 
+        The owner's entries are deleted too.
+
         Returns:
-            How many live ones were deleted, and whether there are more.
+            How many live ones were deleted, and whether there are more of either.
         """
         owned = self._db.execute(
             f"SELECT number, {IS_LIVE} AS is_live FROM conversations"
@@ -418,15 +462,16 @@ class Rows:
             {"owner": owner, "up_to": up_to, "time": self.time, "limit": MAX_FREED_ROWS},
         ).fetchall()
         self._end([row["number"] for row in owned])
-        has_more = len(owned) == MAX_FREED_ROWS
+        entries = _free_in_steps(partial(self.entries.free, Scope("owner", owner)), MAX_FREED_ROWS)
+        has_more = len(owned) == MAX_FREED_ROWS or entries.has_more
         self.left_garbage = has_more or self.free()
         return sum(row["is_live"] for row in owned), has_more
 
     def sweep(self, *, entries: int, rows: int) -> Swept:
-        """Free the space of ended conversations and of old keys.
+        """Free the space of ended conversations, of old keys and of expired entries.
 
         Args:
-            entries: The most conversations, ids and keys to free.
+            entries: The most conversations, ids, keys and entries to free.
             rows: The most rows of removed messages to free.
         """
         expired = self._db.execute(
@@ -439,8 +484,9 @@ class Rows:
             (self.time - RETENTION, entries),
         ).rowcount
         keys = self._free_old_keys(entries)
-        freed = len(expired) + ids + keys + self._free(rows)
-        has_more = entries in (len(expired), ids, keys) or self.has_garbage()
+        values = _free_in_steps(self.entries.free_expired, entries)
+        freed = len(expired) + ids + keys + values.freed + self._free(rows)
+        has_more = entries in (len(expired), ids, keys) or values.has_more or self.has_garbage()
         return Swept(freed, has_more)
 
     def free(self) -> bool:
@@ -462,10 +508,12 @@ class Rows:
 
     def _end(self, numbers: Sequence[int]) -> None:
         """Remove the conversations for readers; their rows are freed later."""
+        columns = encode_fields(fields_of(DEFAULT_DESCRIPTION))
         self._db.executemany(
-            "UPDATE conversations SET deleted_at = ?, expires_at = NULL, owner = NULL,"
-            " title = NULL, metadata = '{}', message_count = 0, created_by = NULL WHERE number = ?",
-            ((self.time, number) for number in numbers),
+            f"UPDATE conversations SET {assignments_of(columns)}, deleted_at = :time,"
+            " expires_at = NULL, owner = NULL, message_count = 0, created_by = NULL"
+            " WHERE number = :number",
+            ({**columns, "time": self.time, "number": number} for number in numbers),
         )
         self._db.executemany(
             "DELETE FROM garbage WHERE conversation = ?", ((number,) for number in numbers)
@@ -526,6 +574,8 @@ class Rows:
             (*garbage, limit),
         ).rowcount
         if freed < limit and garbage["up_to"] == MAX_REVISION:
+            scope = Scope("conversation", garbage["conversation"])
+            freed += self.entries.free(scope, limit - freed)
             freed += self._db.execute(
                 "DELETE FROM idempotency_keys WHERE (conversation, key) IN (SELECT conversation,"
                 " key FROM idempotency_keys WHERE conversation = ? LIMIT ?)",
@@ -540,6 +590,22 @@ class Rows:
             " (SELECT conversation, key FROM idempotency_keys WHERE created_at < ? LIMIT ?)",
             (self.time - RETENTION, limit),
         ).rowcount
+
+
+def _free_in_steps(free: Callable[[int], int], limit: int) -> Swept:
+    """Free entries by ``free``, which takes the most to free and returns how many it has freed.
+
+    At most ``limit`` are freed, in growing steps, because the first ones tell how long one takes.
+    """
+    freed, step, end = 0, 1, monotonic() + MAX_FREEING_SECONDS
+    while True:
+        count = free(step)
+        freed += count
+        if count < step:
+            return Swept(freed, has_more=False)
+        if freed == limit or monotonic() > end:
+            return Swept(freed, has_more=True)
+        step = min(step * 4, limit - freed)
 
 
 def require_revision(

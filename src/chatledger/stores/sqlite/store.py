@@ -12,7 +12,9 @@ from chatledger.stores.contract import Store
 from chatledger.stores.operations import Operation
 from chatledger.stores.sqlite import plans
 from chatledger.stores.sqlite.database import Database
-from chatledger.stores.sqlite.plans import CLEANUP_SECONDS, Pause, Plan, Settings, Transaction
+from chatledger.stores.sqlite.plans import CLEANUP_SECONDS, Pause, Settings, Transaction
+from chatledger.stores.sqlite.rows import Rows
+from chatledger.stores.store_call import OnCall, timed
 from chatledger.values import now
 
 T = TypeVar("T")
@@ -32,6 +34,7 @@ class SQLiteStore(Store):
         cleanup: How long a write may spend on freeing space that is no longer needed, in seconds;
             later writes free the rest.
         clock: Returns the current time; tests pass their own.
+        on_call: Called with a ``StoreCall`` after each transaction.
 
     Raises:
         StoreMismatch: The file is not a Chatledger store, was made by a later version, or is on a
@@ -47,25 +50,31 @@ class SQLiteStore(Store):
         timeout: float = 10.0,
         cleanup: float = CLEANUP_SECONDS,
         clock: Callable[[], datetime] = now,
+        on_call: OnCall | None = None,
     ) -> None:
+        self._on_call = on_call
         self._settings = Settings.checked(expire_after, cleanup, clock)
         self._database = Database(os.fspath(path), timeout=timeout)
 
     def perform(self, operation: Operation[T]) -> T:
+        name = type(operation).__name__
         read = plans.READS.get(type(operation))
         if read is None:
-            return self._run(plans.plan_for(operation, self._settings))
+            plan = plans.plan_for(operation, self._settings)
+            return run(plan, partial(self._take_step, name), catch=Exception)
         transaction = partial(plans.perform, self._settings, lambda rows: read(rows, operation))
-        result: T = self._database.read(transaction)
+        with timed(self._on_call, name):
+            result: T = self._database.read(transaction)
         return result
+
+    def check_writable(self) -> None:
+        self._take_step("CheckWritable", Rows.rewrite_header)
 
     def close(self) -> None:
         self._database.close()
 
-    def _run(self, plan: Plan[T]) -> T:
-        return run(plan, self._take_step, catch=Exception)
-
-    def _take_step(self, step: Transaction[Any] | Pause) -> Any:
+    def _take_step(self, operation: str, step: Transaction[Any] | Pause) -> Any:
         if isinstance(step, Pause):
             return sleep(step.seconds)
-        return self._database.write(partial(plans.perform, self._settings, step))
+        with timed(self._on_call, operation):
+            return self._database.write(partial(plans.perform, self._settings, step))

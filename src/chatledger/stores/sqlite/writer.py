@@ -8,6 +8,7 @@ after the commit.
 import sqlite3
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
 from queue import Empty, SimpleQueue
 from random import uniform
@@ -15,7 +16,7 @@ from threading import Lock, Thread
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
-from chatledger.errors import StoreUnavailable
+from chatledger.errors import StoreMismatch, StoreUnavailable
 from chatledger.stores.sqlite.connection import File, has_code, roll_back
 
 T = TypeVar("T")
@@ -168,6 +169,8 @@ class Writer:
     def disconnect(self) -> None:
         """Close the connection; the next write opens another. ``in_use`` must be held."""
         if self._db is not None:
+            with suppress(StoreUnavailable):  # the next connection then refuses another file
+                self._file.release_log(self._db)
             self._db.close()
             self._db = None
 
@@ -251,7 +254,11 @@ class Writer:
             self._file.check_identity()
         except BaseException as failed:
             roll_back(db)
-            self._fail(written, failed)
+            if not self._file.has_replacement():
+                self._fail(written, failed)
+            elif self._release_log(db, written):
+                self.disconnect()
+                waiting.extendleft(reversed(written))  # they are written to the other file
             return
         try:
             db.execute("COMMIT")
@@ -261,6 +268,15 @@ class Writer:
             return
         for write in written:
             write.finish(self._translate(write.error))
+
+    def _release_log(self, db: sqlite3.Connection, written: list[Write]) -> bool:
+        """Release the log of a file that was replaced; if that fails, fail the writes."""
+        try:
+            self._file.release_log(db)
+        except StoreUnavailable as unavailable:
+            self._fail(written, unavailable)
+            return False
+        return True
 
     def _take(self, waiting: deque[Write]) -> bool:
         """Move the next write from the queue if none waits; return False if there is none."""
@@ -311,4 +327,4 @@ class Writer:
             if translated is not None:
                 translated.__cause__ = failed
                 return translated
-        return copy(failed) if isinstance(failed, StoreUnavailable) else failed
+        return copy(failed) if isinstance(failed, StoreUnavailable | StoreMismatch) else failed

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from chatledger.conversations import DEFAULT_DESCRIPTION, fields_of
 from chatledger.errors import Conflict, NotFound
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
+from chatledger.testing.store_contract.descriptions import ANOTHER, ONE
 from chatledger.testing.store_contract.helpers import (
     assert_unchanged,
     list_all,
@@ -30,7 +32,7 @@ BEGINNINGS: dict[str, dict[str, Any]] = {
     "truncating": {"truncate_after": 0},
 }
 
-FIELDS: dict[str, Any] = {"title": "Plans", "metadata": {"a": [1, None]}, "expires_in": HOUR}
+FIELDS: dict[str, Any] = {**ONE, "expires_in": HOUR}
 
 
 def nothing(store: Store, clock: Clock) -> str:
@@ -38,7 +40,7 @@ def nothing(store: Store, clock: Clock) -> str:
 
 
 def deleted(store: Store, clock: Clock) -> str:
-    created = store.create(title="old", metadata={"old": True}, expires_in=2 * HOUR)
+    created = store.create(**ANOTHER, expires_in=2 * HOUR)
     store.append(created.id, user_messages("old"))
     store.delete(created.id)
     return created.id
@@ -51,7 +53,7 @@ def swept(store: Store, clock: Clock) -> str:
 
 
 def expired(store: Store, clock: Clock) -> str:
-    created = store.create(owner=new_id(), title="old", metadata={"old": True}, expires_in=HOUR)
+    created = store.create(owner=new_id(), **ANOTHER, expires_in=HOUR)
     store.append(created.id, user_messages("old"))
     clock.advance(HOUR)
     return created.id
@@ -66,7 +68,7 @@ EARLIER: dict[str, Callable[[Store, Clock], str]] = {
 
 
 class BeginningLaws:
-    """``title``, ``metadata`` and ``expires_in`` of ``append``."""
+    """The fields of the description, and ``expires_in``, of ``append``."""
 
     @pytest.mark.parametrize("options", BEGINNINGS.values(), ids=BEGINNINGS)
     @pytest.mark.parametrize("earlier", EARLIER.values(), ids=EARLIER)
@@ -90,10 +92,7 @@ class BeginningLaws:
         assert texts_of(state.messages) == ["1", "2"]
         assert state.seqs == list(appended.seqs)
         assert state.conversation.owner == owner
-        assert (state.conversation.title, state.conversation.metadata) == (
-            "Plans",
-            {"a": [1, None]},
-        )
+        assert fields_of(state.conversation) == ONE
         assert (state.conversation.message_count, state.conversation.revision) == (
             2,
             appended.revision,
@@ -108,8 +107,8 @@ class BeginningLaws:
         with clock.stopped():
             subject.append(conversation_id, user_messages("1"), **{field: FIELDS[field]})
             conversation = subject.get(conversation_id)
-            assert conversation.title == ("Plans" if field == "title" else None)
-            assert conversation.metadata == (FIELDS["metadata"] if field == "metadata" else {})
+            given = {field: ONE[field]} if field in ONE else {}
+            assert fields_of(conversation) == {**fields_of(DEFAULT_DESCRIPTION), **given}
             assert conversation.expires_at == (clock() + HOUR if field == "expires_in" else None)
 
     def test_an_empty_title_counts_as_none_and_a_long_one_is_kept(self, subject: Store) -> None:
@@ -160,15 +159,13 @@ class BeginningLaws:
                 subject.append(conversation_id, user_messages("1"))
                 subject.clear(conversation_id)
             case "described":
-                subject.create(
-                    conversation_id, title="Mine", metadata={"mine": 1}, expires_in=lifetime
-                )
+                subject.create(conversation_id, **ANOTHER, expires_in=lifetime)
         before = subject.get(conversation_id)
         with clock.stopped():
             subject.append(conversation_id, user_messages("2"), **FIELDS, **options)
             after = subject.get(conversation_id)
             assert after.expires_at == (lifetime and clock() + lifetime)
-        assert (after.title, after.metadata) == (before.title, before.metadata)
+        assert fields_of(after) == fields_of(before)
         assert after.metadata_revision == before.metadata_revision
 
     def test_a_repeated_append_does_not_change_the_fields(self, subject: Store) -> None:

@@ -11,6 +11,8 @@ from chatledger.testing.store_contract.beginning import BeginningLaws
 from chatledger.testing.store_contract.claiming import ClaimingLaws
 from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.creation_keys import CreationKeyLaws
+from chatledger.testing.store_contract.entries import EntryLaws
+from chatledger.testing.store_contract.entry_lives import EntryLifeLaws
 from chatledger.testing.store_contract.expiring import ExpiringLaws
 from chatledger.testing.store_contract.fork_keys import ForkKeyLaws
 from chatledger.testing.store_contract.forking import ForkingLaws
@@ -48,6 +50,8 @@ class Laws(
     RoundtripLaws,
     InvalidArgumentLaws,
     NamingLaws,
+    EntryLifeLaws,
+    EntryLaws,
     ExpiringLaws,
     OwnershipLaws,
     ForkingLaws,

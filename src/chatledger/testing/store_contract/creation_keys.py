@@ -6,10 +6,11 @@ from uuid import UUID
 
 import pytest
 
-from chatledger.conversations import Conversation
+from chatledger.conversations import Conversation, fields_of
 from chatledger.errors import AlreadyExists, KeyReused
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
+from chatledger.testing.store_contract.descriptions import ANOTHER, FIELDS, ONE
 from chatledger.testing.store_contract.helpers import (
     Change,
     Started,
@@ -58,19 +59,14 @@ class CreationKeyLaws:
 
         def create() -> Conversation:
             return subject.create(
-                conversation_id,
-                owner=owner,
-                title="Plans",
-                metadata={"a": 1, "b": [2, {"c": None}]},
-                expires_in=HOUR,
-                idempotency_key=key,
+                conversation_id, owner=owner, **ONE, expires_in=HOUR, idempotency_key=key
             )
 
         with clock.stopped():
             created = create()
             assert created.created_at == created.updated_at == clock()
             assert created.expires_at == clock() + HOUR
-        assert (created.owner, created.title, created.message_count) == (owner, "Plans", 0)
+        assert (created.owner, fields_of(created), created.message_count) == (owner, ONE, 0)
         assert created.id == conversation_id or UUID(created.id)
         clock.advance(timedelta(minutes=1))
         for _ in range(2):
@@ -89,9 +85,7 @@ class CreationKeyLaws:
         key, conversation_id = new_id(), new_id() if has_id else None
 
         def create() -> Conversation:
-            return subject.create(
-                conversation_id, title="Plans", metadata={"a": 1}, idempotency_key=key
-            )
+            return subject.create(conversation_id, **ONE, idempotency_key=key)
 
         created = create()
         subject.append(created.id, user_messages("0", "1", "2"))
@@ -134,10 +128,8 @@ class CreationKeyLaws:
     @pytest.mark.parametrize(
         "other",
         [
-            {"title": "Other plans"},
-            {"title": None},
-            {"metadata": {"a": 2}},
-            {"metadata": None},
+            *({name: examples.another} for name, examples in FIELDS.items()),
+            *({name: None} for name in FIELDS),
             {"metadata": {"a": [1]}},
             {"expires_in": 2 * HOUR},
             {"expires_in": None},
@@ -150,15 +142,14 @@ class CreationKeyLaws:
         arguments: dict[str, Any] = {
             "conversation_id": new_id() if has_id else None,
             "owner": new_id(),
-            "title": "Plans",
-            "metadata": {"a": 1},
+            **ONE,
             "expires_in": HOUR,
             "idempotency_key": new_id(),
         }
         created = subject.create(**arguments)
         subject.append(created.id, user_messages("hello"))
         # The arguments of both calls count, not what the conversation has become.
-        subject.update(created.id, title="Other plans", metadata={"a": 2})
+        subject.update(created.id, **ANOTHER)
         for _ in range(2):
             with assert_unchanged(subject, created.id), pytest.raises(KeyReused):
                 subject.create(**{**arguments, **other})

@@ -4,10 +4,12 @@ from datetime import timedelta
 
 import pytest
 
+from chatledger.conversations import fields_of
 from chatledger.errors import AlreadyExists
 from chatledger.messages import Message
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
+from chatledger.testing.store_contract.descriptions import ONE
 from chatledger.testing.store_contract.helpers import (
     assert_unchanged,
     read_all,
@@ -25,7 +27,7 @@ class ForkingLaws:
     def test_a_fork_has_the_same_messages_and_description(
         self, subject: Store, clock: Clock
     ) -> None:
-        original = subject.create(owner=new_id(), title="Plans", metadata={"a": 1})
+        original = subject.create(owner=new_id(), **ONE)
         subject.append(
             original.id, [Message.user("1"), Message.assistant("2", metadata={"stop": "end"})]
         )
@@ -34,7 +36,7 @@ class ForkingLaws:
             fork = subject.fork(original.id)
             assert fork.created_at == fork.updated_at == clock()
         assert fork.id != original.id
-        assert (fork.owner, fork.title, fork.metadata) == (original.owner, "Plans", {"a": 1})
+        assert (fork.owner, fields_of(fork)) == (original.owner, ONE)
         assert (fork.message_count, fork.expires_at) == (2, None)
         state = snapshot(subject, fork.id)
         assert state.conversation == fork

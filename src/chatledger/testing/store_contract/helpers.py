@@ -13,6 +13,7 @@ from chatledger.conversations import MAX_LIMIT, Conversation
 from chatledger.errors import ChatledgerError, NotFound
 from chatledger.messages import Message, StoredMessage
 from chatledger.stores.contract import Store
+from chatledger.testing.store_contract.descriptions import ONE
 from chatledger.values import new_id
 
 T = TypeVar("T")
@@ -32,8 +33,7 @@ def foreign_conversation(revision: int, **fields: Any) -> Conversation:
     source = Conversation(
         id=new_id(),
         owner=new_id(),
-        title="Plans",
-        metadata={"a": [1, 1.0, None]},
+        **ONE,
         created_at=LONG_AGO,
         updated_at=LONG_AGO + timedelta(hours=1),
         message_count=0,

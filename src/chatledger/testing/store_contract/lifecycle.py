@@ -5,10 +5,11 @@ from uuid import UUID
 
 import pytest
 
-from chatledger.conversations import MAX_TITLE_CHARACTERS
+from chatledger.conversations import DEFAULT_DESCRIPTION, MAX_TITLE_CHARACTERS, fields_of
 from chatledger.errors import AlreadyExists, Conflict, NotFound
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
+from chatledger.testing.store_contract.descriptions import ANOTHER, CLEARED, FIELDS, ONE, each_field
 from chatledger.testing.store_contract.helpers import (
     assert_unchanged,
     ids_of,
@@ -34,14 +35,11 @@ class LifecycleLaws:
     ) -> None:
         conversation_id, owner = new_id(), new_id()
         with clock.stopped():
-            created = subject.create(
-                conversation_id, owner=owner, title="Plans", metadata={"model": "offline"}
-            )
+            created = subject.create(conversation_id, owner=owner, **ONE)
             assert created.created_at == created.updated_at == clock()
         assert created.id == conversation_id
         assert created.owner == owner
-        assert created.title == "Plans"
-        assert created.metadata == {"model": "offline"}
+        assert fields_of(created) == ONE
         assert created.message_count == 0
         assert created.expires_at is None
         assert subject.get(conversation_id) == created
@@ -50,8 +48,7 @@ class LifecycleLaws:
     def test_a_conversation_can_be_created_without_arguments(self, subject: Store) -> None:
         created = subject.create()
         assert created.owner is None
-        assert created.title is None
-        assert created.metadata == {}
+        assert fields_of(created) == fields_of(DEFAULT_DESCRIPTION)
         assert subject.get(created.id) == created
 
     def test_an_id_made_by_the_store_is_a_new_uuid_of_version_7(self, subject: Store) -> None:
@@ -73,24 +70,29 @@ class LifecycleLaws:
         conversation_id = subject.create(title=title).id
         assert subject.get(conversation_id).title == title
 
-    def test_an_update_of_the_title_leaves_the_metadata(self, subject: Store) -> None:
-        conversation_id = subject.create(title="old", metadata={"a": 1}).id
-        updated = subject.update(conversation_id, title="new")
-        assert (updated.title, updated.metadata) == ("new", {"a": 1})
-        assert subject.get(conversation_id) == updated
-
-    def test_an_update_replaces_all_metadata_and_leaves_the_title(self, subject: Store) -> None:
-        conversation_id = subject.create(title="old", metadata={"a": 1}).id
-        updated = subject.update(conversation_id, metadata={"b": 2})
-        assert (updated.title, updated.metadata) == ("old", {"b": 2})
-        assert subject.get(conversation_id) == updated
-
-    def test_an_update_removes_the_title_if_empty_and_the_metadata_if_empty(
-        self, subject: Store
+    @each_field
+    def test_an_update_replaces_one_field_and_leaves_the_others(
+        self, subject: Store, field: str
     ) -> None:
-        conversation_id = subject.create(title="old", metadata={"a": 1}).id
-        updated = subject.update(conversation_id, title="", metadata={})
-        assert (updated.title, updated.metadata) == (None, {})
+        conversation_id = subject.create(**ONE).id
+        change = {field: FIELDS[field].another}
+        updated = subject.update(conversation_id, **change)
+        assert fields_of(updated) == {**ONE, **change}
+        assert subject.get(conversation_id) == updated
+
+    @each_field
+    def test_an_update_removes_a_field_and_leaves_the_others(
+        self, subject: Store, field: str
+    ) -> None:
+        conversation_id = subject.create(**ONE).id
+        updated = subject.update(conversation_id, **{field: FIELDS[field].cleared})
+        assert fields_of(updated) == {**ONE, field: getattr(DEFAULT_DESCRIPTION, field)}
+        assert subject.get(conversation_id) == updated
+
+    def test_an_update_can_remove_the_whole_description(self, subject: Store) -> None:
+        conversation_id = subject.create(**ONE).id
+        updated = subject.update(conversation_id, **CLEARED)
+        assert fields_of(updated) == fields_of(DEFAULT_DESCRIPTION)
         assert subject.get(conversation_id) == updated
 
     def test_an_update_does_not_count_as_activity(self, subject: Store, clock: Clock) -> None:
@@ -144,7 +146,7 @@ class LifecycleLaws:
         self, subject: Store, clock: Clock, how: str, swept: bool
     ) -> None:
         conversation = start_conversation(subject, "old", "and older", owner=new_id())
-        subject.update(conversation.id, title="old", metadata={"old": True})
+        subject.update(conversation.id, **ANOTHER)
         subject.delete(conversation.id)
         clock.advance(timedelta(hours=23))
         if swept:
@@ -160,8 +162,8 @@ class LifecycleLaws:
         assert appended.seqs[0] > conversation.revision
         state = snapshot(subject, conversation.id)
         assert texts_of(state.messages) == ["new"]
-        assert (state.conversation.owner, state.conversation.title) == (None, None)
-        assert (state.conversation.metadata, state.conversation.message_count) == ({}, 1)
+        assert (state.conversation.owner, state.conversation.message_count) == (None, 1)
+        assert fields_of(state.conversation) == fields_of(DEFAULT_DESCRIPTION)
 
     def test_a_revision_from_before_a_deletion_matches_nothing(self, subject: Store) -> None:
         conversation = start_conversation(subject, "old")

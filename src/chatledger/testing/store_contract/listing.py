@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from chatledger.conversations import MAX_ID_BYTES
-from chatledger.errors import InvalidArgument
+from chatledger.conversations import MAX_ID_BYTES, RESERVED_PREFIX
+from chatledger.errors import InvalidArgument, NotFound
 from chatledger.stores.contract import Store
 from chatledger.stores.cursors import encode_cursor
 from chatledger.testing.store_contract.clock import Clock
@@ -14,6 +14,7 @@ from chatledger.testing.store_contract.helpers import (
     Started,
     ids_of,
     list_all,
+    scan_all,
     start_conversation,
     user_messages,
 )
@@ -111,6 +112,22 @@ class ListingLaws:
         start_conversation(subject, owner=owner + "#")
         start_conversation(subject)
         assert ids_of(list_all(subject, owner)) == [mine.id]
+
+    def test_a_reserved_conversation_is_not_listed_but_is_scanned_and_deleted_with_its_owner(
+        self, subject: Store, clock: Clock
+    ) -> None:
+        owner = new_id()
+        shown = [conversation.id for conversation in seven_conversations(subject, owner, clock)]
+        reserved = [f"{RESERVED_PREFIX}{new_id()}" for _ in range(3)]
+        for conversation_id in reserved:
+            start_conversation(subject, "hello", conversation_id=conversation_id, owner=owner)
+        for limit in (1, 2, 7):
+            assert ids_of(list_all(subject, owner, limit=limit)) == shown
+        assert set(reserved) <= set(ids_of(scan_all(subject)))
+        assert subject.delete_owner(owner) == 10
+        for conversation_id in reserved:
+            with pytest.raises(NotFound):
+                subject.get(conversation_id)
 
     def test_a_cursor_still_works_after_the_conversation_it_points_at_was_deleted(
         self, subject: Store, clock: Clock

@@ -1,4 +1,4 @@
-"""Laws of ``metadata_revision``, which guards the title and the metadata against lost updates."""
+"""Laws of ``metadata_revision``, which guards the description against lost updates."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import pytest
 
-from chatledger.conversations import Conversation
+from chatledger.conversations import Conversation, fields_of
 from chatledger.errors import ChatledgerError, Conflict, NotFound
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
+from chatledger.testing.store_contract.descriptions import ANOTHER, FIELDS, ONE
 from chatledger.testing.store_contract.helpers import (
     Change,
     Started,
@@ -58,7 +59,7 @@ def assert_shown(store: Store, conversation: Conversation) -> None:
         listed,
         scanned,
     ):
-        assert (read.title, read.metadata) == (conversation.title, conversation.metadata)
+        assert fields_of(read) == fields_of(conversation)
         assert read.metadata_revision == conversation.metadata_revision
 
 
@@ -87,11 +88,9 @@ class MetadataRevisionLaws:
         assert latest.metadata_revision >= 0
         assert_shown(subject, latest)
         all_updates: list[dict[str, Any]] = [
-            {"title": "1"},
-            {"metadata": {"a": 1}},
-            {"title": "2", "metadata": {"a": 2}},
-            {"title": ""},
-            {"metadata": {}},
+            *({name: examples.one} for name, examples in FIELDS.items()),
+            ANOTHER,
+            *({name: examples.cleared} for name, examples in FIELDS.items()),
         ]
         for updates in all_updates:
             before = latest
@@ -117,13 +116,13 @@ class MetadataRevisionLaws:
         self, subject: Store, clock: Clock, change: Change, owner: str | None
     ) -> None:
         conversation = start_conversation(subject, "1", "2", owner=owner and new_id())
-        subject.update(conversation.id, title="old", metadata={"a": 0})
-        before = subject.update(conversation.id, title="Plans", metadata={"a": 1})
+        subject.update(conversation.id, **ANOTHER)
+        before = subject.update(conversation.id, **ONE)
         clock.advance(timedelta(minutes=1))
         change(subject, conversation)
         after = subject.get(conversation.id)
         assert after.metadata_revision == before.metadata_revision
-        assert (after.title, after.metadata) == ("Plans", {"a": 1})
+        assert fields_of(after) == ONE
         updated = subject.update(
             conversation.id, title="new", metadata_revision=before.metadata_revision
         )

@@ -2,18 +2,21 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
+from chatledger.conversations import fields_of
 from chatledger.errors import AlreadyExists, ChatledgerError, Conflict, KeyReused, NotFound
 from chatledger.messages import Message
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
+from chatledger.testing.store_contract.descriptions import FIELDS, changed_fields, described
+from chatledger.testing.store_contract.entries import read_entries
+from chatledger.testing.store_contract.entry_rules import EntryRules
 from chatledger.testing.store_contract.helpers import snapshot, user_messages
 from chatledger.testing.store_contract.read_rules import (
-    ReadRules,
     callers,
     conversations,
     expect,
@@ -26,18 +29,24 @@ from chatledger.testing.store_contract.read_rules import (
 )
 from chatledger.testing.store_contract.reference_model import KeyedAppend, KeyedCreation
 from chatledger.testing.store_contract.settings import examples_of
-from chatledger.values import Json
+
+descriptions = st.fixed_dictionaries(
+    {
+        name: st.sampled_from([None, examples.cleared, examples.one, examples.another])
+        for name, examples in FIELDS.items()
+    }
+)
+"""Fields of a description, as operations take them."""
 
 
-class OperationRules(ReadRules):
+class OperationRules(EntryRules):
     """Operations of several callers, one after the other, on a few conversations."""
 
     @rule(
         conversation=st.none() | conversations,
         caller=callers,
         lifetime=lifetimes,
-        title=st.sampled_from([None, "", "Plans"]),
-        metadata=st.sampled_from([{}, {"a": 1}]),
+        description=descriptions,
         key=keys,
     )
     def create(
@@ -45,15 +54,14 @@ class OperationRules(ReadRules):
         conversation: int | None,
         caller: int,
         lifetime: timedelta | None,
-        title: str | None,
-        metadata: dict[str, Json],
+        description: dict[str, Any],
         key: int | None,
     ) -> None:
         owner = self.model.owners[caller]
         given_id = None if conversation is None else self.model.choose(conversation, caller)[0]
         creation = None
         if key is not None:
-            arguments = ("create", owner, title or None, metadata, lifetime)
+            arguments = ("create", owner, described(description), lifetime)
             creation = KeyedCreation(self.model.keys[key], arguments)
         target_id, scope = given_id, ("create", owner, creation and creation.key)
         if target_id is None and creation:
@@ -69,8 +77,7 @@ class OperationRules(ReadRules):
             created = self.store.create(
                 given_id,
                 owner=owner,
-                title=title,
-                metadata=metadata,
+                **description,
                 expires_in=lifetime,
                 idempotency_key=creation and creation.key,
             )
@@ -83,8 +90,7 @@ class OperationRules(ReadRules):
                 created.revision,
                 lifetime,
                 owner=owner,
-                title=title or None,
-                metadata=metadata,
+                **changed_fields(description),
                 metadata_revision=created.metadata_revision,
             )
             generation.creation = creation
@@ -99,7 +105,7 @@ class OperationRules(ReadRules):
         repeats=st.booleans(),
         truncate_after=st.none() | st.none() | numbers,
         reply_follows=st.booleans(),
-        title=st.sampled_from([None, "", "begun"]),
+        description=descriptions,
         lifetime=lifetimes,
     )
     def append(
@@ -112,7 +118,7 @@ class OperationRules(ReadRules):
         repeats: bool,
         truncate_after: int | None,
         reply_follows: bool,
-        title: str | None,
+        description: dict[str, Any],
         lifetime: timedelta | None,
     ) -> None:
         conversation_id, owner, generation = self.model.choose(conversation, caller)
@@ -150,8 +156,7 @@ class OperationRules(ReadRules):
                 idempotency_key=idempotency_key,
                 truncate_after=truncate_after,
                 reply_follows=reply_follows,
-                title=title,
-                metadata={"begun": [title]},
+                **description,
                 expires_in=lifetime,
             )
             if earlier:
@@ -166,8 +171,7 @@ class OperationRules(ReadRules):
                     first,
                     lifetime,
                     owner=owner,
-                    title=title or None,
-                    metadata={"begun": [title]},
+                    **changed_fields(description),
                     metadata_revision=self.store.get(conversation_id).metadata_revision,
                 )
                 generation.conversation = replace(generation.conversation, revision=0)
@@ -185,8 +189,7 @@ class OperationRules(ReadRules):
     @rule(
         conversation=conversations,
         caller=callers,
-        title=st.sampled_from([None, "", "other"]),
-        metadata=st.sampled_from([{}, {"a": 1}, {"b": None}]),
+        description=descriptions,
         revision=optional_numbers,
         metadata_revision=optional_numbers,
     )
@@ -194,8 +197,7 @@ class OperationRules(ReadRules):
         self,
         conversation: int,
         caller: int,
-        title: str | None,
-        metadata: dict[str, Json],
+        description: dict[str, Any],
         revision: int | None,
         metadata_revision: int | None,
     ) -> None:
@@ -215,8 +217,7 @@ class OperationRules(ReadRules):
         with expect(expected_error):
             updated = self.store.update(
                 conversation_id,
-                title=title,
-                metadata=metadata,
+                **description,
                 revision=revision,
                 metadata_revision=metadata_revision,
                 owner=owner,
@@ -224,10 +225,7 @@ class OperationRules(ReadRules):
             assert generation
             before = generation.conversation
             after = replace(
-                before,
-                title=before.title if title is None else title or None,
-                metadata=metadata,
-                metadata_revision=updated.metadata_revision,
+                before, **changed_fields(description), metadata_revision=updated.metadata_revision
             )
             # The contract does not say whether a change to the same values counts.
             assert updated.metadata_revision > before.metadata_revision or after == before
@@ -373,8 +371,7 @@ class OperationRules(ReadRules):
                 result.revision,
                 generation.lifetime if lifetime is None else lifetime,
                 owner=generation.conversation.owner,
-                title=generation.conversation.title,
-                metadata=generation.conversation.metadata,
+                **fields_of(generation.conversation),
                 message_count=len(copied),
                 metadata_revision=result.metadata_revision,
             )
@@ -384,6 +381,12 @@ class OperationRules(ReadRules):
             assert copy.messages == copied
             ascending = [last_revision, *copy.seqs]
             assert ascending == sorted(set(ascending))
+            for entry in read_entries(self.store, conversation_id=result.id):
+                assert entry.revision > copy.entries.last_revisions.get(entry.name, 0)
+                copy.entries.put(entry)
+            assert [(e.name, e.value, e.expires_at) for e in copy.entries.live.values()] == [
+                (e.name, e.value, e.expires_at) for e in generation.entries.all(self.clock())
+            ]
 
     @rule(conversation=conversations, caller=callers)
     def delete(self, conversation: int, caller: int) -> None:
@@ -401,6 +404,7 @@ class OperationRules(ReadRules):
         assert self.store.delete_owner(owner) == len(owned)
         for generation in owned:
             self.model.delete(generation)
+        self.model.entries_of_owners[owner].live.clear()
 
     def record_id(
         self, new_id: str, expected_id: str | None, scope: tuple[str | None, ...] | None

@@ -6,6 +6,7 @@ here; a new parameter gets the values that are invalid for it in ``INVALID_VALUE
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from inspect import Parameter, signature
@@ -18,12 +19,13 @@ from chatledger.conversations import (
     MAX_ID_BYTES,
     MAX_IDEMPOTENCY_KEY_BYTES,
     MAX_LIMIT,
-    MAX_METADATA_BYTES,
     MAX_REVISION,
-    MAX_TITLE_CHARACTERS,
 )
+from chatledger.entries import MAX_ENTRY_BYTES, MAX_ENTRY_NAME_BYTES
+from chatledger.errors import NotFound
 from chatledger.messages import Message
 from chatledger.stores.contract import Store
+from chatledger.testing.store_contract.descriptions import ANOTHER, CLEARED, FIELDS
 from chatledger.testing.store_contract.helpers import Started, foreign_conversation, user_messages
 from chatledger.values import new_id
 
@@ -43,6 +45,8 @@ class Call:
     """Returns the arguments apart from ``conversation_id`` and the caller's ``owner``."""
     variant: str = ""
     """Distinguishes the calls of one operation."""
+    prepare: Callable[[Store, Started], object] | None = None
+    """What must be done first, if the conversation exists, so that the call is valid."""
 
     needs_conversation: bool = True
     """It raises ``NotFound`` if the conversation does not exist."""
@@ -76,13 +80,28 @@ class Call:
             caller: The owner that the caller passes, if the operation takes one.
             changes: Arguments to pass instead of valid ones.
         """
-        arguments = self.arguments(given)
+        if self.prepare is not None:
+            with suppress(NotFound):
+                self.prepare(store, given)
+        arguments = dict(self.arguments(given))
         if "conversation_id" in parameters_of(self.operation):
             arguments.setdefault("conversation_id", given.id)
         if self.takes_owner:
             arguments["owner"] = caller
         result: object = getattr(store, self.operation)(**{**arguments, **changes})
         return list(result) if isinstance(result, Iterator) else result
+
+
+def update_of(field: str) -> Call:
+    """Return the call that updates one field of the description."""
+    return Call(
+        "update", lambda given: {field: FIELDS[field].another}, variant=field, changes_metadata=True
+    )
+
+
+def put_topic(store: Store, given: Started) -> None:
+    """Put the entry that some calls read or delete."""
+    store.put_entry(given.id, "topic", "plans")
 
 
 CALLS = (
@@ -116,8 +135,7 @@ CALLS = (
         "append",
         lambda given: {
             "messages": user_messages("another"),
-            "title": "ignored",
-            "metadata": {"ignored": True},
+            **ANOTHER,
             "expires_in": timedelta(days=30),
         },
         variant="with fields",
@@ -186,19 +204,14 @@ CALLS = (
         },
         takes_owner=False,
     ),
-    Call("update", lambda given: {"title": "another"}, changes_metadata=True),
+    *map(update_of, FIELDS),
     Call(
         "update",
-        lambda given: {"metadata": {"another": True}, "revision": given.revision},
-        variant="metadata at a revision",
+        lambda given: {**ANOTHER, "revision": given.revision},
+        variant="at a revision",
         changes_metadata=True,
     ),
-    Call(
-        "update",
-        lambda given: {"title": "", "metadata": {}},
-        variant="both to nothing",
-        changes_metadata=True,
-    ),
+    Call("update", lambda given: CLEARED, variant="all to nothing", changes_metadata=True),
     Call("update", variant="nothing"),
     Call(
         "claim",
@@ -255,6 +268,20 @@ CALLS = (
     Call("fork"),
     Call("fork", lambda given: {"at": 0, "new_id": new_id()}, variant="the beginning"),
     Call("fork", lambda given: {"idempotency_key": new_id()}, variant="with a key"),
+    Call("put_entry", lambda given: {"name": "summary", "value": {"text": "another"}}),
+    Call(
+        "put_entry",
+        lambda given: {
+            "name": "summary",
+            "value": None,
+            "revision": 0,
+            "expires_in": timedelta(days=30),
+        },
+        variant="at revision 0",
+    ),
+    Call("entry", lambda given: {"name": "topic"}, prepare=put_topic, is_read=True),
+    Call("entries", lambda given: {"prefix": "to"}, prepare=put_topic, is_read=True),
+    Call("delete_entry", lambda given: {"name": "topic"}, prepare=put_topic),
     Call("delete", deletes=True),
     Call(
         "delete_owner",
@@ -305,20 +332,19 @@ INVALID_VALUES: dict[str, list[Any]] = {
     "append(messages)": [*INVALID_MESSAGES, [], ()],
     "message": ["hello", {"role": "user", "content": "hello"}, user_messages("hello")],
     "conversation": ["hello", {"id": "hello"}],
-    "title": ["x" * (MAX_TITLE_CHARACTERS + 1), "\ud800", b"title", 7, True],
-    "metadata": [
-        "text",
-        [],
-        7,
+    **{name: examples.invalid for name, examples in FIELDS.items()},
+    "name": invalid_names(MAX_ENTRY_NAME_BYTES),
+    "prefix": invalid_names(MAX_ENTRY_NAME_BYTES)[1:],  # "" is valid
+    "value": [
+        b"bytes",
+        (1, 2),
         {1: "a"},
-        {"a": b"bytes"},
-        {"a": (1, 2)},
         {"a": {1, 2}},
-        {"a": math.nan},
-        {"a": math.inf},
-        {"a": "\ud800"},
-        {"a": 2**2_001},
-        {"a": "x" * MAX_METADATA_BYTES},
+        [math.nan],
+        math.inf,
+        "\ud800",
+        2**2_001,
+        "x" * (MAX_ENTRY_BYTES - 1),
     ],
     "expires_in": [
         timedelta(),
@@ -342,7 +368,7 @@ INVALID_VALUES: dict[str, list[Any]] = {
 }
 """Invalid values for parameters, by name; ``operation(name)`` is for that operation alone.
 
-None is invalid too, unless it is the parameter's default.
+None is invalid too, unless it is the parameter's default or the parameter may be any JSON value.
 """
 
 
@@ -351,5 +377,5 @@ def invalid_values(operation: str, parameter: str) -> list[Any]:
     values = INVALID_VALUES.get(f"{operation}({parameter})", INVALID_VALUES.get(parameter))
     if not values:
         return []
-    takes_none = parameters_of(operation)[parameter].default is None
+    takes_none = parameter == "value" or parameters_of(operation)[parameter].default is None
     return values if takes_none else [*values, None]

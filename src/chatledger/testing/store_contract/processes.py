@@ -85,6 +85,16 @@ class ProcessesContract:
             assert set(outputs[0].split()) == ids - {source.id}
             assert len(ids) == 1 + 2 * APPENDS
 
+    def test_no_change_of_an_entry_by_two_processes_is_lost(self, store_url: str) -> None:
+        with open_store(store_url) as store:
+            conversation_id = start_conversation(store).id
+            first = store.put_entry(conversation_id, "count", 0)
+        run_in_processes(store_url, "increment_an_entry", conversation_id)
+        with open_store(store_url) as store:
+            last = store.entry(conversation_id, "count")
+        assert last.value == len(PROCESSES) * APPENDS
+        assert last.revision == first.revision + len(PROCESSES) * APPENDS
+
     def test_the_next_process_reads_what_one_process_wrote(self, store_url: str) -> None:
         with open_store(store_url) as store:
             conversation = start_conversation(store, "1", "2")
@@ -187,3 +197,18 @@ def create_with_keys(store_url: str, conversation_id: str, name: str) -> None:
         for number in range(APPENDS):
             print(store.create(title="Plans", idempotency_key=str(number)).id)
             print(store.fork(conversation_id, idempotency_key=str(number)).id)
+
+
+def increment_an_entry(store_url: str, conversation_id: str, name: str) -> None:
+    """Increment the entry ``count`` as often as ``APPENDS`` says."""
+    with open_store(store_url) as store:
+        wait_for_start()
+        done = 0
+        while done < APPENDS:
+            read = store.entry(conversation_id, "count")
+            assert isinstance(read.value, int)
+            try:
+                store.put_entry(conversation_id, "count", read.value + 1, revision=read.revision)
+            except Conflict:
+                continue
+            done += 1

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from chatledger.conversations import Appended, Conversation
+from chatledger.entries import Entry
 from chatledger.messages import StoredMessage
 from chatledger.testing.store_contract.clock import Clock
 from chatledger.testing.store_contract.helpers import Snapshot
@@ -30,6 +31,34 @@ class KeyedCreation(NamedTuple):
 
 
 @dataclass
+class OwnEntries:
+    """The entries of one conversation or owner."""
+
+    last_revisions: dict[str, int] = field(default_factory=dict)
+    """The highest revision that each name has had, also of conversations before this one."""
+    live: dict[str, Entry] = field(default_factory=dict)
+    """The entries that were not deleted; some may have expired."""
+
+    def find(self, name: str, now: datetime) -> Entry | None:
+        entry = self.live.get(name)
+        is_live = entry and (entry.expires_at is None or entry.expires_at > now)
+        return entry if is_live else None
+
+    def all(self, now: datetime) -> list[Entry]:
+        """Return the entries in the order of their names."""
+        return [entry for name in sorted(self.live) if (entry := self.find(name, now))]
+
+    def put(self, entry: Entry) -> None:
+        self.live[entry.name] = entry
+        self.last_revisions[entry.name] = entry.revision
+
+    def number(self, name: str, choice: int | None) -> int | None:
+        """Return by ``choice`` the last revision of the name, 0, or a number next to it."""
+        last = self.last_revisions.get(name, 0)
+        return None if choice is None else [0, last, last, last + 1][choice]
+
+
+@dataclass
 class Generation:
     """One life of a conversation id, from creation to deletion."""
 
@@ -40,6 +69,7 @@ class Generation:
     """The appends with an idempotency key, by their keys."""
     creation: KeyedCreation | None = None
     """The call that created it, if that had an idempotency key."""
+    entries: OwnEntries = field(default_factory=OwnEntries)
     deleted_at: datetime | None = None
     is_listed_late: bool = False
     """True if the last append said that a reply follows: a list may not show it yet."""
@@ -95,6 +125,7 @@ class ReferenceModel:
         self.ids_from_keys: dict[tuple[str | None, ...], str] = {}
         """The ids that the store derived from idempotency keys, by what they depend on."""
         self.owners = [None, new_id(), new_id()]
+        self.entries_of_owners = {owner: OwnEntries() for owner in self.owners[1:]}
         self.keys = [new_id() for _ in range(2)]
 
     def find_live(self, conversation_id: str) -> Generation | None:
@@ -143,8 +174,6 @@ class ReferenceModel:
         empty = Conversation(
             id=conversation_id,
             owner=None,
-            title=None,
-            metadata={},
             created_at=now,
             updated_at=now,
             message_count=0,
@@ -152,6 +181,9 @@ class ReferenceModel:
             expires_at=now + lifetime if lifetime else None,
         )
         generation = Generation(replace(empty, **fields), lifetime)
+        if conversation_id in self._generations:
+            former = self._generations[conversation_id].entries
+            generation.entries.last_revisions = former.last_revisions
         self._generations[conversation_id] = generation
         return generation
 

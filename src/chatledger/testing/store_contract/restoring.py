@@ -14,6 +14,7 @@ from chatledger.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
 from chatledger.messages import Message, StoredMessage
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
+from chatledger.testing.store_contract.descriptions import ANOTHER, FIELDS
 from chatledger.testing.store_contract.helpers import (
     LONG_AGO,
     assert_unchanged,
@@ -115,7 +116,7 @@ class RestoringLaws:
     def test_an_existing_conversation_keeps_its_description_and_latest_activity(
         self, subject: Store, clock: Clock
     ) -> None:
-        created = subject.create(owner=new_id(), title="Mine", metadata={"mine": True})
+        created = subject.create(owner=new_id(), **ANOTHER)
         revision = created.revision + 3
         source = foreign_conversation(revision, id=created.id, owner=created.owner)
         with clock.stopped():
@@ -196,8 +197,7 @@ class RestoringLaws:
         valid = messages_from(revision + 1, "3", "4")
         bad: Any
         bad_fields: list[dict[str, Any]] = [
-            {"title": 7},
-            {"metadata": {"a": b""}},
+            *({name: each} for name, examples in FIELDS.items() for each in examples.invalid),
             {"created_at": datetime(2001, 1, 1)},
             {"updated_at": "now"},
             {"expires_at": 7},

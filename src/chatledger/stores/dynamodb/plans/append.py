@@ -18,9 +18,22 @@ from chatledger.stores.dynamodb.log import (
     best_effort,
 )
 from chatledger.stores.dynamodb.plans.truncate import clean_up, plan_truncation
-from chatledger.stores.dynamodb.records import LAYOUT, Record, key, key_sort
+from chatledger.stores.dynamodb.records import (
+    LAYOUT,
+    Record,
+    StoredDescription,
+    encode_description,
+    key,
+    key_sort,
+)
 from chatledger.stores.dynamodb.table import TOMBSTONE_LIFETIME, LogEnd, RaceRetries, Table, ttl_at
-from chatledger.stores.dynamodb.ttl import first_record, next_record, renew_ttls, ttl_of_parts
+from chatledger.stores.dynamodb.ttl import (
+    await_beginning,
+    first_record,
+    next_record,
+    renew_ttls,
+    ttl_of_parts,
+)
 from chatledger.stores.idempotency import check_key_use
 from chatledger.stores.operations import Append
 
@@ -158,6 +171,8 @@ class _Attempts:
             if truncate_after is not None and truncate_after < last.last_seq:
                 truncation = yield from plan_truncation(log, last, truncate_after)
             last = yield from renew_ttls(log, last)
+        else:
+            yield from await_beginning(table, log_end, lifetime)
         if self.stored is None:
             ttl = ttl_of_parts(table, last, lifetime, self.prepared.part_count)
             self.stored = yield from self.prepared.store(log, ttl)
@@ -172,8 +187,8 @@ class _Attempts:
                 width=messages,
                 part_items=items,
             )
-            description = heads.Description(beginning.title, beginning.metadata)
-            record = record._replace(initial_description=heads.encode_description(description))
+            description = encode_description(StoredDescription(beginning.description))
+            record = record._replace(initial_description=description)
         else:
             record = next_record(table, log_end, last, self.token, width=messages, part_items=items)
         if not self.stored.outlives(record):

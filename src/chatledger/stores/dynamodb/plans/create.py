@@ -2,9 +2,10 @@
 
 from chatledger.conversations import MAX_REVISION, Conversation
 from chatledger.errors import AlreadyExists, KeyReused, NotFound
-from chatledger.stores.dynamodb import bodies, heads
+from chatledger.stores.dynamodb import bodies
 from chatledger.stores.dynamodb.bodies import BodyWriter, StoredBody
 from chatledger.stores.dynamodb.calls import Plan
+from chatledger.stores.dynamodb.entries import CopiedEntries, all_items, read_items
 from chatledger.stores.dynamodb.heads import conversation, describe, finish_write
 from chatledger.stores.dynamodb.log import (
     InconsistentRead,
@@ -15,9 +16,15 @@ from chatledger.stores.dynamodb.log import (
     retry_inconsistent,
 )
 from chatledger.stores.dynamodb.plans.read import read_forward, read_span
-from chatledger.stores.dynamodb.records import Record
+from chatledger.stores.dynamodb.records import (
+    FIRST_ENTRY,
+    LAST_ENTRY,
+    Record,
+    StoredDescription,
+    encode_description,
+)
 from chatledger.stores.dynamodb.table import LogEnd, RaceRetries, Table
-from chatledger.stores.dynamodb.ttl import first_record, ttl_of_parts
+from chatledger.stores.dynamodb.ttl import await_beginning, first_record, ttl_of_parts
 from chatledger.stores.idempotency import Creation
 from chatledger.stores.operations import Create, Fork
 from chatledger.values import dumps
@@ -30,9 +37,7 @@ def create(table: Table, operation: Create) -> Plan[Conversation]:
     """Create a conversation as ``Store.create`` promises."""
     owner, beginning = operation.owner, operation.beginning
     log_end = LogEnd(read_at=table.now()) if operation.id_is_new else None  # nothing to read
-    description = heads.Description(
-        beginning.title, beginning.metadata, creation=operation.creation
-    )
+    description = StoredDescription(beginning.description, creation=operation.creation)
     lifetime = table.lifetime_for(beginning.expires_in)
     log = Log(table, operation.conversation_id)
     created, _ = yield from _begin(
@@ -44,12 +49,15 @@ def create(table: Table, operation: Create) -> Plan[Conversation]:
 def fork(table: Table, operation: Fork) -> Plan[Conversation]:
     """Copy a conversation as ``Store.fork`` promises.
 
-    The messages are written to body parts that no reader sees yet. Then one record shows them all.
+    The messages are written to body parts, and the entries to items of a generation that no reader
+    sees yet. Then one record shows them all.
     """
     owner, creation = operation.owner, operation.creation
     source, target = Log(table, operation.conversation_id), Log(table, operation.new_id)
 
     def attempt() -> Plan[Conversation]:
+        # Before the log's end, so that a deletion in between is noticed.
+        some_entry, _ = yield from read_items(source, FIRST_ENTRY, LAST_ENTRY, limit=1)
         log_end, _ = yield from source.read_end()
         last = require_live(source, log_end, owner)
         description = yield from describe(source, last, log_end)
@@ -74,6 +82,7 @@ def fork(table: Table, operation: Fork) -> Plan[Conversation]:
                 stored,
                 messages=writer.messages,
                 caller=owner,
+                entries=CopiedEntries(source, last, target) if some_entry else None,
             )
         except (InconsistentRead, AlreadyExists, KeyReused):
             yield from discard
@@ -125,13 +134,14 @@ def _require_repeated(
 def _begin(
     log: Log,
     owner: str | None,
-    description: heads.Description,
+    description: StoredDescription,
     lifetime: int | None,
     stored: StoredBody,
     *,
     messages: int,
     caller: str | None,
     end: LogEnd | None = None,
+    entries: CopiedEntries | None = None,
 ) -> Plan[tuple[Conversation, bool]]:
     """Start a conversation with these messages, in one record.
 
@@ -144,6 +154,7 @@ def _begin(
         messages: The number of its messages.
         caller: The ``owner`` that the caller gave.
         end: The log's end, if it is known already.
+        entries: The entries to copy, if there are any.
 
     Returns:
         The conversation, and whether this call has begun it: if not, an earlier call with the same
@@ -158,12 +169,14 @@ def _begin(
     while True:
         if not stored.may_be_named(log.table.time()):
             raise InconsistentRead
+        there = {} if entries is None else (yield from all_items(log))
         if end is None:
             end, _ = yield from log.read_end()
         try:
             if end.live_record(log.table.time()) is not None:
                 creation = description.creation
                 return (yield from _require_repeated(log, end, caller, creation)), False
+            yield from await_beginning(log.table, end, lifetime)
             record = first_record(
                 log.table,
                 end,
@@ -174,13 +187,19 @@ def _begin(
                 part_items=stored.items,
             )
             record = stored.attach_to(record)._replace(
-                initial_description=heads.encode_description(description),
+                initial_description=encode_description(description),
                 messages=messages,
                 message_count=messages,
             )
+            if entries is not None:
+                record = yield from entries.copy(record, end, there)
             yield from log.put(record, end)
             break
-        except (InconsistentRead, LostRace):
+        except (InconsistentRead, LostRace) as failed:
+            if entries is not None:
+                yield from entries.discard()
+                if isinstance(failed, InconsistentRead):
+                    raise  # the source may have changed
             end = None
             yield from retries.back_off()
     yield from finish_write(log, record, read_at=end.read_at)

@@ -6,6 +6,7 @@ from chatledger.errors import NotFound
 from chatledger.stores.dynamodb import heads
 from chatledger.stores.dynamodb.calls import CONDITION_FAILED, Call, CallFailed, Plan
 from chatledger.stores.dynamodb.cleanup import free_range
+from chatledger.stores.dynamodb.entries import free_all, owner_entries
 from chatledger.stores.dynamodb.log import InconsistentRead, Log, LostRace, best_effort
 from chatledger.stores.dynamodb.plans.read import query_heads
 from chatledger.stores.dynamodb.records import Record, record_sort
@@ -106,6 +107,15 @@ def free_closed_log(log: Log, closing: Record, *, read_at: tuple[int, float]) ->
         yield from free_range(log, 1, closing.position - 1, deadline, read_at=read_at)
     ) < closing.position:
         return
+    if not (
+        yield from free_all(
+            log,
+            lambda entry: entry.generation <= closing.generation,
+            deadline=deadline,
+            read_at=read_at,
+        )
+    ):
+        return
     ttl = {"N": str(ttl_at(table.time() + TOMBSTONE_LIFETIME))}
     update = log.update_params(
         record_sort(closing.position), {"expires_at": ttl}, "#k = :k", k={"S": closing.token}
@@ -120,7 +130,7 @@ def free_closed_log(log: Log, closing: Record, *, read_at: tuple[int, float]) ->
 def delete_owner(
     table: Table, operation: DeleteOwner, *, progress: Callable[[int], None] | None = None
 ) -> Plan[int]:
-    """Delete every conversation of an owner as ``Store.delete_owner`` promises.
+    """Delete every conversation and entry of an owner as ``Store.delete_owner`` promises.
 
     ``progress`` is called after each page with the number of conversations deleted so far.
     """
@@ -132,7 +142,7 @@ def delete_owner(
         while True:
             # The oldest first: one that gets a message meanwhile moves ahead, and is met again.
             found = yield from query_heads(
-                table, owner, PAGE, cursor, forward=True, include_expired=True
+                table, owner, PAGE, cursor, forward=True, include_hidden=True
             )
             for conversation_id, _ in found:
                 deleted += yield from close_log(Log(table, conversation_id), owner, lambda _: True)
@@ -147,4 +157,5 @@ def delete_owner(
             break
         # Conversations may have started, or moved within the same millisecond, and the index lags.
         idle = idle + 1 if deleted == before else 0
+    yield from free_all(owner_entries(table, owner), lambda _: True)
     return deleted

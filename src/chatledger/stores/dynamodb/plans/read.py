@@ -11,7 +11,15 @@ from collections.abc import Iterable, Sequence
 from math import ceil, inf
 from typing import Any, NamedTuple
 
-from chatledger.conversations import MAX_READ_BYTES, MAX_REVISION, Conversation, Listing, Page, Tail
+from chatledger.conversations import (
+    MAX_READ_BYTES,
+    MAX_REVISION,
+    RESERVED_PREFIX,
+    Conversation,
+    Listing,
+    Page,
+    Tail,
+)
 from chatledger.messages import StoredMessage, decode_body
 from chatledger.stores.cursors import decode_cursor, encode_cursor
 from chatledger.stores.dynamodb.bodies import read_body
@@ -33,7 +41,7 @@ from chatledger.stores.dynamodb.table import INDEX, Table
 from chatledger.stores.operations import Get, ListOwned, ReadPage, ReadTail
 
 MIN_HEADS = 100
-"""The least number of heads that a further query of the index reads, after expired ones."""
+"""The least number of heads that a further query of the index reads, after those not listed."""
 
 
 def get(table: Table, operation: Get) -> Plan[Conversation]:
@@ -107,7 +115,7 @@ def query_heads(
     start: tuple[int, str] | None,
     *,
     forward: bool = False,
-    include_expired: bool = False,
+    include_hidden: bool = False,
 ) -> Plan[list[tuple[str, Head]]]:
     """Return at most ``limit`` conversations of ``owner`` with their ids, newest activity first.
 
@@ -117,7 +125,7 @@ def query_heads(
         limit: The most conversations to return.
         start: The ``updated_at`` and id of a conversation; return those after it.
         forward: Return the oldest activity first.
-        include_expired: Return expired conversations too.
+        include_hidden: Return expired conversations too, and those with reserved ids.
     """
     params: dict[str, Any] = {
         "TableName": table.name,
@@ -139,9 +147,10 @@ def query_heads(
         reply = yield Call("Query", params | {"Limit": count})
         time = table.time()
         for item in reply["Items"]:
-            head = decode_head(item)
-            if include_expired or head.expiry is None or head.expiry > time:
-                found.append((conversation_of(item["pk"]["S"]), head))
+            head, conversation_id = decode_head(item), conversation_of(item["pk"]["S"])
+            is_live = head.expiry is None or head.expiry > time
+            if include_hidden or (is_live and not conversation_id.startswith(RESERVED_PREFIX)):
+                found.append((conversation_id, head))
         if "LastEvaluatedKey" not in reply:
             break
         params["ExclusiveStartKey"] = reply["LastEvaluatedKey"]

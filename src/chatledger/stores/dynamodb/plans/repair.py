@@ -3,7 +3,7 @@
 from math import inf
 from typing import Any
 
-from chatledger.conversations import Conversation
+from chatledger.conversations import Conversation, Description
 from chatledger.stores.dynamodb import bodies, heads
 from chatledger.stores.dynamodb.bodies import BodyWriter
 from chatledger.stores.dynamodb.calls import Plan
@@ -18,7 +18,7 @@ from chatledger.stores.dynamodb.log import (
 )
 from chatledger.stores.dynamodb.plans.read import MAX_RECORDS
 from chatledger.stores.dynamodb.plans.truncate import Truncation, clean_up
-from chatledger.stores.dynamodb.records import Record, decode_record, record_sort
+from chatledger.stores.dynamodb.records import Record, StoredDescription, decode_record, record_sort
 from chatledger.stores.dynamodb.table import Table
 from chatledger.stores.dynamodb.ttl import next_record, renew_ttls, ttl_of_parts
 from chatledger.values import dumps
@@ -34,9 +34,8 @@ def repair(table: Table, conversation_id: str, *, owner: str | None) -> Plan[Con
         try:
             description = yield from heads.read_description(log, last, log_end.head)
         except InconsistentRead:
-            description = heads.Description(
-                None, {}
-            )  # the first record, which had it, is missing too
+            # The first record, which had it, is missing too.
+            description = StoredDescription(Description())
         last = yield from renew_ttls(log, last)
         items = last.message_count
         writer = BodyWriter(log, ttl_of_parts(table, last, None, items), items=items)

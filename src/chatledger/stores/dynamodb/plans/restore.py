@@ -1,15 +1,25 @@
 """The plan that writes messages at the seqs that they have in another store."""
 
+from functools import partial
+
 from chatledger.conversations import Conversation
 from chatledger.errors import REVISIONS_TAKEN, AlreadyExists, Conflict, NotFound
 from chatledger.stores.dynamodb import heads
 from chatledger.stores.dynamodb.bodies import PreparedBody, StoredBody
 from chatledger.stores.dynamodb.calls import Plan
+from chatledger.stores.dynamodb.entries import free_all
+from chatledger.stores.dynamodb.entry_items import EntryItem
 from chatledger.stores.dynamodb.heads import conversation, finish_write
 from chatledger.stores.dynamodb.log import InconsistentRead, Log, LostRace
-from chatledger.stores.dynamodb.records import Record
+from chatledger.stores.dynamodb.records import Record, StoredDescription, encode_description
 from chatledger.stores.dynamodb.table import LogEnd, RaceRetries, Table
-from chatledger.stores.dynamodb.ttl import first_record, next_record, renew_ttls, ttl_of_parts
+from chatledger.stores.dynamodb.ttl import (
+    await_beginning,
+    first_record,
+    next_record,
+    renew_ttls,
+    ttl_of_parts,
+)
 from chatledger.stores.operations import Restore
 from chatledger.values import milliseconds_since_epoch
 
@@ -35,15 +45,19 @@ def restore(table: Table, operation: Restore) -> Plan[Conversation]:
             raise NotFound(given.id)
         last = log_end.live_record(time)
         _check_revision(log_end, last, operation)
-        description = heads.Description(given.title, given.metadata)
+        description = StoredDescription(given)
         # The source's clock may be days ahead, and with it the expiry.
         lifetime_kept = lifetime if last is None else last.lifetime
         at = time if expiry is None or lifetime_kept is None else max(time, expiry - lifetime_kept)
         try:
+            if last is None:
+                yield from await_beginning(table, log_end, lifetime)
             if last is None and log_end.last is None and log_end.head is not None:
                 # TTL left the head of an earlier conversation. It may have the creation time of
                 # this one, and would then be taken for its head.
                 yield from heads.delete_head(log, log_end.head)
+            if last is None and log_end.last is None:
+                yield from free_all(log, partial(_may_be_mistaken, operation))
             if last is not None:
                 description = yield from heads.read_description(log, last, log_end.head)
                 if last.lifetime is not None:
@@ -66,7 +80,7 @@ def restore(table: Table, operation: Restore) -> Plan[Conversation]:
                 record = record._replace(
                     created_at=milliseconds_since_epoch(given.created_at),
                     updated_at=updated_at,
-                    initial_description=heads.encode_description(description),
+                    initial_description=encode_description(description),
                 )
             else:
                 record = next_record(
@@ -87,6 +101,13 @@ def restore(table: Table, operation: Restore) -> Plan[Conversation]:
             yield from retries.back_off()
     yield from finish_write(log, record, read_at=log_end.read_at)
     return conversation(log, record, description)
+
+
+def _may_be_mistaken(operation: Restore, entry: EntryItem) -> bool:
+    """Return whether an entry that TTL left of an earlier conversation would be taken for one of
+    this conversation, which begins at position 1 too."""
+    created_at = milliseconds_since_epoch(operation.conversation.created_at)
+    return (entry.generation, entry.created_at, entry.copy_mark) == (1, created_at, "")
 
 
 def _nothing() -> Plan[StoredBody]:

@@ -8,17 +8,27 @@ from chatledger.stores.cursors import decode_cursor, encode_cursor
 from chatledger.stores.dynamodb.calls import Call, Item, Plan
 from chatledger.stores.dynamodb.heads import conversation_from_head
 from chatledger.stores.dynamodb.plans.read import get
-from chatledger.stores.dynamodb.records import HEAD, conversation_of, decode_head, key
+from chatledger.stores.dynamodb.records import (
+    DESCRIPTION_ATTRIBUTES,
+    HEAD,
+    conversation_of,
+    decode_head,
+    key,
+    owner_of,
+    owner_partition,
+)
 from chatledger.stores.dynamodb.table import Table
 from chatledger.stores.operations import Get, Scan
 
-NAMES = ("pk", "sk", "v", "l", "z", "life", "owner", "title", "metadata", "deleted", "expiry")
-NAMES_OF_NUMBERS = ("created_at", "updated_at", "message_count", "revision", "metadata_revision")
+NAMES = (
+    *("pk", "sk", "v", "l", "z", "life", "owner", *DESCRIPTION_ATTRIBUTES, "deleted", "expiry"),
+    *("created_at", "updated_at", "message_count", "revision", "metadata_revision"),
+)
 ITEMS_A_CONVERSATION = 100
 """The number of items that one call reads for each conversation asked for."""
-BEFORE, AFTER = 0, 1
-PLACES = {BEFORE: " ", AFTER: "~~"}
-"""Sort keys before and after all items of a conversation."""
+BEFORE, AFTER, AFTER_OWNER = 0, 1, 2
+PLACES = {BEFORE: " ", AFTER: "~~", AFTER_OWNER: "~~"}
+"""Sort keys before and after all items of a conversation, and after the entries of an owner."""
 
 
 def scan(table: Table, operation: Scan) -> Plan[Listing]:
@@ -28,12 +38,11 @@ def scan(table: Table, operation: Scan) -> Plan[Listing]:
     head says that the conversation is deleted or expired, its log is read.
     """
     limit, cursor = operation.limit, operation.cursor
-    names = (*NAMES, *NAMES_OF_NUMBERS)
     params: dict[str, Any] = {
         "TableName": table.name,
         "ConsistentRead": table.consistent,
-        "ProjectionExpression": ", ".join(f"#{name}" for name in names),
-        "ExpressionAttributeNames": {f"#{name}": name for name in names},
+        "ProjectionExpression": ", ".join(f"#{name}" for name in NAMES),
+        "ExpressionAttributeNames": {f"#{name}": name for name in NAMES},
         "Limit": limit * ITEMS_A_CONVERSATION,
     }
     if cursor is not None:
@@ -45,11 +54,14 @@ def scan(table: Table, operation: Scan) -> Plan[Listing]:
         # The items of a conversation are neighbours, and its head is the last of them.
         for item in reply["Items"]:
             conversation_id = conversation_of(item["pk"]["S"])
-            if pending is not None and conversation_id != pending:
+            is_of_owner = owner_of(item["pk"]["S"]) is not None
+            if pending is not None and (is_of_owner or conversation_id != pending):
                 found += yield from _look_up(table, pending)
                 if len(found) == limit:
                     return Listing(found, encode_cursor(AFTER, pending))
                 pending = None
+            if is_of_owner:
+                continue
             if item["sk"]["S"] != HEAD:
                 pending = conversation_id if "l" in item and "z" not in item else pending
                 continue
@@ -67,6 +79,9 @@ def scan(table: Table, operation: Scan) -> Plan[Listing]:
                 found += yield from _look_up(table, pending)
             return Listing(found, None)
         if found:
+            owner = owner_of(last["pk"]["S"])
+            if owner is not None:
+                return Listing(found, encode_cursor(AFTER_OWNER, owner))
             # If this page ended within a conversation, the next one starts before it.
             place = AFTER if last["sk"]["S"] == HEAD else BEFORE
             return Listing(found, encode_cursor(place, conversation_of(last["pk"]["S"])))
@@ -74,10 +89,12 @@ def scan(table: Table, operation: Scan) -> Plan[Listing]:
 
 
 def _start(cursor: str) -> Item:
-    place, conversation_id = decode_cursor(cursor)
-    if place not in PLACES or not conversation_id:
+    place, id = decode_cursor(cursor)
+    if place not in PLACES or not id:
         raise InvalidArgument("cursor does not come from a scan; start again without one.")
-    return key(conversation_id, PLACES[place])
+    if place == AFTER_OWNER:
+        return {"pk": {"S": owner_partition(id)}, "sk": {"S": PLACES[place]}}
+    return key(id, PLACES[place])
 
 
 def _from_head(table: Table, conversation_id: str, item: Item) -> Conversation | None:

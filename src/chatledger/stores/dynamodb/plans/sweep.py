@@ -11,9 +11,12 @@ from chatledger.errors import InvalidArgument
 from chatledger.stores.dynamodb import bodies, heads
 from chatledger.stores.dynamodb.calls import CONDITION_FAILED, Call, CallFailed, Item, Plan
 from chatledger.stores.dynamodb.cleanup import free_range, free_truncated
+from chatledger.stores.dynamodb.entries import all_items, free, owner_entries
+from chatledger.stores.dynamodb.entry_items import EntryItem, decode_entry
 from chatledger.stores.dynamodb.log import Log, best_effort
 from chatledger.stores.dynamodb.plans.delete import close_log, free_closed_log
 from chatledger.stores.dynamodb.records import (
+    FIRST_ENTRY,
     HEAD,
     Head,
     Record,
@@ -23,10 +26,10 @@ from chatledger.stores.dynamodb.records import (
     conversation_of,
     decode_head,
     decode_record,
-    key,
+    owner_of,
     part_prefix,
 )
-from chatledger.stores.dynamodb.table import DAY, HOUR, Table, ttl_at
+from chatledger.stores.dynamodb.table import DAY, HOUR, Partition, Table, ttl_at
 from chatledger.stores.operations import Sweep
 from chatledger.values import dumps, time_of_id
 
@@ -36,7 +39,7 @@ ORPHANED_AFTER = DAY + HOUR
 """The age (ms) from which a body part that no record names is an orphan."""
 RECORD_NAMES = (
     *("pk", "sk", "v", "k", "l", "c", "u", "w", "n", "x"),
-    *("d", "z", "y", "j", "p", "expires_at"),
+    *("d", "z", "y", "j", "p", "expires_at", "ce", "copy"),
 )
 HEAD_NAMES = ("life", "created_at", "revision", "deleted", "expiry")
 
@@ -47,7 +50,7 @@ class SweepProgress:
 
     Attributes:
         examined: The number of items it has examined.
-        freed: The number of entries it has freed.
+        freed: The number of things it has freed.
         cursor: The cursor with which another sweep continues here; None at the end.
     """
 
@@ -100,6 +103,7 @@ def sweep(
     seen: _Seen | None = None
     while True:
         reply = yield Call("Scan", params)
+        table.require_clock()
         # The items of a conversation are neighbours, in the order of their sort keys.
         for item in reply["Items"]:
             if seen is None or seen.pk != item["pk"]["S"]:
@@ -134,6 +138,8 @@ class _Seen:
     messages of their chunks."""
     stale: list[ReplacedChunk] = field(default_factory=list)
     """Chunks that a record has replaced or cut off."""
+    entries: list[EntryItem] = field(default_factory=list)
+    """The entries of a conversation, without their values."""
     first: Record | None = None
     last: Record | Tombstone | None = None
     head: Head | None = None
@@ -156,6 +162,13 @@ class _Seen:
             if isinstance(record, Record):
                 self.first = self.first or record
                 self._name_parts(record)
+        elif sort.startswith(FIRST_ENTRY):
+            entry = decode_entry(item)
+            # An owner's entries never lose the one to whom they belong.
+            if not entry.is_deleted and owner_of(self.pk) is None:
+                self.entries.append(entry)
+            if entry.body_token:
+                self.parts = {part for part in self.parts if part[0] != entry.body_token}
 
     def _name_parts(self, record: Record) -> None:
         """Remove the parts that the record names from ``parts``, and add its stale chunks."""
@@ -191,29 +204,28 @@ class _Seen:
             and not heads.is_stale(last, head)
             and self.first is not None
             and self.first.position >= last.generation
+            and all(entry.belongs_to(last) for entry in self.entries)
         )
 
 
 def _free_garbage(table: Table, seen: _Seen) -> Plan[int]:
-    """Free the garbage of one conversation; return the number of entries freed."""
+    """Free the garbage in one partition; return how many things were freed."""
+    owner = owner_of(seen.pk)
+    if owner is not None:
+        return (yield from _free_unnamed(owner_entries(table, owner), seen))
     if seen.needs_nothing(table.time()):
         return 0
     log = Log(table, conversation_of(seen.pk))
-    freed = 0
-    for sort in seen.overdue:
-        freed += yield from _delete_if_overdue(log, sort)
-    named: set[str] = set()
-    if seen.orphans:
-        named = yield from _named_tokens(log)
-    for token in sorted(seen.orphans - named):
-        yield from bodies.delete_parts(log, part_prefix(token), part_prefix(token) + "~")
-        freed += 1
+    freed = yield from _free_unnamed(log, seen)
     for chunk in seen.stale:
         # A chunk is never named again once it is replaced or cut off.
         yield from bodies.delete_chunk(log, chunk)
         freed += 1
     log_end, _ = yield from log.read_end()
     last, head = log_end.record, log_end.head
+    for entry in seen.entries:
+        if _is_dead(entry, last, table.time()):
+            freed += yield from free(log, entry, lambda entry: _is_dead(entry, last, table.time()))
     if last is None:
         if head is not None and log_end.last is None:
             freed += yield from heads.delete_head(log, head)
@@ -248,12 +260,38 @@ def _free_garbage(table: Table, seen: _Seen) -> Plan[int]:
     return freed
 
 
-def _named_tokens(log: Log) -> Plan[set[str]]:
-    """Return the tokens of all bodies that the log's records name, by a consistent read."""
+def _is_dead(entry: EntryItem, last: Record | None, time: int) -> bool:
+    """Return whether no reader will ever see the entry of a conversation with this last record.
+
+    A fork writes entries before its record, of a generation that has yet to begin.
+    """
+    if last is not None and not last.closed and entry.belongs_to(last):
+        return False
+    if last is not None and entry.generation < last.generation:
+        return True
+    return time - time_of_id(entry.token) > ORPHANED_AFTER
+
+
+def _free_unnamed(place: Partition, seen: _Seen) -> Plan[int]:
+    """Free what TTL should have deleted, and old body parts that nothing names."""
+    freed = 0
+    for sort in seen.overdue:
+        freed += yield from _delete_if_overdue(place, sort)
     named: set[str] = set()
+    if seen.orphans:
+        named = yield from _named_tokens(place)
+    for token in sorted(seen.orphans - named):
+        yield from bodies.delete_parts(place, part_prefix(token), part_prefix(token) + "~")
+        freed += 1
+    return freed
+
+
+def _named_tokens(place: Partition) -> Plan[set[str]]:
+    """Return the tokens of all bodies that records and entries name, by consistent reads."""
+    named = {entry.body_token for entry in (yield from all_items(place)).values()}
     low = "m#"
     while True:
-        items = yield from log.query(
+        items = yield from place.query(
             low, "m$", limit=1_000, forward=True, names=("sk", "v", "k", "l", "c", "u", "y", "j")
         )
         for record in map(decode_record, items):
@@ -264,12 +302,12 @@ def _named_tokens(log: Log) -> Plan[set[str]]:
         low = items[-1]["sk"]["S"] + " "
 
 
-def _delete_if_overdue(log: Log, sort: str) -> Plan[int]:
+def _delete_if_overdue(place: Partition, sort: str) -> Plan[int]:
     """Delete an item whose TTL has passed; return 1, or 0 if its TTL has been renewed meanwhile."""
-    until = ttl_at(log.table.time() - CLOCK_SKEW)
-    params = log.conditional_params("#expires_at < :until", until={"N": str(until)})
+    until = ttl_at(place.table.time() - CLOCK_SKEW)
+    params = place.conditional_params("#expires_at < :until", until={"N": str(until)})
     try:
-        yield Call("DeleteItem", params | {"Key": key(log.id, sort)})
+        yield Call("DeleteItem", params | {"Key": place.key(sort)})
     except CallFailed as failed:
         if failed.code != CONDITION_FAILED:
             raise

@@ -1,4 +1,4 @@
-"""Plans that change or remove a message, or change the owner, the title and the metadata."""
+"""Plans that change or remove a message, or change the owner or the description."""
 
 from dataclasses import replace as replace_fields
 
@@ -19,7 +19,12 @@ from chatledger.stores.dynamodb.log import (
 )
 from chatledger.stores.dynamodb.plans.read import Span, follow_chain, read_span
 from chatledger.stores.dynamodb.plans.truncate import remove_after
-from chatledger.stores.dynamodb.records import Record, ReplacedChunk, decode_head
+from chatledger.stores.dynamodb.records import (
+    Record,
+    ReplacedChunk,
+    decode_head,
+    description_attributes,
+)
 from chatledger.stores.dynamodb.table import RaceRetries, Table
 from chatledger.stores.dynamodb.ttl import next_record, renew_ttls
 from chatledger.stores.operations import Claim, Rewrite, Update
@@ -142,11 +147,10 @@ def _prepare_change(log: Log, last: Record, holder: Record, seq: int, text: str)
 
 
 def update(table: Table, operation: Update) -> Plan[Conversation]:
-    """Change title or metadata as ``Store.update`` promises, by one update of the head."""
-    title, metadata, revision = operation.title, operation.metadata, operation.revision
-    metadata_revision = operation.metadata_revision
+    """Change the description as ``Store.update`` promises, by one update of the head."""
+    revision, metadata_revision = operation.revision, operation.metadata_revision
     log, token = Log(table, operation.conversation_id), table.token()
-    changed = heads.attributes(title, metadata)
+    changed = description_attributes(operation.changes)
     retries = RaceRetries(table)
     while True:
         log_end, _ = yield from log.read_end()
@@ -198,12 +202,7 @@ def update(table: Table, operation: Update) -> Plan[Conversation]:
                     may_have_landed=True,
                 ) from failed
         yield from retries.back_off()
-    return replace_fields(
-        before,
-        title=before.title if title is None else title or None,
-        metadata=before.metadata if metadata is None else metadata,
-        metadata_revision=new_revision,
-    )
+    return replace_fields(before, **operation.changes, metadata_revision=new_revision)
 
 
 def claim(table: Table, operation: Claim) -> Plan[Conversation]:

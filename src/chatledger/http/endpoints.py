@@ -1,0 +1,616 @@
+"""The endpoints of the API, written once for all web frameworks.
+
+An endpoint takes a parsed request, and returns the steps that lead to the body of the response, or
+to the events of a turn. A framework parses the request, runs the steps, and sends the response.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
+
+from chatledger.chat import Chat, LastTurn, SyncChat
+from chatledger.chat.chat import conversation_id_for
+from chatledger.conversations import MAX_REVISION, RESERVED_PREFIX, Conversation
+from chatledger.errors import Conflict, InvalidArgument, ModelRefused, NotFound, UnknownModel
+from chatledger.http.api import (
+    MAX_PAGE_SIZE,
+    USER_ID,
+    ChatRequest,
+    CreateRequest,
+    EditRequest,
+    ForkRequest,
+    Parameter,
+    Query,
+    RegenerateRequest,
+    RequestBody,
+    StopRequest,
+    TurnRequestBody,
+    UpdateRequest,
+    Version,
+    version_of,
+)
+from chatledger.http.bodies import (
+    DELETED,
+    DONE,
+    HEALTHY,
+    MESSAGE_COUNT,
+    ConversationBody,
+    CreatedBody,
+    DeletedAllBody,
+    DeletedBody,
+    ListingBody,
+    ResponseBody,
+    StoppedBody,
+    UpdatedBody,
+    conversation_body,
+    listing_body,
+    summary_of,
+    tail_body,
+)
+from chatledger.http.errors import ApiError
+from chatledger.http.limits import Limits
+from chatledger.models import Models, OpenedModel
+from chatledger.sansio import Steps
+from chatledger.stores.contract import AnyStore
+from chatledger.values import new_id, uuid_from_key
+
+OpenChat: TypeAlias = Callable[[], Chat | SyncChat]
+"""Returns the chat; an endpoint calls it once the request is checked, because it may fail."""
+
+
+class Given(NamedTuple):
+    """A parsed request."""
+
+    open_chat: OpenChat
+    caller: str
+    """Whose limits apply."""
+    query: Query
+    body: Any = None
+    idempotency_key: str | None = None
+    version: Version | None = None
+    """The version of the conversation that the request is meant for; None for any."""
+
+    @property
+    def store(self) -> AnyStore:
+        return self.open_chat().store
+
+
+class Answer(NamedTuple):
+    """The body of a response, and the version of the conversation in it."""
+
+    body: ResponseBody
+    version: Version | None = None
+
+
+LISTED_USER_ID = Parameter("user_id", "the owner of the conversations", is_required=True)
+CONVERSATIONS_LIMIT = Parameter(
+    "limit", "the most conversations in the response", most=MAX_PAGE_SIZE, default=20
+)
+CURSOR = Parameter("cursor", "the cursor of the page before")
+MESSAGES_LIMIT = Parameter(
+    "limit", "the most messages in the response", most=MAX_PAGE_SIZE, default=MAX_PAGE_SIZE
+)
+BEFORE = Parameter("before", "the seq before which the messages end", most=MAX_REVISION)
+
+
+def check_health(store: AnyStore) -> Steps[ResponseBody]:
+    """Read from the store, which raises an error if it cannot be reached."""
+    with suppress(NotFound):
+        yield partial(store.get, "health")
+    return HEALTHY
+
+
+def create_conversation(given: Given) -> Steps[Answer]:
+    """Create a conversation without messages."""
+    request: CreateRequest = given.body
+    created = yield partial(
+        given.store.create,
+        owner=request.user_id,
+        title=request.title,
+        metadata=_own_metadata(request.metadata),
+        idempotency_key=given.idempotency_key,
+    )
+    return Answer({"conversation_id": created.id}, version_of(created))
+
+
+def list_conversations(given: Given) -> Steps[Answer]:
+    """List the user's conversations, a page at a time."""
+    owner = _required_user(given.query)
+    limit, cursor = given.query.number(CONVERSATIONS_LIMIT), given.query.get(CURSOR.name)
+    listing = yield partial(given.store.list, owner, limit=limit, cursor=cursor)
+    return Answer(listing_body(listing))
+
+
+def delete_conversations(given: Given) -> Steps[Answer]:
+    """Delete all conversations of the user."""
+    owner = _required_user(given.query)
+    deleted = yield partial(given.store.delete_owner, owner)
+    return Answer({"deleted": deleted})
+
+
+def read_conversation(given: Given, *, conversation_id: str) -> Steps[Answer]:
+    """Return a conversation with its last messages, or with those before ``before``."""
+    _require_shown(conversation_id)
+    query, owner = given.query, given.query.user_id()
+    limit = query.number(MESSAGES_LIMIT)
+    if query.get(BEFORE.name) is None:
+        chat = given.open_chat()
+        tail = yield partial(chat.store.tail, conversation_id, limit, owner=owner)
+        body = tail_body(tail, is_replying=chat.is_replying(tail.messages))
+        return Answer(body, version_of(tail.conversation))
+    before, store = query.number(BEFORE), given.store
+    conversation = yield partial(store.get, conversation_id, owner=owner)
+    page = yield partial(store.page, conversation_id, before=before, limit=limit, owner=owner)
+    return Answer(conversation_body(conversation, page), version_of(conversation))
+
+
+def update_conversation(given: Given, *, conversation_id: str) -> Steps[Answer]:
+    """Change the title or the metadata of a conversation."""
+    _require_shown(conversation_id)
+    request: UpdateRequest = given.body
+    if request.title is None and request.metadata is None:
+        raise ApiError(422, "invalid_request", "Nothing is to change; send title or metadata.")
+    version = given.version
+    with _explain_conflict(version):
+        updated = yield partial(
+            given.store.update,
+            conversation_id,
+            title=request.title,
+            metadata=_own_metadata(request.metadata),
+            revision=None if version is None else version.revision,
+            metadata_revision=None if version is None else version.metadata_revision,
+            owner=request.user_id,
+        )
+    return Answer({"conversation": summary_of(updated)}, version_of(updated))
+
+
+def fork_conversation(given: Given, *, conversation_id: str) -> Steps[Answer]:
+    """Copy a conversation, up to a message or as a whole, to a new one of the same owner."""
+    _require_shown(conversation_id)
+    request: ForkRequest = given.body
+    copy: Conversation = yield partial(
+        given.store.fork,
+        conversation_id,
+        at=request.at,
+        owner=request.user_id,
+        idempotency_key=given.idempotency_key,
+    )
+    return Answer({"conversation_id": copy.id}, version_of(copy))
+
+
+def stop_reply(given: Given, *, conversation_id: str) -> Steps[Answer]:
+    """Stop the reply that is being written; what there is of it is stored."""
+    _require_shown(conversation_id)
+    request: StopRequest = given.body
+    chat = given.open_chat()
+    stopped = yield partial(chat.stop, conversation_id, owner=request.user_id)
+    return Answer({"stopped": stopped})
+
+
+def delete_conversation(given: Given, *, conversation_id: str) -> Steps[Answer]:
+    """Delete a conversation; with a user, only if it is the user's own."""
+    _require_shown(conversation_id)
+    owner = given.query.user_id()
+    yield partial(given.store.delete, conversation_id, owner=owner)
+    return Answer(DELETED)
+
+
+def _required_user(query: Query) -> str:
+    user_id = query.user_id()
+    if user_id is None:
+        raise ApiError(400, "invalid_request", "The parameter user_id is missing.")
+    return user_id
+
+
+def _own_metadata(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the metadata without what the API adds to them in its responses."""
+    if metadata is None:
+        return None
+    return {name: value for name, value in metadata.items() if name != MESSAGE_COUNT}
+
+
+def _require_shown(conversation_id: str) -> None:
+    """Raise ``NotFound`` if Chatledger keeps data of its own in the conversation."""
+    if conversation_id.startswith(RESERVED_PREFIX):
+        raise NotFound(conversation_id)
+
+
+@contextmanager
+def _explain_conflict(version: Version | None) -> Iterator[None]:
+    """Raise ``ApiError`` instead of ``Conflict`` if the request named a version (RFC 9110)."""
+    try:
+        yield
+    except Conflict as conflict:
+        if version is None:
+            raise
+        raise ApiError(
+            412,
+            "precondition_failed",
+            "The conversation has changed since; read it again, and send its new ETag.",
+        ) from conflict
+
+
+class Endpoint(NamedTuple):
+    """An endpoint with a JSON response, and its route."""
+
+    method: str
+    path: str
+    """The path; the parts in braces are parameters, which any non-empty text matches."""
+    steps: Callable[..., Steps[Answer]]
+    """Takes a ``Given`` and the path's parameters."""
+    response: type[ResponseBody]
+    """The type of the response body."""
+    query: tuple[Parameter, ...] = ()
+    body: type[RequestBody] | None = None
+    """The type of the request body; None if there is none."""
+    creates: bool = False
+    """True if the endpoint stores a new conversation."""
+    takes_key: bool = False
+    """True if a request may have an idempotency key."""
+    takes_version: bool = False
+    """True if a request may name the version of the conversation that it is meant for."""
+    has_etag: bool = False
+    """True if the response names the version of the conversation."""
+
+    def limited_steps(self, limits: Limits, given: Given, **parameters: str) -> Steps[Answer]:
+        """Do ``steps``; if they create a conversation, count them as a turn of the caller first.
+
+        Raises ``ApiError`` if the limits do not allow it.
+        """
+        if self.creates:
+            yield from limits.count_turn(given.store, given.caller, starts_conversation=True)
+        answer = yield from self.steps(given, **parameters)
+        if self.method == "DELETE":
+            limits.note_deletion(given.caller)
+        return answer
+
+
+ENDPOINTS = (
+    Endpoint(
+        "POST",
+        "/conversations",
+        create_conversation,
+        CreatedBody,
+        body=CreateRequest,
+        creates=True,
+        takes_key=True,
+        has_etag=True,
+    ),
+    Endpoint(
+        "GET",
+        "/conversations",
+        list_conversations,
+        ListingBody,
+        query=(LISTED_USER_ID, CONVERSATIONS_LIMIT, CURSOR),
+    ),
+    Endpoint(
+        "POST",
+        "/conversations/{conversation_id}/fork",
+        fork_conversation,
+        CreatedBody,
+        body=ForkRequest,
+        creates=True,
+        takes_key=True,
+        has_etag=True,
+    ),
+    Endpoint(
+        "POST", "/conversations/{conversation_id}/stop", stop_reply, StoppedBody, body=StopRequest
+    ),
+    Endpoint(
+        "GET",
+        "/conversations/{conversation_id}",
+        read_conversation,
+        ConversationBody,
+        query=(USER_ID, MESSAGES_LIMIT, BEFORE),
+        has_etag=True,
+    ),
+    Endpoint(
+        "PATCH",
+        "/conversations/{conversation_id}",
+        update_conversation,
+        UpdatedBody,
+        body=UpdateRequest,
+        takes_version=True,
+        has_etag=True,
+    ),
+    Endpoint(
+        "DELETE",
+        "/conversations/{conversation_id}",
+        delete_conversation,
+        DeletedBody,
+        query=(USER_ID,),
+    ),
+    Endpoint(
+        "DELETE", "/conversations", delete_conversations, DeletedAllBody, query=(LISTED_USER_ID,)
+    ),
+)
+
+
+# Turns --------------------------------------------------------------------------------------------
+
+Events = TypeVar("Events")
+
+
+class TurnRules(NamedTuple):
+    """The rules of a server for turns.
+
+    With ``allow_system_prompt``, a request may add to the chat's system prompt. Users who are
+    signed in cannot choose the id of a new conversation: they could take ids that others are about
+    to use, and would learn which ones are taken.
+    """
+
+    models: Models
+    limits: Limits
+    allow_system_prompt: bool
+    is_signed_in: bool
+
+    def arguments(self, given: Given, *, stored_message: str | None) -> Mapping[str, Any]:
+        """Return the arguments that every turn takes.
+
+        ``stored_message`` is the message that the turn stores with its reply; None if it stores
+        nothing.
+
+        Raises:
+            ApiError: The request has a system prompt, but the chat's must not be changed.
+            UnknownModel: The request's model is not one of ``models``.
+        """
+        request: TurnRequestBody = given.body
+        model = _requested_model(self.models, request.model_id)
+        return {
+            "owner": request.user_id,
+            "system_prompt": _joined_system_prompt(
+                given.open_chat().system_prompt,
+                request.system_prompt,
+                is_allowed=self.allow_system_prompt,
+            ),
+            "model": self.limits.counted_model(model, given.caller, stored_message=stored_message),
+        }
+
+
+def send_message(rules: TurnRules, given: Given) -> Steps[Any]:
+    """Send a message and return the reply.
+
+    A turn without a user and a conversation is not stored, unless ``save_history`` is true.
+
+    Raises:
+        ApiError: There is an idempotency key, but the reply is not saved and so cannot be returned
+            again.
+        NotFound: The id of the conversation is reserved.
+    """
+    request: ChatRequest = given.body
+    _requested_model(rules.models, request.model_id)
+    owner, conversation_id = request.user_id, request.conversation_id
+    _require_shown(conversation_id or "")
+    is_named = owner is not None or conversation_id is not None
+    saves = is_named if request.save_history is None else request.save_history
+    key = given.idempotency_key
+    if saves and not is_named:
+        # The same key gives the same owner, so that the stored reply is found again.
+        owner = f"anonymous-{uuid_from_key('anonymous', key) if key else new_id()}"
+    if not saves and key is not None:
+        raise ApiError(
+            422,
+            "nothing_kept",
+            "An Idempotency-Key needs a reply that is saved; add a user_id or a conversation_id, "
+            "and do not set save_history to false.",
+        )
+    store, starts_conversation = given.store, False
+    if saves and rules.limits.limits_conversations:
+        starts_conversation = yield from _starts_conversation(
+            store, conversation_id, owner, key, is_signed_in=rules.is_signed_in
+        )
+    yield from rules.limits.count_turn(store, given.caller, starts_conversation=starts_conversation)
+    chat = given.open_chat()  # once more, because the time limit of a turn may start with its chat
+    stream = partial(chat.stream, idempotency_key=key) if saves else chat.stream_without_saving
+    return stream(
+        request.message,
+        conversation_id=conversation_id,
+        must_exist=rules.is_signed_in,
+        **{
+            **rules.arguments(given, stored_message=request.message if saves else None),
+            "owner": owner,
+        },
+    )
+
+
+def _starts_conversation(
+    store: AnyStore,
+    conversation_id: str | None,
+    owner: str | None,
+    idempotency_key: str | None,
+    *,
+    is_signed_in: bool,
+) -> Steps[bool]:
+    """Return whether a turn that is stored starts a conversation, which may take a read."""
+    if conversation_id is None:
+        if idempotency_key is None:
+            return True
+        conversation_id = conversation_id_for(idempotency_key, owner)
+    elif is_signed_in or owner is None:
+        return False  # it must exist
+    try:
+        yield partial(store.get, conversation_id)
+    except NotFound:
+        return True
+    return False
+
+
+def regenerate_reply(rules: TurnRules, given: Given, *, conversation_id: str) -> Steps[Any]:
+    """Replace the last reply with another one."""
+    _require_shown(conversation_id)
+    _requested_model(rules.models, given.body.model_id)
+    yield from rules.limits.count_turn(given.store, given.caller, starts_conversation=False)
+    return given.open_chat().regenerate(
+        conversation_id,
+        revision=None if given.version is None else given.version.revision,
+        idempotency_key=given.idempotency_key,
+        **rules.arguments(given, stored_message=""),
+    )
+
+
+def edit_message(rules: TurnRules, given: Given, *, conversation_id: str, seq: str) -> Steps[Any]:
+    """Replace a message of the user and all after it, and reply to it.
+
+    The conversation is copied before, unless the request says otherwise.
+    """
+    _require_shown(conversation_id)
+    request: EditRequest = given.body
+    if not (seq.isascii() and seq.isdigit() and len(seq) <= 16):
+        raise InvalidArgument("The seq in the address must be a number.")
+    _requested_model(rules.models, request.model_id)
+    keep_branch = request.keep_branch is not False
+    yield from rules.limits.count_turn(given.store, given.caller, starts_conversation=keep_branch)
+    return given.open_chat().edit(
+        conversation_id,
+        int(seq),
+        request.message,
+        revision=None if given.version is None else given.version.revision,
+        keep_branch=keep_branch,
+        **rules.arguments(given, stored_message=request.message),
+    )
+
+
+class TurnEndpoint(NamedTuple):
+    """An endpoint that runs a turn, and its route."""
+
+    method: str
+    path: str
+    steps: Callable[..., Steps[Any]]
+    """Takes the ``TurnRules``, a ``Given`` and the path's parameters; returns the turn's events.
+
+    Take the first event within ``explain_refusal``.
+    """
+    body: type[TurnRequestBody]
+    streams: bool | None
+    """True if the reply is streamed; None if it is for clients that accept events."""
+    takes_key: bool = False
+    takes_version: bool = False
+    query: tuple[Parameter, ...] = ()
+
+
+TURN_ENDPOINTS = (
+    TurnEndpoint("POST", "/chat", send_message, ChatRequest, streams=False, takes_key=True),
+    TurnEndpoint("POST", "/chat/stream", send_message, ChatRequest, streams=True, takes_key=True),
+    TurnEndpoint(
+        "POST",
+        "/conversations/{conversation_id}/regenerate",
+        regenerate_reply,
+        RegenerateRequest,
+        streams=None,
+        takes_key=True,
+        takes_version=True,
+    ),
+    TurnEndpoint(
+        "PUT",
+        "/conversations/{conversation_id}/messages/{seq}",
+        edit_message,
+        EditRequest,
+        streams=None,
+        takes_version=True,
+    ),
+)
+
+
+_TURN_ROUTES = [
+    (endpoint.method, re.compile(re.sub(r"{\w+}", r"[\\s\\S]+", endpoint.path)))
+    for endpoint in TURN_ENDPOINTS
+]
+
+
+def is_turn(method: str, path: str) -> bool:
+    """Return whether a request with this method and percent-decoded path is for a turn."""
+    return any(method == each and route.fullmatch(path) for each, route in _TURN_ROUTES)
+
+
+@contextmanager
+def explain_refusal(rules: TurnRules, given: Given) -> Iterator[None]:
+    """Raise ``ApiError`` instead of an error that does not say what the client must change."""
+    try:
+        with _explain_conflict(given.version):
+            yield
+    except NotFound as missing:
+        request = given.body
+        if not isinstance(request, ChatRequest):
+            raise
+        if rules.is_signed_in:
+            raise ApiError(
+                404,
+                "not_found",
+                "There is no such conversation; start a new one without a conversation_id.",
+            ) from missing
+        if request.user_id is not None:
+            raise
+        raise ApiError(
+            400, "unknown_conversation", "There is no such conversation; add a user_id to start it."
+        ) from missing
+
+
+def _joined_system_prompt(
+    operators: str | None, requested: str | None, *, is_allowed: bool
+) -> str | None:
+    """Return the operator's system prompt, if there is one, followed by the request's.
+
+    Raises ``ApiError`` if the request has one although the operator's must not be changed.
+    """
+    if not operators or requested is None:
+        return requested
+    if not is_allowed:
+        raise ApiError(
+            403,
+            "system_prompt_fixed",
+            "The operator of this server has set the system prompt; leave system_prompt out.",
+        )
+    return f"{operators}\n\n{requested}" if requested.strip() else None
+
+
+def _requested_model(models: Models, model_id: str | None) -> OpenedModel:
+    try:
+        return models.get(model_id)
+    except UnknownModel as unknown:
+        if model_id is not None and model_id not in models:
+            raise
+        # The model is configured but cannot be opened, which only the operator can fix.
+        raise ModelRefused(str(unknown)) from unknown
+
+
+# The reply of the last turn -----------------------------------------------------------------------
+
+REPLY_PATH = "/conversations/{conversation_id}/reply"
+"""The path of the last reply, which is streamed."""
+REPLY_QUERY = (USER_ID,)
+
+
+def read_last_turn(given: Given, *, conversation_id: str) -> Steps[LastTurn]:
+    """Return the last turn of the conversation, whose reply is stored or being written.
+
+    Raises ``ApiError`` if there is none, or nobody is writing its reply.
+    """
+    _require_shown(conversation_id)
+    owner = given.query.user_id()
+    turn = yield partial(given.open_chat().last_turn, conversation_id, owner=owner)
+    if turn is None or (turn.reply is None and not turn.is_running):
+        raise no_reply()
+    return cast(LastTurn, turn)
+
+
+def no_reply() -> ApiError:
+    return ApiError(
+        404,
+        "no_reply",
+        "Nobody is writing a reply to the last message; send it again, or regenerate the reply.",
+    )
+
+
+def offset_in(reply_id: str, last_event_id: str | None) -> int | None:
+    """Return the characters of the reply that a client has; None if it has the end too.
+
+    ``last_event_id`` is the id of the last event that it has received.
+    """
+    id, _, place = (last_event_id or "").rpartition(":")
+    if id != reply_id:
+        return 0
+    if place == DONE:
+        return None
+    return int(place) if place.isascii() and place.isdigit() and len(place) <= 16 else 0

@@ -1,0 +1,205 @@
+"""The routes of the endpoints on Starlette."""
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
+from starlette.types import Scope
+
+from chatledger.chat import Chat
+from chatledger.http import api, endpoints
+from chatledger.http.bodies import reply_body
+from chatledger.http.endpoints import Endpoint, Given, TurnEndpoint, TurnRules
+from chatledger.http.events import EventStream, awaited_stream, stored_stream, wait_for_end
+from chatledger.http.middleware import CALLER, CONVERSATION_ID, USER, WHILE_RUNNING
+from chatledger.http.requests import TurnRecord, note_conversation, watch_turn
+from chatledger.http.turns import RunningTurn, RunningTurns
+from chatledger.sansio import arun
+
+if TYPE_CHECKING:
+    from chatledger.http.metrics import Metrics
+
+Respond = Callable[[Request], Awaitable[Response]]
+
+
+class _ConversationIdConvertor(PathConvertor):
+    regex = r"[\s\S]+"  # an id may contain any character, even slashes and line breaks
+
+
+register_url_convertor("conversation_id", _ConversationIdConvertor())
+
+CONVERSATION = "/conversations/{conversation_id}"
+_PATHS = {
+    endpoints.REPLY_PATH,
+    *(endpoint.path for endpoint in (*endpoints.ENDPOINTS, *endpoints.TURN_ENDPOINTS)),
+}
+_PART_OF_CONVERSATION = re.compile(
+    "|".join(
+        re.sub(r"{\w+}", "[^/]+", path.removeprefix(CONVERSATION)) + "$"
+        for path in _PATHS
+        if path.startswith(f"{CONVERSATION}/")
+    ).encode()
+)
+"""Finds, in a path as it was sent, that it is not that of a conversation but of a part of one."""
+
+
+class EndpointRoute(Route):
+    """The route of an endpoint.
+
+    An id may end like the path of a part of a conversation, such as ``/reply``. Then its slash is
+    percent-encoded, which only the path as it was sent shows.
+    """
+
+    def __init__(self, path: str, respond: Respond, methods: Sequence[str]) -> None:
+        typed = path.replace("{conversation_id}", "{conversation_id:conversation_id}")
+        super().__init__(typed, respond, methods=list(methods))
+        self._is_conversation = path == CONVERSATION
+        self._is_part = path.startswith(f"{CONVERSATION}/")
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Return whether the route matches, as Starlette's routes do."""
+        match, child_scope = super().matches(scope)
+        if match is Match.NONE:
+            return match, child_scope
+        raw_path = scope.get("raw_path")
+        if raw_path and (self._is_conversation or self._is_part):
+            is_part = _PART_OF_CONVERSATION.search(raw_path) is not None
+            if is_part is not self._is_part:
+                return Match.NONE, {}
+        child_scope["route"] = self
+        return match, child_scope
+
+
+class Routes:
+    """The routes of the endpoints.
+
+    Args:
+        chat: The chat that runs the turns.
+        rules: What is allowed in turns.
+        turns: The turns that this process runs.
+        metrics: Counts the open streams.
+        turn_listeners: Called with the record of each turn that has ended.
+    """
+
+    def __init__(
+        self,
+        chat: Chat,
+        rules: TurnRules,
+        turns: RunningTurns,
+        metrics: "Metrics | None",
+        turn_listeners: Sequence[Callable[[TurnRecord], None]],
+    ) -> None:
+        self._chat = chat
+        self._rules = rules
+        self._turns = turns
+        self._metrics = metrics
+        self._turn_listeners = turn_listeners
+
+    def all(self) -> list[EndpointRoute]:
+        """Return the routes of all endpoints."""
+        return [
+            *(
+                EndpointRoute(each.path, partial(self._run_turn, each), [each.method])
+                for each in endpoints.TURN_ENDPOINTS
+            ),
+            EndpointRoute(endpoints.REPLY_PATH, self._follow_reply, ["GET"]),
+            *(
+                EndpointRoute(each.path, partial(self._respond, each), [each.method])
+                for each in endpoints.ENDPOINTS
+            ),
+        ]
+
+    async def _respond(self, endpoint: Endpoint, request: Request) -> Response:
+        note_conversation(request.path_params.get("conversation_id"))
+        given = await self._parse(request, endpoint)
+        steps = endpoint.limited_steps(self._rules.limits, given, **request.path_params)
+        answer = await arun(steps)
+        if not request.path_params:
+            note_conversation(answer.body.get("conversation_id"))  # a new one
+        headers = {} if answer.version is None else {"ETag": answer.version.etag}
+        return JSONResponse(answer.body, headers=headers)
+
+    async def _run_turn(self, endpoint: TurnEndpoint, request: Request) -> Response:
+        given = await self._parse(request, endpoint)
+        body: api.TurnRequestBody = given.body
+        named = getattr(body, "conversation_id", None)
+        note_conversation(request.path_params.get("conversation_id", named))
+        # Await the first event before responding: errors until then get their own status.
+        with endpoints.explain_refusal(self._rules, given):
+            steps = endpoint.steps(self._rules, given, **request.path_params)
+            events = watch_turn(await arun(steps), self._turn_listeners)
+            turn = await self._turns.start(events, request.scope[WHILE_RUNNING])
+        request.scope[CONVERSATION_ID] = turn.stored_in
+        # Nobody could read the reply of a turn that is not stored.
+        stops_turn = body.stops_turn or turn.stored_in is None
+        if endpoint.streams or (endpoint.streams is None and _accepts_events(request)):
+            return self._stream(turn, stops_turn=stops_turn)
+        await wait_for_end(turn, request.receive, stops_turn=stops_turn)
+        return JSONResponse(reply_body(turn.started, turn.reply()))
+
+    async def _follow_reply(self, request: Request) -> Response:
+        """Stream the last reply of the conversation, without what the client has of it already."""
+        id: str = request.path_params["conversation_id"]
+        note_conversation(id)
+        read_last_turn = partial(
+            endpoints.read_last_turn, await self._parse(request), conversation_id=id
+        )
+        last = await arun(read_last_turn())
+        offset = endpoints.offset_in(last.reply_id, request.headers.get("last-event-id"))
+        if offset is None:
+            return Response(status_code=204)  # it tells browsers not to connect again
+        turn = self._turns.find(id, last.reply_id)
+        if turn is not None:
+            return self._stream(turn, offset=offset)
+        if last.reply is not None:
+            return stored_stream(id, last, offset=offset)
+        return awaited_stream(id, last, lambda: arun(read_last_turn()), offset=offset)
+
+    def _stream(
+        self, turn: RunningTurn, *, offset: int = 0, stops_turn: bool = False
+    ) -> EventStream:
+        metrics = self._metrics
+        open_streams = None if metrics is None else metrics.open_streams.track_inprogress()
+        return EventStream(turn, offset=offset, stops_turn=stops_turn, while_open=open_streams)
+
+    async def _parse(
+        self, request: Request, endpoint: Endpoint | TurnEndpoint | None = None
+    ) -> Given:
+        headers, user = request.headers, request.scope.get(USER)
+        known = endpoints.REPLY_QUERY if endpoint is None else endpoint.query
+        given = Given(
+            lambda: self._chat,
+            request.scope[CALLER],
+            api.Query(request.query_params.multi_items(), known=known, signed_in_user=user),
+        )
+        if endpoint is None:
+            return given
+        if endpoint.takes_key:
+            key = api.parse_idempotency_key(headers.getlist("idempotency-key"))
+            given = given._replace(idempotency_key=key)
+        if endpoint.takes_version:
+            given = given._replace(version=api.parse_if_match(headers.getlist("if-match")))
+        if endpoint.body is not None:
+            content_type = headers.get("content-type")
+            body = await _read_body(request)
+            parsed = api.parse_body(endpoint.body, body, content_type, signed_in_user=user)
+            given = given._replace(body=parsed)
+        return given
+
+
+async def _read_body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > api.MAX_BODY_BYTES:
+            raise api.body_too_large()
+    return bytes(body)
+
+
+def _accepts_events(request: Request) -> bool:
+    return "text/event-stream" in request.headers.get("accept", "")

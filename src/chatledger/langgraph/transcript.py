@@ -1,0 +1,230 @@
+"""The conversation that shows a thread's messages, with ``messages="conversation"``.
+
+Each append requires the revision at which the conversation was read, so that every message is shown
+once, although several processes may notice that it is missing.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from typing import Any, Final
+
+from langchain_core.messages import BaseMessage, RemoveMessage
+from langgraph.checkpoint.base import Checkpoint
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
+
+from chatledger.conversations import MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, MAX_LIMIT, Appended
+from chatledger.errors import Conflict, NotFound
+from chatledger.langchain_messages import to_chatledger
+from chatledger.langgraph.records import StoredCheckpoint
+from chatledger.langgraph.settings import Address, Settings, Steps
+from chatledger.langgraph.thread import Thread
+from chatledger.langgraph.values import restore, serialize
+from chatledger.messages import Message, encode
+
+MESSAGES: Final = "messages"
+"""The channel that is shown."""
+LAST_SHOWN: Final = 20
+"""The number of last messages of a conversation that are compared with those of its thread."""
+SHOW_ATTEMPTS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The messages that a conversation is known to show.
+
+    Attributes:
+        revision: Its revision; 0 if it does not exist.
+        ids: The ids of its messages, or only of the last ones.
+        is_all: True if ``ids`` has all of them, or those of all messages that the thread had.
+        began: When it began; None if that has not been read.
+        is_gone: True if it was deleted; then the thread does not begin it anew.
+    """
+
+    revision: int
+    ids: frozenset[str]
+    is_all: bool = True
+    began: datetime | None = None
+    is_gone: bool = False
+
+
+def read_shown(settings: Settings, address: Address, since: datetime | None) -> Steps[Shown]:
+    """Return what the conversation shows at its end.
+
+    It is gone if ``since`` is given and it did not begin then.
+
+    Raises:
+        NotFound: It has another owner, and is not gone.
+    """
+    try:  # without the owner, for whom a conversation of another one would be no conversation
+        tail = yield partial(settings.store.tail, address.thread_id, LAST_SHOWN)
+    except NotFound:
+        return Shown(0, frozenset(), is_gone=since is not None)
+    began = tail.conversation.created_at
+    if since not in (None, began):
+        return Shown(0, frozenset(), is_gone=True)
+    if address.owner not in (None, tail.conversation.owner):
+        raise NotFound(address.thread_id)
+    ids = frozenset(message.id for message in tail.messages)
+    is_all = tail.conversation.message_count == len(tail.messages)
+    return Shown(tail.conversation.revision, ids, is_all, began)
+
+
+def find_unshown(
+    settings: Settings, address: Address, shown: Shown, messages: Sequence[tuple[str, BaseMessage]]
+) -> Steps[list[list[Message]]]:
+    """Return those of the messages that the conversation does not show yet, one list per append.
+
+    Raises:
+        InvalidMessage: A conversation cannot hold one of them.
+        MessageTooLarge: One of them is too large for a conversation.
+    """
+    ids = shown.ids
+    last = max((n for n, (id, _) in enumerate(messages) if id in ids), default=-1)
+    if last < 0 and not shown.is_all and messages:
+        ids = yield from _read_ids(settings, address)
+    new = [(id, found) for id, found in messages[last + 1 :] if id not in ids]
+    return _batches(replace(to_chatledger(found), id=id) for id, found in new)
+
+
+def show(
+    settings: Settings,
+    address: Address,
+    shown: Shown,
+    unshown: list[list[Message]],
+    messages: Sequence[tuple[str, BaseMessage]],
+) -> Steps[Shown]:
+    """Append the messages that are not shown yet, and return what the conversation then shows.
+
+    Args:
+        settings: The saver's settings.
+        address: The thread.
+        shown: What the conversation showed when it was last read.
+        unshown: What ``find_unshown`` returned then.
+        messages: The messages of the thread.
+
+    Raises:
+        Conflict: Others changed the conversation again and again.
+        NotFound: The conversation has another owner.
+    """
+    attempt = 1
+    while unshown and not shown.is_gone:
+        batch, *later = unshown
+        last = batch[-1]
+        try:
+            appended: Appended = yield partial(
+                settings.store.append,
+                address.thread_id,
+                batch,
+                owner=address.owner,
+                revision=shown.revision,
+                reply_follows=bool(later) or last.role != "assistant" or bool(last.tool_calls),
+                expires_in=settings.expires_in,
+            )
+        except NotFound:
+            if not shown.revision:
+                raise  # it has another owner
+            return Shown(0, shown.ids, is_gone=True)
+        except Conflict:
+            if attempt == SHOW_ATTEMPTS:
+                raise
+            attempt += 1
+            shown = yield from read_shown(settings, address, shown.began)
+            unshown = yield from find_unshown(settings, address, shown, messages)
+        else:
+            ids = shown.ids | {message.id for message in batch}
+            shown, unshown = replace(shown, revision=appended.revision, ids=ids), later
+    return shown
+
+
+def _batches(messages: Iterable[Message]) -> list[list[Message]]:
+    """Split the messages into lists that one append takes; raise ``MessageTooLarge`` if one is."""
+    batches: list[list[Message]] = []
+    size = 0
+    for message in messages:
+        added = len(encode(message).encode())
+        if not batches or len(batches[-1]) == MAX_BATCH_MESSAGES or size + added > MAX_BATCH_BYTES:
+            batches.append([])
+            size = 0
+        batches[-1].append(message)
+        size += added
+    return batches
+
+
+def _read_ids(settings: Settings, address: Address) -> Steps[frozenset[str]]:
+    """Return the ids of all messages of the conversation."""
+    found: set[str] = set()
+    after: int | None = 0
+    while after is not None:
+        page = yield partial(
+            settings.store.page,
+            address.thread_id,
+            after=after,
+            limit=MAX_LIMIT,
+            owner=address.owner,
+        )
+        found |= {message.id for message in page.messages}
+        after = page.next
+    return frozenset(found)
+
+
+# The messages of a thread -------------------------------------------------------------------------
+
+
+def messages_of(
+    checkpoint: Checkpoint,
+    thread: Thread | None,
+    parent: StoredCheckpoint | None,
+    serde: SerializerProtocol,
+) -> list[tuple[str, BaseMessage]]:
+    """Return the messages of a checkpoint that is about to be put, each with an id.
+
+    With a delta channel, they are those of the parent and what was written after it.
+    """
+    value = checkpoint["channel_values"].get(MESSAGES)
+    if value is None and thread is not None and parent is not None:
+        writes = thread.writes_of(parent.namespace, parent.id)
+        written = [restore(node, serde) for *_, channel, node in writes if channel == MESSAGES]
+        # If the conversation is known to show the parent's messages, they need not be built.
+        before = _value_at(thread, parent, serde) if thread.shown is None else []
+        return _with_ids([*before, *_flat(written)], serde)
+    return _with_ids(_flat([value]), serde)
+
+
+def messages_at(
+    thread: Thread, checkpoint: StoredCheckpoint, serde: SerializerProtocol
+) -> list[tuple[str, BaseMessage]]:
+    """Return the messages of a checkpoint, each with an id."""
+    return _with_ids(_value_at(thread, checkpoint, serde), serde)
+
+
+def _value_at(thread: Thread, checkpoint: StoredCheckpoint, serde: SerializerProtocol) -> list[Any]:
+    """Return all values of the channel, or all that was ever written to a delta channel."""
+    if MESSAGES in checkpoint.channels:
+        return _flat([restore(checkpoint.channels[MESSAGES], serde)])
+    history = thread.delta_history(checkpoint, [MESSAGES], serde)[MESSAGES]
+    return _flat([history.get("seed"), *(value for _, _, value in history["writes"])])
+
+
+def _flat(values: Iterable[Any]) -> list[Any]:
+    """Return the values, with those of lists and snapshots one by one."""
+    found: list[Any] = []
+    for value in values:
+        each = value.value if isinstance(value, _DeltaSnapshot) else value
+        found += each if isinstance(each, list) else [each]
+    return found
+
+
+def _with_ids(values: Iterable[Any], serde: SerializerProtocol) -> list[tuple[str, BaseMessage]]:
+    """Return the messages among the values, each with its id, or one that depends on its content.
+
+    An instruction to remove a message is none.
+    """
+    found: dict[str, BaseMessage] = {}
+    for n, each in enumerate(values):
+        if isinstance(each, BaseMessage) and not isinstance(each, RemoveMessage):
+            id = each.id or f"{n}-{serialize(each, serde, name='A message').digest.hex()}"
+            found[id] = each
+    return [*found.items()]

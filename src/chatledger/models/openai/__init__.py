@@ -1,0 +1,5 @@
+"""Models behind OpenAI's Chat Completions API; openai is imported when a model is opened."""
+
+from chatledger.models.openai.model import OpenAIModel, check_base_url
+
+__all__ = ["OpenAIModel", "check_base_url"]

@@ -1,0 +1,142 @@
+"""The page in Chromium: replies that outlive it, and replies, messages and titles that change."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.http.client import (
+    conversation_path,
+    create_conversation,
+    new_user,
+    open_client,
+    read_conversation,
+    transcript,
+)
+from tests.http.test_page import LONG_QUESTION, SLOWLY, Visitor
+from tests.serving import Server, StartServer
+
+
+@pytest.fixture(scope="module")
+def server(start_server: StartServer) -> Server:
+    return start_server(CHATLEDGER_OFFLINE_PACE="0")
+
+
+@pytest.fixture(scope="module")
+def slow_server(start_server: StartServer) -> Server:
+    return start_server(CHATLEDGER_OFFLINE_PACE=SLOWLY)
+
+
+@pytest.fixture
+def visitor(page: Page, server: Server) -> Visitor:
+    return Visitor(page, server.url)
+
+
+def stored_in(visitor: Visitor) -> list[tuple[str, str]]:
+    """Return the roles and texts of the conversation that is shown, as the server has it."""
+    with open_client(visitor.url) as client:
+        conversation_id = visitor.page.url.partition("#c=")[2]
+        return transcript(read_conversation(client, conversation_id))
+
+
+def start_slow_reply(page: Page, server: Server) -> Visitor:
+    visitor = Visitor(page, server.url).visit(as_user=new_user())
+    visitor.box.fill(LONG_QUESTION)
+    visitor.box.press("Enter")
+    expect(visitor.pending.locator(".text")).to_contain_text(re.compile(r"\w+ \w+"))
+    return visitor
+
+
+def test_a_reply_is_complete_although_the_page_was_reloaded(
+    page: Page, slow_server: Server
+) -> None:
+    visitor = start_slow_reply(page, slow_server)
+    for _ in range(3):
+        page.reload()
+        expect(visitor.pending.locator(".text")).to_contain_text(re.compile(r"\w+ \w+"))
+        expect(visitor.messages).to_have_count(2)
+    expect(visitor.pending).to_have_count(0, timeout=30_000)
+    expect(visitor.notice).to_be_empty()
+    _, (role, text) = stored_in(visitor)
+    assert role == "assistant"
+    expect(visitor.replies.last.locator(".text")).to_have_text(" ".join(text.split()))
+
+
+def test_a_second_tab_shows_the_reply_and_can_stop_it(page: Page, slow_server: Server) -> None:
+    visitor = start_slow_reply(page, slow_server)
+    tab = page.context.new_page()
+    other = Visitor(tab, slow_server.url)
+    tab.goto(page.url)
+    expect(other.pending.locator(".text")).to_contain_text(re.compile(r"\w+ \w+"))
+    other.stop.click()
+    for each in (visitor, other):
+        expect(each.pending).to_have_count(0)
+        expect(each.replies.last).to_contain_text("Stopped")
+    _, (_, text) = stored_in(visitor)
+    expect(visitor.replies.last.locator(".text")).to_have_text(" ".join(text.split()))
+    tab.close()
+
+
+def test_the_last_reply_is_regenerated(visitor: Visitor) -> None:
+    visitor.visit(as_user=new_user())
+    visitor.send("Hello")
+    visitor.send("What is my name?")
+    regenerate = visitor.page.get_by_role("button", name="Regenerate")
+    expect(regenerate).to_have_count(1)
+    first = visitor.page.locator(".message.assistant").last.element_handle()
+    regenerate.click()
+    visitor.page.wait_for_function("element => !element.isConnected", arg=first)
+    expect(visitor.pending).to_have_count(0)
+    expect(visitor.messages).to_have_count(4)
+    assert len(stored_in(visitor)) == 4
+
+
+def test_a_message_is_edited_and_the_former_branch_is_a_click_away(visitor: Visitor) -> None:
+    page = visitor.visit(as_user=new_user()).page
+    visitor.send("Hi, I am Bob")
+    visitor.send("What is my name?")
+    before = stored_in(visitor)
+    visitor.messages.first.get_by_role("button", name="Edit").click()
+    box = page.get_by_role("textbox", name="The message")
+    expect(box).to_have_value("Hi, I am Bob")
+    box.fill("Hi, I am Ann")
+    page.get_by_role("dialog").get_by_role("button", name="Send").click()
+    expect(visitor.messages).to_have_count(2)
+    expect(visitor.replies.last).to_contain_text("Ann")
+    assert [text for role, text in stored_in(visitor) if role == "user"] == ["Hi, I am Ann"]
+    page.reload()
+    page.get_by_role("link", name="Before the edit").click()
+    expect(visitor.messages).to_have_count(4)
+    assert stored_in(visitor) == before
+
+
+def test_a_conversation_is_renamed(visitor: Visitor) -> None:
+    page = visitor.visit(as_user=new_user()).page
+    expect(page.get_by_role("button", name="Rename")).to_be_hidden()
+    visitor.send("Hello")
+    page.get_by_role("button", name="Rename").click()
+    page.get_by_role("textbox", name="Its title").fill("A trip to <b>Bergen</b>")
+    page.get_by_role("button", name="Save").click()
+    expect(visitor.heading).to_have_text("A trip to <b>Bergen</b>")
+    expect(visitor.rows.first).to_contain_text("A trip to <b>Bergen</b>")
+    page.reload()
+    expect(visitor.heading).to_have_text("A trip to <b>Bergen</b>")
+
+
+def test_a_message_without_a_reply_is_tried_again(visitor: Visitor) -> None:
+    user = new_user()
+    page = visitor.visit(as_user=user).page
+    visitor.send("Hi, I am Bob")
+    conversation_id = page.url.partition("#c=")[2]
+    with open_client(visitor.url) as client:
+        # A copy that ends with the question.
+        seq = read_conversation(client, conversation_id)["messages"][0]["seq"]
+        path = f"{conversation_path(conversation_id)}/fork"
+        copy = client.post(path, json={"at": seq}).json()["conversation_id"]
+        create_conversation(client, user_id=user)
+    visitor.open_conversation(copy)
+    expect(visitor.notice).to_contain_text("There is no reply to the last message.")
+    page.get_by_role("button", name="Try again").click()
+    expect(visitor.replies).to_have_count(1)
+    expect(visitor.replies.last).to_contain_text("Bob")
+    expect(visitor.notice).to_be_empty()

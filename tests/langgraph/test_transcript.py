@@ -1,0 +1,266 @@
+"""A conversation that shows the messages of a thread, and threads that begin with messages."""
+
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage, SystemMessage
+from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.graph import MessagesState
+
+from chatledger import Message, Store
+from chatledger.errors import AlreadyExists, InvalidMessage, MessageTooLarge, NotFound
+from chatledger.langchain import ChatMessageHistory, from_chatledger
+from chatledger.langgraph import ChatledgerSaver
+from chatledger.stores.operations import Append
+from chatledger.values import new_id
+from tests.langgraph.graphs import DeltaState, Graph, chat_graph, config_of, question, reply
+from tests.langgraph.memory import WatchedStore
+
+STATES = pytest.mark.parametrize("state", [MessagesState, DeltaState], ids=["list", "delta"])
+
+
+def open_graph(store: Store, state: type = MessagesState, **options: Any) -> Graph:
+    return chat_graph(ChatledgerSaver(store, messages="conversation", **options), state)
+
+
+def shown_by(store: Store, conversation_id: str) -> list[Any]:
+    return [*map(from_chatledger, store.iter_messages(conversation_id))]
+
+
+def put_messages(saver: ChatledgerSaver, config: Any, *messages: Any) -> Any:
+    """Put a checkpoint with these messages, and return its config."""
+    checkpoint = empty_checkpoint()
+    checkpoint["channel_values"] = {"messages": [*messages]}
+    checkpoint["channel_versions"] = {"messages": 1}
+    config = {"configurable": {"checkpoint_ns": "", **config["configurable"]}}
+    return saver.put(config, checkpoint, {}, {"messages": 1})
+
+
+@STATES
+@pytest.mark.parametrize("durability", ["async", "exit"])
+def test_the_conversation_shows_each_message_once(
+    store: Store, state: type, durability: Any
+) -> None:
+    thread_id = new_id()
+    expected = []
+    for turn in range(4):
+        graph = open_graph(store, state)  # another process each time
+        for n in (2 * turn, 2 * turn + 1):
+            graph.invoke(
+                {"messages": [question(n, 50)]}, config_of(thread_id), durability=durability
+            )
+            expected += [question(n, 50), reply(n)]
+        assert shown_by(store, thread_id) == expected
+
+
+def test_an_owners_list_shows_the_conversation_and_not_the_thread(store: Store) -> None:
+    owner, thread_id = new_id(), new_id()
+    graph = open_graph(store, owner_key="user_id")
+    graph.invoke({"messages": [question(0)]}, config_of(thread_id, user_id=owner))
+    assert [found.id for found in store.list(owner).conversations] == [thread_id]
+    assert store.list(owner).conversations[0].message_count == 2
+
+
+def test_the_conversation_keeps_what_the_graph_removes(store: Store) -> None:
+    thread_id, graph = new_id(), open_graph(store)
+    graph.invoke({"messages": [question(0)]}, config_of(thread_id))
+    removal = RemoveMessage(id=question(0).id or "")
+    graph.invoke({"messages": [removal, question(1)]}, config_of(thread_id))
+    assert question(0) in shown_by(store, thread_id)
+    assert question(0) not in graph.get_state(config_of(thread_id)).values["messages"]
+    assert len(shown_by(store, thread_id)) == 4
+
+
+def test_deleting_the_thread_deletes_the_conversation(store: Store) -> None:
+    thread_id, graph = new_id(), open_graph(store)
+    graph.invoke({"messages": [question(0)]}, config_of(thread_id))
+    ChatledgerSaver(store, messages="conversation").delete_thread(thread_id)
+    with pytest.raises(NotFound):
+        store.get(thread_id)
+    assert graph.get_state(config_of(thread_id)).values == {}
+
+
+@pytest.mark.parametrize("is_same_process", [True, False])
+def test_a_thread_ends_if_its_conversation_was_deleted(store: Store, is_same_process: bool) -> None:
+    thread_id, graph = new_id(), open_graph(store)
+    graph.invoke({"messages": [question(0)]}, config_of(thread_id))
+    graph.invoke({"messages": [question(1)]}, config_of(thread_id))
+    store.delete(thread_id)
+    graph = graph if is_same_process else open_graph(store)
+    result = graph.invoke({"messages": [question(9)]}, config_of(thread_id))
+    assert len(result["messages"]) == 2
+    assert len(shown_by(store, thread_id)) == 2
+
+
+@pytest.mark.parametrize("is_same_process", [True, False])
+def test_a_thread_of_one_checkpoint_ends_with_its_conversation_too(
+    store: Store, is_same_process: bool
+) -> None:
+    thread_id = new_id()
+    saver = ChatledgerSaver(store, messages="conversation")
+    saver.seed_thread(thread_id, [question(0)])
+    store.delete(thread_id)
+    if not is_same_process:
+        saver = ChatledgerSaver(store, messages="conversation")
+    assert saver.get_tuple(config_of(thread_id)) is None
+    with pytest.raises(NotFound):
+        store.get(thread_id)
+
+
+@pytest.mark.parametrize("is_pruned", [True, False])
+@pytest.mark.parametrize("is_same_process", [True, False])
+def test_a_thread_ends_though_another_conversation_has_its_id(
+    store: Store, is_same_process: bool, is_pruned: bool
+) -> None:
+    thread_id, graph = new_id(), open_graph(store)
+    graph.invoke({"messages": [question(0)]}, config_of(thread_id))
+    if is_pruned:
+        ChatledgerSaver(store).prune([thread_id])
+    store.delete(thread_id)
+    store.append(thread_id, [Message.user("Something else")])
+    graph = graph if is_same_process else open_graph(store)
+    assert [*graph.get_state_history(config_of(thread_id))] == []
+    assert graph.get_state(config_of(thread_id)).values == {}
+    assert [found.text for found in shown_by(store, thread_id)] == ["Something else"]
+
+
+def test_a_copied_thread_ends_with_its_own_conversation(store: Store) -> None:
+    thread_id, copied = new_id(), new_id()
+    open_graph(store).invoke({"messages": [question(0)]}, config_of(thread_id))
+    ChatledgerSaver(store).copy_thread(thread_id, copied)
+    store.delete(thread_id)
+    assert len(open_graph(store).get_state(config_of(copied)).values["messages"]) == 2
+    store.delete(copied)
+    assert open_graph(store).get_state(config_of(copied)).values == {}
+
+
+def test_a_conversation_that_is_deleted_during_a_run_stays_deleted(store: Store) -> None:
+    thread_id = new_id()
+
+    def delete(messages: Any) -> AIMessage:
+        store.delete(thread_id)
+        return AIMessage("hello")
+
+    open_graph(store).invoke({"messages": [question(0)]}, config_of(thread_id))
+    graph = chat_graph(ChatledgerSaver(store, messages="conversation"), answer=delete)
+    graph.invoke({"messages": [question(1)]}, config_of(thread_id), durability="sync")
+    with pytest.raises(NotFound):
+        store.get(thread_id)
+    assert open_graph(store).get_state(config_of(thread_id)).values == {}
+
+
+def test_a_message_that_no_conversation_can_hold_is_refused(store: Store) -> None:
+    thread_id, graph = new_id(), open_graph(store)
+    graph.invoke({"messages": [question(0)]}, config_of(thread_id))
+    before = graph.get_state(config_of(thread_id))
+    bad = HumanMessage("hello", additional_kwargs={"image": b"bytes"})
+    with pytest.raises(InvalidMessage, match="bytes"):
+        graph.invoke({"messages": [bad]}, config_of(thread_id), durability="exit")
+    assert graph.get_state(config_of(thread_id)).values == before.values
+
+
+def test_a_stranger_who_knows_the_id_of_a_conversation_does_not_take_its_thread(
+    store: Store,
+) -> None:
+    saver = ChatledgerSaver(store, owner_key="user_id", messages="conversation")
+    thread_id, eve, bob = new_id(), new_id(), new_id()
+    store.append(thread_id, [Message.user("Hi, I'm Eve")], owner=eve)
+    with pytest.raises(NotFound):
+        put_messages(saver, config_of(thread_id, user_id=bob), question(0))
+    assert saver.get_tuple(config_of(thread_id, user_id=bob)) is None
+    put_messages(saver, config_of(thread_id, user_id=eve), question(1))
+    assert [found.text for found in shown_by(store, thread_id)] == ["Hi, I'm Eve", question(1).text]
+
+
+def test_an_owner_who_begins_a_conversation_while_a_stranger_begins_its_thread_gets_both(
+    store: Store,
+) -> None:
+    thread_id, eve, bob = new_id(), new_id(), new_id()
+
+    class Rival(WatchedStore):
+        def perform(self, operation: Any) -> Any:
+            if isinstance(operation, Append) and operation.conversation_id == thread_id:
+                store.append(thread_id, [Message.user("Hi, I'm Eve")], owner=eve)
+            return super().perform(operation)
+
+    options: Any = {"owner_key": "user_id", "messages": "conversation"}
+    with pytest.raises(NotFound):
+        put_messages(
+            ChatledgerSaver(Rival(store), **options), config_of(thread_id, user_id=bob), question(0)
+        )
+    saver = ChatledgerSaver(store, **options)
+    put_messages(saver, config_of(thread_id, user_id=eve), question(1))
+    assert saver.get_tuple(config_of(thread_id, user_id=bob)) is None
+
+
+def test_a_message_that_is_too_long_for_the_conversation_leaves_the_thread_as_it_was(
+    store: Store,
+) -> None:
+    saver, config = ChatledgerSaver(store, messages="conversation"), config_of(new_id())
+    with pytest.raises(MessageTooLarge):
+        put_messages(saver, config, HumanMessage("x" * 17_000_000, id="1"))
+    assert saver.get_tuple(config) is None
+
+
+def test_a_thread_may_begin_with_more_messages_than_one_append_takes(store: Store) -> None:
+    thread_id = new_id()
+    saver = ChatledgerSaver(store, messages="conversation")
+    saver.seed_thread(thread_id, [HumanMessage("Hi", id=str(n)) for n in range(10_001)])
+    assert store.get(thread_id).message_count == 10_001
+
+
+def test_a_thread_with_a_message_that_no_conversation_can_hold_can_still_be_read(
+    store: Store,
+) -> None:
+    config = config_of(new_id())
+    unfit = HumanMessage("Hi", id="1", additional_kwargs={"photo": b"..."})
+    put_messages(ChatledgerSaver(store), config, unfit)
+    assert ChatledgerSaver(store, messages="conversation").get_tuple(config) is not None
+
+
+@STATES
+def test_a_thread_begins_with_the_messages_of_a_history(store: Store, state: type) -> None:
+    history = ChatMessageHistory(store, new_id())
+    history.add_messages([SystemMessage("Be brief."), question(0), reply(0)])
+    thread_id = new_id()
+    saver = ChatledgerSaver(store)
+    saver.seed_thread(thread_id, history.messages)
+    result = chat_graph(saver, state).invoke({"messages": [question(1)]}, config_of(thread_id))
+    assert [message.content for message in result["messages"][:4]] == [
+        *(message.content for message in history.messages),
+        question(1).content,
+    ]
+    with pytest.raises(AlreadyExists):
+        saver.seed_thread(thread_id, history.messages)
+
+
+@STATES
+def test_a_conversation_goes_on_as_the_thread_that_it_shows(store: Store, state: type) -> None:
+    conversation_id = new_id()
+    store.append(conversation_id, [Message.user("Hi"), Message.assistant("Hello, Bob!")])
+    saver = ChatledgerSaver(store, messages="conversation")
+    saver.seed_thread(conversation_id, conversation_id)
+    chat_graph(saver, state).invoke({"messages": [question(1)]}, config_of(conversation_id))
+    texts = [message.text for message in store.page(conversation_id).messages]
+    assert texts == ["Hi", "Hello, Bob!", question(1).text, texts[-1]]
+
+
+def test_a_thread_is_seeded_though_a_run_has_written_after_it_was_deleted(store: Store) -> None:
+    thread_id, saver = new_id(), ChatledgerSaver(store)
+    put = saver.seed_thread(thread_id, [question(0)])
+    saver.delete_thread(thread_id)
+    saver.put_writes(put, [("messages", [reply(0)])], "task")
+    saver.seed_thread(thread_id, [question(1)])
+    values = chat_graph(saver).get_state(config_of(thread_id)).values
+    assert values["messages"] == [question(1)]
+
+
+@pytest.mark.anyio
+async def test_threads_are_seeded_asynchronously_too(store: Store) -> None:
+    saver, thread_id = ChatledgerSaver(store), new_id()
+    config = await saver.aseed_thread(thread_id, [question(0)])
+    found = await saver.aget_tuple(config)
+    assert found is not None
+    assert found.checkpoint["channel_values"] == {"messages": [question(0)]}
+    with pytest.raises(NotFound):
+        await saver.aseed_thread(new_id(), new_id())
