@@ -26,7 +26,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def forget_default_session() -> None:
     """Make ``boto3.client()`` look up credentials anew, not use those that another test had set."""
     if boto3 := sys.modules.get("boto3"):
-        boto3.DEFAULT_SESSION = None
+        vars(boto3)["DEFAULT_SESSION"] = None
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import boto3
 import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
