@@ -9,6 +9,7 @@ from starlette.types import Message
 
 from chatledger.chat import Event, Started
 from chatledger.http.events import EventStream
+from chatledger.http.requests import RequestRecord
 from chatledger.http.turns import RunningTurn, RunningTurns
 from chatledger.models.protocol import Finished
 
@@ -21,7 +22,7 @@ def anyio_backend() -> str:
 
 
 async def start(events: AsyncGenerator[Event, None]) -> RunningTurn:
-    return await RunningTurns().start(events, ExitStack())
+    return await RunningTurns().start(events, RequestRecord("1", "POST", 0.0), ExitStack())
 
 
 async def receive_nothing() -> Message:

@@ -237,9 +237,13 @@ def parse_body(
         raise ApiError(400, "not_an_object", "The body must be a JSON object.")
     if value.get("user_id") is None and signed_in_user is not None:
         value["user_id"] = signed_in_user
-    fields = _converted_fields(kind, value)
-    request = kind(**fields)
-    _check_user(fields.get("user_id"), signed_in_user)
+    _check_names("The body has an unknown field", value, kind.__struct_fields__)
+    try:
+        request = convert(value, kind)
+    except ValidationError:
+        _check_fields(kind, value)
+        request = kind(**value)  # raises
+    _check_user(value.get("user_id"), signed_in_user)
     return request
 
 
@@ -357,23 +361,17 @@ def _check_names(complaint: str, names: Iterable[str], known: Sequence[str]) -> 
             raise ApiError(422, "invalid_request", f"{complaint}; {advice}")
 
 
-def _converted_fields(kind: type[RequestBody], value: Mapping[str, object]) -> dict[str, Any]:
-    """Return the fields of ``kind`` in ``value``, converted to their types.
-
-    Raises ``ApiError`` if one is missing, not valid or not known.
-    """
-    _check_names("The body has an unknown field", value, kind.__struct_fields__)
-    converted = {}
+def _check_fields(kind: type[RequestBody], value: Mapping[str, object]) -> None:
+    """Raise ``ApiError`` if a field of ``kind`` is missing in ``value``, or is not valid."""
     for field in fields_of(kind):
         if field.name not in value and not field.required:
             continue
         try:
-            converted[field.name] = convert(value.get(field.name), field.type)
+            convert(value.get(field.name), field.type)
         except ValidationError:
             expected = field.type.__metadata__[-1].description
             sentence = f"The field {field.name} must be {expected}."
             raise ApiError(422, "invalid_request", sentence) from None
-    return converted
 
 
 def parse_idempotency_key(values: Sequence[str]) -> str | None:

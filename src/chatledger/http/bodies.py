@@ -323,8 +323,12 @@ DONE = "done"
 
 def frame(name: str, data: object, id: str | None = None) -> bytes:
     """Return a server-sent event."""
+    return _frame(name, dumps(data), id)
+
+
+def _frame(name: str, data: str, id: str | None) -> bytes:
     id_line = "" if id is None else f"id: {id}\n"
-    return f"{id_line}event: {name}\ndata: {dumps(data)}\n\n".encode()
+    return f"{id_line}event: {name}\ndata: {data}\n\n".encode()
 
 
 def start_frame(started: Started, *, offset: int = 0) -> bytes:
@@ -342,7 +346,8 @@ def start_frame(started: Started, *, offset: int = 0) -> bytes:
 
 def piece_frame(reply_id: str | None, text: str, *, end: int) -> bytes:
     """Return the event ``piece`` for text that ends after ``end`` characters of the reply."""
-    return frame("piece", {"text": text}, _event_id(reply_id, end))
+    # A string alone is encoded much faster than an object.
+    return _frame("piece", f'{{"text":{dumps(text)}}}', _event_id(reply_id, end))
 
 
 def done_frame(reply_id: str | None, finished: Finished) -> bytes:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from random import Random
 from threading import Lock
@@ -391,6 +391,7 @@ def open_limits(settings: Settings) -> Limits:
     )
 
 
+@lru_cache(maxsize=1_000)
 def caller_at(address: str | None) -> str:
     """Return the caller at a network address; an IPv6 network of 64 bits is one caller."""
     try:

@@ -17,7 +17,7 @@ from chatledger.http.bodies import reply_body
 from chatledger.http.endpoints import Endpoint, Given, TurnEndpoint, TurnRules
 from chatledger.http.events import EventStream, awaited_stream, stored_stream, wait_for_end
 from chatledger.http.middleware import CALLER, CONVERSATION_ID, USER, WHILE_RUNNING
-from chatledger.http.requests import TurnRecord, note_conversation, watch_turn
+from chatledger.http.requests import RECORD, note_conversation
 from chatledger.http.turns import RunningTurn, RunningTurns
 from chatledger.sansio import arun
 
@@ -83,22 +83,15 @@ class Routes:
         rules: What is allowed in turns.
         turns: The turns that this process runs.
         metrics: Counts the open streams.
-        turn_listeners: Called with the record of each turn that has ended.
     """
 
     def __init__(
-        self,
-        chat: Chat,
-        rules: TurnRules,
-        turns: RunningTurns,
-        metrics: "Metrics | None",
-        turn_listeners: Sequence[Callable[[TurnRecord], None]],
+        self, chat: Chat, rules: TurnRules, turns: RunningTurns, metrics: "Metrics | None"
     ) -> None:
         self._chat = chat
         self._rules = rules
         self._turns = turns
         self._metrics = metrics
-        self._turn_listeners = turn_listeners
 
     def all(self) -> list[EndpointRoute]:
         """Return the routes of all endpoints."""
@@ -132,8 +125,10 @@ class Routes:
         # Await the first event before responding: errors until then get their own status.
         with endpoints.explain_refusal(self._rules, given):
             steps = endpoint.steps(self._rules, given, **request.path_params)
-            events = watch_turn(await arun(steps), self._turn_listeners)
-            turn = await self._turns.start(events, request.scope[WHILE_RUNNING])
+            events = await arun(steps)
+            scope = request.scope
+            turn = await self._turns.start(events, scope[RECORD], scope[WHILE_RUNNING])
+        note_conversation(turn.started.conversation_id)
         request.scope[CONVERSATION_ID] = turn.stored_in
         # Nobody could read the reply of a turn that is not stored.
         stops_turn = body.stops_turn or turn.stored_in is None
