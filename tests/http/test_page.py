@@ -79,6 +79,12 @@ class Visitor:
     def row(self, title: str) -> Locator:
         return self.rows.filter(has_text=title)
 
+    def choose(self, action: str, title: str) -> None:
+        """Choose an action of the menu of the conversation with that title."""
+        self.row(title).hover()
+        self.page.get_by_role("button", name=f"Actions for “{title}”").click()
+        self.page.get_by_role("menuitem", name=action, exact=True).click()
+
     def focused(self) -> Locator:
         return self.page.locator(":focus")
 
@@ -375,13 +381,11 @@ def test_a_deleted_conversation_no_longer_exists(visitor: Visitor, client: httpx
     expect(visitor.heading).to_have_text("apples")
     visitor.send("I like apples")
 
-    visitor.row("apples").hover()
-    visitor.page.get_by_role("button", name="Delete “apples”").click()
+    visitor.choose("Delete", "apples")
     visitor.page.get_by_role("button", name="Keep it").click()
     expect(visitor.rows).to_have_count(2)
 
-    visitor.row("apples").hover()
-    visitor.page.get_by_role("button", name="Delete “apples”").click()
+    visitor.choose("Delete", "apples")
     visitor.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(visitor.rows).to_have_count(1)
     expect(visitor.messages).to_have_count(0)
@@ -602,7 +606,11 @@ def test_the_page_works_with_the_keyboard_alone(visitor: Visitor, client: httpx.
     expect(visitor.pending).to_have_count(0)
     expect(visitor.box).to_be_focused()
 
-    tab_until(visitor, "button", "Delete “apples”")
+    tab_until(visitor, "button", "Actions for “apples”")
+    keys.press("Enter")
+    expect(page.get_by_role("menuitem", name="Rename")).to_be_focused()
+    keys.press("ArrowUp")
+    expect(page.get_by_role("menuitem", name="Delete")).to_be_focused()
     keys.press("Enter")
     expect(page.get_by_role("button", name="Keep it")).to_be_focused()
     keys.press("Tab")

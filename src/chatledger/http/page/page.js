@@ -3,7 +3,8 @@
 import { Conversation } from "./conversation.js";
 import { Drawer } from "./drawer.js";
 import { make } from "./elements.js";
-import { deleteConversation, onSignIn, renameConversation } from "./server.js";
+import { Menu } from "./menu.js";
+import { changeMetadata, deleteConversation, onSignIn, renameConversation } from "./server.js";
 import { Sidebar, UNTITLED } from "./sidebar.js";
 import {
   currentToken,
@@ -34,8 +35,9 @@ const sidebar = new Sidebar({
   list: $("list"),
   note: $("list-note"),
   more: $("list-more"),
-  onDelete: askToDelete,
+  onMenu: showMenu,
 });
+const menu = new Menu($("menu"));
 
 const NO_REPLY = "There is no reply to the last message.";
 const CHECK_AGAIN = ["Check again", showConversationInUrl];
@@ -259,28 +261,6 @@ function askForEdit(conversation, entry) {
 
 $("edit-no").addEventListener("click", () => $("edit-dialog").close());
 
-// Renaming a conversation.
-
-$("rename").addEventListener("click", () => {
-  const { id } = shown;
-  $("rename-box").value = $("title").textContent;
-  $("rename-form").onsubmit = async (event) => {
-    event.preventDefault();
-    $("rename-dialog").close();
-    restoreFocus();
-    try {
-      await renameConversation(id, { user, title: $("rename-box").value.trim() });
-    } catch (error) {
-      notice.showError(`The conversation was not renamed. ${error.message}`);
-    }
-    shown.title = null;
-    refreshList();
-  };
-  $("rename-dialog").showModal();
-  $("rename-box").select();
-});
-$("rename-no").addEventListener("click", () => $("rename-dialog").close());
-
 /** Put text that could not be sent back into the box, in front of what was typed since. */
 function restoreText(conversation, text) {
   const typed = conversation === shown ? box.value : readDraft(conversation);
@@ -382,6 +362,63 @@ document.addEventListener("keydown", (event) => {
   else stop();
 });
 
+/** Show the actions for the conversation of a row of the list. */
+function showMenu({ id, title, isPinned, isArchived, button }) {
+  const pin = isPinned
+    ? { label: "Unpin", icon: "unpin", act: () => setMetadata(id, { pinned: undefined }) }
+    : { label: "Pin", icon: "pin", act: () => setMetadata(id, { pinned: true }) };
+  const archive = isArchived
+    ? { label: "Unarchive", icon: "unarchive", act: () => setMetadata(id, { archived: undefined }) }
+    : { label: "Archive", icon: "archive", act: () => setMetadata(id, { archived: true }) };
+  menu.toggle(button, [
+    { label: "Rename", icon: "rename", act: () => askForTitle(id, title, () => button.focus()) },
+    ...(isArchived ? [] : [pin]),
+    archive,
+    { label: "Delete", icon: "bin", className: "danger", act: () => askToDelete(id, title) },
+  ]);
+}
+
+async function setMetadata(id, changes) {
+  const neighbour = sidebar.neighbourOf(id);
+  try {
+    sidebar.update(await changeMetadata(id, { user, changes }));
+  } catch (error) {
+    return notice.showError(`The conversation was not changed. ${error.message}`);
+  }
+  const focused = document.activeElement;
+  if (focused === document.body || !focused.checkVisibility()) (neighbour ?? $("new")).focus();
+  const [name, value] = Object.entries(changes)[0];
+  announcer.announce(`The conversation is ${value ? name : `no longer ${name}`}.`);
+}
+
+// Renaming a conversation.
+
+$("rename").addEventListener("click", () => askForTitle(shown.id, $("title").textContent, restoreFocus));
+
+function askForTitle(id, title, focusAfterwards) {
+  $("rename-box").value = title;
+  $("rename-form").onsubmit = (event) => {
+    event.preventDefault();
+    $("rename-dialog").close();
+    focusAfterwards();
+    rename(id, $("rename-box").value.trim());
+  };
+  $("rename-dialog").showModal();
+  $("rename-box").select();
+}
+
+async function rename(id, title) {
+  try {
+    await renameConversation(id, { user, title });
+  } catch (error) {
+    notice.showError(`The conversation was not renamed. ${error.message}`);
+  }
+  if (shown.id === id) shown.title = null;
+  refreshList();
+}
+
+$("rename-no").addEventListener("click", () => $("rename-dialog").close());
+
 // Deleting a conversation.
 
 function askToDelete(id, title) {
@@ -405,7 +442,9 @@ async function remove(id) {
     if (error.status !== 404) return notice.showError(`The conversation was not deleted. ${error.message}`);
   }
   saveDraft({ id, user }, "");
-  (sidebar.remove(id) ?? $("new")).focus();
+  const neighbour = sidebar.neighbourOf(id);
+  sidebar.remove(id);
+  (neighbour ?? $("new")).focus();
   if (id === conversationIdInUrl()) {
     history.replaceState(null, "", urlWithoutConversation());
     showConversationInUrl();

@@ -5,6 +5,9 @@ import { currentToken } from "./storage.js";
 // The most attempts to connect again, after pauses of 0.2 seconds and twice as long each time.
 const RECONNECTIONS = 5;
 
+// The most attempts to change metadata while other programs change the conversation.
+const MAX_ATTEMPTS = 5;
+
 const EVENTS = { Accept: "text/event-stream" };
 
 let askToSignIn = () => {};
@@ -68,6 +71,27 @@ export async function* editMessage({ id, seq, message, user, signal }) {
 
 export async function renameConversation(id, { user, title }) {
   await request(conversationPath(id), { method: "PATCH", body: { title, user_id: user } });
+}
+
+/**
+ * Set the keys in `changes` of the conversation's metadata, or remove those that are undefined. Other
+ * keys stay, also those that another program changes meanwhile. Return the conversation.
+ */
+export async function changeMetadata(id, { user, changes }) {
+  const path = conversationPath(id);
+  for (let attempts = 1; ; attempts++) {
+    const response = await request(path, { query: { user_id: user, limit: 1 } });
+    const { metadata } = (await readJson(response)).conversation;
+    // A proxy that compresses makes the tag a weak one.
+    const version = response.headers.get("ETag").replace(/^W\//, "");
+    const body = { metadata: { ...metadata, ...changes }, user_id: user };
+    try {
+      const options = { method: "PATCH", body, headers: { "If-Match": version } };
+      return (await readJson(await request(path, options))).conversation;
+    } catch (error) {
+      if (error.status !== 412 || attempts === MAX_ATTEMPTS) throw error;
+    }
+  }
 }
 
 /** Stop the reply that the server is writing; what there is of it is saved. */
