@@ -220,3 +220,35 @@ def test_a_menu_works_with_the_keyboard(visitor: Visitor, client: httpx.Client) 
     opener.click()
     page.get_by_role("heading", level=1).click()
     expect(page.get_by_role("menu")).to_be_hidden()
+
+
+def test_the_tabs_of_a_browser_show_each_others_changes(visitor: Visitor) -> None:
+    page = visitor.visit(as_user=new_user()).page
+    visitor.send("Hi, I am Bob")
+    tab = page.context.new_page()
+    tab.goto(page.url)
+    other = Visitor(tab, visitor.url)
+    expect(other.messages).to_have_count(2)
+
+    visitor.send("What is my name?")
+    expect(other.messages).to_have_count(4)
+    expect(other.replies.last.locator(".text")).to_have_text(
+        visitor.replies.last.locator(".text").inner_text()
+    )
+    other.choose("Rename", "Hi, I am Bob")
+    tab.get_by_role("textbox", name="Its title").fill("About Bob")
+    tab.get_by_role("button", name="Save").click()
+    expect(visitor.heading).to_have_text("About Bob")
+    expect(visitor.rows).to_have_text(["About Bob"])
+    other.choose("Pin", "About Bob")
+    expect(page.get_by_role("list", name="Pinned")).to_have_text("About Bob")
+
+    page.get_by_role("button", name="New conversation").first.click()
+    visitor.send("Hello")
+    expect(other.rows).to_have_text(["About Bob", "Hello"])
+    visitor.choose("Delete", "About Bob")
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(other.rows).to_have_text(["Hello"])
+    expect(other.messages).to_have_count(0)
+    expect(other.notice).to_contain_text("This conversation was deleted in another tab.")
+    tab.close()

@@ -14,6 +14,7 @@ import {
   saveToken,
   saveUser,
 } from "./storage.js";
+import { onChangeInOtherTab, tellTabs } from "./tabs.js";
 import { urlOf } from "./urls.js";
 import { Announcer, Notice, ScrollFollower } from "./widgets.js";
 
@@ -130,6 +131,16 @@ function update() {
 
 async function refreshList() {
   await sidebar.refresh();
+  updateTitle();
+}
+
+/** Show a conversation as it is after a change of its title or metadata. */
+function showDescription(conversation) {
+  sidebar.update(conversation);
+  updateTitle();
+}
+
+function updateTitle() {
   shown.title = sidebar.titleOf(shown.id) ?? shown.title;
   update();
 }
@@ -164,6 +175,7 @@ async function send() {
         saveDraft(conversation, box.value);
       }
       update();
+      tellTabs(conversation.user, conversation.id, "started");
       refreshList();
     },
     onPiece: (piece) => isShown() && announcer.addPiece(piece),
@@ -173,6 +185,7 @@ async function send() {
   try {
     await sending;
     if (isShown()) announcer.finish();
+    tellTabs(conversation.user, conversation.id, "ended");
     refreshList();
   } catch (error) {
     if (!error.stored) restoreText(conversation, text);
@@ -200,7 +213,7 @@ async function replaceReply(conversation) {
   if (!conversation.isLoaded || conversation.isReplying) return;
   notice.clear();
   try {
-    await receive(conversation, (callbacks) => conversation.regenerate(callbacks));
+    await receive(conversation, (callbacks) => conversation.regenerate(callbacks), tellStart);
   } catch (error) {
     if (conversation === shown) notice.showError(error.message, ASK_AGAIN);
   }
@@ -209,7 +222,7 @@ async function replaceReply(conversation) {
 async function replaceMessage(conversation, entry, text) {
   notice.clear();
   try {
-    await receive(conversation, (callbacks) => conversation.edit(entry, text, callbacks));
+    await receive(conversation, (callbacks) => conversation.edit(entry, text, callbacks), tellStart);
   } catch (error) {
     if (conversation !== shown) return;
     if (error.stored) notice.showError(error.message, ASK_AGAIN, SHOW_SAVED);
@@ -217,12 +230,22 @@ async function replaceMessage(conversation, entry, text) {
   }
 }
 
-/** Show a reply as it arrives, once `start` has been called with the callbacks for it. */
-async function receive(conversation, start) {
+function tellStart({ user, id }) {
+  tellTabs(user, id, "started");
+}
+
+/**
+ * Show a reply as it arrives, once `start` has been called with the callbacks for it, and call
+ * `onStart` with the conversation when the server has stored what it replies to.
+ */
+async function receive(conversation, start, onStart = () => {}) {
   const isShown = () => conversation === shown;
   replying.add(conversation);
   const receiving = start({
-    onStart: () => update(),
+    onStart() {
+      update();
+      onStart(conversation);
+    },
     onPiece: (piece) => isShown() && announcer.addPiece(piece),
   });
   update();
@@ -381,7 +404,9 @@ function showMenu({ id, title, isPinned, isArchived, button }) {
 async function setMetadata(id, changes) {
   const neighbour = sidebar.neighbourOf(id);
   try {
-    sidebar.update(await changeMetadata(id, { user, changes }));
+    const conversation = await changeMetadata(id, { user, changes });
+    showDescription(conversation);
+    tellTabs(user, id, "described", conversation);
   } catch (error) {
     return notice.showError(`The conversation was not changed. ${error.message}`);
   }
@@ -409,12 +434,12 @@ function askForTitle(id, title, focusAfterwards) {
 
 async function rename(id, title) {
   try {
-    await renameConversation(id, { user, title });
+    const conversation = await renameConversation(id, { user, title });
+    showDescription(conversation);
+    tellTabs(user, id, "described", conversation);
   } catch (error) {
     notice.showError(`The conversation was not renamed. ${error.message}`);
   }
-  if (shown.id === id) shown.title = null;
-  refreshList();
 }
 
 $("rename-no").addEventListener("click", () => $("rename-dialog").close());
@@ -441,17 +466,40 @@ async function remove(id) {
     // A 404 means that it is already deleted.
     if (error.status !== 404) return notice.showError(`The conversation was not deleted. ${error.message}`);
   }
-  saveDraft({ id, user }, "");
+  tellTabs(user, id, "deleted");
   const neighbour = sidebar.neighbourOf(id);
-  sidebar.remove(id);
+  forget(id);
   (neighbour ?? $("new")).focus();
-  if (id === conversationIdInUrl()) {
-    history.replaceState(null, "", urlWithoutConversation());
-    showConversationInUrl();
-  }
   announcer.announce("The conversation was deleted.");
   refreshList();
 }
+
+/** Remove a deleted conversation from the page. */
+function forget(id) {
+  saveDraft({ id, user }, "");
+  sidebar.remove(id);
+  if (id !== conversationIdInUrl()) return;
+  history.replaceState(null, "", urlWithoutConversation());
+  showConversationInUrl();
+}
+
+// Changes in other tabs.
+
+onChangeInOtherTab(({ user: owner, id, what, conversation }) => {
+  if (owner !== user) return;
+  if (what === "described") return showDescription(conversation);
+  const isShown = id === shown.id;
+  if (what === "deleted") {
+    const typed = box.value;
+    forget(id);
+    if (isShown && typed) setBox(typed);
+    if (isShown) notice.showInfo("This conversation was deleted in another tab.");
+  }
+  // The edit dialog is about a message as it is shown now.
+  const canReload = shown.isLoaded && !shown.isReplying && !$("edit-dialog").open;
+  if (what === "started" && isShown && canReload) showConversationInUrl();
+  refreshList();
+});
 
 // The current user.
 

@@ -69,8 +69,10 @@ export async function* editMessage({ id, seq, message, user, signal }) {
   yield* readReply(await request(`${conversationPath(id)}/messages/${seq}`, options), { id, user, signal });
 }
 
+/** Change the title, and return the conversation. */
 export async function renameConversation(id, { user, title }) {
-  await request(conversationPath(id), { method: "PATCH", body: { title, user_id: user } });
+  const options = { method: "PATCH", body: { title, user_id: user } };
+  return (await readJson(await request(conversationPath(id), options))).conversation;
 }
 
 /**

@@ -63,10 +63,11 @@ export class Sidebar {
     });
   }
 
-  /** Show a conversation as it is after a change. */
+  /** Show a conversation as it is after a change of its title or metadata. */
   update(conversation) {
-    if (!this.#row(conversation.conversation_id)) return;
-    this.#updateRow(conversation, this.#row(conversation.conversation_id));
+    const id = conversation.conversation_id;
+    const row = this.#updateRow(conversation, this.#row(id));
+    if (!this.#rows.has(id)) this.#olderRows.set(id, row);
     this.#arrange();
   }
 
