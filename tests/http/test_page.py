@@ -63,7 +63,7 @@ class Visitor:
         self.page.goto(f"{self.url}/#{address(conversation_id)}")
 
     def switch_user(self, user: str) -> None:
-        self.page.get_by_role("button", name="Change").click()
+        self.page.get_by_role("button", name="Settings").click()
         self.page.get_by_role("textbox", name="Your name or id").fill(user)
         self.page.get_by_role("button", name="Save").click()
         expect(self.page.locator("#who")).to_have_text(user)
@@ -618,8 +618,9 @@ def test_the_page_works_with_the_keyboard_alone(visitor: Visitor, client: httpx.
     expect(visitor.rows).to_have_count(1)
     expect(visitor.row("pears").get_by_role("link")).to_be_focused()
 
-    tab_until(visitor, "button", "Change")
+    tab_until(visitor, "button", "Settings")
     keys.press("Enter")
+    tab_until(visitor, "textbox", "Your name or id")
     keys.type(new_user())
     keys.press("Enter")
     expect(visitor.rows).to_have_count(0)

@@ -4,12 +4,21 @@ import { Conversation } from "./conversation.js";
 import { Drawer } from "./drawer.js";
 import { make } from "./elements.js";
 import { Menu } from "./menu.js";
-import { changeMetadata, deleteConversation, onSignIn, renameConversation } from "./server.js";
+import {
+  changeMetadata,
+  deleteConversation,
+  listConversations,
+  onSignIn,
+  renameConversation,
+} from "./server.js";
 import { Sidebar, UNTITLED } from "./sidebar.js";
 import {
+  addFormerUser,
   currentToken,
   currentUser,
+  formerUsers,
   readDraft,
+  removeFormerUser,
   saveDraft,
   saveToken,
   saveUser,
@@ -501,24 +510,53 @@ onChangeInOtherTab(({ user: owner, id, what, conversation }) => {
   refreshList();
 });
 
-// The current user.
+// Settings and the current user.
 
-$("change-who").addEventListener("click", () => {
-  if (currentToken()) return signIn("Paste the token of another user to switch.");
+$("open-settings").addEventListener("click", () => {
+  const isSignedIn = currentToken() !== null;
+  $("who-form").hidden = isSignedIn;
+  $("signed-in").hidden = !isSignedIn;
+  $("signed-in-as").textContent = user;
   $("who-box").value = user;
-  $("who-dialog").showModal();
-  $("who-box").select();
+  $("former").hidden = isSignedIn || formerUsers().length === 0;
+  $("former-list").replaceChildren(...formerUsers().map(makeFormerUser));
+  $("settings-dialog").showModal();
 });
-$("who-no").addEventListener("click", () => $("who-dialog").close());
+
+function makeFormerUser(name) {
+  const button = make("button", { type: "button", className: "quiet", textContent: "Switch back" });
+  button.setAttribute("aria-label", `Switch back to ${name}`);
+  button.addEventListener("click", () => changeUser(name));
+  return make("li", {}, make("bdi", { textContent: name, title: name }), button);
+}
+
+$("settings-close").addEventListener("click", () => $("settings-dialog").close());
+$("sign-in-again").addEventListener("click", () => {
+  $("settings-dialog").close();
+  signIn("Paste the token of another user to switch.");
+});
 $("who-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const name = $("who-box").value.trim();
-  if (!name) return;
-  $("who-dialog").close();
+  if (name) changeUser(name);
+});
+
+/** Use another name, and remember the former one if it has conversations. */
+async function changeUser(name) {
+  const former = user;
+  $("settings-dialog").close();
   drawer.close();
   restoreFocus();
-  if (name !== user) switchUser(saveUser(name));
-});
+  if (name === former) return;
+  addFormerUser(former);
+  removeFormerUser(name);
+  switchUser(saveUser(name));
+  // If the server cannot be reached, there may be some.
+  const page = await listConversations({ user: former, limit: 1 }).catch(() => null);
+  if (page?.conversations.length === 0) return removeFormerUser(former);
+  if (user !== name || $("notice").hasChildNodes()) return;
+  notice.showInfo(`Conversations of ${former} stay under that name.`, ["Switch back", () => changeUser(former)]);
+}
 
 function switchUser(name) {
   user = name;
