@@ -30,6 +30,12 @@ export function formatDay(time) {
   });
 }
 
+/** Return a duration in a unit that suits it, such as "23 s" or "5 min". */
+export function formatDuration(seconds) {
+  if (seconds < 60) return `${seconds} s`;
+  return seconds < 3600 ? `${Math.ceil(seconds / 60)} min` : `${Math.ceil(seconds / 3600)} h`;
+}
+
 /** Return how long ago `time` was, in words such as "Today", "Previous 7 days" or "May 2025". */
 export function formatPeriod(time) {
   if (time > new Date() || isDay(time, 0)) return "Today";

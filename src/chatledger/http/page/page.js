@@ -50,7 +50,6 @@ const sidebar = new Sidebar({
 const menu = new Menu($("menu"));
 
 const NO_REPLY = "There is no reply to the last message.";
-const CHECK_AGAIN = ["Check again", showConversationInUrl];
 const TRY_AGAIN = ["Try again", showConversationInUrl];
 const ASK_AGAIN = ["Try again", () => replaceReply(shown)];
 const SHOW_SAVED = ["Show what was saved", showConversationInUrl];
@@ -103,7 +102,7 @@ async function load(conversation) {
       if (typed) setBox(typed);
       notice.showError(error.message);
     } else {
-      notice.showError(error.message, TRY_AGAIN);
+      notice.showError(error.message, [...TRY_AGAIN, error.retryAfter]);
     }
   }
   if (loading !== controller) return;
@@ -199,7 +198,10 @@ async function send() {
   } catch (error) {
     if (!error.stored) restoreText(conversation, text);
     if (isShown() && error.stored) notice.showError(error.message, ASK_AGAIN, SHOW_SAVED);
-    else if (isShown()) notice.showError(`${error.message} Your message is back in the box.`);
+    else if (isShown()) {
+      const sendAgain = error.retryAfter ? [["Try again", send, error.retryAfter]] : [];
+      notice.showError(`${error.message} Your message is back in the box.`, ...sendAgain);
+    }
   } finally {
     replying.delete(conversation);
     update();
@@ -213,7 +215,7 @@ async function followReply(conversation) {
   } catch (error) {
     if (conversation !== shown) return;
     if (error.code === "no_reply") notice.showInfo(NO_REPLY, ASK_AGAIN);
-    else notice.showError(error.message, TRY_AGAIN);
+    else notice.showError(error.message, [...TRY_AGAIN, error.retryAfter]);
   }
 }
 
@@ -224,7 +226,7 @@ async function replaceReply(conversation) {
   try {
     await receive(conversation, (callbacks) => conversation.regenerate(callbacks), tellStart);
   } catch (error) {
-    if (conversation === shown) notice.showError(error.message, ASK_AGAIN);
+    if (conversation === shown) notice.showError(error.message, [...ASK_AGAIN, error.retryAfter]);
   }
 }
 

@@ -17,9 +17,12 @@ export function onSignIn(ask) {
   askToSignIn = ask;
 }
 
-/** A failed request; `message` is a sentence to show to the user, `retryAfter` is in seconds. */
+/**
+ * A failed request; `message` is a sentence to show to the user, and `retryAfter` the seconds after
+ * which the server wants to be asked again, if it has said so.
+ */
 export class ApiError extends Error {
-  constructor(sentence, code, { status = 0, retryAfter = 1 } = {}) {
+  constructor(sentence, code, { status = 0, retryAfter } = {}) {
     super(sentence);
     this.code = code;
     this.status = status;
