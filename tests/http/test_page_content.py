@@ -1,5 +1,6 @@
 """Tool calls, reasoning, images and usage on the page, in a real Chromium."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -159,12 +160,12 @@ def test_a_reply_shows_its_model_and_usage(visitor: Visitor, store: Store) -> No
     usage = {"input_tokens": 1204, "output_tokens": 186, "cached_tokens": 1024}
     facts: dict[str, Any] = {"model": "openai:gpt-5", "stop_reason": "end_turn", "usage": usage}
     show(visitor, store, Message.user("Hello"), Message.assistant("Hi", extra=facts))
-    expect(visitor.replies.locator(".facts")).to_have_text(
-        "openai:gpt-5 · 1,204 tokens in (1,024 from a cache), 186 out"
+    expect(visitor.replies.locator(".fact")).to_have_text(
+        ["openai:gpt-5", "1,204 tokens in (1,024 from a cache), 186 out"]
     )
     visitor.send("What is my name?")
-    shown = visitor.replies.last.locator(".facts")
-    expect(shown).to_contain_text("offline · ")
-    words = shown.inner_text()
+    shown = visitor.replies.last.locator(".fact")
+    expect(shown).to_have_text(["offline", re.compile(r"\d+ tokens in, \d+ out")])
+    facts_of_stream = shown.all_inner_texts()
     visitor.page.reload()
-    expect(shown).to_have_text(words)
+    expect(shown).to_have_text(facts_of_stream)

@@ -243,6 +243,7 @@ def test_the_tabs_of_a_browser_show_each_others_changes(visitor: Visitor) -> Non
     other.choose("Pin", "About Bob")
     expect(page.get_by_role("list", name="Pinned")).to_have_text("About Bob")
 
+    page.bring_to_front()  # Chromium slows down the tabs in the background
     page.get_by_role("button", name="New conversation").first.click()
     visitor.send("Hello")
     expect(other.rows).to_have_text(["About Bob", "Hello"])

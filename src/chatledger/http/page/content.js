@@ -119,13 +119,10 @@ export function formatJson(value) {
   }
 }
 
-/** Return the model of a reply and its tokens in words, such as "gpt-5 · 1,204 tokens in, 186 out". */
+/** Return the model of a reply, and its tokens in words, such as "1,204 tokens in, 186 out", as far as known. */
 export function formatFacts({ model, usage }) {
-  const facts = model ? [model] : [];
-  if (usage) {
-    const number = (count) => count.toLocaleString();
-    const cached = usage.cached_tokens ? ` (${number(usage.cached_tokens)} from a cache)` : "";
-    facts.push(`${number(usage.input_tokens)} tokens in${cached}, ${number(usage.output_tokens)} out`);
-  }
-  return facts.join(" · ");
+  const number = (count) => count.toLocaleString();
+  const cached = usage?.cached_tokens ? ` (${number(usage.cached_tokens)} from a cache)` : "";
+  const tokens = usage && `${number(usage.input_tokens)} tokens in${cached}, ${number(usage.output_tokens)} out`;
+  return [model, tokens].filter(Boolean);
 }

@@ -283,7 +283,7 @@ function makeEntry(message) {
     const act = kind === "user" ? makeAction("Edit", "edit") : makeAction("Regenerate", "regenerate");
     element.append(heading);
     if (reasoning.length) element.append(makeFolded(["Reasoning"], reasoning.join("\n\n")));
-    element.append(body, ...images.map(makeImage), ...folded, make("div", { className: "actions" }, copy, act));
+    element.append(body, ...images.map(makeImage), make("div", { className: "actions" }, copy, act), ...folded);
   } else if (isResult) {
     element.append(...folded, ...images.map(makeImage));
   } else {
@@ -307,8 +307,9 @@ function makeResult({ id, text, isError }) {
 
 /** Show the model and the usage of a reply after its actions, if they are known. */
 function addFacts({ element }, message) {
-  const facts = formatFacts(message);
-  if (facts) element.querySelector(".actions")?.append(make("span", { className: "facts", textContent: facts }));
+  for (const textContent of formatFacts(message)) {
+    element.querySelector(".actions")?.append(make("span", { className: "fact", textContent }));
+  }
 }
 
 function makeAction(label, action) {

@@ -56,8 +56,10 @@ export class Sidebar {
       this.#rows = new Map();
       this.#add(conversations, oldRows);
       const last = [...this.#rows.values()].at(-1);
+      const isOlder = (row) => cursor !== null && row.time < last.time;
+      for (const [id, row] of this.#olderRows) if (!isOlder(row)) this.#olderRows.delete(id);
       for (const [id, row] of oldRows) {
-        if (cursor && row.time < last.time && (row.isPinned || row.isArchived)) this.#olderRows.set(id, row);
+        if (isOlder(row) && (row.isPinned || row.isArchived)) this.#olderRows.set(id, row);
       }
       this.#arrange();
     });
