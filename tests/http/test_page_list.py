@@ -120,6 +120,23 @@ def test_a_pinned_conversation_is_above_the_others_and_keeps_its_other_metadata(
     assert metadata_of(client, user, "apples") == {"color": "red"}
 
 
+def test_an_edit_does_not_pin_the_copy_of_the_conversation(visitor: Visitor) -> None:
+    page = visitor.visit(as_user=new_user()).page
+    visitor.send("Hi, I am Bob")
+    visitor.choose("Pin", "Hi, I am Bob")
+    pinned = page.get_by_role("list", name="Pinned").get_by_role("listitem")
+    expect(pinned).to_have_count(1)
+    visitor.messages.first.get_by_role("button", name="Edit").click()
+    page.get_by_role("textbox", name="The message").fill("Hi, I am Ann")
+    page.get_by_role("dialog").get_by_role("button", name="Send").click()
+    expect(visitor.replies.last).to_contain_text("Ann")
+    expect(page.get_by_role("list", name="Today").get_by_role("listitem")).to_have_count(1)
+    expect(pinned).to_have_count(1)
+    page.reload()
+    expect(visitor.rows).to_have_count(2)
+    expect(pinned).to_have_count(1)
+
+
 @pytest.mark.console_errors
 def test_pinning_keeps_what_another_program_changes_at_the_same_time(
     visitor: Visitor, client: httpx.Client

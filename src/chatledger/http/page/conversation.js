@@ -82,8 +82,8 @@ export class Conversation {
 
   /**
    * Send `text` and show the reply as it arrives. Call `onWait` if another reply must be complete
-   * first, `onStart` once the server has stored the message (from then on the reply can be stopped),
-   * and `onPiece` with each piece of the reply.
+   * first, `onStart` with the event's data once the server has stored the message (from then on the
+   * reply can be stopped), and `onPiece` with each piece of the reply.
    * Throw an error if the reply is not complete; its property `stored` says whether the message was
    * stored. A message that was not stored is removed from the page again.
    */
@@ -155,7 +155,7 @@ export class Conversation {
           if (!isStored) {
             isStored = this.canBeStopped = true;
             this.#remove(...replaced);
-            onStart();
+            onStart(data);
           }
         } else if (name === "piece") {
           reply.markdown.append(data.text);

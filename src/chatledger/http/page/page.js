@@ -233,7 +233,7 @@ async function replaceReply(conversation) {
 async function replaceMessage(conversation, entry, text) {
   notice.clear();
   try {
-    await receive(conversation, (callbacks) => conversation.edit(entry, text, callbacks), tellStart);
+    await receive(conversation, (callbacks) => conversation.edit(entry, text, callbacks), onEdited);
   } catch (error) {
     if (conversation !== shown) return;
     if (error.stored) notice.showError(error.message, ASK_AGAIN, SHOW_SAVED);
@@ -245,17 +245,24 @@ function tellStart({ user, id }) {
   tellTabs(user, id, "started");
 }
 
+function onEdited(conversation, { branch_id: branch }) {
+  tellStart(conversation);
+  // The copy has the metadata of the conversation, but only one of the two should stay on top.
+  if (!branch || !sidebar.isPinned(conversation.id)) return;
+  changeMetadata(branch, { user: conversation.user, changes: { pinned: undefined } }).then(refreshList, () => {});
+}
+
 /**
  * Show a reply as it arrives, once `start` has been called with the callbacks for it, and call
- * `onStart` with the conversation when the server has stored what it replies to.
+ * `onStart` with the conversation and the event's data when the server has stored what it replies to.
  */
 async function receive(conversation, start, onStart = () => {}) {
   const isShown = () => conversation === shown;
   replying.add(conversation);
   const receiving = start({
-    onStart() {
+    onStart(data) {
       update();
-      onStart(conversation);
+      onStart(conversation, data);
     },
     onPiece: (piece) => isShown() && announcer.addPiece(piece),
   });

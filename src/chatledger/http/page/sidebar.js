@@ -36,6 +36,10 @@ export class Sidebar {
     return this.#row(id)?.title;
   }
 
+  isPinned(id) {
+    return this.#row(id)?.isPinned === true;
+  }
+
   /** Show the conversations of `user`. */
   async showUser(user) {
     this.#user = user;
@@ -46,7 +50,7 @@ export class Sidebar {
     this.note.replaceChildren();
     this.more.hidden = true;
     await this.refresh();
-    await this.#findOlder();
+    this.#findOlder();
   }
 
   async refresh() {
