@@ -10,6 +10,7 @@ from chatledger.testing.bedrock_server import BedrockServer
 from tests.http.change_contract import ChangeContract
 from tests.http.contract import AddressContract, CommonContract
 from tests.http.cors_contract import SITE, CORSContract, NoCORSContract
+from tests.http.export_contract import ExportContract
 from tests.http.failure_contract import MODEL, FailureContract
 from tests.http.invalid_input_contract import BytesContract
 from tests.http.key_contract import TwoKeysContract
@@ -84,6 +85,13 @@ class TestEventsOfAStage(CommonContract, AddressContract, TwoKeysContract):
     @pytest.fixture
     def client(self, of_a_stage: Gateway) -> Iterator[httpx.Client]:
         with of_a_stage.client() as client:
+            yield client
+
+
+class TestExportContract(ExportContract):
+    @pytest.fixture
+    def client(self, plain: Gateway) -> Iterator[httpx.Client]:
+        with plain.client() as client:
             yield client
 
 
