@@ -232,6 +232,13 @@ def test_a_process_reads_few_large_imports_at_once_and_of_a_caller_one() -> None
 # Limits -------------------------------------------------------------------------------------------
 
 
+def test_no_body_is_read_that_could_not_be_stored_in_a_day() -> None:
+    assert Limits().largest_import(MAX_IMPORT_BYTES) == MAX_IMPORT_BYTES
+    assert Limits(bytes_a_day=5_000_000).largest_import(MAX_IMPORT_BYTES) == 20_000_000
+    assert Limits(bytes_a_day=1).largest_import(MAX_IMPORT_BYTES) == api.MAX_BODY_BYTES
+    assert Limits(bytes_a_day=10**9).largest_import(MAX_IMPORT_BYTES) == MAX_IMPORT_BYTES
+
+
 def test_the_bytes_of_an_import_must_fit_what_is_left_of_the_day(store: SQLiteStore) -> None:
     limits = Limits(bytes_a_day=1_000)
     run(limits.count_turn(store, "bob", stored_bytes=600))

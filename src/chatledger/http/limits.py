@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from chatledger.backoff import backoff
 from chatledger.conversations import MAX_LIMIT, RESERVED_PREFIX, Listing
 from chatledger.errors import ChatledgerError, Conflict, ModelError, NotFound
+from chatledger.http.api import MAX_BODY_BYTES
 from chatledger.http.errors import ApiError
 from chatledger.messages import Message
 from chatledger.models.protocol import Finished, OpenedModel, Piece
@@ -217,6 +218,15 @@ class Limits:
         finally:
             with self._lock:
                 self._importing.remove(caller)
+
+    def largest_import(self, most: int) -> int:
+        """Return the bytes of the longest body of an import that is read, at most ``most``.
+
+        A longer one would hardly fit into the bytes of a day, even if it escapes all characters.
+        """
+        if self._bytes_a_day is None:
+            return most
+        return min(most, max(MAX_BODY_BYTES, 4 * self._bytes_a_day))
 
     @property
     def limits_conversations(self) -> bool:

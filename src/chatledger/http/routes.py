@@ -215,7 +215,10 @@ class Routes:
             given = given._replace(version=api.parse_if_match(headers.getlist("if-match")))
         if endpoint.body is not None:
             content_type = headers.get("content-type")
-            body = await self._read_body(request, most=endpoint.body.max_bytes)
+            most = endpoint.body.max_bytes
+            if most > api.MAX_BODY_BYTES:
+                most = self._rules.limits.largest_import(most)
+            body = await self._read_body(request, most=most)
             parse = partial(api.parse_body, endpoint.body, body, content_type, signed_in_user=user)
             is_large = len(body) > api.MAX_BODY_BYTES
             given = given._replace(body=await asyncio.to_thread(parse) if is_large else parse())
