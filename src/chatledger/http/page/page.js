@@ -3,6 +3,8 @@
 import { Conversation } from "./conversation.js";
 import { Drawer } from "./drawer.js";
 import { make } from "./elements.js";
+import { chooseFile, importFile, print, saveAsFile } from "./exporting.js";
+import { makeIcon, Menu } from "./menu.js";
 import { deleteConversation, onSignIn, renameConversation } from "./server.js";
 import { Sidebar, UNTITLED } from "./sidebar.js";
 import {
@@ -36,6 +38,8 @@ const sidebar = new Sidebar({
   more: $("list-more"),
   onDelete: askToDelete,
 });
+
+const menu = new Menu($("menu"));
 
 const NO_REPLY = "There is no reply to the last message.";
 const CHECK_AGAIN = ["Check again", showConversationInUrl];
@@ -115,7 +119,7 @@ function show(conversation) {
 function update() {
   const title = shown.title ?? sidebar.titleOf(shown.id) ?? UNTITLED;
   $("title").textContent = title;
-  $("rename").hidden = shown.id === null;
+  $("rename").hidden = $("more").hidden = shown.id === null;
   document.title = shown.id === null ? "Chatledger" : `${title} · Chatledger`;
   $("who").textContent = user;
   $("welcome").hidden = !shown.isLoaded || !shown.isEmpty;
@@ -280,6 +284,54 @@ $("rename").addEventListener("click", () => {
   $("rename-box").select();
 });
 $("rename-no").addEventListener("click", () => $("rename-dialog").close());
+
+// Exporting, printing and importing conversations.
+
+$("more").append(makeIcon("more"));
+$("more").addEventListener("click", ({ currentTarget: button }) => {
+  const conversation = shown;
+  menu.toggle(button, [
+    { label: "Export as Markdown", icon: "save", act: () => exportAs("markdown", conversation) },
+    { label: "Export as JSON", icon: "save", act: () => exportAs("json", conversation) },
+    { label: "Print", icon: "print", act: () => printAll(conversation) },
+  ]);
+});
+
+async function exportAs(format, { id }) {
+  try {
+    await saveAsFile(id, { user, format });
+    announcer.announce("The conversation was exported.");
+  } catch (error) {
+    notice.showError(`The conversation was not exported. ${error.message}`);
+  }
+}
+
+async function printAll(conversation) {
+  try {
+    await print(conversation);
+  } catch (error) {
+    notice.showError(`The conversation was not printed. ${error.message}`);
+  }
+  update();
+}
+
+$("import").addEventListener("click", () => chooseFile(importChosen));
+
+async function importChosen(file) {
+  notice.clear();
+  announcer.announce("The conversation is being imported.");
+  try {
+    const id = await importFile(file, { user });
+    drawer.close();
+    navigate(id);
+    restoreFocus();
+    announcer.announce("The conversation was imported.");
+    refreshList();
+  } catch (error) {
+    drawer.close();
+    notice.showError(`The file was not imported. ${error.message}`);
+  }
+}
 
 /** Put text that could not be sent back into the box, in front of what was typed since. */
 function restoreText(conversation, text) {
