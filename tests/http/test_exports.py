@@ -2,13 +2,16 @@
 
 import asyncio
 import json
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis.strategies import lists
 
 from chatledger.chat import Chat
 from chatledger.chat.lease import with_lease
@@ -24,12 +27,14 @@ from chatledger.messages import Message
 from chatledger.models import Models
 from chatledger.models.protocol import Usage
 from chatledger.sansio import run
+from chatledger.stores.contract import AsyncStore
 from chatledger.stores.sqlite import AsyncSQLiteStore, SQLiteStore
 from chatledger.stores.urls import open_async_store
 from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
+from chatledger.testing.store_contract.roundtrip import messages
 from chatledger.values import milliseconds_since_epoch, now
 from tests.http.client import JSON as JSON_HEADERS
-from tests.http.export_contract import IMPORT, timeless
+from tests.http.export_contract import FILE, IMPORT, timeless
 from tests.stores.dynamodb.tables import new_table
 
 HOUR = timedelta(hours=1)
@@ -64,6 +69,27 @@ def store_url(
     return f"dynamodb://{new_table(local.client())}?region={REGION}&endpoint={local.endpoint}"
 
 
+@asynccontextmanager
+async def open_api(store_url: str) -> AsyncIterator[tuple[AsyncStore, httpx.AsyncClient]]:
+    """Open the store, and a client of a server of it."""
+    async with open_async_store(store_url) as store:
+        models = Models(["offline"])
+        app = create_app(Chat(store, models.get()), models)
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            yield store, client
+
+
+@pytest.mark.anyio
+async def test_a_file_comes_back_from_every_store(store_url: str) -> None:
+    async with open_api(store_url) as (_, client):
+        for _ in range(2):
+            response = await client.post(IMPORT, json=FILE, params={"user_id": "bob"})
+            id = response.json()["conversation"]["conversation_id"]
+            file = (await client.get(f"/conversations/{id}/export")).json()
+            assert timeless(file) == timeless(FILE)
+
+
 @pytest.mark.anyio
 async def test_nothing_of_a_turn_comes_back_to_life_in_an_import(store_url: str) -> None:
     until = milliseconds_since_epoch(now() + HOUR)
@@ -74,29 +100,25 @@ async def test_nothing_of_a_turn_comes_back_to_life_in_an_import(store_url: str)
         removed_usage=Usage(1, 1),
         branch_id="another-conversation",
     )
-    async with open_async_store(store_url) as store:
-        models = Models(["offline"])
-        app = create_app(Chat(store, models.get()), models)
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            await store.append("running", [Message.assistant("Hello"), question], owner="bob")
-            running = await client.get("/conversations/running")
-            assert running.json()["conversation"]["replying"] is True
-            export = await client.get("/conversations/running/export")
-            file = export.json()
-            assert [message.keys() for message in file["messages"]] == [
-                {"role", "content", "created_at", "id", "seq"}
-            ] * 2
-            response = await client.post(
-                IMPORT, content=export.content, params={"user_id": "ann"}, headers=JSON_HEADERS
-            )
-            id = response.json()["conversation"]["conversation_id"]
-            copy = await client.get(f"/conversations/{id}/export")
-            assert timeless(copy.json()) == timeless(file)
-            shown = await client.get(f"/conversations/{id}")
-            assert "replying" not in shown.json()["conversation"]
-            answer = await client.post(f"/conversations/{id}/regenerate", json={"user_id": "ann"})
-            assert answer.status_code == 200, answer.text
+    async with open_api(store_url) as (store, client):
+        await store.append("running", [Message.assistant("Hello"), question], owner="bob")
+        running = await client.get("/conversations/running")
+        assert running.json()["conversation"]["replying"] is True
+        export = await client.get("/conversations/running/export")
+        file = export.json()
+        assert [message.keys() for message in file["messages"]] == [
+            {"role", "content", "created_at", "id", "seq"}
+        ] * 2
+        response = await client.post(
+            IMPORT, content=export.content, params={"user_id": "ann"}, headers=JSON_HEADERS
+        )
+        id = response.json()["conversation"]["conversation_id"]
+        copy = await client.get(f"/conversations/{id}/export")
+        assert timeless(copy.json()) == timeless(file)
+        shown = await client.get(f"/conversations/{id}")
+        assert "replying" not in shown.json()["conversation"]
+        answer = await client.post(f"/conversations/{id}/regenerate", json={"user_id": "ann"})
+        assert answer.status_code == 200, answer.text
 
 
 def test_values_of_other_programs_that_no_file_can_have_are_left_out(store: SQLiteStore) -> None:
@@ -104,13 +126,30 @@ def test_values_of_other_programs_that_no_file_can_have_are_left_out(store: SQLi
         "tool_calls": ["x"],
         "model": 7,
         "latency_ms": True,
-        "usage": {"a": -1},
+        "usage": {"input_tokens": -1},
     }
     store.append("c", [Message.assistant("Hi", extra=extra)])
     [message] = json.loads(exported(store, "c"))["messages"]
-    assert message.keys() == {"role", "content", "created_at", "id", "seq", "usage"}
+    assert message.keys() == {"role", "content", "created_at", "id", "seq"}
     request = parse_body(ImportRequest, exported(store, "c").encode(), "application/json")
     assert len(import_messages(request).messages) == 1
+
+
+@given(lists(messages, min_size=1, max_size=5))
+@settings(deadline=None, max_examples=40, database=None)
+def test_every_conversation_can_be_imported_as_it_is_exported(written: list[Message]) -> None:
+    with SQLiteStore(":memory:") as store:
+        store.append("c", written)
+        file = exported(store, "c")
+        request = parse_body(ImportRequest, file.encode(), "application/json")
+        read = import_messages(request).messages
+        fields = [(each.role, each.content, each.id, each.created_at) for each in written]
+        assert [(each.role, each.content, each.id, each.created_at) for each in read] == fields
+        assert [each.metadata for each in read] == [each.metadata for each in written]
+        store.append("copy", read)
+        again = json.loads(exported(store, "copy"))
+        assert again["messages"] == json.loads(file)["messages"]
+        assert exported(store, "c", MARKDOWN).count("\n## ") == len(written)
 
 
 def test_an_export_has_no_message_that_was_added_after_it_began(store: SQLiteStore) -> None:

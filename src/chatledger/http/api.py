@@ -361,25 +361,26 @@ _JSON_TEXT = re.compile(rb'"(?:[^"\\]++|\\.?+)*+"?+', re.DOTALL)
 
 
 def _check_value_count(body: bytes) -> None:
-    """Raise ``ApiError`` if the JSON in ``body`` has more than ``MAX_BODY_VALUES`` values."""
+    """Raise ``ApiError`` if the JSON in ``body`` has more than ``MAX_BODY_VALUES`` values.
+
+    Each value in a list or an object begins after a comma or the bracket; empty ones count too.
+    """
     count, end = 0, 0
-    for text in _JSON_TEXT.finditer(body):
-        count += 1 + _count_values(body, end, text.start())
+    for number, text in enumerate(_JSON_TEXT.finditer(body)):
+        count += sum(body.count(sign, end, text.start()) for sign in b",[{")
         end = text.end()
-        if count > MAX_BODY_VALUES:
+        if max(count, number // 2) > MAX_BODY_VALUES:  # a value has at most a text and a name
             break
-    if count + _count_values(body, end, len(body)) > MAX_BODY_VALUES:
-        raise ApiError(
-            413,
-            "too_large",
-            f"The body has more than {MAX_BODY_VALUES:,} values; send fewer at once.",
-            limit="body_bytes",
-        )
-
-
-def _count_values(body: bytes, start: int, end: int) -> int:
-    """Return about how many values, apart from texts, are between two texts of the JSON."""
-    return sum(body.count(sign, start, end) for sign in b",[{")
+    else:
+        count += sum(body.count(sign, end) for sign in b",[{")
+        if count <= MAX_BODY_VALUES:
+            return
+    raise ApiError(
+        413,
+        "too_large",
+        f"The body has more than {MAX_BODY_VALUES:,} values; send fewer at once.",
+        limit="body_bytes",
+    )
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

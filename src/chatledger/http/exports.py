@@ -9,6 +9,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -171,7 +172,7 @@ def exported_message(message: StoredMessage) -> dict[str, Any]:
     if "usage" in body:
         usage = finished_event(message).usage
         del body["usage"]
-        if usage is not None:
+        if usage is not None and min(asdict(usage).values()) >= 0:
             body["usage"] = usage.counts
     return body
 

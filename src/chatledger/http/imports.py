@@ -42,7 +42,7 @@ class ImportedMessage(RequestBody, frozen=True, kw_only=True):
     status: Annotated[str | None, _TEXT] = None
     model: Annotated[str | None, _TEXT] = None
     stop_reason: Annotated[str | None, _TEXT] = None
-    latency_ms: Annotated[_Count | None, Meta(description="a number")] = None
+    latency_ms: Annotated[int | None, Meta(description="a number")] = None
     usage: Annotated[
         dict[
             Literal["input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens"], _Count
