@@ -1,7 +1,6 @@
 """HTTP contract of every server: conversations are exported as files, and imported from them."""
 
 import json
-from typing import Any
 from urllib.parse import unquote, urljoin
 
 import httpx
@@ -164,7 +163,8 @@ class ExportContract:
         assert roles == ["user", "assistant"]
 
     def test_more_messages_than_a_page_has_are_exported(self, client: httpx.Client) -> None:
-        user, texts = new_user(), [f"number {n}" for n in range(201)]
+        # More than the body of any other request may have.
+        user, texts = new_user(), [f"number {n} " * 150 for n in range(201)]
         file = FILE | with_messages(*(HI | {"content": text} for text in texts))
         conversation_id = import_file(client, file, user)
         exported = export_file(client, conversation_id)["messages"]
@@ -275,12 +275,19 @@ class ExportContract:
 
     def test_a_conversation_may_be_named_like_the_import(self, client: httpx.Client) -> None:
         user = new_user()
-        fields: dict[str, Any] = {"user_id": user, "conversation_id": "import"}
-        success_body(client.post("/chat", json={"message": "Hi"} | fields))
+        create = {"user_id": user, "message": "Hi"}
+        success_body(client.post("/chat", json=create | {"conversation_id": "import"}))
         assert client.get(IMPORT, params={"user_id": user}).status_code == 200
         assert client.patch(IMPORT, json={"title": "t", "user_id": user}).status_code == 200
         assert client.delete(IMPORT, params={"user_id": user}).status_code == 200
         expect_error(client.get(IMPORT), 404)
+
+    def test_a_conversation_may_be_named_like_an_export(self, client: httpx.Client) -> None:
+        fields = {"user_id": new_user(), "message": "Hi", "conversation_id": f"{new_user()}/export"}
+        success_body(client.post("/chat", json=fields))
+        path = conversation_path(fields["conversation_id"])
+        assert "conversation" in success_body(client.get(path))
+        assert success_body(client.get(f"{path}/export"))["messages"][0]["content"] == "Hi"
 
 
 MARKDOWN = """\
