@@ -3,7 +3,8 @@
 import { Conversation } from "./conversation.js";
 import { Drawer } from "./drawer.js";
 import { make } from "./elements.js";
-import { Menu } from "./menu.js";
+import { chooseFile, importFile, print, saveAsFile } from "./exporting.js";
+import { makeIcon, Menu } from "./menu.js";
 import {
   changeMetadata,
   deleteConversation,
@@ -126,7 +127,7 @@ function show(conversation) {
 function update() {
   const title = shown.title ?? sidebar.titleOf(shown.id) ?? UNTITLED;
   $("title").textContent = title;
-  $("rename").hidden = shown.id === null;
+  $("rename").hidden = $("more").hidden = shown.id === null;
   document.title = shown.id === null ? "Chatledger" : `${title} · Chatledger`;
   $("who").textContent = user;
   $("welcome").hidden = !shown.isLoaded || !shown.isEmpty;
@@ -301,6 +302,55 @@ function askForEdit(conversation, entry) {
 }
 
 $("edit-no").addEventListener("click", () => $("edit-dialog").close());
+
+// Exporting, printing and importing conversations.
+
+$("more").append(makeIcon("more"));
+$("more").addEventListener("click", ({ currentTarget: button }) => {
+  const conversation = shown;
+  menu.toggle(button, [
+    { label: "Export as Markdown", icon: "save", act: () => exportAs("markdown", conversation) },
+    { label: "Export as JSON", icon: "save", act: () => exportAs("json", conversation) },
+    { label: "Print", icon: "print", act: () => printAll(conversation) },
+  ]);
+});
+
+async function exportAs(format, { id }) {
+  try {
+    await saveAsFile(id, { user, format });
+    announcer.announce("The conversation was exported.");
+  } catch (error) {
+    notice.showError(`The conversation was not exported. ${error.message}`);
+  }
+}
+
+async function printAll(conversation) {
+  try {
+    await print(conversation);
+  } catch (error) {
+    notice.showError(`The conversation was not printed. ${error.message}`);
+  }
+  update();
+}
+
+$("import").addEventListener("click", () => chooseFile(importChosen));
+
+async function importChosen(file) {
+  notice.clear();
+  announcer.announce("The conversation is being imported.");
+  try {
+    const id = await importFile(file, { user });
+    drawer.close();
+    navigate(id);
+    restoreFocus();
+    announcer.announce("The conversation was imported.");
+    tellTabs(user, id, "ended");
+    refreshList();
+  } catch (error) {
+    drawer.close();
+    notice.showError(`The file was not imported. ${error.message}`);
+  }
+}
 
 /** Put text that could not be sent back into the box, in front of what was typed since. */
 function restoreText(conversation, text) {

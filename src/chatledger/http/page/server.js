@@ -99,6 +99,25 @@ export async function changeMetadata(id, { user, changes }) {
   }
 }
 
+/** Return the conversation as a file, a Blob, and its name; `format` is `json` or `markdown`. */
+export async function exportConversation(id, { user, format }) {
+  const response = await request(`${conversationPath(id)}/export`, { query: { user_id: user, format } });
+  const header = response.headers.get("Content-Disposition") ?? "";
+  const encoded = /filename\*=UTF-8''([^;]+)/.exec(header)?.[1];
+  const name = encoded ? decodeURIComponent(encoded) : /filename="([^"]+)"/.exec(header)?.[1];
+  try {
+    return { file: await response.blob(), name };
+  } catch {
+    throw new ApiError("The connection was lost before the file was complete. Try again.", "broken_off");
+  }
+}
+
+/** Create a conversation from a file, a Blob, that was exported as JSON, and return it. */
+export async function importConversation(file, { user }) {
+  const options = { method: "POST", query: { user_id: user }, body: file };
+  return (await readJson(await request("conversations/import", options))).conversation;
+}
+
 /** Stop the reply that the server is writing; what there is of it is saved. */
 export async function stopReply(id, { user }) {
   await request(`${conversationPath(id)}/stop`, { method: "POST", body: { user_id: user } });
@@ -196,7 +215,7 @@ async function request(path, { method = "GET", query = {}, headers: own = {}, bo
     response = await fetch(path + search, {
       method,
       headers,
-      body: body && JSON.stringify(body),
+      body: body instanceof Blob ? body : body && JSON.stringify(body),
       cache: "no-store",
       signal,
     });
