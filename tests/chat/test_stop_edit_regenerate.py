@@ -211,6 +211,22 @@ async def test_a_turn_with_a_key_stopped_as_soon_as_it_has_started_ends(sqlite: 
             pytest.fail("the turn did not end")
 
 
+async def test_a_reply_that_is_sent_again_does_not_keep_a_running_turn_from_being_stopped(
+    sqlite: Talk,
+) -> None:
+    await sqlite.create()
+    key = "key 1"
+    first = await sqlite.chat(EchoModel()).send("Hi", conversation_id="talk", idempotency_key=key)
+    # It would end at its next renewal too, but that is half a minute away.
+    chat = sqlite.chat(ScriptedModel("Well, ", Gate(), DONE), lease=timedelta(minutes=1))
+    running = Caller(chat.stream("And now?", conversation_id="talk"))
+    await running.wait_for("Well, ")
+    assert await chat.send("Hi", conversation_id="talk", idempotency_key=key) == first
+    assert await chat.stop("talk") is True
+    await asyncio.wait_for(running.task, 20)
+    assert running.events[-1] == STOPPED
+
+
 async def test_stopping_ends_the_saved_turn_and_not_an_unsaved_one(sqlite: Talk) -> None:
     chat = sqlite.chat(ScriptedModel("Well, ", Gate(), DONE))
     saved_turn = Caller(chat.stream("Hi", conversation_id="talk", owner="bob"))

@@ -141,6 +141,25 @@ class ReplyContract:
         assert reply["stop_reason"] == "stopped"
         assert success_body(slow.post(path, json={})) == {"stopped": False}
 
+    def test_a_reply_that_ends_with_its_client_is_stored_before_others_hear_of_its_end(
+        self, slow: httpx.Client, slow_url: str
+    ) -> None:
+        fields = {"message": MESSAGE, "user_id": new_user(), "on_disconnect": "stop"}
+        with open_client(slow_url) as other, open_stream(slow, **fields) as response:
+            own_stream = heard(response)
+            conversation_id = next(own_stream).data["conversation_id"]
+            path = f"{conversation_path(conversation_id)}/reply"
+            with other.stream("GET", path) as follower:
+                stream = heard(follower)
+                assert next(stream).name == "start"
+                first = next(stream)
+                response.close()
+                *more, last = stream
+            [_, reply] = read_conversation(other, conversation_id)["messages"]
+        assert (last.name, last.data["stop_reason"]) == ("done", reply["stop_reason"])
+        assert reply["stop_reason"] == "stopped"
+        assert "".join(piece.data["text"] for piece in (first, *more)) == reply["content"]
+
     def test_a_conversation_without_a_reply_says_so(self, client: httpx.Client) -> None:
         user = new_user()
         conversation_id = create_conversation(client, user_id=user)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from chatledger.chat.lease import (
     LastTurn,
-    force_release,
     last_turn,
     request_digest,
+    stop_turn,
     total_usage,
     without_metadata,
 )
@@ -23,6 +23,7 @@ from chatledger.chat.protocol import (
     Hook,
     Reply,
     RequestKey,
+    Started,
     StopFunctions,
     Turn,
     TurnRequest,
@@ -180,7 +181,7 @@ class AnyChat(ABC, Generic[S, M, E, R]):
             must_exist=must_exist,
         )
         turn = SendTurn(self.store, self._options, request)
-        return self._events(turn.steps(), model, self._stop_functions)
+        return self._events(turn.steps(), model)
 
     def regenerate(
         self,
@@ -219,7 +220,7 @@ class AnyChat(ABC, Generic[S, M, E, R]):
             revision=checked_revision(revision),
         )
         turn = RegenerateTurn(self.store, self._options, request)
-        return self._events(turn.steps(), model, self._stop_functions)
+        return self._events(turn.steps(), model)
 
     def edit(
         self,
@@ -270,7 +271,7 @@ class AnyChat(ABC, Generic[S, M, E, R]):
             revision=checked_revision(revision),
         )
         turn = EditTurn(self.store, self._options, request, seq, keep_branch=keep_branch)
-        return self._events(turn.steps(), model, self._stop_functions)
+        return self._events(turn.steps(), model)
 
     def stream_without_saving(
         self,
@@ -300,8 +301,7 @@ class AnyChat(ABC, Generic[S, M, E, R]):
             messages=checked_messages(messages),
             must_exist=must_exist,
         )
-        # ``stop`` must not find this turn: it ends only turns that are stored.
-        return self._events(unsaved_turn(self.store, self._options, request), model, {})
+        return self._events(unsaved_turn(self.store, self._options, request), model)
 
     def is_replying(self, messages: Sequence[StoredMessage]) -> bool:
         """Return whether a process is writing a reply in the conversation that ends with these.
@@ -311,8 +311,20 @@ class AnyChat(ABC, Generic[S, M, E, R]):
         turn = last_turn(messages, self._options)
         return turn is not None and turn.is_running
 
+    def stop_here(self, started: Started) -> bool:
+        """Stop the turn that began with ``started``, as ``stop`` does, if this chat is running it.
+
+        Returns whether it is. A turn that is not stored cannot be stopped; its caller leaves it.
+        """
+        key = (started.conversation_id or "", started.reply_id or "")
+        stop = self._stop_functions.get(key)
+        if stop is None:
+            return False
+        stop()
+        return True
+
     @abstractmethod
-    def _events(self, turn: Turn, model: M, stop_functions: StopFunctions) -> E:
+    def _events(self, turn: Turn, model: M) -> E:
         """Run the turn and yield its events."""
 
     @abstractmethod
@@ -325,12 +337,9 @@ class AnyChat(ABC, Generic[S, M, E, R]):
         return model
 
     def _stop(self, conversation_id: str, owner: str | None) -> Steps[bool]:
-        yield partial(self.store.get, conversation_id, owner=owner)
-        stop = self._stop_functions.get(conversation_id)
-        if stop is not None:
-            stop()
-            return True
-        return (yield from force_release(self.store, self._options, conversation_id, owner))
+        functions = list(self._stop_functions.items())
+        here = {reply_id: stop for (id, reply_id), stop in functions if id == conversation_id}
+        return (yield from stop_turn(self.store, self._options, conversation_id, owner, here))
 
     def _last_turn(self, conversation_id: str, owner: str | None) -> Steps[LastTurn | None]:
         limit = self._options.read_limit
@@ -423,10 +432,8 @@ class Chat(AnyChat[AsyncStore, Model, AsyncGenerator[Event, None], Coroutine[Any
 
         return TurnRunner()
 
-    def _events(
-        self, turn: Turn, model: Model, stop_functions: StopFunctions
-    ) -> AsyncGenerator[Event, None]:
-        return self._runner.run(turn, model, stop_functions)
+    def _events(self, turn: Turn, model: Model) -> AsyncGenerator[Event, None]:
+        return self._runner.run(turn, model, self._stop_functions)
 
     def _collect(self, events: AsyncGenerator[Event, None]) -> Coroutine[Any, Any, Reply]:
         return collect(events)
@@ -450,10 +457,8 @@ class SyncChat(AnyChat[Store, SyncModel, Generator[Event, None, None], Reply]):
     def usage(self, conversation_id: str, *, owner: str | None = None) -> Usage:
         return run(self._usage(conversation_id, owner))
 
-    def _events(
-        self, turn: Turn, model: SyncModel, stop_functions: StopFunctions
-    ) -> Generator[Event, None, None]:
-        return run_turn(turn, model, stop_functions)
+    def _events(self, turn: Turn, model: SyncModel) -> Generator[Event, None, None]:
+        return run_turn(turn, model, self._stop_functions)
 
     def _collect(self, events: Generator[Event, None, None]) -> Reply:
         return collect_sync(events)

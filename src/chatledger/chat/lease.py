@@ -20,7 +20,7 @@ of DynamoDB.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -269,20 +269,32 @@ class TurnLease:
         return self._options.clock() + round(duration.total_seconds() * 1000)
 
 
-def force_release(
-    store: AnyStore, options: ChatOptions, conversation_id: str, owner: str | None
+def stop_turn(
+    store: AnyStore,
+    options: ChatOptions,
+    conversation_id: str,
+    owner: str | None,
+    here: Mapping[str, Callable[[], None]],
 ) -> Steps[bool]:
-    """End the lease of the turn that runs in the conversation; return whether there was one.
+    """Stop the turn that runs in the conversation; return whether there was one.
 
-    The turn, in this or another process, ends at its next renewal, which is at most half of the
-    lease's duration away.
+    ``here`` has the functions that stop the turns that this process runs in it, by the ids of their
+    replies. A turn of another process loses its lease, and ends at its next renewal, which is at
+    most half of the lease's duration away.
     """
     while True:
         tail: Tail = yield lambda: store.tail(conversation_id, options.read_limit, owner=owner)
         n = last_question_index(tail.messages)
         if n is None or lease_end(tail.messages) <= options.clock():
-            return False
+            # A turn of this process may still run: its lease may have ended, or be too far back.
+            for stop in here.values():
+                stop()
+            return bool(here)
         question = tail.messages[n]
+        stop_here = here.get(_metadata(question)["reply"])
+        if stop_here is not None:
+            stop_here()
+            return True
         assert question.seq is not None
         try:
             yield partial(

@@ -89,7 +89,8 @@ def create_app(
             such as the store.
     """
     limits = limits or Limits()
-    turns = RunningTurns([each.record_turn for each in (metrics, tracing) if each is not None])
+    turn_listeners = [each.record_turn for each in (metrics, tracing) if each is not None]
+    turns = RunningTurns(chat.stop_here, turn_listeners)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
