@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from chatledger.chat import Event, Reply, Started
+from chatledger.chat import Chat, Event, Reply, Started
 from chatledger.chat.lease import branch_of
 from chatledger.errors import (
     Conflict,
@@ -31,6 +31,47 @@ STOPPED = Finished("stopped")
 async def run_turns(talk: Talk, *texts: str) -> None:
     for text in texts:
         await talk.chat(EchoModel()).send(text, conversation_id="talk", owner="bob")
+
+
+# fork
+
+
+async def is_running(chat: Chat, conversation_id: str) -> bool:
+    turn = await chat.last_turn(conversation_id)
+    return turn is not None and turn.is_running
+
+
+async def test_a_copy_made_during_a_turn_is_free_at_once(talk: Talk) -> None:
+    await run_turns(talk, "Hi")
+    gate = Gate()
+    chat = talk.chat(ScriptedModel("Well, ", gate, DONE))
+    running = Caller(chat.stream("And now?", conversation_id="talk"))
+    await running.wait_for("Well, ")
+    copy = await chat.fork("talk", owner="bob", idempotency_key="key 1")
+    tail = await talk.store.tail(copy.id, 20)
+    assert tail.conversation == copy
+    assert not await is_running(chat, copy.id)
+    assert await chat.stop(copy.id) is False
+    assert await is_running(chat, "talk")
+    other_chat = talk.chat(EchoModel())
+    assert (await other_chat.send("Bye", conversation_id=copy.id)).finished == DONE
+    gate.opened.set()
+    await asyncio.wait_for(running.task, 20)
+    assert (await talk.transcript())[-1] == ("assistant", "Well, ")
+    *texts, _ = [text for _, text in await talk.transcript(copy.id)]
+    assert texts == ["Hi", "You said: Hi", "And now?", "Bye"]
+
+
+async def test_copying_again_with_the_key_does_not_stop_a_turn_of_the_copy(sqlite: Talk) -> None:
+    await run_turns(sqlite, "Hi")
+    chat = sqlite.chat(ScriptedModel("Well, ", Gate(), DONE))
+    copy = await chat.fork("talk", idempotency_key="key 1")
+    running = Caller(chat.stream("And now?", conversation_id=copy.id))
+    await running.wait_for("Well, ")
+    assert (await chat.fork("talk", idempotency_key="key 1")).id == copy.id
+    assert await is_running(chat, copy.id)
+    assert await chat.stop(copy.id) is True
+    await asyncio.wait_for(running.task, 20)
 
 
 # stop

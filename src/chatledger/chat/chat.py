@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from chatledger.chat.lease import (
     LastTurn,
+    fork_without_turn,
     last_turn,
     request_digest,
     stop_turn,
@@ -32,7 +33,7 @@ from chatledger.chat.protocol import (
 )
 from chatledger.chat.runner_sync import run_turn
 from chatledger.chat.turn import EditTurn, RegenerateTurn, SendTurn, unsaved_turn
-from chatledger.conversations import MAX_REVISION
+from chatledger.conversations import MAX_REVISION, Conversation
 from chatledger.errors import InvalidArgument, InvalidMessage
 from chatledger.messages import Message, StoredMessage
 from chatledger.models.protocol import Model, SyncModel, Usage, check_model
@@ -341,6 +342,18 @@ class AnyChat(ABC, Generic[S, M, E, R]):
         here = {reply_id: stop for (id, reply_id), stop in functions if id == conversation_id}
         return (yield from stop_turn(self.store, self._options, conversation_id, owner, here))
 
+    def _fork(
+        self, conversation_id: str, at: int | None, owner: str | None, idempotency_key: str | None
+    ) -> Steps[Conversation]:
+        return fork_without_turn(
+            self.store,
+            self._options,
+            conversation_id,
+            at=at,
+            owner=owner,
+            idempotency_key=idempotency_key,
+        )
+
     def _last_turn(self, conversation_id: str, owner: str | None) -> Steps[LastTurn | None]:
         limit = self._options.read_limit
         tail = yield partial(self.store.tail, conversation_id, limit, owner=owner)
@@ -400,6 +413,25 @@ class Chat(AnyChat[AsyncStore, Model, AsyncGenerator[Event, None], Coroutine[Any
         """
         return await arun(self._stop(conversation_id, owner))
 
+    async def fork(
+        self,
+        conversation_id: str,
+        *,
+        at: int | None = None,
+        owner: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Conversation:
+        """Copy the conversation to a new one, up to the message ``at``, as ``fork`` of the store.
+
+        A turn that is running in the original does not run in the copy, whose next turn can start
+        at once.
+
+        Raises:
+            NotFound: There is no such conversation, or it belongs to another owner.
+            KeyReused: The key was used for another call.
+        """
+        return await arun(self._fork(conversation_id, at, owner, idempotency_key))
+
     async def last_turn(self, conversation_id: str, *, owner: str | None = None) -> LastTurn | None:
         """Return the last turn of the conversation with its reply, or None if there is none.
 
@@ -451,6 +483,16 @@ class SyncChat(AnyChat[Store, SyncModel, Generator[Event, None, None], Reply]):
     def stop(self, conversation_id: str, *, owner: str | None = None) -> bool:
         return run(self._stop(conversation_id, owner))
 
+    def fork(
+        self,
+        conversation_id: str,
+        *,
+        at: int | None = None,
+        owner: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Conversation:
+        return run(self._fork(conversation_id, at, owner, idempotency_key))
+
     def last_turn(self, conversation_id: str, *, owner: str | None = None) -> LastTurn | None:
         return run(self._last_turn(conversation_id, owner))
 
@@ -465,6 +507,7 @@ class SyncChat(AnyChat[Store, SyncModel, Generator[Event, None, None], Reply]):
 
 
 SyncChat.stop.__doc__ = Chat.stop.__doc__
+SyncChat.fork.__doc__ = Chat.fork.__doc__
 SyncChat.last_turn.__doc__ = Chat.last_turn.__doc__
 SyncChat.usage.__doc__ = Chat.usage.__doc__
 

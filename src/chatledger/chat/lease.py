@@ -310,6 +310,53 @@ def stop_turn(
         return True
 
 
+def fork_without_turn(
+    store: AnyStore,
+    options: ChatOptions,
+    conversation_id: str,
+    *,
+    at: int | None,
+    owner: str | None,
+    idempotency_key: str | None,
+) -> Steps[Conversation]:
+    """Copy the conversation as ``Store.fork`` does, but not the lease of a turn that runs in it.
+
+    The store copies the lease with the question, but only the original gets the reply.
+    """
+    copy: Conversation = yield partial(
+        store.fork, conversation_id, at=at, owner=owner, idempotency_key=idempotency_key
+    )
+    while True:
+        try:
+            tail: Tail = yield partial(store.tail, copy.id, options.read_limit, owner=owner)
+            n = last_question_index(tail.messages)
+            if n is None or lease_end(tail.messages) <= options.clock():
+                return copy
+            question = tail.messages[n]
+            original: Tail = yield partial(
+                store.tail, conversation_id, options.read_limit, owner=owner
+            )
+            if not any(is_same_turn(question, message) for message in original.messages):
+                return copy  # made by an earlier call with the key; its turn is its own
+            return cast(
+                Conversation,
+                (
+                    yield partial(
+                        store.replace,
+                        copy.id,
+                        question.seq,
+                        with_outcome(question, "stopped"),
+                        revision=tail.conversation.revision,
+                        owner=owner,
+                    )
+                ),
+            )
+        except Conflict:
+            continue
+        except NotFound:
+            return copy  # the original or the copy has been deleted meanwhile
+
+
 # Metadata of messages -----------------------------------------------------------------------------
 
 
