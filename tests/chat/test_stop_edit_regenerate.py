@@ -62,6 +62,16 @@ async def test_a_copy_made_during_a_turn_is_free_at_once(talk: Talk) -> None:
     assert texts == ["Hi", "You said: Hi", "And now?", "Bye"]
 
 
+async def test_a_copy_of_a_stopped_turn_that_has_not_ended_yet_is_not_running(sqlite: Talk) -> None:
+    here = sqlite.chat(ScriptedModel("Well, ", Gate(), DONE), time=sqlite.time)
+    there = sqlite.chat(EchoModel(), time=sqlite.time)
+    async with aclosing(here.stream("Hi", conversation_id="talk", owner="bob")) as events:
+        await take_until(events, "Well, ")
+        assert await there.stop("talk") is True
+        copy = await there.fork("talk")
+        assert not await is_running(there, copy.id)
+
+
 async def test_copying_again_with_the_key_does_not_stop_a_turn_of_the_copy(sqlite: Talk) -> None:
     await run_turns(sqlite, "Hi")
     chat = sqlite.chat(ScriptedModel("Well, ", Gate(), DONE))
@@ -128,6 +138,37 @@ async def test_stopping_from_another_process_releases_the_lease_at_once_and_ends
     ]
     assert stopped == (["Well, "] if is_mid_reply else [])
     assert (await other_chat.send("Bye", conversation_id="talk")).finished == DONE
+
+
+@pytest.mark.parametrize("pieces", [["Well, "], []], ids=["in mid-reply", "before the first piece"])
+async def test_a_turn_stopped_from_another_process_counts_as_running_until_it_has_ended(
+    talk: Talk, pieces: list[str]
+) -> None:
+    here = talk.chat(ScriptedModel(*pieces, Gate(), DONE), time=talk.time)
+    there = talk.chat(EchoModel(), time=talk.time)
+    async with aclosing(here.stream("Hi", conversation_id="talk", owner="bob")) as events:
+        await take_until(events, pieces[0] if pieces else Started("talk"))
+        assert await there.stop("talk") is True
+        assert await is_running(there, "talk")
+        talk.time.advance(35)
+        assert await collect_events(events) == [STOPPED]
+    turn = await there.last_turn("talk")
+    assert turn is not None
+    assert turn.is_running is False
+    assert (turn.reply is None) == (not pieces)
+
+
+async def test_a_turn_stopped_from_another_process_whose_process_died_does_not_count_for_long(
+    sqlite: Talk,
+) -> None:
+    here = sqlite.chat(ScriptedModel("Well, ", Gate(), DONE), time=sqlite.time)
+    there = sqlite.chat(EchoModel(), time=sqlite.time)
+    events = here.stream("Hi", conversation_id="talk", owner="bob")
+    await take_until(events, "Well, ")
+    assert await there.stop("talk") is True
+    sqlite.time.advance(65)
+    assert not await is_running(there, "talk")
+    await events.aclose()
 
 
 async def test_a_turn_stopped_from_another_process_ends_even_if_its_message_was_sent_again(
