@@ -132,6 +132,7 @@ def create_app(
         # FastAPI's own spans have the query, which names users, and its log the texts of errors.
         telemetry={"tracing": False, "logs": False},
     )
+    app.state.turns = turns  # for servers that wait for them before they end
     app.add_exception_handler(HTTPException, _handle_routing_error)
     store = chat.store
     readiness = Readiness(store)

@@ -163,6 +163,11 @@ class RunningTurns:
         turn = self._by_conversation.get(conversation_id)
         return turn if turn is not None and turn.started.reply_id == reply_id else None
 
+    @property
+    def are_running(self) -> bool:
+        """True if any turn is running."""
+        return bool(self._turns)
+
     async def close(self) -> None:
         """End all turns because the server ends."""
         # A task that is cancelled before it begins would leave its turn open.
