@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chatledger.conversations import (
     MAX_BATCH_BYTES,
@@ -12,6 +12,7 @@ from chatledger.conversations import (
     MAX_IDEMPOTENCY_KEY_BYTES,
     MAX_LIMIT,
     MAX_METADATA_BYTES,
+    MAX_QUERY_CHARACTERS,
     MAX_REVISION,
     MAX_TITLE_CHARACTERS,
     Conversation,
@@ -21,7 +22,7 @@ from chatledger.conversations import (
 from chatledger.entries import MAX_ENTRY_BYTES, MAX_ENTRY_NAME_BYTES
 from chatledger.errors import InvalidArgument, MessageTooLarge
 from chatledger.messages import Message, encode
-from chatledger.stores.cursors import decode_cursor
+from chatledger.stores.cursors import SearchPlace, decode_cursor, decode_search_cursor
 from chatledger.stores.operations import EntryKey
 from chatledger.values import (
     Json,
@@ -31,6 +32,9 @@ from chatledger.values import (
     dumps,
     normalize_time,
 )
+
+if TYPE_CHECKING:
+    from chatledger.stores.words import Query
 
 
 def checked_id(value: object, name: str = "conversation_id") -> str:
@@ -248,6 +252,27 @@ def checked_entry_cursor(cursor: str | None) -> str | None:
     if number or not name or len(name.encode()) > MAX_ENTRY_NAME_BYTES:
         raise InvalidArgument("cursor does not come from entries; list them again without one.")
     return name
+
+
+def checked_query(value: object, name: str = "query") -> "Query":
+    """Return a query with at least one word."""
+    # Imported here, because few programs search.
+    from chatledger.stores.words import Query
+
+    text = checked_text(value, name, error=InvalidArgument)
+    if len(text) > MAX_QUERY_CHARACTERS:
+        raise InvalidArgument(
+            f"{name} has {len(text):,} characters, over the limit of {MAX_QUERY_CHARACTERS:,}."
+        )
+    query = Query.of(text)
+    if not query.terms:
+        raise InvalidArgument(f"{name} has no words; name a word to search for.")
+    return query
+
+
+def checked_search_place(cursor: str | None) -> SearchPlace:
+    """Return the place at which a search with this cursor begins."""
+    return SearchPlace() if cursor is None else decode_search_cursor(cursor)
 
 
 def _checked_time(value: object, name: str) -> datetime:

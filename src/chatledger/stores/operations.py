@@ -10,12 +10,13 @@ that programs would pay for at each import.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from chatledger.conversations import (
     Appended,
     Conversation,
     Description,
+    Found,
     Listing,
     Page,
     Tail,
@@ -23,8 +24,12 @@ from chatledger.conversations import (
 )
 from chatledger.entries import Entries, Entry
 from chatledger.messages import StoredMessage
+from chatledger.stores.cursors import SearchPlace
 from chatledger.stores.idempotency import Creation
 from chatledger.values import Json
+
+if TYPE_CHECKING:
+    from chatledger.stores.words import Query
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -131,6 +136,17 @@ class Scan(Operation[Listing]):
 
     limit: int
     cursor: str | None
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Search(Operation[Found]):
+    """``Store.search``."""
+
+    owner: str
+    query: "Query"
+    limit: int
+    place: SearchPlace
+    """Where the search begins: at first before every conversation."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
