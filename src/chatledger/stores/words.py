@@ -71,7 +71,7 @@ def words_of(text: str) -> set[str]:
     """Return the words by which an index finds the text, among them all that ``Term.words`` has."""
     folded = _fold(text)
     words = set(folded.split())
-    if not text.isascii():
+    if not text.isascii() and _WITHOUT_SPACES.search(folded):
         parts = folded.split(" ")
         words.update(
             one + two
