@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chatledger.conversations import (
     MAX_BATCH_BYTES,
@@ -24,6 +24,7 @@ from chatledger.errors import InvalidArgument, MessageTooLarge
 from chatledger.messages import Message, encode
 from chatledger.stores.cursors import SearchPlace, decode_cursor, decode_search_cursor
 from chatledger.stores.operations import EntryKey
+from chatledger.stores.words import Query
 from chatledger.values import (
     Json,
     checked_json,
@@ -32,9 +33,6 @@ from chatledger.values import (
     dumps,
     normalize_time,
 )
-
-if TYPE_CHECKING:
-    from chatledger.stores.words import Query
 
 
 def checked_id(value: object, name: str = "conversation_id") -> str:
@@ -254,11 +252,8 @@ def checked_entry_cursor(cursor: str | None) -> str | None:
     return name
 
 
-def checked_query(value: object, name: str = "query") -> "Query":
+def checked_query(value: object, name: str = "query") -> Query:
     """Return a query with at least one word."""
-    # Imported here, because few programs search.
-    from chatledger.stores.words import Query
-
     text = checked_text(value, name, error=InvalidArgument)
     if len(text) > MAX_QUERY_CHARACTERS:
         raise InvalidArgument(

@@ -10,7 +10,7 @@ that programs would pay for at each import.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from chatledger.conversations import (
     Appended,
@@ -26,10 +26,8 @@ from chatledger.entries import Entries, Entry
 from chatledger.messages import StoredMessage
 from chatledger.stores.cursors import SearchPlace
 from chatledger.stores.idempotency import Creation
+from chatledger.stores.words import Query
 from chatledger.values import Json
-
-if TYPE_CHECKING:
-    from chatledger.stores.words import Query
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -143,7 +141,7 @@ class Search(Operation[Found]):
     """``Store.search``."""
 
     owner: str
-    query: "Query"
+    query: Query
     limit: int
     place: SearchPlace
     """Where the search begins: at first before every conversation."""

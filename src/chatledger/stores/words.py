@@ -9,6 +9,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from typing import NamedTuple
 from unicodedata import category, normalize
@@ -24,18 +25,28 @@ MAX_WORD_CHARACTERS = 64
 """The length to which words are cut in an index; ``Query`` compares whole words."""
 SEARCHED_ROLES = ("user", "assistant")
 
-_ACCENTS = re.compile(
-    "[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u1ab0-\u1aff\u1dc0-\u1dff"
-    "\u20d0-\u20ff\ufe20-\ufe2f]"
-)
-"""The marks that readers may leave out. In other scripts, marks are vowels."""
 _LETTERS = str.maketrans("łøđħı", "lodhi")
 """Letters with strokes, which Unicode does not decompose."""
-_WITHOUT_SPACES = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u312f\u31a0-\u31ff"
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-)
-"""The characters of scripts without spaces: Thai, Lao, Burmese, Khmer, Chinese and Japanese."""
+_SPACE = re.compile(r"\s+")
+
+
+# Compiled on first use, because that takes longer than all the rest of the import.
+@cache
+def _accents() -> re.Pattern[str]:
+    """Return a pattern of the marks that readers may leave out; other marks are vowels."""
+    return re.compile(
+        "[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670\u1ab0-\u1aff\u1dc0-\u1dff"
+        "\u20d0-\u20ff\ufe20-\ufe2f]"
+    )
+
+
+@cache
+def _without_spaces() -> re.Pattern[str]:
+    """Return a pattern of characters of Thai, Lao, Burmese, Khmer, Chinese and Japanese."""
+    return re.compile(
+        "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u312f"
+        "\u31a0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+    )
 
 
 class _Folding(dict[int, str]):
@@ -48,15 +59,18 @@ class _Folding(dict[int, str]):
 
     def __missing__(self, code: int) -> str:
         decomposed = normalize("NFKD", chr(code).casefold())
-        letters = normalize("NFC", _ACCENTS.sub("", decomposed)).translate(_LETTERS)
+        letters = normalize("NFC", _accents().sub("", decomposed)).translate(_LETTERS)
         self[code] = folded = "".join(map(_separated, letters))
         return folded
 
 
 def _separated(character: str) -> str:
-    if category(character)[0] not in "LNM":
+    kind = category(character)
+    if kind == "Cf":  # such as a soft hyphen: it is not seen, and separates nothing
+        return ""
+    if kind[0] not in "LNM":
         return " "
-    return f" {character} " if _WITHOUT_SPACES.match(character) else character
+    return f" {character} " if _without_spaces().match(character) else character
 
 
 _FOLDING = _Folding()
@@ -71,7 +85,7 @@ def words_of(text: str) -> set[str]:
     """Return the words by which an index finds the text, among them all that ``Term.words`` has."""
     folded = _fold(text)
     words = set(folded.split())
-    if not text.isascii() and _WITHOUT_SPACES.search(folded):
+    if not text.isascii() and _without_spaces().search(folded):
         parts = folded.split(" ")
         words.update(
             one + two
@@ -118,7 +132,7 @@ class Query:
             if not part:
                 spaces += 1
                 continue
-            is_character = bool(_WITHOUT_SPACES.match(part))
+            is_character = bool(_without_spaces().match(part))
             if is_character and joins and spaces == 1:  # no other character is in between
                 parts[-1] += part
             else:
@@ -152,11 +166,8 @@ class Query:
         return excerpt, _merged(sorted(_places_of(self.terms, excerpt)))
 
 
-_SPACE = re.compile(r"\s+")
-
-
 def _term(text: str, *, is_last: bool) -> Term:
-    if _WITHOUT_SPACES.match(text):
+    if _without_spaces().match(text):
         pairs = tuple(text[n : n + 2] for n in range(len(text) - 1))
         return Term(text, f" {'  '.join(text)} ", pairs or (text,))
     words = (text[:MAX_WORD_CHARACTERS],)
@@ -174,7 +185,8 @@ def _places_of(terms: Iterable[Term], text: str) -> Iterator[Span]:
         start = folded.find(term.pattern)
         while start >= 0:
             last = start + length - 1
-            yield Span(bisect_right(ends, start), bisect_right(ends, last) + 1)
+            end = ends[bisect_right(ends, last)]
+            yield Span(bisect_right(ends, start), bisect_right(ends, end))  # with its last accents
             start = folded.find(term.pattern, last + 2)
 
 

@@ -30,6 +30,8 @@ FOUND = {
     "words in any order": ("there hello", "Hello, you there", ["Hello", "there"]),
     "a word every time": ("the", "The cat and the dog", ["The", "the"]),
     "the beginning of the last word": ("brown fo", "a brown fox", ["brown", "fo"]),
+    "a word with a soft hyphen": ("cooperate", "They co\u00adoperate", ["co\u00adoperate"]),
+    "Hebrew with vowel points": ("שלום עולם", "שָׁלוֹם-עוֹלָם", ["שָׁלוֹם", "עוֹלָם"]),
     "words between signs": ("name", "snake_case-name=(7)", ["name"]),
     "a letter that becomes two": ("strasse", "Die Straße", ["Straße"]),
     "a part of Chinese text": ("東京", "私は東京都に住む", ["東京"]),
