@@ -3,6 +3,7 @@
 import { Conversation } from "./conversation.js";
 import { Drawer } from "./drawer.js";
 import { make } from "./elements.js";
+import { Search } from "./search.js";
 import { deleteConversation, onSignIn, renameConversation } from "./server.js";
 import { Sidebar, UNTITLED } from "./sidebar.js";
 import {
@@ -35,6 +36,17 @@ const sidebar = new Sidebar({
   note: $("list-note"),
   more: $("list-more"),
   onDelete: askToDelete,
+});
+const search = new Search({
+  form: $("search"),
+  box: $("search-box"),
+  list: $("listed"),
+  panel: $("found"),
+  matches: $("matches"),
+  note: $("found-note"),
+  more: $("found-more"),
+  getUser: () => user,
+  onOpen: openMessage,
 });
 
 const NO_REPLY = "There is no reply to the last message.";
@@ -382,6 +394,42 @@ document.addEventListener("keydown", (event) => {
   else stop();
 });
 
+/** Show a conversation at the message with `seq`, or at its end if that is null. */
+async function openMessage(id, seq) {
+  drawer.close();
+  if (id !== shown.id) navigate(id);
+  if (seq === null) return restoreFocus();
+  await loadingDone;
+  let element = await findMessage(id, seq);
+  if (!element && id === shown.id && !shown.isReplying) {
+    // The message has come since the conversation was loaded.
+    showConversationInUrl();
+    await loadingDone;
+    element = await findMessage(id, seq);
+  }
+  if (!element) return;
+  follower.goTo(element);
+  element.tabIndex = -1;
+  element.focus({ preventScroll: true });
+  element.classList.add("found");
+  setTimeout(() => element.classList.remove("found"), 3000);
+}
+
+/** Return the element of the message, or null if it cannot be shown or another conversation is. */
+async function findMessage(id, seq) {
+  const conversation = shown;
+  if (conversation.id !== id || !conversation.isLoaded) return null;
+  try {
+    const element = await conversation.findMessage(seq);
+    if (conversation !== shown) return null;
+    update();
+    return element;
+  } catch (error) {
+    if (conversation === shown) notice.showError(error.message);
+    return null;
+  }
+}
+
 // Deleting a conversation.
 
 function askToDelete(id, title) {
@@ -435,6 +483,7 @@ $("who-form").addEventListener("submit", (event) => {
 
 function switchUser(name) {
   user = name;
+  search.clear();
   showList();
   // The new user may have access to the conversation in the URL even if the previous one did not.
   if (shown.id === null) showConversationInUrl();
