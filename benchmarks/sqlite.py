@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
-from itertools import cycle
+from itertools import accumulate, cycle
 from pathlib import Path
 from random import Random
 from time import perf_counter, sleep
@@ -159,11 +159,16 @@ def search(folder: Path) -> Iterator[Sequence[Figure]]:
     """Search with a complete index, against a loop over all messages."""
     random = Random(1)
     vocabulary = [f"word{n}" for n in range(20_000)]
-    weights = [1 / n for n in range(1, len(vocabulary) + 1)]  # as in prose (Zipf's law)
+    # As in prose (Zipf's law).
+    weights = [*accumulate(1 / n for n in range(1, len(vocabulary) + 1))]
     with SQLiteStore(folder / "store.db") as store:
         for n in range(SEARCHED):
             messages = [
-                Message.user(" ".join([*random.choices(vocabulary, weights, k=WORDS), f"n{n}x{m}"]))
+                Message.user(
+                    " ".join(
+                        [*random.choices(vocabulary, cum_weights=weights, k=WORDS), f"n{n}x{m}"]
+                    )
+                )
                 for m in range(SHORT)
             ]
             store.append(f"{n}", messages, owner="bob", title=f"Conversation {n}")

@@ -7,6 +7,7 @@ words of the block of messages in which it was, and the next search adds those o
 import sqlite3
 from collections.abc import Iterable, Iterator
 from itertools import groupby
+from math import ceil
 from time import monotonic
 
 from chatledger.conversations import MAX_REVISION
@@ -15,6 +16,8 @@ from chatledger.stores.words import Query, searched_text, words_of
 
 BLOCK = 60
 """The number of seqs of a block, which have a bit each in a signed integer of 64 bits."""
+WORDS_PER_ROW = 20
+"""How many words are freed in the time of one row of another table, which is longer."""
 NO_LIMIT = -1
 
 
@@ -93,10 +96,11 @@ class WordRows:
     def free(self, number: int, *, above: int, up_to: int, limit: int) -> int:
         """Free words of the blocks with the seqs from ``above + 1`` to ``up_to``.
 
-        At most ``limit`` are freed. If ``up_to`` is ``MAX_REVISION``, the conversation has ended.
+        If ``up_to`` is ``MAX_REVISION``, the conversation has ended. At most ``limit`` times
+        ``WORDS_PER_ROW`` words are freed.
 
         Returns:
-            How many were freed, fewer than ``limit`` if there are no more.
+            As how many rows they count, fewer than ``limit`` only if there are no more.
         """
         first, last = (above + 1) // BLOCK, up_to // BLOCK
         # Searches add the words of all later messages again.
@@ -109,16 +113,16 @@ class WordRows:
         freed = self._db.execute(
             "DELETE FROM words WHERE (conversation, block, word) IN (SELECT conversation, block,"
             " word FROM words WHERE conversation = ? AND block BETWEEN ? AND ? LIMIT ?)",
-            (number, first, last, limit),
+            (number, first, last, limit * WORDS_PER_ROW),
         ).rowcount
-        if freed < limit or limit == NO_LIMIT:
+        if freed < limit * WORDS_PER_ROW or limit == NO_LIMIT:
             self._db.execute(
                 "DELETE FROM word_blocks WHERE conversation = ? AND block BETWEEN ? AND ?",
                 (number, first, last),
             )
             if up_to == MAX_REVISION:
                 self._db.execute("DELETE FROM word_indexes WHERE conversation = ?", (number,))
-        return freed
+        return ceil(freed / WORDS_PER_ROW)
 
     def _put(self, number: int, block: int, seqs_by_word: dict[str, int]) -> None:
         if not seqs_by_word:
