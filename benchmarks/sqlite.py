@@ -187,7 +187,7 @@ def search(folder: Path) -> Iterator[Sequence[Figure]]:
         while not is_complete:  # the index is made meanwhile
             found = store.search("bob", "missing", cursor=cursor)
             cursor, is_complete = found.cursor, found.complete
-        oldest = "n0x7"
+        oldest = f"n0x{SHORT - 1}"
         read = partial(read_all, oldest)
         finds = {
             "for a word of one message": partial(find, oldest, 1),

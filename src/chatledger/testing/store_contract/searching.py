@@ -50,6 +50,8 @@ NOT_FOUND = {
     "only some of the words": ("hello there friend", "hello there"),
     "Chinese characters in another order": ("京東", "東京 東京"),
     "Chinese characters with a space in between": ("東京", "東 京"),
+    "Chinese text whose parts are apart": ("東京都", "東京 京都"),
+    "a long word with another end": ("x" * 100 + "y", "x" * 100 + "z"),
     "another voiced character": ("パス", "バス"),
 }
 
