@@ -14,7 +14,12 @@ from chatledger.errors import AlreadyExists, Conflict, KeyReused, NotFound, Stor
 from chatledger.messages import Message
 from chatledger.stores.sqlite import SQLiteStore, layout, plans, rows, search
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.helpers import start_conversation, texts_of, user_messages
+from chatledger.testing.store_contract.helpers import (
+    search_all,
+    start_conversation,
+    texts_of,
+    user_messages,
+)
 
 DATA = Path(__file__).parent.parent / "data"
 DAY = timedelta(days=1)
@@ -210,7 +215,7 @@ def test_keys_of_layout_2_return_their_results_for_any_messages(layout_2: SQLite
 def test_a_file_of_layout_4_can_be_searched(path: Path) -> None:
     shutil.copy(DATA / "layout-4.db", path)
     with SQLiteStore(path, clock=lambda: MADE_IN_LAYOUT_2 + timedelta(minutes=2)) as store:
-        found = store.search("bob", "warm")
+        found = search_all(store, "bob", "warm")
         assert [(match.conversation_id, match.seq) for match in found] == [
             ("long", 2),
             ("long", 1),
@@ -219,7 +224,7 @@ def test_a_file_of_layout_4_can_be_searched(path: Path) -> None:
         assert [match.seq for match in store.search("bob", "malaga")] == [None, 3]
         assert store.entry("trip", "topic").value == "plans"
         store.sweep()
-        assert store.search("bob", "warm").matches == found.matches
+        assert search_all(store, "bob", "warm") == found
 
 
 MADE_EXPIRING = datetime(2026, 11, 1, 12, 0, 0, 250_000, UTC)
@@ -513,14 +518,13 @@ def test_words_of_a_long_conversation_are_freed_in_pieces_and_found_no_more(
 
 def found_in(store: SQLiteStore, query: str) -> int:
     """Return the number of messages of ``talk`` with exactly this text."""
-    found = store.search("bob", query, limit=1_000)
-    return sum(match.excerpt == query for match in found)
+    return sum(match.excerpt == query for match in search_all(store, "bob", query))
 
 
 def test_a_search_says_how_far_it_came_and_the_next_one_goes_on(
     store: SQLiteStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plans, "SEARCH_SECONDS", 0)
+    monkeypatch.setattr(plans, "MAX_ADDING_TRANSACTIONS", 1)
     monkeypatch.setattr(search, "MAX_ADDING_SECONDS", 0)  # as if each message took long
     for number in range(3):
         clock.advance(HOUR)
@@ -545,7 +549,7 @@ def test_a_search_that_finds_enough_adds_no_words_of_older_conversations(
     for number in range(3):
         clock.advance(HOUR)
         store.append(f"{number}", user_messages(f"hello {number}"), owner="bob")
-    monkeypatch.setattr(plans, "SEARCH_SECONDS", 0)
+    monkeypatch.setattr(plans, "MAX_ADDING_TRANSACTIONS", 1)
     assert [match.conversation_id for match in store.search("bob", "hello", limit=1)] == ["2"]
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT count(*) FROM word_indexes").fetchone() == (1,)

@@ -48,8 +48,9 @@ CLEANUP_SECONDS = 2.0
 """The default of ``Settings.cleanup``."""
 
 
-SEARCH_SECONDS = 1.0
-"""How long (s) a search may add to the index of words."""
+MAX_ADDING_TRANSACTIONS = 15
+"""The most transactions in which a search adds to the index of words; with the pauses after them,
+they take about a second."""
 
 
 class Pause(NamedTuple):
@@ -370,20 +371,20 @@ def search(operation: operations.Search, settings: Settings) -> Plan[Found]:
     A conversation is searched once the words of all its messages are kept. So what has been
     searched is always a beginning of the owner's list.
     """
-    end, is_late = monotonic() + SEARCH_SECONDS, False
     progress = Progress((), operation.place)
+    transactions = MAX_ADDING_TRANSACTIONS
     while True:
         progress = yield Read(partial(continue_search, operation=operation, progress=progress))
-        if not progress.lacks_words or is_late:
+        if not progress.lacks_words or not transactions:
             found: Found = progress.result(operation.limit)
             return found
         add = partial(add_words, owner=operation.owner, place=progress.place)
-        while True:
+        has_more = True
+        while has_more and transactions:
             has_more = yield add
-            is_late = monotonic() > end
-            if not has_more or is_late:
-                break
-            yield PAUSE
+            transactions -= 1
+            if has_more:
+                yield PAUSE
 
 
 READS: dict[type[Operation[Any]], Callable[[Rows, Any], Any]] = {
