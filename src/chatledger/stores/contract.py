@@ -379,11 +379,10 @@ class Store(ABC):
     ) -> Found:
         """Return messages and titles of ``owner`` in which every word of ``query`` occurs.
 
-        The conversations come in the order of ``list``, and those that it does not show are not
-        searched. The messages of the user and of the assistant are searched, the newest first,
-        after the title. A message that was removed or replaced, or whose conversation was deleted
-        or has expired, is never found. Titles may lag behind those that ``get`` returns, as in
-        ``list``; messages do not.
+        The conversations come in the order of ``list``, and those that it does not show, or not
+        yet, are not searched. The messages of the user and of the assistant are searched, the
+        newest first, after the title. A message that was removed or replaced, or whose conversation
+        was deleted or has expired, is never found.
 
         Upper and lower case, and accents, make no difference. The last word of the query is also
         found as the beginning of a longer word. In scripts without spaces between words, such as

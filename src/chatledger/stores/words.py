@@ -153,13 +153,17 @@ class Query:
         the ends where it is cut.
         """
         text = normalize("NFC", text)
-        place = next(_places_of(self.terms[:1], text))
-        start, end = max(0, place.start - CHARACTERS_BEFORE), len(text)
-        if start and (space := _SPACE.search(text, start, place.start)):
+        term = self.terms[0]
+        # The space before the term is one that ``_fold`` has added.
+        offset = _fold(text).index(term.pattern)
+        first = _character_at(text, offset)
+        last = _character_at(text, offset + len(term.pattern.strip()) - 1)
+        start, end = max(0, first - CHARACTERS_BEFORE), len(text)
+        if start and (space := _SPACE.search(text, start, first)):
             start = space.end()
         if end - start > EXCERPT_CHARACTERS:
-            end = max(start + EXCERPT_CHARACTERS, place.end)
-            spaces = [space.start() for space in _SPACE.finditer(text, place.end, end)]
+            end = max(start + EXCERPT_CHARACTERS, last + 1)
+            spaces = [space.start() for space in _SPACE.finditer(text, last + 1, end)]
             end = spaces[-1] if spaces else end
         part = _SPACE.sub(" ", text[start:end]).strip()
         excerpt = f"{'…' * (start > 0)}{part}{'…' * (end < len(text))}"
@@ -174,8 +178,21 @@ def _term(text: str, *, is_last: bool) -> Term:
     return Term(text, f" {text}" if is_last else f" {text} ", words, is_prefix=is_last)
 
 
+def _character_at(text: str, offset: int) -> int:
+    """Return the place of the character that becomes the one at ``offset`` of the folded text."""
+    # In parts, because a long text would take much memory.
+    for start in range(0, len(text), 1_000):
+        part = text[start : start + 1_000]
+        length = len(part.translate(_FOLDING))
+        if offset < length:
+            ends = list(accumulate(len(_FOLDING[ord(character)]) for character in part))
+            return start + bisect_right(ends, offset)
+        offset -= length
+    raise IndexError(offset)
+
+
 def _places_of(terms: Iterable[Term], text: str) -> Iterator[Span]:
-    """Yield the places of each term in the text, which is in the form NFC."""
+    """Yield the places of each term in a short text, which is in the form NFC."""
     pieces = list(map(_FOLDING.__getitem__, map(ord, text)))
     ends = list(accumulate(map(len, pieces)))
     folded = f" {''.join(pieces)} "
