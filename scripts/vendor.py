@@ -1,8 +1,8 @@
-"""Fetches the libraries of the page: ``python scripts/vendor.py [--check]``.
+"""Fetches the libraries of the page and of its tests: ``python scripts/vendor.py [--check]``.
 
 It downloads the packages below with npm, stops if the hash of one is not the expected one, and
-writes their files and ``LICENSES.md`` to the page's folder ``vendor``. With ``--check`` it
-downloads nothing: it compares the files with the hashes in ``LICENSES.md``.
+writes their files and ``LICENSES.md`` to the folder ``vendor`` of the page, or of its tests. With
+``--check`` it downloads nothing: it compares the files with the hashes in ``LICENSES.md``.
 """
 
 import argparse
@@ -18,10 +18,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-FOLDER = Path(__file__).parents[1] / "src/chatledger/http/page/vendor"
+ROOT = Path(__file__).parents[1]
 LIST_NAME = "LICENSES.md"
 INTRODUCTION = """\
-# Libraries of the page
+# Libraries of {user}
 
 `scripts/vendor.py` writes this folder; do not edit it. `scripts/vendor.py --check` compares the
 files with the hashes below.
@@ -46,7 +46,7 @@ class Library:
     part_of: str | None = None
 
 
-LIBRARIES: Final = (
+PAGE_LIBRARIES: Final = (
     Library(
         "markdown-it",
         "15.0.3",
@@ -97,43 +97,69 @@ LIBRARIES: Final = (
         files=(("highlight.js", "es/highlight.min.js"),),
     ),
 )
+TEST_LIBRARIES: Final = (
+    Library(
+        "axe-core",
+        "4.11.1",
+        "MPL-2.0",
+        "sha512-BASOg+YwO2C+346x3LZOeoovTIoTrRqEsqMa6fmfAV0P+U9mFr9NsyOEpiYvFjbc64NMrSswhV50WdXzdb/Z5A==",
+        files=(("axe.js", "axe.min.js"),),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder of libraries, and what uses them."""
+
+    path: Path
+    user: str
+    libraries: tuple[Library, ...]
+
+
+FOLDERS: Final = (
+    Folder(ROOT / "src/chatledger/http/page/vendor", "the page", PAGE_LIBRARIES),
+    Folder(ROOT / "tests/http/vendor", "the page's tests", TEST_LIBRARIES),
+)
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true", help="compare the files with their hashes")
     if parser.parse_args(arguments).check:
-        problems = differences(FOLDER)
+        problems = [problem for folder in FOLDERS for problem in differences(folder.path)]
         print("\n".join(problems), end="\n" if problems else "", file=sys.stderr)
         return 1 if problems else 0
-    fetch(FOLDER)
+    for folder in FOLDERS:
+        fetch(folder)
     return 0
 
 
-def fetch(folder: Path) -> None:
-    """Write the files of all libraries, and the list of them, to ``folder``."""
-    folder.mkdir(exist_ok=True)
+def fetch(folder: Folder) -> None:
+    """Write the files of the folder's libraries, and the list of them."""
+    folder.path.mkdir(exist_ok=True)
     rows, licenses = [], []
-    for library in LIBRARIES:
+    for library in folder.libraries:
         contents = download(library)
         for name, path in library.files:
-            (folder / name).write_bytes(contents[path])
+            (folder.path / name).write_bytes(contents[path])
             rows.append((f"`{name}`", library, f"`{sha256(contents[path]).hexdigest()}`"))
         if library.part_of:
             rows.append((f"in {library.part_of}", library, ""))
-        text = next(
-            text
+        texts = [
+            text.decode().strip()
             for path, text in contents.items()
-            if re.fullmatch(r"licen[cs]e(-\w+)?(\.\w+)?", path, re.IGNORECASE)
-        )
-        licenses.append(f"## {library.package}\n\n```text\n{text.decode().strip()}\n```\n")
+            if re.fullmatch(r"licen[cs]e[\w-]*(\.\w+)?", path, re.IGNORECASE)
+        ]
+        text = "\n\n".join(texts)
+        licenses.append(f"## {library.package}\n\n```text\n{text}\n```\n")
     table = ["| file | package | version | license | SHA-256 |", "|---|---|---|---|---|"]
     table += [
         f"| {file} | {library.package} | {library.version} | {library.license} | {digest} |"
         for file, library, digest in rows
     ]
-    parts = [INTRODUCTION, "\n".join(table) + "\n", *licenses]
-    (folder / LIST_NAME).write_text("\n".join(parts), encoding="utf-8")
+    parts = [INTRODUCTION.format(user=folder.user), "\n".join(table) + "\n", *licenses]
+    (folder.path / LIST_NAME).write_text("\n".join(parts), encoding="utf-8")
 
 
 def download(library: Library) -> dict[str, bytes]:

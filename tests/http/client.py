@@ -22,7 +22,14 @@ from chatledger.http.api import (
     StopRequest,
     UpdateRequest,
 )
-from chatledger.http.endpoints import ENDPOINTS, REPLY_PATH, TURN_ENDPOINTS
+from chatledger.http.endpoints import (
+    ENDPOINTS,
+    EXPORT_PATH,
+    IMPORT_PATH,
+    REPLY_PATH,
+    TURN_ENDPOINTS,
+)
+from chatledger.http.imports import ImportRequest
 from tests.http.description import Description, described_events
 
 SECONDS = 20.0
@@ -76,6 +83,7 @@ ID = "{conversation_id}"
 SEQ = "{seq}"
 _BODIES: dict[type[RequestBody], Fields] = {
     CreateRequest: {"title": MARKER},
+    ImportRequest: {"format": "chatledger-conversation", "version": 1, "messages": []},
     UpdateRequest: {"title": MARKER},
     ForkRequest: {},
     StopRequest: {},
@@ -95,7 +103,8 @@ TURN_ROUTES: dict[str, Fields | None] = CHAT_ROUTES | {
     for endpoint in TURN_ENDPOINTS
     if ID in endpoint.path
 }
-PRIVATE_ROUTES = TURN_ROUTES | {f"GET {REPLY_PATH}": None} | _ENDPOINTS
+IMPORT = f"POST {IMPORT_PATH}"
+PRIVATE_ROUTES = TURN_ROUTES | {f"GET {REPLY_PATH}": None, f"GET {EXPORT_PATH}": None} | _ENDPOINTS
 """The routes that need sign-in, each with a valid body; the last ones delete conversations."""
 REQUIRED_QUERIES = {"GET /search": {"q": MARKER}}
 """The query that a route must have, apart from the user."""
@@ -117,12 +126,14 @@ def request_route(
     conversation_id: str = "nobody's",
     **query: str,
 ) -> httpx.Response:
-    """Request ``route``; ``query`` becomes part of the body if there is one."""
+    """Request ``route``; ``query`` becomes part of the body if that names the user."""
     method, path = route.split(" ")
     path = path.replace(ID, _encoded(conversation_id)).replace(SEQ, "2")
     if body is None:
         # With params, even without any, httpx would rewrite the query in the path.
         return client.request(method, path, params=query or None)
+    if route == IMPORT:
+        return client.request(method, path, json=body, params=query or None)
     fields = {name: conversation_id if value == ID else value for name, value in body.items()}
     return client.request(method, path, json=fields | query)
 
@@ -132,7 +143,9 @@ def use_every_route(client: httpx.Client, conversation_id: str, *, user_id: str)
     for route, body in (PRIVATE_ROUTES | CONVERSATION_ROUTES).items():
         query = {"user_id": user_id} | REQUIRED_QUERIES.get(route, {})
         response = request_route(client, route, body, conversation_id, **query)
-        assert response.status_code in (200, 501), response.text  # 501 if the server cannot stream
+        assert response.status_code in (200, 201, 501), (
+            response.text
+        )  # 501 if the server cannot stream
 
 
 def send_message(client: httpx.Client, message: str, **fields: Any) -> Fields:

@@ -65,13 +65,20 @@ class Description:
 
     def _responses(self, method: str, path: str) -> Json | None:
         """Return the responses to the request by status, or None if the path is not described."""
-        for template, operations in self._paths.items():
-            if re.fullmatch(re.sub(r"\{\w+\}", ".+", template), path):
-                operation = operations.get("get" if method == "HEAD" else method.lower())
-                if operation is None:
-                    return {"405": self._elsewhere["MethodNotAllowed"]}
-                responses: Json = operation["responses"]
-                return responses
+        method = "get" if method == "HEAD" else method.lower()
+        templates = [
+            template
+            for template in self._paths
+            if re.fullmatch(re.sub(r"\{\w+\}", ".+", template), path)
+        ]
+        if len(templates) > 1 and method not in self._paths[templates[0]]:
+            templates = [each for each in templates if each != "/conversations/import"]
+        if templates:
+            operation = self._paths[templates[0]].get(method)
+            if operation is None:
+                return {"405": self._elsewhere["MethodNotAllowed"]}
+            responses: Json = operation["responses"]
+            return responses
         # The page's files, /metrics and the description itself are public.
         return None if is_public(path) else {"404": self._elsewhere["NoSuchRoute"]}
 

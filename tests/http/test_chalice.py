@@ -265,6 +265,8 @@ INVALID_REQUESTS = {
     "DELETE /conversations/{conversation_id}": {"user_id": ""},
     "POST /conversations": {"user_id": "bob", "title": "\0" * 10_000},
     "POST /chat": {"user_id": "bob", "model_id": "telepathy"},
+    "GET /conversations/{conversation_id}/export": {"format": "pdf"},
+    "POST /conversations/import": {"user_id": ""},
 }
 
 

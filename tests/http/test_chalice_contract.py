@@ -8,8 +8,10 @@ from chalice.app import Chalice
 
 from chatledger.testing.bedrock_server import BedrockServer
 from tests.http.change_contract import ChangeContract
+from tests.http.client import conversation_path, expect_error, new_user
 from tests.http.contract import AddressContract, CommonContract
 from tests.http.cors_contract import SITE, CORSContract, NoCORSContract
+from tests.http.export_contract import FILE, HI, ExportContract, import_file, with_messages
 from tests.http.failure_contract import MODEL, FailureContract
 from tests.http.invalid_input_contract import BytesContract
 from tests.http.key_contract import TwoKeysContract
@@ -85,6 +87,21 @@ class TestEventsOfAStage(CommonContract, AddressContract, TwoKeysContract):
     def client(self, of_a_stage: Gateway) -> Iterator[httpx.Client]:
         with of_a_stage.client() as client:
             yield client
+
+
+class TestExportContract(ExportContract):
+    @pytest.fixture
+    def client(self, plain: Gateway) -> Iterator[httpx.Client]:
+        with plain.client() as client:
+            yield client
+
+    def test_an_export_that_lambda_would_not_return_is_refused(self, client: httpx.Client) -> None:
+        text = '"' * 12_000  # each is four characters in JSON in a string of JSON
+        file = FILE | with_messages(*[HI | {"content": text}] * 120)
+        path = f"{conversation_path(import_file(client, file, new_user()))}/export"
+        assert expect_error(client.get(path), 413)["code"] == "too_large"
+        markdown = client.get(path, params={"format": "markdown"})
+        assert markdown.text.count(text) == 120
 
 
 class TestNoCORS(NoCORSContract):

@@ -35,6 +35,7 @@ from tests.http.client import (
 )
 from tests.http.contract import HTTPContract
 from tests.http.cors_contract import SITE, CORSContract, NoCORSContract
+from tests.http.export_contract import ExportContract
 from tests.http.failure_contract import MODEL, FailureContract
 from tests.http.reply_contract import ReplyContract
 from tests.http.streaming_contract import StreamingContract
@@ -80,6 +81,10 @@ class TestReplyContract(ReplyContract):
 
 
 class TestChangeContract(ChangeContract):
+    pass
+
+
+class TestExportContract(ExportContract):
     pass
 
 

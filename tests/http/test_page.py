@@ -63,7 +63,7 @@ class Visitor:
         self.page.goto(f"{self.url}/#{address(conversation_id)}")
 
     def switch_user(self, user: str) -> None:
-        self.page.get_by_role("button", name="Change").click()
+        self.page.get_by_role("button", name="Settings").click()
         self.page.get_by_role("textbox", name="Your name or id").fill(user)
         self.page.get_by_role("button", name="Save").click()
         expect(self.page.locator("#who")).to_have_text(user)
@@ -78,6 +78,12 @@ class Visitor:
 
     def row(self, title: str) -> Locator:
         return self.rows.filter(has_text=title)
+
+    def choose(self, action: str, title: str) -> None:
+        """Choose an action of the menu of the conversation with that title."""
+        self.row(title).hover()
+        self.page.get_by_role("button", name=f"Actions for “{title}”").click()
+        self.page.get_by_role("menuitem", name=action, exact=True).click()
 
     def focused(self) -> Locator:
         return self.page.locator(":focus")
@@ -375,13 +381,11 @@ def test_a_deleted_conversation_no_longer_exists(visitor: Visitor, client: httpx
     expect(visitor.heading).to_have_text("apples")
     visitor.send("I like apples")
 
-    visitor.row("apples").hover()
-    visitor.page.get_by_role("button", name="Delete “apples”").click()
+    visitor.choose("Delete", "apples")
     visitor.page.get_by_role("button", name="Keep it").click()
     expect(visitor.rows).to_have_count(2)
 
-    visitor.row("apples").hover()
-    visitor.page.get_by_role("button", name="Delete “apples”").click()
+    visitor.choose("Delete", "apples")
     visitor.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(visitor.rows).to_have_count(1)
     expect(visitor.messages).to_have_count(0)
@@ -602,7 +606,11 @@ def test_the_page_works_with_the_keyboard_alone(visitor: Visitor, client: httpx.
     expect(visitor.pending).to_have_count(0)
     expect(visitor.box).to_be_focused()
 
-    tab_until(visitor, "button", "Delete “apples”")
+    tab_until(visitor, "button", "Actions for “apples”")
+    keys.press("Enter")
+    expect(page.get_by_role("menuitem", name="Rename")).to_be_focused()
+    keys.press("ArrowUp")
+    expect(page.get_by_role("menuitem", name="Delete")).to_be_focused()
     keys.press("Enter")
     expect(page.get_by_role("button", name="Keep it")).to_be_focused()
     keys.press("Tab")
@@ -610,8 +618,9 @@ def test_the_page_works_with_the_keyboard_alone(visitor: Visitor, client: httpx.
     expect(visitor.rows).to_have_count(1)
     expect(visitor.row("pears").get_by_role("link")).to_be_focused()
 
-    tab_until(visitor, "button", "Change")
+    tab_until(visitor, "button", "Settings")
     keys.press("Enter")
+    tab_until(visitor, "textbox", "Your name or id")
     keys.type(new_user())
     keys.press("Enter")
     expect(visitor.rows).to_have_count(0)

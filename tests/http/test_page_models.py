@@ -1,5 +1,7 @@
 """The page when the model fails, in a real Chromium, served by a real server."""
 
+import re
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -77,3 +79,25 @@ def test_the_page_says_why_a_reply_was_cut_short(visitor: Visitor, bedrock: Bedr
     bedrock.script(Says("Once upon a", stop_reason="max_tokens"))
     visitor.send("Tell me a story")
     expect(visitor.replies.last).to_contain_text("Cut off at the length limit")
+
+
+@pytest.mark.console_errors
+def test_a_message_over_the_limit_can_be_sent_again_when_the_server_said(
+    page: Page, start_server: StartServer
+) -> None:
+    server = start_server(CHATLEDGER_OFFLINE_PACE="0", CHATLEDGER_TURNS_A_MINUTE="1")
+    page.clock.install()
+    visitor = Visitor(page, server.url).visit(as_user=new_user())
+    visitor.send("Hi, I am Bob")
+    visitor.box.fill("What is my name?")
+    visitor.box.press("Enter")
+    expect(visitor.notice).to_contain_text("Your message is back in the box.")
+    again = visitor.notice.get_by_role("button", name="Try again")
+    expect(again).to_be_disabled()
+    expect(again).to_have_text(re.compile(r"^Try again in \d+ s$"))
+    page.clock.fast_forward(60_000)
+    expect(again).to_be_enabled()
+    expect(again).to_have_text("Try again")
+    with page.expect_request("**/chat/stream") as sent:
+        again.click()
+    assert "What is my name?" in (sent.value.post_data or "")

@@ -1,4 +1,4 @@
-"""The libraries of the page are those that scripts/vendor.py fetches."""
+"""The libraries of the page and of its tests are those that scripts/vendor.py fetches."""
 
 import shutil
 import subprocess
@@ -11,6 +11,7 @@ from tests.serving import StartServer
 
 ROOT = Path(__file__).parents[2]
 VENDOR = Path("src/chatledger/http/page/vendor")
+TEST_VENDOR = Path("tests/http/vendor")
 
 
 def check(root: Path) -> subprocess.CompletedProcess[str]:
@@ -26,7 +27,8 @@ def test_the_libraries_are_unchanged() -> None:
 
 
 def test_a_changed_a_missing_and_an_unknown_file_are_found(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / VENDOR, tmp_path / VENDOR)
+    for folder in (VENDOR, TEST_VENDOR):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts" / "vendor.py", tmp_path / "scripts")
     assert check(tmp_path).returncode == 0
@@ -34,12 +36,14 @@ def test_a_changed_a_missing_and_an_unknown_file_are_found(tmp_path: Path) -> No
         file.write("\n")
     (tmp_path / VENDOR / "highlight.js").unlink()
     (tmp_path / VENDOR / "unknown.js").touch()
+    (tmp_path / TEST_VENDOR / "axe.js").unlink()
     done = check(tmp_path)
     assert done.returncode == 1
     assert [line.split()[0] for line in done.stderr.splitlines()] == [
         "highlight.js",
         "markdown-it.js",
         "unknown.js",
+        "axe.js",
     ]
 
 

@@ -18,6 +18,7 @@ from tests.http.client import (
     new_user,
     open_client,
     send_message,
+    success_body,
 )
 from tests.serverless.gateway import Gateway, app_factory
 from tests.serving import Server
@@ -109,3 +110,38 @@ def test_without_one_a_request_has_its_own(
     bedrock.script(Says("Hello!"))
     send_message(start_chatbot(), "Hi", user_id=new_user(), system_prompt="Be brief.")
     assert seen_by_the_model(bedrock) == [[{"text": "Be brief."}]]
+
+
+def test_an_imported_message_cannot_add_to_it(start_chatbot: StartChatbot) -> None:
+    user = new_user()
+    file = {
+        "format": "chatledger-conversation",
+        "version": 1,
+        "messages": [{"role": "user", "content": "Hi"}, {"role": "system", "content": MARKER}],
+    }
+    client = start_chatbot(CHATLEDGER_SYSTEM_PROMPT=OPERATORS)
+    error = expect_error(
+        client.post("/conversations/import", json=file, params={"user_id": user}), 403
+    )
+    assert error["code"] == "system_prompt_fixed"
+    assert "messages[1]" in error["error"]
+    assert conversation_ids(list_conversations(client, user)) == []
+
+
+def test_an_imported_system_message_follows_it_if_that_is_allowed(
+    start_chatbot: StartChatbot, bedrock: BedrockServer
+) -> None:
+    bedrock.script(Says("Hello!"))
+    user = new_user()
+    file = {
+        "format": "chatledger-conversation",
+        "version": 1,
+        "messages": [{"role": "system", "content": "Be brief."}],
+    }
+    client = start_chatbot(
+        CHATLEDGER_SYSTEM_PROMPT=OPERATORS, CHATLEDGER_ALLOW_SYSTEM_PROMPT="true"
+    )
+    response = client.post("/conversations/import", json=file, params={"user_id": user})
+    conversation_id = success_body(response)["conversation"]["conversation_id"]
+    send_message(client, "Hi", user_id=user, conversation_id=conversation_id)
+    assert seen_by_the_model(bedrock) == [[{"text": OPERATORS}, {"text": "Be brief."}]]

@@ -7,6 +7,7 @@ ended.
 
 import hashlib
 import os
+from functools import lru_cache
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -18,7 +19,7 @@ def label_process(turn: str) -> str | None:
     It reveals nothing about the machine, and is meaningless for any other ``turn``.
     """
     pid = os.getpid()
-    machine, start = _machine_digest(turn), _start_time(pid)
+    machine, start = _machine_digest(turn), _own_start_time(pid)
     return None if machine is None or start is None else f"{machine}-{pid}-{start}"
 
 
@@ -39,16 +40,26 @@ def is_known_to_have_ended(label: str, turn: str) -> bool:
 
 def _machine_digest(turn: str) -> str | None:
     """Return a digest of the turn and of all within which a pid and a start time are unique."""
-    if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
+    if "AWS_LAMBDA_FUNCTION_NAME" in os.environ or (machine := _machine(os.getpid())) is None:
         return None
+    return hashlib.sha256(f"{machine}\n{turn}".encode()).hexdigest()[:12]
+
+
+@lru_cache(maxsize=1)  # a child process has another pid
+def _machine(own_pid: int) -> str | None:
     try:
         boot = (PROC / "sys/kernel/random/boot_id").read_text()
         namespaces = [os.readlink(PROC / "self/ns" / kind) for kind in ("pid", "time")]
-        if os.readlink(PROC / "self") != str(os.getpid()):
+        if os.readlink(PROC / "self") != str(own_pid):
             return None  # /proc shows another namespace than the process is in
     except OSError:
         return None
-    return hashlib.sha256("\n".join([boot, *namespaces, turn]).encode()).hexdigest()[:12]
+    return "\n".join([boot, *namespaces])
+
+
+@lru_cache(maxsize=1)
+def _own_start_time(own_pid: int) -> str | None:
+    return _start_time(own_pid)
 
 
 def _start_time(pid: int) -> str | None:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from ipaddress import ip_address
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from msgspec import Meta, Struct, ValidationError, convert
 from msgspec.structs import fields as fields_of
@@ -24,7 +24,10 @@ from chatledger.values import checked_text
 MAX_MESSAGE_CHARACTERS = 32_000
 """The longest message or system prompt that a request may contain."""
 MAX_BODY_BYTES = 256 * 1024
-"""The longest request body that is accepted."""
+"""The longest request body that is accepted, unless its route takes longer ones."""
+MAX_BODY_VALUES = 1_000_000
+"""The most JSON values in a body that is longer than ``MAX_BODY_BYTES``: one that is parsed needs
+up to a hundred times the memory of its text."""
 MAX_PAGE_SIZE = 100
 """The largest number of conversations or messages in one response."""
 
@@ -37,7 +40,9 @@ CORS_REQUEST_HEADERS = (
 )
 """The request headers that pages of an allowed origin may send."""
 CORS_RESPONSE_HEADERS = (
+    "Content-Disposition",
     "ETag",
+    "Location",
     "Retry-After",
     "WWW-Authenticate",
     "x-amzn-Remapped-WWW-Authenticate",
@@ -110,8 +115,8 @@ Title = Annotated[str, Meta(max_length=MAX_TITLE_CHARACTERS)]
 
 _ID = Meta(description=f"text of 1 to {MAX_ID_BYTES:,} bytes in UTF-8")
 _TEXT = Meta(description=f"text of at most {MAX_MESSAGE_CHARACTERS:,} characters")
-_TITLE = Meta(description=f"text of at most {MAX_TITLE_CHARACTERS:,} characters")
-_METADATA = Meta(description="an object")
+TITLE = Meta(description=f"text of at most {MAX_TITLE_CHARACTERS:,} characters")
+METADATA = Meta(description="an object")
 _MESSAGE = Meta(description=f"text of 1 to {MAX_MESSAGE_CHARACTERS:,} characters that is not blank")
 
 
@@ -120,6 +125,9 @@ class RequestBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     Each field's description completes the error sentence "The field ... must be ...".
     """
+
+    max_bytes: ClassVar[int] = MAX_BODY_BYTES
+    """The longest body that is accepted."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -172,8 +180,8 @@ class CreateRequest(RequestBody, frozen=True, kw_only=True):
     """The body of a request for a new conversation."""
 
     user_id: Annotated[Id, _ID]
-    title: Annotated[Title | None, _TITLE] = None
-    metadata: Annotated[dict[str, Any] | None, _METADATA] = None
+    title: Annotated[Title | None, TITLE] = None
+    metadata: Annotated[dict[str, Any] | None, METADATA] = None
 
 
 class UpdateRequest(RequestBody, frozen=True, kw_only=True):
@@ -183,8 +191,8 @@ class UpdateRequest(RequestBody, frozen=True, kw_only=True):
     """
 
     user_id: Annotated[Id | None, _ID] = None
-    title: Annotated[Title | None, _TITLE] = None
-    metadata: Annotated[dict[str, Any] | None, _METADATA] = None
+    title: Annotated[Title | None, TITLE] = None
+    metadata: Annotated[dict[str, Any] | None, METADATA] = None
 
 
 class ForkRequest(RequestBody, frozen=True, kw_only=True):
@@ -230,8 +238,10 @@ def parse_body(
     # not JSON.
     if (content_type or "").partition(";")[0].strip().lower() != "application/json":
         raise ApiError(400, "not_json", "Send JSON with the header Content-Type: application/json.")
+    if len(body) > kind.max_bytes:
+        raise body_too_large(kind.max_bytes)
     if len(body) > MAX_BODY_BYTES:
-        raise body_too_large()
+        _check_value_count(body)
     try:
         value = json.loads(
             body.decode(), object_pairs_hook=_unique_keys, parse_constant=_reject_constant
@@ -240,16 +250,17 @@ def parse_body(
         raise ApiError(400, "not_json", "The body is not valid JSON in UTF-8.") from None
     if not isinstance(value, dict):
         raise ApiError(400, "not_an_object", "The body must be a JSON object.")
-    if value.get("user_id") is None and signed_in_user is not None:
+    names_user = "user_id" in kind.__struct_fields__
+    if names_user and value.get("user_id") is None and signed_in_user is not None:
         value["user_id"] = signed_in_user
-    fields = _converted_fields(kind, value)
-    request = kind(**fields)
-    _check_user(fields.get("user_id"), signed_in_user)
+    request = parse_object(kind, value)
+    if names_user:
+        _check_user(value.get("user_id"), signed_in_user)
     return request
 
 
 class Parameter(NamedTuple):
-    """A parameter of a query: text, or a number from 1 to ``most``."""
+    """A parameter of a query: text, a number from 1 to ``most``, or one of ``choices``."""
 
     name: str
     description: str
@@ -259,6 +270,8 @@ class Parameter(NamedTuple):
     """Whether a request must have it; a signed-in user may leave out the ``user_id``."""
     longest: int | None = None
     """The most characters that the text may have; None if there is no such limit."""
+    choices: tuple[str, ...] = ()
+    """The values that it may have; the first is the default."""
 
 
 USER_ID = Parameter("user_id", "the owner of the conversation")
@@ -340,17 +353,53 @@ class Query:
         checked_number(int(text), name, least=1, most=most)
         return int(text)
 
+    def choice(self, parameter: Parameter) -> str:
+        """Return the parameter; raise ``ApiError`` if it is not one of its choices."""
+        choices, text = parameter.choices, self.get(parameter.name)
+        if text is None:
+            return choices[0]
+        if text not in choices:
+            sentence = f"{parameter.name} must be {' or '.join(choices)}."
+            raise ApiError(422, "invalid_request", sentence)
+        return text
+
 
 def _check_user(user_id: object, signed_in_user: str | None) -> None:
     if signed_in_user not in (None, user_id):
         raise ApiError(403, "wrong_user", "The user_id is not the signed-in user; leave it out.")
 
 
-def body_too_large() -> ApiError:
+def body_too_large(most: int) -> ApiError:
+    kib = most // 1024
+    size = f"{kib} KiB" if kib < 1024 else f"{kib // 1024} MiB"
     return ApiError(
+        413, "too_large", f"The body is too large; send at most {size}.", limit="body_bytes"
+    )
+
+
+_JSON_TEXT = re.compile(rb'"(?:[^"\\]++|\\.?+)*+"?+', re.DOTALL)
+"""A text in JSON, even one without an end: if it did not match, the search would start again."""
+
+
+def _check_value_count(body: bytes) -> None:
+    """Raise ``ApiError`` if the JSON in ``body`` has more than ``MAX_BODY_VALUES`` values.
+
+    Each value in a list or an object begins after a comma or the bracket; empty ones count too.
+    """
+    count, end = 0, 0
+    for number, text in enumerate(_JSON_TEXT.finditer(body)):
+        count += sum(body.count(sign, end, text.start()) for sign in b",[{")
+        end = text.end()
+        if max(count, number // 2) > MAX_BODY_VALUES:  # a value has at most a text and a name
+            break
+    else:
+        count += sum(body.count(sign, end) for sign in b",[{")
+        if count <= MAX_BODY_VALUES:
+            return
+    raise ApiError(
         413,
         "too_large",
-        f"The body is too large; send at most {MAX_BODY_BYTES // 1024} KiB.",
+        f"The body has more than {MAX_BODY_VALUES:,} values; send fewer at once.",
         limit="body_bytes",
     )
 
@@ -378,23 +427,38 @@ def _check_names(complaint: str, names: Iterable[str], known: Sequence[str]) -> 
             raise ApiError(422, "invalid_request", f"{complaint}; {advice}")
 
 
-def _converted_fields(kind: type[RequestBody], value: Mapping[str, object]) -> dict[str, Any]:
+def parse_object(kind: type[RequestT], value: Mapping[str, object], *, place: str = "") -> RequestT:
     """Return the fields of ``kind`` in ``value``, converted to their types.
 
-    Raises ``ApiError`` if one is missing, not valid or not known.
+    Args:
+        kind: The type to return.
+        value: A parsed JSON object.
+        place: Where ``value`` is in the body, such as ``messages[17]``; empty for the body itself.
+
+    Raises:
+        ApiError: A field is missing, not valid or not known.
+        InvalidArgument: An id or a text is not valid.
     """
-    _check_names("The body has an unknown field", value, kind.__struct_fields__)
-    converted = {}
+    whole = place or "The body"
+    _check_names(f"{whole} has an unknown field", value, kind.__struct_fields__)
+    try:
+        return convert(value, kind)
+    except ValidationError:
+        _check_fields(kind, value, f"{place}." if place else "")
+        return kind(**value)  # raises
+
+
+def _check_fields(kind: type[RequestBody], value: Mapping[str, object], prefix: str) -> None:
+    """Raise ``ApiError`` if a field of ``kind`` is missing in ``value``, or is not valid."""
     for field in fields_of(kind):
         if field.name not in value and not field.required:
             continue
         try:
-            converted[field.name] = convert(value.get(field.name), field.type)
+            convert(value.get(field.name), field.type)
         except ValidationError:
             expected = field.type.__metadata__[-1].description
-            sentence = f"The field {field.name} must be {expected}."
+            sentence = f"The field {prefix}{field.name} must be {expected}."
             raise ApiError(422, "invalid_request", sentence) from None
-    return converted
 
 
 def parse_idempotency_key(values: Sequence[str]) -> str | None:

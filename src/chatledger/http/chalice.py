@@ -1,5 +1,6 @@
 """The chatbot API on AWS Chalice: Amazon API Gateway (a REST API) in front of AWS Lambda."""
 
+import json
 import logging
 import time
 from collections import defaultdict
@@ -42,6 +43,9 @@ API Gateway gives up after 29 seconds, which include the start of the function.
 """
 SAVING_SECONDS = 2.0
 """The part of the Lambda function's remaining time that is reserved for saving the reply."""
+
+MAX_EXPORT_BYTES = 5 * 1024 * 1024
+"""The size of the largest export, in JSON: Lambda limits a response to 6 MB."""
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 CATCH_ALL = "/{proxy+}"
@@ -140,6 +144,12 @@ def register(
     for endpoint in endpoints.ENDPOINTS:
         by_path[endpoint.path][endpoint.method] = partial(routes.run_endpoint, endpoint)
     by_path[endpoints.REPLY_PATH]["GET"] = routes.read_reply
+    by_path[endpoints.EXPORT_PATH]["GET"] = routes.export
+    for endpoint in endpoints.ENDPOINTS:
+        if endpoint.path == "/conversations/{conversation_id}":
+            # API Gateway takes a conversation with the id "import" for the path of imports.
+            of_import = partial(routes.run_endpoint, endpoint, conversation_id="import")
+            by_path[endpoints.IMPORT_PATH][endpoint.method] = of_import
     for path, by_method in by_path.items():
         add(path, by_method)
     add(CATCH_ALL, dict.fromkeys(methods, routes.no_such_route))
@@ -294,12 +304,7 @@ class _Routes:
                 501, "no_streaming", "This server does not stream; send the same request to /chat."
             )
         with self.limits.running_turn(request.caller):
-            rules = TurnRules(
-                self.models,
-                self.limits,
-                allow_system_prompt=self.allow_system_prompt,
-                is_signed_in=request.user is not None,
-            )
+            rules = self._rules(request)
             given = self._given(request, endpoint)
             with endpoints.explain_refusal(rules, given):
                 events = run(endpoint.steps(rules, given, **request.path_parameters()))
@@ -309,20 +314,41 @@ class _Routes:
                 request.conversation_id = started.conversation_id
             return reply_body(started, reply_from([started, *events]))
 
-    def run_endpoint(self, endpoint: Endpoint, request: GatewayRequest) -> object:
+    def run_endpoint(
+        self, endpoint: Endpoint, request: GatewayRequest, **parameters: str
+    ) -> object:
         given = self._given(request, endpoint)
-        steps = endpoint.limited_steps(self.limits, given, **request.path_parameters())
-        answer = run(steps)
-        if answer.version is not None:
-            request.headers["ETag"] = answer.version.etag
+        parameters |= request.path_parameters()
+        answer = run(endpoint.limited_steps(self._rules(request), given, **parameters))
+        request.status = endpoint.status
+        request.headers.update(answer.headers)
         return answer.body
+
+    def export(self, request: GatewayRequest) -> object:
+        given = self._given(request, query=endpoints.EXPORT_QUERY)
+        [id] = request.path_parameters().values()
+        export = run(endpoints.export_conversation(given, conversation_id=id))
+        parts, size = [], 0
+        while not export.is_complete:
+            parts.append(run(export.next_part()))
+            size += len(json.dumps(parts[-1]))  # as in the response of a Lambda function
+            if size > MAX_EXPORT_BYTES:
+                raise ApiError(
+                    413,
+                    "too_large",
+                    "The conversation is too large to be returned as a whole; read it page by page "
+                    "instead, as GET /conversations/{id} returns it.",
+                )
+        request.headers["Content-Type"] = f"{export.format.media_type}; charset=utf-8"
+        request.headers["Content-Disposition"] = export.content_disposition
+        return "".join(parts).encode()
 
     def read_reply(self, request: GatewayRequest) -> object:
         """Return the events of the last reply as far as they are known, all at once.
 
         A client that gets no end of the reply is told to ask again in a second.
         """
-        given = self._given(request, None)
+        given = self._given(request, query=endpoints.REPLY_QUERY)
         [id] = request.path_parameters().values()
         last = run(endpoints.read_last_turn(given, conversation_id=id))
         last_event_id = next(iter(request.header_values("last-event-id")), None)
@@ -335,8 +361,22 @@ class _Routes:
             return b"retry: 1000\n" + stored_start_frame(id, last, offset=offset)
         return b"".join(stored_frames(id, last, offset=offset))
 
-    def _given(self, request: GatewayRequest, endpoint: Endpoint | TurnEndpoint | None) -> Given:
-        known = endpoints.REPLY_QUERY if endpoint is None else endpoint.query
+    def _rules(self, request: GatewayRequest) -> TurnRules:
+        return TurnRules(
+            self.models,
+            self.limits,
+            allow_system_prompt=self.allow_system_prompt,
+            is_signed_in=request.user is not None,
+        )
+
+    def _given(
+        self,
+        request: GatewayRequest,
+        endpoint: Endpoint | TurnEndpoint | None = None,
+        *,
+        query: Sequence[api.Parameter] = (),
+    ) -> Given:
+        known = query if endpoint is None else endpoint.query
         given = Given(partial(self._open_chat, request), request.caller, request.query(known))
         if endpoint is None:
             return given

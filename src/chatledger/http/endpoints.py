@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
+from urllib.parse import quote
 
 from chatledger.chat import Chat, LastTurn, SyncChat
 from chatledger.chat.chat import conversation_id_for
@@ -19,6 +20,7 @@ from chatledger.conversations import (
     RESERVED_PREFIX,
     Conversation,
     Listing,
+    fields_of,
 )
 from chatledger.errors import Conflict, InvalidArgument, ModelRefused, NotFound, UnknownModel
 from chatledger.http.api import (
@@ -59,10 +61,13 @@ from chatledger.http.bodies import (
     tail_body,
 )
 from chatledger.http.errors import ApiError
+from chatledger.http.exports import FORMATS, Export
+from chatledger.http.imports import ImportRequest, import_messages
 from chatledger.http.limits import Limits
 from chatledger.models import Models, OpenedModel
 from chatledger.sansio import Steps
-from chatledger.stores.contract import AnyStore
+from chatledger.stores.arguments import checked_description
+from chatledger.stores.contract import AnyStore, AsyncStore
 from chatledger.stores.words import Query as WordQuery
 from chatledger.values import new_id, uuid_from_key
 
@@ -92,6 +97,14 @@ class Answer(NamedTuple):
 
     body: ResponseBody
     version: Version | None = None
+    location: str | None = None
+    """The address of what was created, relative to that of the request."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of the response."""
+        headers = {} if self.version is None else {"ETag": self.version.etag}
+        return headers if self.location is None else headers | {"Location": self.location}
 
 
 LISTED_USER_ID = Parameter("user_id", "the owner of the conversations", is_required=True)
@@ -117,6 +130,8 @@ MATCHES_LIMIT = Parameter(
 MESSAGES_LIMIT = Parameter(
     "limit", "the most messages in the response", most=MAX_PAGE_SIZE, default=MAX_PAGE_SIZE
 )
+OWNER = Parameter("user_id", "the owner of the new conversation", is_required=True)
+FORMAT = Parameter("format", "the format of the file", choices=tuple(FORMATS))
 BEFORE = Parameter("before", "the seq before which the messages end", most=MAX_REVISION)
 
 
@@ -291,6 +306,50 @@ def _explain_conflict(version: Version | None) -> Iterator[None]:
         ) from conflict
 
 
+def import_conversation(rules: "TurnRules", given: Given) -> Steps[Answer]:
+    """Create a conversation with the messages of an exported one, all of them or none."""
+    request: ImportRequest = given.body
+    owner, store, key = _required_user(given.query), given.store, given.idempotency_key
+    _check_system_messages(rules, given, request)
+    description = checked_description(title=request.title, metadata=_own_metadata(request.metadata))
+    if isinstance(store, AsyncStore):
+        from asyncio import to_thread  # here, because a program without a loop need not load it
+
+        imported = yield partial(to_thread, import_messages, request)
+    else:
+        imported = import_messages(request)
+    yield from rules.limits.count_turn(
+        store, given.caller, starts_conversation=True, stored_bytes=imported.size
+    )
+    fields = {"owner": owner, "idempotency_key": key, **fields_of(description)}
+    if imported.messages:
+        id = new_id() if key is None else uuid_from_key("import", str(len(owner)), owner, key)
+        yield partial(store.append, id, imported.messages, revision=0, **fields)
+        conversation = yield partial(store.get, id, owner=owner)
+    else:
+        conversation = yield partial(store.create, **fields)
+    # Relative, because a proxy or a stage of API Gateway may put a prefix in front of all paths.
+    location = quote(conversation.id, safe="")
+    return Answer({"conversation": summary_of(conversation)}, version_of(conversation), location)
+
+
+def _check_system_messages(rules: "TurnRules", given: Given, request: ImportRequest) -> None:
+    """Raise ``ApiError`` if a message would add to a system prompt that must not be changed.
+
+    The model gets system messages after the chat's own system prompt.
+    """
+    if rules.allow_system_prompt or not given.open_chat().system_prompt:
+        return
+    for n, message in enumerate(request.messages):
+        if isinstance(message, dict) and message.get("role") == "system":
+            raise ApiError(
+                403,
+                "system_prompt_fixed",
+                f"messages[{n}] has the role system, but the operator of this server has set the "
+                "system prompt; leave the message out.",
+            )
+
+
 class Endpoint(NamedTuple):
     """An endpoint with a JSON response, and its route."""
 
@@ -298,7 +357,7 @@ class Endpoint(NamedTuple):
     path: str
     """The path; the parts in braces are parameters, which any non-empty text matches."""
     steps: Callable[..., Steps[Answer]]
-    """Takes a ``Given`` and the path's parameters."""
+    """Takes a ``Given`` and the path's parameters; before them, ``TurnRules`` if it imports."""
     response: type[ResponseBody]
     """The type of the response body."""
     query: tuple[Parameter, ...] = ()
@@ -306,6 +365,8 @@ class Endpoint(NamedTuple):
     """The type of the request body; None if there is none."""
     creates: bool = False
     """True if the endpoint stores a new conversation."""
+    imports: bool = False
+    """True if that has messages, which the steps count themselves."""
     takes_key: bool = False
     """True if a request may have an idempotency key."""
     takes_version: bool = False
@@ -313,19 +374,28 @@ class Endpoint(NamedTuple):
     has_etag: bool = False
     """True if the response names the version of the conversation."""
 
-    def limited_steps(self, limits: Limits, given: Given, **parameters: str) -> Steps[Answer]:
+    @property
+    def status(self) -> int:
+        """The status of the successful response."""
+        return 201 if self.imports else 200
+
+    def limited_steps(self, rules: "TurnRules", given: Given, **parameters: str) -> Steps[Answer]:
         """Do ``steps``; if they create a conversation, count them as a turn of the caller first.
 
         Raises ``ApiError`` if the limits do not allow it.
         """
+        if self.imports:
+            return (yield from self.steps(rules, given, **parameters))
         if self.creates:
-            yield from limits.count_turn(given.store, given.caller, starts_conversation=True)
+            yield from rules.limits.count_turn(given.store, given.caller, starts_conversation=True)
         answer = yield from self.steps(given, **parameters)
         if self.method == "DELETE":
-            limits.note_deletion(given.caller)
+            rules.limits.note_deletion(given.caller)
         return answer
 
 
+IMPORT_PATH = "/conversations/import"
+"""The path of imports, and also that of a conversation with the id ``import``."""
 ENDPOINTS = (
     Endpoint(
         "POST",
@@ -350,6 +420,18 @@ ENDPOINTS = (
         search_conversations,
         FoundBody,
         query=(LISTED_USER_ID, WORDS, MATCHES_LIMIT, CURSOR),
+    ),
+    Endpoint(
+        "POST",
+        IMPORT_PATH,
+        import_conversation,
+        UpdatedBody,
+        query=(OWNER,),
+        body=ImportRequest,
+        creates=True,
+        imports=True,
+        takes_key=True,
+        has_etag=True,
     ),
     Endpoint(
         "POST",
@@ -639,6 +721,20 @@ def _requested_model(models: Models, model_id: str | None) -> OpenedModel:
             raise
         # The model is configured but cannot be opened, which only the operator can fix.
         raise ModelRefused(str(unknown)) from unknown
+
+
+# Export -------------------------------------------------------------------------------------------
+
+EXPORT_PATH = "/conversations/{conversation_id}/export"
+EXPORT_QUERY = (USER_ID, FORMAT)
+
+
+def export_conversation(given: Given, *, conversation_id: str) -> Steps[Export]:
+    """Export a conversation with all its messages, as a file."""
+    _require_shown(conversation_id)
+    format, owner = FORMATS[given.query.choice(FORMAT)], given.query.user_id()
+    conversation = yield partial(given.store.get, conversation_id, owner=owner)
+    return Export(given.store, conversation, owner=owner, format=format)
 
 
 # The reply of the last turn -----------------------------------------------------------------------

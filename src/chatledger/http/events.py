@@ -56,16 +56,15 @@ class EventStream(Response):
         self._offset = offset
         self._stops_turn = stops_turn
         self._while_open = nullcontext() if while_open is None else while_open
-        self._changed = asyncio.Event()
+        self._waiting: asyncio.Future[None] | None = None
         self._has_begun = False
         self._is_silent = False
         self._ping_is_due = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        wake = self._changed.set
         leaving = asyncio.create_task(_wait_for_disconnect(receive))
-        leaving.add_done_callback(lambda _: wake())
-        self._turn.notify(wake)
+        leaving.add_done_callback(lambda _: self._wake())
+        self._turn.notify(self._wake)
         self._schedule_ping()
         is_complete = False
         try:
@@ -78,7 +77,7 @@ class EventStream(Response):
             with suppress(OSError):
                 await send({"type": "http.response.body", "body": last})
         finally:
-            self._turn.ignore(wake)
+            self._turn.ignore(self._wake)
             self._timer.cancel()
             leaving.cancel()
             if self._stops_turn and not is_complete:
@@ -105,20 +104,24 @@ class EventStream(Response):
                 await send(_body(PING))
                 self._ping_is_due = False
             else:
-                await self._changed.wait()
-                self._changed.clear()
+                self._waiting = asyncio.get_running_loop().create_future()
+                await self._waiting
             text, n = turn.text_from(n)
         if turn.finished is None:
-            await send(_body(self._error_frame(turn.error or server_ending())))
+            last = self._error_frame(turn.error or server_ending())
         else:
-            await send(_body(bodies.done_frame(turn.started.reply_id, turn.finished)))
-        await send({"type": "http.response.body"})
+            last = bodies.done_frame(turn.started.reply_id, turn.finished)
+        await send({"type": "http.response.body", "body": last})
         return True
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
     def _schedule_ping(self) -> None:
         self._ping_is_due, self._is_silent = self._is_silent, True
         if self._ping_is_due:
-            self._changed.set()
+            self._wake()
         self._timer = asyncio.get_running_loop().call_later(PING_SECONDS / 2, self._schedule_ping)
 
     def _error_frame(self, error: ApiError) -> bytes:

@@ -88,7 +88,8 @@ def create_app(
         resources: What the application opens at startup, and closes once it has closed the chat,
             such as the store.
     """
-    limits, turns = limits or Limits(), RunningTurns()
+    limits = limits or Limits()
+    turns = RunningTurns([each.record_turn for each in (metrics, tracing) if each is not None])
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -160,8 +161,7 @@ def create_app(
     rules = TurnRules(
         models, limits, allow_system_prompt=allow_system_prompt, is_signed_in=sign_in is not None
     )
-    turn_listeners = [each.record_turn for each in (metrics, tracing) if each is not None]
-    routes = Routes(chat, rules, turns, metrics, turn_listeners)
+    routes = Routes(chat, rules, turns, metrics)
     app.router.routes.extend(routes.all())
     if metrics is not None:
         _add_metrics(app, metrics)

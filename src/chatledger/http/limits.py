@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from random import Random
 from threading import Lock
@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from chatledger.backoff import backoff
 from chatledger.conversations import MAX_LIMIT, RESERVED_PREFIX, Listing
 from chatledger.errors import ChatledgerError, Conflict, ModelError, NotFound
+from chatledger.http.api import MAX_BODY_BYTES
 from chatledger.http.errors import ApiError
 from chatledger.messages import Message
 from chatledger.models.protocol import Finished, OpenedModel, Piece
@@ -38,6 +39,8 @@ USAGE_LIFETIME = timedelta(days=2)
 MINUTE_MS = 60_000
 MAX_ATTEMPTS = 30
 """The number of attempts to count a turn before it gives up to other turns of its caller."""
+MAX_LARGE_IMPORTS = 2
+"""The most imports with a large body that a process reads at once; of a caller, one."""
 FIRST_WAIT, LONGEST_WAIT = 0.005, 0.25
 CLOCK_DIFFERENCE = 10
 """The seconds by which the clocks of two processes that share a store may differ."""
@@ -56,6 +59,11 @@ _REFUSALS = {
         "Too many of your turns are running at once; wait until one of them has ended.",
     ),
     "all_turns_at_once": (429, "server_busy", "The server is busy; try again in a moment."),
+    "imports_at_once": (
+        429,
+        "server_busy",
+        "The server is busy with other large imports; try again in a moment.",
+    ),
     "starts_at_once": (
         429,
         "server_busy",
@@ -166,6 +174,8 @@ class Limits:
         self._random = Random()  # noqa: S311
         self._lock = Lock()
         self._running: Counter[str] = Counter()
+        self._importing: set[str] = set()
+        """The callers with a large import."""
         self._refused: dict[str, _Refusal] = {}
         """The callers whose turns are all refused."""
         self._refused_new: dict[str, _Refusal] = {}
@@ -192,21 +202,67 @@ class Limits:
                 if not self._running[caller]:
                     del self._running[caller]
 
+    @contextmanager
+    def large_import(self, caller: str) -> Iterator[None]:
+        """Count an import of the caller, with a large body, as running while the block runs.
+
+        Raises:
+            ApiError: The caller has another one, or the process has too many of them.
+        """
+        with self._lock:
+            if caller in self._importing or len(self._importing) >= MAX_LARGE_IMPORTS:
+                raise self._refusal("imports_at_once", 1)
+            self._importing.add(caller)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._importing.remove(caller)
+
+    def largest_import(self, most: int) -> int:
+        """Return the bytes of the longest body of an import that is read, at most ``most``.
+
+        A longer one would hardly fit into the bytes of a day, even if it escapes all characters.
+        """
+        if self._bytes_a_day is None:
+            return most
+        return min(most, max(MAX_BODY_BYTES, 4 * self._bytes_a_day))
+
     @property
     def limits_conversations(self) -> bool:
         return self._conversations is not None
 
     def count_turn(
-        self, store: AnyStore, caller: str, *, starts_conversation: bool = False
+        self,
+        store: AnyStore,
+        caller: str,
+        *,
+        starts_conversation: bool = False,
+        stored_bytes: int = 0,
     ) -> Steps[None]:
         """Count a turn of the caller in the store, which takes one read and one write.
 
         If the turn starts a conversation, and the caller may have too many, it also takes the reads
         that list the caller's conversations.
 
+        Args:
+            store: The store of the counts.
+            caller: The caller.
+            starts_conversation: True if the turn starts a conversation.
+            stored_bytes: The bytes that it stores, if they are known when it starts. It is refused
+                if they are more than the caller may still store today.
+
         Raises:
             ApiError: The caller has used up a limit; nothing is written.
         """
+        if self._bytes_a_day is not None and stored_bytes > self._bytes_a_day:
+            raise ApiError(
+                413,
+                "too_large",
+                f"The messages have {stored_bytes:,} bytes, and you may store "
+                f"{self._bytes_a_day:,} in a day; send fewer at once.",
+                limit="bytes_a_day",
+            )
         self._check_refused(self._refused, caller)
         if starts_conversation:
             self._check_refused(self._refused_new, caller)
@@ -218,7 +274,11 @@ class Limits:
         )
         if any(limit is not None for limit in stored_limits):
             yield from self._update_usage(
-                store, caller, is_turn=True, starts_conversation=starts_conversation
+                store,
+                caller,
+                is_turn=True,
+                starts_conversation=starts_conversation,
+                stored_bytes=stored_bytes,
             )
 
     def note_deletion(self, caller: str) -> None:
@@ -262,7 +322,13 @@ class Limits:
             refusals.pop(caller, None)
 
     def _update_usage(
-        self, store: AnyStore, caller: str, *, is_turn: bool, starts_conversation: bool = False
+        self,
+        store: AnyStore,
+        caller: str,
+        *,
+        is_turn: bool,
+        starts_conversation: bool = False,
+        stored_bytes: int = 0,
     ) -> Steps[None]:
         pause = _async_sleep if isinstance(store, AsyncStore) else time.sleep
         for attempt in range(MAX_ATTEMPTS):
@@ -274,6 +340,7 @@ class Limits:
             spent, is_written = self._take_spent(caller), False
             try:
                 usage = self._updated(usage, caller, spent, is_turn=is_turn)
+                usage = self._with_stored_bytes(usage, stored_bytes)
                 if starts_conversation and self._conversations is not None:
                     usage = yield from self._with_conversation(
                         usage, store, caller, most=self._conversations
@@ -326,6 +393,23 @@ class Limits:
                     raise self._refused_until(self._refused, "turns_a_minute", caller, free_at)
                 turns.append(now_ms)
         return Usage(day=day, **spent._asdict(), turns=turns, conversations=conversations)
+
+    def _with_stored_bytes(self, usage: Usage, stored: int) -> Usage:
+        """Return the usage with these bytes; raise ``ApiError`` if it were over the limit.
+
+        That is not remembered as other refusals are: the caller may store less than these.
+        """
+        most = self._bytes_a_day
+        if stored and most is not None and usage.bytes + stored > most:
+            raise ApiError(
+                429,
+                "daily_bytes_used",
+                f"The messages have {stored:,} bytes, more than you may still store today; send "
+                "fewer, or try again after midnight UTC.",
+                retry_after=_end_of(usage.day) - self._clock(),
+                limit="bytes_a_day",
+            )
+        return replace(usage, bytes=usage.bytes + stored)
 
     def _with_conversation(
         self, usage: Usage, store: AnyStore, caller: str, *, most: int
@@ -391,6 +475,7 @@ def open_limits(settings: Settings) -> Limits:
     )
 
 
+@lru_cache(maxsize=1_000)
 def caller_at(address: str | None) -> str:
     """Return the caller at a network address; an IPv6 network of 64 bits is one caller."""
     try:

@@ -28,13 +28,18 @@ from chatledger.errors import (
 from chatledger.http import api, bodies
 from chatledger.http.endpoints import (
     ENDPOINTS,
+    EXPORT_PATH,
+    EXPORT_QUERY,
     REPLY_PATH,
     REPLY_QUERY,
     TURN_ENDPOINTS,
     Endpoint,
     TurnEndpoint,
+    export_conversation,
 )
 from chatledger.http.errors import RETRY_STATUSES, ErrorBody, status_and_code
+from chatledger.http.exports import FORMAT, VERSION
+from chatledger.http.imports import ImportedMessage, ImportRequest
 
 JSON = "application/json"
 EVENTS: Mapping[str, type[Any]] = {
@@ -44,9 +49,15 @@ EVENTS: Mapping[str, type[Any]] = {
     "error": ErrorBody,
 }
 """The types of the data of the events in a streamed reply."""
-EXAMPLES: Mapping[type[api.RequestBody], dict[str, str]] = {
+EXAMPLES: Mapping[type[api.RequestBody], dict[str, Any]] = {
     api.ChatRequest: {"message": "Hi, I am Bob", "user_id": "bob"},
     api.CreateRequest: {"user_id": "bob", "title": "A trip to Bergen"},
+    ImportRequest: {
+        "format": FORMAT,
+        "version": VERSION,
+        "title": "A trip to Bergen",
+        "messages": [{"role": "user", "content": "Hi, I am Bob"}],
+    },
     api.UpdateRequest: {"user_id": "bob", "title": "Two weeks in Bergen"},
     api.ForkRequest: {"user_id": "bob"},
     api.StopRequest: {"user_id": "bob"},
@@ -113,6 +124,17 @@ def _codes_by_status(errors: Errors) -> dict[int, list[str]]:
     return {status: sorted(codes[status]) for status in sorted(codes)}
 
 
+_LOCATION = {
+    "description": "The address of the new conversation, relative to that of the request.",
+    "required": True,
+    "schema": {"type": "string", "format": "uri-reference"},
+}
+_DISPOSITION = {
+    "description": "The name of the file, which is made of the title (RFC 6266).",
+    "required": True,
+    "schema": {"type": "string"},
+}
+
 # The routes ---------------------------------------------------------------------------------------
 
 
@@ -154,6 +176,10 @@ class _Route(NamedTuple):
     takes_key: bool = False
     takes_version: bool = False
     has_etag: bool = False
+    status: int = 200
+    """The status of the successful response."""
+    headers: Mapping[str, Any] = {}
+    """Further headers of the successful response."""
 
 
 def _public(
@@ -189,6 +215,7 @@ def _from_endpoint(endpoint: Endpoint) -> _Route:
         *(_COUNTED if endpoint.creates else []),
         *([KeyReused] if endpoint.takes_key else []),
         *([Conflict] if endpoint.body is not None else []),
+        *([(400, "invalid_request"), (403, "system_prompt_fixed")] if endpoint.imports else []),
     ]
     return _Route(
         endpoint.method,
@@ -202,6 +229,8 @@ def _from_endpoint(endpoint: Endpoint) -> _Route:
         endpoint.takes_key,
         endpoint.takes_version,
         has_etag=endpoint.has_etag,
+        status=endpoint.status,
+        headers={"Location": _LOCATION} if endpoint.imports else {},
     )
 
 
@@ -227,6 +256,16 @@ _ROUTES = [
         _STREAM,
         [*_STORE, NotFound, (404, "no_reply")],
         REPLY_QUERY,
+    ),
+    _Route(
+        "GET",
+        EXPORT_PATH,
+        export_conversation.__name__,
+        _summary(export_conversation),
+        _json(bodies.ExportBody) | {"text/markdown": {"schema": {"type": "string"}}},
+        [*_STORE, NotFound],
+        EXPORT_QUERY,
+        headers={"Content-Disposition": _DISPOSITION},
     ),
     *map(_from_endpoint, ENDPOINTS),
 ]
@@ -303,10 +342,13 @@ def describe_api(*, has_sign_in: bool) -> dict[str, Any]:
     types = [
         *EXAMPLES,
         *EVENTS.values(),
-        *(bodies.WelcomeBody, bodies.StatusBody, bodies.ReplyBody),
+        *(bodies.WelcomeBody, bodies.StatusBody, bodies.ReplyBody, bodies.ExportBody),
+        ImportedMessage,
         *(endpoint.response for endpoint in ENDPOINTS),
     ]
     schemas = schema_components(types, ref_template="#/components/schemas/{name}")[1]
+    messages = schemas[ImportRequest.__name__]["properties"]["messages"]
+    messages["items"] = _reference(ImportedMessage)
     for kind, example in EXAMPLES.items():
         schema = schemas[kind.__name__]
         schema["examples"] = [example]
@@ -376,11 +418,12 @@ def _operation(route: _Route, *, has_sign_in: bool) -> dict[str, Any]:
         "operationId": route.name,
         "summary": route.summary,
         "responses": {
-            "200": {
+            str(route.status): {
                 "description": "Success.",
                 "headers": {
                     "X-Request-ID": _REQUEST_ID,
                     **({"ETag": _ETAG} if route.has_etag else {}),
+                    **route.headers,
                 },
                 "content": route.content,
             }
@@ -410,6 +453,9 @@ def _parameter(parameter: api.Parameter, *, has_sign_in: bool) -> dict[str, Any]
         schema = _ID_SCHEMA
     if parameter.most is not None:
         schema = {"type": "integer", "minimum": 1, "maximum": parameter.most}
+    if parameter.choices:
+        schema = {"type": "string", "enum": list(parameter.choices)}
+        schema["default"] = parameter.choices[0]
     if parameter.default is not None:
         schema["default"] = parameter.default
     if parameter.longest is not None:

@@ -7,8 +7,8 @@ to the log, another counts (``chatledger.http.metrics``).
 import json
 import logging
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from time import perf_counter
@@ -17,11 +17,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chatledger.chat import Event, Started
 from chatledger.errors import InvalidArgument
-from chatledger.http.bodies import INTERRUPTED
 from chatledger.http.errors import ApiError
-from chatledger.models.protocol import Finished, Usage
+from chatledger.models.protocol import Usage
 from chatledger.stores.arguments import checked_id
 from chatledger.values import new_id
 
@@ -43,7 +41,7 @@ class TurnRecord:
     """A turn that has started, and how it went."""
 
     outcome: str = "stopped"
-    """``completed``, or one of ``INTERRUPTED``; ``stopped`` too if the server ended."""
+    """``completed``, ``failed``, ``timed_out`` or ``stopped``, also by the end of the server."""
     seconds: float = 0.0
     """The time from the request's start to the turn's end."""
     first_piece_seconds: float | None = None
@@ -88,40 +86,6 @@ def note_conversation(conversation_id: object) -> None:
     if request is not None:
         with suppress(InvalidArgument):
             request.conversation_id = checked_id(conversation_id)
-
-
-async def watch_turn(
-    events: AsyncGenerator[Event, None], listeners: Sequence[Callable[[TurnRecord], None]]
-) -> AsyncGenerator[Event, None]:
-    """Yield the events of a turn, and pass its record to the listeners once it has ended.
-
-    A turn that does not start has no record.
-    """
-    request = current_request.get()
-    assert request is not None, "RequestMiddleware is missing"
-    turn, has_started = TurnRecord(), False
-    try:
-        async with aclosing(events):
-            async for event in events:
-                match event:
-                    case str():
-                        if turn.first_piece_seconds is None:
-                            turn.first_piece_seconds = perf_counter() - request.started_at
-                    case Started():
-                        has_started = True
-                        note_conversation(event.conversation_id)
-                    case Finished():
-                        reason = event.stop_reason
-                        turn.outcome = reason if reason in INTERRUPTED else "completed"
-                        turn.usage = event.usage
-                yield event
-    except Exception:
-        turn.outcome = "failed"
-        raise
-    finally:
-        turn.seconds = perf_counter() - request.started_at
-        for listener in listeners if has_started else ():
-            listener(turn)
 
 
 class RequestMiddleware:

@@ -1,13 +1,14 @@
 """The routes of the endpoints on Starlette."""
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
@@ -17,7 +18,7 @@ from chatledger.http.bodies import reply_body
 from chatledger.http.endpoints import Endpoint, Given, TurnEndpoint, TurnRules
 from chatledger.http.events import EventStream, awaited_stream, stored_stream, wait_for_end
 from chatledger.http.middleware import CALLER, CONVERSATION_ID, USER, WHILE_RUNNING
-from chatledger.http.requests import TurnRecord, note_conversation, watch_turn
+from chatledger.http.requests import RECORD, note_conversation
 from chatledger.http.turns import RunningTurn, RunningTurns
 from chatledger.sansio import arun
 
@@ -35,6 +36,7 @@ register_url_convertor("conversation_id", _ConversationIdConvertor())
 
 CONVERSATION = "/conversations/{conversation_id}"
 _PATHS = {
+    endpoints.EXPORT_PATH,
     endpoints.REPLY_PATH,
     *(endpoint.path for endpoint in (*endpoints.ENDPOINTS, *endpoints.TURN_ENDPOINTS)),
 }
@@ -83,22 +85,15 @@ class Routes:
         rules: What is allowed in turns.
         turns: The turns that this process runs.
         metrics: Counts the open streams.
-        turn_listeners: Called with the record of each turn that has ended.
     """
 
     def __init__(
-        self,
-        chat: Chat,
-        rules: TurnRules,
-        turns: RunningTurns,
-        metrics: "Metrics | None",
-        turn_listeners: Sequence[Callable[[TurnRecord], None]],
+        self, chat: Chat, rules: TurnRules, turns: RunningTurns, metrics: "Metrics | None"
     ) -> None:
         self._chat = chat
         self._rules = rules
         self._turns = turns
         self._metrics = metrics
-        self._turn_listeners = turn_listeners
 
     def all(self) -> list[EndpointRoute]:
         """Return the routes of all endpoints."""
@@ -108,6 +103,7 @@ class Routes:
                 for each in endpoints.TURN_ENDPOINTS
             ),
             EndpointRoute(endpoints.REPLY_PATH, self._follow_reply, ["GET"]),
+            EndpointRoute(endpoints.EXPORT_PATH, self._export, ["GET"]),
             *(
                 EndpointRoute(each.path, partial(self._respond, each), [each.method])
                 for each in endpoints.ENDPOINTS
@@ -117,12 +113,12 @@ class Routes:
     async def _respond(self, endpoint: Endpoint, request: Request) -> Response:
         note_conversation(request.path_params.get("conversation_id"))
         given = await self._parse(request, endpoint)
-        steps = endpoint.limited_steps(self._rules.limits, given, **request.path_params)
+        steps = endpoint.limited_steps(self._rules, given, **request.path_params)
         answer = await arun(steps)
         if not request.path_params:
-            note_conversation(answer.body.get("conversation_id"))  # a new one
-        headers = {} if answer.version is None else {"ETag": answer.version.etag}
-        return JSONResponse(answer.body, headers=headers)
+            described = answer.body.get("conversation", answer.body)
+            note_conversation(described.get("conversation_id"))  # a new one
+        return JSONResponse(answer.body, endpoint.status, answer.headers)
 
     async def _run_turn(self, endpoint: TurnEndpoint, request: Request) -> Response:
         given = await self._parse(request, endpoint)
@@ -132,8 +128,10 @@ class Routes:
         # Await the first event before responding: errors until then get their own status.
         with endpoints.explain_refusal(self._rules, given):
             steps = endpoint.steps(self._rules, given, **request.path_params)
-            events = watch_turn(await arun(steps), self._turn_listeners)
-            turn = await self._turns.start(events, request.scope[WHILE_RUNNING])
+            events = await arun(steps)
+            scope = request.scope
+            turn = await self._turns.start(events, scope[RECORD], scope[WHILE_RUNNING])
+        note_conversation(turn.started.conversation_id)
         request.scope[CONVERSATION_ID] = turn.stored_in
         # Nobody could read the reply of a turn that is not stored.
         stops_turn = body.stops_turn or turn.stored_in is None
@@ -142,12 +140,39 @@ class Routes:
         await wait_for_end(turn, request.receive, stops_turn=stops_turn)
         return JSONResponse(reply_body(turn.started, turn.reply()))
 
+    async def _export(self, request: Request) -> Response:
+        """Send a conversation as a file, a page of messages at a time.
+
+        If a page cannot be read, the response ends without its last chunk, so that no client takes
+        it for complete.
+        """
+        id: str = request.path_params["conversation_id"]
+        note_conversation(id)
+        given = await self._parse(request, query=endpoints.EXPORT_QUERY)
+        export = await arun(endpoints.export_conversation(given, conversation_id=id))
+        first = await arun(export.next_part())
+
+        async def parts() -> AsyncIterator[str]:
+            if request.method == "HEAD":
+                return
+            yield first
+            while not export.is_complete:
+                yield await arun(export.next_part())
+
+        return StreamingResponse(
+            parts(),
+            media_type=export.format.media_type,
+            headers={"Content-Disposition": export.content_disposition},
+        )
+
     async def _follow_reply(self, request: Request) -> Response:
         """Stream the last reply of the conversation, without what the client has of it already."""
         id: str = request.path_params["conversation_id"]
         note_conversation(id)
         read_last_turn = partial(
-            endpoints.read_last_turn, await self._parse(request), conversation_id=id
+            endpoints.read_last_turn,
+            await self._parse(request, query=endpoints.REPLY_QUERY),
+            conversation_id=id,
         )
         last = await arun(read_last_turn())
         offset = endpoints.offset_in(last.reply_id, request.headers.get("last-event-id"))
@@ -168,10 +193,14 @@ class Routes:
         return EventStream(turn, offset=offset, stops_turn=stops_turn, while_open=open_streams)
 
     async def _parse(
-        self, request: Request, endpoint: Endpoint | TurnEndpoint | None = None
+        self,
+        request: Request,
+        endpoint: Endpoint | TurnEndpoint | None = None,
+        *,
+        query: Sequence[api.Parameter] = (),
     ) -> Given:
         headers, user = request.headers, request.scope.get(USER)
-        known = endpoints.REPLY_QUERY if endpoint is None else endpoint.query
+        known = query if endpoint is None else endpoint.query
         given = Given(
             lambda: self._chat,
             request.scope[CALLER],
@@ -186,19 +215,27 @@ class Routes:
             given = given._replace(version=api.parse_if_match(headers.getlist("if-match")))
         if endpoint.body is not None:
             content_type = headers.get("content-type")
-            body = await _read_body(request)
-            parsed = api.parse_body(endpoint.body, body, content_type, signed_in_user=user)
-            given = given._replace(body=parsed)
+            most = endpoint.body.max_bytes
+            if most > api.MAX_BODY_BYTES:
+                most = self._rules.limits.largest_import(most)
+            body = await self._read_body(request, most=most)
+            parse = partial(api.parse_body, endpoint.body, body, content_type, signed_in_user=user)
+            is_large = len(body) > api.MAX_BODY_BYTES
+            given = given._replace(body=await asyncio.to_thread(parse) if is_large else parse())
         return given
 
-
-async def _read_body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > api.MAX_BODY_BYTES:
-            raise api.body_too_large()
-    return bytes(body)
+    async def _read_body(self, request: Request, *, most: int) -> bytes:
+        """Read the body; a large one counts as a large import until the request is answered."""
+        body, is_large = bytearray(), False
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                raise api.body_too_large(most)
+            if not is_large and len(body) > api.MAX_BODY_BYTES:
+                is_large = True
+                large_import = self._rules.limits.large_import(request.scope[CALLER])
+                request.scope[WHILE_RUNNING].enter_context(large_import)
+        return bytes(body)
 
 
 def _accepts_events(request: Request) -> bool:

@@ -1,11 +1,14 @@
 """The turns that this process runs; they go on when the clients that asked for them leave."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import ExitStack, aclosing
+from time import perf_counter
 
 from chatledger.chat import Event, Reply, Started
+from chatledger.http.bodies import INTERRUPTED
 from chatledger.http.errors import ApiError, handle_error, server_ending
+from chatledger.http.requests import RequestRecord, TurnRecord
 from chatledger.models.protocol import Finished
 
 
@@ -23,6 +26,7 @@ class RunningTurn:
         self.finished: Finished | None = None
         self.error: ApiError | None = None
         self._pieces: list[str] = []
+        self._first_piece_at: float | None = None
         self._readers: set[Callable[[], None]] = set()
         self._task = asyncio.create_task(self._read(events))
         self._task.add_done_callback(lambda _: self._wake_readers())
@@ -49,6 +53,19 @@ class RunningTurn:
             raise self.error or server_ending()
         return Reply(self.started.conversation_id, self.text_from(0)[0], self.finished)
 
+    def record(self, request: RequestRecord) -> TurnRecord:
+        """Return the record of a turn that has ended, and that ``request`` had asked for."""
+        turn = TurnRecord(seconds=perf_counter() - request.started_at)
+        if self._first_piece_at is not None:
+            turn.first_piece_seconds = self._first_piece_at - request.started_at
+        if self.error is not None:
+            turn.outcome = "failed"
+        elif self.finished is not None:
+            reason = self.finished.stop_reason
+            turn.outcome = reason if reason in INTERRUPTED else "completed"
+            turn.usage = self.finished.usage
+        return turn
+
     def notify(self, reader: Callable[[], None]) -> None:
         """Call ``reader`` after each piece and at the end, until ``ignore`` is called with it."""
         self._readers.add(reader)
@@ -74,12 +91,15 @@ class RunningTurn:
 
     async def _read(self, events: AsyncGenerator[Event, None]) -> None:
         try:
-            async for event in events:
-                if isinstance(event, str):
-                    self._pieces.append(event)
-                    self._wake_readers()
-                elif isinstance(event, Finished):
-                    self.finished = event
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event, str):
+                        if not self._pieces:
+                            self._first_piece_at = perf_counter()
+                        self._pieces.append(event)
+                        self._wake_readers()
+                    elif isinstance(event, Finished):
+                        self.finished = event
         except Exception as error:
             self.error = handle_error(error, "a turn")
 
@@ -89,19 +109,24 @@ class RunningTurn:
 
 
 class RunningTurns:
-    """All turns that this process runs."""
+    """All turns that this process runs.
 
-    def __init__(self) -> None:
+    Args:
+        listeners: Called with the record of each turn that has ended.
+    """
+
+    def __init__(self, listeners: Sequence[Callable[[TurnRecord], None]] = ()) -> None:
+        self._listeners = listeners
         self._turns: set[RunningTurn] = set()
         self._by_conversation: dict[str, RunningTurn] = {}
 
     async def start(
-        self, events: AsyncGenerator[Event, None], while_running: ExitStack
+        self, events: AsyncGenerator[Event, None], request: RequestRecord, while_running: ExitStack
     ) -> RunningTurn:
         """Run the turn of ``events`` to its end, and return it once it has started.
 
         ``while_running`` is closed when the turn has ended. Raises the error of a turn that does
-        not start.
+        not start; such a turn has no record.
         """
         with while_running:
             started = await anext(events)
@@ -110,6 +135,7 @@ class RunningTurns:
         self._turns.add(turn)
         turn.call_at_end(context.close)
         turn.call_at_end(lambda: self._forget(turn))
+        turn.call_at_end(lambda: self._record(turn.record(request)))
         if turn.stored_in is not None:
             other = self._by_conversation.get(turn.stored_in)
             # A turn that only repeats a stored reply does not hide the one that is running.
@@ -124,11 +150,14 @@ class RunningTurns:
 
     async def close(self) -> None:
         """End all turns because the server ends."""
-        await asyncio.sleep(
-            0
-        )  # a task that is cancelled before it begins would leave its turn open
+        # A task that is cancelled before it begins would leave its turn open.
+        await asyncio.sleep(0)
         if self._turns:
             await asyncio.wait([turn.cancel() for turn in self._turns])
+
+    def _record(self, record: TurnRecord) -> None:
+        for listener in self._listeners:
+            listener(record)
 
     def _forget(self, turn: RunningTurn) -> None:
         self._turns.discard(turn)

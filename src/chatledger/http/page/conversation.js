@@ -1,5 +1,6 @@
 // A conversation on the page: its messages, and the reply that is being written.
 
+import { formatFacts, formatJson, makeFolded, makeImage, readMessage } from "./content.js";
 import { makeCopyButton } from "./copying.js";
 import { formatTimeOfDay, formatDay, make, parseTime } from "./elements.js";
 import { MarkdownText } from "./markdown-text.js";
@@ -81,8 +82,8 @@ export class Conversation {
 
   /**
    * Send `text` and show the reply as it arrives. Call `onWait` if another reply must be complete
-   * first, `onStart` once the server has stored the message (from then on the reply can be stopped),
-   * and `onPiece` with each piece of the reply.
+   * first, `onStart` with the event's data once the server has stored the message (from then on the
+   * reply can be stopped), and `onPiece` with each piece of the reply.
    * Throw an error if the reply is not complete; its property `stored` says whether the message was
    * stored. A message that was not stored is removed from the page again.
    */
@@ -148,23 +149,26 @@ export class Conversation {
     this.#arrange();
     reply.element.classList.add("replying");
     let isStored = false;
+    let replyId = null;
     try {
       for await (const { name, data } of events) {
         if (name === "start") {
           this.id = data.conversation_id;
+          replyId = data.reply_id;
           if (data.offset === 0) reply.markdown.clear();
           question.seq = data.seq;
           addBranch(question, data.branch_id);
           if (!isStored) {
             isStored = this.canBeStopped = true;
             this.#remove(...replaced);
-            onStart();
+            onStart(data);
           }
         } else if (name === "piece") {
           reply.markdown.append(data.text);
           onPiece(data.text);
         } else if (name === "done") {
           addNote(reply, STOP_REASONS[data.stop_reason]);
+          this.#loadFacts(reply, replyId);
         }
       }
     } catch (error) {
@@ -181,6 +185,14 @@ export class Conversation {
       reply.markdown.finish();
       reply.element.classList.remove("replying");
     }
+  }
+
+  /** Show the model and the usage of a reply that is complete; events do not have them all. */
+  async #loadFacts(reply, replyId) {
+    const { id, user } = this;
+    const page = await readConversation(id, { user, limit: 1 }).catch(() => null); // it can be read without them
+    const message = page?.messages.find((each) => each.id === replyId);
+    if (message) addFacts(reply, message);
   }
 
   /** Stop the reply; the server saves the part that it has received so far. */
@@ -206,7 +218,7 @@ export class Conversation {
         if (error.code !== "turn_in_progress" || performance.now() - start > MAX_WAIT_MS) throw error;
         // A turn that was stopped ends at once, one whose server died when its lease ends.
         if (pause > 1000) onWait();
-        pause = Math.min(pause, error.retryAfter * 1000);
+        pause = Math.min(pause, (error.retryAfter ?? 1) * 1000);
       }
       await new Promise((resolve) => setTimeout(resolve, pause));
     }
@@ -234,7 +246,18 @@ export class Conversation {
       }
       children.push(element);
     }
+    this.#nameResults();
     this.element.replaceChildren(...children);
+  }
+
+  /** Show in the label of each result the name of the tool, which only the call has. */
+  #nameResults() {
+    const calls = this.#entries.flatMap((entry) => entry.calls);
+    for (const { id, isError, element } of this.#entries.flatMap((entry) => entry.results)) {
+      const call = calls.find((each) => each.id === id);
+      const name = call && make("code", { textContent: call.name });
+      if (call) element.querySelector("summary").replaceChildren(isError ? "Error from " : "Result of ", name);
+    }
   }
 }
 
@@ -242,31 +265,57 @@ function makeEmptyReply() {
   return makeEntry({ role: "assistant", content: "", timestamp: new Date().toISOString() });
 }
 
-function makeEntry({ role, content, timestamp, stop_reason, seq, branch_id }) {
-  const element = make("li", { className: `message ${role in AUTHORS ? role : "tool"}` });
+function makeEntry(message) {
+  const { role, timestamp, stop_reason, seq, branch_id } = message;
+  const { text, reasoning, calls, results, images, others } = readMessage(message);
+  const isResult = results.length > 0 && !text; // some frameworks store results as messages of the user
+  const kind = isResult || !(role in AUTHORS) ? "tool" : role;
+  const element = make("li", { className: `message ${kind}` });
   const time = parseTime(timestamp);
-  const { text, otherTypes } = splitContent(content);
   // Users write text, models write Markdown.
   const body = make("div", { className: "text", dir: "auto" });
-  const markdown = role === "assistant" ? new MarkdownText(body, text) : null;
+  const markdown = kind === "assistant" ? new MarkdownText(body, text) : null;
   body.classList.toggle("markdown", markdown !== null);
   if (!markdown) body.textContent = text;
-  const heading = make("h2", {}, make("span", { textContent: AUTHORS[role] ?? role }));
+  const heading = make("h2", {}, make("span", { textContent: AUTHORS[kind] ?? kind }));
   if (time) heading.append(" ", make("time", { dateTime: time.toISOString(), textContent: formatTimeOfDay(time) }));
-  if (role === "user" || role === "assistant") {
+  const resultParts = results.map(makeResult);
+  const folded = [
+    ...calls.map(({ name, input }) => makeFolded(["Called ", make("code", { textContent: name })], formatJson(input))),
+    ...resultParts.map((result) => result.element),
+  ];
+  if (kind === "user" || kind === "assistant") {
     const copy = makeCopyButton("message", () => markdown?.source ?? text);
-    const act = role === "user" ? makeAction("Edit", "edit") : makeAction("Regenerate", "regenerate");
-    element.append(heading, body, make("div", { className: "actions" }, copy, act));
+    const act = kind === "user" ? makeAction("Edit", "edit") : makeAction("Regenerate", "regenerate");
+    element.append(heading);
+    if (reasoning.length) element.append(makeFolded(["Reasoning"], reasoning.join("\n\n")));
+    element.append(body, ...images.map(makeImage), make("div", { className: "actions" }, copy, act), ...folded);
+  } else if (isResult) {
+    element.append(...folded, ...images.map(makeImage));
   } else {
-    // Tool results and instructions are collapsed; the reader can open them.
-    const summary = make("summary", { textContent: AUTHORS[role] ?? role });
-    element.append(make("details", {}, summary, body));
+    // The reader can open instructions, too.
+    element.append(makeFolded([AUTHORS[kind] ?? kind], text));
   }
-  const entry = { role, element, time, text: body, markdown, seq, hasFailed: stop_reason === "failed" };
+  const hasFailed = stop_reason === "failed";
+  const entry = { role, element, time, text: body, markdown, calls, results: resultParts, seq, hasFailed };
   addBranch(entry, branch_id);
-  if (otherTypes.length) addNote(entry, otherTypes.join(", "));
+  addFacts(entry, message);
+  if (others.length) addNote(entry, others.join(", "));
   addNote(entry, STOP_REASONS[stop_reason]);
   return entry;
+}
+
+/** Return the result of a tool call, folded; `id` is that of the call. */
+function makeResult({ id, text, isError }) {
+  const element = makeFolded([isError ? "Error of the tool" : "Result of the tool"], formatJson(text));
+  return { id, isError, element };
+}
+
+/** Show the model and the usage of a reply after its actions, if they are known. */
+function addFacts({ element }, message) {
+  for (const textContent of formatFacts(message)) {
+    element.querySelector(".actions")?.append(make("span", { className: "fact", textContent }));
+  }
 }
 
 function makeAction(label, action) {
@@ -285,17 +334,4 @@ function addBranch({ element }, id) {
 /** Add a small note below a message, unless `words` is empty. */
 function addNote({ element }, words) {
   if (words) element.append(make("p", { className: "remark", textContent: words }));
-}
-
-/** Split a message's content into its text and the types of its other blocks. */
-function splitContent(content) {
-  const blocks = Array.isArray(content) ? content : [content];
-  const text = [];
-  const otherTypes = [];
-  for (const block of blocks) {
-    if (typeof block === "string") text.push(block);
-    else if (typeof block?.text === "string") text.push(block.text);
-    else if (block) otherTypes.push(String(block.type ?? Object.keys(block)[0] ?? "?").replaceAll("_", " "));
-  }
-  return { text: text.join(""), otherTypes };
 }

@@ -30,11 +30,22 @@ export function formatDay(time) {
   });
 }
 
-/** Return the time of day if `time` is today, else the day. */
-export function formatRecent(time) {
-  if (isDay(time, 0)) return formatTimeOfDay(time);
+/** Return a duration in a unit that suits it, such as "23 s" or "5 min". */
+export function formatDuration(seconds) {
+  if (seconds < 60) return `${seconds} s`;
+  return seconds < 3600 ? `${Math.ceil(seconds / 60)} min` : `${Math.ceil(seconds / 3600)} h`;
+}
+
+/** Return how long ago `time` was, in words such as "Today", "Previous 7 days" or "May 2025". */
+export function formatPeriod(time) {
+  if (time > new Date() || isDay(time, 0)) return "Today";
   if (isDay(time, 1)) return "Yesterday";
-  return time.toLocaleDateString(undefined, { day: "numeric", month: "short", year: yearUnlessCurrent(time) });
+  for (const days of [7, 30]) {
+    const start = new Date();
+    start.setDate(start.getDate() - days);
+    if (time >= start.setHours(0, 0, 0, 0)) return `Previous ${days} days`;
+  }
+  return time.toLocaleDateString(undefined, { month: "long", year: yearUnlessCurrent(time) });
 }
 
 function isDay(time, daysAgo) {

@@ -71,6 +71,7 @@ function build(tokens, parent, depth) {
     else if (nesting < 0) parents.pop();
     else if (type === "list_item_open") open(makeListItem(tokens[n + 2]));
     else if (type === "table_open") open(...makeTable());
+    else if (type === "th_open" && !tokens[n + 1].content) open(make("td")); // it is no heading
     else if (type === "link_open") open(makeLink(token.attrGet("href"), token.attrGet("title")));
     else if (nesting > 0) open(makeElement(token));
     else parents.at(-1).append(makeLeaf(token, parents));
@@ -100,7 +101,8 @@ function makeLeaf(token, parents) {
   return parents.some((parent) => parent.tagName === "A") ? label : makeLink(source, null, label);
 }
 
-function makeLink(href, title, text = "") {
+/** Return a link that opens in a new tab. */
+export function makeLink(href, title, text = "") {
   const link = make("a", { href, target: "_blank", rel: "noopener noreferrer nofollow" }, text);
   if (title) link.title = title;
   return link;

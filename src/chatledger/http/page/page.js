@@ -3,17 +3,29 @@
 import { Conversation } from "./conversation.js";
 import { Drawer } from "./drawer.js";
 import { make } from "./elements.js";
+import { chooseFile, importFile, print, saveAsFile } from "./exporting.js";
+import { makeIcon, Menu } from "./menu.js";
 import { Search } from "./search.js";
-import { deleteConversation, onSignIn, renameConversation } from "./server.js";
+import {
+  changeMetadata,
+  deleteConversation,
+  listConversations,
+  onSignIn,
+  renameConversation,
+} from "./server.js";
 import { Sidebar, UNTITLED } from "./sidebar.js";
 import {
+  addFormerUser,
   currentToken,
   currentUser,
+  formerUsers,
   readDraft,
+  removeFormerUser,
   saveDraft,
   saveToken,
   saveUser,
 } from "./storage.js";
+import { onChangeInOtherTab, tellTabs } from "./tabs.js";
 import { urlOf } from "./urls.js";
 import { Announcer, Notice, ScrollFollower } from "./widgets.js";
 
@@ -35,7 +47,7 @@ const sidebar = new Sidebar({
   list: $("list"),
   note: $("list-note"),
   more: $("list-more"),
-  onDelete: askToDelete,
+  onMenu: showMenu,
 });
 const search = new Search({
   form: $("search"),
@@ -48,9 +60,9 @@ const search = new Search({
   getUser: () => user,
   onOpen: openMessage,
 });
+const menu = new Menu($("menu"));
 
 const NO_REPLY = "There is no reply to the last message.";
-const CHECK_AGAIN = ["Check again", showConversationInUrl];
 const TRY_AGAIN = ["Try again", showConversationInUrl];
 const ASK_AGAIN = ["Try again", () => replaceReply(shown)];
 const SHOW_SAVED = ["Show what was saved", showConversationInUrl];
@@ -103,7 +115,7 @@ async function load(conversation) {
       if (typed) setBox(typed);
       notice.showError(error.message);
     } else {
-      notice.showError(error.message, TRY_AGAIN);
+      notice.showError(error.message, [...TRY_AGAIN, error.retryAfter]);
     }
   }
   if (loading !== controller) return;
@@ -127,7 +139,7 @@ function show(conversation) {
 function update() {
   const title = shown.title ?? sidebar.titleOf(shown.id) ?? UNTITLED;
   $("title").textContent = title;
-  $("rename").hidden = shown.id === null;
+  $("rename").hidden = $("more").hidden = shown.id === null;
   document.title = shown.id === null ? "Chatledger" : `${title} · Chatledger`;
   $("who").textContent = user;
   $("welcome").hidden = !shown.isLoaded || !shown.isEmpty;
@@ -140,6 +152,16 @@ function update() {
 
 async function refreshList() {
   await sidebar.refresh();
+  updateTitle();
+}
+
+/** Show a conversation as it is after a change of its title or metadata. */
+function showDescription(conversation) {
+  sidebar.update(conversation);
+  updateTitle();
+}
+
+function updateTitle() {
   shown.title = sidebar.titleOf(shown.id) ?? shown.title;
   update();
 }
@@ -174,6 +196,7 @@ async function send() {
         saveDraft(conversation, box.value);
       }
       update();
+      tellTabs(conversation.user, conversation.id, "started");
       refreshList();
     },
     onPiece: (piece) => isShown() && announcer.addPiece(piece),
@@ -183,11 +206,15 @@ async function send() {
   try {
     await sending;
     if (isShown()) announcer.finish();
+    tellTabs(conversation.user, conversation.id, "ended");
     refreshList();
   } catch (error) {
     if (!error.stored) restoreText(conversation, text);
     if (isShown() && error.stored) notice.showError(error.message, ASK_AGAIN, SHOW_SAVED);
-    else if (isShown()) notice.showError(`${error.message} Your message is back in the box.`);
+    else if (isShown()) {
+      const sendAgain = error.retryAfter ? [["Try again", send, error.retryAfter]] : [];
+      notice.showError(`${error.message} Your message is back in the box.`, ...sendAgain);
+    }
   } finally {
     replying.delete(conversation);
     update();
@@ -201,7 +228,7 @@ async function followReply(conversation) {
   } catch (error) {
     if (conversation !== shown) return;
     if (error.code === "no_reply") notice.showInfo(NO_REPLY, ASK_AGAIN);
-    else notice.showError(error.message, TRY_AGAIN);
+    else notice.showError(error.message, [...TRY_AGAIN, error.retryAfter]);
   }
 }
 
@@ -210,16 +237,16 @@ async function replaceReply(conversation) {
   if (!conversation.isLoaded || conversation.isReplying) return;
   notice.clear();
   try {
-    await receive(conversation, (callbacks) => conversation.regenerate(callbacks));
+    await receive(conversation, (callbacks) => conversation.regenerate(callbacks), tellStart);
   } catch (error) {
-    if (conversation === shown) notice.showError(error.message, ASK_AGAIN);
+    if (conversation === shown) notice.showError(error.message, [...ASK_AGAIN, error.retryAfter]);
   }
 }
 
 async function replaceMessage(conversation, entry, text) {
   notice.clear();
   try {
-    await receive(conversation, (callbacks) => conversation.edit(entry, text, callbacks));
+    await receive(conversation, (callbacks) => conversation.edit(entry, text, callbacks), onEdited);
   } catch (error) {
     if (conversation !== shown) return;
     if (error.stored) notice.showError(error.message, ASK_AGAIN, SHOW_SAVED);
@@ -227,12 +254,29 @@ async function replaceMessage(conversation, entry, text) {
   }
 }
 
-/** Show a reply as it arrives, once `start` has been called with the callbacks for it. */
-async function receive(conversation, start) {
+function tellStart({ user, id }) {
+  tellTabs(user, id, "started");
+}
+
+function onEdited(conversation, { branch_id: branch }) {
+  tellStart(conversation);
+  // The copy has the metadata of the conversation, but only one of the two should stay on top.
+  if (!branch || !sidebar.isPinned(conversation.id)) return;
+  changeMetadata(branch, { user: conversation.user, changes: { pinned: undefined } }).then(refreshList, () => {});
+}
+
+/**
+ * Show a reply as it arrives, once `start` has been called with the callbacks for it, and call
+ * `onStart` with the conversation and the event's data when the server has stored what it replies to.
+ */
+async function receive(conversation, start, onStart = () => {}) {
   const isShown = () => conversation === shown;
   replying.add(conversation);
   const receiving = start({
-    onStart: () => update(),
+    onStart(data) {
+      update();
+      onStart(conversation, data);
+    },
     onPiece: (piece) => isShown() && announcer.addPiece(piece),
   });
   update();
@@ -271,27 +315,54 @@ function askForEdit(conversation, entry) {
 
 $("edit-no").addEventListener("click", () => $("edit-dialog").close());
 
-// Renaming a conversation.
+// Exporting, printing and importing conversations.
 
-$("rename").addEventListener("click", () => {
-  const { id } = shown;
-  $("rename-box").value = $("title").textContent;
-  $("rename-form").onsubmit = async (event) => {
-    event.preventDefault();
-    $("rename-dialog").close();
-    restoreFocus();
-    try {
-      await renameConversation(id, { user, title: $("rename-box").value.trim() });
-    } catch (error) {
-      notice.showError(`The conversation was not renamed. ${error.message}`);
-    }
-    shown.title = null;
-    refreshList();
-  };
-  $("rename-dialog").showModal();
-  $("rename-box").select();
+$("more").append(makeIcon("more"));
+$("more").addEventListener("click", ({ currentTarget: button }) => {
+  const conversation = shown;
+  menu.toggle(button, [
+    { label: "Export as Markdown", icon: "save", act: () => exportAs("markdown", conversation) },
+    { label: "Export as JSON", icon: "save", act: () => exportAs("json", conversation) },
+    { label: "Print", icon: "print", act: () => printAll(conversation) },
+  ]);
 });
-$("rename-no").addEventListener("click", () => $("rename-dialog").close());
+
+async function exportAs(format, { id }) {
+  try {
+    await saveAsFile(id, { user, format });
+    announcer.announce("The conversation was exported.");
+  } catch (error) {
+    notice.showError(`The conversation was not exported. ${error.message}`);
+  }
+}
+
+async function printAll(conversation) {
+  try {
+    await print(conversation);
+  } catch (error) {
+    notice.showError(`The conversation was not printed. ${error.message}`);
+  }
+  update();
+}
+
+$("import").addEventListener("click", () => chooseFile(importChosen));
+
+async function importChosen(file) {
+  notice.clear();
+  announcer.announce("The conversation is being imported.");
+  try {
+    const id = await importFile(file, { user });
+    drawer.close();
+    navigate(id);
+    restoreFocus();
+    announcer.announce("The conversation was imported.");
+    tellTabs(user, id, "ended");
+    refreshList();
+  } catch (error) {
+    drawer.close();
+    notice.showError(`The file was not imported. ${error.message}`);
+  }
+}
 
 /** Put text that could not be sent back into the box, in front of what was typed since. */
 function restoreText(conversation, text) {
@@ -430,6 +501,65 @@ async function findMessage(id, seq) {
   }
 }
 
+/** Show the actions for the conversation of a row of the list. */
+function showMenu({ id, title, isPinned, isArchived, button }) {
+  const pin = isPinned
+    ? { label: "Unpin", icon: "unpin", act: () => setMetadata(id, { pinned: undefined }) }
+    : { label: "Pin", icon: "pin", act: () => setMetadata(id, { pinned: true }) };
+  const archive = isArchived
+    ? { label: "Unarchive", icon: "unarchive", act: () => setMetadata(id, { archived: undefined }) }
+    : { label: "Archive", icon: "archive", act: () => setMetadata(id, { archived: true }) };
+  menu.toggle(button, [
+    { label: "Rename", icon: "rename", act: () => askForTitle(id, title, () => button.focus()) },
+    ...(isArchived ? [] : [pin]),
+    archive,
+    { label: "Delete", icon: "bin", className: "danger", act: () => askToDelete(id, title) },
+  ]);
+}
+
+async function setMetadata(id, changes) {
+  const neighbour = sidebar.neighbourOf(id);
+  try {
+    const conversation = await changeMetadata(id, { user, changes });
+    showDescription(conversation);
+    tellTabs(user, id, "described", conversation);
+  } catch (error) {
+    return notice.showError(`The conversation was not changed. ${error.message}`);
+  }
+  const focused = document.activeElement;
+  if (focused === document.body || !focused.checkVisibility()) (neighbour ?? $("new")).focus();
+  const [name, value] = Object.entries(changes)[0];
+  announcer.announce(`The conversation is ${value ? name : `no longer ${name}`}.`);
+}
+
+// Renaming a conversation.
+
+$("rename").addEventListener("click", () => askForTitle(shown.id, $("title").textContent, restoreFocus));
+
+function askForTitle(id, title, focusAfterwards) {
+  $("rename-box").value = title;
+  $("rename-form").onsubmit = (event) => {
+    event.preventDefault();
+    $("rename-dialog").close();
+    focusAfterwards();
+    rename(id, $("rename-box").value.trim());
+  };
+  $("rename-dialog").showModal();
+  $("rename-box").select();
+}
+
+async function rename(id, title) {
+  try {
+    const conversation = await renameConversation(id, { user, title });
+    showDescription(conversation);
+    tellTabs(user, id, "described", conversation);
+  } catch (error) {
+    notice.showError(`The conversation was not renamed. ${error.message}`);
+  }
+}
+
+$("rename-no").addEventListener("click", () => $("rename-dialog").close());
+
 // Deleting a conversation.
 
 function askToDelete(id, title) {
@@ -452,34 +582,88 @@ async function remove(id) {
     // A 404 means that it is already deleted.
     if (error.status !== 404) return notice.showError(`The conversation was not deleted. ${error.message}`);
   }
-  saveDraft({ id, user }, "");
-  (sidebar.remove(id) ?? $("new")).focus();
-  if (id === conversationIdInUrl()) {
-    history.replaceState(null, "", urlWithoutConversation());
-    showConversationInUrl();
-  }
+  tellTabs(user, id, "deleted");
+  const neighbour = sidebar.neighbourOf(id);
+  forget(id);
+  (neighbour ?? $("new")).focus();
   announcer.announce("The conversation was deleted.");
   refreshList();
 }
 
-// The current user.
+/** Remove a deleted conversation from the page. */
+function forget(id) {
+  saveDraft({ id, user }, "");
+  sidebar.remove(id);
+  if (id !== conversationIdInUrl()) return;
+  history.replaceState(null, "", urlWithoutConversation());
+  showConversationInUrl();
+}
 
-$("change-who").addEventListener("click", () => {
-  if (currentToken()) return signIn("Paste the token of another user to switch.");
-  $("who-box").value = user;
-  $("who-dialog").showModal();
-  $("who-box").select();
+// Changes in other tabs.
+
+onChangeInOtherTab(({ user: owner, id, what, conversation }) => {
+  if (owner !== user) return;
+  if (what === "described") return showDescription(conversation);
+  const isShown = id === shown.id;
+  if (what === "deleted") {
+    const typed = box.value;
+    forget(id);
+    if (isShown && typed) setBox(typed);
+    if (isShown) notice.showInfo("This conversation was deleted in another tab.");
+  }
+  // The edit dialog is about a message as it is shown now.
+  const canReload = shown.isLoaded && !shown.isReplying && !$("edit-dialog").open;
+  if (what === "started" && isShown && canReload) showConversationInUrl();
+  refreshList();
 });
-$("who-no").addEventListener("click", () => $("who-dialog").close());
+
+// Settings and the current user.
+
+$("open-settings").addEventListener("click", () => {
+  const isSignedIn = currentToken() !== null;
+  $("who-form").hidden = isSignedIn;
+  $("signed-in").hidden = !isSignedIn;
+  $("signed-in-as").textContent = user;
+  $("who-box").value = user;
+  $("former").hidden = isSignedIn || formerUsers().length === 0;
+  $("former-list").replaceChildren(...formerUsers().map(makeFormerUser));
+  $("settings-dialog").showModal();
+});
+
+function makeFormerUser(name) {
+  const button = make("button", { type: "button", className: "quiet", textContent: "Switch back" });
+  button.setAttribute("aria-label", `Switch back to ${name}`);
+  button.addEventListener("click", () => changeUser(name));
+  return make("li", {}, make("bdi", { textContent: name, title: name }), button);
+}
+
+$("settings-close").addEventListener("click", () => $("settings-dialog").close());
+$("sign-in-again").addEventListener("click", () => {
+  $("settings-dialog").close();
+  signIn("Paste the token of another user to switch.");
+});
 $("who-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const name = $("who-box").value.trim();
-  if (!name) return;
-  $("who-dialog").close();
+  if (name) changeUser(name);
+});
+
+/** Use another name, and remember the former one if it has conversations. */
+async function changeUser(name) {
+  const former = user;
+  $("settings-dialog").close();
   drawer.close();
   restoreFocus();
-  if (name !== user) switchUser(saveUser(name));
-});
+  if (name === former) return;
+  addFormerUser(former);
+  removeFormerUser(name);
+  switchUser(saveUser(name));
+  // If the server cannot be reached, there may be some.
+  const page = await listConversations({ user: former, limit: 1 }).catch(() => null);
+  if (page?.conversations.length === 0) return removeFormerUser(former);
+  if (user !== name || $("notice").hasChildNodes()) return;
+  notice.showInfo(`Conversations of ${former} stay under that name.`, ["Switch back", () => changeUser(former)]);
+}
 
 function switchUser(name) {
   user = name;

@@ -5,6 +5,9 @@ import { currentToken } from "./storage.js";
 // The most attempts to connect again, after pauses of 0.2 seconds and twice as long each time.
 const RECONNECTIONS = 5;
 
+// The most attempts to change metadata while other programs change the conversation.
+const MAX_ATTEMPTS = 5;
+
 const EVENTS = { Accept: "text/event-stream" };
 
 let askToSignIn = () => {};
@@ -14,9 +17,12 @@ export function onSignIn(ask) {
   askToSignIn = ask;
 }
 
-/** A failed request; `message` is a sentence to show to the user, `retryAfter` is in seconds. */
+/**
+ * A failed request; `message` is a sentence to show to the user, and `retryAfter` the seconds after
+ * which the server wants to be asked again, if it has said so.
+ */
 export class ApiError extends Error {
-  constructor(sentence, code, { status = 0, retryAfter = 1 } = {}) {
+  constructor(sentence, code, { status = 0, retryAfter } = {}) {
     super(sentence);
     this.code = code;
     this.status = status;
@@ -71,8 +77,50 @@ export async function* editMessage({ id, seq, message, user, signal }) {
   yield* readReply(await request(`${conversationPath(id)}/messages/${seq}`, options), { id, user, signal });
 }
 
+/** Change the title, and return the conversation. */
 export async function renameConversation(id, { user, title }) {
-  await request(conversationPath(id), { method: "PATCH", body: { title, user_id: user } });
+  const options = { method: "PATCH", body: { title, user_id: user } };
+  return (await readJson(await request(conversationPath(id), options))).conversation;
+}
+
+/**
+ * Set the keys in `changes` of the conversation's metadata, or remove those that are undefined. Other
+ * keys stay, also those that another program changes meanwhile. Return the conversation.
+ */
+export async function changeMetadata(id, { user, changes }) {
+  const path = conversationPath(id);
+  for (let attempts = 1; ; attempts++) {
+    const response = await request(path, { query: { user_id: user, limit: 1 } });
+    const { metadata } = (await readJson(response)).conversation;
+    // A proxy that compresses makes the tag a weak one.
+    const version = response.headers.get("ETag").replace(/^W\//, "");
+    const body = { metadata: { ...metadata, ...changes }, user_id: user };
+    try {
+      const options = { method: "PATCH", body, headers: { "If-Match": version } };
+      return (await readJson(await request(path, options))).conversation;
+    } catch (error) {
+      if (error.status !== 412 || attempts === MAX_ATTEMPTS) throw error;
+    }
+  }
+}
+
+/** Return the conversation as a file, a Blob, and its name; `format` is `json` or `markdown`. */
+export async function exportConversation(id, { user, format }) {
+  const response = await request(`${conversationPath(id)}/export`, { query: { user_id: user, format } });
+  const header = response.headers.get("Content-Disposition") ?? "";
+  const encoded = /filename\*=UTF-8''([^;]+)/.exec(header)?.[1];
+  const name = encoded ? decodeURIComponent(encoded) : /filename="([^"]+)"/.exec(header)?.[1];
+  try {
+    return { file: await response.blob(), name };
+  } catch {
+    throw new ApiError("The connection was lost before the file was complete. Try again.", "broken_off");
+  }
+}
+
+/** Create a conversation from a file, a Blob, that was exported as JSON, and return it. */
+export async function importConversation(file, { user }) {
+  const options = { method: "POST", query: { user_id: user }, body: file };
+  return (await readJson(await request("conversations/import", options))).conversation;
 }
 
 /** Stop the reply that the server is writing; what there is of it is saved. */
@@ -172,7 +220,7 @@ async function request(path, { method = "GET", query = {}, headers: own = {}, bo
     response = await fetch(path + search, {
       method,
       headers,
-      body: body && JSON.stringify(body),
+      body: body instanceof Blob ? body : body && JSON.stringify(body),
       cache: "no-store",
       signal,
     });

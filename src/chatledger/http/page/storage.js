@@ -1,6 +1,8 @@
-// Browser storage: the user's id and, separately for each tab, unsent drafts and the sign-in token.
+// Browser storage: the user's names and, separately for each tab, unsent drafts and the sign-in token.
 
 const USER_KEY = "chatledger.user";
+const FORMER_USERS_KEY = "chatledger.former-users";
+const MAX_FORMER_USERS = 10;
 const TOKEN_KEY = "chatledger.token";
 const browserStorage = openStorage("localStorage");
 const tabStorage = openStorage("sessionStorage");
@@ -13,6 +15,24 @@ export function currentUser() {
 export function saveUser(user) {
   browserStorage.setItem(USER_KEY, user);
   return user;
+}
+
+/** Return the names that this browser had before the current one, the last one first. */
+export function formerUsers() {
+  try {
+    return JSON.parse(browserStorage.getItem(FORMER_USERS_KEY)) ?? [];
+  } catch {
+    return []; // something else has been stored there
+  }
+}
+
+export function addFormerUser(user) {
+  removeFormerUser(user);
+  browserStorage.setItem(FORMER_USERS_KEY, JSON.stringify([user, ...formerUsers()].slice(0, MAX_FORMER_USERS)));
+}
+
+export function removeFormerUser(user) {
+  browserStorage.setItem(FORMER_USERS_KEY, JSON.stringify(formerUsers().filter((name) => name !== user)));
 }
 
 /** Return the token of the signed-in user, or null. */

@@ -1,6 +1,6 @@
 // Widgets: following the end of the messages, notices, and announcements to screen readers.
 
-import { make } from "./elements.js";
+import { formatDuration, make } from "./elements.js";
 import { plainText } from "./markdown.js";
 
 /** Keeps the end of `content` in view until the user scrolls away from it. */
@@ -49,7 +49,10 @@ export class ScrollFollower {
   }
 }
 
-/** A sentence above the message box, with buttons: each action is `[label, function]`. */
+/**
+ * A sentence above the message box, with buttons. Each action is `[label, function, seconds]`: the
+ * button waits for so many seconds, if any, and counts them down.
+ */
 export class Notice {
   constructor(region, restoreFocus) {
     this.region = region;
@@ -74,15 +77,33 @@ export class Notice {
 
   #show(sentence, actions) {
     this.region.replaceChildren(make("p", { textContent: sentence }));
-    for (const [label, act] of [...actions, ["Dismiss", () => this.clear()]]) {
+    for (const [label, act, seconds] of [...actions, ["Dismiss", () => this.clear()]]) {
       const button = make("button", { type: "button", className: "quiet", textContent: label });
       button.addEventListener("click", () => {
+        if (button.getAttribute("aria-disabled") === "true") return;
         this.restoreFocus();
         act();
       });
       this.region.append(button);
+      if (seconds) disableFor(seconds, button);
     }
   }
+}
+
+/** Disable a button for so many seconds, and show how many are left. */
+function disableFor(seconds, button) {
+  const end = Date.now() + seconds * 1000;
+  const rest = make("span", { ariaHidden: "true" }); // screen readers would read each number aloud
+  button.append(rest);
+  button.setAttribute("aria-disabled", "true");
+  const timer = setInterval(tick, 1000);
+  function tick() {
+    const left = Math.ceil((end - Date.now()) / 1000);
+    rest.textContent = left > 0 ? ` in ${formatDuration(left)}` : "";
+    if (left <= 0) button.removeAttribute("aria-disabled");
+    if (left <= 0 || !button.isConnected) clearInterval(timer);
+  }
+  tick();
 }
 
 /** Announces text to screen readers, in a live region. */

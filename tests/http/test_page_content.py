@@ -1,0 +1,171 @@
+"""Tool calls, reasoning, images and usage on the page, in a real Chromium."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from chatledger import Message, Store, open_store
+from tests.http.client import new_user
+from tests.http.test_page import QUICKLY, Visitor
+from tests.http.test_page_list import store_conversation
+from tests.serving import Server, StartServer
+
+PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5E"
+    "rkJggg=="
+)
+"""An image of one pixel, in Base64."""
+
+
+@pytest.fixture(scope="module")
+def server(start_server: StartServer) -> Server:
+    return start_server(CHATLEDGER_OFFLINE_PACE=QUICKLY)
+
+
+@pytest.fixture(scope="module")
+def store(server: Server) -> Iterator[Store]:
+    with open_store(f"sqlite:///{server.folder / 'chatledger.db'}") as store:
+        yield store
+
+
+@pytest.fixture
+def visitor(page: Page, server: Server) -> Visitor:
+    return Visitor(page, server.url)
+
+
+def show(visitor: Visitor, store: Store, *messages: Message) -> None:
+    """Show a conversation that consists of ``messages``."""
+    user = new_user()
+    conversation_id = store_conversation(store, user, "apples", messages)
+    visitor.visit(as_user=user)
+    visitor.open_conversation(conversation_id)
+    expect(visitor.messages).to_have_count(len(messages))
+
+
+def unfold(visitor: Visitor, label: str) -> Locator:
+    """Unfold the part with that label, which was folded, and return it."""
+    part = visitor.page.locator("details").filter(has=visitor.page.get_by_text(label, exact=True))
+    body = part.locator(".folded")
+    expect(body).to_be_hidden()
+    part.locator("summary").click()
+    expect(body).to_be_visible()
+    return body
+
+
+CALLS: dict[str, Message] = {
+    "LangChain": Message.assistant(
+        [
+            {"type": "reasoning", "reasoning": "I need the weather."},
+            {"type": "tool_call", "id": "c1", "name": "weather", "args": {"city": "Bergen"}},
+        ],
+        tool_calls=[{"id": "c1", "name": "weather", "args": {"city": "Bergen"}}],
+    ),
+    "Anthropic": Message.assistant(
+        [
+            {"type": "thinking", "thinking": "I need the weather.", "signature": "x"},
+            {"type": "tool_use", "id": "c1", "name": "weather", "input": {"city": "Bergen"}},
+        ]
+    ),
+    "Bedrock": Message.assistant(
+        [
+            {"reasoningContent": {"reasoningText": {"text": "I need the weather."}}},
+            {"toolUse": {"toolUseId": "c1", "name": "weather", "input": {"city": "Bergen"}}},
+        ]
+    ),
+    "OpenAI": Message.assistant(
+        [
+            {
+                "type": "reasoning",
+                "summary": [{"type": "summary_text", "text": "I need the weather."}],
+            }
+        ],
+        tool_calls=[
+            {"id": "c1", "function": {"name": "weather", "arguments": '{"city": "Bergen"}'}}
+        ],
+    ),
+}
+RESULTS: dict[str, Message] = {
+    "LangChain": Message.tool("rain", tool_call_id="c1"),
+    "Anthropic": Message.user(
+        [
+            {
+                "type": "tool_result",
+                "tool_use_id": "c1",
+                "content": [{"type": "text", "text": "rain"}],
+            }
+        ]
+    ),
+    "Bedrock": Message.user([{"toolResult": {"toolUseId": "c1", "content": [{"text": "rain"}]}}]),
+    "OpenAI": Message.tool("rain", tool_call_id="c1"),
+}
+
+
+@pytest.mark.parametrize("framework", CALLS)
+def test_reasoning_and_tool_calls_are_folded_away(
+    visitor: Visitor, store: Store, framework: str
+) -> None:
+    show(visitor, store, Message.user("Rain?"), CALLS[framework], RESULTS[framework])
+    expect(visitor.page.locator("main summary")).to_have_text(
+        ["Reasoning", "Called weather", "Result of weather"]
+    )
+    expect(unfold(visitor, "Reasoning")).to_have_text("I need the weather.")
+    expect(unfold(visitor, "Called weather")).to_have_text('{ "city": "Bergen" }')
+    expect(unfold(visitor, "Result of weather")).to_have_text("rain")
+
+
+IMAGES: dict[str, dict[str, Any]] = {
+    "Anthropic": {"type": "image", "source": {"type": "base64", "data": PNG}},
+    "LangChain": {"type": "image", "base64": PNG, "mime_type": "image/png"},
+    "OpenAI": {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}},
+}
+
+
+def test_images_in_messages_are_shown(visitor: Visitor, store: Store) -> None:
+    show(visitor, store, Message.user([{"type": "text", "text": "Look"}, *IMAGES.values()]))
+    images = visitor.messages.get_by_role("img")
+    expect(images).to_have_count(len(IMAGES))
+    widths = "images => Promise.all(images.map(i => i.decode().then(() => i.naturalWidth)))"
+    assert images.evaluate_all(widths) == [1] * len(IMAGES)
+    expect(visitor.messages.locator(".text")).to_have_text("Look")
+
+
+def test_images_of_other_servers_and_what_is_no_image_are_not_loaded(
+    visitor: Visitor, store: Store
+) -> None:
+    asked: list[str] = []
+    visitor.page.on("request", lambda request: asked.append(request.url))
+    addresses = (
+        "https://example.invalid/a.png",
+        "javascript:alert(1)",
+        "data:text/html;base64,PGI+",
+        "data:image/svg+xml;base64,PHN2Zz4=",
+        "data:image/png,plain",
+        "https://",
+    )
+    blocks: list[Any] = [
+        {"type": "image_url", "image_url": {"url": address}} for address in addresses
+    ]
+    show(visitor, store, Message.user(["Look", *blocks]))
+    expect(visitor.messages.get_by_role("img")).to_have_count(0)
+    link = visitor.messages.get_by_role("link", name="Image at example.invalid")
+    expect(link).to_have_attribute("href", addresses[0])
+    expect(visitor.messages.get_by_text("An image that cannot be shown")).to_have_count(5)
+    assert not [url for url in asked if not url.startswith(f"{visitor.url}/")]
+
+
+def test_a_reply_shows_its_model_and_usage(visitor: Visitor, store: Store) -> None:
+    usage = {"input_tokens": 1204, "output_tokens": 186, "cached_tokens": 1024}
+    facts: dict[str, Any] = {"model": "openai:gpt-5", "stop_reason": "end_turn", "usage": usage}
+    show(visitor, store, Message.user("Hello"), Message.assistant("Hi", extra=facts))
+    expect(visitor.replies.locator(".fact")).to_have_text(
+        ["openai:gpt-5", "1,204 tokens in (1,024 from a cache), 186 out"]
+    )
+    visitor.send("What is my name?")
+    shown = visitor.replies.last.locator(".fact")
+    expect(shown).to_have_text(["offline", re.compile(r"\d+ tokens in, \d+ out")])
+    facts_of_stream = shown.all_inner_texts()
+    visitor.page.reload()
+    expect(shown).to_have_text(facts_of_stream)
