@@ -32,7 +32,15 @@ from tests.http.client import (
     send_message,
     wait_until,
 )
-from tests.serving import SERVE, STOP_SECONDS, Server, StartServer, environment, started_server
+from tests.serving import (
+    SERVE,
+    STOP_SECONDS,
+    Server,
+    StartServer,
+    environment,
+    is_port_free,
+    started_server,
+)
 from tests.stores.dynamodb.tables import new_table
 
 
@@ -131,6 +139,77 @@ def test_a_slow_reply_does_not_delay_shutdown(start_server: StartServer) -> None
         assert next(read_events(response))[0] == "start"
         assert server.stop() == 0
     assert "Traceback" not in server.log()
+
+
+WAITING_MODEL = """
+import asyncio
+from pathlib import Path
+
+from chatledger.models import Finished
+
+
+class Waiting:
+    id = "waiting"
+
+    async def stream(self, messages, *, system_prompt=None):
+        yield "Well, "
+        while not Path("go").exists():
+            await asyncio.sleep(0.01)
+        yield "hello"
+        yield Finished("end_turn")
+"""
+
+
+def test_a_reply_whose_client_has_left_may_end_normally(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    (tmp_path / "waiting.py").write_text(WAITING_MODEL)
+    server = start_server(
+        CHATLEDGER_MODEL="waiting:Waiting", PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path])
+    )
+    with (
+        open_client(server.url) as client,
+        open_stream(client, message="Hi", user_id="bob") as response,
+    ):
+        conversation_id = next(read_events(response))[1]["conversation_id"]
+    server.send_signal(signal.SIGTERM)
+    wait_until(lambda: is_port_free(server.port) or None)  # the server is stopping
+    (server.folder / "go").touch()
+    assert server.wait() == 0
+
+    server.restart()
+
+    with open_client(server.url) as client:
+        [_, reply] = read_conversation(client, conversation_id)["messages"]
+        assert (reply["content"], reply["stop_reason"]) == ("Well, hello", "end_turn")
+    server.kill()
+
+
+def test_a_stream_that_waits_for_another_process_says_that_its_server_ends(
+    start_server: StartServer,
+) -> None:
+    store = {"CHATLEDGER_OFFLINE_PACE": "5"}
+    writer = start_server(**store)
+    url = f"sqlite:///{writer.folder / 'chatledger.db'}"
+    reader = start_server(**store, CHATLEDGER_STORE=url)
+    with (
+        open_client(writer.url) as client,
+        open_client(reader.url) as other,
+        open_stream(client, message="Hi, I am Bob", user_id="bob") as response,
+    ):
+        events = read_events(response)
+        conversation_id = next(events)[1]["conversation_id"]
+        with other.stream("GET", f"/conversations/{conversation_id}/reply") as waiting:
+            stream = read_events(waiting)
+            assert next(stream)[0] == "start"
+            reader.send_signal(signal.SIGTERM)
+            wait_until(lambda: is_port_free(reader.port) or None)
+            reader.send_signal(signal.SIGTERM)
+            [(name, error)] = stream
+        assert reader.wait() == 0
+    assert (name, error["code"]) == ("error", "server_ending")
+    assert "ERROR" not in reader.log()
+    writer.kill()
 
 
 # Many streams, and more than one signal

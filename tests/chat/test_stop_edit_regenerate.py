@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from chatledger.chat import Event, Reply, Started
+from chatledger.chat import Chat, Event, Reply, Started
 from chatledger.chat.lease import branch_of
 from chatledger.errors import (
     Conflict,
@@ -31,6 +31,57 @@ STOPPED = Finished("stopped")
 async def run_turns(talk: Talk, *texts: str) -> None:
     for text in texts:
         await talk.chat(EchoModel()).send(text, conversation_id="talk", owner="bob")
+
+
+# fork
+
+
+async def is_running(chat: Chat, conversation_id: str) -> bool:
+    turn = await chat.last_turn(conversation_id)
+    return turn is not None and turn.is_running
+
+
+async def test_a_copy_made_during_a_turn_is_free_at_once(talk: Talk) -> None:
+    await run_turns(talk, "Hi")
+    gate = Gate()
+    chat = talk.chat(ScriptedModel("Well, ", gate, DONE))
+    running = Caller(chat.stream("And now?", conversation_id="talk"))
+    await running.wait_for("Well, ")
+    copy = await chat.fork("talk", owner="bob", idempotency_key="key 1")
+    tail = await talk.store.tail(copy.id, 20)
+    assert tail.conversation == copy
+    assert not await is_running(chat, copy.id)
+    assert await chat.stop(copy.id) is False
+    assert await is_running(chat, "talk")
+    other_chat = talk.chat(EchoModel())
+    assert (await other_chat.send("Bye", conversation_id=copy.id)).finished == DONE
+    gate.opened.set()
+    await asyncio.wait_for(running.task, 20)
+    assert (await talk.transcript())[-1] == ("assistant", "Well, ")
+    *texts, _ = [text for _, text in await talk.transcript(copy.id)]
+    assert texts == ["Hi", "You said: Hi", "And now?", "Bye"]
+
+
+async def test_a_copy_of_a_stopped_turn_that_has_not_ended_yet_is_not_running(sqlite: Talk) -> None:
+    here = sqlite.chat(ScriptedModel("Well, ", Gate(), DONE), time=sqlite.time)
+    there = sqlite.chat(EchoModel(), time=sqlite.time)
+    async with aclosing(here.stream("Hi", conversation_id="talk", owner="bob")) as events:
+        await take_until(events, "Well, ")
+        assert await there.stop("talk") is True
+        copy = await there.fork("talk")
+        assert not await is_running(there, copy.id)
+
+
+async def test_copying_again_with_the_key_does_not_stop_a_turn_of_the_copy(sqlite: Talk) -> None:
+    await run_turns(sqlite, "Hi")
+    chat = sqlite.chat(ScriptedModel("Well, ", Gate(), DONE))
+    copy = await chat.fork("talk", idempotency_key="key 1")
+    running = Caller(chat.stream("And now?", conversation_id=copy.id))
+    await running.wait_for("Well, ")
+    assert (await chat.fork("talk", idempotency_key="key 1")).id == copy.id
+    assert await is_running(chat, copy.id)
+    assert await chat.stop(copy.id) is True
+    await asyncio.wait_for(running.task, 20)
 
 
 # stop
@@ -87,6 +138,37 @@ async def test_stopping_from_another_process_releases_the_lease_at_once_and_ends
     ]
     assert stopped == (["Well, "] if is_mid_reply else [])
     assert (await other_chat.send("Bye", conversation_id="talk")).finished == DONE
+
+
+@pytest.mark.parametrize("pieces", [["Well, "], []], ids=["in mid-reply", "before the first piece"])
+async def test_a_turn_stopped_from_another_process_counts_as_running_until_it_has_ended(
+    talk: Talk, pieces: list[str]
+) -> None:
+    here = talk.chat(ScriptedModel(*pieces, Gate(), DONE), time=talk.time)
+    there = talk.chat(EchoModel(), time=talk.time)
+    async with aclosing(here.stream("Hi", conversation_id="talk", owner="bob")) as events:
+        await take_until(events, pieces[0] if pieces else Started("talk"))
+        assert await there.stop("talk") is True
+        assert await is_running(there, "talk")
+        talk.time.advance(35)
+        assert await collect_events(events) == [STOPPED]
+    turn = await there.last_turn("talk")
+    assert turn is not None
+    assert turn.is_running is False
+    assert (turn.reply is None) == (not pieces)
+
+
+async def test_a_turn_stopped_from_another_process_whose_process_died_does_not_count_for_long(
+    sqlite: Talk,
+) -> None:
+    here = sqlite.chat(ScriptedModel("Well, ", Gate(), DONE), time=sqlite.time)
+    there = sqlite.chat(EchoModel(), time=sqlite.time)
+    events = here.stream("Hi", conversation_id="talk", owner="bob")
+    await take_until(events, "Well, ")
+    assert await there.stop("talk") is True
+    sqlite.time.advance(65)
+    assert not await is_running(there, "talk")
+    await events.aclose()
 
 
 async def test_a_turn_stopped_from_another_process_ends_even_if_its_message_was_sent_again(
@@ -209,6 +291,22 @@ async def test_a_turn_with_a_key_stopped_as_soon_as_it_has_started_ends(sqlite: 
                 assert await anext(events) == STOPPED
         except TimeoutError:
             pytest.fail("the turn did not end")
+
+
+async def test_a_reply_that_is_sent_again_does_not_keep_a_running_turn_from_being_stopped(
+    sqlite: Talk,
+) -> None:
+    await sqlite.create()
+    key = "key 1"
+    first = await sqlite.chat(EchoModel()).send("Hi", conversation_id="talk", idempotency_key=key)
+    # It would end at its next renewal too, but that is half a minute away.
+    chat = sqlite.chat(ScriptedModel("Well, ", Gate(), DONE), lease=timedelta(minutes=1))
+    running = Caller(chat.stream("And now?", conversation_id="talk"))
+    await running.wait_for("Well, ")
+    assert await chat.send("Hi", conversation_id="talk", idempotency_key=key) == first
+    assert await chat.stop("talk") is True
+    await asyncio.wait_for(running.task, 20)
+    assert running.events[-1] == STOPPED
 
 
 async def test_stopping_ends_the_saved_turn_and_not_an_unsaved_one(sqlite: Talk) -> None:

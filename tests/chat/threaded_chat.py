@@ -99,7 +99,7 @@ class ThreadedChat:
         def call(*arguments: Any, **options: Any) -> Any:
             if "model" in options:
                 options["model"] = BlockingModel(options["model"], self._loop)
-            if name in ("send", "stop", "usage", "last_turn"):
+            if name in ("send", "stop", "fork", "usage", "last_turn"):
                 return self._in_thread(lambda: method(*arguments, **options))
             return self._events(method(*arguments, **options))
 

@@ -141,6 +141,25 @@ class ReplyContract:
         assert reply["stop_reason"] == "stopped"
         assert success_body(slow.post(path, json={})) == {"stopped": False}
 
+    def test_a_reply_that_ends_with_its_client_is_stored_before_others_hear_of_its_end(
+        self, slow: httpx.Client, slow_url: str
+    ) -> None:
+        fields = {"message": MESSAGE, "user_id": new_user(), "on_disconnect": "stop"}
+        with open_client(slow_url) as other, open_stream(slow, **fields) as response:
+            own_stream = heard(response)
+            conversation_id = next(own_stream).data["conversation_id"]
+            path = f"{conversation_path(conversation_id)}/reply"
+            with other.stream("GET", path) as follower:
+                stream = heard(follower)
+                assert next(stream).name == "start"
+                first = next(stream)
+                response.close()
+                *more, last = stream
+            [_, reply] = read_conversation(other, conversation_id)["messages"]
+        assert (last.name, last.data["stop_reason"]) == ("done", reply["stop_reason"])
+        assert reply["stop_reason"] == "stopped"
+        assert "".join(piece.data["text"] for piece in (first, *more)) == reply["content"]
+
     def test_a_conversation_without_a_reply_says_so(self, client: httpx.Client) -> None:
         user = new_user()
         conversation_id = create_conversation(client, user_id=user)
@@ -153,9 +172,31 @@ class ReplyContract:
         self, client: httpx.Client
     ) -> None:
         answer = send_message(client, "Hi", user_id=new_user())
-        for unknown in ("", ":", "x:3", "nonsense"):
+        [_, reply] = read_conversation(client, answer["conversation_id"])["messages"]
+        beyond = f"{reply['id']}:{len(answer['response']) + 1}"
+        for unknown in ("", ":", "x:3", "nonsense", beyond):
             begun, text, last = follow(client, answer["conversation_id"], unknown)
             assert (begun["offset"], text, last.name) == (0, answer["response"], "done")
+
+    def test_an_event_id_beyond_the_reply_so_far_gets_it_from_its_beginning(
+        self, client: httpx.Client, slow: httpx.Client
+    ) -> None:
+        reply = send_message(client, MESSAGE, user_id=new_user())["response"]
+        with open_stream(slow, message=MESSAGE, user_id=new_user()) as response:
+            start = next(heard(response)).data
+        begun, text, last = follow(slow, start["conversation_id"], f"{start['reply_id']}:9999")
+        assert (begun["offset"], text, last.name) == (0, reply, "done")
+
+    def test_a_head_request_does_not_wait_for_the_end_of_the_reply(
+        self, slow: httpx.Client
+    ) -> None:
+        with open_stream(slow, message=MESSAGE, user_id=new_user()) as response:
+            conversation_id = next(heard(response)).data["conversation_id"]
+        head = slow.head(f"{conversation_path(conversation_id)}/reply")
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["Content-Type"].startswith("text/event-stream")
+        # On the same connection: the client would wait for the end of the response.
+        assert read_conversation(slow, conversation_id)["replying"] is True
 
     def test_a_message_is_edited_and_the_former_branch_stays(self, client: httpx.Client) -> None:
         user = new_user()

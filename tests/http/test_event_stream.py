@@ -22,7 +22,9 @@ def anyio_backend() -> str:
 
 
 async def start(events: AsyncGenerator[Event, None]) -> RunningTurn:
-    return await RunningTurns().start(events, RequestRecord("1", "POST", 0.0), ExitStack())
+    return await RunningTurns(lambda _: False).start(
+        events, RequestRecord("1", "POST", 0.0), ExitStack()
+    )
 
 
 async def receive_nothing() -> Message:

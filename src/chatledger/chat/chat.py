@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from chatledger.chat.lease import (
     LastTurn,
-    force_release,
+    fork_without_turn,
     last_turn,
     request_digest,
+    stop_turn,
     total_usage,
     without_metadata,
 )
@@ -23,6 +24,7 @@ from chatledger.chat.protocol import (
     Hook,
     Reply,
     RequestKey,
+    Started,
     StopFunctions,
     Turn,
     TurnRequest,
@@ -31,7 +33,7 @@ from chatledger.chat.protocol import (
 )
 from chatledger.chat.runner_sync import run_turn
 from chatledger.chat.turn import EditTurn, RegenerateTurn, SendTurn, unsaved_turn
-from chatledger.conversations import MAX_REVISION
+from chatledger.conversations import MAX_REVISION, Conversation
 from chatledger.errors import InvalidArgument, InvalidMessage
 from chatledger.messages import Message, StoredMessage
 from chatledger.models.protocol import Model, SyncModel, Usage, check_model
@@ -180,7 +182,7 @@ class AnyChat(ABC, Generic[S, M, E, R]):
             must_exist=must_exist,
         )
         turn = SendTurn(self.store, self._options, request)
-        return self._events(turn.steps(), model, self._stop_functions)
+        return self._events(turn.steps(), model)
 
     def regenerate(
         self,
@@ -219,7 +221,7 @@ class AnyChat(ABC, Generic[S, M, E, R]):
             revision=checked_revision(revision),
         )
         turn = RegenerateTurn(self.store, self._options, request)
-        return self._events(turn.steps(), model, self._stop_functions)
+        return self._events(turn.steps(), model)
 
     def edit(
         self,
@@ -270,7 +272,7 @@ class AnyChat(ABC, Generic[S, M, E, R]):
             revision=checked_revision(revision),
         )
         turn = EditTurn(self.store, self._options, request, seq, keep_branch=keep_branch)
-        return self._events(turn.steps(), model, self._stop_functions)
+        return self._events(turn.steps(), model)
 
     def stream_without_saving(
         self,
@@ -300,8 +302,7 @@ class AnyChat(ABC, Generic[S, M, E, R]):
             messages=checked_messages(messages),
             must_exist=must_exist,
         )
-        # ``stop`` must not find this turn: it ends only turns that are stored.
-        return self._events(unsaved_turn(self.store, self._options, request), model, {})
+        return self._events(unsaved_turn(self.store, self._options, request), model)
 
     def is_replying(self, messages: Sequence[StoredMessage]) -> bool:
         """Return whether a process is writing a reply in the conversation that ends with these.
@@ -311,8 +312,20 @@ class AnyChat(ABC, Generic[S, M, E, R]):
         turn = last_turn(messages, self._options)
         return turn is not None and turn.is_running
 
+    def stop_here(self, started: Started) -> bool:
+        """Stop the turn that began with ``started``, as ``stop`` does, if this chat is running it.
+
+        Returns whether it is. A turn that is not stored cannot be stopped; its caller leaves it.
+        """
+        key = (started.conversation_id or "", started.reply_id or "")
+        stop = self._stop_functions.get(key)
+        if stop is None:
+            return False
+        stop()
+        return True
+
     @abstractmethod
-    def _events(self, turn: Turn, model: M, stop_functions: StopFunctions) -> E:
+    def _events(self, turn: Turn, model: M) -> E:
         """Run the turn and yield its events."""
 
     @abstractmethod
@@ -325,12 +338,21 @@ class AnyChat(ABC, Generic[S, M, E, R]):
         return model
 
     def _stop(self, conversation_id: str, owner: str | None) -> Steps[bool]:
-        yield partial(self.store.get, conversation_id, owner=owner)
-        stop = self._stop_functions.get(conversation_id)
-        if stop is not None:
-            stop()
-            return True
-        return (yield from force_release(self.store, self._options, conversation_id, owner))
+        functions = list(self._stop_functions.items())
+        here = {reply_id: stop for (id, reply_id), stop in functions if id == conversation_id}
+        return (yield from stop_turn(self.store, self._options, conversation_id, owner, here))
+
+    def _fork(
+        self, conversation_id: str, at: int | None, owner: str | None, idempotency_key: str | None
+    ) -> Steps[Conversation]:
+        return fork_without_turn(
+            self.store,
+            self._options,
+            conversation_id,
+            at=at,
+            owner=owner,
+            idempotency_key=idempotency_key,
+        )
 
     def _last_turn(self, conversation_id: str, owner: str | None) -> Steps[LastTurn | None]:
         limit = self._options.read_limit
@@ -391,6 +413,25 @@ class Chat(AnyChat[AsyncStore, Model, AsyncGenerator[Event, None], Coroutine[Any
         """
         return await arun(self._stop(conversation_id, owner))
 
+    async def fork(
+        self,
+        conversation_id: str,
+        *,
+        at: int | None = None,
+        owner: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Conversation:
+        """Copy the conversation to a new one, up to the message ``at``, as ``fork`` of the store.
+
+        A turn that is running in the original does not run in the copy, whose next turn can start
+        at once.
+
+        Raises:
+            NotFound: There is no such conversation, or it belongs to another owner.
+            KeyReused: The key was used for another call.
+        """
+        return await arun(self._fork(conversation_id, at, owner, idempotency_key))
+
     async def last_turn(self, conversation_id: str, *, owner: str | None = None) -> LastTurn | None:
         """Return the last turn of the conversation with its reply, or None if there is none.
 
@@ -423,10 +464,8 @@ class Chat(AnyChat[AsyncStore, Model, AsyncGenerator[Event, None], Coroutine[Any
 
         return TurnRunner()
 
-    def _events(
-        self, turn: Turn, model: Model, stop_functions: StopFunctions
-    ) -> AsyncGenerator[Event, None]:
-        return self._runner.run(turn, model, stop_functions)
+    def _events(self, turn: Turn, model: Model) -> AsyncGenerator[Event, None]:
+        return self._runner.run(turn, model, self._stop_functions)
 
     def _collect(self, events: AsyncGenerator[Event, None]) -> Coroutine[Any, Any, Reply]:
         return collect(events)
@@ -444,22 +483,31 @@ class SyncChat(AnyChat[Store, SyncModel, Generator[Event, None, None], Reply]):
     def stop(self, conversation_id: str, *, owner: str | None = None) -> bool:
         return run(self._stop(conversation_id, owner))
 
+    def fork(
+        self,
+        conversation_id: str,
+        *,
+        at: int | None = None,
+        owner: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Conversation:
+        return run(self._fork(conversation_id, at, owner, idempotency_key))
+
     def last_turn(self, conversation_id: str, *, owner: str | None = None) -> LastTurn | None:
         return run(self._last_turn(conversation_id, owner))
 
     def usage(self, conversation_id: str, *, owner: str | None = None) -> Usage:
         return run(self._usage(conversation_id, owner))
 
-    def _events(
-        self, turn: Turn, model: SyncModel, stop_functions: StopFunctions
-    ) -> Generator[Event, None, None]:
-        return run_turn(turn, model, stop_functions)
+    def _events(self, turn: Turn, model: SyncModel) -> Generator[Event, None, None]:
+        return run_turn(turn, model, self._stop_functions)
 
     def _collect(self, events: Generator[Event, None, None]) -> Reply:
         return collect_sync(events)
 
 
 SyncChat.stop.__doc__ = Chat.stop.__doc__
+SyncChat.fork.__doc__ = Chat.fork.__doc__
 SyncChat.last_turn.__doc__ = Chat.last_turn.__doc__
 SyncChat.usage.__doc__ = Chat.usage.__doc__
 

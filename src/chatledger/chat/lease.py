@@ -6,7 +6,8 @@ question has these keys:
 - ``reply``: the id that the reply to it has or will have;
 - ``until``: the end of the turn's lease, in ms since 1970, and ``by``: the label of the process
   that has it, if there is one; or
-- ``ended``: the outcome of a turn that ended without a reply;
+- ``ended``: the outcome of a turn that ended without a reply; beside ``until`` and ``by``, that the
+  turn was stopped by another process: it has no lease any more, but may still store its reply;
 - ``key`` and ``of``: the idempotency key, and the digest of the request that used it;
 - ``again``: the idempotency key of the request that asked for another reply, and its digest;
 - ``branch``: the copy of the conversation as it was before the question was edited;
@@ -20,7 +21,7 @@ of DynamoDB.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -72,7 +73,10 @@ class LastTurn(NamedTuple):
     reply: StoredMessage | None
     """None if there is no reply, or none yet."""
     is_running: bool
-    """True if some process is writing the reply now."""
+    """True if some process is writing the reply now.
+
+    If another process has stopped it, the reply so far is still to be stored.
+    """
 
 
 class _QuestionRemoved(Exception):
@@ -161,7 +165,8 @@ class TurnLease:
         """Extend the lease; return False if the turn was stopped or its question removed."""
         until = self._new_lease_end()
         try:
-            return (yield from self._update_question(partial(with_lease_until, until=until)))
+            change = partial(with_lease_until, until=until)
+            return (yield from self._update_question(change, only_if=is_running))
         except _QuestionRemoved:
             return False
 
@@ -175,7 +180,9 @@ class TurnLease:
     def release(self, outcome: str) -> TurnSteps[None]:
         """End the lease of a turn that has no reply; ``outcome`` says why it has none."""
         try:
-            yield from self._update_question(partial(with_outcome, outcome=outcome))
+            yield from self._update_question(
+                partial(with_outcome, outcome=outcome), only_if=is_open
+            )
         except (ChatledgerError, _QuestionRemoved):
             return  # the lease ends by itself
 
@@ -212,10 +219,13 @@ class TurnLease:
             else:
                 return True
 
-    def _update_question(self, change: Callable[[Message], Message]) -> TurnSteps[bool]:
-        """Store the changed question; return False if its turn is no longer running.
+    def _update_question(
+        self, change: Callable[[Message], Message], *, only_if: Callable[[Message, Message], bool]
+    ) -> TurnSteps[bool]:
+        """Store the changed question.
 
-        Raises ``_QuestionRemoved``.
+        Return False if others have changed it and ``only_if`` does not hold for it and for the
+        question as it is stored now. Raises ``_QuestionRemoved``.
         """
         while True:
             changed = change(self.question)
@@ -233,7 +243,7 @@ class TurnLease:
                 current = yield from self._current_question()
                 if current is None:
                     raise _QuestionRemoved from None
-                if not is_running(self.question, current):
+                if not only_if(self.question, current):
                     return False
                 # Keep the changes that others made to it.
                 self.question, self._revision = current, conflict.revision
@@ -269,33 +279,92 @@ class TurnLease:
         return self._options.clock() + round(duration.total_seconds() * 1000)
 
 
-def force_release(
-    store: AnyStore, options: ChatOptions, conversation_id: str, owner: str | None
+def stop_turn(
+    store: AnyStore,
+    options: ChatOptions,
+    conversation_id: str,
+    owner: str | None,
+    here: Mapping[str, Callable[[], None]],
 ) -> Steps[bool]:
-    """End the lease of the turn that runs in the conversation; return whether there was one.
+    """Stop the turn that runs in the conversation; return whether there was one.
 
-    The turn, in this or another process, ends at its next renewal, which is at most half of the
-    lease's duration away.
+    ``here`` has the functions that stop the turns that this process runs in it, by the ids of their
+    replies. A turn of another process loses its lease, and ends at its next renewal, which is at
+    most half of the lease's duration away.
     """
     while True:
         tail: Tail = yield lambda: store.tail(conversation_id, options.read_limit, owner=owner)
         n = last_question_index(tail.messages)
         if n is None or lease_end(tail.messages) <= options.clock():
-            return False
+            # A turn of this process may still run: its lease may have ended, or be too far back.
+            for stop in here.values():
+                stop()
+            return bool(here)
         question = tail.messages[n]
+        stop_here = here.get(_metadata(question)["reply"])
+        if stop_here is not None:
+            stop_here()
+            return True
         assert question.seq is not None
         try:
             yield partial(
                 store.replace,
                 conversation_id,
                 question.seq,
-                with_outcome(question, "stopped"),
+                with_stop(question),
                 revision=tail.conversation.revision,
                 owner=owner,
             )
         except Conflict:
             continue
         return True
+
+
+def fork_without_turn(
+    store: AnyStore,
+    options: ChatOptions,
+    conversation_id: str,
+    *,
+    at: int | None,
+    owner: str | None,
+    idempotency_key: str | None,
+) -> Steps[Conversation]:
+    """Copy the conversation as ``Store.fork`` does, but not the lease of a turn that runs in it.
+
+    The store copies the lease with the question, but only the original gets the reply.
+    """
+    copy: Conversation = yield partial(
+        store.fork, conversation_id, at=at, owner=owner, idempotency_key=idempotency_key
+    )
+    while True:
+        try:
+            tail: Tail = yield partial(store.tail, copy.id, options.read_limit, owner=owner)
+            turn = last_turn(tail.messages, options)
+            if turn is None or not turn.is_running:
+                return copy
+            question = turn.question
+            original: Tail = yield partial(
+                store.tail, conversation_id, options.read_limit, owner=owner
+            )
+            if not any(is_same_turn(question, message) for message in original.messages):
+                return copy  # made by an earlier call with the key; its turn is its own
+            return cast(
+                Conversation,
+                (
+                    yield partial(
+                        store.replace,
+                        copy.id,
+                        question.seq,
+                        with_outcome(question, "stopped"),
+                        revision=tail.conversation.revision,
+                        owner=owner,
+                    )
+                ),
+            )
+        except Conflict:
+            continue
+        except NotFound:
+            return copy  # the original or the copy has been deleted meanwhile
 
 
 # Metadata of messages -----------------------------------------------------------------------------
@@ -344,9 +413,20 @@ def with_outcome(question: Message, outcome: str) -> Message:
     return _with_metadata(question, ended=outcome)
 
 
+def with_stop(question: Message) -> Message:
+    """Return ``question`` as the question of a turn that another process has stopped."""
+    metadata = {**_metadata(question), "ended": "stopped"}
+    return replace(question, extra={**question.extra, "turn": metadata})
+
+
 def is_running(question: Message, current: Message) -> bool:
     """Return whether the turn of ``question``, now stored as ``current``, is still running."""
     return "ended" not in _metadata(current) and is_same_turn(question, current)
+
+
+def is_open(question: Message, current: Message) -> bool:
+    """Return whether the turn of ``question``, stored as ``current``, may still store a reply."""
+    return "until" in _metadata(current) and is_same_turn(question, current)
 
 
 def is_same_turn(question: Message, other: Message) -> bool:
@@ -443,7 +523,7 @@ def last_turn(messages: Sequence[StoredMessage], options: ChatOptions) -> LastTu
     question, following = messages[n], messages[n + 1 :]
     reply_id = _metadata(question)["reply"]
     reply = next((message for message in following if message.id == reply_id), None)
-    is_running = lease_end_of(question, following) > options.clock()
+    is_running = _end_of_writing(question, following) > options.clock()
     return LastTurn(question, reply_id, reply, is_running)
 
 
@@ -466,6 +546,11 @@ def lease_end_of(question: Message, following: Sequence[Message]) -> int:
 
     The turn of a process that is known to have ended has none.
     """
+    return 0 if "ended" in _metadata(question) else _end_of_writing(question, following)
+
+
+def _end_of_writing(question: Message, following: Sequence[Message]) -> int:
+    """Return the time until which some process may store the reply to ``question``, or 0."""
     if reply_to(question, following) is not None:
         return 0
     metadata = _metadata(question)

@@ -248,8 +248,8 @@ TurnSteps: TypeAlias = Generator[Effect, Any, T]
 """A part of a turn: yields effects and returns a value."""
 Turn: TypeAlias = TurnSteps[None]
 
-StopFunctions: TypeAlias = dict[str, Callable[[], None]]
-"""The functions that stop the turns that are running, by conversation id."""
+StopFunctions: TypeAlias = dict[tuple[str, str], Callable[[], None]]
+"""The functions that stop the turns that are running, by the ids of conversation and reply."""
 
 
 class CallerLeft(Exception):

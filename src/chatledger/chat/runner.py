@@ -133,16 +133,16 @@ class TurnRunner:
     ) -> AsyncGenerator[Event, None]:
         """Run the turn and yield its events; raise the turn's error.
 
-        While it runs in a conversation, ``stop_functions`` has a function that stops it.
+        While a turn that is stored runs, ``stop_functions`` has a function that stops it.
         """
         running = _RunningTurn(turn, ModelCall(model))
-        conversation_id, stop = None, running.model_call.stop
+        key, stop = None, running.model_call.stop
         self._open_turns += 1
         try:
             while (event := await running.next_event()) is not None:
-                if isinstance(event, Started) and event.conversation_id:
-                    conversation_id = event.conversation_id
-                    stop_functions[conversation_id] = stop
+                if isinstance(event, Started) and event.conversation_id and event.reply_id:
+                    key = event.conversation_id, event.reply_id
+                    stop_functions[key] = stop
                 yield event
         except (GeneratorExit, asyncio.CancelledError) as left:
             finishing = asyncio.create_task(running.finish())
@@ -156,8 +156,8 @@ class TurnRunner:
             raise
         finally:
             self._open_turns -= 1
-            if conversation_id and stop_functions.get(conversation_id) is stop:
-                del stop_functions[conversation_id]
+            if key and stop_functions.get(key) is stop:
+                del stop_functions[key]
 
     async def close(self) -> None:
         """Wait until the turns whose callers left have ended."""

@@ -90,17 +90,17 @@ def run_turn(
 ) -> Generator[Event, None, None]:
     """Run the turn in the caller's thread and yield its events; raise the turn's error.
 
-    While it runs in a conversation, ``stop_functions`` has a function that stops it.
+    While a turn that is stored runs, ``stop_functions`` has a function that stops it.
     """
     stepper, model_call = TurnStepper(turn), SyncModelCall(model)
-    conversation_id, stop = None, model_call.stop
+    key, stop = None, model_call.stop
     try:
         while (effect := stepper.next_effect()) is not None:
             match effect:
                 case Started() | str() | Finished():
-                    if isinstance(effect, Started) and effect.conversation_id:
-                        conversation_id = effect.conversation_id
-                        stop_functions[conversation_id] = stop
+                    if isinstance(effect, Started) and effect.conversation_id and effect.reply_id:
+                        key = effect.conversation_id, effect.reply_id
+                        stop_functions[key] = stop
                     yield effect
                 case CallModel():
                     model_call.start(effect)
@@ -115,8 +115,8 @@ def run_turn(
         raise
     finally:
         model_call.cancel()
-        if conversation_id and stop_functions.get(conversation_id) is stop:
-            del stop_functions[conversation_id]
+        if key and stop_functions.get(key) is stop:
+            del stop_functions[key]
 
 
 def _perform(stepper: TurnStepper, pending_call: PendingCall) -> None:

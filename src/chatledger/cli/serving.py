@@ -6,6 +6,7 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
@@ -20,6 +21,7 @@ from chatledger.errors import InvalidArgument
 from chatledger.http.api import MAX_BODY_BYTES, MAX_MESSAGE_CHARACTERS
 from chatledger.http.app import Chatbot
 from chatledger.http.logs import configure_logging
+from chatledger.http.turns import RunningTurns
 from chatledger.settings import Settings, read_settings
 from chatledger.stores.urls import without_secrets
 
@@ -47,7 +49,7 @@ SHUTDOWN_SECONDS = 3
 FAREWELL_SECONDS = 1
 """The seconds that clients then have to receive how their requests ended."""
 POLL_SECONDS = 0.05
-"""The seconds between two checks whether the clients of a stopping server have left."""
+"""The seconds between two checks whether a stopping server still has to wait."""
 
 
 def run_server(*, allow_unauthenticated: bool) -> None:
@@ -74,9 +76,10 @@ async def _serve(
     settings: Settings, chatbot: Chatbot, listener: socket.socket, max_connections: int
 ) -> None:
     async with chatbot:
+        app = chatbot.create_app()
         server = Server(
             uvicorn.Config(
-                chatbot.create_app(),
+                app,
                 http=LimitedProtocol,
                 ws="none",
                 limit_concurrency=max_connections,
@@ -88,7 +91,8 @@ async def _serve(
                 log_level="error",
                 log_config=None,  # its loggers are configured with the others
                 access_log=False,
-            )
+            ),
+            app.state.turns,
         )
         server.install_signal_handlers()
         _announce(settings, _url(settings.host, listener), max_connections)
@@ -103,7 +107,15 @@ class Server(uvicorn.Server):
     ``SHUTDOWN_SECONDS``. Requests that are still running are then cancelled, and their turns store
     the replies so far. A second signal cancels them at once. A third one ends the process, even if
     the store does not answer.
+
+    Args:
+        config: The configuration of the server.
+        turns: The turns that it runs; their clients may have left.
     """
+
+    def __init__(self, config: uvicorn.Config, turns: RunningTurns) -> None:
+        super().__init__(config)
+        self._turns = turns
 
     def install_signal_handlers(self) -> None:
         """Handle the signals until the process ends, not only while requests are served."""
@@ -129,20 +141,27 @@ class Server(uvicorn.Server):
             listener.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
-        await self._wait_for_clients(SHUTDOWN_SECONDS, until_hurried=True)
+        await self._wait_while(self._may_continue, SHUTDOWN_SECONDS)
         for request in list(self.server_state.tasks):
             request.cancel()
-        await self._wait_for_clients(FAREWELL_SECONDS)
+        await self._wait_while(self._has_clients, FAREWELL_SECONDS)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         await self.lifespan.shutdown()
 
-    async def _wait_for_clients(self, seconds: float, *, until_hurried: bool = False) -> None:
-        """Wait at most ``seconds`` until all clients have left, or until a second signal."""
+    def _has_clients(self) -> bool:
+        return bool(self.server_state.connections or self.server_state.tasks)
+
+    def _may_continue(self) -> bool:
+        """Return whether there is something to wait for, and no second signal."""
+        return not self.force_exit and (self._has_clients() or self._turns.are_running)
+
+    async def _wait_while(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Wait until ``condition`` is false, at most ``seconds``."""
         end = monotonic() + seconds
         # Uvicorn announces neither that a connection has ended nor that a signal has come.
-        while self.server_state.connections or self.server_state.tasks:
-            if monotonic() > end or (until_hurried and self.force_exit):
+        while condition():
+            if monotonic() > end:
                 return
             await asyncio.sleep(POLL_SECONDS)
 

@@ -502,7 +502,7 @@ def parse_if_match(values: Sequence[str]) -> Version | None:
     if not values or values == ["*"]:
         return None
     match = re.fullmatch(r'"(\d{1,16})\.(\d{1,16})"', values[0], re.ASCII)
-    if len(values) > 1 or match is None:
+    if len(values) > 1 or match is None or max(map(int, match.groups())) > MAX_REVISION:
         raise ApiError(
             400,
             "invalid_request",

@@ -452,10 +452,16 @@ def stored_frames(conversation_id: str, turn: LastTurn, *, offset: int) -> Seque
     """Return the events of a turn that has ended, without the first characters of its reply."""
     assert turn.reply is not None
     text = turn.reply.text
+    offset = known_offset(offset, text)
     frames = [stored_start_frame(conversation_id, turn, offset=offset)]
     if text[offset:]:
         frames.append(piece_frame(turn.reply_id, text[offset:], end=len(text)))
     return [*frames, done_frame(turn.reply_id, finished_event(turn.reply))]
+
+
+def known_offset(offset: int, text: str) -> int:
+    """Return ``offset``, or 0 if ``text``, the reply so far, is shorter: nobody can have more."""
+    return offset if offset <= len(text) else 0
 
 
 def stored_start_frame(conversation_id: str, turn: LastTurn, *, offset: int) -> bytes:

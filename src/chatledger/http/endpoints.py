@@ -245,7 +245,7 @@ def fork_conversation(given: Given, *, conversation_id: str) -> Steps[Answer]:
     _require_shown(conversation_id)
     request: ForkRequest = given.body
     copy: Conversation = yield partial(
-        given.store.fork,
+        given.open_chat().fork,
         conversation_id,
         at=request.at,
         owner=request.user_id,

@@ -89,7 +89,8 @@ def create_app(
             such as the store.
     """
     limits = limits or Limits()
-    turns = RunningTurns([each.record_turn for each in (metrics, tracing) if each is not None])
+    turn_listeners = [each.record_turn for each in (metrics, tracing) if each is not None]
+    turns = RunningTurns(chat.stop_here, turn_listeners)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -131,6 +132,7 @@ def create_app(
         # FastAPI's own spans have the query, which names users, and its log the texts of errors.
         telemetry={"tracing": False, "logs": False},
     )
+    app.state.turns = turns  # for servers that wait for them before they end
     app.add_exception_handler(HTTPException, _handle_routing_error)
     store = chat.store
     readiness = Readiness(store)

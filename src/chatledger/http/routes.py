@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,10 @@ from chatledger.chat import Chat
 from chatledger.http import api, endpoints
 from chatledger.http.bodies import reply_body
 from chatledger.http.endpoints import Endpoint, Given, TurnEndpoint, TurnRules
-from chatledger.http.events import EventStream, awaited_stream, stored_stream, wait_for_end
+from chatledger.http.events import AwaitedStream, EventStream, stored_stream, wait_for_end
 from chatledger.http.middleware import CALLER, CONVERSATION_ID, USER, WHILE_RUNNING
 from chatledger.http.requests import RECORD, note_conversation
-from chatledger.http.turns import RunningTurn, RunningTurns
+from chatledger.http.turns import RunningTurns
 from chatledger.sansio import arun
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class Routes:
         # Nobody could read the reply of a turn that is not stored.
         stops_turn = body.stops_turn or turn.stored_in is None
         if endpoint.streams or (endpoint.streams is None and _accepts_events(request)):
-            return self._stream(turn, stops_turn=stops_turn)
+            return EventStream(turn, stops_turn=stops_turn, while_open=self._open_stream())
         await wait_for_end(turn, request.receive, stops_turn=stops_turn)
         return JSONResponse(reply_body(turn.started, turn.reply()))
 
@@ -180,17 +181,16 @@ class Routes:
             return Response(status_code=204)  # it tells browsers not to connect again
         turn = self._turns.find(id, last.reply_id)
         if turn is not None:
-            return self._stream(turn, offset=offset)
+            return EventStream(turn, offset=offset, while_open=self._open_stream())
         if last.reply is not None:
             return stored_stream(id, last, offset=offset)
-        return awaited_stream(id, last, lambda: arun(read_last_turn()), offset=offset)
+        return AwaitedStream(
+            id, last, lambda: arun(read_last_turn()), offset=offset, while_open=self._open_stream()
+        )
 
-    def _stream(
-        self, turn: RunningTurn, *, offset: int = 0, stops_turn: bool = False
-    ) -> EventStream:
-        metrics = self._metrics
-        open_streams = None if metrics is None else metrics.open_streams.track_inprogress()
-        return EventStream(turn, offset=offset, stops_turn=stops_turn, while_open=open_streams)
+    def _open_stream(self) -> AbstractContextManager[object] | None:
+        """Return a context in which a stream counts as open."""
+        return None if self._metrics is None else self._metrics.open_streams.track_inprogress()
 
     async def _parse(
         self,

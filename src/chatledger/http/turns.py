@@ -21,10 +21,16 @@ class RunningTurn:
         error: The error with which the turn ended, as clients get it.
     """
 
-    def __init__(self, started: Started, events: AsyncGenerator[Event, None]) -> None:
+    def __init__(
+        self,
+        started: Started,
+        events: AsyncGenerator[Event, None],
+        stop_turn: Callable[[Started], bool],
+    ) -> None:
         self.started = started
         self.finished: Finished | None = None
         self.error: ApiError | None = None
+        self._stop_turn = stop_turn
         self._pieces: list[str] = []
         self._first_piece_at: float | None = None
         self._readers: set[Callable[[], None]] = set()
@@ -78,8 +84,10 @@ class RunningTurn:
         self._task.add_done_callback(lambda _: function())
 
     def stop(self) -> None:
-        """End the turn as if its caller had left: the reply so far is stored."""
-        if self.finished is None and not self.has_ended:
+        """End the turn; its readers hear of the end once the reply so far is stored."""
+        if self.has_ended or self._stop_turn(self.started):
+            return
+        if self.finished is None:  # nothing of the turn is stored
             self.finished = Finished("stopped")
             # Not at once: a task that is cancelled before it begins would leave the turn open.
             asyncio.get_running_loop().call_soon(self._task.cancel)
@@ -112,10 +120,16 @@ class RunningTurns:
     """All turns that this process runs.
 
     Args:
+        stop_turn: ``Chat.stop_here`` of the chat that runs the turns.
         listeners: Called with the record of each turn that has ended.
     """
 
-    def __init__(self, listeners: Sequence[Callable[[TurnRecord], None]] = ()) -> None:
+    def __init__(
+        self,
+        stop_turn: Callable[[Started], bool],
+        listeners: Sequence[Callable[[TurnRecord], None]] = (),
+    ) -> None:
+        self._stop_turn = stop_turn
         self._listeners = listeners
         self._turns: set[RunningTurn] = set()
         self._by_conversation: dict[str, RunningTurn] = {}
@@ -131,7 +145,8 @@ class RunningTurns:
         with while_running:
             started = await anext(events)
             assert isinstance(started, Started)
-            turn, context = RunningTurn(started, events), while_running.pop_all()
+            turn = RunningTurn(started, events, self._stop_turn)
+            context = while_running.pop_all()
         self._turns.add(turn)
         turn.call_at_end(context.close)
         turn.call_at_end(lambda: self._forget(turn))
@@ -147,6 +162,11 @@ class RunningTurns:
         """Return the turn that is writing this reply, if this process runs it."""
         turn = self._by_conversation.get(conversation_id)
         return turn if turn is not None and turn.started.reply_id == reply_id else None
+
+    @property
+    def are_running(self) -> bool:
+        """True if any turn is running."""
+        return bool(self._turns)
 
     async def close(self) -> None:
         """End all turns because the server ends."""
