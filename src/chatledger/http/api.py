@@ -13,7 +13,12 @@ from msgspec.structs import fields as fields_of
 from chatledger.conversations import MAX_ID_BYTES, MAX_REVISION, MAX_TITLE_CHARACTERS, Conversation
 from chatledger.errors import InvalidArgument
 from chatledger.http.errors import ApiError
-from chatledger.stores.arguments import checked_id, checked_idempotency_key, checked_number
+from chatledger.stores.arguments import (
+    checked_id,
+    checked_idempotency_key,
+    checked_number,
+    checked_query,
+)
 from chatledger.values import checked_text
 
 MAX_MESSAGE_CHARACTERS = 32_000
@@ -262,7 +267,9 @@ class Parameter(NamedTuple):
     most: int | None = None
     default: int | None = None
     is_required: bool = False
-    """Whether a request without a signed-in user must have it."""
+    """Whether a request must have it; a signed-in user may leave out the ``user_id``."""
+    longest: int | None = None
+    """The most characters that the text may have; None if there is no such limit."""
     choices: tuple[str, ...] = ()
     """The values that it may have; the first is the default."""
 
@@ -319,6 +326,20 @@ class Query:
         checked_id(user_id, "user_id")
         _check_user(user_id, self._signed_in_user)
         return user_id
+
+    def words(self, parameter: Parameter) -> str | None:
+        """Return the parameter, a query for words, or None if it is missing and may be.
+
+        Raises:
+            ApiError: The parameter occurs twice, or is missing.
+            InvalidArgument: It is too long, or has no words.
+        """
+        text = self.get(parameter.name)
+        if text is not None:
+            checked_query(text, parameter.name)
+        elif parameter.is_required:
+            raise ApiError(400, "invalid_request", f"The parameter {parameter.name} is missing.")
+        return text
 
     def number(self, parameter: Parameter) -> int:
         """Return the parameter as an int; raise ``InvalidArgument`` if it is out of range."""

@@ -9,7 +9,7 @@ from msgspec import Meta, convert
 
 from chatledger.chat import LastTurn, Reply, Started
 from chatledger.chat.lease import branch_of, finished_event
-from chatledger.conversations import Conversation, Listing, Page, Tail
+from chatledger.conversations import Conversation, Found, Listing, Match, Page, Tail
 from chatledger.messages import Role, StoredMessage
 from chatledger.models.protocol import Finished, Usage
 from chatledger.values import Json, dumps
@@ -106,6 +106,35 @@ class ListingBody(TypedDict):
 
     conversations: list[ConversationSummary]
     cursor: Annotated[str | None, Meta(description="the cursor of the next page; null if none")]
+
+
+class MatchBody(TypedDict):
+    """A message, or the title of a conversation, in which the words of a search occur."""
+
+    conversation_id: str
+    title: str | None
+    seq: Annotated[int | None, Meta(description="the seq of the message; null for a title")]
+    role: Annotated[Role | None, Meta(description="the role of the message; null for a title")]
+    excerpt: Annotated[str, Meta(description="the text around one of the words")]
+    spans: Annotated[
+        list[tuple[int, int]],
+        Meta(
+            description="the places of the words in the excerpt: their starts and ends, in UTF-16 "
+            "code units, as JavaScript counts"
+        ),
+    ]
+
+
+class FoundBody(TypedDict):
+    """What a search has found so far."""
+
+    matches: list[MatchBody]
+    cursor: Annotated[
+        str | None, Meta(description="the cursor that continues the search; null at its end")
+    ]
+    complete: Annotated[
+        bool, Meta(description="false if there is more to search although there are few matches")
+    ]
 
 
 class MessageBody(TypedDict):
@@ -307,6 +336,30 @@ def summary_of(conversation: Conversation) -> ConversationSummary:
         "updated_at": time_text(conversation.updated_at),
         "message_count": conversation.message_count,
         "metadata": conversation.metadata,
+    }
+
+
+def found_body(found: Found) -> FoundBody:
+    """Return the body for what a search has found."""
+    return {
+        "matches": [_match_body(match) for match in found.matches],
+        "cursor": found.cursor,
+        "complete": found.complete,
+    }
+
+
+def _match_body(match: Match) -> MatchBody:
+    def units(characters: int) -> int:
+        """Return how many UTF-16 code units the first characters of the excerpt take."""
+        return len(match.excerpt[:characters].encode("utf-16-le")) // 2
+
+    return {
+        "conversation_id": match.conversation_id,
+        "title": match.title,
+        "seq": match.seq,
+        "role": match.role,
+        "excerpt": match.excerpt,
+        "spans": [(units(span.start), units(span.end)) for span in match.spans],
     }
 
 

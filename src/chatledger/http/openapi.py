@@ -458,11 +458,13 @@ def _parameter(parameter: api.Parameter, *, has_sign_in: bool) -> dict[str, Any]
         schema["default"] = parameter.choices[0]
     if parameter.default is not None:
         schema["default"] = parameter.default
+    if parameter.longest is not None:
+        schema["maxLength"] = parameter.longest
     return {
         "name": parameter.name,
         "in": "query",
         "description": parameter.description,
-        "required": parameter.is_required and not has_sign_in,
+        "required": parameter.is_required and not (has_sign_in and parameter.name == "user_id"),
         "schema": schema,
     }
 

@@ -136,6 +136,12 @@ export class Conversation {
     await this.#receive(events, { question: this.#entries.at(-1), onStart, onPiece });
   }
 
+  /** Return the element of the message at `seq`, loading earlier messages up to it, or null. */
+  async findMessage(seq) {
+    while (this.before !== null && this.before > seq) await this.loadEarlier();
+    return this.#entries.find((entry) => entry.seq === seq)?.element ?? null;
+  }
+
   async #receive(events, { question, replaced = [], onStart, onPiece, onRefused = () => {} }) {
     const reply = makeEmptyReply();
     const { signal } = this.#turn;
