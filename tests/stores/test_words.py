@@ -10,7 +10,7 @@ from chatledger.stores.words import CHARACTERS_BEFORE, EXCERPT_CHARACTERS, Query
 texts = st.text(alphabet="aAbé ßŁ東京の\u0301\u00ad -\nสวัﬁ🧠が", max_size=40) | st.text(max_size=40)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(before=texts, word=texts, after=texts)
 def test_a_text_that_a_query_finds_has_the_querys_words_and_an_excerpt_with_their_places(
     before: str, word: str, after: str
