@@ -345,7 +345,10 @@ async function printAll(conversation) {
   update();
 }
 
-$("import").addEventListener("click", () => chooseFile(importChosen));
+$("import").addEventListener("click", () => {
+  $("settings-dialog").close();
+  chooseFile(importChosen);
+});
 
 async function importChosen(file) {
   notice.clear();
