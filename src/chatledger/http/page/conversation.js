@@ -56,6 +56,12 @@ export class Conversation {
     return !this.isReplying && this.#entries.at(-1)?.role === "user";
   }
 
+  /** True if a reply has ended without a word. */
+  get lacksReply() {
+    const last = this.#entries.at(-1);
+    return !this.isReplying && last?.role === "assistant" && last.text.textContent === "" && last.seq === undefined;
+  }
+
   get isReplying() {
     return this.#turn !== null;
   }

@@ -236,11 +236,19 @@ async function followReply(conversation) {
 async function replaceReply(conversation) {
   if (!conversation.isLoaded || conversation.isReplying) return;
   notice.clear();
+  let failure = null;
   try {
     await receive(conversation, (callbacks) => conversation.regenerate(callbacks), tellStart);
   } catch (error) {
-    if (conversation === shown) notice.showError(error.message, [...ASK_AGAIN, error.retryAfter]);
+    failure = error;
   }
+  if (conversation !== shown) return;
+  if (conversation.lacksReply) {
+    showConversationInUrl(); // the server has put the former reply back
+    await loadingDone;
+    if (conversation.id !== shown.id) return;
+  }
+  if (failure) notice.showError(failure.message, [...ASK_AGAIN, failure.retryAfter]);
 }
 
 async function replaceMessage(conversation, entry, text) {
