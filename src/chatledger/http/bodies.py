@@ -414,7 +414,13 @@ def frame(name: str, data: object, id: str | None = None) -> bytes:
     return _frame(name, dumps(data), id)
 
 
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+"""JSON escapes of what some clients take for the end of a line, such as Python's ``splitlines``."""
+
+
 def _frame(name: str, data: str, id: str | None) -> bytes:
+    if not data.isascii():
+        data = data.translate(_LINE_ENDS)
     id_line = "" if id is None else f"id: {id}\n"
     return f"{id_line}event: {name}\ndata: {data}\n\n".encode()
 
