@@ -223,10 +223,9 @@ def test_the_codes_of_the_description_are_those_of_the_docs(document: Fields) ->
     section = (DOCS / "http.md").read_text().partition("\n## Errors\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (\d{3}) \| (.*) \|$", section, re.MULTILINE)
     documented = {status: set(re.findall(r"`(\w+)`", text)) for status, text in rows}
-    # Answers to CORS preflights and of serverless servers, and one that no route should cause.
+    # Answers to CORS preflights and of serverless servers.
     documented["400"] -= {"cors_refused"}
     documented.pop("501")
-    documented["409"] -= {"already_exists"}
     if document is OPEN:
         documented.pop("401")
         documented["403"] -= {"wrong_user"}

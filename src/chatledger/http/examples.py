@@ -141,6 +141,8 @@ STREAM = "".join(
 """The events of a streamed reply."""
 
 SENTENCES: Mapping[str, str] = {
+    "already_exists": "The conversation of the idempotency key was deleted and begun anew; send "
+    "another key.",
     "conflict": "The conversation changed meanwhile; read it again and retry.",
     "daily_bytes_used": "You have stored as much as you may today; try again after midnight UTC.",
     "daily_conversations_used": "You have started too many conversations today; try again "

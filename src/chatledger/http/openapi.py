@@ -11,6 +11,7 @@ from msgspec.json import schema_components
 import chatledger
 from chatledger.conversations import MAX_ID_BYTES, MAX_IDEMPOTENCY_KEY_BYTES, MAX_REVISION
 from chatledger.errors import (
+    AlreadyExists,
     ChatledgerError,
     Conflict,
     DiskFull,
@@ -205,7 +206,7 @@ def _from_endpoint(endpoint: Endpoint) -> _Route:
         *_STORE,
         *([NotFound] if "{" in endpoint.path else []),
         *(_COUNTED if endpoint.creates else []),
-        *([KeyReused] if endpoint.takes_key else []),
+        *([AlreadyExists, KeyReused] if endpoint.takes_key else []),
         *([Conflict] if endpoint.body is not None else []),
         *([(400, "invalid_request"), (403, "system_prompt_fixed")] if endpoint.imports else []),
     ]
