@@ -68,7 +68,7 @@ SECURITY_HEADERS = {
 }
 """The headers of every response, unless it has its own."""
 
-PUBLIC_PATHS = frozenset({"/", "/health", "/live", "/ready", "/metrics", "/openapi.json"})
+PUBLIC_PATHS = frozenset({"/", "/docs", "/health", "/live", "/metrics", "/openapi.json", "/ready"})
 """The paths that need no sign-in, apart from the files of the page."""
 
 
@@ -494,6 +494,10 @@ def version_of(conversation: Conversation) -> Version:
     return Version(conversation.revision, conversation.metadata_revision)
 
 
+ETAG_PATTERN = r'"([0-9]{1,16})\.([0-9]{1,16})"'
+"""The pattern of the ``ETag`` of a conversation."""
+
+
 def parse_if_match(values: Sequence[str]) -> Version | None:
     """Return the version in the ``If-Match`` headers; None if there is none, or it is ``*``.
 
@@ -501,7 +505,7 @@ def parse_if_match(values: Sequence[str]) -> Version | None:
     """
     if not values or values == ["*"]:
         return None
-    match = re.fullmatch(r'"(\d{1,16})\.(\d{1,16})"', values[0], re.ASCII)
+    match = re.fullmatch(ETAG_PATTERN, values[0])
     if len(values) > 1 or match is None or max(map(int, match.groups())) > MAX_REVISION:
         raise ApiError(
             400,

@@ -28,17 +28,18 @@ INTERRUPTED: tuple[Interruption, ...] = get_args(Interruption)
 
 
 class WelcomeBody(TypedDict):
-    """The paths of the API's description and of its health check."""
+    """The paths of the API's description, for programs and for people, and of its health check."""
 
     message: str
-    documentation: NotRequired[str]
+    documentation: str
+    reference: str
     health: str
 
 
 class StatusBody(TypedDict):
     """That the server is healthy, live or ready."""
 
-    status: str
+    status: Annotated[str, Meta(description="what the check has found")]
 
 
 class UsageBody(TypedDict):
@@ -250,6 +251,7 @@ class DoneData(TypedDict):
 WELCOME: WelcomeBody = {
     "message": "Welcome to the Chatledger chatbot API",
     "documentation": "/openapi.json",
+    "reference": "/docs",
     "health": "/health",
 }
 HEALTHY: StatusBody = {"status": "healthy"}
