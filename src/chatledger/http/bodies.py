@@ -90,6 +90,20 @@ class StoppedBody(TypedDict):
     stopped: bool
 
 
+class ModelBody(TypedDict):
+    """A model that a request may ask for."""
+
+    id: Annotated[str, Meta(description="the value of model_id")]
+    is_default: Annotated[bool, Meta(description="whether requests without a model_id get it")]
+
+
+class ModelsBody(TypedDict):
+    """The models that a request may ask for, and whether it may have a system prompt."""
+
+    models: list[ModelBody]
+    allows_system_prompt: bool
+
+
 class ConversationSummary(TypedDict):
     """A conversation without its messages."""
 

@@ -42,6 +42,7 @@ from chatledger.http.bodies import (
     DeletedAllBody,
     DeletedBody,
     ListingBody,
+    ModelsBody,
     ResponseBody,
     StoppedBody,
     UpdatedBody,
@@ -107,6 +108,7 @@ MESSAGES_LIMIT = Parameter(
 OWNER = Parameter("user_id", "the owner of the new conversation", is_required=True)
 FORMAT = Parameter("format", "the format of the file", choices=tuple(FORMATS))
 BEFORE = Parameter("before", "the seq before which the messages end", most=MAX_REVISION)
+ASKING_USER = Parameter("user_id", "the user who asks; all users get the same answer")
 
 
 def check_health(store: AnyStore) -> Steps[ResponseBody]:
@@ -246,6 +248,15 @@ def _explain_conflict(version: Version | None) -> Iterator[None]:
         ) from conflict
 
 
+def read_models(rules: "TurnRules", given: Given) -> Steps[Answer]:
+    """List the models that a request may ask for, the default first."""
+    given.query.user_id()
+    models = [{"id": name, "is_default": name == rules.models.default} for name in rules.models]
+    is_allowed = rules.allow_system_prompt or not given.open_chat().system_prompt
+    yield from ()  # nothing is read from the store
+    return Answer({"models": models, "allows_system_prompt": is_allowed})
+
+
 def import_conversation(rules: "TurnRules", given: Given) -> Steps[Answer]:
     """Create a conversation with the messages of an exported one, all of them or none."""
     request: ImportRequest = given.body
@@ -297,7 +308,7 @@ class Endpoint(NamedTuple):
     path: str
     """The path; the parts in braces are parameters, which any non-empty text matches."""
     steps: Callable[..., Steps[Answer]]
-    """Takes a ``Given`` and the path's parameters; before them, ``TurnRules`` if it imports."""
+    """Takes a ``Given`` and the path's parameters; before them, ``TurnRules`` if ``takes_rules``."""
     response: type[ResponseBody]
     """The type of the response body."""
     query: tuple[Parameter, ...] = ()
@@ -306,7 +317,9 @@ class Endpoint(NamedTuple):
     creates: bool = False
     """True if the endpoint stores a new conversation."""
     imports: bool = False
-    """True if that has messages, which the steps count themselves."""
+    """True if that has messages."""
+    takes_rules: bool = False
+    """True if the steps need the rules, and count themselves what they create."""
     takes_key: bool = False
     """True if a request may have an idempotency key."""
     takes_version: bool = False
@@ -324,7 +337,7 @@ class Endpoint(NamedTuple):
 
         Raises ``ApiError`` if the limits do not allow it.
         """
-        if self.imports:
+        if self.takes_rules:
             return (yield from self.steps(rules, given, **parameters))
         if self.creates:
             yield from rules.limits.count_turn(given.store, given.caller, starts_conversation=True)
@@ -337,6 +350,7 @@ class Endpoint(NamedTuple):
 IMPORT_PATH = "/conversations/import"
 """The path of imports, and also that of a conversation with the id ``import``."""
 ENDPOINTS = (
+    Endpoint("GET", "/models", read_models, ModelsBody, query=(ASKING_USER,), takes_rules=True),
     Endpoint(
         "POST",
         "/conversations",
@@ -363,6 +377,7 @@ ENDPOINTS = (
         body=ImportRequest,
         creates=True,
         imports=True,
+        takes_rules=True,
         takes_key=True,
         has_etag=True,
     ),

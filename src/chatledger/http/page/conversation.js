@@ -4,6 +4,7 @@ import { formatFacts, formatJson, makeFolded, makeImage, readMessage } from "./c
 import { makeCopyButton } from "./copying.js";
 import { formatTimeOfDay, formatDay, make, parseTime } from "./elements.js";
 import { MarkdownText } from "./markdown-text.js";
+import { readOffer } from "./offer.js";
 import {
   editMessage,
   followReply,
@@ -40,6 +41,7 @@ export class Conversation {
     this.id = id;
     this.user = user;
     this.title = null;
+    this.metadata = {};
     this.before = null;
     this.isLoaded = id === null;
     this.canBeStopped = false;
@@ -60,10 +62,25 @@ export class Conversation {
     return this.#turn !== null;
   }
 
+  /** Return the id of the model that writes the replies: the user's choice if it is offered, else the default. */
+  modelIn({ models }) {
+    const isOffered = models.some(({ id }) => id === this.metadata.model);
+    return isOffered ? this.metadata.model : models.find(({ is_default }) => is_default).id;
+  }
+
+  /** Return the fields of a turn's request that the user has chosen, as far as the server allows them. */
+  async #choices() {
+    const offer = await readOffer();
+    const choices = {};
+    if (this.metadata.model) choices.model_id = this.modelIn(offer);
+    return choices;
+  }
+
   async load(signal) {
     const { id, user } = this;
     const page = await readConversation(id, { user, limit: PAGE_SIZE, signal });
     this.title = page.title;
+    this.metadata = page.metadata;
     this.before = page.next ?? null;
     this.isLoaded = true;
     this.isReplyingElsewhere = page.replying === true;
@@ -104,7 +121,7 @@ export class Conversation {
     const replaced = this.#entries.slice(last + 1);
     this.#turn = new AbortController();
     const { id, user } = this;
-    const events = regenerateReply({ id, user, signal: this.#turn.signal });
+    const events = regenerateReply({ id, user, choices: this.#choices(), signal: this.#turn.signal });
     await this.#receive(events, { question: this.#entries[last], replaced, onStart, onPiece });
   }
 
@@ -114,7 +131,8 @@ export class Conversation {
     const question = makeEntry({ role: "user", content: text, timestamp: new Date().toISOString() });
     this.#turn = new AbortController();
     const { id, user } = this;
-    const events = editMessage({ id, seq: entry.seq, message: text, user, signal: this.#turn.signal });
+    const { signal } = this.#turn;
+    const events = editMessage({ id, seq: entry.seq, message: text, user, choices: this.#choices(), signal });
     this.#entries.push(question);
     const onRefused = () => this.#remove(question);
     await this.#receive(events, { question, replaced, onStart, onPiece, onRefused });
@@ -207,7 +225,7 @@ export class Conversation {
     const start = performance.now();
     for (let pause = 100; ; pause *= 2) {
       try {
-        return yield* streamTurn({ message, id, user, signal });
+        return yield* streamTurn({ message, id, user, choices: this.#choices(), signal });
       } catch (error) {
         if (error.code !== "turn_in_progress" || performance.now() - start > MAX_WAIT_MS) throw error;
         // A turn that was stopped ends at once, one whose server died when its lease ends.

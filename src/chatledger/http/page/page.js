@@ -5,6 +5,7 @@ import { Drawer } from "./drawer.js";
 import { make } from "./elements.js";
 import { chooseFile, importFile, print, saveAsFile } from "./exporting.js";
 import { makeIcon, Menu } from "./menu.js";
+import { readOffer } from "./offer.js";
 import {
   changeMetadata,
   deleteConversation,
@@ -57,6 +58,7 @@ const SHOW_SAVED = ["Show what was saved", showConversationInUrl];
 
 let user = currentUser();
 let shown = new Conversation(null, user);
+let offer = null; // what the server offers, once it has said so
 let loading = null; // the AbortController of the load in progress, if any
 let loadingDone = null; // the promise that resolves when that load ends
 const replying = new Set(); // conversations whose reply is arriving, shown or not
@@ -90,10 +92,12 @@ async function load(conversation) {
   const controller = (loading = new AbortController());
   $("column").setAttribute("aria-busy", "true");
   try {
-    await conversation.load(controller.signal);
+    await Promise.all([conversation.load(controller.signal), loadOffer()]);
     if (loading !== controller) return;
+    const missing = describeMissingModel(conversation);
     if (conversation.isReplyingElsewhere) followReply(conversation);
-    else if (conversation.isUnanswered) notice.showInfo(NO_REPLY, ASK_AGAIN);
+    else if (conversation.isUnanswered) notice.showInfo(`${NO_REPLY} ${missing}`.trim(), ASK_AGAIN);
+    else if (missing) notice.showInfo(missing);
   } catch (error) {
     if (loading !== controller) return;
     if (error.status === 404) {
@@ -135,6 +139,8 @@ function update() {
   if (!shown.canBeStopped && document.activeElement === $("stop")) restoreFocus();
   $("stop").hidden = !shown.canBeStopped;
   $("send").setAttribute("aria-disabled", String(shown.isReplying || !box.value.trim()));
+  $("model").hidden = offer === null || offer.models.length < 2;
+  if (offer) $("model").value = shown.modelIn(offer);
   sidebar.markCurrent(shown.id);
 }
 
@@ -146,6 +152,9 @@ async function refreshList() {
 /** Show a conversation as it is after a change of its title or metadata. */
 function showDescription(conversation) {
   sidebar.update(conversation);
+  for (const one of [shown, ...replying]) {
+    if (one.id === conversation.conversation_id) one.metadata = conversation.metadata;
+  }
   updateTitle();
 }
 
@@ -169,6 +178,7 @@ async function send() {
   const isShown = () => conversation === shown;
   setBox("");
   notice.clear();
+  const isNew = conversation.id === null;
   announcer.announce("Waiting for the reply.");
   replying.add(conversation);
   const sending = conversation.send(text, {
@@ -185,6 +195,7 @@ async function send() {
       }
       update();
       tellTabs(conversation.user, conversation.id, "started");
+      if (isNew) saveChoices(conversation, conversation.metadata);
       refreshList();
     },
     onPiece: (piece) => isShown() && announcer.addPiece(piece),
@@ -302,6 +313,53 @@ function askForEdit(conversation, entry) {
 }
 
 $("edit-no").addEventListener("click", () => $("edit-dialog").close());
+
+// The model of a conversation, which is kept in its metadata.
+
+/** Show what the server offers. */
+async function loadOffer() {
+  const isFirst = offer === null;
+  offer = await readOffer();
+  if (!isFirst) return;
+  $("model").replaceChildren(...offer.models.map(({ id }) => make("option", { value: id, textContent: id })));
+  update();
+}
+
+/** Return a sentence if the model that was chosen for the conversation is not offered, else "". */
+function describeMissingModel(conversation) {
+  const { model } = conversation.metadata;
+  const used = conversation.modelIn(offer);
+  return typeof model !== "string" || model === used ? "" : `The model ${model} is no longer offered, so ${used} replies.`;
+}
+
+$("model").addEventListener("change", ({ currentTarget: { value } }) => {
+  if (describeMissingModel(shown)) notice.clear();
+  choose(shown, { model: value });
+});
+
+/** Change what the user has chosen for a conversation, from the next turn on. */
+function choose(conversation, changes) {
+  conversation.metadata = { ...conversation.metadata, ...changes };
+  update();
+  // The choices for a new conversation are saved once it exists.
+  if (conversation.id !== null) saveChoices(conversation, changes);
+}
+
+let saved = Promise.resolve(); // once all choices so far are saved
+
+/** Save choices after those before them, so that the last ones stay. */
+function saveChoices({ id, user }, changes) {
+  if (Object.keys(changes).length === 0) return;
+  saved = saved.then(async () => {
+    try {
+      const conversation = await changeMetadata(id, { user, changes });
+      sidebar.update(conversation);
+      tellTabs(user, id, "described", conversation);
+    } catch (error) {
+      notice.showError(`The choice was not saved. ${error.message}`);
+    }
+  });
+}
 
 // Exporting, printing and importing conversations.
 
@@ -663,4 +721,5 @@ addEventListener("hashchange", () => {
 });
 showList();
 showConversationInUrl();
+loadOffer().catch(() => {}); // a conversation that is loaded, or a turn, asks again
 if (matchMedia("(pointer: fine)").matches) box.focus();

@@ -30,6 +30,11 @@ export class ApiError extends Error {
   }
 }
 
+/** Return the models that a turn may ask for, and whether it may have a system prompt. */
+export async function readModels() {
+  return readJson(await request("models"));
+}
+
 export async function listConversations({ user, limit, cursor, signal }) {
   return readJson(await request("conversations", { query: { user_id: user, limit, cursor }, signal }));
 }
@@ -47,10 +52,11 @@ export async function deleteConversation(id, { user }) {
 /**
  * Run a turn: yield `{name, data}` for `start`, each `piece` and `done`, and throw on `error`. If the
  * connection is lost meanwhile, connect again; the server goes on with the reply. Another `start`
- * with `offset` 0 then means that the text comes from its beginning.
+ * with `offset` 0 then means that the text comes from its beginning. `choices` is a promise of further
+ * fields of the request.
  */
-export async function* streamTurn({ message, id, user, signal }) {
-  const body = { message, user_id: user };
+export async function* streamTurn({ message, id, user, choices, signal }) {
+  const body = { message, user_id: user, ...(await choices) };
   if (id !== null) body.conversation_id = id;
   yield* readReply(await request("chat/stream", { method: "POST", body, signal }), { user, signal });
 }
@@ -61,14 +67,15 @@ export async function* followReply({ id, user, signal }) {
 }
 
 /** Replace the last reply with another one: yield its events, as `streamTurn` does. */
-export async function* regenerateReply({ id, user, signal }) {
-  const options = { method: "POST", body: { user_id: user }, headers: EVENTS, signal };
+export async function* regenerateReply({ id, user, choices, signal }) {
+  const options = { method: "POST", body: { user_id: user, ...(await choices) }, headers: EVENTS, signal };
   yield* readReply(await request(`${conversationPath(id)}/regenerate`, options), { id, user, signal });
 }
 
 /** Replace the user's message at `seq` and all after it: yield the events of the reply to it. */
-export async function* editMessage({ id, seq, message, user, signal }) {
-  const options = { method: "PUT", body: { message, user_id: user }, headers: EVENTS, signal };
+export async function* editMessage({ id, seq, message, user, choices, signal }) {
+  const body = { message, user_id: user, ...(await choices) };
+  const options = { method: "PUT", body, headers: EVENTS, signal };
   yield* readReply(await request(`${conversationPath(id)}/messages/${seq}`, options), { id, user, signal });
 }
 
