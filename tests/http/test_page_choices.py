@@ -1,4 +1,5 @@
-"""What the user of the page chooses for a conversation, in a real Chromium: its model."""
+"""What the user of the page chooses for a conversation, in a real Chromium: its model
+and its system prompt."""
 
 from collections.abc import Iterator
 
@@ -96,3 +97,60 @@ def test_a_model_that_is_no_longer_offered_is_replaced_by_the_default_and_the_pa
     )
     kept = {"model": "offline", "colour": "red"}
     assert metadata_of(client, user, "apples") == kept
+
+
+def test_a_conversation_has_a_system_prompt_of_its_own_from_the_next_message_on(
+    visitor: Visitor, bedrock: BedrockServer
+) -> None:
+    bedrock.script(Says("Ahoy."), Says("Aye."), Says("Hello."))
+    page = visitor.visit(as_user=new_user()).page
+    page.get_by_role("combobox", name="Model").select_option(NOVA)
+    shown = page.get_by_role("button", name="System prompt: Talk like")
+    set_prompt(page, "Talk like a pirate.")
+    expect(shown).to_be_visible()
+    visitor.send("Hi, I am Bob")
+    page.reload()
+    expect(shown).to_be_visible()
+    visitor.send("Who am I?")
+    set_prompt(page, "")
+    expect(shown).to_be_hidden()
+    visitor.send("Goodbye")
+    pirate = [{"text": "Talk like a pirate."}]
+    assert [each.body.get("system") for each in bedrock.requests] == [pirate, pirate, None]
+
+
+def set_prompt(page: Page, text: str) -> None:
+    page.get_by_role("button", name="More for this conversation").press("Enter")
+    page.get_by_role("menuitem", name="System prompt…").press("Enter")
+    page.get_by_role("textbox", name="The system prompt").fill(text)
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
+
+
+def test_a_system_prompt_that_the_metadata_cannot_hold_is_not_sent(visitor: Visitor) -> None:
+    page = visitor.visit(as_user=new_user()).page
+    set_prompt(page, "語" * 1001)
+    expect(page.get_by_role("dialog")).to_be_visible()
+    box = page.get_by_role("textbox", name="The system prompt")
+    assert box.evaluate("box => box.validationMessage") == "Shorten it by 1 %."
+    box.fill("語" * 1000)
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
+    expect(page.get_by_role("button", name="System prompt: 語")).to_be_visible()
+    visitor.send("Hello")
+    expect(visitor.notice).to_be_empty()
+
+
+def test_where_system_prompts_are_not_allowed_the_page_shows_nothing_of_them(
+    page: Page, start_server: StartServer
+) -> None:
+    server = start_server(CHATLEDGER_OFFLINE_PACE="0", CHATLEDGER_SYSTEM_PROMPT="Be kind.")
+    user = new_user()
+    with open_store(f"sqlite:///{server.folder / 'chatledger.db'}") as store:
+        id = store_conversation(store, user, "apples", system_prompt="Talk like a pirate.")
+    visitor = Visitor(page, server.url).visit(as_user=user)
+    visitor.open_conversation(id)
+    visitor.send("Hello")
+    expect(visitor.notice).to_be_empty()
+    page.get_by_role("button", name="More for this conversation").click()
+    expect(page.get_by_role("menuitem")).to_have_count(3)
+    expect(page.get_by_text("System prompt").filter(visible=True)).to_have_count(0)
+    expect(page.get_by_role("combobox", name="Model")).to_be_hidden()

@@ -308,7 +308,7 @@ class Endpoint(NamedTuple):
     path: str
     """The path; the parts in braces are parameters, which any non-empty text matches."""
     steps: Callable[..., Steps[Answer]]
-    """Takes a ``Given`` and the path's parameters; before them, ``TurnRules`` if ``takes_rules``."""
+    """Takes a ``Given`` and the path's parameters; before them, the rules if ``takes_rules``."""
     response: type[ResponseBody]
     """The type of the response body."""
     query: tuple[Parameter, ...] = ()

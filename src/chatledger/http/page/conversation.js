@@ -68,11 +68,18 @@ export class Conversation {
     return isOffered ? this.metadata.model : models.find(({ is_default }) => is_default).id;
   }
 
+  /** The instructions that the user has given the model for this conversation, or "". */
+  get systemPrompt() {
+    const { system_prompt: text } = this.metadata;
+    return typeof text === "string" ? text : "";
+  }
+
   /** Return the fields of a turn's request that the user has chosen, as far as the server allows them. */
   async #choices() {
     const offer = await readOffer();
     const choices = {};
     if (this.metadata.model) choices.model_id = this.modelIn(offer);
+    if (this.systemPrompt && offer.allows_system_prompt) choices.system_prompt = this.systemPrompt;
     return choices;
   }
 

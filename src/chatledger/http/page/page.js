@@ -12,6 +12,7 @@ import {
   listConversations,
   onSignIn,
   renameConversation,
+  setMetadata,
 } from "./server.js";
 import { Sidebar, UNTITLED } from "./sidebar.js";
 import {
@@ -131,7 +132,11 @@ function show(conversation) {
 function update() {
   const title = shown.title ?? sidebar.titleOf(shown.id) ?? UNTITLED;
   $("title").textContent = title;
-  $("rename").hidden = $("more").hidden = shown.id === null;
+  $("rename").hidden = shown.id === null;
+  const allowsPrompt = offer?.allows_system_prompt === true;
+  $("more").hidden = shown.id === null && !allowsPrompt;
+  $("prompt-open").hidden = !allowsPrompt || !shown.systemPrompt;
+  $("prompt-start").textContent = shown.systemPrompt.slice(0, 200);
   document.title = shown.id === null ? "Chatledger" : `${title} · Chatledger`;
   $("who").textContent = user;
   $("welcome").hidden = !shown.isLoaded || !shown.isEmpty;
@@ -195,7 +200,7 @@ async function send() {
       }
       update();
       tellTabs(conversation.user, conversation.id, "started");
-      if (isNew) saveChoices(conversation, conversation.metadata);
+      if (isNew) saveFirstChoices(conversation);
       refreshList();
     },
     onPiece: (piece) => isShown() && announcer.addPiece(piece),
@@ -314,7 +319,7 @@ function askForEdit(conversation, entry) {
 
 $("edit-no").addEventListener("click", () => $("edit-dialog").close());
 
-// The model of a conversation, which is kept in its metadata.
+// The model and the system prompt of a conversation, which are kept in its metadata.
 
 /** Show what the server offers. */
 async function loadOffer() {
@@ -337,39 +342,74 @@ $("model").addEventListener("change", ({ currentTarget: { value } }) => {
   choose(shown, { model: value });
 });
 
+// The metadata of a conversation may have 4 KiB, and other programs need some of them.
+const MAX_PROMPT_BYTES = 3000;
+
+function askForPrompt(conversation) {
+  const promptBox = $("prompt-box");
+  promptBox.value = conversation.systemPrompt;
+  promptBox.oninput = () => {
+    const bytes = new TextEncoder().encode(JSON.stringify(promptBox.value.trim())).length - 2; // without the quotes
+    const tooMany = bytes > MAX_PROMPT_BYTES;
+    promptBox.setCustomValidity(tooMany ? `Shorten it by ${Math.ceil((1 - MAX_PROMPT_BYTES / bytes) * 100)} %.` : "");
+  };
+  promptBox.oninput();
+  $("prompt-form").onsubmit = (event) => {
+    event.preventDefault();
+    $("prompt-dialog").close();
+    restoreFocus();
+    choose(conversation, { system_prompt: promptBox.value.trim() || undefined });
+    announcer.announce(conversation.systemPrompt ? "The system prompt was saved." : "There is no system prompt.");
+  };
+  $("prompt-dialog").showModal();
+}
+
+$("prompt-open").addEventListener("click", () => askForPrompt(shown));
+$("prompt-no").addEventListener("click", () => $("prompt-dialog").close());
+
 /** Change what the user has chosen for a conversation, from the next turn on. */
 function choose(conversation, changes) {
   conversation.metadata = { ...conversation.metadata, ...changes };
   update();
   // The choices for a new conversation are saved once it exists.
-  if (conversation.id !== null) saveChoices(conversation, changes);
+  const { id, user } = conversation;
+  if (id !== null) save(() => changeMetadata(id, { user, changes }));
 }
 
 let saved = Promise.resolve(); // once all choices so far are saved
 
-/** Save choices after those before them, so that the last ones stay. */
-function saveChoices({ id, user }, changes) {
-  if (Object.keys(changes).length === 0) return;
+function saveFirstChoices({ id, user, metadata }) {
+  if (Object.keys(metadata).length) save(() => setMetadata(id, { user, metadata }));
+}
+
+/** Save choices after those before them, so that the last ones stay; `change` returns the conversation. */
+function save(change) {
+  const owner = user;
   saved = saved.then(async () => {
     try {
-      const conversation = await changeMetadata(id, { user, changes });
-      sidebar.update(conversation);
-      tellTabs(user, id, "described", conversation);
+      const conversation = await change();
+      if (owner === user) sidebar.update(conversation);
+      tellTabs(owner, conversation.conversation_id, "described", conversation);
     } catch (error) {
       notice.showError(`The choice was not saved. ${error.message}`);
     }
   });
 }
 
-// Exporting, printing and importing conversations.
+// The menu of the conversation: its system prompt, exporting and printing; and importing.
 
 $("more").append(makeIcon("more"));
 $("more").addEventListener("click", ({ currentTarget: button }) => {
   const conversation = shown;
-  menu.toggle(button, [
+  const prompt = { label: "System prompt…", icon: "prompt", act: () => askForPrompt(conversation) };
+  const ofStored = [
     { label: "Export as Markdown", icon: "save", act: () => exportAs("markdown", conversation) },
     { label: "Export as JSON", icon: "save", act: () => exportAs("json", conversation) },
     { label: "Print", icon: "print", act: () => printAll(conversation) },
+  ];
+  menu.toggle(button, [
+    ...(offer?.allows_system_prompt ? [prompt] : []),
+    ...(conversation.id === null ? [] : ofStored),
   ]);
 });
 
@@ -514,11 +554,11 @@ document.addEventListener("keydown", (event) => {
 /** Show the actions for the conversation of a row of the list. */
 function showMenu({ id, title, isPinned, isArchived, button }) {
   const pin = isPinned
-    ? { label: "Unpin", icon: "unpin", act: () => setMetadata(id, { pinned: undefined }) }
-    : { label: "Pin", icon: "pin", act: () => setMetadata(id, { pinned: true }) };
+    ? { label: "Unpin", icon: "unpin", act: () => mark(id, { pinned: undefined }) }
+    : { label: "Pin", icon: "pin", act: () => mark(id, { pinned: true }) };
   const archive = isArchived
-    ? { label: "Unarchive", icon: "unarchive", act: () => setMetadata(id, { archived: undefined }) }
-    : { label: "Archive", icon: "archive", act: () => setMetadata(id, { archived: true }) };
+    ? { label: "Unarchive", icon: "unarchive", act: () => mark(id, { archived: undefined }) }
+    : { label: "Archive", icon: "archive", act: () => mark(id, { archived: true }) };
   menu.toggle(button, [
     { label: "Rename", icon: "rename", act: () => askForTitle(id, title, () => button.focus()) },
     ...(isArchived ? [] : [pin]),
@@ -527,7 +567,7 @@ function showMenu({ id, title, isPinned, isArchived, button }) {
   ]);
 }
 
-async function setMetadata(id, changes) {
+async function mark(id, changes) {
   const neighbour = sidebar.neighbourOf(id);
   try {
     const conversation = await changeMetadata(id, { user, changes });

@@ -85,6 +85,12 @@ export async function renameConversation(id, { user, title }) {
   return (await readJson(await request(conversationPath(id), options))).conversation;
 }
 
+/** Give a new conversation its metadata, also if the page is closed meanwhile, and return the conversation. */
+export async function setMetadata(id, { user, metadata }) {
+  const options = { method: "PATCH", body: { metadata, user_id: user }, keepalive: true };
+  return (await readJson(await request(conversationPath(id), options))).conversation;
+}
+
 /**
  * Set the keys in `changes` of the conversation's metadata, or remove those that are undefined. Other
  * keys stay, also those that another program changes meanwhile. Return the conversation.
@@ -210,7 +216,7 @@ function conversationPath(id) {
   return `conversations/${encodeURIComponent(id)}`;
 }
 
-async function request(path, { method = "GET", query = {}, headers: own = {}, body, signal } = {}) {
+async function request(path, { method = "GET", query = {}, headers: own = {}, body, signal, keepalive } = {}) {
   const parameters = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
   const search = parameters.length ? `?${new URLSearchParams(parameters)}` : "";
   const headers = { Accept: "application/json", ...own };
@@ -225,6 +231,7 @@ async function request(path, { method = "GET", query = {}, headers: own = {}, bo
       body: body instanceof Blob ? body : body && JSON.stringify(body),
       cache: "no-store",
       signal,
+      keepalive,
     });
   } catch (error) {
     if (signal?.aborted) throw error;
