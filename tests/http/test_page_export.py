@@ -45,11 +45,12 @@ def test_an_exported_file_is_imported_with_the_keyboard_and_the_mouse(
     page.keyboard.press("Enter")
     items = page.get_by_role("menuitem")
     exports = ["Export as Markdown", "Export as JSON", "Print"]
-    expect(items).to_have_text(["System prompt…", *exports])
+    expect(items).to_have_text(["System prompt…", "Go to the beginning", *exports])
     expect(items.first).to_be_focused()
     page.keyboard.press("Escape")
     expect(more).to_be_focused()
     page.keyboard.press("Enter")
+    page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
     with page.expect_download() as markdown:
         page.keyboard.press("Enter")
@@ -129,6 +130,7 @@ def test_an_empty_conversation_that_exists_can_be_exported(visitor: Visitor) -> 
     visitor.visit(as_user=user)
     visitor.page.get_by_role("button", name="More for this conversation").click()
     expect(visitor.page.get_by_role("menuitem")).to_have_text(["System prompt…"])
+    visitor.page.keyboard.press("Escape")
     with open_client(visitor.url) as client:
         visitor.open_conversation(create_conversation(client, user_id=user))
     visitor.page.get_by_role("button", name="More for this conversation").click()

@@ -107,6 +107,7 @@ MESSAGES_LIMIT = Parameter(
 )
 OWNER = Parameter("user_id", "the owner of the new conversation", is_required=True)
 FORMAT = Parameter("format", "the format of the file", choices=tuple(FORMATS))
+AFTER = Parameter("after", "the seq after which the messages begin", most=MAX_REVISION, least=0)
 BEFORE = Parameter("before", "the seq before which the messages end", most=MAX_REVISION)
 ASKING_USER = Parameter("user_id", "the user who asks; all users get the same answer")
 
@@ -147,18 +148,28 @@ def delete_conversations(given: Given) -> Steps[Answer]:
 
 
 def read_conversation(given: Given, *, conversation_id: str) -> Steps[Answer]:
-    """Return a conversation with its last messages, or with those before ``before``."""
+    """Return a conversation with its last messages, or those before or after a seq.
+
+    Raises ``ApiError`` if the query has both ``before`` and ``after``.
+    """
     _require_shown(conversation_id)
     query, owner = given.query, given.query.user_id()
     limit = query.number(MESSAGES_LIMIT)
-    if query.get(BEFORE.name) is None:
+    before, after = (
+        None if query.get(each.name) is None else query.number(each) for each in (BEFORE, AFTER)
+    )
+    if before is not None and after is not None:
+        raise ApiError(422, "invalid_request", "Send before or after, but not both.")
+    if before is None and after is None:
         chat = given.open_chat()
         tail = yield partial(chat.store.tail, conversation_id, limit, owner=owner)
         body = tail_body(tail, is_replying=chat.is_replying(tail.messages))
         return Answer(body, version_of(tail.conversation))
-    before, store = query.number(BEFORE), given.store
+    store = given.store
     conversation = yield partial(store.get, conversation_id, owner=owner)
-    page = yield partial(store.page, conversation_id, before=before, limit=limit, owner=owner)
+    page = yield partial(
+        store.page, conversation_id, after=after, before=before, limit=limit, owner=owner
+    )
     return Answer(conversation_body(conversation, page), version_of(conversation))
 
 
@@ -399,7 +410,7 @@ ENDPOINTS = (
         "/conversations/{conversation_id}",
         read_conversation,
         ConversationBody,
-        query=(USER_ID, MESSAGES_LIMIT, BEFORE),
+        query=(USER_ID, MESSAGES_LIMIT, BEFORE, AFTER),
         has_etag=True,
     ),
     Endpoint(

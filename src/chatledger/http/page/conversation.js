@@ -2,7 +2,7 @@
 
 import { formatFacts, formatJson, makeFolded, makeImage, readMessage } from "./content.js";
 import { makeCopyButton } from "./copying.js";
-import { formatTimeOfDay, formatDay, make, parseTime } from "./elements.js";
+import { formatTimeOfDay, formatDay, make, parseTime, putInto } from "./elements.js";
 import { MarkdownText } from "./markdown-text.js";
 import { readOffer } from "./offer.js";
 import {
@@ -16,6 +16,8 @@ import {
 import { urlOf } from "./urls.js";
 
 const PAGE_SIZE = 50;
+// The most messages in the page while the reader scrolls; those farthest away are removed, and read again when needed.
+const MAX_KEPT = 200;
 // Longer than the lease of a turn whose server died, unless the operator has set a longer one.
 const MAX_WAIT_MS = 15_000;
 const AUTHORS = { user: "You", assistant: "Chatledger", tool: "Tool", system: "Instructions" };
@@ -31,11 +33,13 @@ const STOP_REASONS = {
 
 /**
  * A conversation and its element. A conversation whose reply is arriving is kept while another one
- * is shown. `id` is null until the server has assigned one.
+ * is shown. `id` is null until the server has assigned one. Of a long conversation, it has some
+ * consecutive messages: there are more before seq `before` and after seq `after`, unless these are null.
  */
 export class Conversation {
   #entries = [];
   #turn = null;
+  #aside = null; // the entries at the end, and their `before`, if others are shown while a reply arrives
 
   constructor(id, user) {
     this.id = id;
@@ -43,6 +47,7 @@ export class Conversation {
     this.title = null;
     this.metadata = {};
     this.before = null;
+    this.after = null;
     this.isLoaded = id === null;
     this.canBeStopped = false;
     this.isReplyingElsewhere = false; // when it was loaded
@@ -55,11 +60,26 @@ export class Conversation {
 
   /** True if the last message is the user's and no reply to it is arriving here. */
   get isUnanswered() {
-    return !this.isReplying && this.#entries.at(-1)?.role === "user";
+    return this.showsEnd && !this.isReplying && this.#entries.at(-1)?.role === "user";
   }
 
   get isReplying() {
     return this.#turn !== null;
+  }
+
+  /** True if the last message is among those that are shown. */
+  get showsEnd() {
+    return this.after === null;
+  }
+
+  /** True if later messages can be read now. */
+  get hasLater() {
+    return !this.showsEnd && !this.#endsWithReply;
+  }
+
+  /** True if the reply that is arriving is among the messages that are shown. */
+  get #endsWithReply() {
+    return this.isReplying && this.#aside === null;
   }
 
   /** Return the id of the model that writes the replies: the user's choice if it is offered, else the default. */
@@ -89,19 +109,89 @@ export class Conversation {
     this.title = page.title;
     this.metadata = page.metadata;
     this.before = page.next ?? null;
+    this.after = null;
     this.isLoaded = true;
     this.isReplyingElsewhere = page.replying === true;
     this.#entries = page.messages.map(makeEntry);
     this.#arrange();
   }
 
-  async loadEarlier() {
+  /**
+   * Read the messages before those that are shown, and return a function that shows them. With
+   * `keepsAll`, all others stay.
+   */
+  async readEarlier({ keepsAll = false } = {}) {
     const { id, user, before } = this;
     const page = await readConversation(id, { user, limit: PAGE_SIZE, before });
-    if (this.before !== before) return;
-    this.before = page.next ?? null;
-    this.#entries.unshift(...page.messages.map(makeEntry));
+    return () => {
+      if (this.before !== before) return;
+      this.before = page.next ?? null;
+      this.#entries.unshift(...page.messages.map(makeEntry));
+      if (!keepsAll && !this.#endsWithReply) this.#dropLast();
+      this.#arrange();
+    };
+  }
+
+  /** Read the messages after those that are shown, like `readEarlier`. */
+  async readLater({ keepsAll = false } = {}) {
+    const { id, user, after } = this;
+    const page = await readConversation(id, { user, limit: PAGE_SIZE, after });
+    return () => {
+      if (this.after !== after) return;
+      const { messages } = page;
+      this.after = page.next ?? null;
+      if (this.#aside) {
+        const first = this.#aside.entries[0].seq;
+        this.#entries.push(...messages.filter(({ seq }) => seq < first).map(makeEntry));
+        if (this.after === null || messages.at(-1).seq >= first) {
+          this.#entries.push(...this.#aside.entries);
+          this.#aside = this.after = null;
+        }
+      } else {
+        this.#entries.push(...messages.map(makeEntry));
+      }
+      if (!keepsAll) this.#dropFirst();
+      this.#arrange();
+    };
+  }
+
+  /** Read the messages from the first one on, and return a function that shows them instead of all others. */
+  async readBeginning() {
+    const { id, user } = this;
+    const { messages, next } = await readConversation(id, { user, limit: PAGE_SIZE, after: 0 });
+    return () => {
+      if (this.#endsWithReply) this.#aside = { entries: this.#entries, before: this.before };
+      this.#entries = messages.map(makeEntry);
+      this.before = null;
+      this.after = next ?? (this.#aside ? messages.at(-1).seq : null);
+      this.#arrange();
+    };
+  }
+
+  /** Show the last messages again. */
+  async returnToEnd() {
+    if (!this.#aside) return this.load();
+    const { entries, before } = this.#aside;
+    this.#entries = entries;
+    this.before = before;
+    this.#aside = this.after = null;
     this.#arrange();
+  }
+
+  #dropLast() {
+    if (this.#entries.length <= MAX_KEPT) return;
+    // A reply that arrived here may not have its seq yet.
+    const last = this.#entries.findLastIndex(({ seq }, n) => n < MAX_KEPT && seq !== undefined);
+    this.#entries = this.#entries.slice(0, last + 1);
+    this.after = this.#entries[last].seq;
+  }
+
+  #dropFirst() {
+    const surplus = this.#entries.length - MAX_KEPT;
+    if (surplus <= 0) return;
+    const first = this.#entries.findIndex(({ seq }, n) => n >= surplus && seq !== undefined);
+    this.#entries = this.#entries.slice(first);
+    this.before = this.#entries[0].seq;
   }
 
   /**
@@ -179,6 +269,7 @@ export class Conversation {
           addBranch(question, data.branch_id);
           if (!isStored) {
             isStored = this.canBeStopped = true;
+            if (!this.#aside) this.after = null; // an edit removes the messages that were not shown, too
             this.#remove(...replaced);
             onStart(data);
           }
@@ -200,6 +291,7 @@ export class Conversation {
       if (!signal.aborted) throw Object.assign(error, { stored: isStored });
     } finally {
       this.#turn = null;
+      this.#aside = null;
       this.canBeStopped = false;
       reply.markdown.finish();
       reply.element.classList.remove("replying");
@@ -211,7 +303,9 @@ export class Conversation {
     const { id, user } = this;
     const page = await readConversation(id, { user, limit: 1 }).catch(() => null); // it can be read without them
     const message = page?.messages.find((each) => each.id === replyId);
-    if (message) addFacts(reply, message);
+    if (!message) return;
+    reply.seq = message.seq;
+    addFacts(reply, message);
   }
 
   /** Stop the reply; the server saves the part that it has received so far. */
@@ -250,7 +344,9 @@ export class Conversation {
   }
 
   #remove(...entries) {
-    this.#entries = this.#entries.filter((entry) => !entries.includes(entry));
+    const stays = (entry) => !entries.includes(entry);
+    this.#entries = this.#entries.filter(stays);
+    if (this.#aside) this.#aside.entries = this.#aside.entries.filter(stays);
     this.#arrange();
   }
 
@@ -266,14 +362,15 @@ export class Conversation {
       children.push(element);
     }
     this.#nameResults();
-    this.element.replaceChildren(...children);
+    this.element.classList.toggle("continued", !this.showsEnd);
+    putInto(this.element, children);
   }
 
   /** Show in the label of each result the name of the tool, which only the call has. */
   #nameResults() {
-    const calls = this.#entries.flatMap((entry) => entry.calls);
+    const calls = new Map(this.#entries.flatMap((entry) => entry.calls.map((call) => [call.id, call])));
     for (const { id, isError, element } of this.#entries.flatMap((entry) => entry.results)) {
-      const call = calls.find((each) => each.id === id);
+      const call = calls.get(id);
       const name = call && make("code", { textContent: call.name });
       if (call) element.querySelector("summary").replaceChildren(isError ? "Error from " : "Result of ", name);
     }

@@ -35,7 +35,12 @@ const box = $("box");
 const scroller = $("scroller");
 
 const announcer = new Announcer($("spoken"));
-const follower = new ScrollFollower({ scroller, content: $("column"), button: $("latest") });
+const follower = new ScrollFollower({
+  scroller,
+  content: $("column"),
+  button: $("latest"),
+  isEnd: () => shown.showsEnd,
+});
 const notice = new Notice($("notice"), restoreFocus);
 const drawer = new Drawer({
   opener: $("open-list"),
@@ -63,6 +68,8 @@ let offer = null; // what the server offers, once it has said so
 let loading = null; // the AbortController of the load in progress, if any
 let loadingDone = null; // the promise that resolves when that load ends
 const replying = new Set(); // conversations whose reply is arriving, shown or not
+const readingMore = new Map(); // for conversations whose earlier or later messages are being read: a promise of the end
+const failedToRead = new Set(); // those whose messages are read only when the user asks again
 
 // Navigation: the conversation's id is in the URL, so that reload, back and forward work.
 
@@ -87,6 +94,7 @@ function showConversationInUrl() {
   const current = [...replying].find((one) => one.id !== null && one.id === id && one.user === user);
   show(current ?? new Conversation(id, user));
   if (!shown.isLoaded) loadingDone = load(shown);
+  else if (!offer) loadOffer().catch(() => {}); // a turn asks again
 }
 
 async function load(conversation) {
@@ -95,10 +103,7 @@ async function load(conversation) {
   try {
     await Promise.all([conversation.load(controller.signal), loadOffer()]);
     if (loading !== controller) return;
-    const missing = describeMissingModel(conversation);
-    if (conversation.isReplyingElsewhere) followReply(conversation);
-    else if (conversation.isUnanswered) notice.showInfo(`${NO_REPLY} ${missing}`.trim(), ASK_AGAIN);
-    else if (missing) notice.showInfo(missing);
+    showState(conversation);
   } catch (error) {
     if (loading !== controller) return;
     if (error.status === 404) {
@@ -118,14 +123,22 @@ async function load(conversation) {
   follower.follow();
 }
 
+/** Follow the reply that is being written elsewhere, or say what is wrong with a conversation that was loaded. */
+function showState(conversation) {
+  const missing = describeMissingModel(conversation);
+  if (conversation.isReplyingElsewhere) followReply(conversation);
+  else if (conversation.isUnanswered) notice.showInfo(`${NO_REPLY} ${missing}`.trim(), ASK_AGAIN);
+  else if (missing) notice.showInfo(missing);
+}
+
 function show(conversation) {
+  menu.close();
   shown = conversation;
   $("messages").replaceChildren(conversation.element);
   $("column").removeAttribute("aria-busy");
   box.value = readDraft(conversation);
   fitBox();
-  update();
-  follower.follow();
+  showLatest();
 }
 
 /** Update all parts of the page except the messages to match the conversation that is shown. */
@@ -141,6 +154,7 @@ function update() {
   $("who").textContent = user;
   $("welcome").hidden = !shown.isLoaded || !shown.isEmpty;
   $("earlier").hidden = shown.before === null;
+  $("later").hidden = !shown.hasLater;
   if (!shown.canBeStopped && document.activeElement === $("stop")) restoreFocus();
   $("stop").hidden = !shown.canBeStopped;
   $("send").setAttribute("aria-disabled", String(shown.isReplying || !box.value.trim()));
@@ -176,9 +190,10 @@ async function send() {
     if (!loading) showConversationInUrl(); // loading failed before; try again
     await loadingDone;
   }
+  if (!shown.showsEnd) await showLatest();
   const conversation = shown;
   const text = box.value;
-  if (conversation.id !== id || !conversation.isLoaded) return;
+  if (conversation.id !== id || !conversation.isLoaded || !conversation.showsEnd) return;
   if (conversation.isReplying || !text.trim()) return;
   const isShown = () => conversation === shown;
   setBox("");
@@ -238,7 +253,8 @@ async function followReply(conversation) {
 
 /** Replace the last reply, or the one that is missing, with another one. */
 async function replaceReply(conversation) {
-  if (!conversation.isLoaded || conversation.isReplying) return;
+  if (!conversation.showsEnd) await showLatest();
+  if (!conversation.isLoaded || !conversation.showsEnd || conversation.isReplying) return;
   notice.clear();
   try {
     await receive(conversation, (callbacks) => conversation.regenerate(callbacks), tellStart);
@@ -385,15 +401,15 @@ function saveFirstChoices({ id, user, metadata }) {
 /** Save choices after those before them, so that the last ones stay; `change` returns the conversation. */
 function save(change) {
   const owner = user;
-  saved = saved.then(async () => {
+  const saving = (saved = saved.then(async () => {
     try {
       const conversation = await change();
-      if (owner === user) sidebar.update(conversation);
+      if (owner === user && saved === saving) showDescription(conversation);
       tellTabs(owner, conversation.conversation_id, "described", conversation);
     } catch (error) {
       notice.showError(`The choice was not saved. ${error.message}`);
     }
-  });
+  }));
 }
 
 // The menu of the conversation: its system prompt, exporting and printing; and importing.
@@ -402,6 +418,7 @@ $("more").append(makeIcon("more"));
 $("more").addEventListener("click", ({ currentTarget: button }) => {
   const conversation = shown;
   const prompt = { label: "System prompt…", icon: "prompt", act: () => askForPrompt(conversation) };
+  const beginning = { label: "Go to the beginning", icon: "beginning", act: () => showBeginning(conversation) };
   const ofStored = [
     { label: "Export as Markdown", icon: "save", act: () => exportAs("markdown", conversation) },
     { label: "Export as JSON", icon: "save", act: () => exportAs("json", conversation) },
@@ -409,7 +426,7 @@ $("more").addEventListener("click", ({ currentTarget: button }) => {
   ];
   menu.toggle(button, [
     ...(offer?.allows_system_prompt ? [prompt] : []),
-    ...(conversation.id === null ? [] : ofStored),
+    ...(conversation.id === null ? [] : [beginning, ...ofStored]),
   ]);
 });
 
@@ -500,27 +517,87 @@ function fitBox() {
 
 // Scrolling and earlier messages.
 
-$("earlier").addEventListener("click", async ({ currentTarget: button }) => {
-  const conversation = shown;
-  if (button.getAttribute("aria-disabled") === "true") return;
-  button.setAttribute("aria-disabled", "true");
+/** Show the messages before or after those that are shown, unless some are being read; return whether that was done. */
+function showMore(conversation, { earlier }) {
+  const reading = readingMore.get(conversation) ?? readMore(conversation, { earlier });
+  readingMore.set(conversation, reading);
+  return reading;
+}
+
+async function readMore(conversation, { earlier }) {
   try {
-    await follower.keepInPlace(conversation.element.querySelector(".message"), async () => {
-      await conversation.loadEarlier();
-      const focused = document.activeElement === button;
+    const showThem = await (earlier ? conversation.readEarlier() : conversation.readLater());
+    if (conversation !== shown) return false;
+    const focused = document.activeElement;
+    follower.keepInPlace(() => {
+      showThem();
       update();
-      if (button.hidden && focused) scroller.focus({ preventScroll: true });
     });
-    announcer.announce("Earlier messages loaded.");
+    if (focused.hidden || !focused.isConnected) scroller.focus({ preventScroll: true });
+    failedToRead.delete(conversation);
+    return true;
+  } catch (error) {
+    failedToRead.add(conversation);
+    const again = ["Try again", () => showMore(conversation, { earlier }), error.retryAfter];
+    if (conversation === shown) notice.showError(error.message, again);
+    return false;
+  } finally {
+    readingMore.delete(conversation);
+  }
+}
+
+/** Show more messages before the reader comes to the first or the last of those that are shown. */
+async function showNearby() {
+  const conversation = shown;
+  if (failedToRead.has(conversation) || readingMore.has(conversation)) return;
+  const { scrollTop, scrollHeight, clientHeight } = scroller;
+  const earlier = conversation.before !== null && scrollTop < clientHeight;
+  const later = conversation.hasLater && scrollHeight - scrollTop < 2 * clientHeight;
+  if ((earlier || later) && (await showMore(conversation, { earlier }))) showNearby();
+}
+
+scroller.addEventListener("scroll", showNearby, { passive: true });
+for (const [id, words] of [["earlier", "Earlier messages loaded."], ["later", "Later messages loaded."]]) {
+  $(id).addEventListener("click", async () => {
+    if (await showMore(shown, { earlier: id === "earlier" })) announcer.announce(words);
+  });
+}
+
+async function showBeginning(conversation) {
+  try {
+    const showIt = conversation.before === null ? () => {} : await conversation.readBeginning();
+    if (conversation !== shown) return;
+    showIt();
   } catch (error) {
     if (conversation === shown) notice.showError(error.message);
-  } finally {
-    button.removeAttribute("aria-disabled");
+    return;
   }
-});
+  update();
+  follower.goToTop();
+  scroller.focus({ preventScroll: true });
+  announcer.announce("The beginning of the conversation.");
+}
+
+/** Show the last messages, which may have to be read again. */
+async function showLatest() {
+  const conversation = shown;
+  if (!conversation.showsEnd) {
+    try {
+      await conversation.returnToEnd();
+    } catch (error) {
+      if (conversation === shown) notice.showError(error.message, ["Try again", showLatest, error.retryAfter]);
+      return;
+    }
+    if (conversation !== shown) return;
+    if (!conversation.isReplying) showState(conversation);
+  }
+  update();
+  follower.follow();
+}
+
 $("latest").addEventListener("click", () => {
   restoreFocus();
-  follower.follow();
+  showLatest();
 });
 $("skip").addEventListener("click", () => box.focus());
 
@@ -662,7 +739,7 @@ onChangeInOtherTab(({ user: owner, id, what, conversation }) => {
     if (isShown) notice.showInfo("This conversation was deleted in another tab.");
   }
   // The edit dialog is about a message as it is shown now.
-  const canReload = shown.isLoaded && !shown.isReplying && !$("edit-dialog").open;
+  const canReload = shown.isLoaded && shown.showsEnd && !shown.isReplying && !$("edit-dialog").open;
   if (what === "started" && isShown && canReload) showConversationInUrl();
   refreshList();
 });
@@ -761,5 +838,4 @@ addEventListener("hashchange", () => {
 });
 showList();
 showConversationInUrl();
-loadOffer().catch(() => {}); // a conversation that is loaded, or a turn, asks again
 if (matchMedia("(pointer: fine)").matches) box.focus();

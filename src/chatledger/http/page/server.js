@@ -39,9 +39,12 @@ export async function listConversations({ user, limit, cursor, signal }) {
   return readJson(await request("conversations", { query: { user_id: user, limit, cursor }, signal }));
 }
 
-/** Read a page of messages, oldest first: the last ones, or the last ones before seq `before`. */
-export async function readConversation(id, { user, limit, before, signal }) {
-  const query = { user_id: user, limit, before };
+/**
+ * Read a page of messages, oldest first: the last ones, the last ones before seq `before`, or the first
+ * ones after seq `after`.
+ */
+export async function readConversation(id, { user, limit, before, after, signal }) {
+  const query = { user_id: user, limit, before, after };
   return (await readJson(await request(conversationPath(id), { query, signal }))).conversation;
 }
 
