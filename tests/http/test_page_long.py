@@ -27,26 +27,44 @@ def store(server: Server) -> Iterator[Store]:
         yield store
 
 
-@pytest.fixture
-def user(store: Store) -> str:
-    """A user with one conversation, whose messages are their seqs in words of several lengths."""
+def store_messages(store: Store, count: int) -> str:
+    """Store a conversation of a new user with so many messages, of several lengths.
+
+    Return the user, who has the same name as the conversation.
+    """
     user = new_user()
-    texts = [f"Message {n}. {'It goes on. ' * (n % 17)}" for n in range(1, MESSAGES + 1)]
+    texts = [f"Message {n}. {'It goes on. ' * (n % 17)}" for n in range(1, count + 1)]
     messages = [
         Message.user(text) if n % 2 == 0 else Message.assistant(text)
         for n, text in enumerate(texts)
     ]
-    for start in range(0, MESSAGES, 1_000):
+    for start in range(0, count, 1_000):
         store.append(user, messages[start : start + 1_000], owner=user, title="long")
     return user
 
 
-@pytest.fixture
-def visitor(page: Page, server: Server, user: str) -> Visitor:
+@pytest.fixture(scope="module")
+def reader(store: Store) -> str:
+    """The user with the longest conversation, which no test changes."""
+    return store_messages(store, MESSAGES)
+
+
+def open_long(page: Page, server: Server, user: str, *, last: int) -> Visitor:
     visitor = Visitor(page, server.url).visit(as_user=user)
     visitor.open_conversation(user)
-    expect(visitor.messages.last).to_contain_text("Message 10000.")
+    expect(message(visitor, last)).to_be_in_viewport()
     return visitor
+
+
+@pytest.fixture
+def visitor(page: Page, server: Server, reader: str) -> Visitor:
+    return open_long(page, server, reader, last=MESSAGES)
+
+
+@pytest.fixture
+def writer(page: Page, server: Server, store: Store) -> Visitor:
+    """A visitor who may change a conversation, of 120 messages."""
+    return open_long(page, server, store_messages(store, 120), last=120)
 
 
 def numbers(visitor: Visitor) -> list[int]:
@@ -120,18 +138,18 @@ def test_the_beginning_is_one_step_away_and_so_is_the_end(visitor: Visitor) -> N
     assert numbers(visitor) == list(range(1, 51))
     expect(page.get_by_role("button", name="Regenerate")).to_have_count(0)
     page.get_by_role("button", name="Later messages").press("Enter")
-    expect(message(visitor, 100)).to_be_attached()
-    assert numbers(visitor) == list(range(1, 101))
+    expect(message(visitor, 75)).to_be_attached()
+    assert numbers(visitor)[0] == 1
     page.get_by_role("button", name="Latest").press("Enter")
     expect(message(visitor, MESSAGES)).to_be_in_viewport()
     assert numbers(visitor) == list(range(MESSAGES - 49, MESSAGES + 1))
     page.get_by_role("button", name="Earlier messages").press("Enter")
-    expect(message(visitor, MESSAGES - 99)).to_be_attached()
+    expect(message(visitor, MESSAGES - 74)).to_be_attached()
     expect(page.locator("#spoken")).to_contain_text("Earlier messages loaded")
 
 
-def test_a_message_that_is_sent_from_the_beginning_is_shown_at_the_end(visitor: Visitor) -> None:
-    page = visitor.page
+def test_a_message_that_is_sent_from_the_beginning_is_shown_at_the_end(writer: Visitor) -> None:
+    visitor, page = writer, writer.page
     show_beginning(visitor)
     visitor.box.fill("Where was I?")
     visitor.box.press("Enter")
@@ -152,3 +170,45 @@ def show_beginning(visitor: Visitor) -> None:
     visitor.page.get_by_role("button", name="More for this conversation").click()
     visitor.page.get_by_role("menuitem", name="Go to the beginning").click()
     expect(message(visitor, 1)).to_be_in_viewport()
+
+
+def test_a_reply_that_arrives_meanwhile_is_reached_from_the_beginning_too(writer: Visitor) -> None:
+    writer.box.fill("Where was I?")
+    writer.box.press("Enter")
+    expect(writer.pending.locator(".text")).not_to_be_empty()
+    show_beginning(writer)
+    later = writer.page.get_by_role("button", name="Later messages")
+    later.press("Enter")
+    expect(writer.pending).to_be_attached()
+    expect(later).to_be_hidden()
+    assert numbers(writer) == list(range(1, 121))
+    expect(writer.messages).to_have_count(122)
+    writer.stop.click()
+    expect(writer.replies.last).to_contain_text("Stopped")
+
+
+def test_a_message_far_from_the_end_can_be_edited(writer: Visitor) -> None:
+    show_beginning(writer)
+    message(writer, 3).hover()
+    message(writer, 3).get_by_role("button", name="Edit").click()
+    writer.page.get_by_role("textbox", name="The message").fill("Once more")
+    writer.page.get_by_role("dialog").get_by_role("button", name="Send").click()
+    expect(writer.pending.locator(".text")).not_to_be_empty()
+    expect(writer.messages).to_have_count(4)
+    expect(writer.messages.nth(2)).to_contain_text("Once more")
+    expect(writer.page.get_by_role("button", name="Later messages")).to_be_hidden()
+    writer.stop.click()
+    expect(writer.replies.last).to_contain_text("Stopped")
+
+
+@pytest.mark.console_errors
+def test_messages_that_cannot_be_read_are_read_when_the_user_tries_again(writer: Visitor) -> None:
+    page = writer.page
+    page.route("**/conversations/*before=*", lambda route: route.abort())
+    page.locator("#scroller").hover()
+    page.mouse.wheel(0, -100_000)
+    expect(writer.notice).to_contain_text("cannot be reached")
+    page.unroute_all()
+    writer.notice.get_by_role("button", name="Try again").click()
+    expect(message(writer, 46)).to_be_attached()
+    assert numbers(writer)[-1] == 120

@@ -16,6 +16,9 @@ import {
 import { urlOf } from "./urls.js";
 
 const PAGE_SIZE = 50;
+// While the reader scrolls, fewer at a time: the page makes no frame before they are laid out.
+const NEXT_PAGE_SIZE = 25;
+const MAX_LIMIT = 100;
 // The most messages in the page while the reader scrolls; those farthest away are removed, and read again when needed.
 const MAX_KEPT = 200;
 // Longer than the lease of a turn whose server died, unless the operator has set a longer one.
@@ -122,7 +125,8 @@ export class Conversation {
    */
   async readEarlier({ keepsAll = false } = {}) {
     const { id, user, before } = this;
-    const page = await readConversation(id, { user, limit: PAGE_SIZE, before });
+    const limit = keepsAll ? MAX_LIMIT : NEXT_PAGE_SIZE;
+    const page = await readConversation(id, { user, limit, before });
     return () => {
       if (this.before !== before) return;
       this.before = page.next ?? null;
@@ -135,7 +139,8 @@ export class Conversation {
   /** Read the messages after those that are shown, like `readEarlier`. */
   async readLater({ keepsAll = false } = {}) {
     const { id, user, after } = this;
-    const page = await readConversation(id, { user, limit: PAGE_SIZE, after });
+    const limit = keepsAll ? MAX_LIMIT : NEXT_PAGE_SIZE;
+    const page = await readConversation(id, { user, limit, after });
     return () => {
       if (this.after !== after) return;
       const { messages } = page;
