@@ -19,6 +19,8 @@ const PAGE_SIZE = 50;
 // While the reader scrolls, fewer at a time: the page makes no frame before they are laid out.
 const NEXT_PAGE_SIZE = 25;
 const MAX_LIMIT = 100;
+// The messages above one that is searched for, which show what it is about.
+const MESSAGES_ABOVE = 10;
 // The most messages in the page while the reader scrolls; those farthest away are removed, and read again when needed.
 const MAX_KEPT = 200;
 // Longer than the lease of a turn whose server died, unless the operator has set a longer one.
@@ -64,6 +66,12 @@ export class Conversation {
   /** True if the last message is the user's and no reply to it is arriving here. */
   get isUnanswered() {
     return this.showsEnd && !this.isReplying && this.#entries.at(-1)?.role === "user";
+  }
+
+  /** True if a reply has ended without a word. */
+  get lacksReply() {
+    const last = this.#entries.at(-1);
+    return !this.isReplying && last?.role === "assistant" && last.text.textContent === "" && last.seq === undefined;
   }
 
   get isReplying() {
@@ -162,15 +170,29 @@ export class Conversation {
 
   /** Read the messages from the first one on, and return a function that shows them instead of all others. */
   async readBeginning() {
+    return (await this.#readFrom(1)).show;
+  }
+
+  /** Return the element of the message at `seq`, which may be shown instead of all others, or null. */
+  async findMessage(seq) {
+    const find = () => this.#entries.find((entry) => entry.seq === seq)?.element ?? null;
+    if (find()) return find();
+    const { messages, show } = await this.#readFrom(Math.max(1, seq - MESSAGES_ABOVE));
+    if (messages.some((message) => message.seq === seq)) show();
+    return find();
+  }
+
+  async #readFrom(seq) {
     const { id, user } = this;
-    const { messages, next } = await readConversation(id, { user, limit: PAGE_SIZE, after: 0 });
-    return () => {
+    const { messages, next } = await readConversation(id, { user, limit: PAGE_SIZE, after: seq - 1 });
+    const show = () => {
       if (this.#endsWithReply) this.#aside = { entries: this.#entries, before: this.before };
       this.#entries = messages.map(makeEntry);
-      this.before = null;
+      this.before = seq > 1 ? messages[0].seq : null;
       this.after = next ?? (this.#aside ? messages.at(-1).seq : null);
       this.#arrange();
     };
+    return { messages, show };
   }
 
   /** Show the last messages again. */

@@ -39,6 +39,11 @@ export async function listConversations({ user, limit, cursor, signal }) {
   return readJson(await request("conversations", { query: { user_id: user, limit, cursor }, signal }));
 }
 
+/** Search messages and titles for the words of `q`: return `{matches, cursor, complete}`. */
+export async function searchConversations({ user, q, limit, cursor, signal }) {
+  return readJson(await request("search", { query: { user_id: user, q, limit, cursor }, signal }));
+}
+
 /**
  * Read a page of messages, oldest first: the last ones, the last ones before seq `before`, or the first
  * ones after seq `after`.

@@ -26,6 +26,12 @@ export class ScrollFollower {
     this.button.hidden = true;
   }
 
+  /** Scroll to `element`, and stay there. */
+  goTo(element) {
+    this.#following = false;
+    element.scrollIntoView({ block: "center" });
+  }
+
   /** Scroll to the beginning and stay there. */
   goToTop() {
     this.#following = false;
