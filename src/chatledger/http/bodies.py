@@ -101,8 +101,10 @@ class ModelBody(TypedDict):
 class ModelsBody(TypedDict):
     """The models that a request may ask for, and whether it may have a system prompt."""
 
-    models: list[ModelBody]
-    allows_system_prompt: bool
+    models: Annotated[list[ModelBody], Meta(description="the models, the default first")]
+    allows_system_prompt: Annotated[
+        bool, Meta(description="whether a turn may have a system_prompt")
+    ]
 
 
 class ConversationSummary(TypedDict):
