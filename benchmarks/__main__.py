@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import benchmarks.dynamodb
+import benchmarks.page
 import benchmarks.serverless
 import benchmarks.sqlite
 import benchmarks.streams  # noqa: F401  (registers its benchmarks)
@@ -72,6 +73,9 @@ DynamoDB Local. It runs in a process of its own: its CPU time is not included, b
 wall-clock time is spent waiting for it. Concurrent turns are 200 tasks, each with a turn of its own
 conversation, compared with 50 threads; the relative throughput is 1 / wall. The messages are
 English prose.
+
+The page runs in headless Chromium, until the last message is shown and the box takes keys. Its CPU
+time is that of the main thread.
 
 Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {", ".join(versions)}."""
 

@@ -59,8 +59,8 @@ def many_streams(folder: Path) -> Iterator[Sequence[Figure]]:
         "CHATLEDGER_CONVERSATIONS": "off",
     }
     with (
-        _server([sys.executable, "-m", "chatledger", "serve"], settings) as chatledger,
-        _server([sys.executable, "-c", BARE], {}) as bare,
+        run_server([sys.executable, "-m", "chatledger", "serve"], settings) as chatledger,
+        run_server([sys.executable, "-c", BARE], {}) as bare,
     ):
         yield [
             Ratio(
@@ -72,7 +72,7 @@ def many_streams(folder: Path) -> Iterator[Sequence[Figure]]:
 
 
 @contextmanager
-def _server(command: Sequence[str], settings: dict[str, str]) -> Iterator[tuple[int, int]]:
+def run_server(command: Sequence[str], settings: dict[str, str]) -> Iterator[tuple[int, int]]:
     """Run a server, and yield its process id and its port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -207,7 +207,7 @@ def read_conversation(client: httpx.Client, conversation_id: str, **params: Any)
         assert type(conversation["next"]) is int
         assert count > len(messages)
     else:
-        assert count == len(messages) or "before" in params
+        assert count == len(messages) or params.keys() & {"before", "after"}
     return conversation
 
 

@@ -72,6 +72,14 @@ class CommonContract(
         answer = success_body(client.get("/", headers={"Accept": accept}))
         assert answer["message"] == "Welcome to the Chatledger chatbot API"
 
+    def test_the_models_are_listed(self, client: httpx.Client) -> None:
+        body = success_body(client.get("/models"))
+        assert body == {
+            "models": [{"id": "offline", "is_default": True}],
+            "allows_system_prompt": True,
+        }
+        expect_error(client.get("/models?model_id=offline"), 422)
+
     def test_health(self, client: httpx.Client) -> None:
         assert success_body(client.get("/health")) == {"status": "healthy"}
 

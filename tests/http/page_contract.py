@@ -90,6 +90,19 @@ class PageContract:
                 0, read_conversation(client, conversation_id, before=pages[0]["next"], **size)
             )
             assert len(pages) <= 20, "the conversation never ends"
+        forwards = [read_conversation(client, conversation_id, after=0, **size)]
+        while "next" in forwards[-1]:
+            following = read_conversation(
+                client, conversation_id, after=forwards[-1]["next"], **size
+            )
+            forwards.append(following)
+            assert len(forwards) <= 20, "the conversation never ends"
+        assert [len(page["messages"]) for page in forwards[:-1]] == [limit or 100] * (
+            len(pages) - 1
+        )
+        assert [each for page in forwards for each in page["messages"]] == [
+            each for page in pages for each in page["messages"]
+        ]
         assert all(page["metadata"] == {"message_count": 102} for page in pages)
         told = [turn for page in pages for turn in transcript(page)]
         assert len(told) == 102
@@ -106,6 +119,10 @@ class PageContract:
             pages.insert(0, read_conversation(client, conversation_id, before=pages[0]["next"]))
             assert len(pages) <= 5, "the conversation never ends"
         assert len(pages) == 2
+        first = read_conversation(client, conversation_id, after=0)
+        assert 1 < len(first["messages"]) < 80
+        rest = read_conversation(client, conversation_id, after=first["next"])
+        assert len(first["messages"] + rest["messages"]) == 80
         assert all(len(str(page)) < MAX_PAGE_BYTES for page in pages)
         told = [turn for page in pages for turn in transcript(page)]
         assert [text for role, text in told if role == "user"] == messages

@@ -35,7 +35,9 @@ walk = min(walks, key=lambda each: each["rain"])  # 2
 
 @pytest.fixture(scope="module")
 def server(start_server: StartServer) -> Server:
-    return start_server(CHATLEDGER_OFFLINE_PACE=QUICKLY)
+    return start_server(
+        CHATLEDGER_OFFLINE_PACE=QUICKLY, CHATLEDGER_MODELS="bedrock:amazon.nova-lite-v1:0"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +97,15 @@ def test_axe_finds_no_fault_in_the_page(visitor: Visitor, scheme: Any) -> None:
     expect_no_violations(page)
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Settings").click()
+    expect_no_violations(page)
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="More for this conversation").press("Enter")
+    page.get_by_role("menuitem", name="System prompt…").press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    expect_no_violations(page)
+    page.get_by_role("textbox", name="The system prompt").fill("Be brief.")
+    page.get_by_role("dialog").get_by_role("button", name="Save").press("Enter")
+    expect(page.get_by_role("button", name="System prompt: Be brief.")).to_be_visible()
     expect_no_violations(page)
 
 

@@ -40,15 +40,18 @@ def test_an_exported_file_is_imported_with_the_keyboard_and_the_mouse(
 ) -> None:
     open_imported(visitor, FILE | {"title": "Übung 🧠"})
     page = visitor.page
-    more = page.get_by_role("button", name="Export or print")
+    more = page.get_by_role("button", name="More for this conversation")
     more.focus()
     page.keyboard.press("Enter")
     items = page.get_by_role("menuitem")
-    expect(items).to_have_text(["Export as Markdown", "Export as JSON", "Print"])
+    exports = ["Export as Markdown", "Export as JSON", "Print"]
+    expect(items).to_have_text(["System prompt…", "Go to the beginning", *exports])
     expect(items.first).to_be_focused()
     page.keyboard.press("Escape")
     expect(more).to_be_focused()
     page.keyboard.press("Enter")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
     with page.expect_download() as markdown:
         page.keyboard.press("Enter")
     assert markdown.value.suggested_filename == "Übung 🧠.md"
@@ -103,7 +106,7 @@ def test_on_paper_is_the_whole_conversation_and_nothing_else(visitor: Visitor) -
     open_imported(
         visitor, FILE | with_messages(*messages, HI | {"role": "assistant", "content": CODE})
     )
-    page.get_by_role("button", name="Export or print").click()
+    page.get_by_role("button", name="More for this conversation").click()
     page.get_by_role("menuitem", name="Print").click()
     expect(page.locator("[data-printed]")).to_be_visible()
     expect(visitor.messages).to_have_count(len(texts) + 1)
@@ -127,10 +130,12 @@ def test_on_paper_is_the_whole_conversation_and_nothing_else(visitor: Visitor) -
 def test_an_empty_conversation_that_exists_can_be_exported(visitor: Visitor) -> None:
     user = new_user()
     visitor.visit(as_user=user)
-    expect(visitor.page.get_by_role("button", name="Export or print")).to_be_hidden()
+    visitor.page.get_by_role("button", name="More for this conversation").click()
+    expect(visitor.page.get_by_role("menuitem")).to_have_text(["System prompt…"])
+    visitor.page.keyboard.press("Escape")
     with open_client(visitor.url) as client:
         visitor.open_conversation(create_conversation(client, user_id=user))
-    visitor.page.get_by_role("button", name="Export or print").click()
+    visitor.page.get_by_role("button", name="More for this conversation").click()
     with visitor.page.expect_download() as saved:
         visitor.page.get_by_role("menuitem", name="Export as Markdown").click()
     assert saved.value.path().read_text() == "# Conversation\n\n"

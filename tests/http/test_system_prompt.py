@@ -71,6 +71,7 @@ def test_a_request_cannot_replace_or_remove_it(
 ) -> None:
     bedrock.script(Says("Hello!"))
     client, user = start_chatbot(CHATLEDGER_SYSTEM_PROMPT=OPERATORS), new_user()
+    assert success_body(client.get("/models"))["allows_system_prompt"] is False
     for prompt in (MARKER, "", OPERATORS):
         for fields in ({"user_id": user}, {}):
             body = {"message": "Hi", "system_prompt": prompt} | fields
@@ -100,6 +101,7 @@ def test_a_request_may_add_to_it_if_that_is_allowed(
     client = start_chatbot(
         CHATLEDGER_SYSTEM_PROMPT=OPERATORS, CHATLEDGER_ALLOW_SYSTEM_PROMPT="true"
     )
+    assert success_body(client.get("/models"))["allows_system_prompt"] is True
     send_message(client, "Hi", user_id=new_user(), system_prompt=requested)
     assert seen_by_the_model(bedrock) == [[{"text": seen}]]
 

@@ -260,11 +260,12 @@ def parse_body(
 
 
 class Parameter(NamedTuple):
-    """A parameter of a query: text, a number from 1 to ``most``, or one of ``choices``."""
+    """A parameter of a query: text, a number up to ``most``, or one of ``choices``."""
 
     name: str
     description: str
     most: int | None = None
+    least: int = 1
     default: int | None = None
     is_required: bool = False
     """Whether a request must have it; a signed-in user may leave out the ``user_id``."""
@@ -343,14 +344,15 @@ class Query:
 
     def number(self, parameter: Parameter) -> int:
         """Return the parameter as an int; raise ``InvalidArgument`` if it is out of range."""
-        name, most, text = parameter.name, parameter.most, self.get(parameter.name)
+        name, least, most = parameter.name, parameter.least, parameter.most
+        text = self.get(name)
         assert most is not None, f"{name} is not a number"
         if text is None and parameter.default is not None:
             return parameter.default
         # int() also accepts digits of other scripts, signs, blanks and underscores.
         if not (text and text.isascii() and text.isdigit() and len(text) <= 16):
-            raise InvalidArgument(f"{name} must be 1 to {most:,}.")
-        checked_number(int(text), name, least=1, most=most)
+            raise InvalidArgument(f"{name} must be {least} to {most:,}.")
+        checked_number(int(text), name, least=least, most=most)
         return int(text)
 
     def choice(self, parameter: Parameter) -> str:

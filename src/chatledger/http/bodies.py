@@ -91,6 +91,22 @@ class StoppedBody(TypedDict):
     stopped: bool
 
 
+class ModelBody(TypedDict):
+    """A model that a request may ask for."""
+
+    id: Annotated[str, Meta(description="the value of model_id")]
+    is_default: Annotated[bool, Meta(description="whether requests without a model_id get it")]
+
+
+class ModelsBody(TypedDict):
+    """The models that a request may ask for, and whether it may have a system prompt."""
+
+    models: Annotated[list[ModelBody], Meta(description="the models, the default first")]
+    allows_system_prompt: Annotated[
+        bool, Meta(description="whether a turn may have a system_prompt")
+    ]
+
+
 class ConversationSummary(TypedDict):
     """A conversation without its messages."""
 
@@ -171,7 +187,12 @@ class ConversationWithMessages(TypedDict):
     messages: list[MessageBody]
     metadata: dict[str, Any]
     next: NotRequired[
-        Annotated[int, Meta(description="the value of before for the messages before these")]
+        Annotated[
+            int,
+            Meta(
+                description="the value of before, or of after if that was sent, for more messages"
+            ),
+        ]
     ]
     replying: NotRequired[
         Annotated[Literal[True], Meta(description="a reply to the last message is being written")]
@@ -285,7 +306,7 @@ def tail_body(tail: Tail, *, is_replying: bool) -> ConversationBody:
 
 
 def conversation_body(conversation: Conversation, page: Page) -> ConversationBody:
-    """Return the body for a conversation and a page of its messages, read newest first."""
+    """Return the body for a conversation and a page of its messages."""
     messages, following = _messages_that_fit(page)
     body: ConversationWithMessages = {
         "conversation_id": conversation.id,
@@ -296,7 +317,8 @@ def conversation_body(conversation: Conversation, page: Page) -> ConversationBod
         "messages": messages,
         "metadata": {**conversation.metadata, MESSAGE_COUNT: conversation.message_count},
     }
-    # Included only if there are earlier messages; to get them, clients send it as ``before``.
+    # Included only if there are more messages; to get them, clients send it as ``before``, or as
+    # ``after`` if they have sent that.
     if following is not None:
         body["next"] = following
     return {"conversation": body}
@@ -307,18 +329,22 @@ MESSAGE_COUNT = "message_count"
 
 
 def _messages_that_fit(page: Page) -> tuple[list[MessageBody], int | None]:
-    """Return the bodies of the newest messages, oldest first, and the ``next`` of their page."""
-    newest_first: list[MessageBody] = []
+    """Return the bodies of the first messages, oldest first, and the ``next`` of their page."""
+    fitting: list[MessageBody] = []
     size = 0
     for message in page.messages:
         body = message_body(message)
         # As on AWS Lambda, whose response contains the JSON as a string in JSON, with non-ASCII
         # characters escaped.
         size += len(json.dumps(dumps(body)))
-        if newest_first and size > MAX_PAGE_BYTES:
-            return newest_first[::-1], newest_first[-1]["seq"]
-        newest_first.append(body)
-    return newest_first[::-1], page.next
+        if fitting and size > MAX_PAGE_BYTES:
+            return _oldest_first(fitting), fitting[-1]["seq"]
+        fitting.append(body)
+    return _oldest_first(fitting), page.next
+
+
+def _oldest_first(messages: list[MessageBody]) -> list[MessageBody]:
+    return sorted(messages, key=lambda each: each["seq"])
 
 
 def listing_body(listing: Listing) -> ListingBody:

@@ -51,6 +51,7 @@ from chatledger.http.bodies import (
     DeletedBody,
     FoundBody,
     ListingBody,
+    ModelsBody,
     ResponseBody,
     StoppedBody,
     UpdatedBody,
@@ -132,7 +133,9 @@ MESSAGES_LIMIT = Parameter(
 )
 OWNER = Parameter("user_id", "the owner of the new conversation", is_required=True)
 FORMAT = Parameter("format", "the format of the file", choices=tuple(FORMATS))
+AFTER = Parameter("after", "the seq after which the messages begin", most=MAX_REVISION, least=0)
 BEFORE = Parameter("before", "the seq before which the messages end", most=MAX_REVISION)
+ASKING_USER = Parameter("user_id", "the user who asks; all users get the same answer")
 
 
 def check_health(store: AnyStore) -> Steps[ResponseBody]:
@@ -205,18 +208,28 @@ def delete_conversations(given: Given) -> Steps[Answer]:
 
 
 def read_conversation(given: Given, *, conversation_id: str) -> Steps[Answer]:
-    """Return a conversation with its last messages, or with those before ``before``."""
+    """Return a conversation with its last messages, or those before or after a seq.
+
+    Raises ``ApiError`` if the query has both ``before`` and ``after``.
+    """
     _require_shown(conversation_id)
     query, owner = given.query, given.query.user_id()
     limit = query.number(MESSAGES_LIMIT)
-    if query.get(BEFORE.name) is None:
+    before, after = (
+        None if query.get(each.name) is None else query.number(each) for each in (BEFORE, AFTER)
+    )
+    if before is not None and after is not None:
+        raise ApiError(422, "invalid_request", "Send before or after, but not both.")
+    if before is None and after is None:
         chat = given.open_chat()
         tail = yield partial(chat.store.tail, conversation_id, limit, owner=owner)
         body = tail_body(tail, is_replying=chat.is_replying(tail.messages))
         return Answer(body, version_of(tail.conversation))
-    before, store = query.number(BEFORE), given.store
+    store = given.store
     conversation = yield partial(store.get, conversation_id, owner=owner)
-    page = yield partial(store.page, conversation_id, before=before, limit=limit, owner=owner)
+    page = yield partial(
+        store.page, conversation_id, after=after, before=before, limit=limit, owner=owner
+    )
     return Answer(conversation_body(conversation, page), version_of(conversation))
 
 
@@ -306,6 +319,15 @@ def _explain_conflict(version: Version | None) -> Iterator[None]:
         ) from conflict
 
 
+def read_models(rules: "TurnRules", given: Given) -> Steps[Answer]:
+    """List the models that a request may ask for, the default first."""
+    given.query.user_id()
+    models = [{"id": name, "is_default": name == rules.models.default} for name in rules.models]
+    is_allowed = rules.allow_system_prompt or not given.open_chat().system_prompt
+    yield from ()  # nothing is read from the store
+    return Answer({"models": models, "allows_system_prompt": is_allowed})
+
+
 def import_conversation(rules: "TurnRules", given: Given) -> Steps[Answer]:
     """Create a conversation with the messages of an exported one, all of them or none."""
     request: ImportRequest = given.body
@@ -357,7 +379,7 @@ class Endpoint(NamedTuple):
     path: str
     """The path; the parts in braces are parameters, which any non-empty text matches."""
     steps: Callable[..., Steps[Answer]]
-    """Takes a ``Given`` and the path's parameters; before them, ``TurnRules`` if it imports."""
+    """Takes a ``Given`` and the path's parameters; before them, the rules if ``takes_rules``."""
     response: type[ResponseBody]
     """The type of the response body."""
     query: tuple[Parameter, ...] = ()
@@ -366,7 +388,9 @@ class Endpoint(NamedTuple):
     creates: bool = False
     """True if the endpoint stores a new conversation."""
     imports: bool = False
-    """True if that has messages, which the steps count themselves."""
+    """True if that has messages."""
+    takes_rules: bool = False
+    """True if the steps need the rules, and count themselves what they create."""
     takes_key: bool = False
     """True if a request may have an idempotency key."""
     takes_version: bool = False
@@ -384,7 +408,7 @@ class Endpoint(NamedTuple):
 
         Raises ``ApiError`` if the limits do not allow it.
         """
-        if self.imports:
+        if self.takes_rules:
             return (yield from self.steps(rules, given, **parameters))
         if self.creates:
             yield from rules.limits.count_turn(given.store, given.caller, starts_conversation=True)
@@ -397,6 +421,7 @@ class Endpoint(NamedTuple):
 IMPORT_PATH = "/conversations/import"
 """The path of imports, and also that of a conversation with the id ``import``."""
 ENDPOINTS = (
+    Endpoint("GET", "/models", read_models, ModelsBody, query=(ASKING_USER,), takes_rules=True),
     Endpoint(
         "POST",
         "/conversations",
@@ -430,6 +455,7 @@ ENDPOINTS = (
         body=ImportRequest,
         creates=True,
         imports=True,
+        takes_rules=True,
         takes_key=True,
         has_etag=True,
     ),
@@ -451,7 +477,7 @@ ENDPOINTS = (
         "/conversations/{conversation_id}",
         read_conversation,
         ConversationBody,
-        query=(USER_ID, MESSAGES_LIMIT, BEFORE),
+        query=(USER_ID, MESSAGES_LIMIT, BEFORE, AFTER),
         has_etag=True,
     ),
     Endpoint(

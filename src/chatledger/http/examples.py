@@ -68,6 +68,13 @@ RESPONSES: Mapping[type[Any], dict[str, Any]] = {
     bodies.DeletedBody: {**bodies.DELETED},
     bodies.DeletedAllBody: {"deleted": 3},
     bodies.StoppedBody: {"stopped": True},
+    bodies.ModelsBody: {
+        "models": [
+            {"id": "bedrock:amazon.nova-lite-v1:0", "is_default": True},
+            {"id": "offline", "is_default": False},
+        ],
+        "allows_system_prompt": True,
+    },
     bodies.ListingBody: {"conversations": [_SUMMARY], "cursor": None},
     bodies.FoundBody: {
         "matches": [

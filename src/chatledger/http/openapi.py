@@ -510,7 +510,7 @@ def _parameter(parameter: api.Parameter, *, has_sign_in: bool) -> dict[str, Any]
     if parameter.name == "user_id":
         schema = _ID_SCHEMA
     if parameter.most is not None:
-        schema = {"type": "integer", "minimum": 1, "maximum": parameter.most}
+        schema = {"type": "integer", "minimum": parameter.least, "maximum": parameter.most}
     if parameter.choices:
         schema = {"type": "string", "enum": list(parameter.choices)}
         schema["default"] = parameter.choices[0]

@@ -2,8 +2,9 @@
 
 import { formatFacts, formatJson, makeFolded, makeImage, readMessage } from "./content.js";
 import { makeCopyButton } from "./copying.js";
-import { formatTimeOfDay, formatDay, make, parseTime } from "./elements.js";
+import { formatTimeOfDay, formatDay, make, parseTime, putInto } from "./elements.js";
 import { MarkdownText } from "./markdown-text.js";
+import { readOffer } from "./offer.js";
 import {
   editMessage,
   followReply,
@@ -15,6 +16,13 @@ import {
 import { urlOf } from "./urls.js";
 
 const PAGE_SIZE = 50;
+// While the reader scrolls, fewer at a time: the page makes no frame before they are laid out.
+const NEXT_PAGE_SIZE = 25;
+const MAX_LIMIT = 100;
+// The messages above one that is searched for, which show what it is about.
+const MESSAGES_ABOVE = 10;
+// The most messages in the page while the reader scrolls; those farthest away are removed, and read again when needed.
+const MAX_KEPT = 200;
 // Longer than the lease of a turn whose server died, unless the operator has set a longer one.
 const MAX_WAIT_MS = 15_000;
 const AUTHORS = { user: "You", assistant: "Chatledger", tool: "Tool", system: "Instructions" };
@@ -30,17 +38,21 @@ const STOP_REASONS = {
 
 /**
  * A conversation and its element. A conversation whose reply is arriving is kept while another one
- * is shown. `id` is null until the server has assigned one.
+ * is shown. `id` is null until the server has assigned one. Of a long conversation, it has some
+ * consecutive messages: there are more before seq `before` and after seq `after`, unless these are null.
  */
 export class Conversation {
   #entries = [];
   #turn = null;
+  #aside = null; // the entries at the end, and their `before`, if others are shown while a reply arrives
 
   constructor(id, user) {
     this.id = id;
     this.user = user;
     this.title = null;
+    this.metadata = {};
     this.before = null;
+    this.after = null;
     this.isLoaded = id === null;
     this.canBeStopped = false;
     this.isReplyingElsewhere = false; // when it was loaded
@@ -53,7 +65,7 @@ export class Conversation {
 
   /** True if the last message is the user's and no reply to it is arriving here. */
   get isUnanswered() {
-    return !this.isReplying && this.#entries.at(-1)?.role === "user";
+    return this.showsEnd && !this.isReplying && this.#entries.at(-1)?.role === "user";
   }
 
   /** True if a reply has ended without a word. */
@@ -66,24 +78,147 @@ export class Conversation {
     return this.#turn !== null;
   }
 
+  /** True if the last message is among those that are shown. */
+  get showsEnd() {
+    return this.after === null;
+  }
+
+  /** True if later messages can be read now. */
+  get hasLater() {
+    return !this.showsEnd && !this.#endsWithReply;
+  }
+
+  /** True if the reply that is arriving is among the messages that are shown. */
+  get #endsWithReply() {
+    return this.isReplying && this.#aside === null;
+  }
+
+  /** Return the id of the model that writes the replies: the user's choice if it is offered, else the default. */
+  modelIn({ models }) {
+    const isOffered = models.some(({ id }) => id === this.metadata.model);
+    return isOffered ? this.metadata.model : models.find(({ is_default }) => is_default).id;
+  }
+
+  /** The instructions that the user has given the model for this conversation, or "". */
+  get systemPrompt() {
+    const { system_prompt: text } = this.metadata;
+    return typeof text === "string" ? text : "";
+  }
+
+  /** Return the fields of a turn's request that the user has chosen, as far as the server allows them. */
+  async #choices() {
+    const offer = await readOffer();
+    const choices = {};
+    if (this.metadata.model) choices.model_id = this.modelIn(offer);
+    if (this.systemPrompt && offer.allows_system_prompt) choices.system_prompt = this.systemPrompt;
+    return choices;
+  }
+
   async load(signal) {
     const { id, user } = this;
     const page = await readConversation(id, { user, limit: PAGE_SIZE, signal });
     this.title = page.title;
+    this.metadata = page.metadata;
     this.before = page.next ?? null;
+    this.after = null;
     this.isLoaded = true;
     this.isReplyingElsewhere = page.replying === true;
     this.#entries = page.messages.map(makeEntry);
     this.#arrange();
   }
 
-  async loadEarlier() {
+  /**
+   * Read the messages before those that are shown, and return a function that shows them. With
+   * `keepsAll`, all others stay.
+   */
+  async readEarlier({ keepsAll = false } = {}) {
     const { id, user, before } = this;
-    const page = await readConversation(id, { user, limit: PAGE_SIZE, before });
-    if (this.before !== before) return;
-    this.before = page.next ?? null;
-    this.#entries.unshift(...page.messages.map(makeEntry));
+    const limit = keepsAll ? MAX_LIMIT : NEXT_PAGE_SIZE;
+    const page = await readConversation(id, { user, limit, before });
+    return () => {
+      if (this.before !== before) return;
+      this.before = page.next ?? null;
+      this.#entries.unshift(...page.messages.map(makeEntry));
+      if (!keepsAll && !this.#endsWithReply) this.#dropLast();
+      this.#arrange();
+    };
+  }
+
+  /** Read the messages after those that are shown, like `readEarlier`. */
+  async readLater({ keepsAll = false } = {}) {
+    const { id, user, after } = this;
+    const limit = keepsAll ? MAX_LIMIT : NEXT_PAGE_SIZE;
+    const page = await readConversation(id, { user, limit, after });
+    return () => {
+      if (this.after !== after) return;
+      const { messages } = page;
+      this.after = page.next ?? null;
+      if (this.#aside) {
+        const first = this.#aside.entries[0].seq;
+        this.#entries.push(...messages.filter(({ seq }) => seq < first).map(makeEntry));
+        if (this.after === null || messages.at(-1).seq >= first) {
+          this.#entries.push(...this.#aside.entries);
+          this.#aside = this.after = null;
+        }
+      } else {
+        this.#entries.push(...messages.map(makeEntry));
+      }
+      if (!keepsAll) this.#dropFirst();
+      this.#arrange();
+    };
+  }
+
+  /** Read the messages from the first one on, and return a function that shows them instead of all others. */
+  async readBeginning() {
+    return (await this.#readFrom(1)).show;
+  }
+
+  /** Return the element of the message at `seq`, which may be shown instead of all others, or null. */
+  async findMessage(seq) {
+    const find = () => this.#entries.find((entry) => entry.seq === seq)?.element ?? null;
+    if (find()) return find();
+    const { messages, show } = await this.#readFrom(Math.max(1, seq - MESSAGES_ABOVE));
+    if (messages.some((message) => message.seq === seq)) show();
+    return find();
+  }
+
+  async #readFrom(seq) {
+    const { id, user } = this;
+    const { messages, next } = await readConversation(id, { user, limit: PAGE_SIZE, after: seq - 1 });
+    const show = () => {
+      if (this.#endsWithReply) this.#aside = { entries: this.#entries, before: this.before };
+      this.#entries = messages.map(makeEntry);
+      this.before = seq > 1 ? messages[0].seq : null;
+      this.after = next ?? (this.#aside ? messages.at(-1).seq : null);
+      this.#arrange();
+    };
+    return { messages, show };
+  }
+
+  /** Show the last messages again. */
+  async returnToEnd() {
+    if (!this.#aside) return this.load();
+    const { entries, before } = this.#aside;
+    this.#entries = entries;
+    this.before = before;
+    this.#aside = this.after = null;
     this.#arrange();
+  }
+
+  #dropLast() {
+    if (this.#entries.length <= MAX_KEPT) return;
+    // A reply that arrived here may not have its seq yet.
+    const last = this.#entries.findLastIndex(({ seq }, n) => n < MAX_KEPT && seq !== undefined);
+    this.#entries = this.#entries.slice(0, last + 1);
+    this.after = this.#entries[last].seq;
+  }
+
+  #dropFirst() {
+    const surplus = this.#entries.length - MAX_KEPT;
+    if (surplus <= 0) return;
+    const first = this.#entries.findIndex(({ seq }, n) => n >= surplus && seq !== undefined);
+    this.#entries = this.#entries.slice(first);
+    this.before = this.#entries[0].seq;
   }
 
   /**
@@ -110,7 +245,7 @@ export class Conversation {
     const replaced = this.#entries.slice(last + 1);
     this.#turn = new AbortController();
     const { id, user } = this;
-    const events = regenerateReply({ id, user, signal: this.#turn.signal });
+    const events = regenerateReply({ id, user, choices: this.#choices(), signal: this.#turn.signal });
     await this.#receive(events, { question: this.#entries[last], replaced, onStart, onPiece });
   }
 
@@ -120,7 +255,8 @@ export class Conversation {
     const question = makeEntry({ role: "user", content: text, timestamp: new Date().toISOString() });
     this.#turn = new AbortController();
     const { id, user } = this;
-    const events = editMessage({ id, seq: entry.seq, message: text, user, signal: this.#turn.signal });
+    const { signal } = this.#turn;
+    const events = editMessage({ id, seq: entry.seq, message: text, user, choices: this.#choices(), signal });
     this.#entries.push(question);
     const onRefused = () => this.#remove(question);
     await this.#receive(events, { question, replaced, onStart, onPiece, onRefused });
@@ -142,12 +278,6 @@ export class Conversation {
     await this.#receive(events, { question: this.#entries.at(-1), onStart, onPiece });
   }
 
-  /** Return the element of the message at `seq`, loading earlier messages up to it, or null. */
-  async findMessage(seq) {
-    while (this.before !== null && this.before > seq) await this.loadEarlier();
-    return this.#entries.find((entry) => entry.seq === seq)?.element ?? null;
-  }
-
   async #receive(events, { question, replaced = [], onStart, onPiece, onRefused = () => {} }) {
     const reply = makeEmptyReply();
     const { signal } = this.#turn;
@@ -166,6 +296,7 @@ export class Conversation {
           addBranch(question, data.branch_id);
           if (!isStored) {
             isStored = this.canBeStopped = true;
+            if (!this.#aside) this.after = null; // an edit removes the messages that were not shown, too
             this.#remove(...replaced);
             onStart(data);
           }
@@ -187,6 +318,7 @@ export class Conversation {
       if (!signal.aborted) throw Object.assign(error, { stored: isStored });
     } finally {
       this.#turn = null;
+      this.#aside = null;
       this.canBeStopped = false;
       reply.markdown.finish();
       reply.element.classList.remove("replying");
@@ -198,7 +330,9 @@ export class Conversation {
     const { id, user } = this;
     const page = await readConversation(id, { user, limit: 1 }).catch(() => null); // it can be read without them
     const message = page?.messages.find((each) => each.id === replyId);
-    if (message) addFacts(reply, message);
+    if (!message) return;
+    reply.seq = message.seq;
+    addFacts(reply, message);
   }
 
   /** Stop the reply; the server saves the part that it has received so far. */
@@ -219,7 +353,7 @@ export class Conversation {
     const start = performance.now();
     for (let pause = 100; ; pause *= 2) {
       try {
-        return yield* streamTurn({ message, id, user, signal });
+        return yield* streamTurn({ message, id, user, choices: this.#choices(), signal });
       } catch (error) {
         if (error.code !== "turn_in_progress" || performance.now() - start > MAX_WAIT_MS) throw error;
         // A turn that was stopped ends at once, one whose server died when its lease ends.
@@ -237,7 +371,9 @@ export class Conversation {
   }
 
   #remove(...entries) {
-    this.#entries = this.#entries.filter((entry) => !entries.includes(entry));
+    const stays = (entry) => !entries.includes(entry);
+    this.#entries = this.#entries.filter(stays);
+    if (this.#aside) this.#aside.entries = this.#aside.entries.filter(stays);
     this.#arrange();
   }
 
@@ -253,14 +389,15 @@ export class Conversation {
       children.push(element);
     }
     this.#nameResults();
-    this.element.replaceChildren(...children);
+    this.element.classList.toggle("continued", !this.showsEnd);
+    putInto(this.element, children);
   }
 
   /** Show in the label of each result the name of the tool, which only the call has. */
   #nameResults() {
-    const calls = this.#entries.flatMap((entry) => entry.calls);
+    const calls = new Map(this.#entries.flatMap((entry) => entry.calls.map((call) => [call.id, call])));
     for (const { id, isError, element } of this.#entries.flatMap((entry) => entry.results)) {
-      const call = calls.find((each) => each.id === id);
+      const call = calls.get(id);
       const name = call && make("code", { textContent: call.name });
       if (call) element.querySelector("summary").replaceChildren(isError ? "Error from " : "Result of ", name);
     }

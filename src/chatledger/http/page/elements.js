@@ -7,6 +7,17 @@ export function make(name, properties = {}, ...children) {
   return element;
 }
 
+/** Make `wanted` the children of `parent`, and move only those that are elsewhere. */
+export function putInto(parent, wanted) {
+  const isWanted = new Set(wanted);
+  for (const element of [...parent.children]) if (!isWanted.has(element)) element.remove();
+  let present = parent.firstElementChild;
+  for (const element of wanted) {
+    if (element === present) present = present.nextElementSibling;
+    else parent.insertBefore(element, present);
+  }
+}
+
 /** Return the timestamp as a Date, or null if it is not valid. */
 export function parseTime(timestamp) {
   const time = new Date(timestamp ?? NaN);

@@ -14,7 +14,8 @@ export async function saveAsFile(id, { user, format }) {
 
 /** Print the conversation with all its messages, and with the details that are folded. */
 export async function print(conversation) {
-  while (conversation.before !== null) await conversation.loadEarlier();
+  while (conversation.before !== null) (await conversation.readEarlier({ keepsAll: true }))();
+  while (conversation.hasLater) (await conversation.readLater({ keepsAll: true }))();
   const folded = [...conversation.element.querySelectorAll("details:not([open])")];
   for (const details of folded) details.open = true;
   window.print();

@@ -5,6 +5,7 @@ import { Drawer } from "./drawer.js";
 import { make } from "./elements.js";
 import { chooseFile, importFile, print, saveAsFile } from "./exporting.js";
 import { makeIcon, Menu } from "./menu.js";
+import { readOffer } from "./offer.js";
 import { Search } from "./search.js";
 import {
   changeMetadata,
@@ -12,6 +13,7 @@ import {
   listConversations,
   onSignIn,
   renameConversation,
+  setMetadata,
 } from "./server.js";
 import { Sidebar, UNTITLED } from "./sidebar.js";
 import {
@@ -34,7 +36,12 @@ const box = $("box");
 const scroller = $("scroller");
 
 const announcer = new Announcer($("spoken"));
-const follower = new ScrollFollower({ scroller, content: $("column"), button: $("latest") });
+const follower = new ScrollFollower({
+  scroller,
+  content: $("column"),
+  button: $("latest"),
+  isEnd: () => shown.showsEnd,
+});
 const notice = new Notice($("notice"), restoreFocus);
 const drawer = new Drawer({
   opener: $("open-list"),
@@ -69,9 +76,12 @@ const SHOW_SAVED = ["Show what was saved", showConversationInUrl];
 
 let user = currentUser();
 let shown = new Conversation(null, user);
+let offer = null; // what the server offers, once it has said so
 let loading = null; // the AbortController of the load in progress, if any
 let loadingDone = null; // the promise that resolves when that load ends
 const replying = new Set(); // conversations whose reply is arriving, shown or not
+const readingMore = new Map(); // for conversations whose earlier or later messages are being read: a promise of the end
+const failedToRead = new Set(); // those whose messages are read only when the user asks again
 
 // Navigation: the conversation's id is in the URL, so that reload, back and forward work.
 
@@ -96,16 +106,16 @@ function showConversationInUrl() {
   const current = [...replying].find((one) => one.id !== null && one.id === id && one.user === user);
   show(current ?? new Conversation(id, user));
   if (!shown.isLoaded) loadingDone = load(shown);
+  else if (!offer) loadOffer().catch(() => {}); // a turn asks again
 }
 
 async function load(conversation) {
   const controller = (loading = new AbortController());
   $("column").setAttribute("aria-busy", "true");
   try {
-    await conversation.load(controller.signal);
+    await Promise.all([conversation.load(controller.signal), loadOffer()]);
     if (loading !== controller) return;
-    if (conversation.isReplyingElsewhere) followReply(conversation);
-    else if (conversation.isUnanswered) notice.showInfo(NO_REPLY, ASK_AGAIN);
+    showState(conversation);
   } catch (error) {
     if (loading !== controller) return;
     if (error.status === 404) {
@@ -125,28 +135,43 @@ async function load(conversation) {
   follower.follow();
 }
 
+/** Follow the reply that is being written elsewhere, or say what is wrong with a conversation that was loaded. */
+function showState(conversation) {
+  const missing = describeMissingModel(conversation);
+  if (conversation.isReplyingElsewhere) followReply(conversation);
+  else if (conversation.isUnanswered) notice.showInfo(`${NO_REPLY} ${missing}`.trim(), ASK_AGAIN);
+  else if (missing) notice.showInfo(missing);
+}
+
 function show(conversation) {
+  menu.close();
   shown = conversation;
   $("messages").replaceChildren(conversation.element);
   $("column").removeAttribute("aria-busy");
   box.value = readDraft(conversation);
   fitBox();
-  update();
-  follower.follow();
+  showLatest();
 }
 
 /** Update all parts of the page except the messages to match the conversation that is shown. */
 function update() {
   const title = shown.title ?? sidebar.titleOf(shown.id) ?? UNTITLED;
   $("title").textContent = title;
-  $("rename").hidden = $("more").hidden = shown.id === null;
+  $("rename").hidden = shown.id === null;
+  const allowsPrompt = offer?.allows_system_prompt === true;
+  $("more").hidden = shown.id === null && !allowsPrompt;
+  $("prompt-open").hidden = !allowsPrompt || !shown.systemPrompt;
+  $("prompt-start").textContent = shown.systemPrompt.slice(0, 200);
   document.title = shown.id === null ? "Chatledger" : `${title} · Chatledger`;
   $("who").textContent = user;
   $("welcome").hidden = !shown.isLoaded || !shown.isEmpty;
   $("earlier").hidden = shown.before === null;
+  $("later").hidden = !shown.hasLater;
   if (!shown.canBeStopped && document.activeElement === $("stop")) restoreFocus();
   $("stop").hidden = !shown.canBeStopped;
   $("send").setAttribute("aria-disabled", String(shown.isReplying || !box.value.trim()));
+  $("model").hidden = offer === null || offer.models.length < 2;
+  if (offer) $("model").value = shown.modelIn(offer);
   sidebar.markCurrent(shown.id);
 }
 
@@ -158,6 +183,9 @@ async function refreshList() {
 /** Show a conversation as it is after a change of its title or metadata. */
 function showDescription(conversation) {
   sidebar.update(conversation);
+  for (const one of [shown, ...replying]) {
+    if (one.id === conversation.conversation_id) one.metadata = conversation.metadata;
+  }
   updateTitle();
 }
 
@@ -174,13 +202,15 @@ async function send() {
     if (!loading) showConversationInUrl(); // loading failed before; try again
     await loadingDone;
   }
+  if (!shown.showsEnd) await showLatest();
   const conversation = shown;
   const text = box.value;
-  if (conversation.id !== id || !conversation.isLoaded) return;
+  if (conversation.id !== id || !conversation.isLoaded || !conversation.showsEnd) return;
   if (conversation.isReplying || !text.trim()) return;
   const isShown = () => conversation === shown;
   setBox("");
   notice.clear();
+  const isNew = conversation.id === null;
   announcer.announce("Waiting for the reply.");
   replying.add(conversation);
   const sending = conversation.send(text, {
@@ -197,6 +227,7 @@ async function send() {
       }
       update();
       tellTabs(conversation.user, conversation.id, "started");
+      if (isNew) saveFirstChoices(conversation);
       refreshList();
     },
     onPiece: (piece) => isShown() && announcer.addPiece(piece),
@@ -234,7 +265,8 @@ async function followReply(conversation) {
 
 /** Replace the last reply, or the one that is missing, with another one. */
 async function replaceReply(conversation) {
-  if (!conversation.isLoaded || conversation.isReplying) return;
+  if (!conversation.showsEnd) await showLatest();
+  if (!conversation.isLoaded || !conversation.showsEnd || conversation.isReplying) return;
   notice.clear();
   let failure = null;
   try {
@@ -323,15 +355,98 @@ function askForEdit(conversation, entry) {
 
 $("edit-no").addEventListener("click", () => $("edit-dialog").close());
 
-// Exporting, printing and importing conversations.
+// The model and the system prompt of a conversation, which are kept in its metadata.
+
+/** Show what the server offers. */
+async function loadOffer() {
+  const isFirst = offer === null;
+  offer = await readOffer();
+  if (!isFirst) return;
+  $("model").replaceChildren(...offer.models.map(({ id }) => make("option", { value: id, textContent: id })));
+  update();
+}
+
+/** Return a sentence if the model that was chosen for the conversation is not offered, else "". */
+function describeMissingModel(conversation) {
+  const { model } = conversation.metadata;
+  const used = conversation.modelIn(offer);
+  return typeof model !== "string" || model === used ? "" : `The model ${model} is no longer offered, so ${used} replies.`;
+}
+
+$("model").addEventListener("change", ({ currentTarget: { value } }) => {
+  if (describeMissingModel(shown)) notice.clear();
+  choose(shown, { model: value });
+});
+
+// The metadata of a conversation may have 4 KiB, and other programs need some of them.
+const MAX_PROMPT_BYTES = 3000;
+
+function askForPrompt(conversation) {
+  const promptBox = $("prompt-box");
+  promptBox.value = conversation.systemPrompt;
+  promptBox.oninput = () => {
+    const bytes = new TextEncoder().encode(JSON.stringify(promptBox.value.trim())).length - 2; // without the quotes
+    const tooMany = bytes > MAX_PROMPT_BYTES;
+    promptBox.setCustomValidity(tooMany ? `Shorten it by ${Math.ceil((1 - MAX_PROMPT_BYTES / bytes) * 100)} %.` : "");
+  };
+  promptBox.oninput();
+  $("prompt-form").onsubmit = (event) => {
+    event.preventDefault();
+    $("prompt-dialog").close();
+    restoreFocus();
+    choose(conversation, { system_prompt: promptBox.value.trim() || undefined });
+    announcer.announce(conversation.systemPrompt ? "The system prompt was saved." : "There is no system prompt.");
+  };
+  $("prompt-dialog").showModal();
+}
+
+$("prompt-open").addEventListener("click", () => askForPrompt(shown));
+$("prompt-no").addEventListener("click", () => $("prompt-dialog").close());
+
+/** Change what the user has chosen for a conversation, from the next turn on. */
+function choose(conversation, changes) {
+  conversation.metadata = { ...conversation.metadata, ...changes };
+  update();
+  // The choices for a new conversation are saved once it exists.
+  const { id, user } = conversation;
+  if (id !== null) save(() => changeMetadata(id, { user, changes }));
+}
+
+let saved = Promise.resolve(); // once all choices so far are saved
+
+function saveFirstChoices({ id, user, metadata }) {
+  if (Object.keys(metadata).length) save(() => setMetadata(id, { user, metadata }));
+}
+
+/** Save choices after those before them, so that the last ones stay; `change` returns the conversation. */
+function save(change) {
+  const owner = user;
+  const saving = (saved = saved.then(async () => {
+    try {
+      const conversation = await change();
+      if (owner === user && saved === saving) showDescription(conversation);
+      tellTabs(owner, conversation.conversation_id, "described", conversation);
+    } catch (error) {
+      notice.showError(`The choice was not saved. ${error.message}`);
+    }
+  }));
+}
+
+// The menu of the conversation: its system prompt, exporting and printing; and importing.
 
 $("more").append(makeIcon("more"));
 $("more").addEventListener("click", ({ currentTarget: button }) => {
   const conversation = shown;
-  menu.toggle(button, [
+  const prompt = { label: "System prompt…", icon: "prompt", act: () => askForPrompt(conversation) };
+  const beginning = { label: "Go to the beginning", icon: "beginning", act: () => showBeginning(conversation) };
+  const ofStored = [
     { label: "Export as Markdown", icon: "save", act: () => exportAs("markdown", conversation) },
     { label: "Export as JSON", icon: "save", act: () => exportAs("json", conversation) },
     { label: "Print", icon: "print", act: () => printAll(conversation) },
+  ];
+  menu.toggle(button, [
+    ...(offer?.allows_system_prompt ? [prompt] : []),
+    ...(conversation.id === null ? [] : [beginning, ...ofStored]),
   ]);
 });
 
@@ -425,27 +540,87 @@ function fitBox() {
 
 // Scrolling and earlier messages.
 
-$("earlier").addEventListener("click", async ({ currentTarget: button }) => {
-  const conversation = shown;
-  if (button.getAttribute("aria-disabled") === "true") return;
-  button.setAttribute("aria-disabled", "true");
+/** Show the messages before or after those that are shown, unless some are being read; return whether that was done. */
+function showMore(conversation, { earlier }) {
+  const reading = readingMore.get(conversation) ?? readMore(conversation, { earlier });
+  readingMore.set(conversation, reading);
+  return reading;
+}
+
+async function readMore(conversation, { earlier }) {
   try {
-    await follower.keepInPlace(conversation.element.querySelector(".message"), async () => {
-      await conversation.loadEarlier();
-      const focused = document.activeElement === button;
+    const showThem = await (earlier ? conversation.readEarlier() : conversation.readLater());
+    if (conversation !== shown) return false;
+    const focused = document.activeElement;
+    follower.keepInPlace(() => {
+      showThem();
       update();
-      if (button.hidden && focused) scroller.focus({ preventScroll: true });
     });
-    announcer.announce("Earlier messages loaded.");
+    if (focused.hidden || !focused.isConnected) scroller.focus({ preventScroll: true });
+    failedToRead.delete(conversation);
+    return true;
+  } catch (error) {
+    failedToRead.add(conversation);
+    const again = ["Try again", () => showMore(conversation, { earlier }), error.retryAfter];
+    if (conversation === shown) notice.showError(error.message, again);
+    return false;
+  } finally {
+    readingMore.delete(conversation);
+  }
+}
+
+/** Show more messages before the reader comes to the first or the last of those that are shown. */
+async function showNearby() {
+  const conversation = shown;
+  if (failedToRead.has(conversation) || readingMore.has(conversation)) return;
+  const { scrollTop, scrollHeight, clientHeight } = scroller;
+  const earlier = conversation.before !== null && scrollTop < clientHeight;
+  const later = conversation.hasLater && scrollHeight - scrollTop < 2 * clientHeight;
+  if ((earlier || later) && (await showMore(conversation, { earlier }))) showNearby();
+}
+
+scroller.addEventListener("scroll", showNearby, { passive: true });
+for (const [id, words] of [["earlier", "Earlier messages loaded."], ["later", "Later messages loaded."]]) {
+  $(id).addEventListener("click", async () => {
+    if (await showMore(shown, { earlier: id === "earlier" })) announcer.announce(words);
+  });
+}
+
+async function showBeginning(conversation) {
+  try {
+    const showIt = conversation.before === null ? () => {} : await conversation.readBeginning();
+    if (conversation !== shown) return;
+    showIt();
   } catch (error) {
     if (conversation === shown) notice.showError(error.message);
-  } finally {
-    button.removeAttribute("aria-disabled");
+    return;
   }
-});
+  update();
+  follower.goToTop();
+  scroller.focus({ preventScroll: true });
+  announcer.announce("The beginning of the conversation.");
+}
+
+/** Show the last messages, which may have to be read again. */
+async function showLatest() {
+  const conversation = shown;
+  if (!conversation.showsEnd) {
+    try {
+      await conversation.returnToEnd();
+    } catch (error) {
+      if (conversation === shown) notice.showError(error.message, ["Try again", showLatest, error.retryAfter]);
+      return;
+    }
+    if (conversation !== shown) return;
+    if (!conversation.isReplying) showState(conversation);
+  }
+  update();
+  follower.follow();
+}
+
 $("latest").addEventListener("click", () => {
   restoreFocus();
-  follower.follow();
+  showLatest();
 });
 $("skip").addEventListener("click", () => box.focus());
 
@@ -515,11 +690,11 @@ async function findMessage(id, seq) {
 /** Show the actions for the conversation of a row of the list. */
 function showMenu({ id, title, isPinned, isArchived, button }) {
   const pin = isPinned
-    ? { label: "Unpin", icon: "unpin", act: () => setMetadata(id, { pinned: undefined }) }
-    : { label: "Pin", icon: "pin", act: () => setMetadata(id, { pinned: true }) };
+    ? { label: "Unpin", icon: "unpin", act: () => mark(id, { pinned: undefined }) }
+    : { label: "Pin", icon: "pin", act: () => mark(id, { pinned: true }) };
   const archive = isArchived
-    ? { label: "Unarchive", icon: "unarchive", act: () => setMetadata(id, { archived: undefined }) }
-    : { label: "Archive", icon: "archive", act: () => setMetadata(id, { archived: true }) };
+    ? { label: "Unarchive", icon: "unarchive", act: () => mark(id, { archived: undefined }) }
+    : { label: "Archive", icon: "archive", act: () => mark(id, { archived: true }) };
   menu.toggle(button, [
     { label: "Rename", icon: "rename", act: () => askForTitle(id, title, () => button.focus()) },
     ...(isArchived ? [] : [pin]),
@@ -528,7 +703,7 @@ function showMenu({ id, title, isPinned, isArchived, button }) {
   ]);
 }
 
-async function setMetadata(id, changes) {
+async function mark(id, changes) {
   const neighbour = sidebar.neighbourOf(id);
   try {
     const conversation = await changeMetadata(id, { user, changes });
@@ -623,7 +798,7 @@ onChangeInOtherTab(({ user: owner, id, what, conversation }) => {
     if (isShown) notice.showInfo("This conversation was deleted in another tab.");
   }
   // The edit dialog is about a message as it is shown now.
-  const canReload = shown.isLoaded && !shown.isReplying && !$("edit-dialog").open;
+  const canReload = shown.isLoaded && shown.showsEnd && !shown.isReplying && !$("edit-dialog").open;
   if (what === "started" && isShown && canReload) showConversationInUrl();
   refreshList();
 });

@@ -30,6 +30,11 @@ export class ApiError extends Error {
   }
 }
 
+/** Return the models that a turn may ask for, and whether it may have a system prompt. */
+export async function readModels() {
+  return readJson(await request("models"));
+}
+
 export async function listConversations({ user, limit, cursor, signal }) {
   return readJson(await request("conversations", { query: { user_id: user, limit, cursor }, signal }));
 }
@@ -39,9 +44,12 @@ export async function searchConversations({ user, q, limit, cursor, signal }) {
   return readJson(await request("search", { query: { user_id: user, q, limit, cursor }, signal }));
 }
 
-/** Read a page of messages, oldest first: the last ones, or the last ones before seq `before`. */
-export async function readConversation(id, { user, limit, before, signal }) {
-  const query = { user_id: user, limit, before };
+/**
+ * Read a page of messages, oldest first: the last ones, the last ones before seq `before`, or the first
+ * ones after seq `after`.
+ */
+export async function readConversation(id, { user, limit, before, after, signal }) {
+  const query = { user_id: user, limit, before, after };
   return (await readJson(await request(conversationPath(id), { query, signal }))).conversation;
 }
 
@@ -52,10 +60,11 @@ export async function deleteConversation(id, { user }) {
 /**
  * Run a turn: yield `{name, data}` for `start`, each `piece` and `done`, and throw on `error`. If the
  * connection is lost meanwhile, connect again; the server goes on with the reply. Another `start`
- * with `offset` 0 then means that the text comes from its beginning.
+ * with `offset` 0 then means that the text comes from its beginning. `choices` is a promise of further
+ * fields of the request.
  */
-export async function* streamTurn({ message, id, user, signal }) {
-  const body = { message, user_id: user };
+export async function* streamTurn({ message, id, user, choices, signal }) {
+  const body = { message, user_id: user, ...(await choices) };
   if (id !== null) body.conversation_id = id;
   yield* readReply(await request("chat/stream", { method: "POST", body, signal }), { user, signal });
 }
@@ -66,20 +75,27 @@ export async function* followReply({ id, user, signal }) {
 }
 
 /** Replace the last reply with another one: yield its events, as `streamTurn` does. */
-export async function* regenerateReply({ id, user, signal }) {
-  const options = { method: "POST", body: { user_id: user }, headers: EVENTS, signal };
+export async function* regenerateReply({ id, user, choices, signal }) {
+  const options = { method: "POST", body: { user_id: user, ...(await choices) }, headers: EVENTS, signal };
   yield* readReply(await request(`${conversationPath(id)}/regenerate`, options), { id, user, signal });
 }
 
 /** Replace the user's message at `seq` and all after it: yield the events of the reply to it. */
-export async function* editMessage({ id, seq, message, user, signal }) {
-  const options = { method: "PUT", body: { message, user_id: user }, headers: EVENTS, signal };
+export async function* editMessage({ id, seq, message, user, choices, signal }) {
+  const body = { message, user_id: user, ...(await choices) };
+  const options = { method: "PUT", body, headers: EVENTS, signal };
   yield* readReply(await request(`${conversationPath(id)}/messages/${seq}`, options), { id, user, signal });
 }
 
 /** Change the title, and return the conversation. */
 export async function renameConversation(id, { user, title }) {
   const options = { method: "PATCH", body: { title, user_id: user } };
+  return (await readJson(await request(conversationPath(id), options))).conversation;
+}
+
+/** Give a new conversation its metadata, also if the page is closed meanwhile, and return the conversation. */
+export async function setMetadata(id, { user, metadata }) {
+  const options = { method: "PATCH", body: { metadata, user_id: user }, keepalive: true };
   return (await readJson(await request(conversationPath(id), options))).conversation;
 }
 
@@ -208,7 +224,7 @@ function conversationPath(id) {
   return `conversations/${encodeURIComponent(id)}`;
 }
 
-async function request(path, { method = "GET", query = {}, headers: own = {}, body, signal } = {}) {
+async function request(path, { method = "GET", query = {}, headers: own = {}, body, signal, keepalive } = {}) {
   const parameters = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
   const search = parameters.length ? `?${new URLSearchParams(parameters)}` : "";
   const headers = { Accept: "application/json", ...own };
@@ -223,6 +239,7 @@ async function request(path, { method = "GET", query = {}, headers: own = {}, bo
       body: body instanceof Blob ? body : body && JSON.stringify(body),
       cache: "no-store",
       signal,
+      keepalive,
     });
   } catch (error) {
     if (signal?.aborted) throw error;

@@ -1,6 +1,6 @@
 // The list of conversations: pinned ones, then by the day of their last activity, then archived ones.
 
-import { formatPeriod, make, parseTime } from "./elements.js";
+import { formatPeriod, make, parseTime, putInto } from "./elements.js";
 import { makeIcon } from "./menu.js";
 import { listConversations } from "./server.js";
 import { urlOf } from "./urls.js";
@@ -224,13 +224,4 @@ export class Sidebar {
     this.#groups.set(label, group);
     return group;
   }
-}
-
-/** Make `wanted` the children of `parent`, and move only those that are elsewhere. */
-function putInto(parent, wanted) {
-  for (const element of [...parent.children]) if (!wanted.includes(element)) element.remove();
-  wanted.forEach((element, n) => {
-    const present = parent.children[n] ?? null;
-    if (present !== element) parent.insertBefore(element, present);
-  });
 }

@@ -3,14 +3,16 @@
 import { formatDuration, make } from "./elements.js";
 import { plainText } from "./markdown.js";
 
-/** Keeps the end of `content` in view until the user scrolls away from it. */
+/**
+ * Keeps the end of `content` in view until the user scrolls away from it. `isEnd` says whether it is
+ * the end of all there is; if not, `button` is shown.
+ */
 export class ScrollFollower {
   #following = true;
   #lastTop = 0;
 
-  constructor({ scroller, content, button }) {
-    this.scroller = scroller;
-    this.button = button;
+  constructor({ scroller, content, button, isEnd }) {
+    Object.assign(this, { scroller, content, button, isEnd });
     scroller.addEventListener("scroll", () => this.#onScroll());
     const observer = new ResizeObserver(() => this.#following && this.follow());
     observer.observe(scroller);
@@ -30,22 +32,32 @@ export class ScrollFollower {
     element.scrollIntoView({ block: "center" });
   }
 
-  /** Run `change`, and scroll so that `element` stays in its place on the screen. */
-  async keepInPlace(element, change) {
+  /** Scroll to the beginning and stay there. */
+  goToTop() {
     this.#following = false;
-    const top = () => element.getBoundingClientRect().top;
-    const before = top();
-    await change();
-    if (element.isConnected) this.scroller.scrollTop += top() - before;
+    this.scroller.scrollTop = 0;
+    this.#onScroll();
+  }
+
+  /** Run `change`, and scroll so that the message at the top of the screen stays in its place. */
+  keepInPlace(change) {
+    this.#following = false;
+    const { top } = this.scroller.getBoundingClientRect();
+    const messages = [...this.content.querySelectorAll(".message")];
+    const message = messages.find((each) => each.getBoundingClientRect().bottom > top);
+    const before = message?.getBoundingClientRect().top;
+    change();
+    if (message?.isConnected) this.scroller.scrollTop += message.getBoundingClientRect().top - before;
+    this.#onScroll();
   }
 
   #onScroll() {
     const { scrollTop, scrollHeight, clientHeight } = this.scroller;
     const remaining = scrollHeight - clientHeight - scrollTop;
-    if (remaining < 40) this.#following = true;
+    if (remaining < 40 && this.isEnd()) this.#following = true;
     else if (scrollTop < this.#lastTop) this.#following = false;
     this.#lastTop = scrollTop;
-    this.button.hidden = this.#following || remaining < 200;
+    this.button.hidden = this.isEnd() && (this.#following || remaining < 200);
   }
 }
 
