@@ -51,6 +51,7 @@ def many_streams(folder: Path) -> Iterator[Sequence[Figure]]:
     settings = {
         "CHATLEDGER_STORE": f"sqlite:///{folder}/chatledger.db",
         "CHATLEDGER_OFFLINE_PACE": str(PACE),
+        "CHATLEDGER_LOG_LEVEL": "warning",  # as that of the other server
         "CHATLEDGER_TURNS_AT_ONCE": "off",
         "CHATLEDGER_ALL_TURNS_AT_ONCE": "off",
         "CHATLEDGER_TURNS_A_MINUTE": "off",
