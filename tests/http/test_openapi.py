@@ -40,7 +40,7 @@ from tests.serving import Server, StartServer
 DOCS = Path(__file__).parents[2] / "docs"
 OPEN, SIGNED_IN = (describe_api(has_sign_in=has_sign_in) for has_sign_in in (False, True))
 BOTH = pytest.mark.parametrize("document", [OPEN, SIGNED_IN], ids=["open", "signed in"])
-PUBLIC = {"GET /", "GET /health", "GET /live", "GET /ready"}
+PUBLIC = {"GET /", "GET /health", "GET /live", "GET /ready", "GET /sign-in"}
 
 
 def operations(document: Fields) -> dict[str, Fields]:

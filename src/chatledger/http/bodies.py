@@ -41,6 +41,27 @@ class StatusBody(TypedDict):
     status: str
 
 
+class SignInBody(TypedDict):
+    """How users sign in: not at all, with a token that they have, or with OpenID Connect.
+
+    Only the last has more fields than ``kind``, and then all that are not optional at the issuer.
+    """
+
+    kind: Literal["none", "token", "oidc"]
+    issuer: NotRequired[str]
+    client_id: NotRequired[str]
+    scope: NotRequired[str]
+    audience: NotRequired[
+        Annotated[str, Meta(description="the audience for which to ask for a token, if any")]
+    ]
+    authorization_endpoint: NotRequired[str]
+    token_endpoint: NotRequired[str]
+    end_session_endpoint: NotRequired[str]
+    sends_issuer: NotRequired[
+        Annotated[bool, Meta(description="whether the issuer names itself (iss, RFC 9207)")]
+    ]
+
+
 class UsageBody(TypedDict):
     """The tokens of a reply; those of a prompt cache only if there was one."""
 

@@ -183,7 +183,11 @@ class _Route(NamedTuple):
 
 
 def _public(
-    path: str, name: str, summary: str, kind: type[Any], *errors: type[ChatledgerError]
+    path: str,
+    name: str,
+    summary: str,
+    kind: type[Any],
+    *errors: type[ChatledgerError] | tuple[int, str],
 ) -> _Route:
     return _Route("GET", path, name, summary, _json(kind), errors)
 
@@ -247,6 +251,13 @@ _ROUTES = [
     _public("/health", "health", "Check that the store can be read.", bodies.StatusBody, *_STORE),
     _public("/live", "live", "Check that the server runs.", bodies.StatusBody),
     _public("/ready", "ready", "Check that the store accepts writes.", bodies.StatusBody, *_STORE),
+    _public(
+        "/sign-in",
+        "describe_sign_in",
+        "Return how users sign in.",
+        bodies.SignInBody,
+        (503, "sign_in_unavailable"),
+    ),
     *map(_turn, TURN_ENDPOINTS),
     _Route(
         "GET",
@@ -342,7 +353,8 @@ def describe_api(*, has_sign_in: bool) -> dict[str, Any]:
     types = [
         *EXAMPLES,
         *EVENTS.values(),
-        *(bodies.WelcomeBody, bodies.StatusBody, bodies.ReplyBody, bodies.ExportBody),
+        *(bodies.WelcomeBody, bodies.StatusBody, bodies.SignInBody),
+        *(bodies.ReplyBody, bodies.ExportBody),
         ImportedMessage,
         *(endpoint.response for endpoint in ENDPOINTS),
     ]
