@@ -42,6 +42,7 @@ from chatledger.http.exports import FORMAT, VERSION
 from chatledger.http.imports import ImportedMessage, ImportRequest
 
 JSON = "application/json"
+SIGN_IN_PATH = "/sign-in"
 EVENTS: Mapping[str, type[Any]] = {
     "start": bodies.StartData,
     "piece": bodies.PieceData,
@@ -183,11 +184,7 @@ class _Route(NamedTuple):
 
 
 def _public(
-    path: str,
-    name: str,
-    summary: str,
-    kind: type[Any],
-    *errors: type[ChatledgerError] | tuple[int, str],
+    path: str, name: str, summary: str, kind: type[Any], *errors: type[ChatledgerError]
 ) -> _Route:
     return _Route("GET", path, name, summary, _json(kind), errors)
 
@@ -251,13 +248,7 @@ _ROUTES = [
     _public("/health", "health", "Check that the store can be read.", bodies.StatusBody, *_STORE),
     _public("/live", "live", "Check that the server runs.", bodies.StatusBody),
     _public("/ready", "ready", "Check that the store accepts writes.", bodies.StatusBody, *_STORE),
-    _public(
-        "/sign-in",
-        "describe_sign_in",
-        "Return how users sign in.",
-        bodies.SignInBody,
-        (503, "sign_in_unavailable"),
-    ),
+    _public(SIGN_IN_PATH, "describe_sign_in", "Return how users sign in.", bodies.SignInBody),
     *map(_turn, TURN_ENDPOINTS),
     _Route(
         "GET",
@@ -420,6 +411,7 @@ def _operation(route: _Route, *, has_sign_in: bool) -> dict[str, Any]:
     errors += [(400, "invalid_request")] if route.takes_key or route.takes_version else []
     errors += [(412, "precondition_failed")] if route.takes_version else []
     errors += _SIGN_IN if has_sign_in and not is_public else []
+    errors += [(503, "sign_in_unavailable")] if has_sign_in and route.path == SIGN_IN_PATH else []
     parameters = [_parameter(each, has_sign_in=has_sign_in) for each in route.query]
     parameters += [_CONVERSATION_ID] if "{conversation_id}" in route.path else []
     parameters += [_SEQ] if "{seq}" in route.path else []

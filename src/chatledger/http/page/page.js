@@ -653,7 +653,7 @@ async function askToSignIn(error) {
   const issuer = await openIssuer().catch(() => null);
   await issuer?.askOtherTabs();
   if (currentToken() !== token) return; // another tab has signed the user in
-  showSignInDialog(error.code === "not_signed_in" ? "Sign in to use this chatbot." : error.message);
+  showSignInDialog(error.message);
 }
 
 // With a token.

@@ -214,6 +214,8 @@ async function request(path, { isPublic = false, ...options } = {}) {
   try {
     return await send(path, isPublic ? null : await validToken(), options);
   } catch (error) {
+    // The server's sentence is for programs.
+    if (error.code === "not_signed_in") error.message = "Sign in to use this chatbot.";
     if (error.status === 401) askToSignIn(error);
     throw error;
   }
