@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 from tests.http.client import open_client, send_message
 from tests.http.provider import Provider, open_provider
 from tests.http.test_page import Visitor
+from tests.http.test_page_accessibility import expect_no_violations
 from tests.http.tokens import bearer
 from tests.serving import Server, StartServer
 
@@ -79,6 +80,20 @@ def visitor(page: Page, server: Server, provider: Provider) -> OIDCVisitor:
 
 
 # Signing in
+
+
+def test_axe_finds_no_fault_where_users_sign_in_and_out(
+    visitor: OIDCVisitor, provider: Provider
+) -> None:
+    visitor.page.emulate_media(reduced_motion="reduce")
+    expect(visitor.dialog).to_be_visible()
+    expect_no_violations(visitor.page)
+    visitor.sign_in()
+    visitor.page.get_by_role("button", name="Settings").click()
+    expect(
+        visitor.page.get_by_text(f"You are signed in as {provider.user.title()}")
+    ).to_be_visible()
+    expect_no_violations(visitor.page)
 
 
 def test_a_user_signs_in_at_the_issuer_and_stays_signed_in_after_a_reload(
