@@ -42,6 +42,8 @@ class Provider:
     """The lifetime of access tokens, as it tells the client."""
     lifetime: int = 3600
     """The lifetime of access tokens in truth; it may be over when they are issued."""
+    id_lifetime: int = 3600
+    """The lifetime of ID tokens."""
     has_end_session: bool = True
     renews: bool = True
     """Whether it gives refresh tokens."""
@@ -159,6 +161,7 @@ class Provider:
             iss=self.url,
             aud=CLIENT,
             nonce=self.nonce or grant.nonce,
+            exp=int(time.time()) + self.id_lifetime,
             name=f"{grant.user.title()} <b>Builder</b>",
         )
         body = {

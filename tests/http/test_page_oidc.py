@@ -167,6 +167,30 @@ def test_a_token_of_another_attempt_signs_nobody_in(
     assert "accessToken" not in visitor.stored()
 
 
+@pytest.mark.parametrize(
+    ("difference", "is_accepted"), [(-240, True), (-360, False)], ids=["minutes", "more"]
+)
+def test_the_clock_of_the_browser_may_be_some_minutes_ahead(
+    visitor: OIDCVisitor, provider: Provider, difference: int, is_accepted: bool
+) -> None:
+    provider.id_lifetime = difference
+    visitor.go_to_issuer()
+    visitor.choose_answer("Sign in")
+    if is_accepted:
+        expect(visitor.who).to_contain_text("Builder")
+    else:
+        expect(visitor.dialog).to_contain_text(NOT_VALID)
+
+
+def test_a_page_that_did_not_come_over_https_says_that_it_must(page: Page, server: Server) -> None:
+    # As in a browser to which this machine is another one.
+    page.add_init_script("Object.defineProperty(window, 'isSecureContext', { value: false })")
+    page.goto(server.url)
+    visitor = OIDCVisitor(page, server.url)
+    visitor.dialog.get_by_role("button", name="Sign in").click()
+    expect(visitor.dialog).to_contain_text("Browsers sign in only over HTTPS.")
+
+
 def test_an_answer_counts_only_once_and_only_in_its_tab(
     visitor: OIDCVisitor, provider: Provider
 ) -> None:
@@ -267,6 +291,31 @@ def test_a_user_whose_sign_in_ends_signs_in_again_and_loses_no_text(
     expect(visitor.box).to_have_value("Hi, I am Bob")
     visitor.box.press("Enter")
     expect(visitor.replies).to_have_count(1)
+
+
+def test_one_sign_in_is_enough_for_all_tabs_whose_sign_in_has_ended(
+    visitor: OIDCVisitor, provider: Provider
+) -> None:
+    provider.expires_in = 0
+    visitor.sign_in()
+    other = visitor.open_tab()
+    tabs = {"one": visitor, "two": other}
+    for tab in tabs.values():
+        expect(tab.page.get_by_text("No conversations yet.")).to_be_visible()
+    provider.revoke()
+    for text, tab in tabs.items():
+        tab.box.fill(text)
+        tab.box.press("Enter")
+    for tab in tabs.values():
+        expect(tab.dialog).to_contain_text("Your sign-in has ended.")
+    provider.expires_in = 3600
+    visitor.sign_in()
+    expect(other.dialog).to_be_hidden()
+    for text, tab in tabs.items():
+        expect(tab.box).to_have_value(text)
+    other.box.press("Enter")
+    expect(other.replies).to_have_count(1)
+    assert provider.exchanges == 2
 
 
 def test_another_user_does_not_get_the_text_of_the_one_whose_sign_in_ended(

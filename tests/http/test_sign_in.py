@@ -360,6 +360,14 @@ NAMELESS = {"CHATLEDGER_JWT_ISSUER": "", "CHATLEDGER_JWT_AUDIENCE": ""}
         ),
         ("CHATLEDGER_JWT_AUDIENCE", {"CHATLEDGER_COGNITO_USER_POOL": POOL} | NAMELESS),
         ("CHATLEDGER_JWT_ISSUER", {"CHATLEDGER_OIDC_CLIENT_ID": "page"} | NAMELESS),
+        (
+            "CHATLEDGER_JWT_ISSUER",
+            {
+                "CHATLEDGER_JWT_ISSUER": "http://issuer.example",
+                "CHATLEDGER_JWT_JWKS_URL": "https://issuer.example/keys",
+                "CHATLEDGER_OIDC_CLIENT_ID": "page",
+            },
+        ),
         ("CHATLEDGER_OIDC_CLIENT_ID", {"CHATLEDGER_OIDC_CLIENT_ID": "pagé"}),
         ("CHATLEDGER_OIDC_CLIENT_ID", {"CHATLEDGER_OIDC_SCOPE": "openid profile"}),
         ("CHATLEDGER_OIDC_SCOPE", {"CHATLEDGER_OIDC_SCOPE": "profile"}),
