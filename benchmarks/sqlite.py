@@ -10,11 +10,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from itertools import cycle
+from functools import partial
+from itertools import accumulate, cycle
 from pathlib import Path
+from random import Random
 from time import perf_counter, sleep
 
-from benchmarks.measurement import LimitedFigure, Ratio, Work, benchmark
+from benchmarks.measurement import Figure, LimitedFigure, Milliseconds, Ratio, Work, benchmark
 from benchmarks.sqlite_by_hand import SQLiteByHand
 from chatledger import Message
 from chatledger.stores.sqlite import AsyncSQLiteStore, SQLiteStore
@@ -146,6 +148,58 @@ def append_from_tasks(folder: Path) -> Iterator[Sequence[Ratio]]:
             )
         ]
         runner.run(tasks_store.close())
+
+
+SEARCHED, WORDS = 1_000, 160
+"""The number of conversations of 100 messages that are searched, and of the words of a message."""
+
+
+@benchmark(f"SQLite: search {SEARCHED * SHORT:,} messages", rounds=5)
+def search(folder: Path) -> Iterator[Sequence[Figure]]:
+    """Search with a complete index, against a loop over all messages."""
+    random = Random(1)
+    vocabulary = [f"word{n}" for n in range(20_000)]
+    # As in prose (Zipf's law).
+    weights = [*accumulate(1 / n for n in range(1, len(vocabulary) + 1))]
+    with SQLiteStore(folder / "store.db") as store:
+        for n in range(SEARCHED):
+            messages = [
+                Message.user(
+                    " ".join(
+                        [*random.choices(vocabulary, cum_weights=weights, k=WORDS), f"n{n}x{m}"]
+                    )
+                )
+                for m in range(SHORT)
+            ]
+            store.append(f"{n}", messages, owner="bob", title=f"Conversation {n}")
+
+        def find(query: str, matches: int) -> None:
+            assert len(store.search("bob", query).matches) == matches
+
+        def read_all(text: str) -> None:
+            assert any(
+                text in message.text
+                for conversation in store.iter_conversations("bob")
+                for message in store.iter_messages(conversation.id)
+            )
+
+        cursor, is_complete = None, False
+        while not is_complete:  # the index is made meanwhile
+            found = store.search("bob", "missing", cursor=cursor)
+            cursor, is_complete = found.cursor, found.complete
+        oldest = f"n0x{SHORT - 1}"
+        read = partial(read_all, oldest)
+        finds = {
+            "for a word of one message": partial(find, oldest, 1),
+            "for a word of most messages": partial(find, "word0", 20),
+            "for the beginning of many words": partial(find, "w", 20),
+            "for a word of no message": partial(find, "missing", 0),
+        }
+        yield [
+            figure
+            for name, work in finds.items()
+            for figure in (Milliseconds(name, work), Ratio(f"{name}, vs. reading all", work, read))
+        ]
 
 
 # With limits --------------------------------------------------------------------------------------

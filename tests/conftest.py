@@ -5,10 +5,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import settings
 
 from tests.serving import Server, StartServer
 
 pytest_plugins = ["chatledger.testing.dynamodb_local", "tests.browser", "tests.no_skips"]
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("on any machine", settings(), deadline=None)
+settings.load_profile("on any machine")
 
 # Helpers that assert but are not test files; without this their failures show no values.
 pytest.register_assert_rewrite("tests.http")

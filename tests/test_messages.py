@@ -368,7 +368,7 @@ MESSAGES = st.builds(
 
 
 @given(MESSAGES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_stored_message_comes_back_equal_and_of_the_same_types(message: Message) -> None:
     back = decode(encode(message), seq=5)
     assert back == message
@@ -394,7 +394,7 @@ ANYTHING = st.recursive(
 
 
 @given(ANYTHING)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_value_that_is_accepted_comes_back(value: Any) -> None:
     fields = {"value": value}
     with suppress(InvalidMessage):

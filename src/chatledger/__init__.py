@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from chatledger.conversations import Appended, Conversation, Listing, Page, Tail
+from chatledger.conversations import Appended, Conversation, Found, Listing, Match, Page, Span, Tail
 from chatledger.entries import Entries, Entry
 from chatledger.errors import (
     AlreadyExists,
@@ -67,10 +67,12 @@ __all__ = [
     "DiskFull",
     "Entries",
     "Entry",
+    "Found",
     "InvalidArgument",
     "InvalidMessage",
     "KeyReused",
     "Listing",
+    "Match",
     "Message",
     "MessageTooLarge",
     "ModelError",
@@ -84,6 +86,7 @@ __all__ = [
     "Progress",
     "ReplyNotStored",
     "Source",
+    "Span",
     "Store",
     "StoreCall",
     "StoreMismatch",

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from chatledger.messages import StoredMessage
+from chatledger.messages import Role, StoredMessage
 from chatledger.values import Json
 
 MAX_ID_BYTES = 2_000
@@ -25,6 +25,8 @@ MAX_LIMIT = 1_000
 MAX_READ_BYTES = 32 * 1024 * 1024
 """The approximate limit on the messages that one read returns, in bytes of JSON; a single message
 may exceed it."""
+MAX_QUERY_CHARACTERS = 400
+"""The longest query of a search."""
 RESERVED_PREFIX = "chatledger:"
 """The beginning of the ids of conversations in which parts of Chatledger keep data of their own,
 such as the state of LangGraph's threads: ``list`` and the HTTP APIs do not show them."""
@@ -153,3 +155,51 @@ class Listing:
 
     def __iter__(self) -> Iterator[Conversation]:
         return iter(self.conversations)
+
+
+class Span(NamedTuple):
+    """A part of a text, from the code point ``start`` up to but not including ``end``."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A message, or the title of a conversation, in which every word of a query occurs.
+
+    Attributes:
+        conversation_id: The id of the conversation.
+        title: Its title, or None.
+        seq: The seq of the message; None if the words occur in the title.
+        role: The role of the message; None if the words occur in the title.
+        excerpt: About 160 characters around one of the words, with … where the text is cut and
+            single spaces instead of line breaks.
+        spans: The places of the words in the excerpt, in order, at least one.
+    """
+
+    conversation_id: str
+    title: str | None
+    seq: int | None
+    role: Role | None
+    excerpt: str
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one call of a search has found; iterating over it yields the matches.
+
+    Attributes:
+        matches: The matches.
+        cursor: The cursor that continues the search, or None if everything was searched.
+        complete: False if the call has ended before it found as many matches as it may return,
+            although there is more to search; continue with the cursor.
+    """
+
+    matches: tuple[Match, ...]
+    cursor: str | None
+    complete: bool
+
+    def __iter__(self) -> Iterator[Match]:
+        return iter(self.matches)

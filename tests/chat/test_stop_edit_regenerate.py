@@ -558,13 +558,46 @@ async def test_regenerating_works_for_a_message_that_an_application_stored(talk:
     ]
 
 
-async def test_regenerating_works_again_after_it_failed(sqlite: Talk) -> None:
-    await run_turns(sqlite, "Hi")
+@pytest.mark.parametrize("is_stopped", [False, True], ids=["failed", "stopped"])
+async def test_a_reply_for_which_there_is_no_other_one_comes_back(
+    talk: Talk, is_stopped: bool
+) -> None:
+    await run_turns(talk, "I am Bob", "Hi")
+    before = await talk.messages()
+    turn = await talk.chat(EchoModel()).last_turn("talk")
+    assert turn is not None
+    chat = talk.chat(ScriptedModel(Gate() if is_stopped else OVERLOADED))
+    caller = Caller(chat.regenerate("talk", idempotency_key="key"))
+    if is_stopped:
+        await caller.wait_for(Started("talk"))
+        assert await chat.stop("talk")
+        await asyncio.wait_for(caller.task, 20)
+    else:
+        with pytest.raises(ModelUnavailable):
+            await caller.task
+    after = await talk.messages()
+    assert [replace(message, seq=0) for message in after] == [
+        replace(message, seq=0) for message in before
+    ]
+    again = await chat.last_turn("talk")
+    assert again is not None
+    assert (again.reply_id, again.is_running) == (turn.reply_id, False)
+    await collect_events(talk.chat(EchoModel()).regenerate("talk", idempotency_key="key"))
+    assert await talk.transcript() == [(each.role, each.text) for each in before]
+    assert (await talk.last_reply()).id != turn.reply_id
+
+
+async def test_a_reply_does_not_come_back_in_the_place_of_what_others_wrote(talk: Talk) -> None:
+    await run_turns(talk, "Hi")
+    gate = Gate()
+    caller = Caller(talk.chat(ScriptedModel(gate, OVERLOADED)).regenerate("talk"))
+    await caller.wait_for(Started("talk"))
+    await talk.store.append("talk", [Message.user("By the way")], owner="bob")
+    gate.opened.set()
     with pytest.raises(ModelUnavailable):
-        await collect_events(sqlite.chat(ScriptedModel(OVERLOADED)).regenerate("talk"))
-    assert await sqlite.transcript() == [("user", "Hi")]
-    await collect_events(sqlite.chat(EchoModel()).regenerate("talk"))
-    assert await sqlite.transcript() == [("user", "Hi"), ("assistant", "You said: Hi")]
+        await caller.task
+    assert await talk.transcript() == [("user", "Hi"), ("user", "By the way")]
+    assert not await is_running(talk.chat(EchoModel()), "talk")
 
 
 @pytest.mark.parametrize("greeting", [True, False])

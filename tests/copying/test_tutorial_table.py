@@ -667,7 +667,7 @@ def copy_single_item(item: dict[str, Any], store: Store) -> tuple[Copied, int]:
         return copy(source, store), source.expired
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(item=items)
 def test_every_item_is_either_copied_expired_or_reported(item: dict[str, Any]) -> None:
     with open_store("sqlite:///:memory:") as store:
@@ -680,7 +680,7 @@ def test_every_item_is_either_copied_expired_or_reported(item: dict[str, Any]) -
             assert store.get("1") == before
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(messages=st.lists(valid_entries, max_size=6), cuts=st.lists(st.integers(0, 6), max_size=3))
 def test_repeated_copies_of_a_growing_conversation_equal_a_single_copy(
     messages: list[Any], cuts: list[int]

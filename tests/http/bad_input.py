@@ -296,7 +296,6 @@ QUERIES = st.dictionaries(
 ).map(_encoded)
 
 any_input = settings(
-    deadline=None,
     max_examples=150,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,  # the client has no state between examples

@@ -55,9 +55,14 @@ def open_client(url: str) -> httpx.Client:
 def open_checking_client(url: str) -> Iterator[httpx.Client]:
     """Open a client that asserts that the server's ``/openapi.json`` describes each response."""
     with open_client(url) as client:
-        description = Description(success_body(client.get("/openapi.json")))
-        client.event_hooks = {"response": [description.check_response]}
+        check_responses(client)
         yield client
+
+
+def check_responses(client: httpx.Client) -> None:
+    """Assert from now on that the server's ``/openapi.json`` describes each response."""
+    description = Description(success_body(client.get("/openapi.json")))
+    client.event_hooks = {"response": [description.check_response]}
 
 
 def new_user() -> str:
@@ -106,6 +111,8 @@ TURN_ROUTES: dict[str, Fields | None] = CHAT_ROUTES | {
 IMPORT = f"POST {IMPORT_PATH}"
 PRIVATE_ROUTES = TURN_ROUTES | {f"GET {REPLY_PATH}": None, f"GET {EXPORT_PATH}": None} | _ENDPOINTS
 """The routes that need sign-in, each with a valid body; the last ones delete conversations."""
+REQUIRED_QUERIES = {"GET /search": {"q": MARKER}}
+"""The query that a route must have, apart from the user."""
 CONVERSATION_ROUTES = {
     route: {"message": MARKER, "conversation_id": ID} for route in CHAT_ROUTES
 } | {route: body for route, body in PRIVATE_ROUTES.items() if ID in route}
@@ -114,7 +121,7 @@ PUBLIC_ROUTES = {
     *("GET /", "HEAD /", "GET /health", "HEAD /health"),
     *("GET /sign-in", "HEAD /sign-in"),
     *("GET /live", "HEAD /live", "GET /ready", "HEAD /ready"),
-    *("GET /openapi.json", "HEAD /openapi.json", "/page"),
+    *("GET /openapi.json", "HEAD /openapi.json", "GET /docs", "HEAD /docs", "/page"),
 }
 
 
@@ -140,7 +147,8 @@ def request_route(
 def use_every_route(client: httpx.Client, conversation_id: str, *, user_id: str) -> None:
     """Use each private route for the user's conversation, which the last route deletes."""
     for route, body in (PRIVATE_ROUTES | CONVERSATION_ROUTES).items():
-        response = request_route(client, route, body, conversation_id, user_id=user_id)
+        query = {"user_id": user_id} | REQUIRED_QUERIES.get(route, {})
+        response = request_route(client, route, body, conversation_id, **query)
         assert response.status_code in (200, 201, 501), (
             response.text
         )  # 501 if the server cannot stream
@@ -224,6 +232,11 @@ def list_conversations(client: httpx.Client, user_id: str, **params: Any) -> Fie
     times = [parse_time(conversation["updated_at"]) for conversation in answer["conversations"]]
     assert times == sorted(times, reverse=True), "newest activity comes first"
     return answer
+
+
+def search(client: httpx.Client, user_id: str, q: str, **params: Any) -> Fields:
+    """Return the response of ``GET /search``."""
+    return success_body(client.get("/search", params={"user_id": user_id, "q": q} | params))
 
 
 def conversation_ids(listing: Fields) -> list[str]:

@@ -31,6 +31,7 @@ from tests.http.invalid_input_contract import BytesContract, InvalidInputContrac
 from tests.http.key_contract import KeyContract, TwoKeysContract
 from tests.http.owner_contract import OwnerContract
 from tests.http.page_contract import PageContract
+from tests.http.search_contract import SearchContract
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 
@@ -57,7 +58,12 @@ NOT_ALLOWED = [
 
 
 class CommonContract(
-    ConversationContract, PageContract, OwnerContract, InvalidInputContract, KeyContract
+    ConversationContract,
+    PageContract,
+    SearchContract,
+    OwnerContract,
+    InvalidInputContract,
+    KeyContract,
 ):
     """Tests for every Chatledger server, except those of streams."""
 

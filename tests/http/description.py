@@ -45,7 +45,9 @@ class Description:
             assert value or not header.get("required"), f"{request} is {status} without {name}"
             if value and header["schema"]["type"] == "integer":
                 self.check(int(value), header["schema"])
-        assert "X-Request-ID" in response.headers
+        assert ("X-Request-ID" in expected[status]["headers"]) == (
+            "X-Request-ID" in response.headers
+        )
         if method != "HEAD" and "content" not in expected[status]:
             assert response.read() == b""
         elif method != "HEAD":
@@ -79,7 +81,7 @@ class Description:
                 return {"405": self._elsewhere["MethodNotAllowed"]}
             responses: Json = operation["responses"]
             return responses
-        # The page's files, /metrics and the description itself are public.
+        # The page's files, /metrics, /docs and the description itself are public.
         return None if is_public(path) else {"404": self._elsewhere["NoSuchRoute"]}
 
 

@@ -10,6 +10,7 @@ from tests.http.client import (
     MARKER,
     Fields,
     conversation_ids,
+    delete_conversation,
     expect_error,
     list_conversations,
     new_user,
@@ -46,6 +47,17 @@ class KeyContract:
             "user",
             "assistant",
         ] * 3
+
+    def test_a_key_whose_conversation_was_deleted_and_begun_anew_is_refused(
+        self, client: httpx.Client
+    ) -> None:
+        user, headers = new_user(), {"Idempotency-Key": str(uuid4())}
+        body = {"user_id": user}
+        created = success_body(client.post("/conversations", json=body, headers=headers))
+        delete_conversation(client, created["conversation_id"])
+        send_message(client, "Hi", user_id=user, **created)
+        again = client.post("/conversations", json=body, headers=headers)
+        assert expect_error(again, 409)["code"] == "already_exists"
 
     def test_a_repeated_request_starts_only_one_conversation(self, client: httpx.Client) -> None:
         user, key = new_user(), str(uuid4())

@@ -8,7 +8,13 @@ from chalice.app import Chalice
 
 from chatledger.testing.bedrock_server import BedrockServer
 from tests.http.change_contract import ChangeContract
-from tests.http.client import conversation_path, expect_error, new_user
+from tests.http.client import (
+    check_responses,
+    conversation_path,
+    expect_error,
+    new_user,
+    open_checking_client,
+)
 from tests.http.contract import AddressContract, CommonContract
 from tests.http.cors_contract import SITE, CORSContract, NoCORSContract
 from tests.http.export_contract import FILE, HI, ExportContract, import_file, with_messages
@@ -62,8 +68,9 @@ class TestChaliceLocal(CommonContract, BytesContract, ChangeContract):
     """``chalice local`` rejects paths below a route and passes on one header of each name."""
 
     @pytest.fixture
-    def url(self, local: ChaliceLocal) -> str:
-        return local.url
+    def client(self, local: ChaliceLocal) -> Iterator[httpx.Client]:
+        with open_checking_client(local.url) as client:
+            yield client
 
 
 class TestPlainEvents(CommonContract, AddressContract, TwoKeysContract, ChangeContract):
@@ -72,6 +79,7 @@ class TestPlainEvents(CommonContract, AddressContract, TwoKeysContract, ChangeCo
     @pytest.fixture
     def client(self, plain: Gateway) -> Iterator[httpx.Client]:
         with plain.client() as client:
+            check_responses(client)
             yield client
 
 

@@ -1,6 +1,7 @@
 """A streamed reply beyond the contract: silence, and clients that leave early."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 
@@ -8,6 +9,7 @@ import pytest
 from starlette.types import Message
 
 from chatledger.chat import Event, Started
+from chatledger.http.bodies import piece_frame
 from chatledger.http.events import EventStream
 from chatledger.http.requests import RequestRecord
 from chatledger.http.turns import RunningTurn, RunningTurns
@@ -96,3 +98,11 @@ async def test_pieces_that_are_ready_together_are_sent_together() -> None:
     await EventStream(await start(events()))({"type": "http"}, receive_nothing, send)
     assert b"".join(bodies).count(b"event: piece") < 10
     assert b'"0 1 2 3 ' in b"".join(bodies)
+
+
+def test_no_text_ends_a_line_of_an_event_for_any_client() -> None:
+    text = "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg\rh\ni é😀"
+    *lines, end = piece_frame("reply", text, end=len(text)).decode().splitlines()
+    assert end == ""
+    assert [line.partition(":")[0] for line in lines] == ["id", "event", "data"]
+    assert json.loads(lines[-1].removeprefix("data: ")) == {"text": text}

@@ -136,7 +136,7 @@ def test_values_of_other_programs_that_no_file_can_have_are_left_out(store: SQLi
 
 
 @given(lists(messages, min_size=1, max_size=5))
-@settings(deadline=None, max_examples=40, database=None)
+@settings(max_examples=40, database=None)
 def test_every_conversation_can_be_imported_as_it_is_exported(written: list[Message]) -> None:
     with SQLiteStore(":memory:") as store:
         store.append("c", written)

@@ -1,5 +1,6 @@
 """The description of the API, ``/openapi.json``, agrees with the server and with the docs."""
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,10 @@ from jsonschema import Draft202012Validator, ValidationError  # type: ignore[imp
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 from pydantic import BaseModel
 
+import chatledger
 from chatledger import __version__
 from chatledger.chat import Chat
+from chatledger.http.examples import SENTENCES
 from chatledger.http.fastapi import create_app
 from chatledger.http.openapi import describe_api
 from chatledger.models import Models
@@ -23,12 +26,14 @@ from tests.http.client import (
     ID,
     IMPORT,
     PRIVATE_ROUTES,
+    REQUIRED_QUERIES,
     Fields,
     expect_error,
     new_user,
     open_checking_client,
     open_client,
     open_stream,
+    parse_events,
     request_route,
     send_message,
     success_body,
@@ -39,7 +44,15 @@ from tests.serving import Server, StartServer
 
 DOCS = Path(__file__).parents[2] / "docs"
 OPEN, SIGNED_IN = (describe_api(has_sign_in=has_sign_in) for has_sign_in in (False, True))
+SERVERLESS, SERVERLESS_SIGNED_IN = (
+    describe_api(has_sign_in=has_sign_in, is_serverless=True) for has_sign_in in (False, True)
+)
 BOTH = pytest.mark.parametrize("document", [OPEN, SIGNED_IN], ids=["open", "signed in"])
+ALL = pytest.mark.parametrize(
+    "document",
+    [OPEN, SIGNED_IN, SERVERLESS, SERVERLESS_SIGNED_IN],
+    ids=["open", "signed in", "serverless", "serverless, signed in"],
+)
 PUBLIC = {"GET /", "GET /health", "GET /live", "GET /ready", "GET /sign-in"}
 
 
@@ -81,7 +94,7 @@ def client(server: Server) -> Iterator[httpx.Client]:
         yield client
 
 
-@BOTH
+@ALL
 def test_the_description_is_valid_openapi(document: Fields) -> None:
     assert document["openapi"] == "3.1.0"
     assert document["info"]["version"] == __version__
@@ -91,6 +104,81 @@ def test_the_description_is_valid_openapi(document: Fields) -> None:
 @BOTH
 def test_the_description_has_every_route(document: Fields) -> None:
     assert operations(document).keys() == PUBLIC | PRIVATE_ROUTES.keys()
+
+
+@pytest.mark.parametrize("document", [SERVERLESS, SERVERLESS_SIGNED_IN])
+def test_the_description_of_a_serverless_server_has_what_it_can_do(document: Fields) -> None:
+    assert operations(document).keys() == {"GET /", "GET /health"} | PRIVATE_ROUTES.keys()
+    streamed = operations(document)["POST /chat/stream"]["responses"]
+    assert "200" not in streamed
+    assert codes(streamed["501"]) == {"no_streaming"}
+    for route, operation in operations(document).items():
+        for response in operation["responses"].values():
+            kinds = response.get("content", {}).keys()
+            assert ("text/event-stream" in kinds) <= route.endswith("/reply")
+            assert "text/html" not in kinds
+
+
+@ALL
+def test_every_operation_has_examples_that_are_valid(document: Fields) -> None:
+    description = Description(document)
+    for route, operation in operations(document).items():
+        contents = [response.get("content", {}) for response in operation["responses"].values()]
+        if "requestBody" in operation:
+            contents.append(operation["requestBody"]["content"])
+        for content in contents:
+            for media_type in content.values():
+                examples = examples_of(media_type, document)
+                assert examples, route
+                for example in examples:
+                    description.check(example, media_type["schema"])
+        for parameter in operation.get("parameters", []):
+            if parameter.get("required") or "example" in parameter:
+                description.check(parameter["example"], parameter["schema"])
+
+
+def examples_of(media_type: Fields, document: Fields) -> list[Any]:
+    """Return the examples of a body: its own, or those of its schema."""
+    if "example" in media_type:
+        return [media_type["example"]]
+    if "examples" in media_type:
+        code_enum = media_type["schema"]["properties"]["code"]["enum"]
+        assert list(media_type["examples"]) == code_enum, "every code has an example"
+        named = document["components"]["examples"]
+        return [
+            named[each["$ref"].rpartition("/")[2]]["value"]
+            for each in media_type["examples"].values()
+        ]
+    name = media_type["schema"]["$ref"].rpartition("/")[2]
+    examples: list[Any] = document["components"]["schemas"][name]["examples"]
+    return examples
+
+
+def test_the_example_of_a_stream_has_the_described_events() -> None:
+    content = operations(OPEN)["POST /chat/stream"]["responses"]["200"]["content"]
+    events = list(parse_events(content["text/event-stream"]["example"]))
+    assert [name for name, _ in events] == ["start", "piece", "piece", "done"]
+
+
+def test_every_field_of_a_body_is_explained() -> None:
+    for name, schema in OPEN["components"]["schemas"].items():
+        for field, described in schema["properties"].items():
+            assert described.get("description"), f"{name}.{field}"
+
+
+def test_the_sentences_of_errors_in_the_examples_are_those_of_the_server(
+    client: httpx.Client,
+) -> None:
+    sentences = {
+        node.value
+        for file in Path(chatledger.__file__).parent.rglob("*.py")
+        if file.name != "examples.py"
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    for body in ({"message": " "}, {"message": "Hi", "model_id": "x"}, {"message": "x" * 300_000}):
+        sentences.add(client.post("/chat", json=body).json()["error"])
+    assert set(SENTENCES.values()) <= sentences
 
 
 def test_without_sign_in_the_server_publishes_the_description_without_tokens(
@@ -123,7 +211,7 @@ def test_with_sign_in_every_private_route_needs_a_token_and_no_user_id(
                 assert "user_id" not in schema["required"]
                 assert not any("user_id" in example for example in schema["examples"])
     assert not any(
-        parameter["required"]
+        parameter["required"] and parameter["name"] != "q"
         for operation in operations(SIGNED_IN).values()
         for parameter in operation.get("parameters", [])
         if parameter["in"] == "query"
@@ -135,10 +223,9 @@ def test_the_codes_of_the_description_are_those_of_the_docs(document: Fields) ->
     section = (DOCS / "http.md").read_text().partition("\n## Errors\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (\d{3}) \| (.*) \|$", section, re.MULTILINE)
     documented = {status: set(re.findall(r"`(\w+)`", text)) for status, text in rows}
-    # Answers to CORS preflights and of serverless servers, and one that no route should cause.
+    # Answers to CORS preflights and of serverless servers.
     documented["400"] -= {"cors_refused"}
     documented.pop("501")
-    documented["409"] -= {"already_exists"}
     if document is OPEN:
         documented.pop("401")
         documented["403"] -= {"wrong_user"}
@@ -181,7 +268,8 @@ def test_the_server_accepts_those_parameters_that_the_description_allows(
 ) -> None:
     user, name = new_user(), parameter["name"]
     created = send_message(client, "Hi", user_id=user)
-    query = {"user_id": user} if name != "user_id" else {}
+    query = {"user_id": user} | REQUIRED_QUERIES.get(route, {})
+    query.pop(name, None)
     if value is not None:
         query[name] = str(value)
     is_allowed = (

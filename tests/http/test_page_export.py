@@ -63,6 +63,7 @@ def test_an_exported_file_is_imported_with_the_keyboard_and_the_mouse(
 
     before = page.url
     with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Settings").click()
         page.get_by_role("button", name="Import").click()
     chooser.value.set_files(path)
     expect(visitor.rows).to_have_count(2)
@@ -86,6 +87,7 @@ def test_a_file_that_cannot_be_imported_is_refused_in_words(
         path = tmp_path / name
         path.write_text(text)
         with visitor.page.expect_file_chooser() as chooser:
+            visitor.page.get_by_role("button", name="Settings").click()
             visitor.page.get_by_role("button", name="Import").click()
         chooser.value.set_files(path)
         expect(visitor.notice).to_contain_text("The file was not imported. Choose a file that")

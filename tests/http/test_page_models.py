@@ -75,6 +75,19 @@ def test_a_message_sent_again_after_a_failed_reply_is_shown_once(
     expect(visitor.messages.locator(".text")).to_have_text(texts)
 
 
+def test_a_reply_stays_if_the_model_has_no_other_one(
+    visitor: Visitor, bedrock: BedrockServer
+) -> None:
+    bedrock.script(Says("Hello."), Fails("AccessDeniedException", SECRET), Says("Good day."))
+    visitor.send("Hi")
+    visitor.page.get_by_role("button", name="Regenerate").click()
+    expect(visitor.notice).to_contain_text("The model does not accept this conversation")
+    expect(visitor.messages.locator(".text")).to_have_text(["Hi", "Hello."])
+    visitor.notice.get_by_role("button", name="Try again").click()
+    expect(visitor.messages.locator(".text")).to_have_text(["Hi", "Good day."])
+    expect(visitor.notice).to_be_empty()
+
+
 def test_the_page_says_why_a_reply_was_cut_short(visitor: Visitor, bedrock: BedrockServer) -> None:
     bedrock.script(Says("Once upon a", stop_reason="max_tokens"))
     visitor.send("Tell me a story")

@@ -27,6 +27,7 @@ from tests.http.client import (
     MARKER,
     PRIVATE_ROUTES,
     PUBLIC_ROUTES,
+    REQUIRED_QUERIES,
     Fields,
     conversation_ids,
     create_conversation,
@@ -216,7 +217,8 @@ def test_a_user_cannot_act_as_another(eve: httpx.Client, route: str, named: str)
 def test_users_may_name_themselves(url: str, route: str) -> None:
     user = new_user()
     for client in open_signed_in_client(url, user):
-        for query in ({}, {"user_id": user}):
+        for named in ({}, {"user_id": user}):
+            query = named | REQUIRED_QUERIES.get(route, {})
             conversation_id = send_message(client, "Hi")["conversation_id"]
             response = request_route(client, route, PRIVATE_ROUTES[route], conversation_id, **query)
             assert response.is_success, response.text

@@ -71,7 +71,7 @@ def text(n: int) -> str:
 lists = st.lists(st.integers(0, 12), max_size=12)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(lists, st.booleans()), min_size=1, max_size=12))
 def test_every_list_comes_back_equal_whatever_it_is_built_from(edits: Any) -> None:
     values = Values()
@@ -88,7 +88,7 @@ json = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(json, min_size=1, max_size=4))
 def test_every_value_comes_back_as_the_serde_returns_it(given_values: list[Any]) -> None:
     values = Values()

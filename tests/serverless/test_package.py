@@ -19,6 +19,7 @@ import boto3
 import httpx
 import pytest
 
+from chatledger.http.api import PUBLIC_PATHS
 from chatledger.http.chalice import TIME_LIMIT
 from chatledger.models.bedrock import arns
 from chatledger.models.bedrock import policy as bedrock_policy
@@ -282,7 +283,7 @@ def test_with_a_user_pool_api_gateway_requires_sign_in(project: Path, tmp_path: 
     for address, methods in definition["paths"].items():
         for operation in methods.values():
             security = operation.get("security")
-            assert security == (None if address in ("/", "/health") else [{"users": []}]), address
+            assert security == (None if address in PUBLIC_PATHS else [{"users": []}]), address
     assert environment_of(template)["CHATLEDGER_COGNITO_USER_POOL"] == pool
 
 

@@ -12,9 +12,14 @@ import pytest
 from chatledger.conversations import Appended, Conversation
 from chatledger.errors import AlreadyExists, Conflict, KeyReused, NotFound, StoreUnavailable
 from chatledger.messages import Message
-from chatledger.stores.sqlite import SQLiteStore, layout, rows
+from chatledger.stores.sqlite import SQLiteStore, layout, plans, rows, search
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.helpers import start_conversation, texts_of, user_messages
+from chatledger.testing.store_contract.helpers import (
+    search_all,
+    start_conversation,
+    texts_of,
+    user_messages,
+)
 
 DATA = Path(__file__).parent.parent / "data"
 DAY = timedelta(days=1)
@@ -108,7 +113,9 @@ def test_a_file_of_layout_1_can_be_written(layout_1: SQLiteStore) -> None:
     assert layout_1.fork("trip", at=4).message_count == 3
 
 
-@pytest.mark.parametrize("file", ["layout-1.db", "layout-1-expiring.db", "layout-2.db", "layout 3"])
+@pytest.mark.parametrize(
+    "file", ["layout-1.db", "layout-1-expiring.db", "layout-2.db", "layout 3", "layout-4.db"]
+)
 def test_a_file_of_an_older_layout_gets_the_current_tables_columns_and_indexes(
     path: Path, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +212,21 @@ def test_keys_of_layout_2_return_their_results_for_any_messages(layout_2: SQLite
         layout_2.append("trip", user_messages("other"), idempotency_key="a new key")
 
 
+def test_a_file_of_layout_4_can_be_searched(path: Path) -> None:
+    shutil.copy(DATA / "layout-4.db", path)
+    with SQLiteStore(path, clock=lambda: MADE_IN_LAYOUT_2 + timedelta(minutes=2)) as store:
+        found = search_all(store, "bob", "warm")
+        assert [(match.conversation_id, match.seq) for match in found] == [
+            ("long", 2),
+            ("long", 1),
+            ("trip", 2),
+        ]
+        assert [match.seq for match in store.search("bob", "malaga")] == [None, 3]
+        assert store.entry("trip", "topic").value == "plans"
+        store.sweep()
+        assert search_all(store, "bob", "warm") == found
+
+
 MADE_EXPIRING = datetime(2026, 11, 1, 12, 0, 0, 250_000, UTC)
 
 
@@ -278,12 +300,14 @@ def test_a_migration_that_fails_leaves_the_file_unchanged(
 # Ended conversations
 
 
+TABLES = ("conversations", "messages", "idempotency_keys", "garbage", "entries")
+
+
 def row_counts(path: Path) -> dict[str, int]:
     """Return the number of rows in each table."""
     with closing(sqlite3.connect(path)) as db:
         return {
-            table: db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-            for table in ("conversations", "messages", "idempotency_keys", "garbage", "entries")
+            table: db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in TABLES
         }
 
 
@@ -419,6 +443,116 @@ def test_a_sweep_frees_everything_at_once(store: SQLiteStore, path: Path, clock:
         "entries": 0,
     }
     assert store.get(conversation.id).message_count == 1
+
+
+# Words
+
+
+def test_nothing_of_removed_text_is_in_the_index_of_words(store: SQLiteStore, path: Path) -> None:
+    messages = user_messages("stays", "private text")
+
+    def start(owner: str = "bob") -> str:
+        conversation_id = store.create(owner=owner).id
+        store.append(conversation_id, messages)
+        assert len(store.search(owner, "private").matches) == 1
+        assert "'private'" in dump(path)
+        return conversation_id
+
+    for remove in (
+        lambda talk: store.truncate(talk, after=1),
+        lambda talk: store.pop(talk),
+        lambda talk: store.clear(talk),
+        lambda talk: store.replace(talk, store.get(talk).revision, Message.user("better")),
+        lambda talk: store.remove(talk, store.get(talk).revision),
+        lambda talk: store.append(talk, user_messages("better"), truncate_after=2),
+        lambda talk: store.delete(talk),
+    ):
+        remove(start())
+        assert "private" not in dump(path), remove
+        assert store.search("bob", "private").matches == ()
+        assert "private" not in dump(path), remove
+    start("eve")
+    store.delete_owner("eve")
+    assert "private" not in dump(path)
+
+
+def test_words_of_a_deleted_conversation_are_overwritten_in_the_file(path: Path) -> None:
+    with SQLiteStore(path) as store:
+        store.append("talk", user_messages("xylophone"), owner="bob")
+        assert len(store.search("bob", "xylo").matches) == 1
+        store.delete("talk")
+    assert b"xylophone" not in path.read_bytes()
+
+
+def test_words_of_expired_conversations_are_freed_with_them(
+    store: SQLiteStore, path: Path, clock: Clock
+) -> None:
+    create_private_conversation(store, "talk", expires_in=HOUR)
+    assert len(store.search("private owner", "private").matches) == 2
+    clock.advance(2 * HOUR)
+    store.sweep()
+    assert "private" not in dump(path)
+    with closing(sqlite3.connect(path)) as db:
+        for table in ("words", "word_blocks", "word_indexes"):
+            assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+
+
+def test_words_of_a_long_conversation_are_freed_in_pieces_and_found_no_more(
+    patient_store: SQLiteStore, path: Path
+) -> None:
+    store = patient_store
+    fill_conversation(store, "talk", 3_000)
+    assert found_in(store, "12") == 1
+    store.truncate("talk", after=100)
+    assert found_in(store, "12") == 1
+    assert found_in(store, "1200") == 0
+    store.append("talk", user_messages("1200"))
+    assert found_in(store, "1200") == 1
+    store.sweep()
+    assert found_in(store, "1200") == 1
+    assert "'2999'" not in dump(path)
+    store.delete("talk")
+    store.sweep()
+    assert "'1200'" not in dump(path)
+
+
+def found_in(store: SQLiteStore, query: str) -> int:
+    """Return the number of messages of ``talk`` with exactly this text."""
+    return sum(match.excerpt == query for match in search_all(store, "bob", query))
+
+
+def test_a_search_says_how_far_it_came_and_the_next_one_goes_on(
+    store: SQLiteStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "MAX_ADDING_TRANSACTIONS", 1)
+    monkeypatch.setattr(search, "MAX_ADDING_SECONDS", 0)  # as if each message took long
+    for number in range(3):
+        clock.advance(HOUR)
+        store.append(f"{number}", user_messages("hello", "hello"), owner="bob")
+    calls, matches, cursor = 0, list[str](), None
+    while True:
+        found = store.search("bob", "hello", cursor=cursor)
+        matches += [match.conversation_id for match in found]
+        calls, cursor = calls + 1, found.cursor
+        assert found.complete == (cursor is None)
+        if cursor is None:
+            break
+    assert matches == ["2", "2", "1", "1", "0", "0"]
+    assert calls > 3
+    assert len(store.search("bob", "hello").matches) == 6
+
+
+def test_a_search_that_finds_enough_adds_no_words_of_older_conversations(
+    store: SQLiteStore, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "MAX_CONVERSATIONS", 1)
+    for number in range(3):
+        clock.advance(HOUR)
+        store.append(f"{number}", user_messages(f"hello {number}"), owner="bob")
+    monkeypatch.setattr(plans, "MAX_ADDING_TRANSACTIONS", 1)
+    assert [match.conversation_id for match in store.search("bob", "hello", limit=1)] == ["2"]
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT count(*) FROM word_indexes").fetchone() == (1,)
 
 
 # Lifetimes

@@ -86,7 +86,7 @@ def test_all_arguments_except_the_first_messages_and_numbers_are_keyword_only(na
     assert bare[:1] in ([], ["conversation_id"], ["conversation"], ["owner"])
     assert bare[1:] in (
         *([], ["messages"], ["limit"], ["owner"], ["seq"], ["seq", "message"]),
-        *(["name"], ["name", "value"]),
+        *(["name"], ["name", "value"], ["query"]),
     )
 
 

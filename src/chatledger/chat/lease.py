@@ -186,6 +186,25 @@ class TurnLease:
         except (ChatledgerError, _QuestionRemoved):
             return  # the lease ends by itself
 
+    def put_back(self, replaced: Sequence[Message]) -> TurnSteps[None]:
+        """End the lease of a turn that has no reply, and store the messages that it had replaced.
+
+        They are the question and those that followed it. If others have changed the conversation
+        meanwhile, they are not stored.
+        """
+        try:
+            yield partial(
+                self._store.append,
+                self.conversation_id,
+                [*replaced],
+                revision=self._revision,
+                truncate_after=self.question_seq - 1,
+            )
+        except Conflict:
+            yield from self.release("failed")
+        except ChatledgerError:
+            return  # the lease ends by itself
+
     def save_reply(self, reply: Reply) -> TurnSteps[bool]:
         """Store the reply, which also ends the lease.
 

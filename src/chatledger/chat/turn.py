@@ -122,7 +122,7 @@ class SavedTurn(ABC):
             yield from self._save_reply(reply)
         except ChatledgerError as error:
             if isinstance(error, InvalidArgument):
-                yield from self._lease.release("failed")
+                yield from self._end_without_reply("failed")
                 if failure is None:
                     raise ReplyNotStored(self._lease.conversation_id) from error
             if failure is None:
@@ -255,7 +255,7 @@ class SavedTurn(ABC):
     def _save_reply(self, reply: Reply) -> TurnSteps[None]:
         """Store the reply received so far, or only end the lease if there is none."""
         if not reply.text and reply.finished.stop_reason in ("stopped", "failed"):
-            yield from self._lease.release(reply.finished.stop_reason)
+            yield from self._end_without_reply(reply.finished.stop_reason)
             return
         if not (yield from self._lease.save_reply(reply)):
             return
@@ -269,6 +269,10 @@ class SavedTurn(ABC):
                     type(hook).__name__,
                     type(error).__name__,
                 )
+
+    def _end_without_reply(self, outcome: str) -> TurnSteps[None]:
+        """End the turn, which has no reply; ``outcome`` says why."""
+        yield from self._lease.release(outcome)
 
 
 class SendTurn(SavedTurn):
@@ -334,8 +338,12 @@ class SendTurn(SavedTurn):
 class RegenerateTurn(SavedTurn):
     """A turn that replaces the replies to the last user or tool message.
 
-    The message is stored again, with the metadata of the new turn.
+    The message is stored again, with the metadata of the new turn. If there is no new reply, the
+    former messages are put back.
     """
+
+    _replaced: Sequence[Message] = ()
+    """The message and the replies to it, as they were before the turn."""
 
     def _set_up(self) -> TurnSteps[TurnStart | Replay]:
         tail = yield from _read_tail(self._store, self._options, self._request)
@@ -355,6 +363,7 @@ class RegenerateTurn(SavedTurn):
         else:
             self._check_revision(tail.conversation)
         self._check_no_turn_in_progress(tail)
+        self._replaced = [question, *following]
         return TurnStart(
             tail.conversation,
             earlier,
@@ -364,6 +373,12 @@ class RegenerateTurn(SavedTurn):
             total_usage=total_usage(tail.messages),
             regeneration_key=key,
         )
+
+    def _end_without_reply(self, outcome: str) -> TurnSteps[None]:
+        if len(self._replaced) > 1:
+            yield from self._lease.put_back(self._replaced)
+        else:
+            yield from super()._end_without_reply(outcome)
 
 
 class EditTurn(SavedTurn):

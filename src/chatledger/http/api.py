@@ -13,7 +13,12 @@ from msgspec.structs import fields as fields_of
 from chatledger.conversations import MAX_ID_BYTES, MAX_REVISION, MAX_TITLE_CHARACTERS, Conversation
 from chatledger.errors import InvalidArgument
 from chatledger.http.errors import ApiError
-from chatledger.stores.arguments import checked_id, checked_idempotency_key, checked_number
+from chatledger.stores.arguments import (
+    checked_id,
+    checked_idempotency_key,
+    checked_number,
+    checked_query,
+)
 from chatledger.values import checked_text
 
 MAX_MESSAGE_CHARACTERS = 32_000
@@ -66,7 +71,7 @@ SECURITY_HEADERS = {
 """The headers of every response, unless it has its own."""
 
 PUBLIC_PATHS = frozenset(
-    {"/", "/health", "/live", "/ready", "/sign-in", "/metrics", "/openapi.json"}
+    {"/", "/docs", "/health", "/live", "/metrics", "/openapi.json", "/ready", "/sign-in"}
 )
 """The paths that need no sign-in, apart from the files of the page."""
 
@@ -271,7 +276,9 @@ class Parameter(NamedTuple):
     most: int | None = None
     default: int | None = None
     is_required: bool = False
-    """Whether a request without a signed-in user must have it."""
+    """Whether a request must have it; a signed-in user may leave out the ``user_id``."""
+    longest: int | None = None
+    """The most characters that the text may have; None if there is no such limit."""
     choices: tuple[str, ...] = ()
     """The values that it may have; the first is the default."""
 
@@ -328,6 +335,20 @@ class Query:
         checked_id(user_id, "user_id")
         _check_user(user_id, self._signed_in_user)
         return user_id
+
+    def words(self, parameter: Parameter) -> str | None:
+        """Return the parameter, a query for words, or None if it is missing and may be.
+
+        Raises:
+            ApiError: The parameter occurs twice, or is missing.
+            InvalidArgument: It is too long, or has no words.
+        """
+        text = self.get(parameter.name)
+        if text is not None:
+            checked_query(text, parameter.name)
+        elif parameter.is_required:
+            raise ApiError(400, "invalid_request", f"The parameter {parameter.name} is missing.")
+        return text
 
     def number(self, parameter: Parameter) -> int:
         """Return the parameter as an int; raise ``InvalidArgument`` if it is out of range."""
@@ -482,6 +503,10 @@ def version_of(conversation: Conversation) -> Version:
     return Version(conversation.revision, conversation.metadata_revision)
 
 
+ETAG_PATTERN = r'"([0-9]{1,16})\.([0-9]{1,16})"'
+"""The pattern of the ``ETag`` of a conversation."""
+
+
 def parse_if_match(values: Sequence[str]) -> Version | None:
     """Return the version in the ``If-Match`` headers; None if there is none, or it is ``*``.
 
@@ -489,7 +514,7 @@ def parse_if_match(values: Sequence[str]) -> Version | None:
     """
     if not values or values == ["*"]:
         return None
-    match = re.fullmatch(r'"(\d{1,16})\.(\d{1,16})"', values[0], re.ASCII)
+    match = re.fullmatch(ETAG_PATTERN, values[0])
     if len(values) > 1 or match is None or max(map(int, match.groups())) > MAX_REVISION:
         raise ApiError(
             400,

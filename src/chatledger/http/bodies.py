@@ -9,7 +9,7 @@ from msgspec import Meta, convert
 
 from chatledger.chat import LastTurn, Reply, Started
 from chatledger.chat.lease import branch_of, finished_event
-from chatledger.conversations import Conversation, Listing, Page, Tail
+from chatledger.conversations import Conversation, Found, Listing, Match, Page, Tail
 from chatledger.messages import Role, StoredMessage
 from chatledger.models.protocol import Finished, Usage
 from chatledger.values import Json, dumps
@@ -28,17 +28,18 @@ INTERRUPTED: tuple[Interruption, ...] = get_args(Interruption)
 
 
 class WelcomeBody(TypedDict):
-    """The paths of the API's description and of its health check."""
+    """The paths of the API's description, for programs and for people, and of its health check."""
 
     message: str
-    documentation: NotRequired[str]
+    documentation: str
+    reference: str
     health: str
 
 
 class StatusBody(TypedDict):
     """That the server is healthy, live or ready."""
 
-    status: str
+    status: Annotated[str, Meta(description="what the check has found")]
 
 
 class SignInBody(TypedDict):
@@ -51,15 +52,11 @@ class SignInBody(TypedDict):
     issuer: NotRequired[str]
     client_id: NotRequired[str]
     scope: NotRequired[str]
-    audience: NotRequired[
-        Annotated[str, Meta(description="the audience for which to ask for a token, if any")]
-    ]
+    audience: NotRequired[str]
     authorization_endpoint: NotRequired[str]
     token_endpoint: NotRequired[str]
     end_session_endpoint: NotRequired[str]
-    sends_issuer: NotRequired[
-        Annotated[bool, Meta(description="whether the issuer names itself (iss, RFC 9207)")]
-    ]
+    sends_issuer: NotRequired[bool]
 
 
 class UsageBody(TypedDict):
@@ -127,6 +124,35 @@ class ListingBody(TypedDict):
 
     conversations: list[ConversationSummary]
     cursor: Annotated[str | None, Meta(description="the cursor of the next page; null if none")]
+
+
+class MatchBody(TypedDict):
+    """A message, or the title of a conversation, in which the words of a search occur."""
+
+    conversation_id: str
+    title: str | None
+    seq: Annotated[int | None, Meta(description="the seq of the message; null for a title")]
+    role: Annotated[Role | None, Meta(description="the role of the message; null for a title")]
+    excerpt: Annotated[str, Meta(description="the text around one of the words")]
+    spans: Annotated[
+        list[tuple[int, int]],
+        Meta(
+            description="the places of the words in the excerpt: their starts and ends, in UTF-16 "
+            "code units, as JavaScript counts"
+        ),
+    ]
+
+
+class FoundBody(TypedDict):
+    """What a search has found so far."""
+
+    matches: list[MatchBody]
+    cursor: Annotated[
+        str | None, Meta(description="the cursor that continues the search; null at its end")
+    ]
+    complete: Annotated[
+        bool, Meta(description="false if there is more to search although there are few matches")
+    ]
 
 
 class MessageBody(TypedDict):
@@ -242,6 +268,7 @@ class DoneData(TypedDict):
 WELCOME: WelcomeBody = {
     "message": "Welcome to the Chatledger chatbot API",
     "documentation": "/openapi.json",
+    "reference": "/docs",
     "health": "/health",
 }
 HEALTHY: StatusBody = {"status": "healthy"}
@@ -331,6 +358,30 @@ def summary_of(conversation: Conversation) -> ConversationSummary:
     }
 
 
+def found_body(found: Found) -> FoundBody:
+    """Return the body for what a search has found."""
+    return {
+        "matches": [_match_body(match) for match in found.matches],
+        "cursor": found.cursor,
+        "complete": found.complete,
+    }
+
+
+def _match_body(match: Match) -> MatchBody:
+    def units(characters: int) -> int:
+        """Return how many UTF-16 code units the first characters of the excerpt take."""
+        return len(match.excerpt[:characters].encode("utf-16-le")) // 2
+
+    return {
+        "conversation_id": match.conversation_id,
+        "title": match.title,
+        "seq": match.seq,
+        "role": match.role,
+        "excerpt": match.excerpt,
+        "spans": [(units(span.start), units(span.end)) for span in match.spans],
+    }
+
+
 def message_body(message: StoredMessage) -> MessageBody:
     """Return the body for a message."""
     body: MessageBody = {
@@ -382,7 +433,13 @@ def frame(name: str, data: object, id: str | None = None) -> bytes:
     return _frame(name, dumps(data), id)
 
 
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+"""JSON escapes of what some clients take for the end of a line, such as Python's ``splitlines``."""
+
+
 def _frame(name: str, data: str, id: str | None) -> bytes:
+    if not data.isascii():
+        data = data.translate(_LINE_ENDS)
     id_line = "" if id is None else f"id: {id}\n"
     return f"{id_line}event: {name}\ndata: {data}\n\n".encode()
 

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from threading import Lock
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from urllib.parse import unquote
 
 from chalice.app import Authorizer, Chalice, CORSConfig, Request, Response
@@ -34,6 +34,9 @@ from chatledger.models import Models
 from chatledger.sansio import run
 from chatledger.stores.arguments import checked_id
 from chatledger.values import dumps
+
+if TYPE_CHECKING:
+    from chatledger.http.reference import Reference
 
 logger = logging.getLogger("chatledger.http")
 
@@ -143,6 +146,8 @@ def register(
     add("/", {"GET": routes.welcome})
     add("/health", {"GET": routes.health})
     add("/sign-in", {"GET": routes.describe_sign_in})
+    add("/openapi.json", {"GET": routes.describe})
+    add("/docs", {"GET": routes.read_reference})
     by_path: defaultdict[str, dict[str, _Route]] = defaultdict(dict)
     for turn_endpoint in endpoints.TURN_ENDPOINTS:
         by_path[turn_endpoint.path][turn_endpoint.method] = partial(routes.run_turn, turn_endpoint)
@@ -299,7 +304,18 @@ class _Routes:
     # They check a request first, so that an invalid one does not open the store.
 
     def welcome(self, request: GatewayRequest) -> object:
-        return {name: text for name, text in WELCOME.items() if name != "documentation"}
+        return WELCOME
+
+    def describe(self, request: GatewayRequest) -> object:
+        return self._document
+
+    def read_reference(self, request: GatewayRequest) -> object:
+        page = self._reference
+        request.headers |= page.headers
+        if page.is_known(", ".join(request.header_values("if-none-match"))):
+            request.status = 304
+            return b""
+        return page.html
 
     def health(self, request: GatewayRequest) -> object:
         return run(endpoints.check_health(self._open_chat(request).store))
@@ -402,6 +418,23 @@ class _Routes:
 
     def no_such_route(self, request: GatewayRequest) -> object:
         raise no_such_route()
+
+    # The description of the API -------------------------------------------------------------------
+    #
+    # Its modules are imported when it is first read, because most instances never return it.
+
+    @cached_property
+    def _document(self) -> dict[str, Any]:
+        from chatledger.http.openapi import describe_api
+
+        has_sign_in = self.sign_in is not None or self.has_authorizer
+        return describe_api(has_sign_in=has_sign_in, is_serverless=True)
+
+    @cached_property
+    def _reference(self) -> "Reference":
+        from chatledger.http.reference import render_reference
+
+        return render_reference(self._document)
 
     # The user and the chat ------------------------------------------------------------------------
 

@@ -13,7 +13,15 @@ from urllib.parse import quote
 
 from chatledger.chat import Chat, LastTurn, SyncChat
 from chatledger.chat.chat import conversation_id_for
-from chatledger.conversations import MAX_REVISION, RESERVED_PREFIX, Conversation, fields_of
+from chatledger.conversations import (
+    MAX_LIMIT,
+    MAX_QUERY_CHARACTERS,
+    MAX_REVISION,
+    RESERVED_PREFIX,
+    Conversation,
+    Listing,
+    fields_of,
+)
 from chatledger.errors import Conflict, InvalidArgument, ModelRefused, NotFound, UnknownModel
 from chatledger.http.api import (
     MAX_PAGE_SIZE,
@@ -41,11 +49,13 @@ from chatledger.http.bodies import (
     CreatedBody,
     DeletedAllBody,
     DeletedBody,
+    FoundBody,
     ListingBody,
     ResponseBody,
     StoppedBody,
     UpdatedBody,
     conversation_body,
+    found_body,
     listing_body,
     summary_of,
     tail_body,
@@ -58,6 +68,7 @@ from chatledger.models import Models, OpenedModel
 from chatledger.sansio import Steps
 from chatledger.stores.arguments import checked_description
 from chatledger.stores.contract import AnyStore, AsyncStore
+from chatledger.stores.words import Query as WordQuery
 from chatledger.values import new_id, uuid_from_key
 
 OpenChat: TypeAlias = Callable[[], Chat | SyncChat]
@@ -101,6 +112,21 @@ CONVERSATIONS_LIMIT = Parameter(
     "limit", "the most conversations in the response", most=MAX_PAGE_SIZE, default=20
 )
 CURSOR = Parameter("cursor", "the cursor of the page before")
+TITLE_WORDS = Parameter(
+    "q",
+    "words that must all occur in the title; the last one may be the beginning of a word",
+    longest=MAX_QUERY_CHARACTERS,
+)
+WORDS = Parameter(
+    "q",
+    "words that must all occur in a message or a title; the last one may be the beginning of a "
+    "word",
+    longest=MAX_QUERY_CHARACTERS,
+    is_required=True,
+)
+MATCHES_LIMIT = Parameter(
+    "limit", "the most matches in the response", most=MAX_PAGE_SIZE, default=20
+)
 MESSAGES_LIMIT = Parameter(
     "limit", "the most messages in the response", most=MAX_PAGE_SIZE, default=MAX_PAGE_SIZE
 )
@@ -130,11 +156,45 @@ def create_conversation(given: Given) -> Steps[Answer]:
 
 
 def list_conversations(given: Given) -> Steps[Answer]:
-    """List the user's conversations, a page at a time."""
-    owner = _required_user(given.query)
+    """List the user's conversations, or those with some words in their titles, page by page."""
+    owner, words = _required_user(given.query), given.query.words(TITLE_WORDS)
     limit, cursor = given.query.number(CONVERSATIONS_LIMIT), given.query.get(CURSOR.name)
-    listing = yield partial(given.store.list, owner, limit=limit, cursor=cursor)
+    if words is None:
+        listing = yield partial(given.store.list, owner, limit=limit, cursor=cursor)
+    else:
+        listing = yield from _list_titled(given.store, owner, words, limit=limit, cursor=cursor)
     return Answer(listing_body(listing))
+
+
+def _list_titled(
+    store: AnyStore, owner: str, words: str, *, limit: int, cursor: str | None
+) -> Steps[Listing]:
+    """Return those of the next ``MAX_LIMIT`` conversations whose titles have all the words.
+
+    They are at most ``limit``; the cursor continues after the last conversation that was compared.
+    """
+    query = WordQuery.of(words)
+    count = MAX_LIMIT
+    while True:
+        listing: Listing = yield partial(store.list, owner, limit=count, cursor=cursor)
+        places = [
+            place
+            for place, conversation in enumerate(listing.conversations)
+            if conversation.title is not None and query.occurs_in(conversation.title)
+        ]
+        if len(places) <= limit:
+            found = [listing.conversations[place] for place in places]
+            return Listing(found, listing.cursor)
+        count = places[limit - 1] + 1  # read again, for the cursor after the last one returned
+
+
+def search_conversations(given: Given) -> Steps[Answer]:
+    """Search the user's messages and the titles of their conversations for words."""
+    owner, words = _required_user(given.query), given.query.words(WORDS)
+    limit, cursor = given.query.number(MATCHES_LIMIT), given.query.get(CURSOR.name)
+    assert words is not None, "it is required"
+    found = yield partial(given.store.search, owner, words, limit=limit, cursor=cursor)
+    return Answer(found_body(found))
 
 
 def delete_conversations(given: Given) -> Steps[Answer]:
@@ -352,7 +412,14 @@ ENDPOINTS = (
         "/conversations",
         list_conversations,
         ListingBody,
-        query=(LISTED_USER_ID, CONVERSATIONS_LIMIT, CURSOR),
+        query=(LISTED_USER_ID, CONVERSATIONS_LIMIT, CURSOR, TITLE_WORDS),
+    ),
+    Endpoint(
+        "GET",
+        "/search",
+        search_conversations,
+        FoundBody,
+        query=(LISTED_USER_ID, WORDS, MATCHES_LIMIT, CURSOR),
     ),
     Endpoint(
         "POST",

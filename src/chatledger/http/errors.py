@@ -110,7 +110,11 @@ class ApiError(Exception):
 # a sentence here, the error's own text is shown, which is safe.
 _RESPONSES: dict[type[ChatledgerError], tuple[int, str, str | None]] = {
     NotFound: (404, "not_found", "There is no such conversation."),
-    AlreadyExists: (409, "already_exists", "A conversation with this id already exists."),
+    AlreadyExists: (
+        409,
+        "already_exists",
+        "The conversation of the idempotency key was deleted and begun anew; send another key.",
+    ),
     Conflict: (409, "conflict", "The conversation changed meanwhile; read it again and retry."),
     MessageTooLarge: (413, "too_large", "The message is too large; shorten it."),
     UnknownModel: (400, "unknown_model", None),

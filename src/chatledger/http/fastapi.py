@@ -34,6 +34,7 @@ from chatledger.http.middleware import (
 )
 from chatledger.http.openapi import describe_api, merge_documents
 from chatledger.http.readiness import CHECK_SECONDS, TOO_SLOW, Readiness
+from chatledger.http.reference import Reference, render_reference
 from chatledger.http.requests import REQUEST_ID, RequestMiddleware, log_request
 from chatledger.http.routes import Routes
 from chatledger.http.sign_in import SignIn
@@ -188,6 +189,18 @@ def create_app(
     if metrics is not None:
         _add_metrics(app, metrics)
     app.mount("/page", PageFiles(directory=PAGE), name="page")
+
+    @cache
+    def reference() -> Reference:
+        return render_reference(app.openapi())
+
+    @app.api_route("/docs", methods=["GET", "HEAD"])
+    async def read_reference(request: Request) -> Response:
+        page = reference()
+        if page.is_known(request.headers.get("if-none-match")):
+            return Response(status_code=304, headers=page.headers)
+        return Response(page.html, headers=page.headers)
+
     app.openapi = cache(  # type: ignore[method-assign]
         partial(_describe, app, list(app.routes), has_sign_in=sign_in is not None)
     )

@@ -1,11 +1,17 @@
 """The attempts at one call to a model: how long each may take, and how many there are."""
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import aclosing, closing
 from random import Random
+from typing import Protocol, TypeVar
 
 from chatledger.backoff import backoff
 from chatledger.errors import ModelError, ModelThrottled
+from chatledger.models.protocol import Finished, Piece
+
+PartT = TypeVar("PartT")
+PartT_contra = TypeVar("PartT_contra", contravariant=True)
 
 TIMEOUT = 60.0
 """The default longest time (s) for which the model may send nothing."""
@@ -44,7 +50,88 @@ class Retries:
         return wait
 
 
-def start_retries(patience: float) -> Retries:
+class ReplyReader(Protocol[PartT_contra]):
+    """Reads one reply from the parts in which a service sends it."""
+
+    def read(self, part: PartT_contra, /) -> Piece:
+        """Return the text in a part, which may be empty."""
+
+    @property
+    def is_complete(self) -> bool:
+        """True if the reply is, even if the service has not ended the response."""
+
+    def finished(self) -> Finished:
+        """Return how the reply ended; raise ``ModelError`` if it is not complete."""
+
+
+async def stream_reply(
+    request: Callable[[], AsyncGenerator[PartT, None]],
+    new_reader: Callable[[], ReplyReader[PartT]],
+    *,
+    patience: float,
+) -> AsyncGenerator[Piece | Finished, None]:
+    """Yield the pieces of a reply and how it ended; repeat a call that failed before any piece.
+
+    Args:
+        request: Sends the request; the generator yields the parts of the response.
+        new_reader: Returns a reader, for each attempt a new one.
+        patience: The seconds during which a call that failed temporarily is repeated.
+    """
+    # Imported here: programs without an event loop do not need asyncio.
+    from asyncio import sleep
+
+    retries = _start_retries(patience)
+    while True:
+        reader, has_delivered = new_reader(), False
+        try:
+            async with aclosing(request()) as parts:
+                async for part in parts:
+                    if piece := reader.read(part):
+                        has_delivered = True
+                        yield piece
+            finished = reader.finished()
+        except ModelError as error:
+            if not reader.is_complete:
+                await sleep(_wait_for_next(retries, error, has_delivered=has_delivered))
+                continue
+            finished = reader.finished()
+        yield finished
+        return
+
+
+def stream_reply_sync(
+    request: Callable[[], Generator[PartT, None, None]],
+    new_reader: Callable[[], ReplyReader[PartT]],
+    *,
+    patience: float,
+) -> Generator[Piece | Finished, None, None]:
+    """Do what ``stream_reply`` does, without an event loop."""
+    retries = _start_retries(patience)
+    while True:
+        reader, has_delivered = new_reader(), False
+        try:
+            with closing(request()) as parts:
+                for part in parts:
+                    if piece := reader.read(part):
+                        has_delivered = True
+                        yield piece
+            finished = reader.finished()
+        except ModelError as error:
+            if not reader.is_complete:
+                time.sleep(_wait_for_next(retries, error, has_delivered=has_delivered))
+                continue
+            finished = reader.finished()
+        yield finished
+        return
+
+
+def _start_retries(patience: float) -> Retries:
     """Return the retries of a call that begins now."""
     random = Random()  # noqa: S311  only jitter
     return Retries(patience, monotonic=time.monotonic, random=random)
+
+
+def _wait_for_next(retries: Retries, error: ModelError, *, has_delivered: bool) -> float:
+    if has_delivered:
+        raise error  # a retry would deliver the beginning again
+    return retries.next_wait(error)

@@ -12,6 +12,7 @@ from chatledger.conversations import (
     MAX_IDEMPOTENCY_KEY_BYTES,
     MAX_LIMIT,
     MAX_METADATA_BYTES,
+    MAX_QUERY_CHARACTERS,
     MAX_REVISION,
     MAX_TITLE_CHARACTERS,
     Conversation,
@@ -21,8 +22,9 @@ from chatledger.conversations import (
 from chatledger.entries import MAX_ENTRY_BYTES, MAX_ENTRY_NAME_BYTES
 from chatledger.errors import InvalidArgument, MessageTooLarge
 from chatledger.messages import Message, encode
-from chatledger.stores.cursors import decode_cursor
+from chatledger.stores.cursors import SearchPlace, decode_cursor, decode_search_cursor
 from chatledger.stores.operations import EntryKey
+from chatledger.stores.words import Query
 from chatledger.values import (
     Json,
     checked_json,
@@ -248,6 +250,24 @@ def checked_entry_cursor(cursor: str | None) -> str | None:
     if number or not name or len(name.encode()) > MAX_ENTRY_NAME_BYTES:
         raise InvalidArgument("cursor does not come from entries; list them again without one.")
     return name
+
+
+def checked_query(value: object, name: str = "query") -> Query:
+    """Return a query with at least one word."""
+    text = checked_text(value, name, error=InvalidArgument)
+    if len(text) > MAX_QUERY_CHARACTERS:
+        raise InvalidArgument(
+            f"{name} has {len(text):,} characters, over the limit of {MAX_QUERY_CHARACTERS:,}."
+        )
+    query = Query.of(text)
+    if not query.terms:
+        raise InvalidArgument(f"{name} has no words; name a word to search for.")
+    return query
+
+
+def checked_search_place(cursor: str | None) -> SearchPlace:
+    """Return the place at which a search with this cursor begins."""
+    return SearchPlace() if cursor is None else decode_search_cursor(cursor)
 
 
 def _checked_time(value: object, name: str) -> datetime:

@@ -11,7 +11,15 @@ from datetime import timedelta
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeAlias, TypeVar, cast
 
-from chatledger.conversations import RESERVED_PREFIX, Appended, Conversation, Listing, Page, Tail
+from chatledger.conversations import (
+    RESERVED_PREFIX,
+    Appended,
+    Conversation,
+    Found,
+    Listing,
+    Page,
+    Tail,
+)
 from chatledger.entries import Entries, Entry
 from chatledger.errors import NotFound
 from chatledger.messages import Message, StoredMessage
@@ -30,7 +38,9 @@ from chatledger.stores.arguments import (
     checked_owner,
     checked_place,
     checked_prefix,
+    checked_query,
     checked_revision,
+    checked_search_place,
     encode_batch,
     encode_message,
     encode_restored,
@@ -57,6 +67,7 @@ from chatledger.stores.operations import (
     Restore,
     Rewrite,
     Scan,
+    Search,
     Sweep,
     Truncate,
     Update,
@@ -362,6 +373,43 @@ class Store(ABC):
             None if there are no more. A listing with a cursor is never empty.
         """
         return self.perform(Scan(checked_limit(limit), cursor))
+
+    def search(
+        self, owner: str, query: str, *, limit: int = 20, cursor: str | None = None
+    ) -> Found:
+        """Return messages and titles of ``owner`` in which every word of ``query`` occurs.
+
+        The conversations come in the order of ``list``, and those that it does not show, or not
+        yet, are not searched. The messages of the user and of the assistant are searched, the
+        newest first, after the title. A message that was removed or replaced, or whose conversation
+        was deleted or has expired, is never found.
+
+        Upper and lower case, and accents, make no difference. The last word of the query is also
+        found as the beginning of a longer word. In scripts without spaces between words, such as
+        Chinese, Japanese and Thai, any part of a text is found.
+
+        Args:
+            owner: The owner.
+            query: One or more words, at most 400 characters.
+            limit: The most matches to return, 1 to 1,000.
+            cursor: The cursor of an earlier search with the same query, to continue after it. It
+                stays valid whatever changes in between; while nothing changes, no match is skipped
+                or repeated. A conversation that becomes active meanwhile moves to the top, and may
+                then be missed.
+
+        Returns:
+            The matches, possibly fewer than ``limit`` or none, and a cursor, or None if everything
+            was searched. A call does a bounded amount of work and says how far it came:
+            ``complete`` is False if it ended for that reason.
+        """
+        return self.perform(
+            Search(
+                checked_id(owner, "owner"),
+                checked_query(query),
+                checked_limit(limit),
+                checked_search_place(cursor),
+            )
+        )
 
     def restore(
         self, conversation: Conversation, messages: Sequence[Message], *, revision: int
@@ -863,6 +911,7 @@ class AsyncStore(ABC):
     page = awaited(Store.page)
     list = awaited(Store.list)
     scan = awaited(Store.scan)
+    search = awaited(Store.search)
     restore = awaited(Store.restore)
     update = awaited(Store.update)
     claim = awaited(Store.claim)

@@ -16,6 +16,7 @@ from chatledger.conversations import (
     Appended,
     Conversation,
     Description,
+    Found,
     Listing,
     Page,
     Tail,
@@ -23,7 +24,9 @@ from chatledger.conversations import (
 )
 from chatledger.entries import Entries, Entry
 from chatledger.messages import StoredMessage
+from chatledger.stores.cursors import SearchPlace
 from chatledger.stores.idempotency import Creation
+from chatledger.stores.words import Query
 from chatledger.values import Json
 
 T_co = TypeVar("T_co", covariant=True)
@@ -131,6 +134,17 @@ class Scan(Operation[Listing]):
 
     limit: int
     cursor: str | None
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Search(Operation[Found]):
+    """``Store.search``."""
+
+    owner: str
+    query: Query
+    limit: int
+    place: SearchPlace
+    """Where the search begins: at first before every conversation."""
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -113,7 +113,9 @@ def test_a_missing_message_is_reported_at_once_and_repair_keeps_the_others(
             read()
         assert (raised.value.conversation_id, raised.value.seq) == ("trip", 6)
         assert len(cost.requests) < 40
-    # The rest can be read and written.
+    # The rest can be read and written, and other conversations are searched.
+    store.append("other", user_messages("5"), owner="bob")
+    assert [match.conversation_id for match in store.search("bob", "5")] == ["other"]
     assert texts_of(store.tail("trip", 4).messages) == ["5", "6", "7", "8"]
     assert texts_of(store.page("trip", limit=3).messages) == ["0", "1", "2"]
     assert list(store.append("trip", user_messages("9")).seqs) == [11]
@@ -162,6 +164,27 @@ def test_a_list_reads_past_a_thousand_expired_conversations_in_a_few_requests(
         listed = store.list("bob", limit=20).conversations
     assert len(listed) == 20
     assert len(cost.requests) <= 12
+
+
+def test_a_search_reads_a_bounded_number_of_conversations_a_call_and_goes_on(
+    client: "DynamoDBClient", table: str, open_store: OpenStore, clock: ManualClock
+) -> None:
+    put_conversations(client, table, clock, 120, expired=False)
+    meter, store = Meter(client), open_store()
+    with meter.measured() as cost:
+        first = store.search("bob", "missing")
+    assert (first.matches, first.complete) == ((), False)
+    assert len(cost.requests) <= 102
+    rest = store.search("bob", "missing", cursor=first.cursor)
+    assert (rest.matches, rest.cursor, rest.complete) == ((), None, True)
+    matches, cursor = list[str](), None
+    while True:
+        found = store.search("bob", "hello", limit=70, cursor=cursor)
+        matches += [match.conversation_id for match in found]
+        cursor = found.cursor
+        if cursor is None:
+            break
+    assert matches == [f"living {n}" for n in reversed(range(120))]
 
 
 def put_tombstones(client: "DynamoDBClient", table: str, first: int, last: int) -> None:

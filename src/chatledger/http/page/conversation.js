@@ -56,6 +56,12 @@ export class Conversation {
     return !this.isReplying && this.#entries.at(-1)?.role === "user";
   }
 
+  /** True if a reply has ended without a word. */
+  get lacksReply() {
+    const last = this.#entries.at(-1);
+    return !this.isReplying && last?.role === "assistant" && last.text.textContent === "" && last.seq === undefined;
+  }
+
   get isReplying() {
     return this.#turn !== null;
   }
@@ -134,6 +140,12 @@ export class Conversation {
     const { id, user } = this;
     const events = followReply({ id, user, signal: this.#turn.signal });
     await this.#receive(events, { question: this.#entries.at(-1), onStart, onPiece });
+  }
+
+  /** Return the element of the message at `seq`, loading earlier messages up to it, or null. */
+  async findMessage(seq) {
+    while (this.before !== null && this.before > seq) await this.loadEarlier();
+    return this.#entries.find((entry) => entry.seq === seq)?.element ?? null;
   }
 
   async #receive(events, { question, replaced = [], onStart, onPiece, onRefused = () => {} }) {

@@ -5,6 +5,7 @@ import { Drawer } from "./drawer.js";
 import { make } from "./elements.js";
 import { chooseFile, importFile, print, saveAsFile } from "./exporting.js";
 import { makeIcon, Menu } from "./menu.js";
+import { Search } from "./search.js";
 import {
   changeMetadata,
   deleteConversation,
@@ -50,6 +51,17 @@ const sidebar = new Sidebar({
   note: $("list-note"),
   more: $("list-more"),
   onMenu: showMenu,
+});
+const search = new Search({
+  form: $("search"),
+  box: $("search-box"),
+  list: $("listed"),
+  panel: $("found"),
+  matches: $("matches"),
+  note: $("found-note"),
+  more: $("found-more"),
+  getUser: () => user,
+  onOpen: openMessage,
 });
 const menu = new Menu($("menu"));
 
@@ -235,11 +247,19 @@ async function followReply(conversation) {
 async function replaceReply(conversation) {
   if (!conversation.isLoaded || conversation.isReplying) return;
   notice.clear();
+  let failure = null;
   try {
     await receive(conversation, (callbacks) => conversation.regenerate(callbacks), tellStart);
   } catch (error) {
-    if (conversation === shown) notice.showError(error.message, [...ASK_AGAIN, error.retryAfter]);
+    failure = error;
   }
+  if (conversation !== shown) return;
+  if (conversation.lacksReply) {
+    showConversationInUrl(); // the server has put the former reply back
+    await loadingDone;
+    if (conversation.id !== shown.id) return;
+  }
+  if (failure) notice.showError(failure.message, [...ASK_AGAIN, failure.retryAfter]);
 }
 
 async function replaceMessage(conversation, entry, text) {
@@ -344,7 +364,10 @@ async function printAll(conversation) {
   update();
 }
 
-$("import").addEventListener("click", () => chooseFile(importChosen));
+$("import").addEventListener("click", () => {
+  $("settings-dialog").close();
+  chooseFile(importChosen);
+});
 
 async function importChosen(file) {
   notice.clear();
@@ -463,6 +486,42 @@ document.addEventListener("keydown", (event) => {
   if (drawer.isOpen) drawer.close();
   else stop();
 });
+
+/** Show a conversation at the message with `seq`, or at its end if that is null. */
+async function openMessage(id, seq) {
+  drawer.close();
+  if (id !== shown.id) navigate(id);
+  if (seq === null) return restoreFocus();
+  await loadingDone;
+  let element = await findMessage(id, seq);
+  if (!element && id === shown.id && !shown.isReplying) {
+    // The message has come since the conversation was loaded.
+    showConversationInUrl();
+    await loadingDone;
+    element = await findMessage(id, seq);
+  }
+  if (!element) return;
+  follower.goTo(element);
+  element.tabIndex = -1;
+  element.focus({ preventScroll: true });
+  element.classList.add("found");
+  setTimeout(() => element.classList.remove("found"), 3000);
+}
+
+/** Return the element of the message, or null if it cannot be shown or another conversation is. */
+async function findMessage(id, seq) {
+  const conversation = shown;
+  if (conversation.id !== id || !conversation.isLoaded) return null;
+  try {
+    const element = await conversation.findMessage(seq);
+    if (conversation !== shown) return null;
+    update();
+    return element;
+  } catch (error) {
+    if (conversation === shown) notice.showError(error.message);
+    return null;
+  }
+}
 
 /** Show the actions for the conversation of a row of the list. */
 function showMenu({ id, title, isPinned, isArchived, button }) {
@@ -632,6 +691,7 @@ async function changeUser(name) {
 
 function switchUser(name) {
   user = name;
+  search.clear();
   showList();
   // The new user may have access to the conversation in the URL even if the previous one did not.
   if (shown.id === null) showConversationInUrl();

@@ -41,6 +41,11 @@ export async function listConversations({ user, limit, cursor, signal }) {
   return readJson(await request("conversations", { query: { user_id: user, limit, cursor }, signal }));
 }
 
+/** Search messages and titles for the words of `q`: return `{matches, cursor, complete}`. */
+export async function searchConversations({ user, q, limit, cursor, signal }) {
+  return readJson(await request("search", { query: { user_id: user, q, limit, cursor }, signal }));
+}
+
 /** Read a page of messages, oldest first: the last ones, or the last ones before seq `before`. */
 export async function readConversation(id, { user, limit, before, signal }) {
   const query = { user_id: user, limit, before };

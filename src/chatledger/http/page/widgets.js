@@ -24,6 +24,12 @@ export class ScrollFollower {
     this.button.hidden = true;
   }
 
+  /** Scroll to `element`, and stay there. */
+  goTo(element) {
+    this.#following = false;
+    element.scrollIntoView({ block: "center" });
+  }
+
   /** Run `change`, and scroll so that `element` stays in its place on the screen. */
   async keepInPlace(element, change) {
     this.#following = false;

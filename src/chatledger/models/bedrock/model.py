@@ -1,11 +1,9 @@
 """A model on Amazon Bedrock, for async and sync callers."""
 
-import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any
 
-from chatledger.errors import InvalidArgument, ModelError, UnknownModel
+from chatledger.errors import InvalidArgument, UnknownModel
 from chatledger.extras import missing_package_error
 from chatledger.messages import Message
 from chatledger.models.bedrock.replies import BedrockReplyReader
@@ -17,7 +15,13 @@ from chatledger.models.bedrock.requests import (
     request_body,
 )
 from chatledger.models.protocol import Finished, Piece
-from chatledger.models.retries import CONNECT_TIMEOUT, PATIENCE, TIMEOUT, start_retries
+from chatledger.models.retries import (
+    CONNECT_TIMEOUT,
+    PATIENCE,
+    TIMEOUT,
+    stream_reply,
+    stream_reply_sync,
+)
 from chatledger.values import Json
 
 if TYPE_CHECKING:
@@ -121,57 +125,25 @@ class BedrockModel:
     def id(self) -> str:
         return f"bedrock:{self._model_id}"
 
-    async def stream(
+    def stream(
         self, messages: Sequence[Message], *, system_prompt: str | None = None
     ) -> AsyncGenerator[Piece | Finished, None]:
-        # Imported here: programs without an event loop do not need asyncio.
-        from asyncio import sleep
-
-        body = request_body(messages, system_prompt, self._settings)
-        transport = self._async_transport()
-        retries = start_retries(self._patience)
-        while True:
-            reader, has_delivered = BedrockReplyReader(), False
-            try:
-                async with aclosing(transport.events(body)) as events:
-                    async for event in events:
-                        if piece := reader.read(event):
-                            has_delivered = True
-                            yield piece
-                finished = reader.finished()
-            except ModelError as error:
-                if not reader.is_complete:
-                    if has_delivered:
-                        raise  # a retry would deliver the beginning again
-                    await sleep(retries.next_wait(error))
-                    continue
-                finished = reader.finished()
-            yield finished
-            return
+        return stream_reply(
+            lambda: self._async_transport().events(
+                request_body(messages, system_prompt, self._settings)
+            ),
+            BedrockReplyReader,
+            patience=self._patience,
+        )
 
     def stream_sync(
         self, messages: Sequence[Message], *, system_prompt: str | None = None
     ) -> Generator[Piece | Finished, None, None]:
-        body = request_body(messages, system_prompt, self._settings)
-        retries = start_retries(self._patience)
-        while True:
-            reader, has_delivered = BedrockReplyReader(), False
-            try:
-                with closing(self._boto3.events(body)) as events:
-                    for event in events:
-                        if piece := reader.read(event):
-                            has_delivered = True
-                            yield piece
-                finished = reader.finished()
-            except ModelError as error:
-                if not reader.is_complete:
-                    if has_delivered:
-                        raise  # a retry would deliver the beginning again
-                    time.sleep(retries.next_wait(error))
-                    continue
-                finished = reader.finished()
-            yield finished
-            return
+        return stream_reply_sync(
+            lambda: self._boto3.events(request_body(messages, system_prompt, self._settings)),
+            BedrockReplyReader,
+            patience=self._patience,
+        )
 
     async def close(self) -> None:
         """Close the connections; closing again does nothing, and a later call connects again."""

@@ -1,14 +1,12 @@
 """A model behind OpenAI's API, or one that speaks the same language, for async and sync callers."""
 
 import os
-import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import aclosing, closing
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from chatledger.errors import InvalidArgument, ModelError, ModelRefused, UnknownModel
+from chatledger.errors import InvalidArgument, ModelRefused, UnknownModel
 from chatledger.extras import keep_messages_out_of_logs, missing_package_error
 from chatledger.messages import Message
 from chatledger.models.openai.replies import OpenAIReplyReader
@@ -21,7 +19,13 @@ from chatledger.models.openai.requests import (
 )
 from chatledger.models.protocol import Finished, Piece
 from chatledger.models.provider_errors import translate_errors
-from chatledger.models.retries import CONNECT_TIMEOUT, PATIENCE, TIMEOUT, start_retries
+from chatledger.models.retries import (
+    CONNECT_TIMEOUT,
+    PATIENCE,
+    TIMEOUT,
+    stream_reply,
+    stream_reply_sync,
+)
 from chatledger.values import Json
 
 if TYPE_CHECKING:
@@ -138,58 +142,23 @@ class OpenAIModel:
             AbstractEventLoop, tuple[AsyncGenerator[AsyncOpenAI, None], AsyncOpenAI]
         ] = {}
 
-    async def stream(
+    def stream(
         self, messages: Sequence[Message], *, system_prompt: str | None = None
     ) -> AsyncGenerator[Piece | Finished, None]:
-        # Imported here: programs without an event loop do not need asyncio.
-        from asyncio import sleep
-
-        arguments = request_arguments(messages, system_prompt, self._settings)
-        retries = start_retries(self._patience)
-        while True:
-            reader, has_delivered = OpenAIReplyReader(self.id), False
-            start = time.monotonic()
-            try:
-                async with aclosing(self._chunks(arguments)) as chunks:
-                    async for chunk in chunks:
-                        if piece := reader.read(chunk):
-                            has_delivered = True
-                            yield piece
-                finished = reader.finished(_milliseconds_since(start))
-            except ModelError as error:
-                if not reader.is_complete:
-                    if has_delivered:
-                        raise  # a retry would deliver the beginning again
-                    await sleep(retries.next_wait(error))
-                    continue
-                finished = reader.finished(_milliseconds_since(start))
-            yield finished
-            return
+        return stream_reply(
+            lambda: self._chunks(request_arguments(messages, system_prompt, self._settings)),
+            lambda: OpenAIReplyReader(self.id),
+            patience=self._patience,
+        )
 
     def stream_sync(
         self, messages: Sequence[Message], *, system_prompt: str | None = None
     ) -> Generator[Piece | Finished, None, None]:
-        arguments = request_arguments(messages, system_prompt, self._settings)
-        retries = start_retries(self._patience)
-        while True:
-            reader, has_delivered = OpenAIReplyReader(self.id), False
-            start = time.monotonic()
-            try:
-                with closing(self._chunks_sync(arguments)) as chunks:
-                    for chunk in chunks:
-                        if piece := reader.read(chunk):
-                            has_delivered = True
-                            yield piece
-                finished = reader.finished(_milliseconds_since(start))
-            except ModelError as error:
-                if not reader.is_complete:
-                    if has_delivered:
-                        raise  # a retry would deliver the beginning again
-                    time.sleep(retries.next_wait(error))
-                    continue
-                finished = reader.finished(_milliseconds_since(start))
-            yield finished
-            return
+        return stream_reply_sync(
+            lambda: self._chunks_sync(request_arguments(messages, system_prompt, self._settings)),
+            lambda: OpenAIReplyReader(self.id),
+            patience=self._patience,
+        )
 
     async def close(self) -> None:
         """Close the connections; closing again does nothing, and a later call connects again.
@@ -293,7 +262,3 @@ def check_base_url(url: str) -> None:
         raise InvalidArgument(
             "The base URL is not one of a server; write it as in http://127.0.0.1:11434/v1."
         )
-
-
-def _milliseconds_since(start: float) -> int:
-    return round((time.monotonic() - start) * 1000)

@@ -3,6 +3,7 @@
 https://developers.openai.com/api/reference/resources/chat/subresources/completions/streaming-events
 """
 
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ class _ToolCall:
 
 
 class OpenAIReplyReader:
-    """Reads one reply, chunk by chunk.
+    """Reads one reply, chunk by chunk; its latency counts from here.
 
     Other servers leave out much of what OpenAI always sends, so that every part of a chunk may be
     missing.
@@ -36,6 +37,7 @@ class OpenAIReplyReader:
 
     def __init__(self, model_id: str) -> None:
         self._model_id = model_id
+        self._started = time.monotonic()
         self._calls: list[_ToolCall] = []
         self._call_at_index: dict[int, _ToolCall] = {}
         self._tool_calls: list[dict[str, Json]] = []
@@ -61,7 +63,7 @@ class OpenAIReplyReader:
                 f"{self._model_id} sent a malformed reply; try again."
             ) from error
 
-    def finished(self, latency_ms: int) -> Finished:
+    def finished(self) -> Finished:
         """Return the end of the reply.
 
         Raises:
@@ -72,6 +74,7 @@ class OpenAIReplyReader:
         stop_reason = self._stop_reason
         if self._tool_calls and stop_reason == "end_turn":
             stop_reason = "tool_use"  # some servers use one reason for both
+        latency_ms = round((time.monotonic() - self._started) * 1000)
         return Finished(stop_reason, self._usage, self._tool_calls, latency_ms)
 
     def _read_choice(self, choice: Any) -> str:

@@ -19,6 +19,7 @@ from chatledger.stores.dynamodb.plans.read import get, list_owned, page, tail
 from chatledger.stores.dynamodb.plans.repair import repair
 from chatledger.stores.dynamodb.plans.restore import restore
 from chatledger.stores.dynamodb.plans.scan import scan
+from chatledger.stores.dynamodb.plans.search import search
 from chatledger.stores.dynamodb.plans.sweep import SweepProgress, sweep
 from chatledger.stores.dynamodb.plans.truncate import pop, truncate
 from chatledger.stores.dynamodb.plans.update import claim, rewrite_message, update
@@ -54,6 +55,7 @@ PLANS: dict[type[Operation[Any]], Callable[[Table, Any], Plan[Any]]] = {
     operations.Restore: restore,
     operations.Rewrite: rewrite_message,
     operations.Scan: scan,
+    operations.Search: search,
     operations.Sweep: sweep,
     operations.Truncate: truncate,
     operations.Update: update,

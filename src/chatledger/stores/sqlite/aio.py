@@ -14,7 +14,7 @@ from chatledger.stores.contract import AsyncStore
 from chatledger.stores.operations import Operation
 from chatledger.stores.sqlite import plans
 from chatledger.stores.sqlite.database import MAX_READERS, Database
-from chatledger.stores.sqlite.plans import CLEANUP_SECONDS, Pause, Settings, Transaction
+from chatledger.stores.sqlite.plans import CLEANUP_SECONDS, Pause, Read, Settings, Step, Transaction
 from chatledger.stores.sqlite.rows import Rows
 from chatledger.stores.sqlite.writer import GRACE_SECONDS, Write
 from chatledger.stores.store_call import OnCall, timed
@@ -78,10 +78,13 @@ class AsyncSQLiteStore(AsyncStore):
             raise self._database.closed()
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
-    async def _take_step(self, operation: str, step: Transaction[Any] | Pause) -> Any:
+    async def _take_step(self, operation: str, step: Step) -> Any:
         if isinstance(step, Pause):
             return await asyncio.sleep(step.seconds)
         with timed(self._on_call, operation):
+            if isinstance(step, Read):
+                read = partial(plans.perform, self._settings, step.transaction)
+                return await self._in_thread(partial(self._database.read, read))
             return await self._write(step)
 
     async def _write(self, transaction: Transaction[T]) -> T:

@@ -131,11 +131,46 @@ def m004_entries(db: sqlite3.Connection) -> None:
     )
 
 
+def m005_words(db: sqlite3.Connection) -> None:
+    """Keep the words of messages, for searches, which add them.
+
+    Messages with neighboring seqs are a block; ``seqs`` has a bit for each of them that has the
+    word. ``word_blocks`` has the blocks with words, and ``word_indexes`` the seq up to which the
+    words of a conversation's messages are kept.
+    """
+    _execute_all(
+        db,
+        """
+        CREATE TABLE words (
+            conversation INTEGER NOT NULL,
+            block INTEGER NOT NULL,
+            word TEXT NOT NULL,
+            seqs INTEGER NOT NULL,
+            PRIMARY KEY (conversation, block, word)
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE word_blocks (
+            conversation INTEGER NOT NULL,
+            block INTEGER NOT NULL,
+            PRIMARY KEY (conversation, block)
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE word_indexes (
+            conversation INTEGER PRIMARY KEY,
+            up_to INTEGER NOT NULL
+        ) STRICT
+        """,
+    )
+
+
 MIGRATIONS = (
     m001_initial,
     m002_garbage_and_fixed_lifetimes,
     m003_metadata_revisions_and_fingerprints,
     m004_entries,
+    m005_words,
 )
 """The migrations in order; a file's layout is the number of those applied to it.
 

@@ -8,6 +8,7 @@ callers that block and by callers that await.
 import sqlite3
 from collections.abc import Callable, Generator
 from datetime import datetime, timedelta
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -17,6 +18,7 @@ from chatledger.conversations import (
     MAX_REVISION,
     Appended,
     Conversation,
+    Found,
     Listing,
     Page,
     Tail,
@@ -37,6 +39,7 @@ from chatledger.stores.sqlite.rows import (
     creation_of,
     require_revision,
 )
+from chatledger.stores.sqlite.search import Progress, add_words, continue_search
 from chatledger.values import milliseconds, milliseconds_since_epoch
 
 T = TypeVar("T")
@@ -45,17 +48,29 @@ CLEANUP_SECONDS = 2.0
 """The default of ``Settings.cleanup``."""
 
 
+MAX_ADDING_TRANSACTIONS = 15
+"""The most transactions in which a search adds to the index of words; with the pauses after them,
+they take about a second."""
+
+
 class Pause(NamedTuple):
     """A time in which others can write."""
 
     seconds: float
 
 
+class Read(NamedTuple):
+    """A transaction of a plan that only reads, and so waits for no writer."""
+
+    transaction: "Transaction[Any]"
+
+
 PAUSE = Pause(0.03)
 """Longer than ``writer.MAX_POLL_SECONDS``, so that other processes find the file unlocked."""
 
 Transaction: TypeAlias = Callable[[Rows], T]
-Plan: TypeAlias = Generator[Transaction[Any] | Pause, Any, T]
+Step: TypeAlias = Transaction[Any] | Read | Pause
+Plan: TypeAlias = Generator[Step, Any, T]
 
 
 class Settings(NamedTuple):
@@ -350,6 +365,28 @@ def sweep(operation: operations.Sweep, settings: Settings) -> Plan[int]:
     return freed
 
 
+def search(operation: operations.Search, settings: Settings) -> Plan[Found]:
+    """Search as ``Store.search`` promises, and keep the words of messages that lack them.
+
+    A conversation is searched once the words of all its messages are kept. So what has been
+    searched is always a beginning of the owner's list.
+    """
+    progress = Progress((), operation.place)
+    transactions = MAX_ADDING_TRANSACTIONS
+    while True:
+        progress = yield Read(partial(continue_search, operation=operation, progress=progress))
+        if not progress.lacks_words or not transactions:
+            found: Found = progress.result(operation.limit)
+            return found
+        add = partial(add_words, owner=operation.owner, place=progress.place)
+        has_more = True
+        while has_more and transactions:
+            has_more = yield add
+            transactions -= 1
+            if has_more:
+                yield PAUSE
+
+
 READS: dict[type[Operation[Any]], Callable[[Rows, Any], Any]] = {
     operations.Get: get,
     operations.GetEntry: entry,
@@ -375,6 +412,7 @@ WRITES: dict[type[Operation[Any]], Callable[[Rows, Any], Any]] = {
 }
 PLANS: dict[type[Operation[Any]], Callable[[Any, Settings], Plan[Any]]] = {
     operations.DeleteOwner: delete_owner,
+    operations.Search: search,
     operations.Sweep: sweep,
 }
 

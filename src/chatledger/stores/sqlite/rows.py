@@ -19,9 +19,10 @@ from chatledger.conversations import (
 )
 from chatledger.errors import REVISIONS_TAKEN, AlreadyExists, Conflict, InvalidArgument, NotFound
 from chatledger.messages import StoredMessage, decode
-from chatledger.stores.cursors import decode_cursor
+from chatledger.stores.cursors import SearchPlace, decode_cursor
 from chatledger.stores.idempotency import Creation, check_key_use
 from chatledger.stores.sqlite.entries import EntryRows, Scope
+from chatledger.stores.sqlite.words import NO_LIMIT, WordRows
 from chatledger.values import dumps, milliseconds, to_datetime
 
 RETENTION = 24 * 60 * 60 * 1000
@@ -111,6 +112,7 @@ class Rows:
 
     Attributes:
         entries: The reads and writes of entries.
+        words: The reads and writes of the words of messages.
         left_garbage: True if a removal did not free all of its rows.
     """
 
@@ -119,6 +121,7 @@ class Rows:
         self.time = time
         self._default_lifetime = default_lifetime
         self.entries = EntryRows(db, time)
+        self.words = WordRows(db)
         self.left_garbage = False
 
     def rewrite_header(self) -> None:
@@ -297,6 +300,7 @@ class Rows:
         ).rowcount
         if not replaced:
             raise NotFound(row["id"], seq=seq)
+        self.words.forget(row["number"], seq)
         return self.advance(row)
 
     def remove(self, row: sqlite3.Row, seq: int) -> sqlite3.Row:
@@ -307,6 +311,7 @@ class Rows:
         ).rowcount
         if not removed:
             raise NotFound(row["id"], seq=seq)
+        self.words.forget(row["number"], seq)
         return self.advance(row, count=-1)
 
     def truncate(self, row: sqlite3.Row, *, after: int) -> sqlite3.Row:
@@ -393,6 +398,53 @@ class Rows:
                 "limit": limit,
             },
         ).fetchall()
+
+    def conversations_to_search(
+        self, owner: str, place: SearchPlace, *, lacking_words: bool = False, limit: int = NO_LIMIT
+    ) -> sqlite3.Cursor:
+        """Return the rows of conversations from ``place`` on, in the order of the owner's list.
+
+        Each has in ``up_to`` the seq up to which the words of its messages are kept, if any are.
+
+        Args:
+            owner: The owner.
+            place: Where to begin.
+            lacking_words: Return only conversations some of whose words may not be kept.
+            limit: The most conversations to return.
+        """
+        return self._db.execute(
+            "SELECT conversations.*, up_to FROM conversations"
+            " LEFT JOIN word_indexes ON conversation = number"
+            f" WHERE owner = :owner AND {IS_LIVE}"
+            f" AND (updated_at, id) {'<' if place.before is None else '<='} (:updated_at, :id)"
+            " AND substr(id, 1, length(:reserved)) <> :reserved"
+            f"{' AND up_to IS NOT revision' if lacking_words else ''}"
+            " ORDER BY updated_at DESC, id DESC LIMIT :limit",
+            {
+                "owner": owner,
+                "time": self.time,
+                "updated_at": place.updated_at,
+                "id": place.conversation_id,
+                "reserved": RESERVED_PREFIX,
+                "limit": limit,
+            },
+        )
+
+    def bodies_after(self, number: int, seq: int) -> sqlite3.Cursor:
+        """Return the seqs and bodies of the messages after ``seq``, in order."""
+        return self._db.execute(
+            f"SELECT seq, body FROM messages WHERE conversation = ? AND seq > ? AND {IS_VISIBLE}"
+            " ORDER BY seq",
+            (number, seq),
+        )
+
+    def find_message(self, number: int, seq: int) -> StoredMessage | None:
+        """Return the message of the conversation, or None if there is none with this seq."""
+        row = self._db.execute(
+            f"SELECT body FROM messages WHERE conversation = ? AND seq = ? AND {IS_VISIBLE}",
+            (number, seq),
+        ).fetchone()
+        return None if row is None else decode(row["body"], seq=seq)
 
     def all_conversations(self, *, limit: int, cursor: str | None) -> list[sqlite3.Row]:
         """Return at most ``limit`` conversations after ``cursor``, in order of creation."""
@@ -573,6 +625,12 @@ class Rows:
             " WHERE conversation = ? AND seq > ? AND seq <= ? LIMIT ?)",
             (*garbage, limit),
         ).rowcount
+        freed += self.words.free(
+            garbage["conversation"],
+            above=garbage["above"],
+            up_to=garbage["up_to"],
+            limit=limit - freed,
+        )
         if freed < limit and garbage["up_to"] == MAX_REVISION:
             scope = Scope("conversation", garbage["conversation"])
             freed += self.entries.free(scope, limit - freed)

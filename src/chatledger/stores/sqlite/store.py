@@ -12,7 +12,7 @@ from chatledger.stores.contract import Store
 from chatledger.stores.operations import Operation
 from chatledger.stores.sqlite import plans
 from chatledger.stores.sqlite.database import Database
-from chatledger.stores.sqlite.plans import CLEANUP_SECONDS, Pause, Settings, Transaction
+from chatledger.stores.sqlite.plans import CLEANUP_SECONDS, Pause, Read, Settings, Step
 from chatledger.stores.sqlite.rows import Rows
 from chatledger.stores.store_call import OnCall, timed
 from chatledger.values import now
@@ -73,8 +73,11 @@ class SQLiteStore(Store):
     def close(self) -> None:
         self._database.close()
 
-    def _take_step(self, operation: str, step: Transaction[Any] | Pause) -> Any:
+    def _take_step(self, operation: str, step: Step) -> Any:
         if isinstance(step, Pause):
             return sleep(step.seconds)
         with timed(self._on_call, operation):
+            if isinstance(step, Read):
+                read = partial(plans.perform, self._settings, step.transaction)
+                return self._database.read(read)
             return self._database.write(partial(plans.perform, self._settings, step))

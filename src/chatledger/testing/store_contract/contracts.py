@@ -33,6 +33,7 @@ from chatledger.testing.store_contract.restoring import RestoringLaws
 from chatledger.testing.store_contract.rivals import RivalLaws
 from chatledger.testing.store_contract.roundtrip import RoundtripLaws
 from chatledger.testing.store_contract.scanning import ScanningLaws
+from chatledger.testing.store_contract.searching import SearchingLaws
 
 
 # pytest runs the tests of the last base class first. The plain ones come last here, because their
@@ -47,6 +48,7 @@ class Laws(
     ClaimingLaws,
     IteratingLaws,
     ScanningLaws,
+    SearchingLaws,
     RoundtripLaws,
     InvalidArgumentLaws,
     NamingLaws,

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Barrier, Event
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from chatledger.conversations import MAX_LIMIT, Conversation
+from chatledger.conversations import MAX_LIMIT, Conversation, Match
 from chatledger.errors import ChatledgerError, NotFound
 from chatledger.messages import Message, StoredMessage
 from chatledger.stores.contract import Store
@@ -176,6 +176,20 @@ def scan_all(store: Store, *, limit: int = MAX_LIMIT) -> list[Conversation]:
             return conversations
         assert listing.conversations, "a page that another follows is not empty"
         cursor = listing.cursor
+
+
+def search_all(store: Store, owner: str, query: str, *, limit: int = MAX_LIMIT) -> list[Match]:
+    """Return all matches, call by call."""
+    matches: list[Match] = []
+    cursor: str | None = None
+    while True:
+        found = store.search(owner, query, limit=limit, cursor=cursor)
+        assert len(found.matches) <= limit
+        assert found.complete == (found.cursor is None or len(found.matches) == limit)
+        matches += found
+        if found.cursor is None:
+            return matches
+        cursor = found.cursor
 
 
 def ids_of(conversations: Iterable[Conversation]) -> list[str]:

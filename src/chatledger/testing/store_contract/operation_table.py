@@ -19,6 +19,7 @@ from chatledger.conversations import (
     MAX_ID_BYTES,
     MAX_IDEMPOTENCY_KEY_BYTES,
     MAX_LIMIT,
+    MAX_QUERY_CHARACTERS,
     MAX_REVISION,
 )
 from chatledger.entries import MAX_ENTRY_BYTES, MAX_ENTRY_NAME_BYTES
@@ -194,6 +195,13 @@ CALLS = (
     ),
     Call("scan", needs_conversation=False, takes_owner=False, is_read=True),
     Call(
+        "search",
+        lambda given: {"owner": given.owner or new_id(), "query": "hello"},
+        needs_conversation=False,
+        takes_owner=False,
+        is_read=True,
+    ),
+    Call(
         "restore",
         lambda given: {
             "conversation": foreign_conversation(
@@ -364,6 +372,7 @@ INVALID_VALUES: dict[str, list[Any]] = {
     "at": INVALID_REVISIONS,
     "truncate_after": INVALID_REVISIONS,
     "cursor": ["", "x", "%", "caf\xe9", "\ud800", 7, b"x", True],
+    "query": ["", " ", "!?", "🎉", "x" * (MAX_QUERY_CHARACTERS + 1), "\ud800", 7, b"x", True],
     "reply_follows": [],  # any value is true or false
 }
 """Invalid values for parameters, by name; ``operation(name)`` is for that operation alone.

@@ -13,7 +13,7 @@ from chatledger.errors import ChatledgerError, NotFound
 from chatledger.messages import Message
 from chatledger.stores.contract import Store
 from chatledger.testing.store_contract.clock import Clock
-from chatledger.testing.store_contract.helpers import list_all, snapshot_if_any
+from chatledger.testing.store_contract.helpers import list_all, search_all, snapshot_if_any
 from chatledger.testing.store_contract.reference_model import DAY, Generation, ReferenceModel
 
 HOUR = timedelta(hours=1)
@@ -136,6 +136,29 @@ class ReadRules(RuleBasedStateMachine):
             generation.conversation for generation in generations if not generation.is_listed_late
         ]
         assert sorted_by_id(listed) == sorted_by_id(expected)
+
+    @rule(caller=owners, number=sizes, limit=st.sampled_from([1, 20]))
+    def search_for_a_number(self, caller: int, number: int, limit: int) -> None:
+        owner = self.model.owners[caller]
+        assert owner
+        generations = self.model.owned_by(owner)
+        late = {
+            generation.conversation.id for generation in generations if generation.is_listed_late
+        }
+        expected = [
+            (generation.conversation.id, message.seq)
+            for generation in generations
+            for message in generation.messages
+            if any(word.startswith(str(number)) for word in message.text.split())
+        ]
+        found = [
+            (match.conversation_id, match.seq)
+            for match in search_all(self.store, owner, str(number), limit=limit)
+            if match.seq is not None
+        ]
+        assert set(found) <= set(expected)
+        assert len(set(found)) == len(found)
+        assert {id for id, _ in set(expected) - set(found)} <= late
 
     @rule()
     def sweep(self) -> None:
