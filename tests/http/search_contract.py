@@ -14,6 +14,7 @@ from tests.http.client import (
     expect_error,
     list_conversations,
     new_user,
+    read_conversation,
     search,
     send_message,
 )
@@ -50,7 +51,9 @@ class SearchContract:
             answer["conversation_id"]
         }
         question = messages[-1]
-        assert (question["seq"], question["role"], question["title"]) == (1, "user", title["title"])
+        stored = read_conversation(client, answer["conversation_id"])["messages"][0]
+        assert (question["seq"], question["role"]) == (stored["seq"], "user")
+        assert question["title"] == title["title"]
         words = [units(question["excerpt"], span) for span in question["spans"]]
         assert words == ["Málaga", "malaga"]
         assert (found["cursor"], found["complete"]) == (None, True)
