@@ -96,6 +96,13 @@ PAGE_LIBRARIES: Final = (
         "sha512-KvOKXODaiFmId9xaq3xc5xCL66wVLUuOngDbO9B/kewbFTqdGbn2nJxNhN3H5R1cgDTVj6R8vH0zgiNDEGjpDw==",
         files=(("highlight.js", "es/highlight.min.js"),),
     ),
+    Library(
+        "oauth4webapi",
+        "3.8.8",
+        "MIT",
+        "sha512-8N28E+a/oxfXWBgOMt+ZP/JUf/XR+IFbvkAEPP3gznXOMv9BpAAwiIj0TFNz3tGTPc0ZQ8zmWBNgN1nAys0gng==",
+        files=(("oauth4webapi.js", "build/index.js"),),
+    ),
 )
 TEST_LIBRARIES: Final = (
     Library(

@@ -13,7 +13,7 @@ from chatledger.errors import InvalidArgument
 from chatledger.http.api import allowed_hosts
 from chatledger.http.chalice import TIME_LIMIT, ChatFactory, register
 from chatledger.http.limits import open_limits
-from chatledger.http.sign_in import open_sign_in
+from chatledger.http.sign_in import open_browser_sign_in, open_sign_in
 from chatledger.models import Models, open_model
 from chatledger.settings import Settings, read_settings
 from chatledger.stores.urls import open_store
@@ -49,6 +49,7 @@ def serve(app: Chalice) -> None:
         models,
         hosts=hosts,
         sign_in=open_sign_in(settings),
+        browser_sign_in=open_browser_sign_in(settings),
         authorizer=CognitoUserPoolAuthorizer("users", provider_arns=[pool]) if pool else None,
         allow_origin=settings.allow_origin,
         allow_system_prompt=settings.allow_system_prompt,

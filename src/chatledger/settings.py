@@ -30,6 +30,9 @@ _USER_POOL = re.compile(
     r"arn:aws(?:-us-gov)?:cognito-idp:([a-z0-9-]+):\d{12}:userpool/(\1_[A-Za-z0-9]+)"
 )
 
+_CLIENT_ID = re.compile(r"[\x20-\x7e]{1,256}")
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+
 # Where a setting applies, for the table in docs/running.md.
 EVERYWHERE = "everywhere"
 _SERVE = {"place": "`chatledger serve`"}
@@ -103,6 +106,22 @@ def _parse_origin(site: str) -> str:
             "or * for any site."
         )
     return site
+
+
+def _parse_client_id(id: str) -> str:
+    if not _CLIENT_ID.fullmatch(id):
+        raise InvalidArgument("it must be 1 to 256 printable ASCII characters.")
+    return id
+
+
+def _parse_scope(text: str) -> str:
+    scopes = text.split()
+    if "openid" not in scopes or not all(map(_SCOPE.fullmatch, scopes)):
+        raise InvalidArgument(
+            "it must be scopes separated by blanks, one of them openid; write one such as "
+            "openid profile."
+        )
+    return " ".join(scopes)
 
 
 def _parse_user_pool(arn: str) -> str:
@@ -314,6 +333,18 @@ class Settings(Struct, frozen=True, kw_only=True):
         _parse_user_pool,
         Meta(description="the ARN of the Amazon Cognito user pool that issues the tokens"),
     ] = None
+    oidc_client_id: Annotated[
+        str | None,
+        _parse_client_id,
+        Meta(
+            description="the id of the page as a client of the issuer, at which it signs users in"
+        ),
+    ] = None
+    oidc_scope: Annotated[
+        str,
+        _parse_scope,
+        Meta(description="the scopes that the page asks the issuer for, separated by blanks"),
+    ] = "openid"
 
     log_format: Annotated[
         Literal["text", "json"],
@@ -424,6 +455,11 @@ def _check_sign_in(settings: Settings) -> None:
                 "CHATLEDGER_JWT_ISSUER is not the issuer of CHATLEDGER_COGNITO_USER_POOL; set only "
                 "one of them."
             )
+        if settings.oidc_scope != Settings().oidc_scope and not settings.oidc_client_id:
+            raise InvalidArgument(
+                "CHATLEDGER_OIDC_SCOPE is set, but CHATLEDGER_OIDC_CLIENT_ID is not; set it too, "
+                "or unset CHATLEDGER_OIDC_SCOPE."
+            )
         return
     if settings.allow_origin == "*":
         raise InvalidArgument(
@@ -431,8 +467,12 @@ def _check_sign_in(settings: Settings) -> None:
             "read and delete every conversation. Name one site, or turn on sign-in with "
             "CHATLEDGER_AUTH."
         )
-    for name in ("jwt_issuer", "jwt_audience", "jwt_jwks_url", "cognito_user_pool"):
-        if getattr(settings, name):
+    names = (
+        *("jwt_issuer", "jwt_audience", "jwt_jwks_url", "cognito_user_pool"),
+        *("oidc_client_id", "oidc_scope"),
+    )
+    for name in names:
+        if getattr(settings, name) not in (None, [], getattr(Settings(), name)):
             # An operator who sets this variable expects that users have to sign in.
             variable = f"{PREFIX}{name}".upper()
             raise InvalidArgument(

@@ -119,6 +119,7 @@ CONVERSATION_ROUTES = {
 """The routes that access one conversation, each with a valid body."""
 PUBLIC_ROUTES = {
     *("GET /", "HEAD /", "GET /health", "HEAD /health"),
+    *("GET /sign-in", "HEAD /sign-in"),
     *("GET /live", "HEAD /live", "GET /ready", "HEAD /ready"),
     *("GET /openapi.json", "HEAD /openapi.json", "GET /docs", "HEAD /docs", "/page"),
 }

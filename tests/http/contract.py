@@ -46,7 +46,7 @@ UNKNOWN = named_params(
     }
 )
 UNDER_A_ROUTE = ["/chat/nowhere", "/health/nowhere", "/nowhere/at/all"]
-ROUTES = [route.split(" ") for route in ("GET /", "GET /health", *PRIVATE_ROUTES)]
+ROUTES = [route.split(" ") for route in ("GET /", "GET /health", "GET /sign-in", *PRIVATE_ROUTES)]
 METHODS = {path: {method for method, each in ROUTES if each == path} for _, path in ROUTES}
 METHODS[IMPORT_PATH] |= METHODS[f"/conversations/{ID}"]  # of the conversation with the id "import"
 NOT_ALLOWED = [

@@ -18,18 +18,18 @@ from joserfc import jws
 from joserfc.jwk import Key
 
 from chatledger.errors import InvalidArgument
-from chatledger.http import auth, signing_keys
+from chatledger.http import auth
+from chatledger.http import issuer as issuer_documents
 from chatledger.http.auth import LEEWAY_SECONDS, MAX_TOKEN_BYTES, JWTSignIn
 from chatledger.http.errors import ApiError
-from chatledger.http.signing_keys import (
+from chatledger.http.issuer import (
     FETCH_INTERVAL_SECONDS,
     MAX_AGE_SECONDS,
-    MAX_KEY_SET_BYTES,
+    MAX_DOCUMENT_BYTES,
     REFRESH_SECONDS,
-    SigningKeys,
-    fetch_key_set,
-    parse_key_set,
+    fetch_document,
 )
+from chatledger.http.signing_keys import SigningKeys, parse_key_set
 from tests.http.bad_input import MAX_ID_BYTES, named_params
 from tests.http.client import MARKER, wait_until
 from tests.http.tokens import (
@@ -584,13 +584,13 @@ def running() -> Iterator[KeyServer]:
 
 def test_keys_are_fetched_over_a_socket(running: KeyServer) -> None:
     assert SigningKeys(running.url).fetch_if_needed("rsa") is not None
-    assert sign_in(jwks_url=running.url, fetch=fetch_key_set).user(bearer(token())) == "bob"
+    assert sign_in(jwks_url=running.url, fetch=fetch_document).user(bearer(token())) == "bob"
 
 
 def huge(request: BaseHTTPRequestHandler) -> None:
     request.send_response(200)
     request.end_headers()
-    request.wfile.write(jwk_set(rsa_key()) + b" " * MAX_KEY_SET_BYTES)
+    request.wfile.write(jwk_set(rsa_key()) + b" " * MAX_DOCUMENT_BYTES)
 
 
 def elsewhere(request: BaseHTTPRequestHandler) -> None:
@@ -644,8 +644,8 @@ def test_a_key_server_with_a_bad_response_counts_as_down(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(signing_keys, "FETCH_TIMEOUT_SECONDS", 0.3)
-    authenticator = sign_in(jwks_url=running.url, fetch=fetch_key_set)
+    monkeypatch.setattr(issuer_documents, "FETCH_TIMEOUT_SECONDS", 0.3)
+    authenticator = sign_in(jwks_url=running.url, fetch=fetch_document)
     running.answer = answer
     begun = time.monotonic()
     assert api_error(lambda: authenticator.user(bearer(token()))).status == 503

@@ -60,6 +60,19 @@ def test_a_user_signs_in_with_a_token_and_finds_their_conversations(visitor: Sig
     expect(visitor.dialog).to_be_hidden()
 
 
+def test_a_page_that_asks_for_tokens_loads_nothing_for_another_way_to_sign_in(
+    page: Page, server: Server
+) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(server.url)
+    visitor = SignInVisitor(page, server.url)
+    visitor.sign_in(token(claims(new_user())))
+    visitor.send("Hi, I am Bob")
+    assert f"{server.url}/page/page.js" in asked
+    assert not [url for url in asked if "oidc" in url or "oauth" in url]
+
+
 def test_the_page_asks_again_after_an_invalid_token(visitor: SignInVisitor) -> None:
     visitor.sign_in(token(claims(exp=int(time.time()) - 3600)))
     expect(visitor.dialog).to_contain_text("The token has expired; sign in again.")

@@ -361,6 +361,18 @@ NAMELESS = {"CHATLEDGER_JWT_ISSUER": "", "CHATLEDGER_JWT_AUDIENCE": ""}
             {"CHATLEDGER_COGNITO_USER_POOL": POOL.replace("eu-west-1:", "us-east-1:")},
         ),
         ("CHATLEDGER_JWT_AUDIENCE", {"CHATLEDGER_COGNITO_USER_POOL": POOL} | NAMELESS),
+        ("CHATLEDGER_JWT_ISSUER", {"CHATLEDGER_OIDC_CLIENT_ID": "page"} | NAMELESS),
+        (
+            "CHATLEDGER_JWT_ISSUER",
+            {
+                "CHATLEDGER_JWT_ISSUER": "http://issuer.example",
+                "CHATLEDGER_JWT_JWKS_URL": "https://issuer.example/keys",
+                "CHATLEDGER_OIDC_CLIENT_ID": "page",
+            },
+        ),
+        ("CHATLEDGER_OIDC_CLIENT_ID", {"CHATLEDGER_OIDC_CLIENT_ID": "pagé"}),
+        ("CHATLEDGER_OIDC_CLIENT_ID", {"CHATLEDGER_OIDC_SCOPE": "openid profile"}),
+        ("CHATLEDGER_OIDC_SCOPE", {"CHATLEDGER_OIDC_SCOPE": "profile"}),
         # Operators who set these expect users to sign in.
         ("CHATLEDGER_JWT_ISSUER", {"CHATLEDGER_AUTH": "none"}),
         ("CHATLEDGER_AUTH", {"CHATLEDGER_AUTH": ""}),
@@ -381,7 +393,9 @@ def test_the_issuer_is_derived_from_the_user_pool() -> None:
         read_settings(ALL | {"CHATLEDGER_COGNITO_USER_POOL": POOL})
 
 
-@pytest.mark.parametrize("left", ["CHATLEDGER_JWT_AUDIENCE", "CHATLEDGER_COGNITO_USER_POOL"])
+@pytest.mark.parametrize(
+    "left", ["CHATLEDGER_JWT_AUDIENCE", "CHATLEDGER_COGNITO_USER_POOL", "CHATLEDGER_OIDC_CLIENT_ID"]
+)
 def test_sign_in_settings_without_sign_in_are_an_error(left: str) -> None:
     with pytest.raises(InvalidArgument, match=f"{left} is set, but CHATLEDGER_AUTH is not jwt"):
         read_settings({left: POOL})

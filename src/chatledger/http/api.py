@@ -56,10 +56,12 @@ CORS_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 PREFLIGHT_SECONDS = 600
 """The time for which browsers may cache the response to a CORS preflight request."""
 
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
 SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' data:; connect-src 'self'; form-action 'none'; base-uri 'none'; "
-    "frame-ancestors 'none'",
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     # Pages of an allowed origin (CORS) can read responses nevertheless.
@@ -68,8 +70,15 @@ SECURITY_HEADERS = {
 }
 """The headers of every response, unless it has its own."""
 
-PUBLIC_PATHS = frozenset({"/", "/docs", "/health", "/live", "/metrics", "/openapi.json", "/ready"})
+PUBLIC_PATHS = frozenset(
+    {"/", "/docs", "/health", "/live", "/metrics", "/openapi.json", "/ready", "/sign-in"}
+)
 """The paths that need no sign-in, apart from the files of the page."""
+
+
+def policy_with_connections(origin: str) -> str:
+    """Return the Content-Security-Policy of a page that may also send requests to ``origin``."""
+    return CONTENT_SECURITY_POLICY.replace("connect-src 'self'", f"connect-src 'self' {origin}")
 
 
 def is_public(path: str) -> bool:

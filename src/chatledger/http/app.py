@@ -16,7 +16,7 @@ from chatledger.http.fastapi import create_app, finish_turns
 from chatledger.http.limits import open_limits
 from chatledger.http.logs import configure_logging
 from chatledger.http.metrics import Metrics
-from chatledger.http.sign_in import open_sign_in
+from chatledger.http.sign_in import open_browser_sign_in, open_sign_in
 from chatledger.models import Models, open_model
 from chatledger.settings import Settings, read_settings
 from chatledger.stores.contract import AsyncStore
@@ -56,6 +56,7 @@ class Chatbot(AbstractAsyncContextManager["Chatbot"]):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._sign_in = open_sign_in(settings)
+        self._browser_sign_in = open_browser_sign_in(settings)
         _check_access(settings, has_sign_in=self._sign_in is not None)
         # Who reaches a server on loopback without sign-in can read every conversation anyway.
         has_proxy = bool(settings.public_hosts or settings.trusted_proxies)
@@ -134,6 +135,7 @@ class Chatbot(AbstractAsyncContextManager["Chatbot"]):
                 settings.host, public=settings.public_hosts, has_sign_in=sign_in is not None
             ),
             sign_in=sign_in,
+            browser_sign_in=self._browser_sign_in,
             allow_origin=settings.allow_origin,
             allow_system_prompt=settings.allow_system_prompt,
             limits=self._limits,

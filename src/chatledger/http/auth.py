@@ -15,12 +15,8 @@ from joserfc.jws import JWSRegistry
 
 from chatledger.errors import InvalidArgument
 from chatledger.http.errors import ApiError
-from chatledger.http.signing_keys import (
-    ALGORITHMS,
-    FETCH_TIMEOUT_SECONDS,
-    SigningKeys,
-    fetch_key_set,
-)
+from chatledger.http.issuer import FETCH_TIMEOUT_SECONDS, fetch_document
+from chatledger.http.signing_keys import ALGORITHMS, SigningKeys
 from chatledger.stores.arguments import checked_id
 
 MAX_TOKEN_BYTES = 8 * 1024
@@ -63,7 +59,7 @@ class JWTSignIn:
         issuer: str,
         audience: str | Sequence[str],
         jwks_url: str | None = None,
-        fetch: Callable[[str], bytes] = fetch_key_set,
+        fetch: Callable[[str], bytes] = fetch_document,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._audience = frozenset([audience] if isinstance(audience, str) else audience)

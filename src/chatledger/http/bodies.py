@@ -42,6 +42,23 @@ class StatusBody(TypedDict):
     status: Annotated[str, Meta(description="what the check has found")]
 
 
+class SignInBody(TypedDict):
+    """How users sign in: not at all, with a token that they have, or with OpenID Connect.
+
+    Only the last has more fields than ``kind``, and then all that are not optional at the issuer.
+    """
+
+    kind: Literal["none", "token", "oidc"]
+    issuer: NotRequired[str]
+    client_id: NotRequired[str]
+    scope: NotRequired[str]
+    audience: NotRequired[str]
+    authorization_endpoint: NotRequired[str]
+    token_endpoint: NotRequired[str]
+    end_session_endpoint: NotRequired[str]
+    sends_issuer: NotRequired[bool]
+
+
 class UsageBody(TypedDict):
     """The tokens of a reply; those of a prompt cache only if there was one."""
 

@@ -19,6 +19,7 @@ from chatledger.chat.protocol import reply_from
 from chatledger.errors import ChatledgerError, InvalidArgument, NotFound, StoreUnavailable
 from chatledger.http import api, endpoints
 from chatledger.http.bodies import WELCOME, reply_body, stored_frames, stored_start_frame
+from chatledger.http.browser_sign_in import BrowserSignIn
 from chatledger.http.endpoints import Endpoint, Given, TurnEndpoint, TurnRules
 from chatledger.http.errors import (
     ApiError,
@@ -68,6 +69,7 @@ def register(
     *,
     hosts: Collection[str] | None = None,
     sign_in: SignIn | None = None,
+    browser_sign_in: BrowserSignIn | None = None,
     authorizer: Authorizer | None = None,
     allow_origin: str | None = None,
     allow_system_prompt: bool = False,
@@ -88,6 +90,7 @@ def register(
         hosts: The host names in lower case, without a port, that requests may be addressed to, or
             None for any. API Gateway answers only to its own, but ``chalice local`` to any.
         sign_in: Identifies the user of each request inside the Lambda function.
+        browser_sign_in: How pages sign users in, which ``/sign-in`` tells them.
         authorizer: An Amazon Cognito authorizer, which API Gateway calls before the function runs.
             ``chalice local`` does not verify tokens, so there ``sign_in`` is the only check.
         allow_origin: The site whose pages may call the API (CORS).
@@ -110,6 +113,7 @@ def register(
         models,
         hosts,
         sign_in,
+        browser_sign_in,
         has_authorizer=authorizer is not None,
         allow_system_prompt=allow_system_prompt,
         time_limit=time_limit,
@@ -141,6 +145,7 @@ def register(
 
     add("/", {"GET": routes.welcome})
     add("/health", {"GET": routes.health})
+    add("/sign-in", {"GET": routes.describe_sign_in})
     add("/openapi.json", {"GET": routes.describe})
     add("/docs", {"GET": routes.read_reference})
     by_path: defaultdict[str, dict[str, _Route]] = defaultdict(dict)
@@ -261,6 +266,7 @@ class _Routes:
     models: Models
     hosts: Collection[str] | None
     sign_in: SignIn | None
+    browser_sign_in: BrowserSignIn | None
     has_authorizer: bool
     allow_system_prompt: bool
     time_limit: timedelta
@@ -313,6 +319,11 @@ class _Routes:
 
     def health(self, request: GatewayRequest) -> object:
         return run(endpoints.check_health(self._open_chat(request).store))
+
+    def describe_sign_in(self, request: GatewayRequest) -> object:
+        if self.browser_sign_in is not None:
+            return self.browser_sign_in.describe()
+        return {"kind": "token" if self.sign_in or self.has_authorizer else "none"}
 
     def run_turn(self, endpoint: TurnEndpoint, request: GatewayRequest) -> object:
         if endpoint.streams:

@@ -63,6 +63,17 @@ PARAMETERS: Mapping[str, str] = {"user_id": "bob", "q": "bob"}
 RESPONSES: Mapping[type[Any], dict[str, Any]] = {
     bodies.WelcomeBody: {**bodies.WELCOME},
     bodies.StatusBody: {**bodies.HEALTHY},
+    bodies.SignInBody: {
+        "kind": "oidc",
+        "issuer": "https://issuer.example",
+        "client_id": "2example34567890",
+        "scope": "openid profile",
+        "audience": "https://chat.example/api",
+        "authorization_endpoint": "https://issuer.example/authorize",
+        "token_endpoint": "https://issuer.example/token",
+        "end_session_endpoint": "https://issuer.example/logout",
+        "sends_issuer": True,
+    },
     bodies.ReplyBody: {"response": "Hello, Bob!", "conversation_id": CONVERSATION_ID},
     bodies.CreatedBody: {"conversation_id": CONVERSATION_ID},
     bodies.DeletedBody: {**bodies.DELETED},
@@ -210,8 +221,11 @@ MARKDOWN = "# A trip to Bergen\n\n## User\n\n*2026-12-01 09:30 UTC*\n\n> Hi, I a
 """The beginning of an export in Markdown."""
 
 FIELDS: Mapping[str, str] = {
+    "audience": "The audience to ask for a token for, if any must be.",
+    "authorization_endpoint": "The address at which users sign in.",
     "cached_tokens": "The input tokens that the model read from its prompt cache.",
     "cache_write_tokens": "The input tokens that the model wrote to its prompt cache.",
+    "client_id": "The id of the page as a client of the issuer.",
     "code": "What is wrong, for programs.",
     "conversation": "The conversation.",
     "conversation_id": "The id of the conversation.",
@@ -219,12 +233,15 @@ FIELDS: Mapping[str, str] = {
     "created_at": "When the conversation was created.",
     "deleted": "How many conversations were deleted.",
     "documentation": "The address of the description of the API for programs.",
+    "end_session_endpoint": "The address at which users sign out, if there is one.",
     "error": "What is wrong and what to do, for people.",
     "exported_at": "When the file was made.",
     "format": "The name of the format of the file.",
     "health": "The address of the health check.",
     "id": "The id of the message.",
     "input_tokens": "The tokens that the model read.",
+    "issuer": "The issuer of the tokens.",
+    "kind": "How users sign in: not at all, with a token that they have, or at the issuer.",
     "latency_ms": "The milliseconds that the model took.",
     "matches": "The messages and titles that were found, conversation by conversation.",
     "message": "The message.",
@@ -239,6 +256,8 @@ FIELDS: Mapping[str, str] = {
     "role": "Who wrote the message.",
     "save_history": "Whether the message and the reply are stored; by default if the request "
     "names a user or a conversation.",
+    "scope": "The scopes to ask for.",
+    "sends_issuer": "Whether the issuer names itself in its answers (RFC 9207).",
     "stop_reason": "Why the reply ended; stopped, failed and timed_out mean that it was "
     "interrupted.",
     "stopped": "Whether a reply was being written.",
@@ -246,6 +265,7 @@ FIELDS: Mapping[str, str] = {
     "text": "The next part of the reply's text.",
     "timestamp": "When the message was made.",
     "title": "The title of the conversation.",
+    "token_endpoint": "The address for requests for tokens.",
     "tool_calls": "The tool calls that the model asked for.",
     "updated_at": "When the conversation last changed.",
     "usage": "The tokens of the reply.",

@@ -16,9 +16,10 @@ from starlette.routing import BaseRoute, Match
 from starlette.staticfiles import StaticFiles
 
 from chatledger.chat import Chat
-from chatledger.errors import StoreUnavailable
+from chatledger.errors import InvalidArgument, StoreUnavailable
 from chatledger.http import api, endpoints
 from chatledger.http.bodies import LIVE, READY, WELCOME, ResponseBody
+from chatledger.http.browser_sign_in import BrowserSignIn, token_origin
 from chatledger.http.endpoints import TurnRules
 from chatledger.http.errors import ApiError, method_not_allowed, no_such_route
 from chatledger.http.limits import Limits
@@ -58,6 +59,7 @@ def create_app(
     *,
     hosts: Collection[str] | None = None,
     sign_in: SignIn | None = None,
+    browser_sign_in: BrowserSignIn | None = None,
     allow_origin: str | None = None,
     allow_system_prompt: bool = False,
     limits: Limits | None = None,
@@ -78,6 +80,7 @@ def create_app(
         hosts: The host names in lower case, without a port, that requests may be addressed to, or
             None for any.
         sign_in: Identifies the user of each request.
+        browser_sign_in: How the page signs users in; without it, it asks them for a token.
         allow_origin: The site whose pages may call the API (CORS).
         allow_system_prompt: True if a request's system prompt may follow that of the chat. If the
             chat has none, a request may always have one.
@@ -88,7 +91,12 @@ def create_app(
             store too.
         resources: What the application opens at startup, and closes once it has closed the chat,
             such as the store.
+
+    Raises:
+        InvalidArgument: There is a ``browser_sign_in`` but no ``sign_in``.
     """
+    if browser_sign_in is not None and sign_in is None:
+        raise InvalidArgument("browser_sign_in needs sign_in, which checks the tokens; pass both.")
     limits = limits or Limits()
     turn_listeners = [each.record_turn for each in (metrics, tracing) if each is not None]
     turns = RunningTurns(chat.stop_here, turn_listeners)
@@ -141,7 +149,13 @@ def create_app(
     @app.api_route("/", methods=["GET", "HEAD"])
     async def welcome(request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
-            return FileResponse(PAGE / "index.html", headers={"Vary": "Accept", **REVALIDATED})
+            headers = {"Vary": "Accept", **REVALIDATED}
+            if browser_sign_in is not None:
+                # If the issuer is not available, the page says so when it is to sign a user in.
+                with suppress(ApiError):
+                    origin = token_origin(await browser_sign_in.adescribe())
+                    headers["Content-Security-Policy"] = api.policy_with_connections(origin)
+            return FileResponse(PAGE / "index.html", headers=headers)
         return JSONResponse(WELCOME, headers={"Vary": "Accept"})
 
     @app.api_route("/health", methods=["GET", "HEAD"])
@@ -160,6 +174,12 @@ def create_app(
     async def ready() -> ResponseBody:
         await readiness.require()
         return READY
+
+    @app.api_route("/sign-in", methods=["GET", "HEAD"])
+    async def describe_sign_in() -> ResponseBody:
+        if browser_sign_in is None:
+            return {"kind": "none" if sign_in is None else "token"}
+        return await browser_sign_in.adescribe()
 
     rules = TurnRules(
         models, limits, allow_system_prompt=allow_system_prompt, is_signed_in=sign_in is not None

@@ -53,6 +53,7 @@ from chatledger.http.examples import (
 from chatledger.http.imports import ImportedMessage, ImportRequest
 
 JSON = "application/json"
+SIGN_IN_PATH = "/sign-in"
 HTML = "text/html"
 EVENTS: Mapping[str, type[Any]] = {
     "start": bodies.StartData,
@@ -251,6 +252,7 @@ _ROUTES = [
     _public("/health", "health", "Check that the store can be read.", bodies.StatusBody, *_STORE),
     _public("/live", "live", "Check that the server runs.", bodies.StatusBody),
     _public("/ready", "ready", "Check that the store accepts writes.", bodies.StatusBody, *_STORE),
+    _public(SIGN_IN_PATH, "describe_sign_in", "Return how users sign in.", bodies.SignInBody),
     *map(_turn, TURN_ENDPOINTS),
     _Route(
         "GET",
@@ -396,7 +398,8 @@ def _schemas(*, has_sign_in: bool) -> dict[str, Any]:
     types = [
         *EXAMPLES,
         *EVENTS.values(),
-        *(bodies.WelcomeBody, bodies.StatusBody, bodies.ReplyBody, bodies.ExportBody),
+        *(bodies.WelcomeBody, bodies.StatusBody, bodies.SignInBody),
+        *(bodies.ReplyBody, bodies.ExportBody),
         ImportedMessage,
         *(endpoint.response for endpoint in ENDPOINTS),
     ]
@@ -458,6 +461,7 @@ def _operation(route: _Route, *, has_sign_in: bool, is_serverless: bool) -> dict
     errors += [(400, "invalid_request")] if route.takes_key or route.takes_version else []
     errors += [(412, "precondition_failed")] if route.takes_version else []
     errors += _SIGN_IN if has_sign_in and not is_public else []
+    errors += [(503, "sign_in_unavailable")] if has_sign_in and route.path == SIGN_IN_PATH else []
     content = route.content
     if is_serverless:
         content = _content_without_streams(route)

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from chatledger.errors import InvalidArgument
 from chatledger.extras import missing_package_error
+from chatledger.http.browser_sign_in import BrowserSignIn
 from chatledger.settings import Settings
 
 logger = logging.getLogger("chatledger.http")
@@ -64,3 +65,22 @@ def open_sign_in(settings: Settings) -> SignIn | None:
     except InvalidArgument as invalid:
         variable = "CHATLEDGER_JWT_JWKS_URL" if settings.jwt_jwks_url else "CHATLEDGER_JWT_ISSUER"
         raise InvalidArgument(f"{variable} is not valid: {invalid}") from None
+
+
+def open_browser_sign_in(settings: Settings) -> BrowserSignIn | None:
+    """Open the sign-in of pages that ``settings`` configure, or return None if there is none.
+
+    Raises:
+        InvalidArgument: The issuer is not an https or a loopback URL; the text names the variable.
+    """
+    if settings.oidc_client_id is None:
+        return None
+    try:
+        return BrowserSignIn(
+            issuer=settings.issuer or "",
+            client_id=settings.oidc_client_id,
+            scope=settings.oidc_scope,
+            audience=settings.jwt_audience,
+        )
+    except InvalidArgument as invalid:
+        raise InvalidArgument(f"CHATLEDGER_JWT_ISSUER is not valid: {invalid}") from None

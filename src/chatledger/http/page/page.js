@@ -12,12 +12,14 @@ import {
   deleteConversation,
   listConversations,
   onSignIn,
+  readSignIn,
   renameConversation,
   setMetadata,
 } from "./server.js";
 import { Sidebar, UNTITLED } from "./sidebar.js";
 import {
   addFormerUser,
+  currentSession,
   currentToken,
   currentUser,
   formerUsers,
@@ -26,6 +28,7 @@ import {
   saveDraft,
   saveToken,
   saveUser,
+  takeAttempt,
 } from "./storage.js";
 import { onChangeInOtherTab, tellTabs } from "./tabs.js";
 import { urlOf } from "./urls.js";
@@ -75,6 +78,8 @@ const ASK_AGAIN = ["Try again", () => replaceReply(shown)];
 const SHOW_SAVED = ["Show what was saved", showConversationInUrl];
 
 let user = currentUser();
+let isSignedIn = currentToken() !== null; // it stays true when the sign-in ends: the user is still shown
+let session = currentSession(); // the last one, if any
 let shown = new Conversation(null, user);
 let offer = null; // what the server offers, once it has said so
 let loading = null; // the AbortController of the load in progress, if any
@@ -163,7 +168,7 @@ function update() {
   $("prompt-open").hidden = !allowsPrompt || !shown.systemPrompt;
   $("prompt-start").textContent = shown.systemPrompt.slice(0, 200);
   document.title = shown.id === null ? "Chatledger" : `${title} · Chatledger`;
-  $("who").textContent = user;
+  $("who").textContent = nameOfUser();
   $("welcome").hidden = !shown.isLoaded || !shown.isEmpty;
   $("earlier").hidden = shown.before === null;
   $("later").hidden = !shown.hasLater;
@@ -173,6 +178,12 @@ function update() {
   $("model").hidden = offer === null || offer.models.length < 2;
   if (offer) $("model").value = shown.modelIn(offer);
   sidebar.markCurrent(shown.id);
+}
+
+/** Return the user's name for people, if the issuer has told it. */
+function nameOfUser() {
+  session = currentSession() ?? session;
+  return session?.name ?? user;
 }
 
 async function refreshList() {
@@ -806,10 +817,11 @@ onChangeInOtherTab(({ user: owner, id, what, conversation }) => {
 // Settings and the current user.
 
 $("open-settings").addEventListener("click", () => {
-  const isSignedIn = currentToken() !== null;
   $("who-form").hidden = isSignedIn;
   $("signed-in").hidden = !isSignedIn;
-  $("signed-in-as").textContent = user;
+  $("signed-in-as").textContent = nameOfUser();
+  $("sign-out").hidden = session === null;
+  $("sign-in-again").hidden = session !== null;
   $("who-box").value = user;
   $("former").hidden = isSignedIn || formerUsers().length === 0;
   $("former-list").replaceChildren(...formerUsers().map(makeFormerUser));
@@ -826,8 +838,9 @@ function makeFormerUser(name) {
 $("settings-close").addEventListener("click", () => $("settings-dialog").close());
 $("sign-in-again").addEventListener("click", () => {
   $("settings-dialog").close();
-  signIn("Paste the token of another user to switch.");
+  askForToken("Paste the token of another user to switch.");
 });
+$("sign-out").addEventListener("click", async () => (await openIssuer()).signOut());
 $("who-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const name = $("who-box").value.trim();
@@ -862,9 +875,25 @@ function switchUser(name) {
 
 // Signing in, if the server requires it.
 
-onSignIn(signIn);
+let asking = null; // the promise that resolves when the user has been asked to sign in
 
-function signIn(reason) {
+onSignIn((error) => {
+  asking ??= askToSignIn(error).finally(() => (asking = null));
+});
+
+async function askToSignIn(error) {
+  const { kind } = await readSignIn().catch(() => ({ kind: "unknown" }));
+  if (kind === "token") return askForToken(error.message);
+  const token = currentToken();
+  const issuer = await openIssuer().catch(() => null);
+  await issuer?.askOtherTabs();
+  if (currentToken() !== token) return; // another tab has signed the user in
+  showSignInDialog(error.message);
+}
+
+// With a token.
+
+function askForToken(reason) {
   $("token-reason").textContent = reason;
   if (!$("token-dialog").open) $("token-dialog").showModal();
 }
@@ -872,20 +901,76 @@ function signIn(reason) {
 $("token-no").addEventListener("click", () => $("token-dialog").close());
 $("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  const wasSignedOut = currentToken() === null;
-  const typed = box.value;
   saveToken($("token-box").value.trim().replace(/^Bearer\s+/i, ""));
   $("token-box").value = "";
   $("token-dialog").close();
+  showSignedIn();
+});
+
+/** Show the page of the user who has just signed in. */
+function showSignedIn() {
+  const wasSignedOut = !isSignedIn;
+  const typed = box.value;
+  isSignedIn = true;
   drawer.close();
   restoreFocus();
   const name = currentUser();
   if (!wasSignedOut && name !== user) return switchUser(name);
+  if (wasSignedOut) saveDraft(shown, "");
   user = name;
   showList();
   if (wasSignedOut || !shown.isLoaded) showConversationInUrl();
-  if (wasSignedOut && typed) setBox(typed);
+  if (wasSignedOut && typed) restoreText(shown, typed);
+}
+
+// At the issuer.
+
+function showSignInDialog(reason) {
+  $("sign-in-reason").textContent = reason;
+  if (!$("sign-in-dialog").open) $("sign-in-dialog").showModal();
+}
+
+$("sign-in-no").addEventListener("click", () => $("sign-in-dialog").close());
+$("sign-in-yes").addEventListener("click", async () => {
+  $("sign-in-reason").textContent = "Going to the sign-in service…";
+  try {
+    await (await openIssuer()).startSignIn();
+  } catch (error) {
+    $("sign-in-reason").textContent = error.message;
+  }
 });
+
+/** Load what signs users in at the issuer; other servers do not need it. */
+async function openIssuer() {
+  const issuer = await import("./oidc.js");
+  issuer.onSignInInOtherTab(() => {
+    $("sign-in-dialog").close();
+    showSignedIn();
+  });
+  return issuer;
+}
+
+/** Return the issuer's answer to an attempt to sign in, if any, and remove it from the address. */
+function takeAnswer() {
+  const parameters = new URLSearchParams(location.search);
+  if (!parameters.has("code") && !parameters.has("error")) return null;
+  const attempt = takeAttempt();
+  history.replaceState(null, "", location.pathname + (attempt?.hash ?? location.hash));
+  return attempt && { parameters, attempt };
+}
+
+async function finishSignIn({ parameters, attempt }) {
+  // With what was typed while nobody was signed in; drafts of a user stay that user's.
+  show(new Conversation(conversationIdInUrl(), user));
+  notice.showInfo("Signing in…");
+  try {
+    await (await openIssuer()).finishSignIn(parameters, attempt);
+  } catch (error) {
+    notice.clear();
+    return showSignInDialog(error.message);
+  }
+  showSignedIn();
+}
 
 async function showList() {
   await sidebar.showUser(user);
@@ -896,6 +981,14 @@ addEventListener("hashchange", () => {
   drawer.close();
   showConversationInUrl();
 });
-showList();
-showConversationInUrl();
+
+function start() {
+  showList();
+  showConversationInUrl();
+}
+
+const answer = takeAnswer();
+if (answer) finishSignIn(answer);
+else start();
+if (currentSession()) openIssuer().catch(() => {}); // to answer other tabs
 if (matchMedia("(pointer: fine)").matches) box.focus();

@@ -1,6 +1,6 @@
 // The client of the server's API; the messages of its errors are written for people.
 
-import { currentToken } from "./storage.js";
+import { currentSession, currentToken } from "./storage.js";
 
 // The most attempts to connect again, after pauses of 0.2 seconds and twice as long each time.
 const RECONNECTIONS = 5;
@@ -11,8 +11,9 @@ const MAX_ATTEMPTS = 5;
 const EVENTS = { Accept: "text/event-stream" };
 
 let askToSignIn = () => {};
+let signInDescription = null;
 
-/** Set the function that is called, with a reason to show, whenever the server requires sign-in. */
+/** Set the function that is called, with the `ApiError`, whenever the server requires sign-in. */
 export function onSignIn(ask) {
   askToSignIn = ask;
 }
@@ -33,6 +34,12 @@ export class ApiError extends Error {
 /** Return the models that a turn may ask for, and whether it may have a system prompt. */
 export async function readModels() {
   return readJson(await request("models"));
+}
+
+/** Return how users sign in: `kind`, and for `oidc` the issuer and the page as its client. */
+export async function readSignIn() {
+  signInDescription ??= await readJson(await request("sign-in", { isPublic: true }));
+  return signInDescription;
 }
 
 export async function listConversations({ user, limit, cursor, signal }) {
@@ -224,12 +231,45 @@ function conversationPath(id) {
   return `conversations/${encodeURIComponent(id)}`;
 }
 
-async function request(path, { method = "GET", query = {}, headers: own = {}, body, signal, keepalive } = {}) {
+async function request(path, { isPublic = false, ...options } = {}) {
+  try {
+    return await send(path, isPublic ? null : await validToken(), options);
+  } catch (error) {
+    // The server's sentence is for programs.
+    if (error.code === "not_signed_in") error.message = "Sign in to use this chatbot.";
+    if (error.status === 401) askToSignIn(error);
+    throw error;
+  }
+}
+
+/** Return a token, or null; one that has expired is renewed first. */
+async function validToken() {
+  const session = currentSession();
+  if (session === null || Date.now() < (session.renewAt ?? Infinity)) return currentToken();
+  return (await import("./oidc.js")).renewToken(session.accessToken);
+}
+
+/** Send a request; if the server rejects the token, send it again with a renewed one. */
+async function send(path, token, options) {
+  try {
+    return await sendOnce(path, token, options);
+  } catch (error) {
+    if (error.status !== 401 || token === null || token !== currentSession()?.accessToken) throw error;
+    let renewed;
+    try {
+      renewed = await (await import("./oidc.js")).renewToken(token);
+    } catch (failed) {
+      throw failed.status === 401 ? error : failed;
+    }
+    return sendOnce(path, renewed, options);
+  }
+}
+
+async function sendOnce(path, token, { method = "GET", query = {}, headers: own = {}, body, signal, keepalive }) {
   const parameters = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
   const search = parameters.length ? `?${new URLSearchParams(parameters)}` : "";
   const headers = { Accept: "application/json", ...own };
   if (body) headers["Content-Type"] = "application/json";
-  const token = currentToken();
   if (token) headers.Authorization = `Bearer ${token}`;
   let response;
   try {
@@ -246,9 +286,7 @@ async function request(path, { method = "GET", query = {}, headers: own = {}, bo
     throw new ApiError("The server cannot be reached. Try again in a moment.", "unreachable");
   }
   if (response.ok) return response;
-  const error = await errorFrom(response);
-  if (error.status === 401) askToSignIn(error.message);
-  throw error;
+  throw await errorFrom(response);
 }
 
 async function errorFrom(response) {

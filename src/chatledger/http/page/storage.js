@@ -1,9 +1,12 @@
-// Browser storage: the user's names and, separately for each tab, unsent drafts and the sign-in token.
+// Browser storage: the user's names and, separately for each tab, unsent drafts and the sign-in.
 
 const USER_KEY = "chatledger.user";
 const FORMER_USERS_KEY = "chatledger.former-users";
 const MAX_FORMER_USERS = 10;
 const TOKEN_KEY = "chatledger.token";
+const SESSION_KEY = "chatledger.session";
+const ATTEMPT_KEY = "chatledger.sign-in";
+const DRAFT_PREFIX = "chatledger.draft ";
 const browserStorage = openStorage("localStorage");
 const tabStorage = openStorage("sessionStorage");
 
@@ -37,11 +40,52 @@ export function removeFormerUser(user) {
 
 /** Return the token of the signed-in user, or null. */
 export function currentToken() {
-  return tabStorage.getItem(TOKEN_KEY);
+  return currentSession()?.accessToken ?? tabStorage.getItem(TOKEN_KEY);
 }
 
 export function saveToken(token) {
   tabStorage.setItem(TOKEN_KEY, token);
+}
+
+/** Return the tokens that the issuer gave this page, as oidc.js makes them, or null. */
+export function currentSession() {
+  return readValue(SESSION_KEY);
+}
+
+export function saveSession(session) {
+  tabStorage.setItem(SESSION_KEY, JSON.stringify(session));
+}
+
+/** Remove the tokens, because they are not valid any longer. */
+export function endSession() {
+  tabStorage.removeItem(SESSION_KEY);
+}
+
+/** Remove the tokens and what the user has typed. */
+export function forgetSignIn() {
+  endSession();
+  const keys = Array.from({ length: tabStorage.length }, (_, index) => tabStorage.key(index));
+  for (const key of keys) if (key.startsWith(DRAFT_PREFIX)) tabStorage.removeItem(key);
+}
+
+/** Keep what the page must know when the issuer sends the user back; it replaces earlier attempts. */
+export function saveAttempt(attempt) {
+  tabStorage.setItem(ATTEMPT_KEY, JSON.stringify(attempt));
+}
+
+/** Return the attempt to sign in, or null, and remove it: it can be used once. */
+export function takeAttempt() {
+  const attempt = readValue(ATTEMPT_KEY);
+  tabStorage.removeItem(ATTEMPT_KEY);
+  return attempt;
+}
+
+function readValue(key) {
+  try {
+    return JSON.parse(tabStorage.getItem(key));
+  } catch {
+    return null; // something else has been stored there
+  }
 }
 
 /** Return the subject of a token, or null. It is only for display: the server verifies the token. */
@@ -70,7 +114,7 @@ export function saveDraft(conversation, text) {
 }
 
 function draftKey({ id, user }) {
-  return `chatledger.draft ${JSON.stringify([user, id])}`;
+  return DRAFT_PREFIX + JSON.stringify([user, id]);
 }
 
 function makeUser() {
@@ -92,6 +136,10 @@ function openStorage(name) {
   } catch {
     const values = new Map();
     return {
+      get length() {
+        return values.size;
+      },
+      key: (index) => [...values.keys()][index],
       getItem: (key) => values.get(key) ?? null,
       setItem: (key, value) => values.set(key, value),
       removeItem: (key) => values.delete(key),
