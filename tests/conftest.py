@@ -9,7 +9,12 @@ from hypothesis import settings
 
 from tests.serving import Server, StartServer
 
-pytest_plugins = ["chatledger.testing.dynamodb_local", "tests.browser", "tests.no_skips"]
+pytest_plugins = [
+    "chatledger.testing.dynamodb_local",
+    "tests.browser",
+    "tests.firefox",
+    "tests.no_skips",
+]
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("on any machine", settings(), deadline=None)
