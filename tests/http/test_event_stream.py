@@ -1,6 +1,8 @@
 """A streamed reply beyond the contract: silence, and clients that leave early."""
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 
@@ -96,3 +98,29 @@ async def test_pieces_that_are_ready_together_are_sent_together() -> None:
     await EventStream(await start(events()))({"type": "http"}, receive_nothing, send)
     assert b"".join(bodies).count(b"event: piece") < 10
     assert b'"0 1 2 3 ' in b"".join(bodies)
+
+
+@pytest.mark.parametrize("offset", [0, 1, 65_536, 65_599, 199_999, 200_000])
+async def test_a_long_text_that_is_ready_is_sent_in_parts_from_any_place(offset: int) -> None:
+    """A client that does not read holds up one part, not a copy of the whole reply."""
+    bodies: list[bytes] = []
+    whole = "".join(f"{n:4} " for n in range(40_000))[:200_000]
+    ended = asyncio.Event()
+
+    async def events() -> AsyncGenerator[Event, None]:
+        yield Started("trip", "reply", 1)
+        for place in range(0, 200_000, 100):
+            yield whole[place : place + 100]
+        yield Finished("end_turn")
+
+    async def send(message: Message) -> None:
+        bodies.append(message.get("body", b""))
+
+    turn = await start(events())
+    turn.call_at_end(ended.set)
+    await ended.wait()
+    await EventStream(turn, offset=offset)({"type": "http"}, receive_nothing, send)
+    assert max(map(len, bodies)) < 66_000
+    texts = re.findall(rb'^data: (\{"text":.*)', b"".join(bodies), re.MULTILINE)
+    assert "".join(json.loads(text)["text"] for text in texts) == whole[offset:]
+    assert b"event: done" in bodies[-1]
