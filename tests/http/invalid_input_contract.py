@@ -76,7 +76,10 @@ class InvalidInputContract:
         [
             (("GET", "/conversations?user_id=u&limt=3"), "did you mean limit?"),
             (("GET", "/conversations?user_id=u&before=3"), "send only user_id, limit, cursor, q."),
-            (("GET", f"/conversations/nobody?{MARKER}"), "send only user_id, limit, before."),
+            (
+                ("GET", f"/conversations/nobody?{MARKER}"),
+                "send only user_id, limit, before, after.",
+            ),
             (("DELETE", "/conversations/nobody?userid=eve"), "did you mean user_id?"),
             (("POST", "/conversations?user_id=eve"), "leave it out."),
             (("POST", "/chat?user_id=eve"), "leave it out."),

@@ -90,8 +90,12 @@ class SearchContract:
         assert error["code"] == "invalid_request"
         assert "q " in error["error"]
 
-    def test_a_search_needs_its_user_and_a_cursor_of_a_search(self, client: httpx.Client) -> None:
+    def test_a_search_needs_its_user(self, client: httpx.Client) -> None:
         expect_error(client.get("/search", params={"q": MARKER}), 400)
+
+    def test_a_search_continues_only_with_the_cursor_of_a_search(
+        self, client: httpx.Client
+    ) -> None:
         user = new_user()
         for _ in range(2):
             create_conversation(client, user_id=user, title="Plans")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 
@@ -106,3 +107,29 @@ def test_no_text_ends_a_line_of_an_event_for_any_client() -> None:
     assert end == ""
     assert [line.partition(":")[0] for line in lines] == ["id", "event", "data"]
     assert json.loads(lines[-1].removeprefix("data: ")) == {"text": text}
+
+
+@pytest.mark.parametrize("offset", [0, 1, 65_536, 65_599, 199_999, 200_000])
+async def test_a_long_text_that_is_ready_is_sent_in_parts_from_any_place(offset: int) -> None:
+    """A client that does not read holds up one part, not a copy of the whole reply."""
+    bodies: list[bytes] = []
+    whole = "".join(f"{n:4} " for n in range(40_000))[:200_000]
+    ended = asyncio.Event()
+
+    async def events() -> AsyncGenerator[Event, None]:
+        yield Started("trip", "reply", 1)
+        for place in range(0, 200_000, 100):
+            yield whole[place : place + 100]
+        yield Finished("end_turn")
+
+    async def send(message: Message) -> None:
+        bodies.append(message.get("body", b""))
+
+    turn = await start(events())
+    turn.call_at_end(ended.set)
+    await ended.wait()
+    await EventStream(turn, offset=offset)({"type": "http"}, receive_nothing, send)
+    assert max(map(len, bodies)) < 66_000
+    texts = re.findall(rb'^data: (\{"text":.*)', b"".join(bodies), re.MULTILINE)
+    assert "".join(json.loads(text)["text"] for text in texts) == whole[offset:]
+    assert b"event: done" in bodies[-1]

@@ -27,6 +27,7 @@ from tests.http.client import (
     open_checking_client,
     read_conversation,
     send_message,
+    success_body,
 )
 from tests.http.contract import HTTPContract
 from tests.http.key_contract import post_with_key
@@ -128,6 +129,10 @@ class TestSignedIn(HTTPContract):
         assert owners[0] == owners[1]
         assert not owners[0].startswith("anonymous")
 
+    def test_a_search_needs_its_user(self, client: httpx.Client) -> None:
+        found = success_body(client.get("/search", params={"q": MARKER}))
+        assert found["matches"] == []
+
     # Callers who sign in cannot choose the ids of new conversations.
 
     def next_conversation_id(self, client: httpx.Client, user: str) -> str:
@@ -167,6 +172,16 @@ class TestSignedIn(HTTPContract):
         delete_conversation(client, conversation_id)
         body = {"message": MARKER, "user_id": user, "conversation_id": conversation_id}
         expect_error(client.post("/chat", json=body), 404)
+
+    def test_a_key_whose_conversation_was_deleted_and_begun_anew_is_refused(
+        self, client: httpx.Client
+    ) -> None:
+        """It cannot be begun anew."""
+        user, headers = new_user(), {"Idempotency-Key": str(uuid4())}
+        body = {"user_id": user}
+        created = success_body(client.post("/conversations", json=body, headers=headers))
+        delete_conversation(client, created["conversation_id"])
+        expect_error(client.post("/chat", json={"message": MARKER, **body, **created}), 404)
 
     def test_a_deleted_conversation_no_longer_exists(self, client: httpx.Client) -> None:
         user = new_user()

@@ -134,10 +134,14 @@ class EventStream(_Stream):
 
     async def _send_events(self, send: Send, leaving: asyncio.Task[None]) -> None:
         turn = self._turn
-        length = bodies.known_offset(self._offset, turn.text_from(0)[0])
+        length = bodies.known_offset(self._offset, turn.text)
         await send(_body(bodies.start_frame(turn.started, offset=length)))
         text, n = turn.text_from(0)
-        text = text[length:]
+        to_skip = length
+        while len(text) < to_skip:
+            to_skip -= len(text)
+            text, n = turn.text_from(n)
+        text = text[to_skip:]
         while True:
             if text:
                 length += len(text)

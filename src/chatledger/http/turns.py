@@ -11,6 +11,12 @@ from chatledger.http.errors import ApiError, handle_error, server_ending
 from chatledger.http.requests import RequestRecord, TurnRecord
 from chatledger.models.protocol import Finished
 
+EVENT_CHARACTERS = 65_536
+"""The number of characters after which the next piece of a reply is left to another event.
+
+Otherwise a client that does not read would keep a second copy of a long reply in memory.
+"""
+
 
 class RunningTurn:
     """A turn that this process runs, and its reply so far, which any number of readers can follow.
@@ -46,18 +52,30 @@ class RunningTurn:
     def has_ended(self) -> bool:
         return self._task.done()
 
+    @property
+    def text(self) -> str:
+        """The reply so far."""
+        return "".join(self._pieces)
+
     def text_from(self, n: int) -> tuple[str, int]:
-        """Return the text of the pieces from the ``n``-th on, and the number of all pieces."""
+        """Return the text from the ``n``-th piece on, and the number of the piece after it.
+
+        A text ends with the piece that completes ``EVENT_CHARACTERS``, even if more is there.
+        """
         pieces = self._pieces
         if n + 1 == len(pieces):  # the usual case
             return pieces[n], n + 1
-        return "".join(pieces[n:]), len(pieces)
+        end, length = n, 0
+        while end < len(pieces) and length < EVENT_CHARACTERS:
+            length += len(pieces[end])
+            end += 1
+        return "".join(pieces[n:end]), end
 
     def reply(self) -> Reply:
         """Return the complete reply of a turn that has ended; raise the turn's error."""
         if self.finished is None:
             raise self.error or server_ending()
-        return Reply(self.started.conversation_id, self.text_from(0)[0], self.finished)
+        return Reply(self.started.conversation_id, self.text, self.finished)
 
     def record(self, request: RequestRecord) -> TurnRecord:
         """Return the record of a turn that has ended, and that ``request`` had asked for."""

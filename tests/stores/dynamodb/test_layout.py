@@ -364,7 +364,7 @@ def test_items_of_a_later_version_are_never_changed(
     put_items(client, table, map(with_later_layout, changed))
     clock.time = at(0, day=2)  # late enough for sweep to delete garbage
     before = items_of_conversation(client, table, "trip")
-    reads_only_heads = call.is_read and not call.needs_conversation
+    reads_only_heads = call.is_read and not call.needs_conversation and call.name != "search"
     refused = pytest.raises(StoreMismatch, match="Upgrade Chatledger")
     with nullcontext() if reads_only_heads and changed_items == "the last record" else refused:
         call(store, TRIP, caller="bob")
