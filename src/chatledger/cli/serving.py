@@ -38,7 +38,7 @@ LIMITS = (
     "window_tokens",
 )
 """The settings of limits that are printed at the start."""
-GC_ALLOCATIONS = 10_000
+GC_ALLOCATIONS = 2_000
 """The number of new objects after which Python looks for garbage among them.
 
 Few objects of a server are in cycles, and with Python's own 700, looking for them takes a fifth of

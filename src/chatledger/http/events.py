@@ -24,8 +24,8 @@ PING_SECONDS = 15.0
 """The longest silence in a stream; proxies close idle connections, often after 30 seconds."""
 POLL_SECONDS = 1.0
 """The seconds between two looks at a reply that another process is writing."""
-EVENTS_A_SECOND = 20_000
-"""The most events with pieces that a process sends in a second; more would take a whole core.
+EVENTS_A_SECOND = 10_000
+"""The most events with pieces that a process sends in a second; more would take most of a core.
 
 With many streams, the pieces that become ready meanwhile are sent as one event.
 """
