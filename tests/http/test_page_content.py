@@ -169,3 +169,64 @@ def test_a_reply_shows_its_model_and_usage(visitor: Visitor, store: Store) -> No
     facts_of_stream = shown.all_inner_texts()
     visitor.page.reload()
     expect(shown).to_have_text(facts_of_stream)
+
+
+ATTACK = (
+    "\"'><img src=x onerror=owned()><svg/onload=owned()></textarea></title><script>owned()</script>"
+    "[a](javascript:owned())\n\n```js\n</code><script>owned()</script>\n```\n\n| a |\n|-|\n"
+    "| <img src=x onerror=owned()> |\n\n<iframe src=javascript:owned()></iframe>"
+)
+"""HTML that runs a function wherever it is taken for HTML."""
+
+
+@pytest.mark.console_errors  # an image and a conversation are not found
+def test_nothing_that_a_conversation_has_runs_in_the_page(visitor: Visitor, store: Store) -> None:
+    page, user = visitor.page, f"{ATTACK.splitlines()[0]} {new_user()}"
+    page.add_init_script("window.ran = false; window.owned = () => (window.ran = true)")
+    blocks: list[Any] = [
+        {"type": "text", "text": ATTACK},
+        {"type": "reasoning", "reasoning": ATTACK},
+        {"type": "tool_use", "id": "c1", "name": ATTACK, "input": {ATTACK: ATTACK}},
+        {"type": "image_url", "image_url": {"url": ATTACK}},
+        {"type": "document", "title": ATTACK, "source": {"data": ATTACK, "url": ATTACK}},
+        {"type": ATTACK, "text": ATTACK},
+    ]
+    conversation_id = store_conversation(
+        store,
+        user,
+        ATTACK,
+        [
+            Message.user(ATTACK),
+            Message.assistant(blocks, extra={"model": ATTACK, "stop_reason": ATTACK}),
+            Message(role="tool", content=ATTACK, extra={"tool_call_id": "c1", "name": ATTACK}),
+            Message.assistant(ATTACK),
+        ],
+        model=ATTACK,
+        system_prompt=ATTACK,
+        pinned=True,
+    )
+    visitor.visit(as_user=user)
+    visitor.open_conversation(conversation_id)
+    expect(visitor.messages).to_have_count(4)
+    page.evaluate("() => document.querySelectorAll('details').forEach(each => each.open = true)")
+    page.locator("#search-box").fill("owned")
+    expect(page.locator("#matches li").first).to_be_visible()
+    page.locator("#search-box").press("Escape")
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_role("button", name="Close", exact=True).click()
+    visitor.box.fill(ATTACK)
+    visitor.box.press("Enter")
+    expect(visitor.messages).to_have_count(6)
+    elements = page.evaluate(
+        """() => [...document.querySelectorAll("body *")].filter(each =>
+          ["SCRIPT", "IFRAME"].includes(each.tagName) && !each.src.startsWith(location.origin) ||
+          each.protocol === "javascript:" ||
+          each.getAttributeNames().some(name => name.startsWith("on"))
+        ).map(each => each.outerHTML)"""
+    )
+    assert elements == []
+    page.evaluate(f"location.hash = {('#c=' + ATTACK)!r}")
+    expect(visitor.notice).not_to_be_empty()
+    assert page.evaluate("window.ran") is False
+    page.evaluate("owned()")
+    assert page.evaluate("window.ran") is True, "the attack would be noticed"
