@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from schemathesis import APIOperation, GenerationMode
+from schemathesis.core.result import Ok
 
 from chatledger.http.endpoints import IMPORT_PATH
 from chatledger.http.openapi import EVENT_STREAM, describe_api
@@ -57,15 +59,26 @@ def server(start_server: StartServer) -> Server:
     return start_server(CHATLEDGER_OFFLINE_PACE="0")
 
 
-@API.parametrize()
-@settings(
-    max_examples=5,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+OPERATIONS = [found.ok() for found in API.get_all_operations() if isinstance(found, Ok)]
+REQUESTS = [
+    pytest.param(operation, mode, id=f"{operation.label} {mode.value}")
+    for operation in OPERATIONS
+    for mode in GenerationMode
+    # A request without anything in it cannot be wrong.
+    if mode is GenerationMode.POSITIVE or operation.body or any(operation.iter_parameters())
+]
+
+
+# The decorator of schemathesis gives all its tests one id, and of those xdist runs one.
+@pytest.mark.parametrize(("operation", "mode"), REQUESTS)
 def test_every_response_is_described_and_no_server_error(
-    case: schemathesis.Case[Any], server: Server
+    operation: APIOperation[Any, Any, Any, Any], mode: GenerationMode, server: Server
 ) -> None:
-    case.call_and_validate(base_url=server.url, timeout=SECONDS)
+    @given(case=operation.as_strategy(generation_mode=mode))
+    @settings(
+        max_examples=3, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    )
+    def check(case: schemathesis.Case[Any]) -> None:
+        case.call_and_validate(base_url=server.url, timeout=SECONDS)
+
+    check()
