@@ -76,7 +76,7 @@ def test_every_response_is_described_and_no_server_error(
 ) -> None:
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(
-        max_examples=3, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+        max_examples=10, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
     )
     def check(case: schemathesis.Case[Any]) -> None:
         case.call_and_validate(base_url=server.url, timeout=SECONDS)
