@@ -188,7 +188,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one call of a search has found; iterating over it yields the matches.
+    """The matches that one call of a search has found; iterating over it yields them.
 
     Attributes:
         matches: The matches.

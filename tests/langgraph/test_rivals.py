@@ -1,6 +1,7 @@
 """Runs that continue the same checkpoint at the same time."""
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import pytest
@@ -125,6 +126,35 @@ def test_a_run_that_starts_at_an_old_checkpoint_can_be_overtaken_too(store: Stor
     slow = chat_graph(ChatledgerSaver(store, rivals="refuse"), answer=overtake)
     with pytest.raises(Conflict):
         slow.invoke({"messages": [question(7)]}, old.config, durability="sync")
+
+
+def test_an_answer_that_comes_while_another_one_is_worked_on_is_the_only_one_to_count(
+    store: Store,
+) -> None:
+    thread, has_begun, is_answered = config_of(new_id()), Event(), Event()
+
+    def ask(messages: Any) -> AIMessage:
+        return AIMessage(interrupt("which?"))
+
+    def ask_slowly(messages: Any) -> AIMessage:
+        text = interrupt("which?")
+        has_begun.set()
+        assert is_answered.wait(30)
+        return AIMessage(text)
+
+    one, slow = (
+        chat_graph(ChatledgerSaver(store, rivals="refuse"), answer=answer)
+        for answer in (ask, ask_slowly)
+    )
+    one.invoke({"messages": [question(0)]}, thread)
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(slow.invoke, Command(resume="late"), thread)
+        assert has_begun.wait(30)
+        one.invoke(Command(resume="first"), thread)
+        is_answered.set()
+        with pytest.raises(Conflict):
+            late.result(30)
+    assert [each.text for each in one.get_state(thread).values["messages"][1:]] == ["first"]
 
 
 def test_two_answers_to_one_interrupt_do_not_both_count(store: Store) -> None:

@@ -43,7 +43,7 @@ class StatusBody(TypedDict):
 
 
 class SignInBody(TypedDict):
-    """How users sign in: not at all, with a token that they have, or with OpenID Connect.
+    """The kind of sign-in: none, with a token that users have, or with OpenID Connect.
 
     Only the last has more fields than ``kind``, and then all that are not optional at the issuer.
     """
@@ -160,7 +160,7 @@ class MatchBody(TypedDict):
 
 
 class FoundBody(TypedDict):
-    """What a search has found so far."""
+    """The matches that a search has found so far."""
 
     matches: list[MatchBody]
     cursor: Annotated[

@@ -95,7 +95,7 @@ def token_origin(body: SignInBody) -> str:
 
 
 class _Metadata(Struct, frozen=True):
-    """What is read of the issuer's configuration (OpenID Connect Discovery 1.0, section 3)."""
+    """The fields of the issuer's configuration that are read (OIDC Discovery 1.0, section 3)."""
 
     issuer: str
     authorization_endpoint: str

@@ -106,7 +106,7 @@ class Export:
 
 
 class Format(NamedTuple):
-    """How a conversation is written."""
+    """The form in which a conversation is written."""
 
     media_type: str
     extension: str

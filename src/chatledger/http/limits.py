@@ -115,7 +115,7 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 class _Spent(NamedTuple):
-    """What turns have spent."""
+    """The tokens and bytes that turns have used up."""
 
     tokens: int
     bytes: int
@@ -182,7 +182,7 @@ class Limits:
         """The callers who are refused new conversations."""
         self._day = ""
         self._unwritten: dict[str, _Spent] = {}
-        """What was spent on ``_day`` and is not in the store yet, by caller."""
+        """The amounts used up on ``_day`` that are not in the store yet, by caller."""
 
     @contextmanager
     def running_turn(self, caller: str) -> Iterator[None]:
