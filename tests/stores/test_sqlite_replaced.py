@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -153,6 +154,22 @@ def test_an_async_store_uses_the_file_that_has_replaced_the_opened_one(
 
     asyncio.run(replace())
     assert labels_in(path) == [*BACKUP, "written later"]
+
+
+def test_a_read_that_holds_the_earlier_file_while_another_opens_its_replacement_reads_that(
+    path: Path, backup: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_reader = store._database._take_reader
+
+    def take_reader_before_the_file_is_replaced() -> Any:
+        taken = take_reader()
+        monkeypatch.undo()
+        backup.rename(path)
+        store.append("talk", user_messages("written meanwhile"))
+        return taken
+
+    monkeypatch.setattr(store._database, "_take_reader", take_reader_before_the_file_is_replaced)
+    assert store.get("talk").message_count == 41
 
 
 def path_in_new_folder(path: Path) -> Path:

@@ -88,11 +88,14 @@ class File:
         """Return whether the path names another file than the one that was opened."""
         return self.identity is not None and self._read_identity() not in (None, self.identity)
 
-    def check_identity(self) -> None:
-        """Raise ``StoreUnavailable`` if the paths no longer name the files that were opened."""
-        if self.identity is None:
+    def check_identity(self, opened: Identity | None) -> None:
+        """Raise ``StoreUnavailable`` if the path no longer names the file that was ``opened``.
+
+        It is also raised if the file has lost its log.
+        """
+        if opened is None:
             return
-        if self._read_identity() != self.identity:
+        if self._read_identity() != opened:
             raise self._removed()
         log, now = self._log, time.monotonic()
         if log is None or now < self._next_log_check:

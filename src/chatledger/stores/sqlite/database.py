@@ -45,12 +45,13 @@ class Database:
         """Return the operation's result; it must not write."""
         if self._file.is_memory:
             return self.writer.run(operation)  # a database in memory has but one connection
+        opened = self._file.identity
         try:
             return self._read(operation)
         except StoreUnavailable:
-            if not self._file.has_replacement():
+            if self._file.identity == opened and not self._file.has_replacement():
                 raise
-        self.writer.run(_do_nothing)  # the writer opens the other file
+        self.writer.run(_do_nothing)  # unless it has done so, the writer opens the other file
         return self._read(operation)
 
     def _read(self, operation: Operation[T]) -> T:
@@ -108,7 +109,7 @@ class Database:
                 raise self.closed()
             identity, db = self._take_reader()
             try:
-                self._file.check_identity()
+                self._file.check_identity(identity)
                 yield db
             finally:
                 self._idle.append((identity, db))

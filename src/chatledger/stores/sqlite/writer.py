@@ -251,7 +251,7 @@ class Writer:
                     write.finish(self._translate(write.error))
                     waiting.extendleft(reversed(written))
                     return
-            self._file.check_identity()
+            self._file.check_identity(self._file.identity)
         except BaseException as failed:
             roll_back(db)
             if not self._file.has_replacement():
