@@ -11,7 +11,7 @@ from langgraph.checkpoint.base import Checkpoint
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from chatledger import Store, open_store
-from chatledger.errors import InvalidArgument, NotFound, StoreUnavailable
+from chatledger.errors import Conflict, InvalidArgument, NotFound, StoreUnavailable
 from chatledger.langgraph import ChatledgerSaver, maintenance
 from chatledger.stores.operations import Append, Delete, Operation, ReadPage, ReadTail
 from tests.langgraph.graphs import config_of
@@ -266,3 +266,124 @@ def test_a_put_that_landed_is_recognised_although_the_thread_was_pruned(
     )
     put(saver, "2", parent)
     assert ids(saver) == ["2"]
+
+
+# A run's tasks and its next checkpoint are stored at the same time --------------------------------
+
+
+@pytest.fixture
+def runs(store: Store) -> tuple[tuple[ChatledgerSaver, RunnableConfig], ...]:
+    """Two processes that have read the same checkpoint, which another one had put."""
+    put(ChatledgerSaver(store), "1")
+    savers = [ChatledgerSaver(store, rivals="refuse") for _ in range(2)]
+    return tuple((saver, read_config(saver)) for saver in savers)
+
+
+def read_config(saver: ChatledgerSaver) -> RunnableConfig:
+    found = saver.get_tuple(THREAD)
+    assert found is not None
+    return found.config
+
+
+def pending_writes(store: Store) -> list[Any]:
+    found = ChatledgerSaver(store).get_tuple(THREAD)
+    assert found is not None
+    return found.pending_writes or []
+
+
+def test_the_run_whose_task_was_stored_first_is_the_one_that_counts(
+    store: Store, runs: Any
+) -> None:
+    (one, config), (other, other_config) = runs
+    one.put_writes(config, [("text", "of one")], "task")
+    with pytest.raises(Conflict, match="another run"):
+        put(other, "3", other_config)
+    with pytest.raises(Conflict, match="another run"):
+        other.put_writes(other_config, [("text", "of other")], "task")
+    assert pending_writes(store) == [("task", "text", "of one")]
+    put(one, "2", config)
+    assert ids(one) == ["2", "1"]
+
+
+def test_the_run_whose_checkpoint_was_stored_first_is_the_one_that_counts(
+    store: Store, runs: Any
+) -> None:
+    (one, config), (other, other_config) = runs
+    put(one, "2", config)
+    with pytest.raises(Conflict, match="another run"):
+        other.put_writes(other_config, [("text", "of other")], "task")
+    with pytest.raises(Conflict, match="another run"):
+        put(other, "3", other_config)
+    one.put_writes(config, [("text", "of one")], "task")
+    before = one.get_tuple(config_of("1", checkpoint_ns="", checkpoint_id="1"))
+    assert before is not None
+    assert before.pending_writes == [("task", "text", "of one")]
+    assert ids(one) == ["2", "1"]
+
+
+def test_a_checkpoint_never_follows_the_tasks_of_two_runs(store: Store, runs: Any) -> None:
+    """A delta channel is built from what the tasks wrote, whatever their run believed."""
+    (one, config), (other, other_config) = runs
+    one.put_writes(config, [("text", "of one")], "task 1")
+    other.put_writes(other_config, [("text", "of other")], "task 2")
+    for saver, id, start in ((one, "2", config), (other, "3", other_config)):
+        with pytest.raises(Conflict, match="another run"):
+            put(saver, id, start)
+    # A run that begins now finds both tasks done.
+    put(one, "4", read_config(one))
+    assert ids(one) == ["4", "1"]
+
+
+def test_of_two_runs_that_wrote_the_same_the_first_one_counts(store: Store, runs: Any) -> None:
+    (one, config), (other, other_config) = runs
+    written = {"list": ["a", {"b": "c" * 300}], "text": "d"}
+    for saver, start in ((one, config), (other, other_config)):
+        saver.put_writes(start, [*written.items()], "task")
+    with pytest.raises(Conflict, match="another run"):
+        put(other, "3", other_config)
+    put(one, "2", config)
+    assert ids(one) == ["2", "1"]
+
+
+def test_a_task_that_was_done_when_a_run_began_is_its_own(store: Store, runs: Any) -> None:
+    (ended, config), _ = runs
+    ended.put_writes(config, [("text", "of ended")], "task 1")
+    one = ChatledgerSaver(store, rivals="refuse")
+    start = read_config(one)
+    one.put_writes(start, [("text", "of one")], "task 2")
+    put(one, "2", start)
+    assert ids(one) == ["2", "1"]
+
+
+def test_a_run_that_begins_while_the_first_one_works_is_its_rival(store: Store) -> None:
+    first = ChatledgerSaver(store, rivals="refuse")
+    config = put(first, "1")  # a run that began with an empty thread has no checkpoint to read
+    other = ChatledgerSaver(store, rivals="refuse")
+    start = read_config(other)
+    other.put_writes(start, [("text", "of other")], "task")
+    with pytest.raises(Conflict, match="another run"):
+        put(first, "2", config)
+    put(other, "3", start)
+    assert ids(other) == ["3", "1"]
+
+
+def test_a_task_stays_that_of_its_run_when_the_thread_is_pruned(store: Store, runs: Any) -> None:
+    (one, config), (other, other_config) = runs
+    one.put_writes(config, [("text", "of one")], "task")
+    ChatledgerSaver(store).prune(["1"])
+    with pytest.raises(Conflict, match="another run"):
+        put(other, "3", other_config)
+    put(one, "2", config)
+    assert ids(one) == ["2", "1"]
+
+
+@pytest.mark.parametrize(
+    "channel", ["__error__", "__interrupt__", "__resume__"], ids=["error", "interrupt", "resume"]
+)
+def test_what_a_run_tells_of_a_task_that_has_not_ended_is_no_rival(
+    store: Store, runs: Any, channel: str
+) -> None:
+    (one, config), (other, other_config) = runs
+    one.put_writes(config, [(channel, "of one")], "task")
+    put(other, "3", other_config)
+    assert ids(other) == ["3", "1"]

@@ -256,6 +256,7 @@ class _Rewriter:
             task_id=record.task_id,
             task_path=record.task_path,
             writes=writes,
+            run=record.run,
             batch_seq=place,
         )
 

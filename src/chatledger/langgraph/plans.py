@@ -55,7 +55,7 @@ from chatledger.langgraph.records import (
     leaf_serde,
 )
 from chatledger.langgraph.settings import Address, Pause, Settings, Steps
-from chatledger.langgraph.thread import SHOWN, Thread, indexed
+from chatledger.langgraph.thread import NULL_TASK, SHOWN, Thread, indexed
 from chatledger.langgraph.transcript import find_unshown, messages_at, messages_of, read_shown, show
 from chatledger.langgraph.values import Node, restore, serialize, take_apart
 from chatledger.messages import Message, StoredMessage
@@ -63,10 +63,9 @@ from chatledger.stores.arguments import checked_id
 from chatledger.values import milliseconds_since_epoch, to_datetime
 
 RUN_KEY: Final = "__chatledger_run"
-"""In the config of a checkpoint that was read: a random text for the run, and the newest
-checkpoint. LangGraph hands it on to what a run puts that begins there."""
-NULL_TASK: Final = "00000000-0000-0000-0000-000000000000"
-"""LangGraph's task for writes of no task; it writes again with all that it has written before."""
+"""In the config of a checkpoint that was read: a random text for the run, the seq of the thread's
+last record, and the newest checkpoint. LangGraph hands it on to what a run puts that begins there.
+"""
 WARM_LIMIT: Final = 4
 """The number of last messages that a read of a known thread asks for."""
 ATTEMPTS: Final = 100
@@ -106,13 +105,17 @@ class Plans:
                     f"{name} is of type {type(value).__name__}; pass the config that get_state or "
                     "get_state_history returned."
                 )
-        run, _, newest_id = str(found.get(RUN_KEY) or "").partition(" ")
+        run, started_seq, newest_id = "", "0", ""
+        described = str(found.get(RUN_KEY)).split(" ", 2)
+        if len(described) == 3 and described[1].isdigit():  # else an earlier version wrote it
+            run, started_seq, newest_id = described
         return Address(
             cast(str, thread_id),
             namespace,
             checkpoint_id or None,
             self.owner(config),
             run,
+            int(started_seq),
             newest_id or None,
         )
 
@@ -232,7 +235,7 @@ class Plans:
         found = self._tuple(thread, checkpoint, address)
         newest = thread.newest(address.namespace)
         if self.settings.rivals == "refuse" and newest is not None:
-            found.config["configurable"][RUN_KEY] = f"{token_hex(8)} {newest.id}"
+            found.config["configurable"][RUN_KEY] = f"{token_hex(8)} {thread.last_seq} {newest.id}"
         return found
 
     def _read(self, address: Address) -> Steps[Thread | None]:
@@ -550,22 +553,42 @@ class Plans:
             )
         return parent
 
-    def _check_rivals(self, thread: Thread, address: Address, id: str | None) -> None:
-        """Raise ``Conflict`` if another run has moved the namespace on, and rivals are refused."""
+    def _check_rivals(self, thread: Thread, address: Address, id: str) -> None:
+        """Raise ``Conflict`` if another run has moved the namespace on, and rivals are refused.
+
+        It is also raised if another run has written what a task of the parent has returned: its
+        own next checkpoint may follow.
+        """
         if self.settings.rivals == "fork":
             return
         newest = thread.newest(address.namespace)
         newest_id = None if newest is None else newest.id
-        # A checkpoint that is put again is no rival of itself.
-        if newest_id in (address.checkpoint_id, address.newest_id or address.checkpoint_id, id):
-            return
         parent = thread.find(address.namespace, address.checkpoint_id)
+        # A checkpoint that is put again is no rival of itself.
+        is_newest = newest_id in (
+            *(address.checkpoint_id, id),
+            address.newest_id or address.checkpoint_id,
+        )
+        if is_newest and not self._has_rival_writes(thread, address, parent):
+            return
         raise Conflict(
             address.thread_id,
             expected=0 if parent is None or address.checkpoint_id is None else parent.seq,
             revision=0 if newest is None else newest.seq,
             advice="another run has continued the thread; get its state again and retry",
         )
+
+    def _has_rival_writes(
+        self, thread: Thread, address: Address, parent: StoredCheckpoint | None
+    ) -> bool:
+        """Return whether another run has written what a task of the parent has returned."""
+        if parent is None or not (
+            address.run or self.settings.runs.has_put(parent.id, address.run)
+        ):
+            return False
+        # What was written before the run began belongs to it too.
+        runs = thread.runs_since(address.started_seq, address.namespace, parent.id)
+        return not runs <= {address.run}
 
     def put_writes(
         self,
@@ -594,6 +617,7 @@ class Plans:
                 task_id=task_id,
                 task_path=task_path,
                 writes=nodes,
+                run=address.run if self.settings.rivals == "refuse" else "",
             )
 
         yield from self._append(address.conversation_id, encode, owner=address.owner)

@@ -84,6 +84,8 @@ class StoredWrites:
         task_id: The task.
         task_path: Its path.
         writes: The index, the channel and the value of each write.
+        run: The run that wrote them; empty if rivals are not refused, or it began without a
+            checkpoint.
     """
 
     seq: int
@@ -92,6 +94,7 @@ class StoredWrites:
     task_id: str
     task_path: str
     writes: list[tuple[int, str, Node]]
+    run: str
 
 
 StoredRecord = StoredCheckpoint | StoredWrites

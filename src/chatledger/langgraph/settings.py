@@ -87,6 +87,8 @@ class Address:
     owner: str | None
     run: str
     """Identifies the run, if rivals are refused and it began with a checkpoint; else empty."""
+    started_seq: int
+    """The seq of the thread's last record as the run began; 0 if ``run`` is empty."""
     newest_id: str | None
     """The newest checkpoint as the run began, which may have begun with an older one."""
 

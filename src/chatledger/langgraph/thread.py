@@ -41,6 +41,8 @@ from chatledger.values import to_datetime
 
 CHECKPOINT, WRITES, SHOWN = 0, 1, 2  # the first item of an encoded record
 INHERITED = True  # in the place of a value: the parent has the same
+NULL_TASK = "00000000-0000-0000-0000-000000000000"
+"""LangGraph's task for writes of no task; it writes again with all that it has written before."""
 RECORD_BYTES = 2_000
 """About the memory (bytes) that a record takes besides its values."""
 
@@ -133,7 +135,7 @@ class Thread(Stored):
                     is_hidden="hidden" in flags,
                 )
                 self._add_checkpoint(checkpoint)
-            case [1, namespace, checkpoint_id, task_id, task_path, writes]:
+            case [1, namespace, checkpoint_id, task_id, task_path, writes, *run] if len(run) <= 1:
                 id = (
                     self._checkpoint_at[decoder.resolve(checkpoint_id)].id
                     if isinstance(checkpoint_id, int)
@@ -149,6 +151,7 @@ class Thread(Stored):
                     task_id=lengthen(task_id),
                     task_path=task_path,
                     writes=decoded,
+                    run=run[0] if run else "",
                 )
                 self._writes.setdefault((namespace, id), []).append(stored)
             case [2, began]:
@@ -223,9 +226,20 @@ class Thread(Stored):
         task_id: str,
         task_path: str,
         writes: Iterable[tuple[int, str, Node]],
+        run: str = "",
         batch_seq: int = 0,
     ) -> list[Any]:
-        """Return the record of the writes of a task; ``batch_seq`` as for ``Encoder``."""
+        """Return the record of the writes of a task.
+
+        Args:
+            namespace: The namespace.
+            checkpoint_id: The checkpoint after which it ran.
+            task_id: The task.
+            task_path: Its path.
+            writes: The index, the channel and the value of each write.
+            run: See ``StoredWrites``.
+            batch_seq: See ``Encoder``.
+        """
         encoder = Encoder(self, batch_seq)
         checkpoint = self.checkpoints.get(namespace, {}).get(checkpoint_id)
         return [
@@ -233,6 +247,7 @@ class Thread(Stored):
             shorten(checkpoint_id) if checkpoint is None else encoder.reference(checkpoint.seq),
             *(shorten(task_id), task_path),
             [[index, channel, encoder.encode(node)] for index, channel, node in writes],
+            *([run] if run else []),
         ]
 
     # Reading -------------------------------------------------------------------------------------
@@ -272,6 +287,18 @@ class Thread(Stored):
                 if index < 0 or key not in found:
                     found[key] = (record.task_path, record.task_id, index, channel, node)
         return sorted(found.values(), key=lambda write: write[:3])
+
+    def runs_since(self, seq: int, namespace: str, checkpoint_id: str) -> set[str]:
+        """Return the runs that have ended tasks after that checkpoint, in records after ``seq``.
+
+        One whose writes do not count is none of them.
+        """
+        counting: dict[tuple[str, int], StoredWrites] = {}
+        for record in self._writes.get((namespace, checkpoint_id), ()):
+            for index, _, _ in record.writes:
+                if index >= 0 and record.task_id != NULL_TASK:
+                    counting.setdefault((record.task_id, index), record)
+        return {record.run for record in counting.values() if record.seq > seq}
 
     def as_tuple(
         self,

@@ -20,6 +20,7 @@ from chatledger.errors import (
     NotFound,
     StoreUnavailable,
 )
+from tests.simulation.langgraph.states import NULL_TASK
 from tests.simulation.scheduler import Violation
 
 
@@ -642,6 +643,35 @@ class Model:
             ):
                 raise Violation(
                     f"{put.checkpoint_id} and {other.checkpoint_id} continue {put.parent_id}"
+                )
+        if self._refuses_rivals:
+            self._check_tasks_before(put)
+
+    def _check_tasks_before(self, put: Put) -> None:
+        """Check that no other run has done a task of the parent since this one read it."""
+        thread, action = put.thread, put.action
+        read = action.run.read
+        # Pruning writes anew what was written before.
+        if read is None or any(removal.action.end >= read.start for removal in thread.removals):
+            return
+        writes = thread.writes.get((put.namespace, put.parent_id or ""), [])
+        own = [write for write in writes if write.action.run is action.run]
+        for write in writes:
+            if (
+                write.action.run is not action.run
+                and write.index >= 0
+                and write.task_id != NULL_TASK
+                and write.action.start > read.end
+                and self._must_be_there(write, action)
+                and not any(
+                    (mine.place, mine.channel, mine.value)
+                    == (write.place, write.channel, write.value)
+                    for mine in own
+                )
+            ):
+                raise Violation(
+                    f"{put.checkpoint_id} follows {put.parent_id}, although another run has "
+                    f"written {write.value!r} for {write.task_id}"
                 )
 
     def check_writes(self, action: Action, writes: Sequence[Write]) -> None:

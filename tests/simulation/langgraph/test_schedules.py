@@ -52,6 +52,12 @@ FAULTS: list[tuple[Callable[..., Any], str, str]] = [
     (Plans._check_rivals, 'if self.settings.rivals == "fork":', "if True:"),
     # Writes of a run that was overtaken are taken.
     (Plans._check_rival_writes, "if is_overtaken:", "if False:"),
+    # A checkpoint may follow what a task of another run has written.
+    (Plans._check_rivals, "and not self._has_rival_writes(thread, address, parent)", ""),
+    # A run does not know what its own tasks have written.
+    (Plans._has_rival_writes, "runs <= {address.run}", "runs"),
+    # What was written before a run began does not belong to it.
+    (Plans._has_rival_writes, "address.started_seq,", "0,"),
     # A run does not know its own checkpoints.
     (Plans._parent, "self.settings.runs.add(id, address.run)", "pass"),
     # A record may refer to one that was not acknowledged.
