@@ -1,11 +1,14 @@
 """A conversation that shows the messages of a thread, and threads that begin with messages."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage, SystemMessage
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.graph import MessagesState
+from langgraph.types import interrupt
 
 from chatledger import Message, Store
 from chatledger.errors import AlreadyExists, InvalidMessage, MessageTooLarge, NotFound
@@ -51,6 +54,58 @@ def test_the_conversation_shows_each_message_once(
             )
             expected += [question(n, 50), reply(n)]
         assert shown_by(store, thread_id) == expected
+
+
+def raise_error() -> Any:
+    raise RuntimeError
+
+
+@STATES
+@pytest.mark.parametrize(
+    ("act", "shown"),
+    [
+        (lambda: "Bye-bye!", ["Hi!", "Hello!", "Bye!", "Bye-bye!"]),
+        (lambda: interrupt("Really?"), ["Hi!", "Hello!", "Bye!"]),
+        (raise_error, ["Hi!", "Hello!", "Bye!"]),
+    ],
+    ids=["reply", "interrupt", "error"],
+)
+def test_a_question_is_shown_with_its_reply_or_once_the_run_stops(
+    store: Store, state: type, act: Callable[[], Any], shown: list[str]
+) -> None:
+    thread_id, meanwhile = new_id(), list[str]()
+
+    def texts() -> list[str]:
+        return [found.text for found in shown_by(store, thread_id)]
+
+    def answer(messages: Any) -> AIMessage:
+        if len(messages) == 1:
+            return AIMessage("Hello!")
+        meanwhile[:] = texts()
+        return AIMessage(act())
+
+    graph = chat_graph(ChatledgerSaver(store, messages="conversation"), state, answer=answer)
+    graph.invoke({"messages": [HumanMessage("Hi!")]}, config_of(thread_id))
+    with suppress(RuntimeError):
+        graph.invoke({"messages": [HumanMessage("Bye!")]}, config_of(thread_id), durability="sync")
+    assert meanwhile == ["Hi!", "Hello!"]
+    assert texts() == shown
+
+
+@pytest.mark.parametrize("is_same_process", [True, False])
+def test_a_question_without_a_reply_is_shown_when_the_thread_is_read(
+    store: Store, is_same_process: bool
+) -> None:
+    thread_id = new_id()
+    saver = ChatledgerSaver(store, messages="conversation")
+    first = put_messages(saver, config_of(thread_id), question(0), reply(0))
+    put_messages(saver, first, question(0), reply(0), question(1))
+    assert shown_by(store, thread_id) == [question(0), reply(0)]
+    if not is_same_process:
+        saver = ChatledgerSaver(store, messages="conversation")
+    for _ in range(2):
+        saver.get_tuple(config_of(thread_id))
+        assert shown_by(store, thread_id) == [question(0), reply(0), question(1)]
 
 
 def test_an_owners_list_shows_the_conversation_and_not_the_thread(store: Store) -> None:
@@ -168,8 +223,9 @@ def test_a_stranger_who_knows_the_id_of_a_conversation_does_not_take_its_thread(
     with pytest.raises(NotFound):
         put_messages(saver, config_of(thread_id, user_id=bob), question(0))
     assert saver.get_tuple(config_of(thread_id, user_id=bob)) is None
-    put_messages(saver, config_of(thread_id, user_id=eve), question(1))
-    assert [found.text for found in shown_by(store, thread_id)] == ["Hi, I'm Eve", question(1).text]
+    put_messages(saver, config_of(thread_id, user_id=eve), question(1), reply(1))
+    texts = ["Hi, I'm Eve", question(1).text, reply(1).text]
+    assert [found.text for found in shown_by(store, thread_id)] == texts
 
 
 def test_an_owner_who_begins_a_conversation_while_a_stranger_begins_its_thread_gets_both(

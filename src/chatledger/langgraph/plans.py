@@ -34,6 +34,7 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 
 from chatledger.backoff import backoff
 from chatledger.conversations import MAX_LIMIT, Appended, Conversation
@@ -56,7 +57,14 @@ from chatledger.langgraph.records import (
 )
 from chatledger.langgraph.settings import Address, Pause, Settings, Steps
 from chatledger.langgraph.thread import NULL_TASK, SHOWN, Thread, indexed
-from chatledger.langgraph.transcript import find_unshown, messages_at, messages_of, read_shown, show
+from chatledger.langgraph.transcript import (
+    can_wait,
+    find_unshown,
+    messages_at,
+    messages_of,
+    read_shown,
+    show,
+)
 from chatledger.langgraph.values import Node, restore, serialize, take_apart
 from chatledger.messages import Message, StoredMessage
 from chatledger.stores.arguments import checked_id
@@ -243,9 +251,10 @@ class Plans:
         thread = yield from self.refresh(address.conversation_id, address.owner)
         if thread is None or self.settings.messages is None:
             return thread
-        newest = thread.newest("")
-        if newest is None:
+        if thread.newest("") is None:
             return thread
+        if thread.shown is not None and thread.shown.is_behind:
+            thread.shown = None
         if thread.shown is not None:
             try:
                 found = yield partial(
@@ -260,19 +269,26 @@ class Plans:
                 ):
                     thread.shown = None
         if thread.shown is None:
-            shown = yield from read_shown(self.settings, address, thread.shown_since)
-            if shown.is_gone:
+            yield from self._show_newest(thread, address)
+            if thread.shown is not None and thread.shown.is_gone:
                 id, owner = address.conversation_id, address.owner
                 yield from delete_conversation(self.settings, id, owner)
                 return None
-            # The process that put the checkpoint may have ended before it could show the messages.
-            messages = messages_at(thread, newest, leaf_serde(self.serde))
-            # A message that no conversation can hold is one of a saver that does not show messages.
-            with suppress(InvalidMessage, MessageTooLarge):
-                unshown = yield from find_unshown(self.settings, address, shown, messages)
-                thread.shown = yield from show(self.settings, address, shown, unshown, messages)
-                yield from self._store_shown_since(thread, address)
         return thread
+
+    def _show_newest(self, thread: Thread, address: Address) -> Steps[None]:
+        """Show the messages of the newest checkpoint; those that are shown already are read."""
+        newest = thread.newest("")
+        shown = yield from read_shown(self.settings, address, thread.shown_since)
+        if newest is None or shown.is_gone:
+            thread.shown = shown
+            return
+        messages = messages_at(thread, newest, leaf_serde(self.serde))
+        # A message that no conversation can hold is one of a saver that does not show messages.
+        with suppress(InvalidMessage, MessageTooLarge):
+            unshown = yield from find_unshown(self.settings, address, shown, messages)
+            thread.shown = yield from show(self.settings, address, shown, unshown, messages)
+            yield from self._store_shown_since(thread, address)
 
     def _store_shown_since(self, thread: Thread, address: Address) -> Steps[None]:
         """Store when the conversation began, so that its end also ends the thread."""
@@ -511,7 +527,9 @@ class Plans:
             owner=address.owner,
             is_stored=lambda thread: id in thread.checkpoints.get(address.namespace, {}),
         )
-        if shown is not None:
+        if shown is not None and can_wait(shown, unshown):
+            thread.shown = replace(shown, is_behind=True)
+        elif shown is not None:
             thread.shown = None  # if the append fails, it is not known
             try:
                 thread.shown = yield from show(self.settings, address, shown, unshown, messages)
@@ -620,7 +638,12 @@ class Plans:
                 run=address.run if self.settings.rivals == "refuse" else "",
             )
 
-        yield from self._append(address.conversation_id, encode, owner=address.owner)
+        thread = yield from self._append(address.conversation_id, encode, owner=address.owner)
+        has_stopped = not address.namespace and any(
+            channel in (ERROR, INTERRUPT) for channel, _ in writes
+        )
+        if has_stopped and thread.shown is not None and thread.shown.is_behind:
+            yield from self._show_newest(thread, address)
 
     def _check_rival_writes(
         self,

@@ -2,6 +2,10 @@
 
 Each append requires the revision at which the conversation was read, so that every message is shown
 once, although several processes may notice that it is missing.
+
+Messages wait for the reply that follows them, and are appended with it, which saves a request. If
+there is none, because the run is interrupted or fails, they are appended then, or when the thread
+is next read.
 """
 
 from collections.abc import Iterable, Sequence
@@ -41,6 +45,7 @@ class Shown:
         is_all: True if ``ids`` has all of them, or those of all messages that the thread had.
         began: When it began; None if that has not been read.
         is_gone: True if it was deleted; then the thread does not begin it anew.
+        is_behind: True if messages of the thread wait for a reply.
     """
 
     revision: int
@@ -48,6 +53,7 @@ class Shown:
     is_all: bool = True
     began: datetime | None = None
     is_gone: bool = False
+    is_behind: bool = False
 
 
 def read_shown(settings: Settings, address: Address, since: datetime | None) -> Steps[Shown]:
@@ -89,6 +95,14 @@ def find_unshown(
     return _batches(replace(to_chatledger(found), id=id) for id, found in new)
 
 
+def can_wait(shown: Shown, unshown: list[list[Message]]) -> bool:
+    """Return whether a reply will follow these messages, with which they can be appended.
+
+    The first ones of a conversation are appended at once: they show who owns it.
+    """
+    return shown.revision > 0 and not shown.is_gone and bool(unshown) and _awaits_reply(unshown[-1])
+
+
 def show(
     settings: Settings,
     address: Address,
@@ -112,7 +126,6 @@ def show(
     attempt = 1
     while unshown and not shown.is_gone:
         batch, *later = unshown
-        last = batch[-1]
         try:
             appended: Appended = yield partial(
                 settings.store.append,
@@ -120,7 +133,7 @@ def show(
                 batch,
                 owner=address.owner,
                 revision=shown.revision,
-                reply_follows=bool(later) or last.role != "assistant" or bool(last.tool_calls),
+                reply_follows=bool(later) or _awaits_reply(batch),
                 expires_in=settings.expires_in,
             )
         except NotFound:
@@ -136,7 +149,12 @@ def show(
         else:
             ids = shown.ids | {message.id for message in batch}
             shown, unshown = replace(shown, revision=appended.revision, ids=ids), later
-    return shown
+    return replace(shown, is_behind=False)
+
+
+def _awaits_reply(messages: Sequence[Message]) -> bool:
+    last = messages[-1]
+    return last.role != "assistant" or bool(last.tool_calls)
 
 
 def _batches(messages: Iterable[Message]) -> list[list[Message]]:
@@ -188,7 +206,8 @@ def messages_of(
         writes = thread.writes_of(parent.namespace, parent.id)
         written = [restore(node, serde) for *_, channel, node in writes if channel == MESSAGES]
         # If the conversation is known to show the parent's messages, they need not be built.
-        before = _value_at(thread, parent, serde) if thread.shown is None else []
+        is_shown = thread.shown is not None and not thread.shown.is_behind
+        before = [] if is_shown else _value_at(thread, parent, serde)
         return _with_ids([*before, *_flat(written)], serde)
     return _with_ids(_flat([value]), serde)
 
