@@ -265,7 +265,8 @@ def test_a_conversation_expires_without_activity(start_server: StartServer) -> N
 def test_requests_for_another_host_name_are_rejected(server: Server) -> None:
     # The page's host may resolve to 127.0.0.1 (DNS rebinding), but the Host header names the page.
     with open_client(server.url) as client:
-        for host in ("evil.example", f"evil.example:{server.port}", "127.0.0.1.evil.example"):
+        names = ("evil.example", f"evil.example:{server.port}", "127.0.0.1.evil.example")
+        for host in (*names, "127.0.0.1:evil"):
             expect_error(client.get("/conversations?user_id=bob", headers={"Host": host}), 400, 403)
         allowed = client.options(
             "/conversations/nobody",

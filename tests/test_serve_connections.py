@@ -349,6 +349,16 @@ def test_a_client_that_is_still_sending_gets_the_error(impatient: ImpatientServe
         assert expect_last_error(read_to_end(connection), 413) == "too_large"
 
 
+@pytest.mark.parametrize(
+    "request_start", [post(10**12, "/nowhere"), post(10**12)], ids=["refused", "too long"]
+)
+def test_a_body_without_an_end_is_not_taken(
+    impatient: ImpatientServer, request_start: bytes
+) -> None:
+    with connect(impatient, request_start) as connection, pytest.raises(ConnectionError):
+        connection.sendall(bytes(256_000_000))
+
+
 def test_what_follows_the_last_request_does_not_disturb_its_response(
     start_server: StartServer,
 ) -> None:

@@ -112,6 +112,10 @@ BAD_FILES: dict[str, tuple[Fields, str]] = {
         with_messages(HI | {"usage": {"input_tokens": -1}}),
         "The field messages[0].usage must be",
     ),
+    "usage of an unknown kind": (
+        with_messages(HI | {"usage": {"tokens": 1}}),
+        "The field messages[0].usage must be",
+    ),
     "half a character": (
         with_messages(HI, HI, HI | {"content": f"{MARKER}\ud800"}),
         "messages[2].content contains a lone surrogate",

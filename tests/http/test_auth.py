@@ -522,6 +522,19 @@ def test_a_key_server_that_hangs_delays_nobody_for_long(
     wait_until(lambda: sign_in_error(issuer) is None or None)
 
 
+def test_a_key_server_that_hangs_is_not_asked_again_meanwhile(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "FETCH_TIMEOUT_SECONDS", 0.1)
+    issuer.go.clear()
+    for _ in range(3):
+        assert api_error(issuer.user).status == 503
+        issuer.clock.now += FETCH_INTERVAL_SECONDS
+    assert issuer.fetch_count == 1
+    issuer.go.set()
+    wait_until(lambda: sign_in_error(issuer) is None or None)
+
+
 def test_nobody_is_locked_out_when_the_clock_is_set_back(issuer: Issuer) -> None:
     issuer.user()
     issuer.clock.now -= 30

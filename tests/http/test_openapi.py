@@ -211,12 +211,25 @@ def test_with_sign_in_every_private_route_needs_a_token_and_no_user_id(
                 schema = SIGNED_IN["components"]["schemas"][name]
                 assert "user_id" not in schema["required"]
                 assert not any("user_id" in example for example in schema["examples"])
+            unnamed = {"user_id": None}
+            success_body(client.post("/conversations", json=unnamed))
+            Draft202012Validator(SIGNED_IN["components"]["schemas"]["CreateRequest"]).validate(
+                unnamed
+            )
     assert not any(
         parameter["required"] and parameter["name"] != "q"
         for operation in operations(SIGNED_IN).values()
         for parameter in operation.get("parameters", [])
         if parameter["in"] == "query"
     )
+
+
+def test_an_imported_message_may_count_only_tokens_of_known_kinds() -> None:
+    usage = Draft202012Validator(
+        OPEN["components"]["schemas"]["ImportedMessage"]["properties"]["usage"]
+    )
+    assert usage.is_valid({"input_tokens": 7, "output_tokens": 2})
+    assert not usage.is_valid({"tokens": 9})
 
 
 @BOTH

@@ -241,7 +241,8 @@ def test_conversations_outlive_the_process(server: ChaliceLocal) -> None:
 def test_requests_for_another_host_name_are_rejected(server: ChaliceLocal) -> None:
     # The page's host may resolve to 127.0.0.1 (DNS rebinding), but the Host header names the page.
     with open_client(server.url) as client:
-        for host in ("evil.example", f"evil.example:{server.port}", "127.0.0.1.evil.example", ""):
+        names = ("evil.example", f"evil.example:{server.port}", "127.0.0.1.evil.example", "")
+        for host in (*names, "127.0.0.1:evil"):
             for path in ("/health", "/conversations?user_id=bob", "/nowhere"):
                 answer = client.get(path, headers={"Host": host})
                 assert expect_error(answer, 400)["code"] == "unknown_host"

@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 from chatledger.errors import InvalidArgument
 from chatledger.http.api import SECURITY_HEADERS
 from chatledger.http.errors import ApiError
+from chatledger.http.imports import MAX_IMPORT_BYTES
 from chatledger.values import dumps
 
 logger = logging.getLogger("chatledger.cli")
@@ -33,6 +34,8 @@ READER_BYTES = 64 * 1024
 """The bytes of a response that a slow client must take in time, or all of it if less is waiting."""
 DISCARD_SECONDS = 2.0
 """The seconds for which the rest of a body is discarded after an early response."""
+DISCARD_BYTES = MAX_IMPORT_BYTES
+"""The most bytes that are discarded: the longest body that any route takes."""
 
 MAX_FILES = 10_240
 """The number of open files that the server asks for unless it is told to accept more connections.
@@ -136,6 +139,7 @@ class LimitedProtocol(H11Protocol):
         self._respond, self.app = self.app, self._check_and_respond
         self._awaited: object = None
         self._is_discarding = False
+        self._discarded_bytes = 0
         self._request_timer: asyncio.TimerHandle | None = None
         self._reader_timer: asyncio.TimerHandle | None = None
 
@@ -160,6 +164,10 @@ class LimitedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         if not self._is_discarding and self.conn.their_state is not h11.MUST_CLOSE:
             super().data_received(data)
+            return
+        self._discarded_bytes += len(data)
+        if self._discarded_bytes > DISCARD_BYTES:
+            self.transport.abort()
 
     def handle_events(self) -> None:
         if self.conn.their_state is h11.IDLE and _is_ambiguous(self.conn.trailing_data[0]):

@@ -112,8 +112,7 @@ def allowed_hosts(
 
 def check_host(host: str, allowed: Collection[str]) -> None:
     """Raise ``ApiError`` unless the ``Host`` header, without its port, is one of ``allowed``."""
-    name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    if name.lower() not in allowed:
+    if re.sub(r":[0-9]*\Z", "", host).lower() not in allowed:
         raise ApiError(400, "unknown_host", "This server does not answer to that host name.")
 
 

@@ -1,7 +1,7 @@
 """The import of a conversation from a file that ``chatledger.http.exports`` describes."""
 
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from msgspec import Meta
 
@@ -19,6 +19,7 @@ MAX_QUOTED_CHARACTERS = 300
 
 _TEXT = Meta(description="text")
 _TIME = Meta(description="a time with its zone, such as 2026-12-01T09:30:00+00:00")
+_TokenKind = Literal["input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens"]
 _Count = Annotated[int, Meta(ge=0, le=MAX_REVISION)]
 
 
@@ -44,11 +45,12 @@ class ImportedMessage(RequestBody, frozen=True, kw_only=True):
     stop_reason: Annotated[str | None, _TEXT] = None
     latency_ms: Annotated[int | None, Meta(description="a number")] = None
     usage: Annotated[
-        dict[
-            Literal["input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens"], _Count
-        ]
-        | None,
-        Meta(description="an object of numbers: input_tokens and output_tokens"),
+        dict[_TokenKind, _Count] | None,
+        Meta(
+            description="an object of numbers: input_tokens and output_tokens",
+            # msgspec checks the names, but leaves them out of the description.
+            extra_json_schema={"propertyNames": {"enum": list(get_args(_TokenKind))}},
+        ),
     ] = None
 
 

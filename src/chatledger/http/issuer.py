@@ -152,8 +152,10 @@ class IssuerDocument(Generic[ContentT]):
         return 0 <= self._clock() - since < seconds  # negative if the clock was set back
 
     def _start_fetch(self) -> "Future[None] | None":
-        """Start a fetch, unless the last one started too recently; return the latest fetch."""
-        if self._is_within(self._requested_at, FETCH_INTERVAL_SECONDS):
+        """Start a fetch, unless the last one still runs or is too recent; return the latest."""
+        # A server that sends a byte now and then can keep a fetch running for days.
+        is_running = self._fetching is not None and not self._fetching.done()
+        if is_running or self._is_within(self._requested_at, FETCH_INTERVAL_SECONDS):
             return self._fetching
         self._requested_at = self._clock()
         self._fetching = fetching = Future[None]()

@@ -419,7 +419,9 @@ def _schemas(*, has_sign_in: bool) -> dict[str, Any]:
         schema = schemas[request.__name__]
         schema["examples"] = [example]
         if has_sign_in:  # the token names the user
-            schema["required"] = [name for name in schema["required"] if name != "user_id"]
+            if "user_id" in schema["required"]:
+                schema["required"].remove("user_id")
+                schema["properties"]["user_id"]["type"] = ["string", "null"]
             schema["examples"] = [{name: example[name] for name in example if name != "user_id"}]
     schemas[api.UpdateRequest.__name__]["anyOf"] = [
         {"properties": {"title": {"type": "string"}}, "required": ["title"]},
