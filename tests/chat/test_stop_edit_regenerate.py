@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from chatledger.chat import Chat, Event, Reply, Started
-from chatledger.chat.lease import branch_of
+from chatledger.chat.lease import MAX_STOPS, branch_of
 from chatledger.errors import (
     Conflict,
     InvalidArgument,
@@ -191,6 +191,67 @@ async def test_a_turn_stopped_from_another_process_ends_even_if_its_message_was_
                 await talk.chat(EchoModel(), time=talk.time).send("Me too", conversation_id="talk")
             assert await collect_events(others) == ["no.", DONE]
     assert await talk.transcript() == [("user", "Hi"), ("assistant", "Oh, no.")]
+
+
+@pytest.mark.parametrize("same_chat", [True, False], ids=["this process", "another process"])
+async def test_a_stop_repeated_with_its_key_stops_no_other_turn(
+    talk: Talk, same_chat: bool
+) -> None:
+    chat = talk.chat(ScriptedModel("Well, ", Gate(), DONE))
+    stopping = chat if same_chat else talk.chat(EchoModel())
+    await run_turns(talk, "Hi")
+    assert await stopping.stop("talk", idempotency_key="early") is False
+    first = Caller(chat.stream("And now?", conversation_id="talk"))
+    await first.wait_for("Well, ")
+    assert await stopping.stop("talk", owner="bob", idempotency_key="early") is False
+    assert await is_running(chat, "talk")
+    assert await stopping.stop("talk", owner="bob", idempotency_key="key 1") is True
+    assert await chat.stop("talk") is True  # at once, also if another process had stopped it
+    await asyncio.wait_for(first.task, 20)
+    gate = Gate()
+    chat = talk.chat(ScriptedModel("Well, ", gate, "now.", DONE))
+    second = Caller(chat.stream("Go on", conversation_id="talk"))
+    await second.wait_for("Well, ")
+    for each in (chat, talk.chat(EchoModel())):
+        assert await each.stop("talk", idempotency_key="key 1") is True
+        assert await each.stop("talk", idempotency_key="early") is False
+    gate.opened.set()
+    await asyncio.wait_for(second.task, 20)
+    assert (await talk.transcript())[-1] == ("assistant", "Well, now.")
+
+
+async def test_a_key_of_a_stop_belongs_to_one_conversation(sqlite: Talk) -> None:
+    await run_turns(sqlite, "Hi")
+    chat = sqlite.chat(ScriptedModel("Well, ", Gate(), DONE))
+    assert await chat.stop("talk", idempotency_key="key 1") is False
+    copy = await chat.fork("talk")
+    running = Caller(chat.stream("And now?", conversation_id=copy.id))
+    await running.wait_for("Well, ")
+    assert await chat.stop(copy.id, idempotency_key="key 1") is True
+    await asyncio.wait_for(running.task, 20)
+
+
+async def test_many_keys_of_stops_take_bounded_space(sqlite: Talk) -> None:
+    await run_turns(sqlite, "Hi")
+    chat = sqlite.chat(EchoModel())
+    for n in range(MAX_STOPS + 5):
+        assert await chat.stop("talk", idempotency_key=f"key {n}") is False
+    [entry] = await sqlite.store.entries("talk")
+    assert isinstance(entry.value, list)
+    assert len(entry.value) == MAX_STOPS
+
+
+async def test_calls_with_keys_at_the_same_time_are_all_remembered(talk: Talk) -> None:
+    await run_turns(talk, "Hi")
+    chat = talk.chat(EchoModel())
+    keys = [f"key {n}" for n in range(8)]
+    await asyncio.gather(*(chat.stop("talk", idempotency_key=key) for key in keys))
+    chat = talk.chat(ScriptedModel("Well, ", Gate(), DONE))
+    running = Caller(chat.stream("And now?", conversation_id="talk"))
+    await running.wait_for("Well, ")
+    assert [await chat.stop("talk", idempotency_key=key) for key in keys] == [False] * len(keys)
+    assert await chat.stop("talk") is True
+    await asyncio.wait_for(running.task, 20)
 
 
 async def test_a_question_asked_again_does_not_get_the_stopped_turns_partial_reply(

@@ -10,6 +10,8 @@ from tests.http.client import (
     MARKER,
     Fields,
     conversation_ids,
+    conversation_path,
+    create_conversation,
     delete_conversation,
     expect_error,
     list_conversations,
@@ -68,6 +70,19 @@ class KeyContract:
         assert answers[0] == answers[1] == answers[2]
         assert conversation_ids(list_conversations(client, user)) == [answers[0]["conversation_id"]]
         assert len(transcript(read_conversation(client, answers[0]["conversation_id"]))) == 2
+
+    def test_a_stop_takes_a_key(self, client: httpx.Client) -> None:
+        user = new_user()
+        path = f"{conversation_path(create_conversation(client, user_id=user))}/stop"
+        for _ in range(2):
+            response = client.post(
+                path, json={"user_id": user}, headers={"Idempotency-Key": "key 1"}
+            )
+            assert success_body(response) == {"stopped": False}
+        headers = {"Idempotency-Key": "x" * 1_001}
+        expect_error(client.post(path, json={"user_id": user}, headers=headers), 422)
+        headers = {"Idempotency-Key": "key 1"}
+        expect_error(client.post(path, json={"user_id": new_user()}, headers=headers), 404)
 
     def test_two_users_with_the_same_key_get_different_conversations(
         self, client: httpx.Client

@@ -141,6 +141,22 @@ class ReplyContract:
         assert reply["stop_reason"] == "stopped"
         assert success_body(slow.post(path, json={})) == {"stopped": False}
 
+    def test_a_stop_repeated_with_its_key_stops_no_other_reply(self, slow: httpx.Client) -> None:
+        user, headers = new_user(), {"Idempotency-Key": "key 1"}
+        with open_stream(slow, message=MESSAGE, user_id=user) as response:
+            stream = heard(response)
+            conversation_id = next(stream).data["conversation_id"]
+            path = f"{conversation_path(conversation_id)}/stop"
+            next(stream)
+            assert success_body(slow.post(path, json={}, headers=headers)) == {"stopped": True}
+            assert [*stream][-1].data["stop_reason"] == "stopped"
+        fields = {"message": MESSAGE, "user_id": user, "conversation_id": conversation_id}
+        with open_stream(slow, **fields) as response:
+            stream = heard(response)
+            next(stream)
+            assert success_body(slow.post(path, json={}, headers=headers)) == {"stopped": True}
+            assert [*stream][-1].data["stop_reason"] == "end_turn"
+
     def test_a_reply_that_ends_with_its_client_is_stored_before_others_hear_of_its_end(
         self, slow: httpx.Client, slow_url: str
     ) -> None:

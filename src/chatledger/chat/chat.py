@@ -337,10 +337,18 @@ class AnyChat(ABC, Generic[S, M, E, R]):
         check_model(model, method="stream" if self._is_async else "stream_sync")
         return model
 
-    def _stop(self, conversation_id: str, owner: str | None) -> Steps[bool]:
+    def _stop(
+        self, conversation_id: str, owner: str | None, idempotency_key: str | None
+    ) -> Steps[bool]:
         functions = list(self._stop_functions.items())
-        here = {reply_id: stop for (id, reply_id), stop in functions if id == conversation_id}
-        return (yield from stop_turn(self.store, self._options, conversation_id, owner, here))
+        return stop_turn(
+            self.store,
+            self._options,
+            conversation_id,
+            owner,
+            {reply_id: stop for (id, reply_id), stop in functions if id == conversation_id},
+            idempotency_key=checked_idempotency_key(idempotency_key),
+        )
 
     def _fork(
         self, conversation_id: str, at: int | None, owner: str | None, idempotency_key: str | None
@@ -401,17 +409,26 @@ class Chat(AnyChat[AsyncStore, Model, AsyncGenerator[Event, None], Coroutine[Any
 
     _is_async = True
 
-    async def stop(self, conversation_id: str, *, owner: str | None = None) -> bool:
+    async def stop(
+        self, conversation_id: str, *, owner: str | None = None, idempotency_key: str | None = None
+    ) -> bool:
         """Stop the turn that is running in the conversation; return whether there was one.
 
         The part of the reply received so far is stored, and the turn's caller gets
         ``Finished("stopped")``. A turn in another process loses its lease at once, so that the next
         turn can start; it ends within half of its lease.
 
+        Args:
+            conversation_id: The conversation.
+            owner: Its owner, as for ``stream``.
+            idempotency_key: For a day, and as long as it is among the last 100 of the conversation,
+                calling again with the same key returns the same, and stops no other turn than the
+                first call.
+
         Raises:
             NotFound: There is no such conversation, or it belongs to another owner.
         """
-        return await arun(self._stop(conversation_id, owner))
+        return await arun(self._stop(conversation_id, owner, idempotency_key))
 
     async def fork(
         self,
@@ -480,8 +497,10 @@ class SyncChat(AnyChat[Store, SyncModel, Generator[Event, None, None], Reply]):
 
     _is_async = False
 
-    def stop(self, conversation_id: str, *, owner: str | None = None) -> bool:
-        return run(self._stop(conversation_id, owner))
+    def stop(
+        self, conversation_id: str, *, owner: str | None = None, idempotency_key: str | None = None
+    ) -> bool:
+        return run(self._stop(conversation_id, owner, idempotency_key))
 
     def fork(
         self,

@@ -22,7 +22,9 @@ of DynamoDB.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -36,13 +38,21 @@ from chatledger.chat.protocol import (
     TurnRequest,
     TurnSteps,
 )
-from chatledger.conversations import Conversation, Page, Tail
+from chatledger.conversations import RESERVED_PREFIX, Conversation, Page, Tail
+from chatledger.entries import Entry
 from chatledger.errors import ChatledgerError, Conflict, KeyReused, NotFound
 from chatledger.messages import Message, StoredMessage
 from chatledger.models.protocol import Finished, Usage
 from chatledger.sansio import Steps
 from chatledger.stores.contract import AnyStore
+from chatledger.stores.idempotency import fingerprint
 from chatledger.values import Json, dumps, new_id
+
+STOPS = f"{RESERVED_PREFIX}stops"
+"""The entry of a conversation that remembers the calls to stop a turn that had a key."""
+MAX_STOPS = 100
+"""The most calls that it remembers."""
+STOPS_EXPIRE_IN = timedelta(days=1)
 
 
 class TurnStart(NamedTuple):
@@ -304,27 +314,37 @@ def stop_turn(
     conversation_id: str,
     owner: str | None,
     here: Mapping[str, Callable[[], None]],
+    *,
+    idempotency_key: str | None,
 ) -> Steps[bool]:
     """Stop the turn that runs in the conversation; return whether there was one.
 
     ``here`` has the functions that stop the turns that this process runs in it, by the ids of their
     replies. A turn of another process loses its lease, and ends at its next renewal, which is at
-    most half of the lease's duration away.
+    most half of the lease's duration away. A call whose key was used before stops only the turns
+    that the first call with it was to stop.
     """
+    first: Sequence[str] | None = None
     while True:
         tail: Tail = yield lambda: store.tail(conversation_id, options.read_limit, owner=owner)
         n = last_question_index(tail.messages)
         if n is None or lease_end(tail.messages) <= options.clock():
             # A turn of this process may still run: its lease may have ended, or be too far back.
-            for stop in here.values():
-                stop()
-            return bool(here)
-        question = tail.messages[n]
-        stop_here = here.get(_metadata(question)["reply"])
-        if stop_here is not None:
-            stop_here()
-            return True
-        assert question.seq is not None
+            question, running = None, list(here)
+        else:
+            question = tail.messages[n]
+            running = [_metadata(question)["reply"]]
+        if first is None:
+            first = running
+            if idempotency_key is not None:
+                first = yield from _first_to_stop(
+                    store, conversation_id, owner, idempotency_key, running
+                )
+        to_stop = [reply for reply in running if reply in first]
+        if question is None or not to_stop or to_stop[0] in here:
+            for reply in to_stop:
+                here[reply]()
+            return bool(first)
         try:
             yield partial(
                 store.replace,
@@ -337,6 +357,41 @@ def stop_turn(
         except Conflict:
             continue
         return True
+
+
+def _first_to_stop(
+    store: AnyStore,
+    conversation_id: str,
+    owner: str | None,
+    idempotency_key: str,
+    running: Sequence[str],
+) -> Steps[Sequence[str]]:
+    """Return the replies that the first call with the key was to stop; this is it if none was.
+
+    They are remembered in an entry of the conversation. A copy of the conversation gets a copy of
+    the entry, but its own calls have other fingerprints.
+    """
+    call = fingerprint(conversation_id, idempotency_key)
+    while True:
+        calls: list[Any] = []
+        revision = 0
+        with suppress(NotFound):
+            entry: Entry = yield partial(store.entry, conversation_id, STOPS, owner=owner)
+            calls, revision = cast(list[Any], entry.value), entry.revision
+        for earlier, replies in calls:
+            if earlier == call:
+                return cast(Sequence[str], replies)
+        with suppress(Conflict):
+            yield partial(
+                store.put_entry,
+                conversation_id,
+                STOPS,
+                [*calls, [call, running]][-MAX_STOPS:],
+                revision=revision,
+                expires_in=STOPS_EXPIRE_IN,
+                owner=owner,
+            )
+            return running
 
 
 def fork_without_turn(

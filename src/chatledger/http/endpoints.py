@@ -272,7 +272,9 @@ def stop_reply(given: Given, *, conversation_id: str) -> Steps[Answer]:
     _require_shown(conversation_id)
     request: StopRequest = given.body
     chat = given.open_chat()
-    stopped = yield partial(chat.stop, conversation_id, owner=request.user_id)
+    stopped = yield partial(
+        chat.stop, conversation_id, owner=request.user_id, idempotency_key=given.idempotency_key
+    )
     return Answer({"stopped": stopped})
 
 
@@ -470,7 +472,12 @@ ENDPOINTS = (
         has_etag=True,
     ),
     Endpoint(
-        "POST", "/conversations/{conversation_id}/stop", stop_reply, StoppedBody, body=StopRequest
+        "POST",
+        "/conversations/{conversation_id}/stop",
+        stop_reply,
+        StoppedBody,
+        body=StopRequest,
+        takes_key=True,
     ),
     Endpoint(
         "GET",

@@ -207,7 +207,7 @@ def _from_endpoint(endpoint: Endpoint) -> _Route:
         *_STORE,
         *([NotFound] if "{" in endpoint.path else []),
         *(_COUNTED if endpoint.creates else []),
-        *([AlreadyExists, KeyReused] if endpoint.takes_key else []),
+        *([AlreadyExists, KeyReused] if endpoint.creates else []),
         *([Conflict] if endpoint.body is not None else []),
         *([(400, "invalid_request"), (403, "system_prompt_fixed")] if endpoint.imports else []),
     ]
@@ -283,7 +283,7 @@ _ID_SCHEMA = {"type": "string", "minLength": 1, "maxLength": MAX_ID_BYTES}
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "A request with the same key and body returns the stored reply.",
+    "description": "A repeated request with the same key and body has no further effect.",
     "schema": {"type": "string", "minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY_BYTES},
     "example": "01a1fd16-order-7",
 }
