@@ -22,7 +22,7 @@ from chatledger.messages import (
     decode,
     encode,
 )
-from chatledger.values import new_id, now
+from chatledger.values import checked_json, new_id, now
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
@@ -148,6 +148,22 @@ def test_a_field_that_cannot_come_back_equal_is_rejected_by_an_error_that_names_
     with pytest.raises(InvalidMessage) as raised:
         Message(**({"role": "user", "content": "hello"} | fields))
     assert str(raised.value).startswith(sentence)
+
+
+def test_an_error_quotes_the_beginning_of_a_long_key() -> None:
+    with pytest.raises(InvalidMessage) as raised:
+        Message.user("hello", metadata={"a": {"k" * 1_000: [math.inf]}})
+    assert str(raised.value).startswith(f"metadata.a.{'k' * 50}…[0] is inf, ")
+
+
+def test_the_name_of_a_value_is_written_out_only_for_an_error() -> None:
+    # Otherwise a million values below a key of a megabyte would take minutes.
+    class Name(str):
+        def __format__(self, spec: str) -> str:
+            raise AssertionError("it was written out")
+
+    value = {"a": ["b", {"c": 1}]}
+    assert checked_json(value, Name("value"), error=InvalidMessage) == value
 
 
 def test_an_invalid_message_is_also_a_value_error() -> None:

@@ -26,6 +26,9 @@ MAX_INTEGER_BITS = 2_000
 # another one wrote.
 
 
+MAX_QUOTED_CHARACTERS = 50
+"""The characters of a key that an error quotes."""
+
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 # raw_decode, because decode also skips white space, which doubles the time for short texts.
@@ -49,7 +52,27 @@ def loads(text: str) -> Any:
     return value
 
 
-def checked_text(value: object, part: str, *, error: type[InvalidArgument]) -> str:
+Part: TypeAlias = "str | tuple[Part, int | str | None]"
+"""The name of a value; within another value, that one's name with an index or a key.
+
+None instead stands for a key itself. The name is written out only for an error, because the keys of
+all values around a value can be long.
+"""
+
+
+def _name(part: Part) -> str:
+    if isinstance(part, str):
+        return part
+    outer, step = part
+    if step is None:
+        return f"a key of {_name(outer)}"
+    if isinstance(step, int):
+        return f"{_name(outer)}[{step}]"
+    cut = "…" if len(step) > MAX_QUOTED_CHARACTERS else ""
+    return f"{_name(outer)}.{step[:MAX_QUOTED_CHARACTERS]}{cut}"
+
+
+def checked_text(value: object, part: Part, *, error: type[InvalidArgument]) -> str:
     """Return ``value`` as a plain ``str``; raise ``error`` unless UTF-8 can encode it.
 
     Args:
@@ -59,7 +82,7 @@ def checked_text(value: object, part: str, *, error: type[InvalidArgument]) -> s
         error: The class of error to raise.
     """
     if not isinstance(value, str):
-        raise error(f"{part} is {_type_name(value)}; it must be a str.")
+        raise error(f"{_name(part)} is {_type_name(value)}; it must be a str.")
     # str.__str__, because a subclass may override __str__.
     text = value if type(value) is str else str.__str__(value)
     if not text.isascii():
@@ -67,7 +90,7 @@ def checked_text(value: object, part: str, *, error: type[InvalidArgument]) -> s
             text.encode()
         except UnicodeEncodeError as failed:
             raise error(
-                f"{part} contains a lone surrogate at character {failed.start}, "
+                f"{_name(part)} contains a lone surrogate at character {failed.start}, "
                 "which UTF-8 cannot encode; decode the text correctly where it comes from."
             ) from None
     return text
@@ -81,7 +104,7 @@ def without_lone_surrogates(text: str) -> str:
 
 
 def checked_json(
-    value: object, part: str, *, error: type[InvalidArgument], depth: int = MAX_DEPTH
+    value: object, part: Part, *, error: type[InvalidArgument], depth: int = MAX_DEPTH
 ) -> Json:
     """Return a copy of ``value`` that is pure JSON, equal to it and of the same types.
 
@@ -99,38 +122,42 @@ def checked_json(
             return checked_text(value, part, error=error)
         case int():
             if value.bit_length() > MAX_INTEGER_BITS:
-                raise error(f"{part} is an integer of more than 600 digits; store it as text.")
+                raise error(
+                    f"{_name(part)} is an integer of more than 600 digits; store it as text."
+                )
             return int(value)
         case float():
             if not math.isfinite(value):
-                raise error(f"{part} is {float(value)}, which JSON cannot hold; use None or text.")
+                raise error(
+                    f"{_name(part)} is {float(value)}, which JSON cannot hold; use None or text."
+                )
             return float(value)
         case list() | dict() if depth == 0:
             raise error(
-                f"{part} is nested more than {MAX_DEPTH} levels deep; flatten it or store it as "
-                "text."
+                f"{_name(part)} is nested more than {MAX_DEPTH} levels deep; flatten it or store "
+                "it as text."
             )
         case list():
             return [
-                checked_json(item, f"{part}[{n}]", error=error, depth=depth - 1)
+                checked_json(item, (part, n), error=error, depth=depth - 1)
                 for n, item in enumerate(value)
             ]
         case dict():
             copy: dict[str, Json] = {}
             for key, item in value.items():
                 if not isinstance(key, str):
-                    raise error(f"{part} has the key {key!r}; keys must be str.")
-                name = checked_text(key, f"a key of {part}", error=error)
-                copy[name] = checked_json(item, f"{part}.{name}", error=error, depth=depth - 1)
+                    raise error(f"{_name(part)} has the key {key!r}; keys must be str.")
+                name = checked_text(key, (part, None), error=error)
+                copy[name] = checked_json(item, (part, name), error=error, depth=depth - 1)
             return copy
         case bytes() | bytearray() | memoryview():
             raise error(
-                f"{part} is {_type_name(value)}; encode it as text, for example with base64."
+                f"{_name(part)} is {_type_name(value)}; encode it as text, for example with base64."
             )
         case tuple():
-            raise error(f"{part} is a tuple, which would come back as a list; pass a list.")
+            raise error(f"{_name(part)} is a tuple, which would come back as a list; pass a list.")
     raise error(
-        f"{part} is {_type_name(value)}; "
+        f"{_name(part)} is {_type_name(value)}; "
         "only None, bool, int, float, str, list and dict can be stored and come back equal."
     )
 
