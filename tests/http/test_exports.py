@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import lists
 
-from chatledger.chat import Chat
+from chatledger.chat import Chat, SyncChat
 from chatledger.chat.lease import with_lease
 from chatledger.chat.protocol import RequestKey
 from chatledger.http import api
 from chatledger.http.api import parse_body
+from chatledger.http.endpoints import OWNER, Given, TurnRules, import_conversation
 from chatledger.http.errors import ApiError
 from chatledger.http.exports import JSON, MARKDOWN, Export
 from chatledger.http.fastapi import create_app
@@ -230,6 +231,23 @@ async def test_an_export_that_breaks_off_does_not_look_complete(tmp_path: Path) 
     start, *parts = sent
     assert start["status"] == 200
     assert [part["more_body"] for part in parts] == [True], "the last part is missing"
+
+
+def test_an_import_that_is_deleted_at_once_is_a_conflict_and_not_missing() -> None:
+    class DeletingStore(SQLiteStore):
+        def append(self, conversation_id: str, *arguments: Any, **options: Any) -> Any:
+            super().append(conversation_id, *arguments, **options)
+            self.delete(conversation_id)
+
+    models = Models(["offline"])
+    rules = TurnRules(models, Limits(), allow_system_prompt=False, is_signed_in=False)
+    query = api.Query([("user_id", "bob")], known=[OWNER])
+    with DeletingStore(":memory:") as store:
+        chat = SyncChat(store, models.get())
+        body = parse_body(ImportRequest, json.dumps(FILE).encode(), "application/json")
+        with pytest.raises(ApiError) as refused:
+            run(import_conversation(rules, Given(lambda: chat, "bob", query, body)))
+    assert (refused.value.status, refused.value.code) == (409, "conflict")
 
 
 # Large bodies -------------------------------------------------------------------------------------

@@ -349,7 +349,14 @@ def import_conversation(rules: "TurnRules", given: Given) -> Steps[Answer]:
     if imported.messages:
         id = new_id() if key is None else uuid_from_key("import", str(len(owner)), owner, key)
         yield partial(store.append, id, imported.messages, revision=0, **fields)
-        conversation = yield partial(store.get, id, owner=owner)
+        try:
+            conversation = yield partial(store.get, id, owner=owner)
+        except NotFound as missing:
+            raise ApiError(
+                409,
+                "conflict",
+                "The conversation was deleted as soon as it was imported; import it again.",
+            ) from missing
     else:
         conversation = yield partial(store.create, **fields)
     # Relative, because a proxy or a stage of API Gateway may put a prefix in front of all paths.

@@ -58,7 +58,8 @@ class _Folding(dict[int, str]):
     """
 
     def __missing__(self, code: int) -> str:
-        decomposed = normalize("NFKD", chr(code).casefold())
+        # The decomposition of a sign can have capitals again.
+        decomposed = normalize("NFKD", chr(code).casefold()).casefold()
         letters = normalize("NFC", _accents().sub("", decomposed)).translate(_LETTERS)
         self[code] = folded = "".join(map(_separated, letters))
         return folded
@@ -73,7 +74,8 @@ def _separated(character: str) -> str:
     return f" {character} " if _without_spaces().match(character) else character
 
 
-_FOLDING = _Folding()
+# Unicode decomposes these signs to letters.
+_FOLDING = _Folding({ord(sign): " " for sign in "™℠"})
 
 
 def searched_text(message: Message) -> str:
