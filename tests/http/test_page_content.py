@@ -230,3 +230,42 @@ def test_nothing_that_a_conversation_has_runs_in_the_page(visitor: Visitor, stor
     assert page.evaluate("window.ran") is False
     page.evaluate("owned()")
     assert page.evaluate("window.ran") is True, "the attack would be noticed"
+
+
+def test_a_reply_to_a_tool_is_regenerated_and_what_is_before_it_stays(
+    visitor: Visitor, store: Store
+) -> None:
+    call = {"id": "c1", "name": "weather", "args": {}}
+    show(
+        visitor,
+        store,
+        Message.user("How is the weather?"),
+        Message.assistant("I look it up.", tool_calls=[call]),
+        Message.tool("rain", tool_call_id="c1"),
+        Message.assistant("It rains."),
+    )
+    visitor.replies.last.hover()
+    visitor.page.get_by_role("button", name="Regenerate").click()
+    expect(visitor.replies.last).not_to_contain_text("It rains.")
+    expect(visitor.pending).to_have_count(0)
+    expect(visitor.messages).to_have_count(4)
+    expect(visitor.replies.first).to_contain_text("I look it up.")
+    visitor.messages.first.get_by_role("button", name="Edit").click()
+    visitor.page.get_by_role("textbox", name="The message").fill("And the wind?")
+    visitor.page.get_by_role("dialog").get_by_role("button", name="Send").click()
+    expect(visitor.messages).to_have_count(2)
+    expect(visitor.messages.first).to_contain_text("And the wind?")
+
+
+def test_blocks_whose_names_are_no_text_do_not_hide_the_conversation(
+    visitor: Visitor, store: Store
+) -> None:
+    odd = {"toString": 1}
+    show(
+        visitor,
+        store,
+        Message.user(["Look: ", {"type": odd}]),
+        Message.assistant([{"type": "tool_use", "name": odd}], tool_calls=[{"name": odd}]),
+    )
+    expect(visitor.messages.first).to_contain_text("Look:")
+    expect(visitor.replies.last).to_contain_text("Called a tool")

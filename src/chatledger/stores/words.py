@@ -75,7 +75,7 @@ def _separated(character: str) -> str:
 
 
 # Unicode decomposes these signs to letters.
-_FOLDING = _Folding({ord(sign): " " for sign in "™℠"})
+_FOLDING = _Folding({ord(sign): " " for sign in "™\N{SERVICE MARK}"})
 
 
 def searched_text(message: Message) -> str:

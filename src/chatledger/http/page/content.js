@@ -44,7 +44,8 @@ function readBlock(block, parts) {
   } else if (imageAddress(block)) {
     parts.images.push(imageAddress(block));
   } else {
-    parts.others.push(String(block.type ?? Object.keys(block)[0] ?? "?").replaceAll("_", " "));
+    const kind = typeof block.type === "string" ? block.type : Object.keys(block)[0] ?? "?";
+    parts.others.push(kind.replaceAll("_", " "));
   }
 }
 
@@ -54,7 +55,7 @@ function addCall({ calls }, call) {
   const id = call.call_id ?? call.id ?? inner.toolUseId ?? null;
   if (id !== null && calls.some((other) => other.id === id)) return;
   const input = inner.args ?? inner.input ?? inner.arguments ?? "";
-  calls.push({ id, name: String(inner.name ?? "a tool"), input });
+  calls.push({ id, name: typeof inner.name === "string" ? inner.name : "a tool", input });
 }
 
 function textOf(value) {

@@ -239,9 +239,9 @@ export class Conversation {
     await this.#receive(events, { question, replaced, onStart, onPiece, onRefused });
   }
 
-  /** Replace what follows the last message of the user with another reply; otherwise like `send`. */
+  /** Replace what follows the last message of the user or a tool with another reply; otherwise like `send`. */
   async regenerate({ onStart, onPiece }) {
-    const last = this.#entries.findLastIndex(({ role }) => role === "user");
+    const last = this.#entries.findLastIndex(({ role }) => role === "user" || role === "tool");
     const replaced = this.#entries.slice(last + 1);
     this.#turn = new AbortController();
     const { id, user } = this;

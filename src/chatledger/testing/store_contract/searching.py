@@ -35,7 +35,7 @@ FOUND = {
     "words between signs": ("name", "snake_case-name=(7)", ["name"]),
     "a letter that becomes two": ("strasse", "Die Straße", ["Straße"]),
     "a word before a sign": ("acme rocket", "The Acme™ rocket", ["Acme", "rocket"]),
-    "a mathematical capital": ("reals and", "𝐑eals ∧ and", ["𝐑eals", "and"]),
+    "a mathematical capital": ("\U0001d411 is", "\U0001d411 is a set", ["\U0001d411", "is"]),
     "a part of Chinese text": ("東京", "私は東京都に住む", ["東京"]),
     "two parts of Chinese text": ("京都 住む", "私は東京都に住む", ["京都", "住む"]),
     "one Chinese character": ("都", "私は東京都に住む", ["都"]),
