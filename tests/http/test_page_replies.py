@@ -11,6 +11,7 @@ from tests.http.client import (
     new_user,
     open_client,
     read_conversation,
+    send_message,
     transcript,
 )
 from tests.http.test_page import LONG_QUESTION, SLOWLY, Visitor
@@ -140,3 +141,62 @@ def test_a_message_without_a_reply_is_tried_again(visitor: Visitor) -> None:
     expect(visitor.replies).to_have_count(1)
     expect(visitor.replies.last).to_contain_text("Bob")
     expect(visitor.notice).to_be_empty()
+
+
+def test_a_reply_is_not_regenerated_if_another_device_has_added_messages(visitor: Visitor) -> None:
+    user = new_user()
+    page = visitor.visit(as_user=user).page
+    visitor.send("Hello")
+    visitor.send("What is my name?")
+    page.reload()
+    expect(visitor.messages).to_have_count(4)
+    with open_client(visitor.url) as client:
+        send_message(
+            client, "Hi from my phone", user_id=user, conversation_id=page.url.partition("#c=")[2]
+        )
+    before = stored_in(visitor)
+    visitor.replies.last.hover()
+    page.get_by_role("button", name="Regenerate").click()
+    expect(visitor.notice).to_contain_text("changed on another device")
+    expect(visitor.messages).to_have_count(6)
+    assert stored_in(visitor) == before
+
+
+@pytest.mark.console_errors
+def test_an_edit_that_is_refused_is_not_lost(visitor: Visitor) -> None:
+    user = new_user()
+    page = visitor.visit(as_user=user).page
+    visitor.send("Hello")
+    with open_client(visitor.url) as client:
+        path = conversation_path(page.url.partition("#c=")[2])
+        seq = read_conversation(client, page.url.partition("#c=")[2])["messages"][0]["seq"]
+        changed = {"message": "Hello from my phone", "user_id": user}
+        assert client.put(f"{path}/messages/{seq}", json=changed).status_code == 200
+    visitor.messages.first.get_by_role("button", name="Edit").click()
+    page.get_by_role("textbox", name="The message").fill("Hello, I am Bob")
+    page.get_by_role("dialog").get_by_role("button", name="Send").click()
+    expect(visitor.notice).to_contain_text("The message was not changed.")
+    expect(visitor.box).to_have_value("Hello, I am Bob")
+    page.reload()
+    expect(visitor.box).to_have_value("Hello, I am Bob")
+
+
+@pytest.mark.console_errors
+def test_tabs_that_send_at_the_same_time_both_show_all_messages(
+    page: Page, slow_server: Server
+) -> None:
+    visitor = start_slow_reply(page, slow_server)
+    expect(visitor.pending).to_have_count(0, timeout=30_000)
+    tab = page.context.new_page()
+    other = Visitor(tab, slow_server.url)
+    tab.goto(page.url)
+    expect(other.messages).to_have_count(2)
+    # Enter is pressed in both before either hears of the other.
+    for each, text in ((visitor, "Hi from here"), (other, "Hi from there")):
+        each.box.fill(text)
+    other.page.evaluate("document.getElementById('send').click()")
+    visitor.page.evaluate("document.getElementById('send').click()")
+    for each in (visitor, other):
+        expect(each.messages).to_have_count(6, timeout=30_000)
+        expect(each.pending).to_have_count(0)
+    tab.close()

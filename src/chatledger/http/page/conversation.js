@@ -245,7 +245,9 @@ export class Conversation {
     const replaced = this.#entries.slice(last + 1);
     this.#turn = new AbortController();
     const { id, user } = this;
-    const events = regenerateReply({ id, user, choices: this.#choices(), signal: this.#turn.signal });
+    const lastSeq = this.#entries.at(-1)?.seq;
+    const { signal } = this.#turn;
+    const events = regenerateReply({ id, lastSeq, user, choices: this.#choices(), signal });
     await this.#receive(events, { question: this.#entries[last], replaced, onStart, onPiece });
   }
 

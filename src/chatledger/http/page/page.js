@@ -85,6 +85,7 @@ let offer = null; // what the server offers, once it has said so
 let loading = null; // the AbortController of the load in progress, if any
 let loadingDone = null; // the promise that resolves when that load ends
 const replying = new Set(); // conversations whose reply is arriving, shown or not
+const changedElsewhere = new WeakSet(); // those that another tab has changed since, while their reply was arriving
 const readingMore = new Map(); // for conversations whose earlier or later messages are being read: a promise of the end
 const failedToRead = new Set(); // those whose messages are read only when the user asks again
 
@@ -129,6 +130,7 @@ async function load(conversation) {
       show(new Conversation(null, user));
       if (typed) setBox(typed);
       notice.showError(error.message);
+      refreshList();
     } else {
       notice.showError(error.message, [...TRY_AGAIN, error.retryAfter]);
     }
@@ -249,6 +251,7 @@ async function send() {
     await sending;
     if (isShown()) announcer.finish();
     tellTabs(conversation.user, conversation.id, "ended");
+    showMissedChange(conversation);
     refreshList();
   } catch (error) {
     if (!error.stored) restoreText(conversation, text);
@@ -261,6 +264,13 @@ async function send() {
     replying.delete(conversation);
     update();
   }
+}
+
+/** Load the conversation again if another tab has changed it while a reply was arriving here. */
+function showMissedChange(conversation) {
+  if (!changedElsewhere.delete(conversation) || conversation !== shown) return;
+  replying.delete(conversation);
+  showConversationInUrl();
 }
 
 /** Show the reply that the server is writing to the last message, if it is. */
@@ -286,12 +296,14 @@ async function replaceReply(conversation) {
     failure = error;
   }
   if (conversation !== shown) return;
-  if (conversation.lacksReply) {
-    showConversationInUrl(); // the server has put the former reply back
+  const hasChanged = failure?.status === 412; // on another device
+  if (conversation.lacksReply || hasChanged) {
+    showConversationInUrl(); // if a reply is missing, the server has put the former one back
     await loadingDone;
     if (conversation.id !== shown.id) return;
   }
-  if (failure) notice.showError(failure.message, [...ASK_AGAIN, failure.retryAfter]);
+  if (hasChanged) notice.showInfo("The conversation had changed on another device. This is how it is now.");
+  else if (failure) notice.showError(failure.message, [...ASK_AGAIN, failure.retryAfter]);
 }
 
 async function replaceMessage(conversation, entry, text) {
@@ -299,9 +311,10 @@ async function replaceMessage(conversation, entry, text) {
   try {
     await receive(conversation, (callbacks) => conversation.edit(entry, text, callbacks), onEdited);
   } catch (error) {
+    if (!error.stored) restoreText(conversation, text);
     if (conversation !== shown) return;
     if (error.stored) notice.showError(error.message, ASK_AGAIN, SHOW_SAVED);
-    else notice.showError(`The message was not changed. ${error.message}`);
+    else notice.showError(`The message was not changed. ${error.message} What you wrote is in the box.`);
   }
 }
 
@@ -335,6 +348,7 @@ async function receive(conversation, start, onStart = () => {}) {
   try {
     await receiving;
     if (isShown()) announcer.finish();
+    showMissedChange(conversation);
     refreshList();
   } finally {
     replying.delete(conversation);
@@ -811,6 +825,7 @@ onChangeInOtherTab(({ user: owner, id, what, conversation }) => {
   // The edit dialog is about a message as it is shown now.
   const canReload = shown.isLoaded && shown.showsEnd && !shown.isReplying && !$("edit-dialog").open;
   if (what === "started" && isShown && canReload) showConversationInUrl();
+  else if (what === "started" && isShown && shown.isReplying) changedElsewhere.add(shown);
   refreshList();
 });
 

@@ -81,9 +81,14 @@ export async function* followReply({ id, user, signal }) {
   yield* readReply(await requestReply({ id, user, signal }), { id, user, signal });
 }
 
-/** Replace the last reply with another one: yield its events, as `streamTurn` does. */
-export async function* regenerateReply({ id, user, choices, signal }) {
-  const options = { method: "POST", body: { user_id: user, ...(await choices) }, headers: EVENTS, signal };
+/**
+ * Replace the last reply with another one: yield its events, as `streamTurn` does. Throw an error with
+ * status 412 if the last message is not the one at `lastSeq`, unless that is undefined.
+ */
+export async function* regenerateReply({ id, lastSeq, user, choices, signal }) {
+  const condition = lastSeq === undefined ? {} : { "If-Match": await versionThatEndsWith(id, { lastSeq, user, signal }) };
+  const headers = { ...EVENTS, ...condition };
+  const options = { method: "POST", body: { user_id: user, ...(await choices) }, headers, signal };
   yield* readReply(await request(`${conversationPath(id)}/regenerate`, options), { id, user, signal });
 }
 
@@ -113,10 +118,8 @@ export async function setMetadata(id, { user, metadata }) {
 export async function changeMetadata(id, { user, changes }) {
   const path = conversationPath(id);
   for (let attempts = 1; ; attempts++) {
-    const response = await request(path, { query: { user_id: user, limit: 1 } });
-    const { metadata } = (await readJson(response)).conversation;
-    // A proxy that compresses makes the tag a weak one.
-    const version = response.headers.get("ETag").replace(/^W\//, "");
+    const { conversation, version } = await readVersion(id, { user });
+    const { metadata } = conversation;
     const body = { metadata: { ...metadata, ...changes }, user_id: user };
     try {
       const options = { method: "PATCH", body, headers: { "If-Match": version } };
@@ -125,6 +128,20 @@ export async function changeMetadata(id, { user, changes }) {
       if (error.status !== 412 || attempts === MAX_ATTEMPTS) throw error;
     }
   }
+}
+
+async function versionThatEndsWith(id, { lastSeq, user, signal }) {
+  const { conversation, version } = await readVersion(id, { user, signal });
+  if (conversation.messages.at(-1)?.seq === lastSeq) return version;
+  throw new ApiError("The conversation has changed since it was loaded.", "precondition_failed", { status: 412 });
+}
+
+/** Return the conversation, with its last message, and its `ETag`. */
+async function readVersion(id, { user, signal }) {
+  const response = await request(conversationPath(id), { query: { user_id: user, limit: 1 }, signal });
+  const { conversation } = await readJson(response);
+  // A proxy that compresses makes the tag a weak one.
+  return { conversation, version: response.headers.get("ETag").replace(/^W\//, "") };
 }
 
 /** Return the conversation as a file, a Blob, and its name; `format` is `json` or `markdown`. */
