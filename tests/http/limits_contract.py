@@ -9,6 +9,7 @@ from tests.http.client import (
     Fields,
     conversation_ids,
     create_conversation,
+    delete_conversation,
     expect_error,
     list_conversations,
     new_user,
@@ -149,6 +150,33 @@ class StorageLimitsContract:
         replies = [success_body(client.post("/chat", json=body, headers=key)) for key in keys]
         again = [success_body(client.post("/chat", json=body, headers=key)) for key in keys]
         assert again == replies
+        assert start_refused(client, 409) == "too_many_conversations"
+
+    def test_a_creation_repeated_with_its_key_is_no_new_conversation(self, servers: Pair) -> None:
+        client, _ = servers
+        sign_in(client)
+        original = create_conversation(client)
+        file = {
+            "format": "chatledger-conversation",
+            "version": 1,
+            "messages": [{"role": "user", "content": "å" * (BYTES_A_DAY * 3 // 10)}],
+        }
+
+        def create(number: int) -> httpx.Response:
+            path, body = [
+                ("/conversations", {}),
+                ("/conversations/import", file),
+                ("/conversations/import", file | {"messages": []}),
+                (f"/conversations/{original}/fork", {}),
+            ][number]
+            return client.post(path, json=body, headers={"Idempotency-Key": f"key {number}"})
+
+        for number in range(4):
+            created = success_body(create(number))
+            for _ in range(CONVERSATIONS):
+                assert success_body(create(number)) == created
+            if "conversation" in created:  # makes room for the next
+                delete_conversation(client, created["conversation"]["conversation_id"])
         assert start_refused(client, 409) == "too_many_conversations"
 
     def test_what_a_users_turns_store_in_a_day_is_limited(self, servers: Pair) -> None:

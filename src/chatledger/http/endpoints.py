@@ -69,6 +69,7 @@ from chatledger.models import Models, OpenedModel
 from chatledger.sansio import Steps
 from chatledger.stores.arguments import checked_description
 from chatledger.stores.contract import AnyStore, AsyncStore
+from chatledger.stores.idempotency import Creation, new_id_for
 from chatledger.stores.words import Query as WordQuery
 from chatledger.values import new_id, uuid_from_key
 
@@ -145,9 +146,10 @@ def check_health(store: AnyStore) -> Steps[ResponseBody]:
     return HEALTHY
 
 
-def create_conversation(given: Given) -> Steps[Answer]:
+def create_conversation(rules: "TurnRules", given: Given) -> Steps[Answer]:
     """Create a conversation without messages."""
     request: CreateRequest = given.body
+    yield from _count_creation(rules, given, _id_with_key(given, "create", request.user_id))
     created = yield partial(
         given.store.create,
         owner=request.user_id,
@@ -253,10 +255,11 @@ def update_conversation(given: Given, *, conversation_id: str) -> Steps[Answer]:
     return Answer({"conversation": summary_of(updated)}, version_of(updated))
 
 
-def fork_conversation(given: Given, *, conversation_id: str) -> Steps[Answer]:
+def fork_conversation(rules: "TurnRules", given: Given, *, conversation_id: str) -> Steps[Answer]:
     """Copy a conversation, up to a message or as a whole, to a new one of the same owner."""
     _require_shown(conversation_id)
     request: ForkRequest = given.body
+    yield from _count_creation(rules, given, _id_with_key(given, "fork", conversation_id))
     copy: Conversation = yield partial(
         given.open_chat().fork,
         conversation_id,
@@ -342,12 +345,13 @@ def import_conversation(rules: "TurnRules", given: Given) -> Steps[Answer]:
         imported = yield partial(to_thread, import_messages, request)
     else:
         imported = import_messages(request)
-    yield from rules.limits.count_turn(
-        store, given.caller, starts_conversation=True, stored_bytes=imported.size
-    )
     fields = {"owner": owner, "idempotency_key": key, **fields_of(description)}
+    id = _id_with_key(given, "create", owner)
+    if imported.messages and key is not None:
+        id = uuid_from_key("import", str(len(owner)), owner, key)
+    yield from _count_creation(rules, given, id, stored_bytes=imported.size)
     if imported.messages:
-        id = new_id() if key is None else uuid_from_key("import", str(len(owner)), owner, key)
+        id = id or new_id()
         yield partial(store.append, id, imported.messages, revision=0, **fields)
         try:
             conversation = yield partial(store.get, id, owner=owner)
@@ -362,6 +366,38 @@ def import_conversation(rules: "TurnRules", given: Given) -> Steps[Answer]:
     # Relative, because a proxy or a stage of API Gateway may put a prefix in front of all paths.
     location = quote(conversation.id, safe="")
     return Answer({"conversation": summary_of(conversation)}, version_of(conversation), location)
+
+
+def _id_with_key(given: Given, *scope: str) -> str | None:
+    """Return the id of the conversation that a store creates with the key; None without a key."""
+    creation = Creation.of(given.idempotency_key)
+    return None if creation is None else new_id_for(creation, *scope)
+
+
+def _count_creation(
+    rules: "TurnRules", given: Given, id: str | None, *, stored_bytes: int = 0
+) -> Steps[None]:
+    """Count a request that creates a conversation as a turn of the caller.
+
+    If an earlier request with its key has created the conversation ``id``, it is only a turn.
+
+    Raises ``ApiError`` if the limits do not allow it.
+    """
+    is_new = id is None or (yield from _is_missing(given.store, id))
+    yield from rules.limits.count_turn(
+        given.store,
+        given.caller,
+        starts_conversation=is_new,
+        stored_bytes=stored_bytes if is_new else 0,
+    )
+
+
+def _is_missing(store: AnyStore, conversation_id: str) -> Steps[bool]:
+    try:
+        yield partial(store.get, conversation_id)
+    except NotFound:
+        return True
+    return False
 
 
 def _check_system_messages(rules: "TurnRules", given: Given, request: ImportRequest) -> None:
@@ -413,14 +449,12 @@ class Endpoint(NamedTuple):
         return 201 if self.imports else 200
 
     def limited_steps(self, rules: "TurnRules", given: Given, **parameters: str) -> Steps[Answer]:
-        """Do ``steps``; if they create a conversation, count them as a turn of the caller first.
+        """Do ``steps``, and note in the limits that a conversation was deleted.
 
         Raises ``ApiError`` if the limits do not allow it.
         """
         if self.takes_rules:
             return (yield from self.steps(rules, given, **parameters))
-        if self.creates:
-            yield from rules.limits.count_turn(given.store, given.caller, starts_conversation=True)
         answer = yield from self.steps(given, **parameters)
         if self.method == "DELETE":
             rules.limits.note_deletion(given.caller)
@@ -438,6 +472,7 @@ ENDPOINTS = (
         CreatedBody,
         body=CreateRequest,
         creates=True,
+        takes_rules=True,
         takes_key=True,
         has_etag=True,
     ),
@@ -475,6 +510,7 @@ ENDPOINTS = (
         CreatedBody,
         body=ForkRequest,
         creates=True,
+        takes_rules=True,
         takes_key=True,
         has_etag=True,
     ),
@@ -618,11 +654,7 @@ def _starts_conversation(
         conversation_id = conversation_id_for(idempotency_key, owner)
     elif is_signed_in or owner is None:
         return False  # it must exist
-    try:
-        yield partial(store.get, conversation_id)
-    except NotFound:
-        return True
-    return False
+    return (yield from _is_missing(store, conversation_id))
 
 
 def regenerate_reply(rules: TurnRules, given: Given, *, conversation_id: str) -> Steps[Any]:
