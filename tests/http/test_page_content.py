@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from chatledger import Message, Store, open_store
+from chatledger.values import Json
 from tests.http.client import new_user
 from tests.http.test_page import QUICKLY, Visitor
 from tests.http.test_page_list import store_conversation
@@ -235,7 +236,7 @@ def test_nothing_that_a_conversation_has_runs_in_the_page(visitor: Visitor, stor
 def test_a_reply_to_a_tool_is_regenerated_and_what_is_before_it_stays(
     visitor: Visitor, store: Store
 ) -> None:
-    call = {"id": "c1", "name": "weather", "args": {}}
+    call: dict[str, Json] = {"id": "c1", "name": "weather", "args": {}}
     show(
         visitor,
         store,
@@ -260,7 +261,7 @@ def test_a_reply_to_a_tool_is_regenerated_and_what_is_before_it_stays(
 def test_blocks_whose_names_are_no_text_do_not_hide_the_conversation(
     visitor: Visitor, store: Store
 ) -> None:
-    odd = {"toString": 1}
+    odd: Json = {"toString": 1}
     show(
         visitor,
         store,

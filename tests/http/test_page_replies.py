@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.http.client import (
     conversation_path,
@@ -191,11 +191,15 @@ def test_tabs_that_send_at_the_same_time_both_show_all_messages(
     other = Visitor(tab, slow_server.url)
     tab.goto(page.url)
     expect(other.messages).to_have_count(2)
-    # Enter is pressed in both before either hears of the other.
-    for each, text in ((visitor, "Hi from here"), (other, "Hi from there")):
+    held: list[Route] = []  # the request of the other tab, until the message of the first is stored
+    tab.route("**/chat/stream", lambda route: held.append(route), times=1)
+    for each, text in ((other, "Hi from there"), (visitor, "Hi from here")):
         each.box.fill(text)
-    other.page.evaluate("document.getElementById('send').click()")
-    visitor.page.evaluate("document.getElementById('send').click()")
+        each.box.press("Enter")
+        expect(each.pending).to_have_count(1)
+    expect(visitor.stop).to_be_visible()
+    [request] = held
+    request.continue_()
     for each in (visitor, other):
         expect(each.messages).to_have_count(6, timeout=30_000)
         expect(each.pending).to_have_count(0)
