@@ -41,3 +41,11 @@ def test_an_excerpt_of_a_long_text_has_its_place_and_a_limit(before: str, after:
 def test_the_words_of_a_long_word_are_short_enough_for_an_index() -> None:
     assert max(map(len, words_of("x" * 10_000))) < 100
     assert Query.of("x" * 200).occurs_in("x" * 10_000)
+
+
+def test_only_the_first_marks_of_a_long_row_are_sorted() -> None:
+    text = "needle" + "\u0301\u0327" * 100
+    assert words_of(text) == words_of("needle")
+    excerpt, [span] = Query.of("needle").excerpt(text)
+    assert (len(excerpt), span.start) == (len("needle") + 29, 0)
+    assert words_of("\u0301" * 100) == set()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from typing import NamedTuple
-from unicodedata import category, normalize
+from unicodedata import category, combining, normalize
 
 from chatledger.conversations import Span
 from chatledger.messages import Message
@@ -23,6 +23,8 @@ CHARACTERS_BEFORE = 50
 """How much of the excerpt comes before the place that it shows."""
 MAX_WORD_CHARACTERS = 64
 """The length to which words are cut in an index; ``Query`` compares whole words."""
+MAX_MARKS = 30
+"""The most accents and other marks in a row that are read (Unicode Annex 15, section 13)."""
 SEARCHED_ROLES = ("user", "assistant")
 
 _LETTERS = str.maketrans("łøđħı", "lodhi")
@@ -47,6 +49,13 @@ def _without_spaces() -> re.Pattern[str]:
         "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u312f"
         "\u31a0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
     )
+
+
+@cache
+def _long_rows_of_marks() -> re.Pattern[str]:
+    """Return a pattern of more marks in a row than any language has."""
+    marks = "".join(chr(code) for code in range(0x300, 0x20000) if combining(chr(code)))
+    return re.compile(f"[{marks}]{{{MAX_MARKS + 1},}}")
 
 
 class _Folding(dict[int, str]):
@@ -100,7 +109,17 @@ def words_of(text: str) -> set[str]:
 
 
 def _fold(text: str) -> str:
-    return f" {normalize('NFC', text).translate(_FOLDING)} "
+    return f" {_composed(text).translate(_FOLDING)} "
+
+
+def _composed(text: str) -> str:
+    """Return the text in Unicode's form NFC, with at most ``MAX_MARKS`` marks in a row.
+
+    Sorting a row of marks, as the form requires, takes time that grows with the row's square.
+    """
+    if text.isascii():
+        return text
+    return normalize("NFC", _long_rows_of_marks().sub(lambda row: row[0][:MAX_MARKS], text))
 
 
 class Term(NamedTuple):
@@ -154,7 +173,7 @@ class Query:
         The part is in Unicode's form NFC, with single spaces instead of white space, and with … at
         the ends where it is cut.
         """
-        text = normalize("NFC", text)
+        text = _composed(text)
         term = self.terms[0]
         # The space before the term is one that ``_fold`` has added.
         offset = _fold(text).index(term.pattern)
