@@ -87,12 +87,16 @@ class ChangeContract:
             ("PATCH", "", {"title": "Newer"}),
             ("POST", "/regenerate", {}),
             ("PUT", "/messages/1", {"message": "Ho"}),
+            ("DELETE", "", None),
         ):
             response = client.request(method, path + part, json=body, headers={"If-Match": new})
             assert expect_error(response, 412)["code"] == "precondition_failed"
         assert read_conversation(client, conversation_id) == before
         for wrong in ("W/x", f'"{2**53}.0"'):
             expect_error(client.patch(path, json={"title": "x"}, headers={"If-Match": wrong}), 400)
+        latest = client.get(path).headers["ETag"]
+        success_body(client.request("DELETE", path, headers={"If-Match": latest}))
+        expect_error(client.get(path), 404)
 
     def test_title_and_metadata_are_changed(self, client: httpx.Client) -> None:
         user = new_user()

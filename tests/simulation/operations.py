@@ -277,6 +277,8 @@ def draw_arguments(
             arguments["revision"] = draw_revision() if random.random() < 0.3 else None
         case "truncate":
             arguments["after"] = draw_seq() if random.random() < 0.8 else 0
+        case "delete":
+            arguments["revision"] = draw_revision() if random.random() < 0.3 else None
         case "pop":
             arguments["limit"] = random.choice((1, 1, 2, 3))
         case "replace":

@@ -284,8 +284,14 @@ def stop_reply(given: Given, *, conversation_id: str) -> Steps[Answer]:
 def delete_conversation(given: Given, *, conversation_id: str) -> Steps[Answer]:
     """Delete a conversation; with a user, only if it is the user's own."""
     _require_shown(conversation_id)
-    owner = given.query.user_id()
-    yield partial(given.store.delete, conversation_id, owner=owner)
+    owner, version = given.query.user_id(), given.version
+    with _explain_conflict(version):
+        yield partial(
+            given.store.delete,
+            conversation_id,
+            revision=None if version is None else version.revision,
+            owner=owner,
+        )
     return Answer(DELETED)
 
 
@@ -545,6 +551,7 @@ ENDPOINTS = (
         delete_conversation,
         DeletedBody,
         query=(USER_ID,),
+        takes_version=True,
     ),
     Endpoint(
         "DELETE", "/conversations", delete_conversations, DeletedAllBody, query=(LISTED_USER_ID,)

@@ -674,16 +674,26 @@ class Store(ABC):
             )
         )
 
-    def delete(self, conversation_id: str, *, owner: str | None = None) -> None:
+    def delete(
+        self, conversation_id: str, *, revision: int | None = None, owner: str | None = None
+    ) -> None:
         """Delete the conversation with its entries; from this moment on, readers no longer see it.
 
         For at least 24 hours, a new conversation with the same id continues with higher
         revisions, so that a revision remembered from before matches nothing.
 
+        Args:
+            conversation_id: The conversation.
+            revision: Delete only if the conversation's revision is exactly this.
+            owner: The conversation's owner, or None for a caller that may use every conversation.
+
         Raises:
+            Conflict: The revision is not ``revision``.
             NotFound: There is no such conversation for ``owner``.
         """
-        return self.perform(Delete(checked_id(conversation_id), checked_owner(owner)))
+        return self.perform(
+            Delete(checked_id(conversation_id), checked_revision(revision), checked_owner(owner))
+        )
 
     def delete_owner(self, owner: str) -> int:
         """Delete every conversation of ``owner``, and the owner's entries.

@@ -281,6 +281,7 @@ class Delete(Operation[None]):
     """``Store.delete``."""
 
     conversation_id: str
+    revision: int | None
     owner: str | None
 
 

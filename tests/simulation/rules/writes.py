@@ -282,7 +282,16 @@ def delete(
     for generation in generations_changed(state, operation, interval):
         if generation is None:
             yield state
-        elif not operation.has_error or not operation.is_acknowledged:
+            continue
+        expected, answer = operation.arguments["revision"], operation.answer
+        if expected is not None:
+            if isinstance(answer, Conflict):
+                if answer.revision != expected and can_be(generation.revision, answer.revision):
+                    yield refine(state, generation._replace(revision=answer.revision))
+                continue
+            if not can_be(generation.revision, expected):
+                continue
+        if not operation.has_error or not operation.is_acknowledged:
             yield after_write(state, None, interval)
 
 

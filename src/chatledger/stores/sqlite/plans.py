@@ -294,7 +294,9 @@ def fork(rows: Rows, operation: operations.Fork) -> Conversation:
 
 
 def delete(rows: Rows, operation: operations.Delete) -> None:
-    rows.delete(rows.require_live(operation.conversation_id, operation.owner)["number"])
+    row = rows.require_live(operation.conversation_id, operation.owner)
+    require_revision(row, operation.revision)
+    rows.delete(row["number"])
 
 
 def put_entry(rows: Rows, operation: operations.PutEntry) -> Entry:

@@ -140,6 +140,19 @@ class LifecycleLaws:
             subject.delete(deleted.id)
         assert ids_of(list_all(subject, owner)) == [other.id]
 
+    def test_a_deletion_at_another_revision_conflicts(self, subject: Store) -> None:
+        owner = new_id()
+        conversation = start_conversation(subject, "hello", owner=owner)
+        latest = subject.append(conversation.id, user_messages("meanwhile")).revision
+        for revision in (0, conversation.revision, latest + 1):
+            with assert_unchanged(subject, conversation.id), pytest.raises(Conflict) as caught:
+                subject.delete(conversation.id, revision=revision)
+            assert (caught.value.expected, caught.value.revision) == (revision, latest)
+        with assert_unchanged(subject, conversation.id), pytest.raises(NotFound):
+            subject.delete(conversation.id, revision=conversation.revision, owner=new_id())
+        subject.delete(conversation.id, revision=latest)
+        assert list_all(subject, owner) == []
+
     @pytest.mark.parametrize("swept", [False, True], ids=["", "and a sweep"])
     @pytest.mark.parametrize("how", ["append", "append at revision 0", "create"])
     def test_a_new_conversation_with_a_deleted_id_starts_empty_and_at_higher_revisions(

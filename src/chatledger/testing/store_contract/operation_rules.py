@@ -388,11 +388,12 @@ class OperationRules(EntryRules):
                 (e.name, e.value, e.expires_at) for e in generation.entries.all(self.clock())
             ]
 
-    @rule(conversation=conversations, caller=callers)
-    def delete(self, conversation: int, caller: int) -> None:
+    @rule(conversation=conversations, caller=callers, at_revision=st.booleans())
+    def delete(self, conversation: int, caller: int, at_revision: bool) -> None:
         conversation_id, owner, generation = self.model.choose(conversation, caller)
+        revision = generation.conversation.revision if at_revision and generation else None
         with self.expect_found(generation):
-            self.store.delete(conversation_id, owner=owner)
+            self.store.delete(conversation_id, revision=revision, owner=owner)
             assert generation
             self.model.delete(generation)
 

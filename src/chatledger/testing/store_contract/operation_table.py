@@ -292,6 +292,9 @@ CALLS = (
     Call("delete_entry", lambda given: {"name": "topic"}, prepare=put_topic),
     Call("delete", deletes=True),
     Call(
+        "delete", lambda given: {"revision": given.revision}, variant="at a revision", deletes=True
+    ),
+    Call(
         "delete_owner",
         lambda given: {"owner": given.owner or new_id()},
         needs_conversation=False,

@@ -284,6 +284,28 @@ class RivalLaws:
             assert snapshot_if_any(subject, conversation_id) is None
             assert list_all(subject, owner) == []
 
+    def test_a_message_that_was_appended_keeps_a_deletion_at_the_revision_before_from_it(
+        self, subject: Store
+    ) -> None:
+        for _ in range(ROUNDS):
+            conversation = start_conversation(subject, "1")
+            calls: list[Callable[[], object]] = [
+                partial(
+                    subject.append,
+                    conversation.id,
+                    user_messages("2"),
+                    revision=conversation.revision,
+                ),
+                partial(subject.delete, conversation.id, revision=conversation.revision),
+            ]
+            appended, deleted = race(calls)
+            observed = snapshot_if_any(subject, conversation.id)
+            if observed is None:
+                assert (type(appended), deleted) == (NotFound, None)
+            else:
+                assert texts_of(observed.messages) == ["1", "2"]
+                assert isinstance(deleted, Conflict)
+
     def test_of_rivals_that_remove_one_message_exactly_one_wins(self, subject: Store) -> None:
         for together in (True, False):
             conversation = start_conversation(subject, *(["0", "1", "2"] if together else ["0"]))

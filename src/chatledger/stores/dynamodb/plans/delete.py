@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from chatledger.errors import NotFound
+from chatledger.errors import Conflict, NotFound
 from chatledger.stores.dynamodb import heads
 from chatledger.stores.dynamodb.calls import CONDITION_FAILED, Call, CallFailed, Plan
 from chatledger.stores.dynamodb.cleanup import free_range
@@ -21,8 +21,16 @@ index lags, and may still show deleted conversations."""
 
 def delete(table: Table, operation: Delete) -> Plan[None]:
     """Delete a conversation as ``Store.delete`` promises."""
-    log = Log(table, operation.conversation_id)
-    if not (yield from close_log(log, operation.owner, lambda last: last.is_live(table.time()))):
+    log, revision = Log(table, operation.conversation_id), operation.revision
+
+    def is_meant(last: Record) -> bool:
+        if not last.is_live(table.time()):
+            return False
+        if revision is not None and revision != last.revision:
+            raise Conflict(log.id, expected=revision, revision=last.revision)
+        return True
+
+    if not (yield from close_log(log, operation.owner, is_meant)):
         raise NotFound(log.id)
 
 
