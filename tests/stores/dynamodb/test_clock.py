@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chatledger import ClockSkewed, Message, NotFound
-from chatledger.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore
+from chatledger.stores.dynamodb import AsyncDynamoDBStore, DynamoDBStore, clock
 from chatledger.stores.dynamodb.calls import Call
 from chatledger.stores.dynamodb.clock import ClockComparison
 from chatledger.testing.dynamodb_local import REGION, DynamoDBLocal
@@ -35,7 +35,15 @@ def clock_off_by(skew: timedelta) -> Callable[[], Any]:
 
 
 @pytest.fixture
-def open_skewed(client: "DynamoDBClient", table: str) -> Callable[[timedelta], DynamoDBStore]:
+def slow_calls_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare the clocks although a call takes seconds, as on a loaded machine."""
+    monkeypatch.setattr(clock, "LONGEST_CALL", clock.MAX_SKEW - clock.RESOLUTION - 100)
+
+
+@pytest.fixture
+def open_skewed(
+    client: "DynamoDBClient", table: str, slow_calls_count: None
+) -> Callable[[timedelta], DynamoDBStore]:
     def open(skew: timedelta) -> DynamoDBStore:
         return DynamoDBStore(client, table, clock=clock_off_by(skew), compare_clock=True)
 
@@ -63,6 +71,7 @@ def test_a_skewed_store_warns_once_and_refuses_a_lifetime_and_a_lease(
     assert [each.getMessage() for each in warnings] == [str(refused.value)]
 
 
+@pytest.mark.usefixtures("slow_calls_count")
 @pytest.mark.parametrize(
     "write",
     [
@@ -118,7 +127,7 @@ def test_a_store_whose_clock_is_right_refuses_nothing(
     assert not caplog.records
 
 
-@pytest.mark.usefixtures("aws_environment")
+@pytest.mark.usefixtures("aws_environment", "slow_calls_count")
 def test_the_async_store_refuses_as_well(
     dynamodb_local: DynamoDBLocal, table: str, caplog: pytest.LogCaptureFixture
 ) -> None:
