@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,7 +22,7 @@ from tests.http.client import (
     success_body,
 )
 from tests.serverless.gateway import Gateway, app_factory
-from tests.serving import Server
+from tests.serving import StartServer
 
 OPERATORS = "You are the support bot of ACME."
 
@@ -40,11 +41,20 @@ def bedrock(bedrock_server: BedrockServer) -> BedrockServer:
     return bedrock_server
 
 
+@pytest.fixture(scope="module")
+def shared_server(start_server: StartServer) -> StartServer:
+    """Start a server, or return the one that has the same variables."""
+    return cache(start_server)
+
+
 @pytest.fixture(params=["FastAPI", "Chalice"])
 def start_chatbot(
-    request: pytest.FixtureRequest, bedrock: BedrockServer, tmp_path: Path
+    request: pytest.FixtureRequest,
+    bedrock: BedrockServer,
+    tmp_path: Path,
+    shared_server: StartServer,
 ) -> Iterator[StartChatbot]:
-    """Start a server with these variables, whose model is the fake of Bedrock; return a client."""
+    """Return a client of a server with these variables, whose model is the fake of Bedrock."""
     with ExitStack() as stack:
 
         def start(**variables: str) -> httpx.Client:
@@ -54,10 +64,7 @@ def start_chatbot(
                 variables["CHATLEDGER_STORE"] = f"sqlite:///{tmp_path / 'chatledger.db'}"
                 new_app = stack.enter_context(app_factory(**variables))
                 return stack.enter_context(Gateway(new_app).client())
-            server = Server(tmp_path, **variables)
-            stack.callback(server.kill)
-            server.start()
-            return stack.enter_context(open_client(server.url))
+            return stack.enter_context(open_client(shared_server(**variables).url))
 
         yield start
 
