@@ -36,6 +36,8 @@ SECONDS = 20.0
 """Seconds after which anything counts as hanging."""
 MARKER = "quetzal-7431"
 """Text of users' messages; it must never appear in an error or a log."""
+GETS_SHORT_REPLY = "Hi, I am Bob. How often have I written?"
+"""A message to which the offline model has a reply of 14 pieces, instead of 45."""
 JSON = {"Content-Type": "application/json"}
 
 Fields = dict[str, Any]

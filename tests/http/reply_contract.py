@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.http.client import (
+    GETS_SHORT_REPLY,
     Fields,
     conversation_path,
     create_conversation,
@@ -96,8 +97,8 @@ class ReplyContract:
     def test_50_reloads_lose_and_double_no_word(
         self, client: httpx.Client, slow: httpx.Client, slow_url: str
     ) -> None:
-        reply = send_message(client, MESSAGE, user_id=new_user())["response"]
-        with open_stream(slow, message=MESSAGE, user_id=new_user()) as response:
+        reply = send_message(client, GETS_SHORT_REPLY, user_id=new_user())["response"]
+        with open_stream(slow, message=GETS_SHORT_REPLY, user_id=new_user()) as response:
             conversation_id = next(heard(response)).data["conversation_id"]
 
         def reload(_: int) -> str:
@@ -118,9 +119,9 @@ class ReplyContract:
     def test_a_client_without_a_stream_may_leave_too(
         self, client: httpx.Client, slow: httpx.Client
     ) -> None:
-        reply = send_message(client, MESSAGE, user_id=new_user())["response"]
+        reply = send_message(client, GETS_SHORT_REPLY, user_id=new_user())["response"]
         conversation_id = create_conversation(slow, user_id=new_user())
-        fields = {"message": MESSAGE, "conversation_id": conversation_id}
+        fields = {"message": GETS_SHORT_REPLY, "conversation_id": conversation_id}
         with pytest.raises(httpx.ReadTimeout):
             slow.post("/chat", json=fields, timeout=0.5)
         assert follow(slow, conversation_id)[1] == reply
@@ -197,8 +198,8 @@ class ReplyContract:
     def test_an_event_id_beyond_the_reply_so_far_gets_it_from_its_beginning(
         self, client: httpx.Client, slow: httpx.Client
     ) -> None:
-        reply = send_message(client, MESSAGE, user_id=new_user())["response"]
-        with open_stream(slow, message=MESSAGE, user_id=new_user()) as response:
+        reply = send_message(client, GETS_SHORT_REPLY, user_id=new_user())["response"]
+        with open_stream(slow, message=GETS_SHORT_REPLY, user_id=new_user()) as response:
             start = next(heard(response)).data
         begun, text, last = follow(slow, start["conversation_id"], f"{start['reply_id']}:9999")
         assert (begun["offset"], text, last.name) == (0, reply, "done")
@@ -251,11 +252,13 @@ class ReplyContract:
         self, slow: httpx.Client
     ) -> None:
         conversation_id = create_conversation(slow, user_id=new_user())
-        with open_stream(slow, message="Hi", conversation_id=conversation_id) as response:
+        with open_stream(
+            slow, message=GETS_SHORT_REPLY, conversation_id=conversation_id
+        ) as response:
             next(heard(response))
 
         def answer() -> bool | None:
-            fields = {"message": "Ho", "conversation_id": conversation_id}
+            fields = {"message": GETS_SHORT_REPLY, "conversation_id": conversation_id}
             return slow.post("/chat", json=fields).status_code == 200 or None
 
         assert wait_until(answer)

@@ -18,10 +18,12 @@ from tests.http.bad_input import (
     named_params,
 )
 from tests.http.client import (
+    GETS_SHORT_REPLY,
     JSON,
     MARKER,
     Fields,
     conversation_ids,
+    conversation_path,
     expect_error,
     expect_no_server_error,
     json_body,
@@ -34,6 +36,7 @@ from tests.http.client import (
     read_events,
     read_reply,
     send_message,
+    success_body,
     transcript,
     wait_until,
 )
@@ -151,6 +154,8 @@ class StreamingContract:
             answer = slow.post(path, json=body)
             assert expect_error(answer, 409)["code"] == "turn_in_progress"
             assert 1 <= int(answer.headers["Retry-After"]) <= 2
+            assert next(stream)[0] == "piece"
+            success_body(slow.post(f"{conversation_path(conversation_id)}/stop", json={}))
             *_, (last, _) = stream
             assert last == "done"
         assert [role for role, _ in transcript(read_conversation(slow, conversation_id))] == [
@@ -243,7 +248,7 @@ class StreamingContract:
         self, slow: httpx.Client
     ) -> None:
         user = new_user()
-        with open_stream(slow, message="Hi, I am Bob", user_id=user) as response:
+        with open_stream(slow, message=GETS_SHORT_REPLY, user_id=user) as response:
             conversation_id = next(read_events(response))[1]["conversation_id"]
 
         def answer() -> Fields | None:
@@ -258,7 +263,7 @@ class StreamingContract:
 
         assert "Bob" in wait_until(answer)["response"]
         conversation = transcript(read_conversation(slow, conversation_id))
-        assert conversation[0] == ("user", "Hi, I am Bob")
+        assert conversation[0] == ("user", GETS_SHORT_REPLY)
         assert conversation[-1][0] == "assistant"
 
 
