@@ -57,13 +57,17 @@ def open_client(url: str) -> httpx.Client:
 def open_checking_client(url: str) -> Iterator[httpx.Client]:
     """Open a client that asserts that the server's ``/openapi.json`` describes each response."""
     with open_client(url) as client:
-        check_responses(client)
+        check_responses(client, read_description(client))
         yield client
 
 
-def check_responses(client: httpx.Client) -> None:
-    """Assert from now on that the server's ``/openapi.json`` describes each response."""
-    description = Description(success_body(client.get("/openapi.json")))
+def read_description(client: httpx.Client) -> Description:
+    """Return the server's ``/openapi.json``; tests that share a server may share it."""
+    return Description(success_body(client.get("/openapi.json")))
+
+
+def check_responses(client: httpx.Client, description: Description) -> None:
+    """Assert from now on that the description describes each response."""
     client.event_hooks = {"response": [description.check_response]}
 
 

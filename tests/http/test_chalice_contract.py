@@ -13,10 +13,12 @@ from tests.http.client import (
     conversation_path,
     expect_error,
     new_user,
-    open_checking_client,
+    open_client,
+    read_description,
 )
 from tests.http.contract import AddressContract, CommonContract
 from tests.http.cors_contract import SITE, CORSContract, NoCORSContract
+from tests.http.description import Description
 from tests.http.export_contract import FILE, HI, ExportContract, import_file, with_messages
 from tests.http.failure_contract import MODEL, FailureContract
 from tests.http.invalid_input_contract import BytesContract
@@ -55,6 +57,12 @@ def plain(make: Callable[[], Chalice]) -> Gateway:
 
 
 @pytest.fixture(scope="module")
+def plain_description(plain: Gateway) -> Description:
+    with plain.client() as client:
+        return read_description(client)
+
+
+@pytest.fixture(scope="module")
 def in_base64(make: Callable[[], Chalice]) -> Gateway:
     return Gateway(make, in_base64=True)
 
@@ -68,8 +76,11 @@ class TestChaliceLocal(CommonContract, BytesContract, ChangeContract):
     """``chalice local`` rejects paths below a route and passes on one header of each name."""
 
     @pytest.fixture
-    def client(self, local: ChaliceLocal) -> Iterator[httpx.Client]:
-        with open_checking_client(local.url) as client:
+    def client(
+        self, local: ChaliceLocal, description_of: Callable[[str], Description]
+    ) -> Iterator[httpx.Client]:
+        with open_client(local.url) as client:
+            check_responses(client, description_of(local.url))
             yield client
 
 
@@ -77,9 +88,9 @@ class TestPlainEvents(CommonContract, AddressContract, TwoKeysContract, ChangeCo
     """API Gateway replaces invalid UTF-8 in bodies that it passes on as text."""
 
     @pytest.fixture
-    def client(self, plain: Gateway) -> Iterator[httpx.Client]:
+    def client(self, plain: Gateway, plain_description: Description) -> Iterator[httpx.Client]:
         with plain.client() as client:
-            check_responses(client)
+            check_responses(client, plain_description)
             yield client
 
 

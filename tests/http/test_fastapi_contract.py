@@ -1,7 +1,7 @@
 """The FastAPI server fulfils the HTTP contract, as a process, over a socket."""
 
 import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from tests.http.client import (
     JSON,
     MARKER,
     Fields,
+    check_responses,
     create_conversation,
     expect_error,
     new_user,
-    open_checking_client,
     open_client,
     read_conversation,
     send_message,
@@ -35,6 +35,7 @@ from tests.http.client import (
 )
 from tests.http.contract import HTTPContract
 from tests.http.cors_contract import SITE, CORSContract, NoCORSContract
+from tests.http.description import Description
 from tests.http.export_contract import ExportContract
 from tests.http.failure_contract import MODEL, FailureContract
 from tests.http.reply_contract import ReplyContract
@@ -53,8 +54,9 @@ def slow_server(start_server: StartServer) -> Server:
 
 
 @pytest.fixture
-def client(url: str) -> Iterator[httpx.Client]:
-    with open_checking_client(url) as client:
+def client(url: str, description_of: Callable[[str], Description]) -> Iterator[httpx.Client]:
+    with open_client(url) as client:
+        check_responses(client, description_of(url))
         yield client
 
 

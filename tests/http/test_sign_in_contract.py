@@ -1,7 +1,7 @@
 """A server with sign-in fulfils the HTTP contract for requests with tokens."""
 
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -17,6 +17,7 @@ from tests.http.bad_input import BAD_CONVERSATION, BAD_LIST, ODD_IDS
 from tests.http.client import (
     MARKER,
     Fields,
+    check_responses,
     conversation_ids,
     conversation_path,
     create_conversation,
@@ -24,12 +25,13 @@ from tests.http.client import (
     expect_error,
     list_conversations,
     new_user,
-    open_checking_client,
+    open_client,
     read_conversation,
     send_message,
     success_body,
 )
 from tests.http.contract import HTTPContract
+from tests.http.description import Description
 from tests.http.key_contract import post_with_key
 from tests.http.tokens import bearer, claims, key_server, token
 from tests.serving import StartServer
@@ -79,8 +81,9 @@ def url(start_server: StartServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def client(url: str) -> Iterator[httpx.Client]:
-    with open_checking_client(url) as client:
+def client(url: str, description_of: Callable[[str], Description]) -> Iterator[httpx.Client]:
+    with open_client(url) as client:
+        check_responses(client, description_of(url))
         client.auth = Users()
         yield client
 
