@@ -34,7 +34,7 @@ class EmptyPage(BaseHTTPRequestHandler):
 @pytest.fixture
 def site() -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), EmptyPage) as server:
-        thread = Thread(target=server.serve_forever)
+        thread = Thread(target=server.serve_forever, args=[0.02])
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()

@@ -122,7 +122,7 @@ def test_langsmith_receives_session_and_owner_if_its_variables_are_set() -> None
         received: list[bytes] = []  # noqa: RUF012
 
     with ThreadingHTTPServer(("127.0.0.1", 0), RecordingLangSmith) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}"
         variables = {
             "LANGCHAIN_TRACING_V2": "true",  # langchain-core 0.3; later versions too

@@ -88,7 +88,7 @@ class OpenAIServer:
         self._script.extend(responses)
 
     def __enter__(self) -> Self:
-        Thread(target=self._server.serve_forever, daemon=True).start()
+        Thread(target=self._server.serve_forever, args=[0.02], daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
