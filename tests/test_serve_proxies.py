@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.http.client import GETS_SHORT_REPLY
 from tests.serving import Server, StartServer, free_port
 
 ROOT = Path(__file__).parents[1]
@@ -129,7 +130,7 @@ def test_the_page_and_the_api_are_served_under_the_public_name(proxy: httpx.Clie
 
 
 def test_pieces_of_a_reply_arrive_as_they_are_said(proxy: httpx.Client) -> None:
-    body = {"message": "Hello", "user_id": "bob"}
+    body = {"message": GETS_SHORT_REPLY, "user_id": "bob"}
     with proxy.stream("POST", "/chat/stream", json=body) as response:
         assert response.status_code == 200
         chunks = response.iter_text()
