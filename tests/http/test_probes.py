@@ -84,6 +84,7 @@ async def test_a_store_that_does_not_answer_gives_a_quick_503(path: str) -> None
 @pytest.mark.anyio
 async def test_many_probes_make_one_request_to_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readiness, "VALID_SECONDS", 60.0)
+    monkeypatch.setattr(readiness, "CHECK_SECONDS", 20.0)  # the first call reads large files
     with FakeEndpoint(reply_to_all(DELETED)) as endpoint:
         async with app_client(store_at(endpoint)) as client:
             for _ in range(2):
@@ -100,6 +101,7 @@ async def test_a_server_is_ready_again_when_its_store_is(monkeypatch: pytest.Mon
         return replies.pop(0)
 
     monkeypatch.setattr(readiness, "VALID_SECONDS", -1.0)
+    monkeypatch.setattr(readiness, "CHECK_SECONDS", 20.0)  # the first call reads large files
     with FakeEndpoint(respond) as endpoint:
         async with app_client(store_at(endpoint)) as client:
             body = expect_error(await client.get("/ready"), 503)
