@@ -247,7 +247,7 @@ def test_a_write_is_retried_until_patience_ends_and_says_whether_it_may_have_lan
     open_at: OpenAt, outcome: Outcome, reason: str, may_have_landed: bool
 ) -> None:
     with FakeEndpoint(reply_to_writes(outcome)) as server:
-        store = open_at(server.endpoint)
+        store = open_at(server.endpoint, patience=2 * PATIENCE)
         with raises_in_time(
             StoreUnavailable,
             rf"DynamoDB did not complete PutItem in time \({reason}\); try again later\.",
