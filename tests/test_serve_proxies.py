@@ -187,9 +187,12 @@ def test_several_processes_serve_the_same_conversations(tmp_path: Path) -> None:
         for _ in range(20):  # each with a connection of its own, which any process may accept
             response = httpx.post(f"{url}/chat", json=body, trust_env=False, timeout=30)
             assert response.status_code == 200, response.text
-        found = httpx.get(f"{url}/conversations/trip", trust_env=False).json()
+        found = httpx.get(f"{url}/conversations/trip?user_id=bob", trust_env=False).json()
     assert found["conversation"]["metadata"]["message_count"] == 40
-    assert "Traceback" not in (tmp_path / "log").read_text()
+    log = (tmp_path / "log").read_text()
+    assert "Traceback" not in log
+    assert "GET /conversations/{conversation_id} 200" in log
+    assert "bob" not in log
 
 
 @pytest.mark.parametrize(

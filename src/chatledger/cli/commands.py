@@ -39,7 +39,7 @@ def serve(
         ),
     ] = False,
 ) -> None:
-    """Serve the chatbot API and its page, configured by CHATLEDGER_* variables (see the README)."""
+    """Serve the chatbot API and its page. docs/running.md lists the CHATLEDGER_* settings."""
     try:
         from chatledger.cli.serving import run_server
     except ModuleNotFoundError as missing:

@@ -33,8 +33,8 @@ class BedrockModel:
     """A model on Amazon Bedrock, called through the Converse API.
 
     The first call finds the region, endpoint, credentials, proxy and CA bundle as boto3 does
-    (AWS_REGION, AWS_PROFILE, AWS_BEARER_TOKEN_BEDROCK, AWS_ENDPOINT_URL_BEDROCK_RUNTIME and so on).
-    For settings that are left out, the model's own defaults apply.
+    (AWS_DEFAULT_REGION, AWS_PROFILE, AWS_BEARER_TOKEN_BEDROCK, AWS_ENDPOINT_URL_BEDROCK_RUNTIME
+    and so on). For settings that are left out, the model's own defaults apply.
 
     Args:
         model_id: The id or ARN of a model or inference profile.
