@@ -271,7 +271,7 @@ def fork_conversation(rules: "TurnRules", given: Given, *, conversation_id: str)
 
 
 def stop_reply(given: Given, *, conversation_id: str) -> Steps[Answer]:
-    """Stop the reply that is being written; what there is of it is stored."""
+    """Stop the reply that is being written; the part written so far is stored."""
     _require_shown(conversation_id)
     request: StopRequest = given.body
     chat = given.open_chat()

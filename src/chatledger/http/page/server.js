@@ -163,7 +163,7 @@ export async function importConversation(file, { user }) {
   return (await readJson(await request("conversations/import", options))).conversation;
 }
 
-/** Stop the reply that the server is writing; what there is of it is saved. */
+/** Stop the reply that the server is writing; the part written so far is stored. */
 export async function stopReply(id, { user }) {
   await request(`${conversationPath(id)}/stop`, { method: "POST", body: { user_id: user } });
 }
