@@ -1,4 +1,4 @@
-"""The limits on what a client's connections may hold up, whether or not it has signed in."""
+"""The limits on connections: their number, and the time that each may take."""
 
 import asyncio
 import logging

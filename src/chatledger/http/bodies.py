@@ -37,7 +37,7 @@ class WelcomeBody(TypedDict):
 
 
 class StatusBody(TypedDict):
-    """That the server is healthy, live or ready."""
+    """The state of the server: healthy, live or ready."""
 
     status: Annotated[str, Meta(description="what the check has found")]
 
@@ -91,7 +91,7 @@ class CreatedBody(TypedDict):
 
 
 class DeletedBody(TypedDict):
-    """That the conversation is deleted."""
+    """The confirmation that the conversation is deleted."""
 
     message: str
 

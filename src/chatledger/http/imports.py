@@ -27,7 +27,7 @@ class ImportedMessage(RequestBody, frozen=True, kw_only=True):
     """A message of a conversation that is imported. Its ``seq`` is not kept."""
 
     def __post_init__(self) -> None:
-        """Check nothing: ``Message`` checks its texts, and tells where they are."""
+        """Check nothing: ``Message`` checks the texts, and its errors say where they are."""
 
     role: Annotated[Role, Meta(description="user, assistant, tool or system")]
     content: Annotated[

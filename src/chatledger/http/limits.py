@@ -189,7 +189,7 @@ class Limits:
         """Count a turn of the caller as running while the block runs.
 
         Raises:
-            ApiError: Too many turns are running, or the caller was refused and has to wait still.
+            ApiError: Too many turns are running, or the caller was refused and must still wait.
         """
         with self._lock:
             self._check_running(caller)
@@ -282,7 +282,7 @@ class Limits:
             )
 
     def note_deletion(self, caller: str) -> None:
-        """Let the caller, who has deleted a conversation, start a new one if it was the last."""
+        """Let the caller start a conversation again at once, after deleting one."""
         with self._lock:
             self._refused_new.pop(caller, None)
 
@@ -395,9 +395,9 @@ class Limits:
         return Usage(day=day, **spent._asdict(), turns=turns, conversations=conversations)
 
     def _with_stored_bytes(self, usage: Usage, stored: int) -> Usage:
-        """Return the usage with these bytes; raise ``ApiError`` if it were over the limit.
+        """Return the usage with these bytes; raise ``ApiError`` if that is over the limit.
 
-        That is not remembered as other refusals are: the caller may store less than these.
+        Unlike other refusals, this one is not remembered: the caller may still store fewer bytes.
         """
         most = self._bytes_a_day
         if stored and most is not None and usage.bytes + stored > most:
@@ -457,7 +457,7 @@ class Limits:
                 self._unwritten[caller] = earlier.plus(tokens, bytes)
 
     def _take_spent(self, caller: str) -> _Spent:
-        """Return what the caller has spent today and is not in the store, and forget it."""
+        """Return the caller's tokens and bytes of today that are not in the store, and forget them."""
         with self._lock:
             spent = self._unwritten.pop(caller, _NOTHING)
             return spent if self._day == _day_of(self._clock()) else _NOTHING

@@ -46,7 +46,7 @@ class Readiness:
             raise ApiError(503, "store_unavailable", f"{sentence} {RETRY}")
 
     async def _check(self) -> str | None:
-        """Return what is wrong with the store, or None."""
+        """Return a sentence for clients that says why the store accepts no writes, or None."""
         try:
             async with asyncio.timeout(CHECK_SECONDS):
                 await self._store.check_writable()

@@ -83,7 +83,7 @@ class Routes:
 
     Args:
         chat: The chat that runs the turns.
-        rules: What is allowed in turns.
+        rules: The rules for turns.
         turns: The turns that this process runs.
         metrics: Counts the open streams.
     """

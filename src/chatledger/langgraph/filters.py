@@ -64,7 +64,9 @@ def _operator_test(name: str, operand: Any) -> Test:
         )
     compare, number = _COMPARISONS[name], _number(operand)
     if math.isnan(number):
-        raise InvalidArgument(f"The filter compares {name} with something that is not a number.")
+        raise InvalidArgument(
+            f"The filter compares {name} with something that is not a number; give it a number."
+        )
     return lambda value: compare(_number(value), number)
 
 

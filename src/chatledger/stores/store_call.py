@@ -44,7 +44,7 @@ called for a call whose caller did not wait for the end.
 
 
 def report(on_call: OnCall, call: StoreCall) -> None:
-    """Call ``on_call``; no error of it gets out."""
+    """Call ``on_call``; log its error instead of raising it."""
     try:
         on_call(call)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Models behind OpenAI's Chat Completions API; openai is imported when a model is opened."""
+"""Models of OpenAI and of servers with the same API; openai is imported when a model is opened."""
 
 from chatledger.models.openai.model import OpenAIModel, check_base_url
 

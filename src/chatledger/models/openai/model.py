@@ -1,4 +1,4 @@
-"""A model behind OpenAI's API, or one that speaks the same language, for async and sync callers."""
+"""A model of OpenAI, or of a server with the same API, for async and sync callers."""
 
 import os
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence

@@ -90,7 +90,7 @@ class Settings(NamedTuple):
         """Return the settings; raise ``InvalidArgument`` if one is invalid."""
         expire_after = checked_lifetime(expire_after, "expire_after")
         if not cleanup >= 0:
-            raise InvalidArgument("cleanup is a number of seconds, 0 or more.")
+            raise InvalidArgument("cleanup must be a number of seconds, 0 or more.")
         return cls(None if expire_after is None else milliseconds(expire_after), cleanup, clock)
 
 
