@@ -138,48 +138,6 @@ FILE_ADVICE = (
             "dynamodb://trips?a=1",
             f"The store 'dynamodb://trips?a=1' has the option 'a'; {KNOWN_OPTIONS}",
         ),
-        ("dynamodb://trips?region=", "'' is not an AWS region; write one such as eu-west-1."),
-        (
-            "dynamodb://trips?region=Ireland",
-            "'Ireland' is not an AWS region; write one such as eu-west-1.",
-        ),
-        (
-            "dynamodb://trips?endpoint=127.0.0.1:8000",
-            "The endpoint '127.0.0.1:8000' is not a URL; write one such as http://127.0.0.1:8000.",
-        ),
-        (
-            "dynamodb://trips?endpoint=http://[::1",
-            "The endpoint 'http://[::1' is not a URL; write one such as http://127.0.0.1:8000.",
-        ),
-        (
-            "dynamodb://trips?endpoint=http://a:99999",
-            "The endpoint 'http://a:99999' is not a URL; write one such as http://127.0.0.1:8000.",
-        ),
-        (
-            "dynamodb://trips?endpoint=http:///",
-            "The endpoint 'http:///' is not a URL; write one such as http://127.0.0.1:8000.",
-        ),
-        ("dynamodb://trips?consistent=yes", "'yes' is not a boolean; write true or false."),
-        (
-            "dynamodb://trips?cleanup=soon",
-            "'soon' is not a duration; write a number and s, m, h, d or w, such as 30d.",
-        ),
-        (
-            "dynamodb://trips?expire_after=0s",
-            "The duration '0s' is 0:00:00; it must be from 1 second to 36,500 days.",
-        ),
-        (
-            "sqlite:///a.db?expire_after=month",
-            "'month' is not a duration; write a number and s, m, h, d or w, such as 30d.",
-        ),
-        (
-            "sqlite:///a.db?expire_after",
-            "'' is not a duration; write a number and s, m, h, d or w, such as 30d.",
-        ),
-        (
-            "sqlite:///a.db?expire_after=0s",
-            "The duration '0s' is 0:00:00; it must be from 1 second to 36,500 days.",
-        ),
     ],
 )
 @pytest.mark.parametrize("use", [open_store, open_async_store, check_url])
@@ -194,6 +152,87 @@ def test_an_invalid_url_is_rejected_with_advice(
     with pytest.raises(InvalidArgument) as raised:
         use(url)
     assert str(raised.value) == sentence
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "option", "sentence"),
+    [
+        (
+            "dynamodb://trips?region=",
+            "region",
+            "'' is not an AWS region; write one such as eu-west-1.",
+        ),
+        (
+            "dynamodb://trips?region=Ireland",
+            "region",
+            "'Ireland' is not an AWS region; write one such as eu-west-1.",
+        ),
+        (
+            "dynamodb://trips?endpoint=127.0.0.1:8000",
+            "endpoint",
+            "'127.0.0.1:8000' is not a URL; write one such as http://127.0.0.1:8000.",
+        ),
+        (
+            "dynamodb://trips?endpoint=http://[::1",
+            "endpoint",
+            "'http://[::1' is not a URL; write one such as http://127.0.0.1:8000.",
+        ),
+        (
+            "dynamodb://trips?endpoint=http://a:99999",
+            "endpoint",
+            "'http://a:99999' is not a URL; write one such as http://127.0.0.1:8000.",
+        ),
+        (
+            "dynamodb://trips?endpoint=http:///",
+            "endpoint",
+            "'http:///' is not a URL; write one such as http://127.0.0.1:8000.",
+        ),
+        (
+            "dynamodb://trips?consistent=yes",
+            "consistent",
+            "'yes' is not a boolean; write true or false.",
+        ),
+        (
+            "dynamodb://trips?cleanup=soon",
+            "cleanup",
+            "'soon' is not a duration; write a number and s, m, h, d or w, such as 30d.",
+        ),
+        (
+            "dynamodb://trips?expire_after=0s",
+            "expire_after",
+            "The duration '0s' is 0:00:00; it must be from 1 second to 36,500 days.",
+        ),
+        (
+            "sqlite:///a.db?expire_after=month",
+            "expire_after",
+            "'month' is not a duration; write a number and s, m, h, d or w, such as 30d.",
+        ),
+        (
+            "sqlite:///a.db?expire_after",
+            "expire_after",
+            "'' is not a duration; write a number and s, m, h, d or w, such as 30d.",
+        ),
+        (
+            "sqlite:///a.db?expire_after=0s",
+            "expire_after",
+            "The duration '0s' is 0:00:00; it must be from 1 second to 36,500 days.",
+        ),
+    ],
+)
+@pytest.mark.parametrize("use", [open_store, open_async_store, check_url])
+def test_an_invalid_option_is_named_with_advice(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    use: Callable[[str], object],
+    url: str,
+    option: str,
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidArgument) as raised:
+        use(url)
+    assert str(raised.value) == f"The option {option} in the store's URL is not valid: {sentence}"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -457,7 +457,7 @@ class Limits:
                 self._unwritten[caller] = earlier.plus(tokens, bytes)
 
     def _take_spent(self, caller: str) -> _Spent:
-        """Return the caller's tokens and bytes of today that are not in the store, and forget them."""
+        """Return and forget the caller's tokens and bytes of today that are not in the store."""
         with self._lock:
             spent = self._unwritten.pop(caller, _NOTHING)
             return spent if self._day == _day_of(self._clock()) else _NOTHING

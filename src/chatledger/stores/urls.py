@@ -204,7 +204,12 @@ def _parse_options(url: str, parts: SplitResult, **known: Callable[[str], Any]) 
             *others, last = known
             names = f"{', '.join(others)} and {last} are" if others else f"only {last} is"
             raise InvalidArgument(f"The store {url!r} has the option {name!r}; {names} known.")
-        options[name] = known[name](value)
+        try:
+            options[name] = known[name](value)
+        except InvalidArgument as invalid:
+            raise InvalidArgument(
+                f"The option {name} in the store's URL is not valid: {invalid}"
+            ) from invalid
     return options
 
 
@@ -221,9 +226,7 @@ def _parse_endpoint(text: str) -> str:
     except ValueError:  # an invalid port, for example
         is_valid = False
     if not is_valid:
-        raise InvalidArgument(
-            f"The endpoint {text!r} is not a URL; write one such as http://127.0.0.1:8000."
-        )
+        raise InvalidArgument(f"{text!r} is not a URL; write one such as http://127.0.0.1:8000.")
     return text
 
 
