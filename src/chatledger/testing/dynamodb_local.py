@@ -3,8 +3,9 @@
     with DynamoDBLocal() as dynamodb:
         dynamodb.client().list_tables()
 
-pytest gets the fixture ``dynamodb_local``, one for the whole session, if a ``conftest.py`` contains
-``pytest_plugins = ["chatledger.testing.dynamodb_local"]``. On the command line,
+pytest has the fixture ``chatledger_dynamodb``, one for the whole session; with
+``pytest_plugins = ["chatledger.testing.dynamodb_local"]`` in a ``conftest.py`` there is also
+``dynamodb_local``, which does the same. On the command line,
 ``python -m chatledger.testing.dynamodb_local`` prints the endpoint and serves until Ctrl-C.
 
 It needs Linux or macOS, Java 17 or newer, and Maven for the one-time download. If
