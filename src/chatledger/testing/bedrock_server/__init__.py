@@ -14,8 +14,9 @@ model.
 
 pytest has the fixture ``chatledger_bedrock``, to which the environment leads every AWS client. With
 ``pytest_plugins = ["chatledger.testing.bedrock_server"]`` in a ``conftest.py`` there is also
-``bedrock_server``, which leaves the environment as it is. From a shell, ``python -m chatledger.testing.bedrock_server`` prints
-the environment variables to set and serves until Ctrl-C.
+``bedrock_server``, which leaves the environment as it is. From a shell,
+``python -m chatledger.testing.bedrock_server`` prints the environment variables to set and serves
+until Ctrl-C.
 
 It needs aiohttp and boto3, the packages of the extra ``bedrock``.
 """
