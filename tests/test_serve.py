@@ -212,10 +212,10 @@ def test_the_server_says_what_it_runs_with(start_server: StartServer) -> None:
         "models offline",
         "window 7 messages",
         "sign in none",
-        "lease 0:00:10",
-        "time limit 0:02:00",
+        "lease 10s",
+        "time limit 2m",
         "turns a minute off",
-        "expire after 30 days",
+        "expire after 30d",
         "longest message 32,000 characters",
     ):
         assert fact in second

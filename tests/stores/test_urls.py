@@ -21,7 +21,7 @@ from chatledger import (
 )
 from chatledger.stores.dynamodb import DynamoDBStore, create_table
 from chatledger.stores.dynamodb.calls import Call
-from chatledger.stores.urls import check_url, parse_duration, without_secrets
+from chatledger.stores.urls import check_url, format_duration, parse_duration, without_secrets
 from chatledger.testing.dynamodb_local import KEY, REGION, DynamoDBLocal
 from chatledger.values import new_id
 from tests.stores.dynamodb.fake_endpoint import FakeEndpoint, Reply
@@ -500,6 +500,12 @@ def test_checking_the_url_of_a_table_imports_no_optional_package() -> None:
 )
 def test_a_duration_is_a_number_and_a_unit(text: str, time: timedelta) -> None:
     assert parse_duration(text) == time
+    assert parse_duration(format_duration(time)) == time
+
+
+@pytest.mark.parametrize("text", ["1s", "61s", "90m", "1h", "25h", "30d", "14d"])
+def test_a_duration_is_written_in_its_largest_unit(text: str) -> None:
+    assert format_duration(parse_duration(text)) == text
 
 
 @pytest.mark.parametrize(

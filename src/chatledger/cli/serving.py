@@ -23,7 +23,7 @@ from chatledger.http.app import Chatbot
 from chatledger.http.logs import configure_logging
 from chatledger.http.turns import RunningTurns
 from chatledger.settings import Settings, read_settings
-from chatledger.stores.urls import without_secrets
+from chatledger.stores.urls import format_duration, without_secrets
 
 logger = logging.getLogger("chatledger.server")
 
@@ -175,9 +175,11 @@ def _announce(settings: Settings, url: str, max_connections: int) -> None:
         "models": ", ".join([settings.model, *settings.models]),
         "window": f"{settings.window} messages",
         "sign_in": "none" if settings.auth == "none" else f"tokens of {settings.issuer}",
-        "lease": str(settings.lease),
-        "time_limit": str(settings.time_limit or "none"),
-        "expire_after": str(settings.expire_after or "never"),
+        "lease": format_duration(settings.lease),
+        "time_limit": format_duration(settings.time_limit) if settings.time_limit else "off",
+        "expire_after": format_duration(settings.expire_after)
+        if settings.expire_after
+        else "never",
         "longest_message": f"{MAX_MESSAGE_CHARACTERS:,} characters",
         "longest_body": f"{MAX_BODY_BYTES // 1024} KiB",
         "connections": f"{max_connections:,}",

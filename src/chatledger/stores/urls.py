@@ -134,6 +134,13 @@ def parse_duration(text: str) -> timedelta:
     return duration
 
 
+def format_duration(duration: timedelta) -> str:
+    """Return a duration of whole seconds as ``parse_duration`` reads it, such as ``30d``."""
+    seconds = int(duration.total_seconds())
+    unit = next(unit for unit in "dhms" if seconds % _UNIT_SECONDS[unit] == 0)
+    return f"{seconds // _UNIT_SECONDS[unit]}{unit}"
+
+
 def _not_installed(missing: ModuleNotFoundError, extra: str) -> InvalidArgument:
     return InvalidArgument(missing_package_error("A store in DynamoDB", missing, extra))
 
