@@ -5,7 +5,13 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage, SystemMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    RemoveMessage,
+    SystemMessage,
+)
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.graph import MessagesState
 from langgraph.types import interrupt
@@ -64,25 +70,26 @@ def raise_error() -> Any:
 @pytest.mark.parametrize(
     ("act", "shown"),
     [
-        (lambda: "Bye-bye!", ["Hi!", "Hello!", "Bye!", "Bye-bye!"]),
-        (lambda: interrupt("Really?"), ["Hi!", "Hello!", "Bye!"]),
+        (lambda: AIMessage("Bye-bye!"), ["Hi!", "Hello!", "Bye!", "Bye-bye!"]),
+        (lambda: SystemMessage("Left."), ["Hi!", "Hello!", "Bye!", "Left."]),
+        (lambda: AIMessage(interrupt("Really?")), ["Hi!", "Hello!", "Bye!"]),
         (raise_error, ["Hi!", "Hello!", "Bye!"]),
     ],
-    ids=["reply", "interrupt", "error"],
+    ids=["reply", "no reply", "interrupt", "error"],
 )
 def test_a_question_is_shown_with_its_reply_or_once_the_run_stops(
-    store: Store, state: type, act: Callable[[], Any], shown: list[str]
+    store: Store, state: type, act: Callable[[], BaseMessage], shown: list[str]
 ) -> None:
     thread_id, meanwhile = new_id(), list[str]()
 
     def texts() -> list[str]:
         return [found.text for found in shown_by(store, thread_id)]
 
-    def answer(messages: Any) -> AIMessage:
+    def answer(messages: Any) -> BaseMessage:
         if len(messages) == 1:
             return AIMessage("Hello!")
         meanwhile[:] = texts()
-        return AIMessage(act())
+        return act()
 
     graph = chat_graph(ChatledgerSaver(store, messages="conversation"), state, answer=answer)
     graph.invoke({"messages": [HumanMessage("Hi!")]}, config_of(thread_id))
@@ -124,6 +131,34 @@ def test_the_conversation_keeps_what_the_graph_removes(store: Store) -> None:
     assert question(0) in shown_by(store, thread_id)
     assert question(0) not in graph.get_state(config_of(thread_id)).values["messages"]
     assert len(shown_by(store, thread_id)) == 4
+
+
+@pytest.mark.parametrize("turns", [1, 12])
+@pytest.mark.parametrize("is_same_process", [True, False])
+@STATES
+def test_a_new_message_is_shown_though_the_graph_writes_an_older_one_again(
+    store: Store, state: type, is_same_process: bool, turns: int
+) -> None:
+    def graph() -> Graph:
+        saver = ChatledgerSaver(store, messages="conversation")
+        return chat_graph(saver, state, answer=lambda messages: messages[0])
+
+    thread_id, again = new_id(), graph()
+    for turn in range(turns):
+        again = again if is_same_process else graph()
+        asked = [question(turn, 50), question(0, 50)]
+        again.invoke({"messages": asked}, config_of(thread_id), durability="exit")
+    assert shown_by(store, thread_id) == [question(turn, 50) for turn in range(turns)]
+
+
+def test_a_message_that_the_graph_inserts_before_shown_ones_is_shown(store: Store) -> None:
+    thread_id = new_id()
+    saver = ChatledgerSaver(store, messages="conversation")
+    first = put_messages(saver, config_of(thread_id), question(0), reply(0), question(1), reply(1))
+    summary = SystemMessage("They talked.", id="summary")
+    put_messages(saver, first, summary, question(1), reply(1))
+    assert saver.get_tuple(config_of(thread_id)) is not None
+    assert shown_by(store, thread_id)[4:] == [summary]
 
 
 def test_deleting_the_thread_deletes_the_conversation(store: Store) -> None:

@@ -527,7 +527,7 @@ class Plans:
             owner=address.owner,
             is_stored=lambda thread: id in thread.checkpoints.get(address.namespace, {}),
         )
-        if shown is not None and can_wait(shown, unshown):
+        if shown is not None and can_wait(shown, unshown, checkpoint):
             thread.shown = replace(shown, is_behind=True)
         elif shown is not None:
             thread.shown = None  # if the append fails, it is not known

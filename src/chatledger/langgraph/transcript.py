@@ -4,8 +4,8 @@ Each append requires the revision at which the conversation was read, so that ev
 once, although several processes may notice that it is missing.
 
 Messages wait for the reply that follows them, and are appended with it, which saves a request. If
-there is none, because the run is interrupted or fails, they are appended then, or when the thread
-is next read.
+there is none, because the run ends, is interrupted or fails, they are appended then, or when the
+thread is next read.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,6 +30,8 @@ from chatledger.messages import Message, encode
 
 MESSAGES: Final = "messages"
 """The channel that is shown."""
+STARTING: Final = ("__start__", "__pregel_tasks", "branch:", "join:")
+"""The beginnings of the names of channels by which LangGraph starts tasks."""
 LAST_SHOWN: Final = 20
 """The number of last messages of a conversation that are compared with those of its thread."""
 SHOW_ATTEMPTS: Final = 20
@@ -87,20 +89,28 @@ def find_unshown(
         InvalidMessage: A conversation cannot hold one of them.
         MessageTooLarge: One of them is too large for a conversation.
     """
-    ids = shown.ids
-    last = max((n for n, (id, _) in enumerate(messages) if id in ids), default=-1)
-    if last < 0 and not shown.is_all and messages:
-        ids = yield from _read_ids(settings, address)
-    new = [(id, found) for id, found in messages[last + 1 :] if id not in ids]
+    ids, start = shown.ids, 0
+    if not shown.is_all:
+        # Those before the first of the last ones are shown, unless none is.
+        known = [n for n, (id, _) in enumerate(messages) if id in ids]
+        start = known[0] if known else 0
+        unknown = [n for n, (id, _) in enumerate(messages) if n >= start and id not in ids]
+        if unknown and (not known or unknown[0] < known[-1]):
+            ids = yield from _read_ids(settings, address)
+    new = [(id, found) for id, found in messages[start:] if id not in ids]
     return _batches(replace(to_chatledger(found), id=id) for id, found in new)
 
 
-def can_wait(shown: Shown, unshown: list[list[Message]]) -> bool:
+def can_wait(shown: Shown, unshown: list[list[Message]], checkpoint: Checkpoint) -> bool:
     """Return whether a reply will follow these messages, with which they can be appended.
 
     The first ones of a conversation are appended at once: they show who owns it.
     """
-    return shown.revision > 0 and not shown.is_gone and bool(unshown) and _awaits_reply(unshown[-1])
+    if not shown.revision or shown.is_gone or not unshown or not _awaits_reply(unshown[-1]):
+        return False
+    # No task follows a checkpoint that has written to no channel that starts one.
+    updated = checkpoint.get("updated_channels")
+    return updated is None or any(name.startswith(STARTING) for name in updated)
 
 
 def show(
@@ -205,8 +215,9 @@ def messages_of(
     if value is None and thread is not None and parent is not None:
         writes = thread.writes_of(parent.namespace, parent.id)
         written = [restore(node, serde) for *_, channel, node in writes if channel == MESSAGES]
-        # If the conversation is known to show the parent's messages, they need not be built.
-        is_shown = thread.shown is not None and not thread.shown.is_behind
+        # If all that the conversation shows is known, the parent's messages need not be built.
+        shown = thread.shown
+        is_shown = shown is not None and shown.is_all and not shown.is_behind
         before = [] if is_shown else _value_at(thread, parent, serde)
         return _with_ids([*before, *_flat(written)], serde)
     return _with_ids(_flat([value]), serde)
