@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.graph import MessagesState
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 
 from chatledger import AsyncStore, Store
@@ -16,6 +16,7 @@ from chatledger.langgraph import ChatledgerSaver
 from chatledger.values import new_id
 from tests.langgraph.graphs import (
     DeltaState,
+    FanOutState,
     Graph,
     chat_graph,
     config_of,
@@ -126,6 +127,58 @@ def test_a_run_that_starts_at_an_old_checkpoint_can_be_overtaken_too(store: Stor
     slow = chat_graph(ChatledgerSaver(store, rivals="refuse"), answer=overtake)
     with pytest.raises(Conflict):
         slow.invoke({"messages": [question(7)]}, old.config, durability="sync")
+
+
+def test_a_run_that_starts_at_an_old_checkpoint_may_run_its_tasks_again(store: Store) -> None:
+    thread, answers = config_of(new_id()), iter(("first", "second"))
+    saver = ChatledgerSaver(store, rivals="refuse")
+    graph = chat_graph(saver, answer=lambda messages: AIMessage(next(answers)))
+    graph.invoke({"messages": [question(0)]}, thread)
+    asked = next(state for state in graph.get_state_history(thread) if state.next == ("model",))
+    result = graph.invoke(Command(resume="again"), asked.config)
+    assert [message.text for message in result["messages"]] == [question(0).text, "second"]
+
+
+def test_the_result_of_a_finished_task_can_be_replaced_while_another_one_waits(
+    store: Store,
+) -> None:
+    builder = StateGraph(FanOutState)
+    builder.add_node("count", lambda state: {"done": [1]})
+    builder.add_node("ask", lambda state: {"done": [interrupt("which?")]})
+    builder.add_edge(START, "count")
+    builder.add_edge(START, "ask")
+    thread = config_of(new_id())
+    graph = builder.compile(checkpointer=ChatledgerSaver(store, rivals="refuse"))
+    graph.invoke({"done": []}, thread)
+    graph.update_state(thread, {"done": [2]}, as_node="count")
+    assert graph.get_state(thread).values == {"done": [2]}
+
+
+def test_a_copy_of_a_checkpoint_is_no_rival_of_it(store: Store) -> None:
+    thread, graph = config_of(new_id()), open_graph(store)
+    result = graph.invoke({"messages": [question(0)]}, thread)
+    graph.update_state(thread, None, as_node="__copy__")
+    newest = graph.get_state(thread)
+    assert newest.values == result
+    assert newest.metadata is not None
+    assert newest.metadata["source"] == "fork"
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+def test_a_subgraph_with_a_memory_can_be_run_again_from_an_old_checkpoint(
+    store: Store, turn: int
+) -> None:
+    inner = StateGraph(FanOutState)
+    inner.add_node("count", lambda state: {"done": [len(state["done"])]})
+    inner.add_edge(START, "count")
+    builder = StateGraph(FanOutState)
+    builder.add_node("inner", inner.compile(checkpointer=True))
+    builder.add_edge(START, "inner")
+    thread = config_of(new_id())
+    graph = builder.compile(checkpointer=ChatledgerSaver(store, rivals="refuse"))
+    results = [graph.invoke({"done": []}, thread) for _ in range(2)]
+    old = [state for state in graph.get_state_history(thread) if state.next == ("inner",)]
+    assert graph.invoke(None, old[::-1][turn].config) == results[turn]
 
 
 def test_an_answer_that_comes_while_another_one_is_worked_on_is_the_only_one_to_count(

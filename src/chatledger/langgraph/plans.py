@@ -56,7 +56,7 @@ from chatledger.langgraph.records import (
     leaf_serde,
 )
 from chatledger.langgraph.settings import Address, Pause, Settings, Steps
-from chatledger.langgraph.thread import NULL_TASK, SHOWN, Thread, indexed
+from chatledger.langgraph.thread import SHOWN, Thread, indexed
 from chatledger.langgraph.transcript import (
     can_wait,
     find_unshown,
@@ -73,6 +73,10 @@ from chatledger.values import milliseconds_since_epoch, to_datetime
 RUN_KEY: Final = "__chatledger_run"
 """In the config of a checkpoint that was read: a random text for the run, the seq of the thread's
 last record, and the newest checkpoint. LangGraph hands it on to what a run puts that begins there.
+"""
+REPLAY_KEY: Final = "__pregel_replay_state"
+"""In the config of a subgraph that LangGraph runs again because the graph was started at an older
+checkpoint. If the subgraph had none before that one, it begins anew, without a parent.
 """
 WARM_LIMIT: Final = 4
 """The number of last messages that a read of a known thread asks for."""
@@ -125,6 +129,7 @@ class Plans:
             run,
             int(started_seq),
             newest_id or None,
+            checkpoint_id in (None, "") and found.get(REPLAY_KEY) is not None,
         )
 
     def owner(self, config: RunnableConfig | None) -> str | None:
@@ -240,11 +245,7 @@ class Plans:
         checkpoint = thread.find(address.namespace, address.checkpoint_id)
         if checkpoint is None:
             return None
-        found = self._tuple(thread, checkpoint, address)
-        newest = thread.newest(address.namespace)
-        if self.settings.rivals == "refuse" and newest is not None:
-            found.config["configurable"][RUN_KEY] = f"{token_hex(8)} {thread.last_seq} {newest.id}"
-        return found
+        return self._tuple(thread, checkpoint, address)
 
     def _read(self, address: Address) -> Steps[Thread | None]:
         """Return the thread; None if there is none, or its conversation was deleted."""
@@ -325,12 +326,15 @@ class Plans:
     ) -> CheckpointTuple:
         address = replace(address, namespace=checkpoint.namespace)
         parent = checkpoint.parent
-        return thread.as_tuple(
-            checkpoint,
-            self.serde,
-            self._config(address, checkpoint.id),
-            None if parent is None else self._config(address, parent.id),
-        )
+        config = self._config(address, checkpoint.id)
+        parent_config = None if parent is None else self._config(address, parent.id)
+        newest = thread.newest(checkpoint.namespace)
+        if self.settings.rivals == "refuse" and newest is not None:
+            run = f"{token_hex(8)} {thread.last_seq} {newest.id}"
+            config[RUN_KEY] = run
+            if parent_config is not None:
+                parent_config[RUN_KEY] = run  # a copy of the checkpoint has the same parent
+        return thread.as_tuple(checkpoint, self.serde, config, parent_config)
 
     def thread_ids(
         self, owner: str | None, cursor: str | None
@@ -577,7 +581,7 @@ class Plans:
         It is also raised if another run has written what a task of the parent has returned: its
         own next checkpoint may follow.
         """
-        if self.settings.rivals == "fork":
+        if self.settings.rivals == "fork" or address.begins_anew:
             return
         newest = thread.newest(address.namespace)
         newest_id = None if newest is None else newest.id
@@ -605,7 +609,8 @@ class Plans:
         ):
             return False
         # What was written before the run began belongs to it too.
-        runs = thread.runs_since(address.started_seq, address.namespace, parent.id)
+        results = thread.results_since(address.started_seq, address.namespace, parent.id)
+        runs = {record.run for record, _ in results.values()}
         return not runs <= {address.run}
 
     def put_writes(
@@ -663,14 +668,11 @@ class Plans:
             and newest.id not in (checkpoint_id, address.newest_id)
             and not self.settings.runs.has_put(newest.id, address.run)
         )
-        stored = {
-            index: node
-            for _, task, index, _, node in thread.writes_of(address.namespace, checkpoint_id)
-            if task == task_id != NULL_TASK and index >= 0
-        }
+        # A run that starts at an older checkpoint on purpose may run its tasks again.
+        stored = thread.results_since(address.started_seq, address.namespace, checkpoint_id)
         is_overtaken = is_overtaken or any(
-            index in stored
-            and serde.dumps_typed(restore(stored[index], serde))
+            (task_id, index) in stored
+            and serde.dumps_typed(restore(stored[task_id, index][1], serde))
             != serde.dumps_typed(restore(node, serde))
             for index, _, node in writes
         )

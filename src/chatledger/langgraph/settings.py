@@ -91,6 +91,8 @@ class Address:
     """The seq of the thread's last record as the run began; 0 if ``run`` is empty."""
     newest_id: str | None
     """The newest checkpoint as the run began, which may have begun with an older one."""
+    begins_anew: bool
+    """True for a subgraph that runs again without its later checkpoints (see ``REPLAY_KEY``)."""
 
     @property
     def conversation_id(self) -> str:

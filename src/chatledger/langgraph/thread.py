@@ -280,25 +280,38 @@ class Thread(Stored):
         If a task has written twice at an index, the first one counts; among special writes, such
         as errors and interrupts, the last one.
         """
-        found: dict[tuple[str, int], _Write] = {}
+        counting = self._counting(namespace, checkpoint_id).items()
+        found = [
+            (record.task_path, task_id, index, channel, node)
+            for (task_id, index), (record, channel, node) in counting
+        ]
+        return sorted(found, key=lambda write: write[:3])
+
+    def _counting(
+        self, namespace: str, checkpoint_id: str
+    ) -> dict[tuple[str, int], tuple[StoredWrites, str, Node]]:
+        """Return the writes that count after that checkpoint, by their task and index."""
+        found: dict[tuple[str, int], tuple[StoredWrites, str, Node]] = {}
         for record in self._writes.get((namespace, checkpoint_id), ()):
             for index, channel, node in record.writes:
                 key = (record.task_id, index)
                 if index < 0 or key not in found:
-                    found[key] = (record.task_path, record.task_id, index, channel, node)
-        return sorted(found.values(), key=lambda write: write[:3])
+                    found[key] = (record, channel, node)
+        return found
 
-    def runs_since(self, seq: int, namespace: str, checkpoint_id: str) -> set[str]:
-        """Return the runs that have ended tasks after that checkpoint, in records after ``seq``.
+    def results_since(
+        self, seq: int, namespace: str, checkpoint_id: str
+    ) -> dict[tuple[str, int], tuple[StoredWrites, Node]]:
+        """Return what tasks have returned after that checkpoint, in records after ``seq``.
 
-        One whose writes do not count is none of them.
+        Writes that do not count are left out, and so are errors, interrupts and the like.
         """
-        counting: dict[tuple[str, int], StoredWrites] = {}
-        for record in self._writes.get((namespace, checkpoint_id), ()):
-            for index, _, _ in record.writes:
-                if index >= 0 and record.task_id != NULL_TASK:
-                    counting.setdefault((record.task_id, index), record)
-        return {record.run for record in counting.values() if record.seq > seq}
+        counting = self._counting(namespace, checkpoint_id).items()
+        return {
+            (task_id, index): (record, node)
+            for (task_id, index), (record, _, node) in counting
+            if index >= 0 and task_id != NULL_TASK and record.seq > seq
+        }
 
     def as_tuple(
         self,

@@ -49,7 +49,7 @@ FAULTS: list[tuple[Callable[..., Any], str, str]] = [
     # Appends do not check the owner.
     (Plans._append, "owner=owner,", "owner=None,"),
     # Rivals are not refused.
-    (Plans._check_rivals, 'if self.settings.rivals == "fork":', "if True:"),
+    (Plans._check_rivals, 'if self.settings.rivals == "fork" or', "if True or"),
     # Writes of a run that was overtaken are taken.
     (Plans._check_rival_writes, "if is_overtaken:", "if False:"),
     # A checkpoint may follow what a task of another run has written.
@@ -103,7 +103,7 @@ FAULTS: list[tuple[Callable[..., Any], str, str]] = [
     # References point to the element before.
     (Decoder._add_leaf, "len(self.leaves))", "len(self.leaves) - (len(self.leaves) > 3))"),
     # The last of a task's writes at an index counts, not the first.
-    (Thread.writes_of, "if index < 0 or key not in found:", "if True:"),
+    (Thread._counting, "if index < 0 or key not in found:", "if True:"),
     # Pending writes are not ordered by the path of their task.
     (Thread.writes_of, "key=lambda write: write[:3]", "key=lambda write: (write[1], write[2])"),
     # The history of a delta channel ends where that of another one does.
