@@ -324,20 +324,37 @@ def test_a_checkpoint_never_follows_the_tasks_of_two_runs(store: Store, runs: An
     """A delta channel is built from what the tasks wrote, whatever their run believed."""
     (one, config), (other, other_config) = runs
     one.put_writes(config, [("text", "of one")], "task 1")
-    other.put_writes(other_config, [("text", "of other")], "task 2")
-    for saver, id, start in ((one, "2", config), (other, "3", other_config)):
-        with pytest.raises(Conflict, match="another run"):
-            put(saver, id, start)
-    # A run that begins now finds both tasks done.
-    put(one, "4", read_config(one))
-    assert ids(one) == ["4", "1"]
+    with pytest.raises(Conflict, match="another run"):
+        other.put_writes(other_config, [("text", "of other")], "task 2")
+    with pytest.raises(Conflict, match="another run"):
+        put(other, "3", other_config)
+    assert pending_writes(store) == [("task 1", "text", "of one")]
+    put(one, "2", config)
+    assert ids(one) == ["2", "1"]
+
+
+def test_a_run_that_begins_between_two_tasks_of_the_first_one_may_overtake_it(
+    store: Store, runs: Any
+) -> None:
+    (first, config), _ = runs
+    first.put_writes(config, [("text", "of first")], "task 1")
+    other = ChatledgerSaver(store, rivals="refuse")
+    start = read_config(other)
+    other.put_writes(start, [("text", "of other")], "task 2")
+    with pytest.raises(Conflict, match="another run"):
+        first.put_writes(config, [("text", "of first")], "task 3")
+    with pytest.raises(Conflict, match="another run"):
+        put(first, "2", config)
+    put(other, "3", start)
+    assert ids(other) == ["3", "1"]
 
 
 def test_of_two_runs_that_wrote_the_same_the_first_one_counts(store: Store, runs: Any) -> None:
     (one, config), (other, other_config) = runs
     written = {"list": ["a", {"b": "c" * 300}], "text": "d"}
-    for saver, start in ((one, config), (other, other_config)):
-        saver.put_writes(start, [*written.items()], "task")
+    one.put_writes(config, [*written.items()], "task")
+    with pytest.raises(Conflict, match="another run"):
+        other.put_writes(other_config, [*written.items()], "task")
     with pytest.raises(Conflict, match="another run"):
         put(other, "3", other_config)
     put(one, "2", config)

@@ -657,7 +657,7 @@ class Plans:
         task_id: str,
         writes: Sequence[tuple[int, str, Node]],
     ) -> None:
-        """Raise ``Conflict`` if another run has continued the checkpoint, or runs the same task."""
+        """Raise ``Conflict`` if another run has continued the checkpoint, or ended a task of it."""
         checkpoint_id, serde = address.checkpoint_id or "", leaf_serde(self.serde)
         newest = thread.newest(address.namespace)
         # The checkpoint's own put may follow, unless it was refused. That of the next one may have
@@ -670,11 +670,16 @@ class Plans:
         )
         # A run that starts at an older checkpoint on purpose may run its tasks again.
         stored = thread.results_since(address.started_seq, address.namespace, checkpoint_id)
-        is_overtaken = is_overtaken or any(
-            (task_id, index) in stored
-            and serde.dumps_typed(restore(stored[task_id, index][1], serde))
-            != serde.dumps_typed(restore(node, serde))
-            for index, _, node in writes
+        parent = thread.find(address.namespace, checkpoint_id)
+        is_overtaken = (
+            is_overtaken
+            or self._has_rival_writes(thread, address, parent)
+            or any(
+                (task_id, index) in stored
+                and serde.dumps_typed(restore(stored[task_id, index][1], serde))
+                != serde.dumps_typed(restore(node, serde))
+                for index, _, node in writes
+            )
         )
         if is_overtaken:
             raise Conflict(

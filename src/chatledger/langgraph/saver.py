@@ -268,8 +268,8 @@ class ChatledgerSaver(BaseCheckpointSaver[Any]):
 
         A write at an index at which the task has written before is ignored; errors, interrupts and
         the like replace the former ones. The errors are those of ``put``; if rivals are refused,
-        ``Conflict`` is also raised if another run has stored other writes of the same task since
-        this one began.
+        ``Conflict`` is also raised if another run has ended a task of the checkpoint since this one
+        began.
         """
         steps = self._plans.put_writes(config, writes, task_id, task_path)
         return self._run(self._thread_id(config), steps)
