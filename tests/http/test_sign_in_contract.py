@@ -57,7 +57,9 @@ class Users(httpx.Auth):
         request.headers["Authorization"] = authorization_of(str(user))
         response = yield request
         if response.status_code == 200 and request.method == "POST":
-            self._owners.setdefault(response.json()["conversation_id"], str(user))
+            body = response.json()
+            if "conversation_id" in body:
+                self._owners.setdefault(body["conversation_id"], str(user))
 
     def _fields(self, request: httpx.Request) -> dict[str, object]:
         path = request.url.raw_path.decode().partition("?")[0]
