@@ -13,6 +13,7 @@ from tests.http.test_page import Visitor
 from tests.serving import Server, StartServer
 
 CODE = "```\n" + "long_name = " * 60 + "\n```"
+TABLE = f"| a | b | c |\n|-|-|-|\n| {'x' * 80} | {'y' * 80} | z |"
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,9 @@ def test_on_paper_is_the_whole_conversation_and_nothing_else(visitor: Visitor) -
     texts = [f"number {n}" for n in range(120)]
     messages = [HI | {"content": text} for text in texts]
     open_imported(
-        visitor, FILE | with_messages(*messages, HI | {"role": "assistant", "content": CODE})
+        visitor,
+        FILE
+        | with_messages(*messages, HI | {"role": "assistant", "content": f"{CODE}\n\n{TABLE}"}),
     )
     page.get_by_role("button", name="More for this conversation").click()
     page.get_by_role("menuitem", name="Print").click()
@@ -121,7 +124,17 @@ def test_on_paper_is_the_whole_conversation_and_nothing_else(visitor: Visitor) -
     ):
         expect(hidden).to_be_hidden()
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
-    for part in ("html", "main", ".scroller", ".messages", ".message", ".code", "pre"):
+    for part in (
+        "html",
+        "main",
+        ".scroller",
+        ".messages",
+        ".message",
+        ".code",
+        "pre",
+        ".table",
+        "td",
+    ):
         overflows = "(each) => each.scrollWidth > each.clientWidth + 1"
         assert not page.locator(part).last.evaluate(overflows), f"{part} is cut off"
     assert page.evaluate("document.documentElement.scrollHeight > innerHeight")

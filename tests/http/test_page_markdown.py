@@ -181,6 +181,18 @@ def test_an_unfinished_fence_is_code_while_it_streams(
     expect(visitor.replies.last).not_to_contain_text("```")
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_long_word_in_a_table_leaves_room_for_the_other_columns(
+    sandbox: Page, width: int
+) -> None:
+    sandbox.set_viewport_size({"width": width, "height": 640})
+    word, words = "x" * 100, "word " * 20
+    sandbox.evaluate("show", f"| a | b |\n|-|-|\n| {word} | {words} |")
+    for cell in sandbox.locator(".markdown td").all():
+        assert cell.evaluate("cell => cell.scrollWidth <= cell.clientWidth")
+    assert sandbox.locator(".markdown td").last.evaluate("cell => cell.clientWidth > 120")
+
+
 @pytest.mark.parametrize("width", [320, 1280])
 def test_wide_parts_scroll_within_themselves(sandbox: Page, width: int) -> None:
     sandbox.set_viewport_size({"width": width, "height": 640})
@@ -341,8 +353,8 @@ def test_complete_blocks_and_their_selection_stay_while_a_reply_streams(sandbox:
       const element = show("");
       const text = new MarkdownText(element);
       const frame = () => new Promise(requestAnimationFrame);
-      text.append("First *block* here.\\n\\n| a | b |\\n|---|---|\\n");
-      text.append(`| ${"wide".repeat(200)} | 2 |\\n`);
+      text.append(`First *block* here.\\n\\n|${" a |".repeat(40)}\\n|${"---|".repeat(40)}\\n`);
+      text.append(`|${" 2 |".repeat(40)}\\n`);
       await frame();
       await frame();
       const [first, table] = element.children;
