@@ -462,6 +462,22 @@ def test_the_page_says_that_the_server_is_down_and_keeps_the_typed_text(
 
 
 @pytest.mark.console_errors
+def test_a_conversation_opened_offline_is_shown_once_the_browser_is_online(
+    visitor: Visitor, client: httpx.Client
+) -> None:
+    user = new_user()
+    conversation_id = create_conversation_with(client, user, "Hi, I am Bob")
+    visitor.visit(as_user=user)
+    expect(visitor.rows).to_have_count(1)
+    visitor.page.context.set_offline(True)
+    visitor.page.evaluate(f"location.hash = '{address(conversation_id)}'")
+    expect(visitor.notice).to_contain_text("The server cannot be reached.")
+    visitor.page.context.set_offline(False)
+    expect(visitor.messages).to_have_count(2)
+    expect(visitor.notice).to_be_empty()
+
+
+@pytest.mark.console_errors
 def test_the_page_says_that_the_server_crashed_during_a_reply(
     page: Page, start_server: StartServer
 ) -> None:
@@ -673,6 +689,22 @@ def test_a_phone_scrolls_in_one_direction_only(browser: Browser, server: Server)
             assert rectangle
             assert rectangle["x"] >= 0
             assert rectangle["x"] + rectangle["width"] <= 320
+        page.get_by_role("button", name="Conversations").tap()
+        visitor.rows.get_by_role("button").tap()
+        page.get_by_role("menuitem", name="Pin").tap()
+        page.get_by_role("button", name="Close the list").tap()
+        page.get_by_role("button", name="More for this conversation").tap()
+        rename = page.get_by_role("menuitem", name="Rename")
+        expect(rename).to_be_visible()
+        heights = {
+            item.evaluate("item => item.clientHeight")
+            for item in page.get_by_role("menuitem").all()
+        }
+        assert len(heights) == 1, "a label is wrapped"
+        rename.tap()
+        page.get_by_role("textbox", name="Its title").fill("A trip")
+        page.get_by_role("button", name="Save").tap()
+        expect(visitor.heading).to_have_text("A trip")
     finally:
         context.close()
 

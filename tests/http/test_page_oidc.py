@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.http.client import open_client, send_message
+from tests.http.client import delete_conversation, open_client, send_message
 from tests.http.provider import Provider, open_provider
 from tests.http.test_page import Visitor
 from tests.http.test_page_accessibility import expect_no_violations
@@ -312,6 +312,7 @@ def test_one_sign_in_is_enough_for_all_tabs_whose_sign_in_has_ended(
     visitor.sign_in()
     expect(other.dialog).to_be_hidden()
     for text, tab in tabs.items():
+        expect(tab.notice).to_be_empty()
         expect(tab.box).to_have_value(text)
     other.box.press("Enter")
     expect(other.replies).to_have_count(1)
@@ -350,6 +351,24 @@ def test_while_the_issuer_fails_the_user_stays_signed_in(
     provider.failure = None
     visitor.box.press("Enter")
     expect(visitor.replies).to_have_count(1)
+
+
+def test_a_message_to_a_conversation_deleted_on_another_device_can_be_sent_as_a_new_one(
+    visitor: OIDCVisitor, provider: Provider
+) -> None:
+    visitor.sign_in()
+    visitor.send("Hi, I am Bob")
+    with open_client(visitor.url) as client:
+        client.headers["Authorization"] = bearer(provider.access_token(provider.user))
+        delete_conversation(client, visitor.page.url.partition("#c=")[2])
+    visitor.box.fill("What is my name?")
+    visitor.box.press("Enter")
+    expect(visitor.notice).to_contain_text("There is no such conversation.")
+    expect(visitor.messages).to_have_count(0)
+    expect(visitor.box).to_have_value("What is my name?")
+    visitor.box.press("Enter")
+    expect(visitor.messages).to_have_count(2)
+    expect(visitor.rows).to_have_count(1)
 
 
 # Signing out

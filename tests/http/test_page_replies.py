@@ -8,6 +8,7 @@ from playwright.sync_api import Page, Route, expect
 from tests.http.client import (
     conversation_path,
     create_conversation,
+    delete_conversation,
     new_user,
     open_client,
     read_conversation,
@@ -85,8 +86,9 @@ def test_the_last_reply_is_regenerated(visitor: Visitor) -> None:
     regenerate = visitor.page.get_by_role("button", name="Regenerate")
     expect(regenerate).to_have_count(1)
     first = visitor.page.locator(".message.assistant").last.element_handle()
-    regenerate.click()
+    regenerate.press("Enter")
     visitor.page.wait_for_function("element => !element.isConnected", arg=first)
+    expect(visitor.box).to_be_focused()
     expect(visitor.pending).to_have_count(0)
     expect(visitor.messages).to_have_count(4)
     assert len(stored_in(visitor)) == 4
@@ -106,8 +108,9 @@ def test_a_message_is_edited_and_the_former_branch_is_a_click_away(visitor: Visi
     expect(visitor.replies.last).to_contain_text("Ann")
     assert [text for role, text in stored_in(visitor) if role == "user"] == ["Hi, I am Ann"]
     page.reload()
-    page.get_by_role("link", name="Before the edit").click()
+    page.get_by_role("link", name="Before the edit").press("Enter")
     expect(visitor.messages).to_have_count(4)
+    expect(visitor.box).to_be_focused()
     assert stored_in(visitor) == before
 
 
@@ -116,7 +119,11 @@ def test_a_conversation_is_renamed(visitor: Visitor) -> None:
     expect(page.get_by_role("button", name="Rename")).to_be_hidden()
     visitor.send("Hello")
     page.get_by_role("button", name="Rename").click()
-    page.get_by_role("textbox", name="Its title").fill("A trip to <b>Bergen</b>")
+    title = page.get_by_role("textbox", name="Its title")
+    title.fill("  ")
+    page.get_by_role("button", name="Save").click()
+    expect(title).to_be_visible()
+    title.fill("A trip to <b>Bergen</b>")
     page.get_by_role("button", name="Save").click()
     expect(visitor.heading).to_have_text("A trip to <b>Bergen</b>")
     expect(visitor.rows.first).to_contain_text("A trip to <b>Bergen</b>")
@@ -160,6 +167,88 @@ def test_a_reply_is_not_regenerated_if_another_device_has_added_messages(visitor
     expect(visitor.notice).to_contain_text("changed on another device")
     expect(visitor.messages).to_have_count(6)
     assert stored_in(visitor) == before
+
+
+def delete_elsewhere(visitor: Visitor, user: str) -> None:
+    with open_client(visitor.url) as client:
+        delete_conversation(client, visitor.page.url.partition("#c=")[2], user_id=user)
+
+
+@pytest.mark.parametrize("loaded", [False, True], ids=["as sent", "as loaded"])
+def test_a_message_to_a_conversation_deleted_on_another_device_begins_it_anew(
+    visitor: Visitor, loaded: bool
+) -> None:
+    user = new_user()
+    visitor.visit(as_user=user).send("Hi, I am Bob")
+    visitor.send("Hello")
+    expect(visitor.page.get_by_text("tokens in")).to_have_count(2)
+    if loaded:
+        visitor.page.reload()
+        expect(visitor.messages).to_have_count(4)
+    delete_elsewhere(visitor, user)
+    visitor.box.fill("What is my name?")
+    visitor.box.press("Enter")
+    expect(visitor.notice).to_contain_text("had been deleted on another device")
+    expect(visitor.messages).to_have_count(2)
+    expect(visitor.pending).to_have_count(0)
+    expect(visitor.messages.first).to_contain_text("What is my name?")
+    assert len(stored_in(visitor)) == 2
+
+
+@pytest.mark.console_errors
+def test_a_conversation_deleted_on_another_device_leaves_the_page_when_it_is_missed(
+    visitor: Visitor,
+) -> None:
+    user = new_user()
+    page = visitor.visit(as_user=user).page
+    for action in ("Regenerate", "Edit"):
+        page.get_by_role("button", name="New conversation", exact=True).click()
+        visitor.send("Hello")
+        delete_elsewhere(visitor, user)
+        page.get_by_role("button", name=action).click()
+        if action == "Edit":
+            page.get_by_role("textbox", name="The message").fill("Hello again")
+            page.get_by_role("dialog").get_by_role("button", name="Send").click()
+        expect(visitor.notice).to_contain_text("There is no such conversation.")
+        expect(visitor.messages).to_have_count(0)
+    expect(visitor.box).to_have_value("Hello again")
+
+
+def test_a_dialog_closes_when_another_conversation_is_shown(visitor: Visitor) -> None:
+    page = visitor.visit(as_user=new_user()).page
+    visitor.send("Hello")
+    visitor.messages.first.get_by_role("button", name="Edit").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(visitor.messages).to_have_count(0)
+    expect(visitor.box).to_be_focused()
+
+
+@pytest.mark.console_errors
+def test_a_reply_goes_on_when_the_browser_is_online_again(visitor: Visitor) -> None:
+    page = visitor.visit(as_user=new_user()).page
+    page.clock.install()
+
+    def break_off(route: Route) -> None:
+        response = route.fetch()
+        page.context.set_offline(True)
+        first, second, _ = response.text().split("\n\n", 2)
+        route.fulfill(response=response, body=f"{first}\n\n{second}\n\n")
+
+    page.route("**/chat/stream", break_off)
+    visitor.box.fill("Hi, I am Bob")
+    visitor.box.press("Enter")
+    expect(visitor.pending.locator(".text")).not_to_be_empty()
+    for _ in range(10):  # more than the page connects again
+        page.clock.fast_forward(10_000)
+        page.evaluate("fetch('health').catch(() => {})")
+    expect(visitor.pending).to_have_count(1)
+    page.context.set_offline(False)
+    expect(visitor.pending).to_have_count(0)
+    expect(visitor.notice).to_be_empty()
+    _, (_, text) = stored_in(visitor)
+    expect(visitor.replies.locator(".text")).to_have_text(" ".join(text.split()))
 
 
 @pytest.mark.console_errors

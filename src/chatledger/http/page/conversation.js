@@ -51,6 +51,7 @@ export class Conversation {
     this.user = user;
     this.title = null;
     this.metadata = {};
+    this.createdAt = null; // as the server has it, once it has been read
     this.before = null;
     this.after = null;
     this.isLoaded = id === null;
@@ -119,6 +120,7 @@ export class Conversation {
     const page = await readConversation(id, { user, limit: PAGE_SIZE, signal });
     this.title = page.title;
     this.metadata = page.metadata;
+    this.createdAt = page.created_at;
     this.before = page.next ?? null;
     this.after = null;
     this.isLoaded = true;
@@ -224,11 +226,12 @@ export class Conversation {
   /**
    * Send `text` and show the reply as it arrives. Call `onWait` if another reply must be complete
    * first, `onStart` with the event's data once the server has stored the message (from then on the
-   * reply can be stopped), and `onPiece` with each piece of the reply.
+   * reply can be stopped), `onPiece` with each piece of the reply, and `onBegunAnew` after the reply if
+   * the conversation had been deleted elsewhere, so that the message has begun it anew.
    * Throw an error if the reply is not complete; its property `stored` says whether the message was
    * stored. A message that was not stored is removed from the page again.
    */
-  async send(text, { onWait, onStart, onPiece }) {
+  async send(text, { onWait, onStart, onPiece, onBegunAnew }) {
     const now = new Date().toISOString();
     const question = makeEntry({ role: "user", content: text, timestamp: now });
     const replaced = this.#entriesReplacedBy(text);
@@ -236,7 +239,7 @@ export class Conversation {
     this.#turn = new AbortController();
     const events = this.#streamTurn(text, this.#turn.signal, onWait);
     const onRefused = () => this.#remove(question);
-    await this.#receive(events, { question, replaced, onStart, onPiece, onRefused });
+    await this.#receive(events, { question, replaced, onStart, onPiece, onRefused, onBegunAnew });
   }
 
   /** Replace what follows the last message of the user or a tool with another reply; otherwise like `send`. */
@@ -280,7 +283,8 @@ export class Conversation {
     await this.#receive(events, { question: this.#entries.at(-1), onStart, onPiece });
   }
 
-  async #receive(events, { question, replaced = [], onStart, onPiece, onRefused = () => {} }) {
+  async #receive(events, callbacks) {
+    const { question, replaced = [], onStart, onPiece, onRefused = () => {}, onBegunAnew = () => {} } = callbacks;
     const reply = makeEmptyReply();
     const { signal } = this.#turn;
     this.#entries.push(reply);
@@ -307,7 +311,7 @@ export class Conversation {
           onPiece(data.text);
         } else if (name === "done") {
           addNote(reply, STOP_REASONS[data.stop_reason]);
-          this.#loadFacts(reply, replyId);
+          this.#loadFacts(reply, replyId, onBegunAnew);
         }
       }
     } catch (error) {
@@ -328,10 +332,14 @@ export class Conversation {
   }
 
   /** Show the model and the usage of a reply that is complete; events do not have them all. */
-  async #loadFacts(reply, replyId) {
+  async #loadFacts(reply, replyId, onBegunAnew) {
     const { id, user } = this;
     const page = await readConversation(id, { user, limit: 1 }).catch(() => null); // it can be read without them
-    const message = page?.messages.find((each) => each.id === replyId);
+    if (!page) return;
+    const known = this.createdAt;
+    this.createdAt = page.created_at;
+    if (known !== null && known !== page.created_at) return onBegunAnew();
+    const message = page.messages.find((each) => each.id === replyId);
     if (!message) return;
     reply.seq = message.seq;
     addFacts(reply, message);

@@ -85,7 +85,7 @@ let offer = null; // what the server offers, once it has said so
 let loading = null; // the AbortController of the load in progress, if any
 let loadingDone = null; // the promise that resolves when that load ends
 const replying = new Set(); // conversations whose reply is arriving, shown or not
-const changedElsewhere = new WeakSet(); // those that another tab has changed since, while their reply was arriving
+const changedElsewhere = new WeakSet(); // those that have changed elsewhere since, while their reply was arriving
 const readingMore = new Map(); // for conversations whose earlier or later messages are being read: a promise of the end
 const failedToRead = new Set(); // those whose messages are read only when the user asks again
 
@@ -153,7 +153,9 @@ function showState(conversation) {
 function show(conversation) {
   menu.close();
   shown = conversation;
+  const hadFocus = $("messages").contains(document.activeElement);
   $("messages").replaceChildren(conversation.element);
+  if (hadFocus) restoreFocus();
   $("column").removeAttribute("aria-busy");
   box.value = readDraft(conversation);
   fitBox();
@@ -244,6 +246,14 @@ async function send() {
       refreshList();
     },
     onPiece: (piece) => isShown() && announcer.addPiece(piece),
+    async onBegunAnew() {
+      changedElsewhere.add(conversation);
+      if (!isShown() || conversation.isReplying) return;
+      showMissedChange(conversation);
+      await loadingDone;
+      if (conversation.id !== shown.id) return;
+      notice.showInfo("The conversation had been deleted on another device. Your message has begun it anew.");
+    },
   });
   update();
   follower.follow();
@@ -255,7 +265,10 @@ async function send() {
     refreshList();
   } catch (error) {
     if (!error.stored) restoreText(conversation, text);
-    if (isShown() && error.stored) notice.showError(error.message, ASK_AGAIN, SHOW_SAVED);
+    if (isShown() && error.code === "not_found") {
+      replying.delete(conversation);
+      showConversationInUrl();
+    } else if (isShown() && error.stored) notice.showError(error.message, ASK_AGAIN, SHOW_SAVED);
     else if (isShown()) {
       const sendAgain = error.retryAfter ? [["Try again", send, error.retryAfter]] : [];
       notice.showError(`${error.message} Your message is back in the box.`, ...sendAgain);
@@ -266,7 +279,7 @@ async function send() {
   }
 }
 
-/** Load the conversation again if another tab has changed it while a reply was arriving here. */
+/** Load the conversation again if it has changed elsewhere while a reply was arriving here. */
 function showMissedChange(conversation) {
   if (!changedElsewhere.delete(conversation) || conversation !== shown) return;
   replying.delete(conversation);
@@ -296,8 +309,9 @@ async function replaceReply(conversation) {
     failure = error;
   }
   if (conversation !== shown) return;
+  const isGone = failure?.code === "not_found";
   const hasChanged = failure?.status === 412; // on another device
-  if (conversation.lacksReply || hasChanged) {
+  if (conversation.lacksReply || hasChanged || isGone) {
     showConversationInUrl(); // if a reply is missing, the server has put the former one back
     await loadingDone;
     if (conversation.id !== shown.id) return;
@@ -313,6 +327,11 @@ async function replaceMessage(conversation, entry, text) {
   } catch (error) {
     if (!error.stored) restoreText(conversation, text);
     if (conversation !== shown) return;
+    if (error.code === "not_found") {
+      showConversationInUrl();
+      await loadingDone;
+      if (conversation.id !== shown.id) return;
+    }
     if (error.stored) notice.showError(error.message, ASK_AGAIN, SHOW_SAVED);
     else notice.showError(`The message was not changed. ${error.message} What you wrote is in the box.`);
   }
@@ -361,8 +380,10 @@ async function receive(conversation, start, onStart = () => {}) {
 $("messages").addEventListener("click", ({ target }) => {
   const button = target.closest("[data-action]");
   if (!button || shown.isReplying) return;
-  if (button.dataset.action === "regenerate") replaceReply(shown);
-  else askForEdit(shown, shown.entryOf(button.closest(".message")));
+  if (button.dataset.action === "regenerate") {
+    restoreFocus(); // the button is hidden while the reply is written
+    replaceReply(shown);
+  } else askForEdit(shown, shown.entryOf(button.closest(".message")));
 });
 
 function askForEdit(conversation, entry) {
@@ -469,7 +490,9 @@ $("more").addEventListener("click", ({ currentTarget: button }) => {
     { label: "Export as JSON", icon: "save", act: () => exportAs("json", conversation) },
     { label: "Print", icon: "print", act: () => printAll(conversation) },
   ];
+  const rename = { label: "Rename", icon: "rename", act: () => $("rename").click() };
   menu.toggle(button, [
+    ...(conversation.id === null || $("rename").checkVisibility() ? [] : [rename]),
     ...(offer?.allows_system_prompt ? [prompt] : []),
     ...(conversation.id === null ? [] : [beginning, ...ofStored]),
   ]);
@@ -933,6 +956,7 @@ function showSignedIn() {
   if (!wasSignedOut && name !== user) return switchUser(name);
   if (wasSignedOut) saveDraft(shown, "");
   user = name;
+  notice.clear();
   showList();
   if (wasSignedOut || !shown.isLoaded) showConversationInUrl();
   if (wasSignedOut && typed) restoreText(shown, typed);
@@ -994,7 +1018,13 @@ async function showList() {
 
 addEventListener("hashchange", () => {
   drawer.close();
+  document.querySelector("dialog[open]:not(#sign-in-dialog, #token-dialog)")?.close();
   showConversationInUrl();
+});
+
+addEventListener("online", () => {
+  refreshList();
+  if (!shown.isLoaded && !loading) showConversationInUrl();
 });
 
 function start() {

@@ -196,6 +196,7 @@ async function* readReply(response, { id, user, signal }) {
         throw new ApiError("The connection was lost before the reply was complete.", "broken_off");
       }
       await new Promise((resolve) => setTimeout(resolve, 200 * 2 ** (failures - 1)));
+      await untilOnline(signal);
       try {
         response = await requestReply({ id, user, lastEventId, signal });
       } catch (error) {
@@ -203,6 +204,15 @@ async function* readReply(response, { id, user, signal }) {
       }
     }
   }
+}
+
+/** Wait while the browser has no network. */
+async function untilOnline(signal) {
+  if (navigator.onLine || signal.aborted) return;
+  await new Promise((resolve) => {
+    addEventListener("online", resolve, { once: true });
+    signal.addEventListener("abort", resolve, { once: true });
+  });
 }
 
 /** Parse the events of a `text/event-stream`, however its bytes are split into chunks. */
