@@ -2,19 +2,21 @@
 
 import re
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.http.client import (
+    conversation_path,
     create_conversation,
     new_user,
     open_client,
     open_stream,
     read_events,
     send_message,
+    success_body,
 )
 from tests.serving import Server, StartServer
 
@@ -498,25 +500,31 @@ def test_the_page_says_that_the_server_crashed_during_a_reply(
 
 
 @pytest.mark.console_errors
-def test_a_message_sent_while_another_reply_is_written_waits_until_that_is_complete(
-    slow_visitor: Visitor,
+def test_a_message_sent_while_another_reply_is_written_waits_until_that_has_ended(
+    page: Page, start_server: StartServer
 ) -> None:
-    user = new_user()
-    slow_visitor.visit(as_user=user)
-    slow_visitor.send("Hello")
-    conversation_id = unquote(slow_visitor.page.url.partition("#c=")[2])
-    fields = {"message": LONG_QUESTION, "user_id": user, "conversation_id": conversation_id}
-    with open_client(slow_visitor.url) as client, open_stream(client, **fields) as response:
-        stream = read_events(response)
-        assert next(stream)[0] == "start"
-        slow_visitor.box.fill("What is my name?")
-        slow_visitor.box.press("Enter")
-        expect(slow_visitor.notice).to_contain_text("An earlier reply is still being written")
-        assert [*stream][-1][0] == "done"
-    expect(slow_visitor.replies).to_have_count(2)
-    expect(slow_visitor.replies.last).to_contain_text("Bob", timeout=10_000)
-    expect(slow_visitor.notice).to_be_empty()
-    expect(slow_visitor.box).to_be_empty()
+    server, user = start_server(CHATLEDGER_OFFLINE_PACE="0.3"), new_user()
+    visitor = Visitor(page, server.url)
+    with open_client(server.url) as client:
+        conversation_id = create_conversation(client, user_id=user)
+        visitor.visit(as_user=user).open_conversation(conversation_id)
+        expect(visitor.rows).to_have_count(1)
+        fields = {"message": LONG_QUESTION, "user_id": user, "conversation_id": conversation_id}
+        with open_stream(client, **fields) as response:
+            stream = read_events(response)
+            assert next(stream)[0] == "start"
+            visitor.box.fill("What is my name?")
+            visitor.box.press("Enter")
+            expect(visitor.notice).to_contain_text("An earlier reply is still being written")
+            path = f"{conversation_path(conversation_id)}/stop"
+            assert success_body(client.post(path, json={"user_id": user})) == {"stopped": True}
+            assert [*stream][-1][0] == "done"
+    expect(visitor.replies).to_have_count(1)
+    expect(visitor.replies).to_contain_text("Your name is Bob.")
+    expect(visitor.notice).to_be_empty()
+    expect(visitor.box).to_be_empty()
+    page.reload()
+    expect(visitor.replies).to_have_count(2)
 
 
 @pytest.mark.console_errors
