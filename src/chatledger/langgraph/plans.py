@@ -254,7 +254,7 @@ class Plans:
             return thread
         if thread.newest("") is None:
             return thread
-        if thread.shown is not None and thread.shown.is_behind:
+        if thread.shown is not None and thread.shown.awaits_reply:
             thread.shown = None
         if thread.shown is not None:
             try:
@@ -532,7 +532,7 @@ class Plans:
             is_stored=lambda thread: id in thread.checkpoints.get(address.namespace, {}),
         )
         if shown is not None and can_wait(shown, unshown, checkpoint):
-            thread.shown = replace(shown, is_behind=True)
+            thread.shown = replace(shown, awaits_reply=True)
         elif shown is not None:
             thread.shown = None  # if the append fails, it is not known
             try:
@@ -647,7 +647,7 @@ class Plans:
         has_stopped = not address.namespace and any(
             channel in (ERROR, INTERRUPT) for channel, _ in writes
         )
-        if has_stopped and thread.shown is not None and thread.shown.is_behind:
+        if has_stopped and thread.shown is not None and thread.shown.awaits_reply:
             yield from self._show_newest(thread, address)
 
     def _check_rival_writes(

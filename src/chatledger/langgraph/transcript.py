@@ -47,7 +47,7 @@ class Shown:
         is_all: True if ``ids`` has all of them, or those of all messages that the thread had.
         began: When it began; None if that has not been read.
         is_gone: True if it was deleted; then the thread does not begin it anew.
-        is_behind: True if messages of the thread wait for a reply.
+        awaits_reply: True if the thread has more messages, which are shown with their reply.
     """
 
     revision: int
@@ -55,7 +55,7 @@ class Shown:
     is_all: bool = True
     began: datetime | None = None
     is_gone: bool = False
-    is_behind: bool = False
+    awaits_reply: bool = False
 
 
 def read_shown(settings: Settings, address: Address, since: datetime | None) -> Steps[Shown]:
@@ -159,7 +159,7 @@ def show(
         else:
             ids = shown.ids | {message.id for message in batch}
             shown, unshown = replace(shown, revision=appended.revision, ids=ids), later
-    return replace(shown, is_behind=False)
+    return replace(shown, awaits_reply=False)
 
 
 def _awaits_reply(messages: Sequence[Message]) -> bool:
@@ -217,7 +217,7 @@ def messages_of(
         written = [restore(node, serde) for *_, channel, node in writes if channel == MESSAGES]
         # If all that the conversation shows is known, the parent's messages need not be built.
         shown = thread.shown
-        is_shown = shown is not None and shown.is_all and not shown.is_behind
+        is_shown = shown is not None and shown.is_all and not shown.awaits_reply
         before = [] if is_shown else _value_at(thread, parent, serde)
         return _with_ids([*before, *_flat(written)], serde)
     return _with_ids(_flat([value]), serde)

@@ -99,11 +99,10 @@ def append(
                     yield from _repeat_answer(state, generation, operation, interval, earlier)
                 if interval.clock_high < earlier.time + DAY:
                     continue  # the key must still be known
+        if isinstance(answer, Conflict):
+            yield from _states_of_conflict(state, generation, operation)
+            continue
         if revision is not None:
-            if isinstance(answer, Conflict):
-                if answer.revision != revision and can_be(generation.revision, answer.revision):
-                    yield refine(state, generation._replace(revision=answer.revision))
-                continue
             if not can_be(generation.revision, revision):
                 continue
             generation = generation._replace(revision=revision)
@@ -252,11 +251,10 @@ def replace(
         if generation is None:
             yield state
             continue
+        if isinstance(answer, Conflict):
+            yield from _states_of_conflict(state, generation, operation)
+            continue
         if expected is not None:
-            if isinstance(answer, Conflict):
-                if answer.revision != expected and can_be(generation.revision, answer.revision):
-                    yield refine(state, generation._replace(revision=answer.revision))
-                continue
             if not can_be(generation.revision, expected):
                 continue
             generation = generation._replace(revision=expected)
@@ -284,15 +282,24 @@ def delete(
             yield state
             continue
         expected, answer = operation.arguments["revision"], operation.answer
-        if expected is not None:
-            if isinstance(answer, Conflict):
-                if answer.revision != expected and can_be(generation.revision, answer.revision):
-                    yield refine(state, generation._replace(revision=answer.revision))
-                continue
-            if not can_be(generation.revision, expected):
-                continue
+        if isinstance(answer, Conflict):
+            yield from _states_of_conflict(state, generation, operation)
+            continue
+        if expected is not None and not can_be(generation.revision, expected):
+            continue
         if not operation.has_error or not operation.is_acknowledged:
             yield after_write(state, None, interval)
+
+
+def _states_of_conflict(
+    state: ConversationState, generation: Generation, operation: Operation
+) -> Iterator[ConversationState]:
+    """Yield the state if the answer, a ``Conflict``, names its revision and that is another one."""
+    expected, answer = operation.arguments["revision"], operation.answer
+    if expected is None or answer.revision == expected:
+        return
+    if can_be(generation.revision, answer.revision):
+        yield refine(state, generation._replace(revision=answer.revision))
 
 
 RULES: dict[str, Rule] = {
