@@ -45,7 +45,7 @@ from tests.simulation import run_schedule, run_schedules, trace_schedule
 from tests.simulation.__main__ import SAMPLE, main
 from tests.simulation.coverage import Coverage
 
-SCHEDULES = int(os.environ.get("CHATLEDGER_TEST_SCHEDULES", "10000"))
+SCHEDULES = int(os.environ.get("CHATLEDGER_TEST_SCHEDULES", "5000"))
 PLANS = "chatledger.stores.dynamodb"
 
 

@@ -23,6 +23,8 @@ class TestSQLite(StoreContract):
 
 
 class TestSQLiteAsync(AsyncStoreContract):
+    examples = 25  # each call changes the thread four times, and TestSQLite tries 100
+
     @pytest.fixture
     def store(self, tmp_path: Path, clock: Clock) -> AsyncStore:
         return open_async_store(f"sqlite:///{tmp_path}/c.db", clock=clock)

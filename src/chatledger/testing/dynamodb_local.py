@@ -39,6 +39,9 @@ ENDPOINT_VARIABLE = "CHATLEDGER_TEST_DYNAMODB"
 REGION = "us-east-1"
 KEY = "chatledger"
 """The access key id and the secret. DynamoDB Local accepts any letters and digits."""
+LEAN = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+"""Options with which the JVM takes a third less CPU time for some ten thousand calls, since it
+neither collects garbage in parallel nor optimizes code that soon ends."""
 MAX_ATTEMPTS = 5
 START_TIMEOUT = 60.0
 """The seconds until the server must answer; it takes 1.5 on an idle machine."""
@@ -177,7 +180,7 @@ the *thread* that started the server ends, needs code between fork and exec, and
 
 def java_command(java: str, jars: Path, port: int) -> list[str]:
     # Without UsePerfData, because a killed JVM leaves that file in the temporary folder.
-    virtual_machine = [java, "-XX:-UsePerfData", "-cp", f"{jars}/*"]
+    virtual_machine = [java, "-XX:-UsePerfData", *LEAN, "-cp", f"{jars}/*"]
     main = "com.amazonaws.services.dynamodbv2.local.main.ServerRunner"
     return [
         *virtual_machine,

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from inspect import isasyncgenfunction
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -27,6 +27,8 @@ WRITERS = 50
 APPENDS = 20
 BATCH = 50
 
+T = TypeVar("T")
+
 
 class BlockingStore:
     """An async store as a sync one: each call runs as a task in the event loop of the store.
@@ -36,15 +38,14 @@ class BlockingStore:
 
     def __init__(self, store: AsyncStore, portal: BlockingPortal) -> None:
         self._store = store
-        self._portal = portal
+        # The portal itself takes two changes of the thread to start a task.
+        self._loop = portal.call(asyncio.get_running_loop)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self._store, name)
         if isasyncgenfunction(method):
             return lambda *arguments, **options: self._iterate(method(*arguments, **options))
-        return lambda *arguments, **options: self._portal.call(
-            partial(method, *arguments, **options)
-        )
+        return lambda *arguments, **options: self._run(method(*arguments, **options))
 
     def _iterate(self, items: AsyncGenerator[Any, None]) -> Iterator[Any]:
         end = object()
@@ -53,10 +54,13 @@ class BlockingStore:
             return await anext(items, end)
 
         try:
-            while (item := self._portal.call(next_item)) is not end:
+            while (item := self._run(next_item())) is not end:
                 yield item
         finally:
-            self._portal.call(items.aclose)
+            self._run(items.aclose())
+
+    def _run(self, call: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
 
 
 async def cancel(call: Coroutine[Any, Any, Any], *, iterations: int) -> None:

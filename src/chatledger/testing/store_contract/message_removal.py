@@ -144,7 +144,7 @@ class MessageRemovalLaws:
         self, subject: Store, clock: Clock, start: Callable[[Store], Started], number: int
     ) -> None:
         conversation_id, seqs, *_ = start(subject)
-        assert_reads(subject, conversation_id, TEXTS, seqs)
+        assert_reads(subject, conversation_id, TEXTS, seqs, limits=[MAX_LIMIT])
         before = snapshot(subject, conversation_id)
         with clock.stopped():
             result = subject.remove(conversation_id, seqs[number])
@@ -160,7 +160,7 @@ class MessageRemovalLaws:
         assert snapshot(subject, conversation_id).messages == remaining
         appended = subject.append(conversation_id, user_messages("new"), revision=result.revision)
         assert appended.seqs[0] > result.revision
-        assert_reads(subject, conversation_id, [*texts, "new"], [*left, *appended.seqs])
+        assert_reads(subject, conversation_id, [*texts, "new"], [*left, *appended.seqs], limits=[2])
         with assert_unchanged(subject, conversation_id), pytest.raises(NotFound):
             subject.remove(conversation_id, seqs[number])
 
