@@ -3,10 +3,11 @@
 import asyncio
 import inspect
 import logging
+import math
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, ClassVar
 
 from chatledger.chat.protocol import (
     ENDED_WITHOUT_FINISHED,
@@ -34,6 +35,11 @@ logger = logging.getLogger("chatledger.chat")
 
 CANCEL_TIMEOUT = 1.0
 """The seconds that a model may take to end its call after it was cancelled."""
+HANDOVERS_A_SECOND = 5_000
+"""How often at most a process hands pieces to its turns; more would take most of a core.
+
+With many replies at once, a turn gets the pieces that have become ready meanwhile together.
+"""
 CLOSE_ITERATIONS = 10
 """The iterations of the event loop that ``TurnRunner.close`` waits for dropped generators.
 
@@ -45,6 +51,8 @@ in the iteration after.
 class ModelCall:
     """A call to the model, which continues while the turn does other work."""
 
+    _calls_running: ClassVar[int] = 0
+
     def __init__(self, model: Model) -> None:
         self._model = model
         self._outputs: deque[ModelOutput] = deque()
@@ -52,6 +60,8 @@ class ModelCall:
         self._task: asyncio.Task[None] | None = None
         self._is_stopped = False
         self._timer: asyncio.TimerHandle | None = None
+        self._handover: asyncio.TimerHandle | None = None
+        self._handed_over_at = -math.inf
 
     def start(self, request: CallModel) -> None:
         self._outputs = deque()
@@ -81,9 +91,10 @@ class ModelCall:
 
     async def cancel(self) -> None:
         """Cancel the call, and wait at most ``CANCEL_TIMEOUT`` for it to end."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._handover):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._handover = None
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=CANCEL_TIMEOUT)
@@ -100,17 +111,33 @@ class ModelCall:
         self._timer = None
         self._wake()
 
+    def _hand_over(self) -> None:
+        """Wake the turn, or let it wait for more pieces if it has just had some."""
+        if self._waiting is None or self._handover is not None:
+            return
+        loop = asyncio.get_running_loop()
+        due = self._handed_over_at + ModelCall._calls_running / HANDOVERS_A_SECOND
+        if loop.time() < due:
+            self._handover = loop.call_at(due, self._wake)
+        else:
+            self._wake()
+
     def _wake(self) -> None:
+        if self._handover is not None:
+            self._handover.cancel()
+            self._handover = None
         if self._waiting is not None and not self._waiting.done():
+            self._handed_over_at = asyncio.get_running_loop().time()
             self._waiting.set_result(None)
 
     async def _read_reply(self, request: CallModel, outputs: deque[ModelOutput]) -> None:
+        ModelCall._calls_running += 1
         try:
             reply = self._model.stream(request.messages, system_prompt=request.system_prompt)
             async with aclosing(reply) as pieces:
                 async for piece in pieces:
                     outputs.append(piece)
-                    self._wake()
+                    self._hand_over()
         except BaseException as error:
             outputs.append(model_failure(error))  # the turn may be waiting for an output
             self._wake()
@@ -119,6 +146,8 @@ class ModelCall:
         else:
             outputs.append(ModelFailure(ModelUnavailable(ENDED_WITHOUT_FINISHED)))
             self._wake()
+        finally:
+            ModelCall._calls_running -= 1
 
 
 class TurnRunner:

@@ -8,7 +8,6 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import ClassVar
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -24,11 +23,6 @@ PING_SECONDS = 15.0
 """The longest silence in a stream; proxies close idle connections, often after 30 seconds."""
 POLL_SECONDS = 1.0
 """The seconds between two looks at a reply that another process is writing."""
-EVENTS_A_SECOND = 10_000
-"""The most events with pieces that a process sends in a second; more would take most of a core.
-
-With many streams, the pieces that become ready meanwhile are sent as one event.
-"""
 PING = b": ping\n\n"
 
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -101,8 +95,6 @@ class EventStream(_Stream):
         while_open: A context in which the response is sent.
     """
 
-    _open_streams: ClassVar[int] = 0
-
     def __init__(
         self,
         turn: RunningTurn,
@@ -122,11 +114,9 @@ class EventStream(_Stream):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._turn.notify(self._wake)
         self._schedule_ping()
-        EventStream._open_streams += 1
         try:
             await super().__call__(scope, receive, send)
         finally:
-            EventStream._open_streams -= 1
             self._turn.ignore(self._wake)
             self._timer.cancel()
             if self._stops_turn and not self._is_complete:
@@ -147,8 +137,6 @@ class EventStream(_Stream):
                 length += len(text)
                 await send(_body(bodies.piece_frame(turn.started.reply_id, text, end=length)))
                 self._is_silent = False
-                if not turn.has_ended:
-                    await asyncio.sleep(EventStream._open_streams / EVENTS_A_SECOND)
             elif leaving.done():
                 return
             elif turn.has_ended:

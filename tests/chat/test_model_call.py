@@ -1,0 +1,105 @@
+"""A call to a model hands its pieces to the turn at once, or several together if there are many."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+import pytest
+
+from chatledger import Message
+from chatledger.chat import runner
+from chatledger.chat.protocol import CallModel
+from chatledger.chat.runner import ModelCall
+from chatledger.models.protocol import Finished
+
+pytestmark = pytest.mark.anyio
+
+
+class QueueModel:
+    """A model whose pieces a test puts in a queue."""
+
+    id = "queue"
+
+    def __init__(self) -> None:
+        self.pieces: asyncio.Queue[str | Finished] = asyncio.Queue()
+
+    async def stream(
+        self, messages: Sequence[Message], *, system_prompt: str | None = None
+    ) -> AsyncGenerator[str | Finished, None]:
+        while True:
+            piece = await self.pieces.get()
+            yield piece
+            if isinstance(piece, Finished):
+                return
+
+    async def close(self) -> None:
+        pass
+
+
+async def iterate(times: int = 10) -> None:
+    """Let the event loop run, but no timer of a tenth of a second."""
+    for _ in range(times):
+        await asyncio.sleep(0)
+
+
+async def start() -> tuple[QueueModel, ModelCall]:
+    model = QueueModel()
+    call = ModelCall(model)
+    call.start(CallModel([Message.user("Hi")], None))
+    await iterate()
+    return model, call
+
+
+async def test_a_piece_is_handed_over_at_once_if_there_was_none_just_before() -> None:
+    model, call = await start()
+    waiting = asyncio.ensure_future(call.next_piece(None))
+    await iterate()
+    model.pieces.put_nowait("a")
+    await iterate()
+    assert waiting.done()
+    assert await waiting == "a"
+    await call.cancel()
+
+
+async def test_pieces_that_come_shortly_after_another_are_handed_over_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runner, "HANDOVERS_A_SECOND", 10)
+    model, call = await start()
+    first = asyncio.ensure_future(call.next_piece(None))
+    await iterate()
+    model.pieces.put_nowait("a")
+    assert await first == "a"
+    waiting = asyncio.ensure_future(call.next_piece(None))
+    for piece in ("b", "c", "d"):
+        await iterate()
+        model.pieces.put_nowait(piece)
+    await iterate()
+    assert not waiting.done()
+    assert await waiting == "b"
+    assert [await call.next_piece(0), await call.next_piece(0)] == ["c", "d"]
+    await call.cancel()
+
+
+async def test_neither_a_stop_nor_the_end_of_the_reply_waits_for_more_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runner, "HANDOVERS_A_SECOND", 1e-6)
+    for end in ("stop", "finish"):
+        model, call = await start()
+        first = asyncio.ensure_future(call.next_piece(None))
+        await iterate()
+        model.pieces.put_nowait("a")
+        assert await first == "a"
+        waiting = asyncio.ensure_future(call.next_piece(None))
+        await iterate()
+        model.pieces.put_nowait("b")
+        await iterate()
+        assert not waiting.done()
+        if end == "stop":
+            call.stop()
+        else:
+            model.pieces.put_nowait(Finished("end_turn"))
+        await iterate()
+        assert waiting.done()
+        await call.cancel()
+    assert ModelCall._calls_running == 0
