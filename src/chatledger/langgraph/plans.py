@@ -55,7 +55,7 @@ from chatledger.langgraph.records import (
     encode_record,
     leaf_serde,
 )
-from chatledger.langgraph.settings import Address, Pause, Settings, Steps
+from chatledger.langgraph.settings import Address, OwnedThreadId, Pause, Settings, Steps
 from chatledger.langgraph.thread import SHOWN, Thread, indexed
 from chatledger.langgraph.transcript import (
     can_wait,
@@ -108,8 +108,7 @@ class Plans:
             InvalidArgument: It has no valid ``thread_id``, or names no owner as it must.
         """
         found = config.get("configurable") or {}
-        thread_id = found.get("thread_id")
-        conversation_of(thread_id)
+        conversation_id = conversation_of(found.get("thread_id"))
         namespace, checkpoint_id = found.get("checkpoint_ns") or "", found.get("checkpoint_id")
         for name, value in (("checkpoint_ns", namespace), ("checkpoint_id", checkpoint_id or "")):
             if not isinstance(value, str):
@@ -122,7 +121,7 @@ class Plans:
         if len(described) == 3 and described[1].isdigit():  # else an earlier version wrote it
             run, started_seq, newest_id = described
         return Address(
-            cast(str, thread_id),
+            conversation_id.removeprefix(PREFIX),  # a plain str
             namespace,
             checkpoint_id or None,
             self.owner(config),
@@ -137,7 +136,10 @@ class Plans:
         key = self.settings.owner_key
         if key is None:
             return None
-        owner = ((config or {}).get("configurable") or {}).get(key)
+        found = (config or {}).get("configurable") or {}
+        owner, thread_id = found.get(key), found.get("thread_id")
+        if owner is None and isinstance(thread_id, OwnedThreadId):
+            owner = thread_id.owner
         if owner is None:
             raise InvalidArgument(
                 f"The config names no {key}; this saver has owners, so pass "
@@ -152,7 +154,8 @@ class Plans:
             "checkpoint_id": checkpoint_id,
         }
         if self.settings.owner_key is not None:
-            config[self.settings.owner_key] = cast(str, address.owner)
+            config["thread_id"] = thread_id = OwnedThreadId(address.thread_id)
+            config[self.settings.owner_key] = thread_id.owner = cast(str, address.owner)
         return config
 
     # Reading -------------------------------------------------------------------------------------
