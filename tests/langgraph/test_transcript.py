@@ -13,8 +13,9 @@ from langchain_core.messages import (
     SystemMessage,
 )
 from langgraph.checkpoint.base import empty_checkpoint
-from langgraph.graph import MessagesState
-from langgraph.types import interrupt
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.graph.message import REMOVE_ALL_MESSAGES
+from langgraph.types import Overwrite, interrupt
 
 from chatledger import Message, Store
 from chatledger.errors import AlreadyExists, InvalidMessage, MessageTooLarge, NotFound
@@ -159,6 +160,66 @@ def test_a_message_that_the_graph_inserts_before_shown_ones_is_shown(store: Stor
     put_messages(saver, first, summary, question(1), reply(1))
     assert saver.get_tuple(config_of(thread_id)) is not None
     assert shown_by(store, thread_id)[4:] == [summary]
+
+
+@pytest.mark.parametrize("is_same_process", [True, False])
+def test_a_summary_of_a_long_conversation_is_shown(store: Store, is_same_process: bool) -> None:
+    thread_id = new_id()
+    saver = ChatledgerSaver(store, messages="conversation")
+    said = [message for turn in range(15) for message in (question(turn, 50), reply(turn, 50))]
+    before = put_messages(saver, config_of(thread_id), *said)
+    if not is_same_process:
+        saver = ChatledgerSaver(store, messages="conversation")
+        assert saver.get_tuple(before) is not None
+    summary = SystemMessage("They talked.", id="summary")
+    kept = [summary, *said[-4:], question(15, 50)]
+    between = put_messages(saver, before, *kept)
+    put_messages(saver, between, *kept, reply(15, 50))
+    put_messages(saver, before, *said, question(16, 50), reply(16, 50))
+    added = [summary, question(15, 50), reply(15, 50), question(16, 50), reply(16, 50)]
+    assert shown_by(store, thread_id) == [*said, *added]
+
+
+def remove_all(messages: list[Any]) -> Any:
+    return [RemoveMessage(id=REMOVE_ALL_MESSAGES), *messages]
+
+
+@pytest.mark.parametrize("is_read_meanwhile", [False, True])
+@pytest.mark.parametrize(
+    "replace_all",
+    [
+        remove_all,
+        Overwrite,
+        lambda messages: {"__overwrite__": messages},
+        lambda messages: {"type": "__overwrite__", "value": messages},
+    ],
+    ids=["remove", "Overwrite", "dict", "erased"],
+)
+@STATES
+def test_a_question_that_is_replaced_with_its_reply_is_shown(
+    store: Store, state: type, replace_all: Any, is_read_meanwhile: bool
+) -> None:
+    thread_id, turns = new_id(), 3
+    saver = ChatledgerSaver(store, messages="conversation")
+
+    def model(given: Any) -> Any:
+        turn = int(given["messages"][-1].text)
+        if is_read_meanwhile:
+            saver.get_tuple(config_of(thread_id))
+        summary = SystemMessage(f"Summary {turn}", id=f"summary {turn}")
+        return {"messages": replace_all([summary, AIMessage(f"{turn}!", id=f"reply {turn}")])}
+
+    builder: Any = StateGraph(state)
+    builder.add_node("model", model)
+    builder.add_edge(START, "model")
+    graph = builder.compile(checkpointer=saver)
+    for turn in range(turns):
+        asked = HumanMessage(f"{turn}", id=f"question {turn}")
+        graph.invoke({"messages": [asked]}, config_of(thread_id), durability="sync")
+    texts = [found.text for found in shown_by(store, thread_id)]
+    assert texts == [
+        text for turn in range(turns) for text in (f"{turn}", f"Summary {turn}", f"{turn}!")
+    ]
 
 
 def test_deleting_the_thread_deletes_the_conversation(store: Store) -> None:

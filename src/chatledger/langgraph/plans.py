@@ -257,9 +257,7 @@ class Plans:
             return thread
         if thread.newest("") is None:
             return thread
-        if thread.shown is not None and thread.shown.awaits_reply:
-            thread.shown = None
-        if thread.shown is not None:
+        if thread.shown is not None and not thread.shown.waiting:
             try:
                 found = yield partial(
                     self.settings.store.get, address.thread_id, owner=address.owner
@@ -272,7 +270,7 @@ class Plans:
                     thread.shown_since,
                 ):
                     thread.shown = None
-        if thread.shown is None:
+        if thread.shown is None or thread.shown.waiting:
             yield from self._show_newest(thread, address)
             if thread.shown is not None and thread.shown.is_gone:
                 id, owner = address.conversation_id, address.owner
@@ -282,8 +280,9 @@ class Plans:
 
     def _show_newest(self, thread: Thread, address: Address) -> Steps[None]:
         """Show the messages of the newest checkpoint; those that are shown already are read."""
-        newest = thread.newest("")
+        newest, waiting = thread.newest(""), () if thread.shown is None else thread.shown.waiting
         shown = yield from read_shown(self.settings, address, thread.shown_since)
+        shown = replace(shown, waiting=waiting)
         if newest is None or shown.is_gone:
             thread.shown = shown
             return
@@ -534,10 +533,12 @@ class Plans:
             owner=address.owner,
             is_stored=lambda thread: id in thread.checkpoints.get(address.namespace, {}),
         )
-        if shown is not None and can_wait(shown, unshown, checkpoint):
-            thread.shown = replace(shown, awaits_reply=True)
-        elif shown is not None:
-            thread.shown = None  # if the append fails, it is not known
+        if shown is None:
+            return {"configurable": self._config(address, id)}
+        # If they are appended now and that fails, they wait too.
+        waiting = tuple(message for batch in unshown for message in batch)
+        thread.shown = replace(shown, waiting=waiting)
+        if not can_wait(shown, unshown, checkpoint):
             try:
                 thread.shown = yield from show(self.settings, address, shown, unshown, messages)
             except NotFound:  # another owner has just begun the conversation, so it is their thread
@@ -650,7 +651,7 @@ class Plans:
         has_stopped = not address.namespace and any(
             channel in (ERROR, INTERRUPT) for channel, _ in writes
         )
-        if has_stopped and thread.shown is not None and thread.shown.awaits_reply:
+        if has_stopped and thread.shown is not None and thread.shown.waiting:
             yield from self._show_newest(thread, address)
 
     def _check_rival_writes(
