@@ -12,7 +12,8 @@ from langchain_core.messages import (
     RemoveMessage,
     SystemMessage,
 )
-from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langgraph.types import Overwrite, interrupt
@@ -39,11 +40,15 @@ def shown_by(store: Store, conversation_id: str) -> list[Any]:
 
 def put_messages(saver: ChatledgerSaver, config: Any, *messages: Any) -> Any:
     """Put a checkpoint with these messages, and return its config."""
+    config = {"configurable": {"checkpoint_ns": "", **config["configurable"]}}
+    return saver.put(config, checkpoint_of(*messages), {}, {"messages": 1})
+
+
+def checkpoint_of(*messages: Any) -> Checkpoint:
     checkpoint = empty_checkpoint()
     checkpoint["channel_values"] = {"messages": [*messages]}
     checkpoint["channel_versions"] = {"messages": 1}
-    config = {"configurable": {"checkpoint_ns": "", **config["configurable"]}}
-    return saver.put(config, checkpoint, {}, {"messages": 1})
+    return checkpoint
 
 
 @STATES
@@ -114,6 +119,39 @@ def test_a_question_without_a_reply_is_shown_when_the_thread_is_read(
     for _ in range(2):
         saver.get_tuple(config_of(thread_id))
         assert shown_by(store, thread_id) == [question(0), reply(0), question(1)]
+
+
+def test_a_question_that_another_process_left_is_shown_to_one_that_knows_the_thread(
+    store: Store,
+) -> None:
+    thread_id = new_id()
+    one, other = (ChatledgerSaver(store, messages="conversation") for _ in range(2))
+    first = put_messages(one, config_of(thread_id), question(0), reply(0))
+    assert other.get_tuple(first) is not None
+    put_messages(one, first, question(0), reply(0), question(1))
+    other.get_tuple(config_of(thread_id))
+    assert shown_by(store, thread_id) == [question(0), reply(0), question(1)]
+
+
+@pytest.mark.parametrize("channel", [ERROR, INTERRUPT])
+@pytest.mark.parametrize("is_other_process_between", [False, True])
+def test_a_question_of_a_run_that_has_stopped_is_shown_whatever_is_stored_first(
+    store: Store, channel: str, is_other_process_between: bool
+) -> None:
+    thread_id = new_id()
+    saver = ChatledgerSaver(store, messages="conversation")
+    first = put_messages(saver, config_of(thread_id), question(0), reply(0))
+    messages = [question(0), reply(0), question(1)]
+    if is_other_process_between:
+        second = put_messages(saver, first, *messages)
+        ChatledgerSaver(store).put_writes(second, [("other", 1)], "other task")
+        saver.put_writes(second, [(channel, "why")], "task")
+    else:
+        checkpoint = checkpoint_of(*messages)
+        second = config_of(**{**first["configurable"], "checkpoint_id": checkpoint["id"]})
+        saver.put_writes(second, [(channel, "why")], "task")
+        saver.put(first, checkpoint, {}, {"messages": 1})
+    assert shown_by(store, thread_id) == messages
 
 
 def test_an_owners_list_shows_the_conversation_and_not_the_thread(store: Store) -> None:

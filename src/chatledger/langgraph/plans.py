@@ -80,6 +80,8 @@ checkpoint. If the subgraph had none before that one, it begins anew, without a 
 """
 WARM_LIMIT: Final = 4
 """The number of last messages that a read of a known thread asks for."""
+STOPPING: Final = (ERROR, INTERRUPT)
+"""A run that writes to one of these channels has no reply."""
 ATTEMPTS: Final = 100
 """The most tries of one append, each of which another writer may precede."""
 READ_ATTEMPTS: Final = 5
@@ -208,6 +210,7 @@ class Plans:
             if len(new) == expected == conversation.message_count - thread.message_count:
                 thread.add_messages(new, self.serde, thread_id=conversation_id.removeprefix(PREFIX))
                 thread.revision = conversation.revision
+                thread.shown = None  # what others have added may not be shown yet
                 cache.put(conversation_id, thread)
                 return thread
             # Messages were removed, or the thread has changed while it was read.
@@ -538,7 +541,9 @@ class Plans:
         # If they are appended now and that fails, they wait too.
         waiting = tuple(message for batch in unshown for message in batch)
         thread.shown = replace(shown, waiting=waiting)
-        if not can_wait(shown, unshown, checkpoint):
+        # LangGraph does not wait for the put before it puts the writes of tasks.
+        has_stopped = any(write[3] in STOPPING for write in thread.writes_of("", id))
+        if has_stopped or not can_wait(shown, unshown, checkpoint):
             try:
                 thread.shown = yield from show(self.settings, address, shown, unshown, messages)
             except NotFound:  # another owner has just begun the conversation, so it is their thread
@@ -648,10 +653,9 @@ class Plans:
             )
 
         thread = yield from self._append(address.conversation_id, encode, owner=address.owner)
-        has_stopped = not address.namespace and any(
-            channel in (ERROR, INTERRUPT) for channel, _ in writes
-        )
-        if has_stopped and thread.shown is not None and thread.shown.waiting:
+        is_shown = self.settings.messages is not None and not address.namespace
+        has_stopped = any(channel in STOPPING for channel, _ in writes)
+        if is_shown and has_stopped and (thread.shown is None or thread.shown.waiting):
             yield from self._show_newest(thread, address)
 
     def _check_rival_writes(
