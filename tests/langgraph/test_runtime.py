@@ -19,6 +19,7 @@ from langgraph.types import Command, Overwrite, Send, interrupt
 from typing_extensions import TypedDict
 
 from chatledger import AsyncStore, Store
+from chatledger.errors import InvalidArgument, NotFound
 from chatledger.langgraph import ChatledgerSaver
 from chatledger.values import new_id
 from tests.langgraph.graphs import Graph, chat_graph, config_of, question, reply
@@ -154,6 +155,42 @@ def test_subgraphs_have_checkpoints_of_their_own(open_saver: OpenSaver) -> None:
         return inside.values, inside.next, result, again["steps"], history(graph(), thread)  # type: ignore[union-attr]
 
     compare(open_saver, play)
+
+
+@pytest.mark.parametrize("memory", [None, True], ids=["per call", "per thread"])
+def test_the_state_of_a_subgraph_is_read_for_the_owner_of_its_graph(
+    store: Store, memory: Any
+) -> None:
+    def graph() -> Graph:
+        inner = StateGraph(MessagesState)
+        inner.add_node("ask", lambda state: {"messages": [interrupt("go on?")]})
+        inner.add_edge(START, "ask")
+        outer = StateGraph(MessagesState)
+        outer.add_node("inner", inner.compile(checkpointer=memory))
+        outer.add_edge(START, "inner")
+        return outer.compile(checkpointer=ChatledgerSaver(store, owner_key="user_id"))
+
+    thread_id = new_id()
+    bobs, eves = (config_of(thread_id, user_id=owner) for owner in ("bob", "eve"))
+    graph().invoke({"messages": [question(0)]}, bobs)
+    state = graph().get_state(bobs)
+    for inside in (
+        cast(Any, graph().get_state(bobs, subgraphs=True).tasks[0].state),
+        graph().get_state(cast(Any, state.tasks[0].state)),
+        next(graph().get_state_history(cast(Any, state.tasks[0].state))),
+    ):
+        assert inside.next == ("ask",)
+        assert inside.values == {"messages": [question(0)]}
+        assert inside.config["configurable"]["user_id"] == "bob"
+    inside_config: Any = state.tasks[0].state
+    for stranger in (
+        {**inside_config["configurable"], "user_id": "eve"},
+        {**state.config["configurable"], "user_id": "eve"},
+    ):
+        assert graph().get_state({"configurable": stranger}).values == {}
+        with pytest.raises((InvalidArgument, NotFound)):
+            graph().update_state({"configurable": stranger}, {"messages": [question(1)]})
+    assert graph().get_state(eves, subgraphs=True).values == {}
 
 
 def test_of_twelve_parallel_tasks_only_the_failed_one_runs_again(open_saver: OpenSaver) -> None:

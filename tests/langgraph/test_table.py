@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import boto3
 import pytest
@@ -20,8 +20,8 @@ from langgraph.types import Command, Send, interrupt
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
-from chatledger import Copied, Problem, Progress, Store, open_async_store, open_store
-from chatledger.errors import InvalidArgument, TableMissing
+from chatledger import Copied, Message, Problem, Progress, Store, open_async_store, open_store
+from chatledger.errors import InvalidArgument, NotFound, TableMissing
 from chatledger.langgraph import ChatledgerSaver, DynamoDBSaverTable, copy_threads
 from chatledger.testing.dynamodb_local import REGION, DynamoDBLocal
 from tests.langgraph.graphs import DeltaState, Graph, chat_graph, config_of, question
@@ -202,6 +202,62 @@ def test_writes_that_came_after_the_first_copy_are_added(peer: Peer, target: Sto
     assert contents(saver, "1") == contents(old, "1")
 
 
+def interviewing_graph(saver: Saver) -> Graph:
+    """Return a graph that asks three questions in one task, which stays at one checkpoint."""
+
+    def ask(state: MessagesState) -> dict[str, Any]:
+        answers = [interrupt(f"{name}?") for name in ("name", "age", "city")]
+        return {"messages": [HumanMessage(f"{answers}", id="answers")]}
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("ask", ask)
+    builder.add_edge(START, "ask")
+    return builder.compile(checkpointer=saver)
+
+
+def test_answers_that_came_after_the_first_copy_are_added(peer: Peer, target: Store) -> None:
+    old, saver = peer.saver(), ChatledgerSaver(target)
+    interviewing_graph(old).invoke({"messages": [question(0)]}, config_of("1"))
+    assert copy_threads(peer.source(), saver).problems == []
+    for answer in ("Bob", ["Bern", "Basel"], "Bob"):
+        interviewing_graph(old).invoke(Command(resume=answer), config_of("1"))
+        assert copy_threads(peer.source(), saver).problems == []
+        assert contents(saver, "1") == contents(old, "1")
+
+
+@pytest.mark.parametrize("answers_there", [0, 1])
+def test_answers_that_were_given_here_stay(peer: Peer, target: Store, answers_there: int) -> None:
+    old, saver = peer.saver(), ChatledgerSaver(target)
+    interviewing_graph(old).invoke({"messages": [question(0)]}, config_of("1"))
+    copy_threads(peer.source(), saver)
+    for each, answers in ((old, answers_there), (saver, 2)):
+        for _ in range(answers):
+            interviewing_graph(each).invoke(Command(resume="yes"), config_of("1"))
+    before = contents(saver, "1")
+    [problem] = copy_threads(peer.source(), saver).problems
+    assert "differs" in problem.why
+    assert contents(saver, "1") == before
+
+
+def test_a_thread_is_not_added_to_another_one_with_its_id(peer: Peer, target: Store) -> None:
+    old, saver = peer.saver(), ChatledgerSaver(target)
+    run_turns(chat_graph(saver), "1", range(1))
+    run_turns(chat_graph(old), "1", range(1, 2))
+    before = contents(saver, "1")
+    copied = copy_threads(peer.source(), saver)
+    assert copied == Copied(problems=[Problem("1", "In the target another thread has its id.")])
+    assert contents(saver, "1") == before
+
+
+def test_a_nul_in_metadata_is_removed_as_it_would_be_here(peer: Peer, target: Store) -> None:
+    old, saver = peer.saver(), ChatledgerSaver(target)
+    run = {**config_of("1"), "metadata": {"note": "a\0b"}}
+    chat_graph(old).invoke({"messages": [question(0)]}, cast(Any, run))
+    for _ in range(2):
+        assert copy_threads(peer.source(), saver).problems == []
+    assert {found.metadata["note"] for found in saver.list(config_of("1"))} == {"ab"}  # type: ignore[typeddict-item]
+
+
 def test_a_thread_that_was_continued_here_is_left_alone(peer: Peer, target: Store) -> None:
     old, saver = peer.saver(), ChatledgerSaver(target)
     run_turns(chat_graph(old), "1", range(1))
@@ -344,6 +400,31 @@ def test_a_conversation_shows_the_messages_of_a_copied_thread(peer: Peer, target
         assert shown == messages_of(chat_graph(saver), "1")
         assert len(shown) == 2 * turn
         run_turns(chat_graph(saver), "1", range(turn, turn + 1))
+
+
+def test_a_thread_does_not_take_the_id_of_another_owners_conversation(
+    peer: Peer, target: Store
+) -> None:
+    run_turns(chat_graph(peer.saver()), "1", range(1))
+    target.append("1", [Message.user("Hi, I'm Eve")], owner="eve")
+    saver = ChatledgerSaver(target, messages="conversation", owner_key="user_id")
+    copied = copy_threads(peer.source(owner=lambda _: "bob"), saver)
+    assert copied == Copied(problems=[Problem("1", "In the target it belongs to another owner.")])
+    chat_graph(saver).invoke({"messages": [question(1)]}, config_of("1", user_id="eve"))
+    assert target.get("1", owner="eve").message_count == 3
+
+
+def test_a_thread_whose_conversation_was_deleted_here_is_reported(
+    peer: Peer, target: Store
+) -> None:
+    run_turns(chat_graph(peer.saver()), "1", range(1))
+    saver = ChatledgerSaver(target, messages="conversation")
+    copy_threads(peer.source(), saver)
+    target.delete("1")
+    copied = copy_threads(peer.source(), saver)
+    assert copied == Copied(problems=[Problem("1", "In the target its conversation was deleted.")])
+    with pytest.raises(NotFound):
+        target.get("1")
 
 
 def test_an_encrypted_saver_encrypts_what_is_copied(peer: Peer, target: Store) -> None:

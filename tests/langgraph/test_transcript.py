@@ -12,9 +12,11 @@ from langchain_core.messages import (
     RemoveMessage,
     SystemMessage,
 )
-from langgraph.checkpoint.base import empty_checkpoint
-from langgraph.graph import MessagesState
-from langgraph.types import interrupt
+from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.graph.message import REMOVE_ALL_MESSAGES
+from langgraph.types import Overwrite, interrupt
 
 from chatledger import Message, Store
 from chatledger.errors import AlreadyExists, InvalidMessage, MessageTooLarge, NotFound
@@ -38,11 +40,15 @@ def shown_by(store: Store, conversation_id: str) -> list[Any]:
 
 def put_messages(saver: ChatledgerSaver, config: Any, *messages: Any) -> Any:
     """Put a checkpoint with these messages, and return its config."""
+    config = {"configurable": {"checkpoint_ns": "", **config["configurable"]}}
+    return saver.put(config, checkpoint_of(*messages), {}, {"messages": 1})
+
+
+def checkpoint_of(*messages: Any) -> Checkpoint:
     checkpoint = empty_checkpoint()
     checkpoint["channel_values"] = {"messages": [*messages]}
     checkpoint["channel_versions"] = {"messages": 1}
-    config = {"configurable": {"checkpoint_ns": "", **config["configurable"]}}
-    return saver.put(config, checkpoint, {}, {"messages": 1})
+    return checkpoint
 
 
 @STATES
@@ -115,6 +121,39 @@ def test_a_question_without_a_reply_is_shown_when_the_thread_is_read(
         assert shown_by(store, thread_id) == [question(0), reply(0), question(1)]
 
 
+def test_a_question_that_another_process_left_is_shown_to_one_that_knows_the_thread(
+    store: Store,
+) -> None:
+    thread_id = new_id()
+    one, other = (ChatledgerSaver(store, messages="conversation") for _ in range(2))
+    first = put_messages(one, config_of(thread_id), question(0), reply(0))
+    assert other.get_tuple(first) is not None
+    put_messages(one, first, question(0), reply(0), question(1))
+    other.get_tuple(config_of(thread_id))
+    assert shown_by(store, thread_id) == [question(0), reply(0), question(1)]
+
+
+@pytest.mark.parametrize("channel", [ERROR, INTERRUPT])
+@pytest.mark.parametrize("is_other_process_between", [False, True])
+def test_a_question_of_a_run_that_has_stopped_is_shown_whatever_is_stored_first(
+    store: Store, channel: str, is_other_process_between: bool
+) -> None:
+    thread_id = new_id()
+    saver = ChatledgerSaver(store, messages="conversation")
+    first = put_messages(saver, config_of(thread_id), question(0), reply(0))
+    messages = [question(0), reply(0), question(1)]
+    if is_other_process_between:
+        second = put_messages(saver, first, *messages)
+        ChatledgerSaver(store).put_writes(second, [("other", 1)], "other task")
+        saver.put_writes(second, [(channel, "why")], "task")
+    else:
+        checkpoint = checkpoint_of(*messages)
+        second = config_of(**{**first["configurable"], "checkpoint_id": checkpoint["id"]})
+        saver.put_writes(second, [(channel, "why")], "task")
+        saver.put(first, checkpoint, {}, {"messages": 1})
+    assert shown_by(store, thread_id) == messages
+
+
 def test_an_owners_list_shows_the_conversation_and_not_the_thread(store: Store) -> None:
     owner, thread_id = new_id(), new_id()
     graph = open_graph(store, owner_key="user_id")
@@ -159,6 +198,66 @@ def test_a_message_that_the_graph_inserts_before_shown_ones_is_shown(store: Stor
     put_messages(saver, first, summary, question(1), reply(1))
     assert saver.get_tuple(config_of(thread_id)) is not None
     assert shown_by(store, thread_id)[4:] == [summary]
+
+
+@pytest.mark.parametrize("is_same_process", [True, False])
+def test_a_summary_of_a_long_conversation_is_shown(store: Store, is_same_process: bool) -> None:
+    thread_id = new_id()
+    saver = ChatledgerSaver(store, messages="conversation")
+    said = [message for turn in range(15) for message in (question(turn, 50), reply(turn, 50))]
+    before = put_messages(saver, config_of(thread_id), *said)
+    if not is_same_process:
+        saver = ChatledgerSaver(store, messages="conversation")
+        assert saver.get_tuple(before) is not None
+    summary = SystemMessage("They talked.", id="summary")
+    kept = [summary, *said[-4:], question(15, 50)]
+    between = put_messages(saver, before, *kept)
+    put_messages(saver, between, *kept, reply(15, 50))
+    put_messages(saver, before, *said, question(16, 50), reply(16, 50))
+    added = [summary, question(15, 50), reply(15, 50), question(16, 50), reply(16, 50)]
+    assert shown_by(store, thread_id) == [*said, *added]
+
+
+def remove_all(messages: list[Any]) -> Any:
+    return [RemoveMessage(id=REMOVE_ALL_MESSAGES), *messages]
+
+
+@pytest.mark.parametrize("is_read_meanwhile", [False, True])
+@pytest.mark.parametrize(
+    "replace_all",
+    [
+        remove_all,
+        Overwrite,
+        lambda messages: {"__overwrite__": messages},
+        lambda messages: {"type": "__overwrite__", "value": messages},
+    ],
+    ids=["remove", "Overwrite", "dict", "erased"],
+)
+@STATES
+def test_a_question_that_is_replaced_with_its_reply_is_shown(
+    store: Store, state: type, replace_all: Any, is_read_meanwhile: bool
+) -> None:
+    thread_id, turns = new_id(), 3
+    saver = ChatledgerSaver(store, messages="conversation")
+
+    def model(given: Any) -> Any:
+        turn = int(given["messages"][-1].text)
+        if is_read_meanwhile:
+            saver.get_tuple(config_of(thread_id))
+        summary = SystemMessage(f"Summary {turn}", id=f"summary {turn}")
+        return {"messages": replace_all([summary, AIMessage(f"{turn}!", id=f"reply {turn}")])}
+
+    builder: Any = StateGraph(state)
+    builder.add_node("model", model)
+    builder.add_edge(START, "model")
+    graph = builder.compile(checkpointer=saver)
+    for turn in range(turns):
+        asked = HumanMessage(f"{turn}", id=f"question {turn}")
+        graph.invoke({"messages": [asked]}, config_of(thread_id), durability="sync")
+    texts = [found.text for found in shown_by(store, thread_id)]
+    assert texts == [
+        text for turn in range(turns) for text in (f"{turn}", f"Summary {turn}", f"{turn}!")
+    ]
 
 
 def test_deleting_the_thread_deletes_the_conversation(store: Store) -> None:

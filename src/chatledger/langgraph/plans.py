@@ -55,7 +55,7 @@ from chatledger.langgraph.records import (
     encode_record,
     leaf_serde,
 )
-from chatledger.langgraph.settings import Address, Pause, Settings, Steps
+from chatledger.langgraph.settings import Address, OwnedThreadId, Pause, Settings, Steps
 from chatledger.langgraph.thread import SHOWN, Thread, indexed
 from chatledger.langgraph.transcript import (
     can_wait,
@@ -80,6 +80,8 @@ checkpoint. If the subgraph had none before that one, it begins anew, without a 
 """
 WARM_LIMIT: Final = 4
 """The number of last messages that a read of a known thread asks for."""
+STOPPING: Final = (ERROR, INTERRUPT)
+"""A run that writes to one of these channels has no reply."""
 ATTEMPTS: Final = 100
 """The most tries of one append, each of which another writer may precede."""
 READ_ATTEMPTS: Final = 5
@@ -108,8 +110,7 @@ class Plans:
             InvalidArgument: It has no valid ``thread_id``, or names no owner as it must.
         """
         found = config.get("configurable") or {}
-        thread_id = found.get("thread_id")
-        conversation_of(thread_id)
+        conversation_id = conversation_of(found.get("thread_id"))
         namespace, checkpoint_id = found.get("checkpoint_ns") or "", found.get("checkpoint_id")
         for name, value in (("checkpoint_ns", namespace), ("checkpoint_id", checkpoint_id or "")):
             if not isinstance(value, str):
@@ -122,7 +123,7 @@ class Plans:
         if len(described) == 3 and described[1].isdigit():  # else an earlier version wrote it
             run, started_seq, newest_id = described
         return Address(
-            cast(str, thread_id),
+            conversation_id.removeprefix(PREFIX),  # a plain str
             namespace,
             checkpoint_id or None,
             self.owner(config),
@@ -137,7 +138,10 @@ class Plans:
         key = self.settings.owner_key
         if key is None:
             return None
-        owner = ((config or {}).get("configurable") or {}).get(key)
+        found = (config or {}).get("configurable") or {}
+        owner, thread_id = found.get(key), found.get("thread_id")
+        if owner is None and isinstance(thread_id, OwnedThreadId):
+            owner = thread_id.owner
         if owner is None:
             raise InvalidArgument(
                 f"The config names no {key}; this saver has owners, so pass "
@@ -152,7 +156,8 @@ class Plans:
             "checkpoint_id": checkpoint_id,
         }
         if self.settings.owner_key is not None:
-            config[self.settings.owner_key] = cast(str, address.owner)
+            config["thread_id"] = thread_id = OwnedThreadId(address.thread_id)
+            config[self.settings.owner_key] = thread_id.owner = cast(str, address.owner)
         return config
 
     # Reading -------------------------------------------------------------------------------------
@@ -205,6 +210,7 @@ class Plans:
             if len(new) == expected == conversation.message_count - thread.message_count:
                 thread.add_messages(new, self.serde, thread_id=conversation_id.removeprefix(PREFIX))
                 thread.revision = conversation.revision
+                thread.shown = None  # what others have added may not be shown yet
                 cache.put(conversation_id, thread)
                 return thread
             # Messages were removed, or the thread has changed while it was read.
@@ -254,9 +260,7 @@ class Plans:
             return thread
         if thread.newest("") is None:
             return thread
-        if thread.shown is not None and thread.shown.awaits_reply:
-            thread.shown = None
-        if thread.shown is not None:
+        if thread.shown is not None and not thread.shown.waiting:
             try:
                 found = yield partial(
                     self.settings.store.get, address.thread_id, owner=address.owner
@@ -269,7 +273,7 @@ class Plans:
                     thread.shown_since,
                 ):
                     thread.shown = None
-        if thread.shown is None:
+        if thread.shown is None or thread.shown.waiting:
             yield from self._show_newest(thread, address)
             if thread.shown is not None and thread.shown.is_gone:
                 id, owner = address.conversation_id, address.owner
@@ -279,8 +283,9 @@ class Plans:
 
     def _show_newest(self, thread: Thread, address: Address) -> Steps[None]:
         """Show the messages of the newest checkpoint; those that are shown already are read."""
-        newest = thread.newest("")
+        newest, waiting = thread.newest(""), () if thread.shown is None else thread.shown.waiting
         shown = yield from read_shown(self.settings, address, thread.shown_since)
+        shown = replace(shown, waiting=waiting)
         if newest is None or shown.is_gone:
             thread.shown = shown
             return
@@ -531,10 +536,14 @@ class Plans:
             owner=address.owner,
             is_stored=lambda thread: id in thread.checkpoints.get(address.namespace, {}),
         )
-        if shown is not None and can_wait(shown, unshown, checkpoint):
-            thread.shown = replace(shown, awaits_reply=True)
-        elif shown is not None:
-            thread.shown = None  # if the append fails, it is not known
+        if shown is None:
+            return {"configurable": self._config(address, id)}
+        # If they are appended now and that fails, they wait too.
+        waiting = tuple(message for batch in unshown for message in batch)
+        thread.shown = replace(shown, waiting=waiting)
+        # LangGraph does not wait for the put before it puts the writes of tasks.
+        has_stopped = any(write[3] in STOPPING for write in thread.writes_of("", id))
+        if has_stopped or not can_wait(shown, unshown, checkpoint):
             try:
                 thread.shown = yield from show(self.settings, address, shown, unshown, messages)
             except NotFound:  # another owner has just begun the conversation, so it is their thread
@@ -644,10 +653,9 @@ class Plans:
             )
 
         thread = yield from self._append(address.conversation_id, encode, owner=address.owner)
-        has_stopped = not address.namespace and any(
-            channel in (ERROR, INTERRUPT) for channel, _ in writes
-        )
-        if has_stopped and thread.shown is not None and thread.shown.awaits_reply:
+        is_shown = self.settings.messages is not None and not address.namespace
+        has_stopped = any(channel in STOPPING for channel, _ in writes)
+        if is_shown and has_stopped and (thread.shown is None or thread.shown.waiting):
             yield from self._show_newest(thread, address)
 
     def _check_rival_writes(

@@ -63,7 +63,8 @@ class ChatledgerSaver(BaseCheckpointSaver[Any]):
             to the conversation whose id is the thread's, once its checkpoint is stored, so that
             lists, pages and exports show it. That conversation is a transcript: messages that the
             graph removes or replaces stay in it. ``delete_thread`` deletes both, and if the
-            conversation is deleted, the thread ends as it is next read.
+            conversation is deleted, or expires because it got no message for its lifetime, the
+            thread ends as it is next read.
         owner_key: The name under which each config's ``configurable`` names the owner, such as
             ``"user_id"``. Then a thread belongs to the owner that began it; others do not find it,
             and cannot write to it (``NotFound``). Methods that take a thread id instead of a config

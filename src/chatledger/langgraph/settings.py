@@ -77,6 +77,18 @@ class Settings:
     clock: Callable[[], tuple[float, float]] = both_clocks
 
 
+class OwnedThreadId(str):
+    """The id of a thread in a config that was read for its owner.
+
+    LangGraph makes the configs of a subgraph's state from the id of the thread alone.
+    """
+
+    owner: str | None = None
+
+    def __str__(self) -> str:
+        return self  # LangGraph calls str() on ids
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """The thread, namespace and checkpoint that a config names."""

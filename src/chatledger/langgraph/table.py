@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 import ormsgpack
 from botocore.exceptions import ClientError
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.checkpoint.base import CheckpointTuple, get_checkpoint_metadata
 from langgraph.checkpoint.serde.jsonplus import (
     EXT_CONSTRUCTOR_POS_ARGS,
     EXT_DELTA_SNAPSHOT,
     JsonPlusSerializer,
 )
-from langgraph.checkpoint.serde.types import _DeltaSnapshot
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME, _DeltaSnapshot
 
 from chatledger.copying.progress import (
     Copied,
@@ -38,7 +38,8 @@ from chatledger.langgraph.plans import Plans
 from chatledger.langgraph.records import StoredCheckpoint, leaf_serde
 from chatledger.langgraph.saver import ChatledgerSaver
 from chatledger.langgraph.settings import Address, Steps
-from chatledger.langgraph.thread import Thread
+from chatledger.langgraph.thread import NULL_TASK, Thread
+from chatledger.langgraph.transcript import read_shown
 from chatledger.stores.contract import AsyncStore
 from chatledger.stores.dynamodb.calls import Call, Item
 from chatledger.values import now
@@ -203,7 +204,7 @@ class DynamoDBSaverTable(TableReader):
             id=id,
             parent_id=item.get("parent_checkpoint_id", {}).get("S"),
             checkpoint=stored[0]["checkpoint"],
-            metadata=stored[0]["metadata"],
+            metadata=get_checkpoint_metadata({}, stored[0]["metadata"]),  # as the saver puts it
             writes=sorted(writes, key=lambda write: (write.task_path, write.task_id, write.index)),
         )
 
@@ -345,11 +346,16 @@ def _copy_thread(
     writer = replace(plans, settings=replace(plans.settings, rivals="fork", messages=None))
     thread = (yield from _read_back(plans, address)) or Thread()
     known = {(item["ns"]["S"], item["id"]["S"]) for item in items}
-    if any(
-        (found.namespace, found.id) not in known and found.id > items[0]["id"]["S"]
-        for found in thread.visible()
-    ):
+    there = {(found.namespace, found.id) for found in thread.visible()}
+    if any(place not in known and place[1] > items[0]["id"]["S"] for place in there):
         raise TargetDiffers("In the target it was continued: it has checkpoints of its own.")
+    # If its beginning has expired, nothing tells what was copied before.
+    if there and not there & known and "parent_checkpoint_id" not in items[0]:
+        raise TargetDiffers("In the target another thread has its id.")
+    if plans.settings.messages is not None:
+        shown = yield from read_shown(plans.settings, address, thread.shown_since)
+        if shown.is_gone:
+            raise TargetDiffers("In the target its conversation was deleted.")
     originals: dict[tuple[str, str], _Content] = {}
     for item in items:
         original = source.read(thread_id, item)
@@ -441,6 +447,8 @@ class _Content:
     fields: frozenset[str]
     checkpoint: bytes
     writes: tuple[bytes, ...]
+    lasting: frozenset[bytes]
+    """The writes that later ones do not replace, and each answer to an interrupt."""
 
     @classmethod
     def of_original(cls, original: Original) -> "_Content":
@@ -457,23 +465,41 @@ class _Content:
                 original.parent_id, original.checkpoint, original.metadata, channels, fields
             ),
             tuple(map(_digest, values)),
+            _lasting(values),
         )
 
     def of_copy(self, thread: Thread, found: StoredCheckpoint) -> "_Content":
         """Return the same of the copy."""
         copy: CheckpointTuple = thread.as_tuple(found, EXACT, {}, None)
         parent_id = found.parent.id if found.parent is not None else None
+        writes = copy.pending_writes or ()
         return replace(
             self,
             checkpoint=_digest_checkpoint(
                 parent_id, copy.checkpoint, copy.metadata, self.channels, self.fields
             ),
-            writes=tuple(map(_digest, copy.pending_writes or ())),
+            writes=tuple(map(_digest, writes)),
+            lasting=_lasting(writes),
         )
 
     def includes(self, copied: "_Content") -> bool:
-        """Return whether all writes of the copy are here too."""
-        return set(copied.writes) <= set(self.writes)
+        """Return whether all that tasks have written to the copy, they have also written here."""
+        return copied.lasting <= self.lasting
+
+
+def _lasting(writes: Sequence[tuple[str, str, Any]]) -> frozenset[bytes]:
+    found = set()
+    for task_id, channel, value in writes:
+        if channel == RESUME:
+            # Each answer is written by itself first, and then added to the list of the task.
+            is_list = task_id != NULL_TASK and isinstance(value, list)
+            for number, answer in enumerate(value if is_list else [value]):
+                found.add(_digest((RESUME, answer)))
+                if is_list:
+                    found.add(_digest((task_id, number, answer)))
+        elif channel not in (ERROR, INTERRUPT):
+            found.add(_digest((task_id, channel, value)))
+    return frozenset(found)
 
 
 def _digest_checkpoint(

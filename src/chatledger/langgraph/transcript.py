@@ -47,7 +47,9 @@ class Shown:
         is_all: True if ``ids`` has all of them, or those of all messages that the thread had.
         began: When it began; None if that has not been read.
         is_gone: True if it was deleted; then the thread does not begin it anew.
-        awaits_reply: True if the thread has more messages, which are shown with their reply.
+        waiting: The messages that are shown with their reply, even if the graph removes them.
+        thread_ids: The ids of the messages that the thread had when all were shown; None if
+            ``is_all``.
     """
 
     revision: int
@@ -55,7 +57,8 @@ class Shown:
     is_all: bool = True
     began: datetime | None = None
     is_gone: bool = False
-    awaits_reply: bool = False
+    waiting: tuple[Message, ...] = ()
+    thread_ids: frozenset[str] | None = None
 
 
 def read_shown(settings: Settings, address: Address, since: datetime | None) -> Steps[Shown]:
@@ -90,15 +93,20 @@ def find_unshown(
         MessageTooLarge: One of them is too large for a conversation.
     """
     ids, start = shown.ids, 0
+    present = {id for id, _ in messages}
+    removed = [message for message in shown.waiting if message.id not in present]
     if not shown.is_all:
-        # Those before the first of the last ones are shown, unless none is.
+        # Those before the first of the last ones are shown, unless none is or some are new.
         known = [n for n, (id, _) in enumerate(messages) if id in ids]
         start = known[0] if known else 0
         unknown = [n for n, (id, _) in enumerate(messages) if n >= start and id not in ids]
-        if unknown and (not known or unknown[0] < known[-1]):
-            ids = yield from _read_ids(settings, address)
+        before = shown.thread_ids
+        is_new = before is not None and any(id not in before for id, _ in messages[:start])
+        if removed or is_new or (unknown and (not known or unknown[0] < known[-1])):
+            ids, start = (yield from _read_ids(settings, address)), 0
     new = [(id, found) for id, found in messages[start:] if id not in ids]
-    return _batches(replace(to_chatledger(found), id=id) for id, found in new)
+    still_waiting = [message for message in removed if message.id not in ids]
+    return _batches([*still_waiting, *(replace(to_chatledger(found), id=id) for id, found in new)])
 
 
 def can_wait(shown: Shown, unshown: list[list[Message]], checkpoint: Checkpoint) -> bool:
@@ -154,12 +162,14 @@ def show(
             if attempt == SHOW_ATTEMPTS:
                 raise
             attempt += 1
-            shown = yield from read_shown(settings, address, shown.began)
+            waiting, shown = shown.waiting, (yield from read_shown(settings, address, shown.began))
+            shown = replace(shown, waiting=waiting)
             unshown = yield from find_unshown(settings, address, shown, messages)
         else:
             ids = shown.ids | {message.id for message in batch}
             shown, unshown = replace(shown, revision=appended.revision, ids=ids), later
-    return replace(shown, awaits_reply=False)
+    thread_ids = None if shown.is_all else frozenset(id for id, _ in messages)
+    return replace(shown, waiting=(), thread_ids=thread_ids)
 
 
 def _awaits_reply(messages: Sequence[Message]) -> bool:
@@ -217,7 +227,7 @@ def messages_of(
         written = [restore(node, serde) for *_, channel, node in writes if channel == MESSAGES]
         # If all that the conversation shows is known, the parent's messages need not be built.
         shown = thread.shown
-        is_shown = shown is not None and shown.is_all and not shown.awaits_reply
+        is_shown = shown is not None and shown.is_all and not shown.waiting
         before = [] if is_shown else _value_at(thread, parent, serde)
         return _with_ids([*before, *_flat(written)], serde)
     return _with_ids(_flat([value]), serde)
