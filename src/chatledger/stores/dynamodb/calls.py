@@ -279,6 +279,17 @@ def _retry(
             attempt += 1
 
 
+def try_write(call: Call) -> Plan[bool]:
+    """Make a conditional write; return False if its condition failed."""
+    try:
+        yield call
+    except CallFailed as failed:
+        if failed.code != CONDITION_FAILED:
+            raise
+        return False
+    return True
+
+
 def _is_transient(failed: CallFailed) -> bool:
     # A transaction is cancelled as a whole; retry it if the only reasons are other transactions or
     # throttling.

@@ -11,7 +11,14 @@ from chatledger.conversations import (
     Description,
     fields_of,
 )
-from chatledger.stores.dynamodb.calls import CONDITION_FAILED, Attribute, Call, CallFailed, Plan
+from chatledger.stores.dynamodb.calls import (
+    CONDITION_FAILED,
+    Attribute,
+    Call,
+    CallFailed,
+    Plan,
+    try_write,
+)
 from chatledger.stores.dynamodb.log import InconsistentRead, Log, best_effort
 from chatledger.stores.dynamodb.records import (
     DESCRIPTION_ATTRIBUTES,
@@ -23,7 +30,6 @@ from chatledger.stores.dynamodb.records import (
     decode_description,
     decode_head,
     description_attributes,
-    key,
 )
 from chatledger.stores.dynamodb.table import DAY, LogEnd
 from chatledger.stores.idempotency import Creation
@@ -145,13 +151,7 @@ def delete_head(log: Log, head: Head) -> Plan[bool]:
         life={"N": str(head.generation)},
         created_at={"N": str(head.created_at)},
     )
-    try:
-        yield Call("DeleteItem", params | {"Key": key(log.id, HEAD)})
-    except CallFailed as failed:
-        if failed.code != CONDITION_FAILED:
-            raise
-        return False
-    return True
+    return (yield from try_write(Call("DeleteItem", params | {"Key": log.key(HEAD)})))
 
 
 def read_description(log: Log, last: Record, head: Head | None) -> Plan[StoredDescription]:

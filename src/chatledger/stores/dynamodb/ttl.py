@@ -25,14 +25,7 @@ is put meanwhile has a TTL that suits the renewal (``ttl_of_entry``).
 """
 
 from chatledger.errors import StoreUnavailable
-from chatledger.stores.dynamodb.calls import (
-    CONDITION_FAILED,
-    Attribute,
-    Call,
-    CallFailed,
-    Item,
-    Plan,
-)
+from chatledger.stores.dynamodb.calls import Attribute, Call, Item, Plan, try_write
 from chatledger.stores.dynamodb.entry_items import (
     NAMES,
     EntryItem,
@@ -350,13 +343,7 @@ def _set_ttl(
     """Set the item's TTL if the condition holds; return whether it did."""
     later = {"N": str(ttl + RENEWAL_SLACK)}
     change = log.update_params(sort, {"expires_at": later}, condition, **values)
-    try:
-        yield Call("UpdateItem", change)
-    except CallFailed as failed:
-        if failed.code != CONDITION_FAILED:
-            raise
-        return False
-    return True
+    return (yield from try_write(Call("UpdateItem", change)))
 
 
 # New records --------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 
 from chatledger.errors import InvalidArgument
 from chatledger.stores.dynamodb import bodies, heads
-from chatledger.stores.dynamodb.calls import CONDITION_FAILED, Call, CallFailed, Item, Plan
+from chatledger.stores.dynamodb.calls import Call, Item, Plan, try_write
 from chatledger.stores.dynamodb.cleanup import free_range, free_truncated
 from chatledger.stores.dynamodb.entries import all_items, free, owner_entries
 from chatledger.stores.dynamodb.entry_items import EntryItem, decode_entry
@@ -302,17 +302,11 @@ def _named_tokens(place: Partition) -> Plan[set[str]]:
         low = items[-1]["sk"]["S"] + " "
 
 
-def _delete_if_overdue(place: Partition, sort: str) -> Plan[int]:
-    """Delete an item whose TTL has passed; return 1, or 0 if its TTL has been renewed meanwhile."""
+def _delete_if_overdue(place: Partition, sort: str) -> Plan[bool]:
+    """Delete an item whose TTL has passed; return False if it has been renewed meanwhile."""
     until = ttl_at(place.table.time() - CLOCK_SKEW)
     params = place.conditional_params("#expires_at < :until", until={"N": str(until)})
-    try:
-        yield Call("DeleteItem", params | {"Key": place.key(sort)})
-    except CallFailed as failed:
-        if failed.code != CONDITION_FAILED:
-            raise
-        return 0
-    return 1
+    return (yield from try_write(Call("DeleteItem", params | {"Key": place.key(sort)})))
 
 
 def _has_ended(table: Table, last: Record) -> bool:
