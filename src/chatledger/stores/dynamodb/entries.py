@@ -42,11 +42,8 @@ def owner_entries(table: Table, owner: str) -> Partition:
 
 def read_item(place: Partition, name: str) -> Plan[EntryItem | None]:
     """Return the entry's item, by a consistent read; None if there is none."""
-    reply = yield Call(
-        "GetItem",
-        {"TableName": place.table.name, "Key": place.key(entry_sort(name)), "ConsistentRead": True},
-    )
-    return decode_entry(reply["Item"]) if "Item" in reply else None
+    item = yield from place.get(entry_sort(name))
+    return None if item is None else decode_entry(item)
 
 
 class ReadEntry(NamedTuple):

@@ -278,6 +278,12 @@ class Partition:
         """Return the primary key of the item with this sort key."""
         return {"pk": {"S": self.pk}, "sk": {"S": sort}}
 
+    def get(self, sort: str) -> Plan[Item | None]:
+        """Return the item with this sort key, by a consistent read; None if there is none."""
+        params = {"TableName": self.table.name, "Key": self.key(sort), "ConsistentRead": True}
+        item: Item | None = (yield Call("GetItem", params)).get("Item")
+        return item
+
     def query(
         self, low: str, high: str, *, limit: int, forward: bool, names: Sequence[str] = ()
     ) -> Plan[list[Item]]:
