@@ -173,18 +173,13 @@ def read_description(log: Log, last: Record, head: Head | None) -> Plan[StoredDe
     return (yield from _read_initial_description(log, last))
 
 
-def conversation(log: Log, last: Record, description: StoredDescription) -> Conversation:
-    """Return the conversation as it is after its record ``last``."""
-    return _conversation(log.id, last, description)
-
-
-def conversation_from_head(conversation_id: str, head: Head) -> Conversation:
+def conversation_from_head(id: str, head: Head) -> Conversation:
     """Return the conversation as its head describes it."""
-    description = StoredDescription(head.description, head.metadata_revision)
-    return _conversation(conversation_id, head, description)
+    return conversation(id, head, StoredDescription(head.description, head.metadata_revision))
 
 
-def _conversation(id: str, state: Record | Head, description: StoredDescription) -> Conversation:
+def conversation(id: str, state: Record | Head, description: StoredDescription) -> Conversation:
+    """Return the conversation as it is after a record, or as of its head."""
     metadata_revision = description.metadata_revision
     if metadata_revision is None:  # the description has never changed
         metadata_revision = max(state.created_at, 0)

@@ -128,7 +128,7 @@ def _require_repeated(
     description = yield from describe(log, last, log_end, at_once=True)
     if description.creation is None or not description.creation.is_repeated_by(creation):
         raise AlreadyExists(log.id)
-    return conversation(log, last, description)
+    return conversation(log.id, last, description)
 
 
 def _begin(
@@ -203,7 +203,7 @@ def _begin(
             end = None
             yield from retries.back_off()
     yield from finish_write(log, record, read_at=end.read_at)
-    return conversation(log, record, description), True
+    return conversation(log.id, record, description), True
 
 
 def _copy(source: Log, last: Record, writer: BodyWriter, at: int | None) -> Plan[None]:

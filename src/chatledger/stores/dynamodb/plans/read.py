@@ -51,7 +51,7 @@ def get(table: Table, operation: Get) -> Plan[Conversation]:
     def attempt() -> Plan[Conversation]:
         log_end, _ = yield from log.read_end()
         last = require_live(log, log_end, operation.owner)
-        return conversation(log, last, (yield from describe(log, last, log_end)))
+        return conversation(log.id, last, (yield from describe(log, last, log_end)))
 
     return (yield from retry_inconsistent(log, attempt))
 
@@ -68,7 +68,7 @@ def tail(table: Table, operation: ReadTail) -> Plan[Tail]:
         messages = yield from read_messages(log, last, spans, backward=True)
         messages.reverse()
         description = yield from describe(log, last, log_end)
-        return Tail(conversation(log, last, description), messages)
+        return Tail(conversation(log.id, last, description), messages)
 
     return (yield from retry_inconsistent(log, attempt))
 

@@ -42,7 +42,7 @@ def repair(table: Table, conversation_id: str, *, owner: str | None) -> Plan[Con
         complete = yield from _rescue(log, last, writer)
         if complete and writer.messages == last.message_count:
             yield from _discard(log, writer)
-            return conversation(log, last, description)
+            return conversation(log.id, last, description)
         try:
             stored = yield from writer.finish()
             record = next_record(
@@ -62,7 +62,7 @@ def repair(table: Table, conversation_id: str, *, owner: str | None) -> Plan[Con
             raise
         if (yield from finish_write(log, record, read_at=log_end.read_at)):
             yield from clean_up(log, record, read_at=log_end.read_at)
-        return conversation(log, record, description)
+        return conversation(log.id, record, description)
 
     return (yield from retry_until_won(log, attempt))
 

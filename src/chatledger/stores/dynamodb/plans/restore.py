@@ -100,7 +100,7 @@ def restore(table: Table, operation: Restore) -> Plan[Conversation]:
         except (InconsistentRead, LostRace):
             yield from retries.back_off()
     yield from finish_write(log, record, read_at=log_end.read_at)
-    return conversation(log, record, description)
+    return conversation(log.id, record, description)
 
 
 def _may_be_mistaken(operation: Restore, entry: EntryItem) -> bool:
