@@ -46,15 +46,8 @@ class AsyncSQLiteStore(AsyncStore):
         self._start_threads()
 
     async def perform(self, operation: Operation[T]) -> T:
-        name = type(operation).__name__
-        read = plans.READS.get(type(operation))
-        if read is None:
-            plan = plans.plan_for(operation, self._settings)
-            return await arun(plan, partial(self._take_step, name), catch=Exception)
-        transaction = partial(plans.perform, self._settings, lambda rows: read(rows, operation))
-        with timed(self._on_call, name):
-            result: T = await self._in_thread(partial(self._database.read, transaction))
-        return result
+        take_step = partial(self._take_step, type(operation).__name__)
+        return await arun(plans.plan_for(operation, self._settings), take_step, catch=Exception)
 
     async def check_writable(self) -> None:
         await self._take_step("CheckWritable", Rows.rewrite_header)

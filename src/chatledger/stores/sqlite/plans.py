@@ -420,14 +420,20 @@ PLANS: dict[type[Operation[Any]], Callable[[Any, Settings], Plan[Any]]] = {
 
 
 def plan_for(operation: Operation[T], settings: Settings) -> Plan[T]:
-    """Return the plan of an operation that writes."""
+    """Return the plan that performs the operation."""
     kind = type(operation)
+    if kind in READS:
+        return _read(lambda rows: READS[kind](rows, operation))
+    if kind in WRITES:
+        return _write(lambda rows: WRITES[kind](rows, operation), settings)
     if kind in PLANS:
         return PLANS[kind](operation, settings)
-    write = WRITES.get(kind)
-    if write is None:
-        raise TypeError(f"{kind.__name__} is not an operation of the contract.")
-    return _write(settings, lambda rows: write(rows, operation))
+    raise TypeError(f"{kind.__name__} is not an operation of the contract.")
+
+
+def _read(transaction: Transaction[T]) -> Plan[T]:
+    result: T = yield Read(transaction)
+    return result
 
 
 def _is_repeated(row: sqlite3.Row, owner: str | None, creation: Creation | None) -> bool:
@@ -442,7 +448,7 @@ def _is_repeated(row: sqlite3.Row, owner: str | None, creation: Creation | None)
     return created.is_repeated_by(creation)
 
 
-def _write(settings: Settings, transaction: Transaction[T]) -> Plan[T]:
+def _write(transaction: Transaction[T], settings: Settings) -> Plan[T]:
     """Run a transaction, free the rows that it left if time allows, and return its result."""
     left_garbage = False
 

@@ -57,15 +57,8 @@ class SQLiteStore(Store):
         self._database = Database(os.fspath(path), timeout=timeout)
 
     def perform(self, operation: Operation[T]) -> T:
-        name = type(operation).__name__
-        read = plans.READS.get(type(operation))
-        if read is None:
-            plan = plans.plan_for(operation, self._settings)
-            return run(plan, partial(self._take_step, name), catch=Exception)
-        transaction = partial(plans.perform, self._settings, lambda rows: read(rows, operation))
-        with timed(self._on_call, name):
-            result: T = self._database.read(transaction)
-        return result
+        take_step = partial(self._take_step, type(operation).__name__)
+        return run(plans.plan_for(operation, self._settings), take_step, catch=Exception)
 
     def check_writable(self) -> None:
         self._take_step("CheckWritable", Rows.rewrite_header)
