@@ -28,7 +28,7 @@ from chatledger.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
 from chatledger.messages import StoredMessage
 from chatledger.stores import operations
 from chatledger.stores.arguments import checked_lifetime
-from chatledger.stores.cursors import encode_cursor
+from chatledger.stores.cursors import SearchPlace, decode_cursor, encode_cursor
 from chatledger.stores.idempotency import Creation
 from chatledger.stores.operations import EntryKey, Operation
 from chatledger.stores.sqlite.entries import Scope
@@ -127,7 +127,9 @@ def page(rows: Rows, operation: operations.ReadPage) -> Page:
 
 def list_owned(rows: Rows, operation: operations.ListOwned) -> Listing:
     limit = operation.limit
-    found = rows.conversations_of(operation.owner, limit=limit + 1, cursor=operation.cursor)
+    cursor = operation.cursor
+    place = SearchPlace() if cursor is None else SearchPlace(*decode_cursor(cursor))
+    found = rows.conversations_of(operation.owner, place, limit=limit + 1).fetchall()
     conversations = [conversation_from(row) for row in found[:limit]]
     if len(found) <= limit:
         return Listing(conversations, None)
