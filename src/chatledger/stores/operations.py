@@ -23,6 +23,7 @@ from chatledger.conversations import (
     given_fields_of,
 )
 from chatledger.entries import Entries, Entry
+from chatledger.errors import Conflict, NotFound
 from chatledger.messages import StoredMessage
 from chatledger.stores.cursors import SearchPlace
 from chatledger.stores.idempotency import Creation
@@ -236,6 +237,21 @@ class EntryKey(NamedTuple):
     owner: str | None
     name: str
 
+    def not_found(self) -> NotFound:
+        """Return the error to raise if there is no such entry."""
+        return NotFound(self.conversation_id, entry=self.name, owner=self.owner)
+
+    def check_revision(self, expected: int | None, found: int) -> None:
+        """Raise ``Conflict`` unless the entry has the revision that the caller expects, if any."""
+        if expected is not None and expected != found:
+            raise Conflict(
+                self.conversation_id,
+                expected=expected,
+                revision=found,
+                entry=self.name,
+                owner=self.owner,
+            )
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class PutEntry(Operation[Entry]):
@@ -247,6 +263,10 @@ class PutEntry(Operation[Entry]):
     """The value as JSON."""
     revision: int | None
     expires_in: timedelta | None
+
+    def check(self, found: int | None) -> None:
+        """Raise the error of a put if the entry has the revision ``found``, or is missing."""
+        self.key.check_revision(self.revision, found or 0)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -274,6 +294,12 @@ class DeleteEntry(Operation[None]):
 
     key: EntryKey
     revision: int | None
+
+    def check(self, found: int | None) -> None:
+        """Raise the error of a deletion if the entry has the revision ``found``, or is missing."""
+        if found is None:
+            raise self.key.not_found()
+        self.key.check_revision(self.revision, found)
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -24,13 +24,13 @@ from chatledger.conversations import (
     Tail,
 )
 from chatledger.entries import Entries, Entry
-from chatledger.errors import AlreadyExists, Conflict, InvalidArgument, NotFound, StoreUnavailable
+from chatledger.errors import AlreadyExists, InvalidArgument, NotFound, StoreUnavailable
 from chatledger.messages import StoredMessage
 from chatledger.stores import operations
 from chatledger.stores.arguments import checked_lifetime
 from chatledger.stores.cursors import SearchPlace, decode_cursor, encode_cursor
 from chatledger.stores.idempotency import Creation
-from chatledger.stores.operations import EntryKey, Operation
+from chatledger.stores.operations import Operation
 from chatledger.stores.sqlite.entries import Scope
 from chatledger.stores.sqlite.rows import (
     MAX_FREED_ROWS,
@@ -151,7 +151,7 @@ def entry(rows: Rows, operation: operations.GetEntry) -> Entry:
     key = operation.key
     found = rows.entries.find(_scope(rows, key.conversation_id, key.owner), key.name)
     if found is None:
-        raise NotFound(key.conversation_id, entry=key.name, owner=key.owner)
+        raise key.not_found()
     return found
 
 
@@ -305,7 +305,7 @@ def put_entry(rows: Rows, operation: operations.PutEntry) -> Entry:
     key, expires_in = operation.key, operation.expires_in
     scope = _scope(rows, key.conversation_id, key.owner)
     former = rows.entries.find(scope, key.name)
-    _require_entry_revision(key, former, operation.revision)
+    operation.check(None if former is None else former.revision)
     expires_at = None if expires_in is None else rows.time + milliseconds(expires_in)
     return rows.entries.put(scope, key.name, operation.text, former=former, expires_at=expires_at)
 
@@ -314,9 +314,7 @@ def delete_entry(rows: Rows, operation: operations.DeleteEntry) -> None:
     key = operation.key
     scope = _scope(rows, key.conversation_id, key.owner)
     former = rows.entries.find(scope, key.name)
-    if former is None:
-        raise NotFound(key.conversation_id, entry=key.name, owner=key.owner)
-    _require_entry_revision(key, former, operation.revision)
+    operation.check(None if former is None else former.revision)
     rows.entries.delete(scope, key.name)
 
 
@@ -326,15 +324,6 @@ def _scope(rows: Rows, conversation_id: str | None, owner: str | None) -> Scope:
         assert owner is not None
         return Scope("owner", owner)
     return Scope("conversation", rows.require_live(conversation_id, owner)["number"])
-
-
-def _require_entry_revision(key: EntryKey, former: Entry | None, revision: int | None) -> None:
-    actual = 0 if former is None else former.revision
-    if revision not in (None, actual):
-        assert revision is not None
-        raise Conflict(
-            key.conversation_id, expected=revision, revision=actual, entry=key.name, owner=key.owner
-        )
 
 
 # Operations of many transactions ------------------------------------------------------------------
