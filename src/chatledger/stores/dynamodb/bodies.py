@@ -179,10 +179,6 @@ class BodyWriter:
         items = max(self._items, self._part_count)
         return StoredBody(None, self.token, self._part_count, items, self._ttl)
 
-    def as_record(self) -> Record:
-        """Return a record that names the parts, for ``delete_body``."""
-        return Record(0, self.token, 0, None, 0, 0, body_token=self.token)
-
     def _write_texts(self) -> Plan[None]:
         texts, self._texts = self._texts, []
         for chunk in _chunked(texts, self._chunked):
@@ -462,7 +458,7 @@ def replace_chunk(
 def delete_chunk(place: Partition, chunk: ReplacedChunk) -> Plan[None]:
     """Delete the parts of a chunk, which no record names any longer."""
     low, high = part_sort(chunk.token, chunk.first, 0), part_sort(chunk.token, chunk.first, 999)
-    yield from delete_parts(place, low, high)
+    yield from _delete_range(place, low, high)
 
 
 def delete_rest(place: Partition, record: Record, first: int, deadline: float = inf) -> Plan[bool]:
@@ -472,7 +468,7 @@ def delete_rest(place: Partition, record: Record, first: int, deadline: float = 
     """
     token = record.body_token
     low, high = part_sort(token, first, 0), part_prefix(token) + "~"
-    return (yield from delete_parts(place, low, high, deadline))
+    return (yield from _delete_range(place, low, high, deadline))
 
 
 def delete_body(place: Partition, record: Record, deadline: float = inf) -> Plan[bool]:
@@ -480,18 +476,22 @@ def delete_body(place: Partition, record: Record, deadline: float = inf) -> Plan
 
     Return whether all are deleted; not if the deadline, by the monotonic clock, passed before.
     """
-    for token in tokens_of(record):
-        low, high = part_prefix(token), part_prefix(token) + "~"
-        if not (yield from delete_parts(place, low, high, deadline)):
+    for token in record.body_tokens:
+        if not (yield from delete_parts(place, token, deadline)):
             return False
     return True
 
 
-def delete_parts(place: Partition, low: str, high: str, deadline: float = inf) -> Plan[bool]:
-    """Delete the body parts whose sort keys lie from ``low`` to ``high``.
+def delete_parts(place: Partition, token: str, deadline: float = inf) -> Plan[bool]:
+    """Delete the body parts with this token, which no record or entry names any longer.
 
     Return whether all are deleted; not if the deadline, by the monotonic clock, passed before.
     """
+    prefix = part_prefix(token)
+    return (yield from _delete_range(place, prefix, f"{prefix}~", deadline))
+
+
+def _delete_range(place: Partition, low: str, high: str, deadline: float = inf) -> Plan[bool]:
     while True:
         items = yield from place.query(
             low, high, limit=PARTS_AT_ONCE, forward=True, names=("pk", "sk")
@@ -505,10 +505,3 @@ def delete_parts(place: Partition, low: str, high: str, deadline: float = inf) -
         if len(items) < PARTS_AT_ONCE:
             return True
         low = items[-1]["sk"]["S"] + " "
-
-
-def tokens_of(record: Record) -> list[str]:
-    """Return the tokens of the record's body parts."""
-    if not record.body_token:
-        return []
-    return [record.body_token, *(chunk.token for chunk in record.replaced_chunks)]

@@ -21,7 +21,7 @@ from chatledger.stores.dynamodb.entry_items import (
     sort_range,
 )
 from chatledger.stores.dynamodb.log import InconsistentRead, Log, LostRace, best_effort
-from chatledger.stores.dynamodb.records import Record, owner_partition, part_prefix
+from chatledger.stores.dynamodb.records import Record, owner_partition
 from chatledger.stores.dynamodb.table import LogEnd, Partition, Table
 from chatledger.stores.dynamodb.ttl import ttl_of_entry
 from chatledger.values import Json, dumps, time_of_id
@@ -204,7 +204,8 @@ def free(place: Partition, entry: EntryItem, is_dead: Callable[[EntryItem], bool
         except Overtaken as overtaken:
             by = overtaken.by
         else:
-            yield from delete_parts(place, seen)
+            if seen.body_token:
+                yield from bodies.delete_parts(place, seen.body_token)
             return 1
         if by is None:
             return 0
@@ -212,17 +213,14 @@ def free(place: Partition, entry: EntryItem, is_dead: Callable[[EntryItem], bool
     return 0
 
 
-def delete_parts(place: Partition, entry: EntryItem | None) -> Plan[None]:
-    """Delete the body parts of a value that no entry names any longer."""
-    if entry is not None and entry.body_token:
-        prefix = part_prefix(entry.body_token)
-        yield from bodies.delete_parts(place, prefix, f"{prefix}~")
+def discard_parts(place: Partition, token: str) -> Plan[None]:
+    """Delete the body parts of a value that no entry names any longer, if it has any.
 
-
-def discard_parts(place: Partition, entry: EntryItem | None) -> Plan[None]:
-    """Delete the parts as follow-up work, if there are any; ``sweep`` frees what is left."""
-    if entry is not None and entry.body_token:
-        yield from best_effort(place, delete_parts(place, entry), "delete the parts of an entry")
+    This is follow-up work; ``sweep`` frees what is left.
+    """
+    if token:
+        parts = bodies.delete_parts(place, token)
+        yield from best_effort(place, parts, "delete the parts of an entry")
 
 
 def free_all(
@@ -367,9 +365,10 @@ class CopiedEntries:
         try:
             yield from write(self.target, copy, seen)
         except Overtaken as overtaken:
-            yield from discard_parts(self.target, copy)
+            yield from discard_parts(self.target, copy.body_token)
             raise LostRace from overtaken
-        yield from discard_parts(self.target, seen)
+        if seen is not None:
+            yield from discard_parts(self.target, seen.body_token)
 
     def discard(self) -> Plan[None]:
         """Delete the copies of the current attempt, which no record names."""

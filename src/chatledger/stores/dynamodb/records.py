@@ -168,6 +168,13 @@ class Record(NamedTuple):
         """The seq of the conversation's last message after this record."""
         return self.position + self.messages - 1 if self.messages else self.previous_seq
 
+    @property
+    def body_tokens(self) -> list[str]:
+        """The tokens of all body parts."""
+        if not self.body_token:
+            return []
+        return [self.body_token, *(chunk.token for chunk in self.replaced_chunks)]
+
     def is_live(self, time: int) -> bool:
         """Return whether the conversation is live at ``time`` (ms), if this is its last record."""
         return not self.closed and (self.expiry is None or self.expiry > time)

@@ -289,8 +289,7 @@ def _renew_parts(log: Log, record: Record, ttl: int, after: str, most: int) -> P
     """Renew up to ``most`` parts of the record's body whose sort keys come after ``after``."""
     done = _Parts()
     done.last = after
-    tokens = sorted([record.body_token, *(chunk.token for chunk in record.replaced_chunks)])
-    for token in tokens:
+    for token in sorted(record.body_tokens):
         low, high = part_prefix(token), part_prefix(token) + "~"
         if done.last >= high:
             continue

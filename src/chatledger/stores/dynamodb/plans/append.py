@@ -7,7 +7,7 @@ from typing import Any
 from chatledger.conversations import Appended
 from chatledger.errors import ChatledgerError, Conflict, NotFound
 from chatledger.stores.dynamodb import heads
-from chatledger.stores.dynamodb.bodies import PreparedBody, StoredBody, delete_body
+from chatledger.stores.dynamodb.bodies import PreparedBody, StoredBody, delete_parts
 from chatledger.stores.dynamodb.calls import Plan
 from chatledger.stores.dynamodb.heads import finish_write
 from chatledger.stores.dynamodb.log import (
@@ -192,8 +192,8 @@ class _Attempts:
             record = next_record(table, log_end, last, self.token, width=messages, part_items=items)
         if not self.stored.outlives(record):
             # The conversation has begun meanwhile, with another lifetime.
-            orphan = self.stored.attach_to(record)
-            yield from best_effort(log, delete_body(log, orphan), "delete the parts of a message")
+            parts = delete_parts(log, self.stored.token)
+            yield from best_effort(log, parts, "delete the parts of a message")
             self.stored = None
             return None
         self.truncates = truncation is not None

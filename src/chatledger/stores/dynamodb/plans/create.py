@@ -69,8 +69,8 @@ def fork(table: Table, operation: Fork) -> Plan[Conversation]:
             lifetime = table.lifetime_for(operation.expires_in)
         items = last.message_count
         writer = BodyWriter(target, ttl_of_parts(table, None, lifetime, items), items=items)
-        orphan = bodies.delete_body(target, writer.as_record())
-        discard = best_effort(target, orphan, "delete the parts of a copy")
+        parts = bodies.delete_parts(target, writer.token)
+        discard = best_effort(target, parts, "delete the parts of a copy")
         try:
             yield from _copy(source, last, writer, operation.at)
             stored = yield from writer.finish()

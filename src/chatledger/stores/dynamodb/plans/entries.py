@@ -134,14 +134,14 @@ class _Put:
                 _require_known(overtaken)
                 seen, trusts_revision = _Seen(overtaken.by, written_at), False
             yield from retries.back_off()
-        yield from discard_parts(place, replaced)
+        if replaced is not None:
+            yield from discard_parts(place, replaced.body_token)
         return entry.as_entry(operation.value)
 
     def discard(self) -> Plan[None]:
         """Delete the parts of a value that no entry names."""
         if self._stored is not None:
-            parts = EntryItem(self._key.name, "", 0, 0, body_token=self._stored.token)
-            yield from discard_parts(self._place, parts)
+            yield from discard_parts(self._place, self._stored.token)
             self._stored = None
 
     def _write_after(self, found: "_Found") -> Plan[EntryItem]:
@@ -234,7 +234,7 @@ def delete_entry(table: Table, operation: DeleteEntry) -> Plan[None]:
             _require_known(overtaken)
             seen = _Seen(overtaken.by, written_at)
         yield from retries.back_off()
-    yield from discard_parts(place, before)
+    yield from discard_parts(place, before.body_token)
 
 
 class _Found(NamedTuple):

@@ -96,5 +96,5 @@ def _rescue(log: Log, last: Record, writer: BodyWriter) -> Plan[bool]:
 
 
 def _discard(log: Log, writer: BodyWriter) -> Plan[None]:
-    orphan = writer.as_record()
-    yield from best_effort(log, bodies.delete_body(log, orphan), "delete the parts of a repair")
+    parts = bodies.delete_parts(log, writer.token)
+    yield from best_effort(log, parts, "delete the parts of a repair")
