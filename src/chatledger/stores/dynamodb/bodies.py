@@ -349,7 +349,7 @@ def _read_segment(
         items = yield from place.query(
             part_prefix(token), part_sort(token, start, 999), limit=1, forward=False, names=("sk",)
         )
-        start = int(items[0]["sk"]["S"].split("#")[2]) if items else start
+        start = _first_message(items[0]) if items else start
     low = part_prefix(token) if backward else part_sort(token, start, 0)
     high = part_sort(token, end - 1, 999)
     chunks: list[_Chunk] = []
@@ -359,11 +359,12 @@ def _read_segment(
     while True:
         items = yield from place.query(low, high, limit=limit, forward=not backward)
         for item in items:
-            if pending and _first_of(pending[0]) != _first_of(item):
+            if pending and _first_message(pending[0]) != _first_message(item):
                 pending = []
             pending.append(item)
             if len(pending) == int(item["s"]["N"]):
-                chunk = _decode_chunk(reversed(pending) if backward else pending)
+                parts = pending[::-1] if backward else pending
+                chunk = _decode_chunk(_first_message(item), parts)
                 chunks.append(chunk)
                 size += chunk.size
                 pending = []
@@ -377,19 +378,19 @@ def _read_segment(
     return [chunk for chunk in reversed(chunks) if chunk.end > start] if backward else chunks
 
 
-def _first_of(item: Item) -> str:
-    return str(item["sk"]["S"].rpartition("#")[0])
-
-
 def _before(sort: str) -> str:
     """Return a sort key before that of a part, and after those of all earlier parts."""
     return sort[:-1] + chr(ord(sort[-1]) - 1) + "~"
 
 
-def _decode_chunk(items: Any) -> _Chunk:
-    items = list(items)
-    text = decompress(b"".join(bytes(item["b"]["B"]) for item in items))
-    return _Chunk(int(items[0]["sk"]["S"].split("#")[2]), list(loads(text)), len(text))
+def _first_message(part: Item) -> int:
+    """Return the index of the first message of the part's chunk, from its sort key."""
+    return int(part["sk"]["S"].split("#")[2])
+
+
+def _decode_chunk(first: int, parts: Sequence[Item]) -> _Chunk:
+    text = decompress(b"".join(bytes(part["b"]["B"]) for part in parts))
+    return _Chunk(first, list(loads(text)), len(text))
 
 
 def _read_old_chunks(place: Partition, record: Record, low: int, high: int) -> Plan[list[_Chunk]]:
@@ -406,8 +407,7 @@ def _read_old_chunks(place: Partition, record: Record, low: int, high: int) -> P
                 forward=True,
             )
             if len(items) == chunk.items:
-                text = decompress(b"".join(bytes(item["b"]["B"]) for item in items))
-                found.append(_Chunk(start, list(loads(text)), len(text)))
+                found.append(_decode_chunk(start, items))
         start, item = end, item + chunk.items
     return found
 
@@ -429,7 +429,7 @@ def chunk_of(place: Partition, record: Record, index: int) -> Plan[ReplacedChunk
     )
     if not items:
         return None
-    first, messages = int(items[0]["sk"]["S"].split("#")[2]), int(items[0]["n"]["N"])
+    first, messages = _first_message(items[0]), int(items[0]["n"]["N"])
     if index >= first + messages:
         return None
     return ReplacedChunk(first, messages, record.body_token)

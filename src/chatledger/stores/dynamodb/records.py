@@ -441,7 +441,8 @@ def check_layout(item: Item) -> None:
         )
 
 
-def _number(item: Item, name: str, default: Any) -> Any:
+def number_in(item: Item, name: str, default: Any) -> Any:
+    """Return the number in an attribute, or ``default`` if the item has none."""
     return int(item[name]["N"]) if name in item else default
 
 
@@ -474,7 +475,7 @@ def decode_head(item: Item) -> Head:
     """
     check_layout(item)
     return Head(
-        generation=_number(item, "life", 0),
+        generation=number_in(item, "life", 0),
         owner=item["owner"]["S"] if "owner" in item else None,
         description=Description(
             **{
@@ -483,14 +484,14 @@ def decode_head(item: Item) -> Head:
                 if name in item
             }
         ),
-        created_at=_number(item, "created_at", 0),
-        updated_at=_number(item, "updated_at", 0),
-        message_count=_number(item, "message_count", 0),
-        revision=_number(item, "revision", 0),
-        expiry=_number(item, "expiry", None),
+        created_at=number_in(item, "created_at", 0),
+        updated_at=number_in(item, "updated_at", 0),
+        message_count=number_in(item, "message_count", 0),
+        revision=number_in(item, "revision", 0),
+        expiry=number_in(item, "expiry", None),
         deleted="deleted" in item,
         edit=item["edit"]["S"] if "edit" in item else None,
-        metadata_revision=_number(item, "metadata_revision", None),
+        metadata_revision=number_in(item, "metadata_revision", None),
         created_by=item["created_by"]["S"] if "created_by" in item else None,
     )
 

@@ -64,7 +64,7 @@ def restore(table: Table, operation: Restore) -> Plan[Conversation]:
                     last = yield from renew_ttls(log, last, at=at)
             if stored is None:
                 ttl = ttl_of_parts(table, last, lifetime, prepared.part_count, at=at)
-                stored = yield from prepared.store(log, ttl) if texts else _nothing()
+                stored = (yield from prepared.store(log, ttl)) if texts else StoredBody()
             width = given.revision - log_end.next + 1
             if last is None:
                 record = first_record(
@@ -108,11 +108,6 @@ def _may_be_mistaken(operation: Restore, entry: EntryItem) -> bool:
     this conversation, which begins at position 1 too."""
     created_at = milliseconds_since_epoch(operation.conversation.created_at)
     return (entry.generation, entry.created_at, entry.copy_mark) == (1, created_at, "")
-
-
-def _nothing() -> Plan[StoredBody]:
-    return StoredBody()
-    yield
 
 
 def _check_revision(log_end: LogEnd, last: Record | None, operation: Restore) -> None:
