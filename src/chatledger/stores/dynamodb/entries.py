@@ -18,10 +18,9 @@ from chatledger.stores.dynamodb.entry_items import (
     entry_sort,
     next_sort,
     seen_condition,
-    sort_range,
 )
 from chatledger.stores.dynamodb.log import InconsistentRead, Log, LostRace, best_effort
-from chatledger.stores.dynamodb.records import Record, owner_partition
+from chatledger.stores.dynamodb.records import FIRST_ENTRY, LAST_ENTRY, Record, owner_partition
 from chatledger.stores.dynamodb.table import LogEnd, Partition, Table
 from chatledger.stores.dynamodb.ttl import ttl_of_entry
 from chatledger.values import Json, dumps, time_of_id
@@ -99,7 +98,7 @@ def read_visible(
 
 
 def read_items(
-    place: Partition, low: str, high: str, *, limit: int, names: tuple[str, ...] = ()
+    place: Partition, low: str, high: str = LAST_ENTRY, *, limit: int, names: tuple[str, ...] = ()
 ) -> Plan[tuple[list[EntryItem], str | None]]:
     """Return entries in the range of sort keys, and the sort key to continue at, or None."""
     items = yield from place.query(low, high, limit=limit, forward=True, names=names)
@@ -110,10 +109,9 @@ def read_items(
 def all_items(place: Partition) -> Plan[dict[str, EntryItem]]:
     """Return all entries of any generation by their names, without their values."""
     found: dict[str, EntryItem] = {}
-    low, high = sort_range("", None)
-    following: str | None = low
+    following: str | None = FIRST_ENTRY
     while following is not None:
-        page, following = yield from read_items(place, following, high, limit=PAGE, names=NAMES)
+        page, following = yield from read_items(place, following, limit=PAGE, names=NAMES)
         found |= {entry.name: entry for entry in page}
     return found
 
@@ -241,10 +239,9 @@ def free_all(
     Raises:
         InconsistentRead: The log's end was read too long ago.
     """
-    low, high = sort_range("", None)
-    following: str | None = low
+    following: str | None = FIRST_ENTRY
     while following is not None:
-        page, following = yield from read_items(place, following, high, limit=PAGE, names=NAMES)
+        page, following = yield from read_items(place, following, limit=PAGE, names=NAMES)
         for entry in page:
             if entry.is_deleted or not is_dead(entry):
                 continue
@@ -293,10 +290,9 @@ class CopiedEntries:
         yield from self._stop_rivals(record, end, seen)
         # The last digits of a token are random.
         marked = record._replace(copied_entries=table.token()[-12:])
-        low, high = sort_range("", None)
-        following: str | None = low
+        following: str | None = FIRST_ENTRY
         while following is not None:
-            page, following = yield from read_items(self.source, following, high, limit=PAGE)
+            page, following = yield from read_items(self.source, following, limit=PAGE)
             for entry in page:
                 read = yield from read_visible(self.source, self.last, entry)
                 if read is not None:

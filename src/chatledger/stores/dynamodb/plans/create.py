@@ -18,7 +18,6 @@ from chatledger.stores.dynamodb.log import (
 from chatledger.stores.dynamodb.plans.read import read_forward, read_span
 from chatledger.stores.dynamodb.records import (
     FIRST_ENTRY,
-    LAST_ENTRY,
     Record,
     StoredDescription,
     encode_description,
@@ -57,7 +56,7 @@ def fork(table: Table, operation: Fork) -> Plan[Conversation]:
 
     def attempt() -> Plan[Conversation]:
         # Before the log's end, so that a deletion in between is noticed.
-        some_entry, _ = yield from read_items(source, FIRST_ENTRY, LAST_ENTRY, limit=1)
+        some_entry, _ = yield from read_items(source, FIRST_ENTRY, limit=1)
         log_end, _ = yield from source.read_end()
         last = require_live(source, log_end, owner)
         description = yield from describe(source, last, log_end)
