@@ -24,10 +24,10 @@ from chatledger.conversations import (
     Tail,
 )
 from chatledger.entries import Entries, Entry
-from chatledger.errors import AlreadyExists, InvalidArgument, NotFound, StoreUnavailable
+from chatledger.errors import AlreadyExists, NotFound, StoreUnavailable
 from chatledger.messages import StoredMessage
 from chatledger.stores import operations
-from chatledger.stores.arguments import checked_lifetime
+from chatledger.stores.arguments import checked_cleanup, checked_default_lifetime
 from chatledger.stores.cursors import SearchPlace, decode_cursor, encode_cursor
 from chatledger.stores.idempotency import Creation
 from chatledger.stores.operations import Operation
@@ -88,10 +88,7 @@ class Settings(NamedTuple):
         cls, expire_after: timedelta | None, cleanup: float, clock: Callable[[], datetime]
     ) -> "Settings":
         """Return the settings; raise ``InvalidArgument`` if one is invalid."""
-        expire_after = checked_lifetime(expire_after, "expire_after")
-        if not cleanup >= 0:
-            raise InvalidArgument("cleanup must be a number of seconds, 0 or more.")
-        return cls(None if expire_after is None else milliseconds(expire_after), cleanup, clock)
+        return cls(checked_default_lifetime(expire_after), checked_cleanup(cleanup), clock)
 
 
 def perform(settings: Settings, transaction: Transaction[T], db: sqlite3.Connection) -> T:
