@@ -30,7 +30,7 @@ from chatledger.errors import (
 )
 from chatledger.messages import Message, StoredMessage
 from chatledger.stores.contract import AsyncStore, Store
-from chatledger.stores.store_call import StoreCall
+from chatledger.stores.operations import StoreCall
 from chatledger.stores.urls import open_async_store, open_store
 
 if TYPE_CHECKING:

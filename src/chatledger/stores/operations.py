@@ -1,16 +1,16 @@
-"""The operations of the contract as values, as a store is asked to perform them.
+"""The operations of the contract as values, and the calls that a store makes to perform them.
 
-Their fields are checked and in the form in which stores keep them: an empty title is None, and
-messages are JSON texts. ``Store`` documents what each operation does.
+The fields of operations are checked and in the form in which stores keep them: an empty title is
+None, and messages are JSON texts. ``Store`` documents what each operation does.
 
-A store does not change them. They have no ``repr``, which would show messages, and nothing else
-that programs would pay for at each import.
+A store does not change operations. They have no ``repr``, which would show messages, and nothing
+else that programs would pay for at each import.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from chatledger.conversations import (
     Appended,
@@ -321,3 +321,51 @@ class DeleteOwner(Operation[int]):
 @dataclass(slots=True, eq=False, repr=False)
 class Sweep(Operation[int]):
     """``Store.sweep``."""
+
+
+# The calls that a store makes to perform them -----------------------------------------------------
+
+CallOutcome: TypeAlias = Literal["ok", "conflict", "throttled", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreCall:
+    """A request to DynamoDB, or a transaction in SQLite, that has ended.
+
+    Attributes:
+        operation: DynamoDB's name of the request, such as ``PutItem``; in SQLite the name of the
+            store's operation, such as ``Append``.
+        outcome: ``conflict`` if another writer was first, ``throttled`` if DynamoDB asked to slow
+            down, ``failed`` if there was no answer or another error, else ``ok``.
+        seconds: The time that it took. In SQLite this includes the wait for other writers.
+        attempt: 1, or more for a request that is made again.
+        units: The capacity units that it consumed, as DynamoDB reports them; None if it does not,
+            as for a request that failed.
+        error: DynamoDB's code of the error, or the type of the error in SQLite; None if ``ok``.
+    """
+
+    operation: str
+    outcome: CallOutcome
+    seconds: float
+    attempt: int = 1
+    units: float | None = None
+    error: str | None = None
+
+
+OnCall: TypeAlias = Callable[[StoreCall], None]
+"""A function that is called after each call of a store, in the thread that made the call.
+
+It should return quickly. An error that it raises changes nothing; its type is logged. It is not
+called for a call whose caller did not wait for the end.
+"""
+
+
+def report(on_call: OnCall, call: StoreCall) -> None:
+    """Call ``on_call``; log its error instead of raising it."""
+    try:
+        on_call(call)
+    except Exception as error:
+        import logging  # here, because most programs that import Chatledger have no use for it
+
+        logger = logging.getLogger("chatledger.stores")
+        logger.error("The on_call function of a store raised %s.", type(error).__name__)

@@ -10,7 +10,7 @@ from chatledger.errors import InvalidArgument
 from chatledger.extras import missing_package_error
 from chatledger.stores.arguments import checked_lifetime
 from chatledger.stores.contract import AsyncStore, Store
-from chatledger.stores.store_call import OnCall
+from chatledger.stores.operations import OnCall
 from chatledger.values import now
 
 Clock = Callable[[], datetime]

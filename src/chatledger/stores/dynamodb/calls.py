@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from chatledger.backoff import backoff
 from chatledger.errors import InvalidArgument, StoreUnavailable
-from chatledger.stores.store_call import CallOutcome, OnCall, StoreCall, report
+from chatledger.stores.operations import CallOutcome, OnCall, StoreCall, report
 
 Attribute: TypeAlias = dict[str, Any]
 Item: TypeAlias = dict[str, Attribute]

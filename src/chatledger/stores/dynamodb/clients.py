@@ -14,7 +14,7 @@ from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import PATIENCE, Plan
 from chatledger.stores.dynamodb.errors import closed_error
 from chatledger.stores.dynamodb.store import DynamoDBStore
-from chatledger.stores.store_call import OnCall
+from chatledger.stores.operations import OnCall
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

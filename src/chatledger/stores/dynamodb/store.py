@@ -24,8 +24,7 @@ from chatledger.stores.dynamodb.plans.truncate import pop, truncate
 from chatledger.stores.dynamodb.plans.update import claim, rewrite_message, update
 from chatledger.stores.dynamodb.records import key
 from chatledger.stores.dynamodb.table import CLEANUP_SECONDS, Table
-from chatledger.stores.operations import DeleteOwner, Operation, Sweep
-from chatledger.stores.store_call import OnCall
+from chatledger.stores.operations import DeleteOwner, OnCall, Operation, Sweep
 from chatledger.values import now
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 from chatledger.sansio import arun
 from chatledger.stores.contract import AsyncStore
-from chatledger.stores.operations import Operation
+from chatledger.stores.operations import OnCall, Operation
 from chatledger.stores.sqlite import plans
 from chatledger.stores.sqlite.database import MAX_READERS, Database
 from chatledger.stores.sqlite.plans import CLEANUP_SECONDS, Pause, Read, Settings, Step, Transaction
 from chatledger.stores.sqlite.rows import Rows
+from chatledger.stores.sqlite.store import timed
 from chatledger.stores.sqlite.writer import GRACE_SECONDS, Write
-from chatledger.stores.store_call import OnCall, timed
 from chatledger.values import now
 
 T = TypeVar("T")
