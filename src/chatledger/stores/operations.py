@@ -2,15 +2,13 @@
 
 The fields of operations are checked and in the form in which stores keep them: an empty title is
 None, and messages are JSON texts. ``Store`` documents what each operation does.
-
-A store does not change operations. They have no ``repr``, which would show messages, and nothing
-else that programs would pay for at each import.
+A store does not change them.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar, dataclass_transform
 
 from chatledger.conversations import (
     Appended,
@@ -33,10 +31,20 @@ from chatledger.values import Json
 T_co = TypeVar("T_co", covariant=True)
 
 
+@dataclass_transform(eq_default=False)
 class Operation(Generic[T_co]):
-    """An operation with its arguments; ``T_co`` is the type of its result."""
+    """An operation with its arguments; ``T_co`` is the type of its result.
 
-    __slots__ = ()
+    Subclasses are written as dataclasses are, but need no decorator, which would generate code for
+    each of them at every import. They have no ``repr``, which would show messages.
+    """
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        names = type(self).__annotations__
+        fields = dict(zip(names, values, strict=False)) | named
+        if fields.keys() != names.keys() or len(fields) != len(values) + len(named):
+            raise TypeError(f"{type(self).__name__} takes exactly {', '.join(names)}.")
+        self.__dict__ |= fields
 
 
 class Beginning(NamedTuple):
@@ -58,7 +66,6 @@ class Beginning(NamedTuple):
         return (title, metadata, self.expires_in, *([others] if others else ()))
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Create(Operation[Conversation]):
     """``Store.create``."""
 
@@ -71,7 +78,6 @@ class Create(Operation[Conversation]):
     """True if the id was drawn for this call, so that no conversation can have it."""
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Append(Operation[Appended]):
     """``Store.append``."""
 
@@ -87,7 +93,6 @@ class Append(Operation[Appended]):
     beginning: Beginning
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Get(Operation[Conversation]):
     """``Store.get``."""
 
@@ -95,7 +100,6 @@ class Get(Operation[Conversation]):
     owner: str | None
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class ReadTail(Operation[Tail]):
     """``Store.tail``."""
 
@@ -104,7 +108,6 @@ class ReadTail(Operation[Tail]):
     owner: str | None
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class ReadPage(Operation[Page]):
     """``Store.page``."""
 
@@ -120,7 +123,6 @@ class ReadPage(Operation[Page]):
         return self.after is None and self.before is not None
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class ListOwned(Operation[Listing]):
     """``Store.list``."""
 
@@ -129,7 +131,6 @@ class ListOwned(Operation[Listing]):
     cursor: str | None
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Scan(Operation[Listing]):
     """``Store.scan``."""
 
@@ -137,7 +138,6 @@ class Scan(Operation[Listing]):
     cursor: str | None
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Search(Operation[Found]):
     """``Store.search``."""
 
@@ -148,7 +148,6 @@ class Search(Operation[Found]):
     """Where the search begins: at first before every conversation."""
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Restore(Operation[Conversation]):
     """``Store.restore``."""
 
@@ -167,7 +166,6 @@ class Restore(Operation[Conversation]):
         return max(given.expires_at - given.updated_at, timedelta(seconds=1))
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Update(Operation[Conversation]):
     """``Store.update``."""
 
@@ -179,7 +177,6 @@ class Update(Operation[Conversation]):
     owner: str | None
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Claim(Operation[Conversation]):
     """``Store.claim``."""
 
@@ -187,7 +184,6 @@ class Claim(Operation[Conversation]):
     owner: str
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Truncate(Operation[Conversation]):
     """``Store.truncate``, or ``Store.clear`` if ``after`` is 0."""
 
@@ -196,7 +192,6 @@ class Truncate(Operation[Conversation]):
     owner: str | None
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Pop(Operation[list[StoredMessage]]):
     """``Store.pop``."""
 
@@ -205,7 +200,6 @@ class Pop(Operation[list[StoredMessage]]):
     owner: str | None
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Rewrite(Operation[Conversation]):
     """``Store.replace``, or ``Store.remove`` if there is no ``text``."""
 
@@ -216,7 +210,6 @@ class Rewrite(Operation[Conversation]):
     owner: str | None
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Fork(Operation[Conversation]):
     """``Store.fork``."""
 
@@ -253,7 +246,6 @@ class EntryKey(NamedTuple):
             )
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class PutEntry(Operation[Entry]):
     """``Store.put_entry``."""
 
@@ -269,14 +261,12 @@ class PutEntry(Operation[Entry]):
         self.key.check_revision(self.revision, found or 0)
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class GetEntry(Operation[Entry]):
     """``Store.entry``."""
 
     key: EntryKey
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class ListEntries(Operation[Entries]):
     """``Store.entries``."""
 
@@ -288,7 +278,6 @@ class ListEntries(Operation[Entries]):
     """Only entries whose names come after this one."""
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class DeleteEntry(Operation[None]):
     """``Store.delete_entry``."""
 
@@ -302,7 +291,6 @@ class DeleteEntry(Operation[None]):
         self.key.check_revision(self.revision, found)
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Delete(Operation[None]):
     """``Store.delete``."""
 
@@ -311,14 +299,12 @@ class Delete(Operation[None]):
     owner: str | None
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class DeleteOwner(Operation[int]):
     """``Store.delete_owner``."""
 
     owner: str
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Sweep(Operation[int]):
     """``Store.sweep``."""
 
