@@ -149,7 +149,7 @@ def patient(
     seconds: float,
     monotonic: Callable[[], float],
     random: Random,
-    time: Callable[[], int] | None = None,
+    time: Callable[[], int],
 ) -> Plan[T]:
     """Run ``plan``, and retry each of its calls that fails temporarily.
 
@@ -248,12 +248,12 @@ def _retry(
     patience: float,
     monotonic: Callable[[], float],
     random: Random,
-    time: Callable[[], int] | None,
+    time: Callable[[], int],
 ) -> Plan[Any]:
     if isinstance(step, Wait):
         return (yield step)
     deadline = monotonic() + (patience if step.patience is None else step.patience)
-    started = time() if time is not None and step.operation not in READS else None
+    started = None if step.operation in READS else time()
     unknown, attempt = False, 0
     while True:
         try:
@@ -271,7 +271,7 @@ def _retry(
                     may_have_landed=unknown,
                 ) from failed
             yield Wait(pause)
-            if time is not None and started is not None and time() - started > LONGEST_RETRY:
+            if started is not None and time() - started > LONGEST_RETRY:
                 raise StoreUnavailable(
                     f"{step.operation} was interrupted for minutes; try again.",
                     may_have_landed=unknown,
