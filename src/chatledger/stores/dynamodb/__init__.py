@@ -21,10 +21,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # Imported on first use: only AsyncDynamoDBStore needs aiohttp, and few processes create or
-    # check tables.
-    if name == "AsyncDynamoDBStore":
-        return AsyncDynamoDBStore
+    # Imported on first use, because few processes create or check tables.
     if name in ("check_table", "create_table", "policy"):
         from chatledger.stores.dynamodb import provisioning
 
