@@ -68,9 +68,9 @@ def open_store(
 
         return SQLiteStore(name, **options)
     try:
-        from chatledger.stores.dynamodb.clients import open_dynamodb_store
+        from chatledger.stores.dynamodb.clients import ClientOwningStore
 
-        return open_dynamodb_store(name, **options)
+        return ClientOwningStore(name, **options)
     except ModuleNotFoundError as missing:
         raise _not_installed(missing, "dynamodb") from missing
 
