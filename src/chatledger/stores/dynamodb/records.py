@@ -238,6 +238,10 @@ class Head(NamedTuple):
     created_by: str | None = None
     """The fingerprints of the call that created the conversation with an idempotency key."""
 
+    def is_live(self, time: int) -> bool:
+        """Return whether the conversation is live at ``time`` (ms), as far as the head knows."""
+        return not self.deleted and (self.expiry is None or self.expiry > time)
+
     def is_of(self, record: Record) -> bool:
         """Return whether the head belongs to the generation of ``record``.
 

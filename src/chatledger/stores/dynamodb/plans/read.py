@@ -148,8 +148,8 @@ def query_heads(
         time = table.time()
         for item in reply["Items"]:
             head, conversation_id = decode_head(item), conversation_of(item["pk"]["S"])
-            is_live = head.expiry is None or head.expiry > time
-            if include_hidden or (is_live and not conversation_id.startswith(RESERVED_PREFIX)):
+            is_listed = head.is_live(time) and not conversation_id.startswith(RESERVED_PREFIX)
+            if is_listed or include_hidden:
                 found.append((conversation_id, head))
         if "LastEvaluatedKey" not in reply:
             break
