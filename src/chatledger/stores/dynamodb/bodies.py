@@ -56,6 +56,8 @@ FIRST_WAIT, LONGEST_WAIT = 0.05, 2.0
 class StoredBody(NamedTuple):
     """The messages of one record, ready to be attached to it."""
 
+    messages: int = 0
+    """The number of messages."""
     body: str | None = None
     """The messages as a JSON list, if they fit into the record."""
     token: str = ""
@@ -83,8 +85,14 @@ class StoredBody(NamedTuple):
         return not self.token or time - time_of_id(self.token) < NAMED_WITHIN
 
     def attach_to(self, record: Record) -> Record:
-        """Return the record with this body."""
-        record = record._replace(body=self.body, body_token=self.token, part_count=self.part_count)
+        """Return the record, which has no messages yet, with these."""
+        record = record._replace(
+            messages=self.messages,
+            message_count=record.message_count + self.messages,
+            body=self.body,
+            body_token=self.token,
+            part_count=self.part_count,
+        )
         if self.ttl is None or record.lifetime is None:
             return record
         if record.ttl_base is None:
@@ -97,6 +105,7 @@ class PreparedBody:
     """Messages that are not stored yet: a JSON list or, if that is long, compressed chunks."""
 
     def __init__(self, texts: Sequence[str]) -> None:
+        self.messages = len(texts)
         self.body: str | None = json_list(texts)
         self.chunks: list[tuple[int, int, bytes]] = []
         """Of each chunk: the index of its first message, its number of messages, and its bytes."""
@@ -116,7 +125,7 @@ class PreparedBody:
         No reader sees parts that no record names; ``sweep`` frees them.
         """
         if self.body is not None:
-            return StoredBody(self.body)
+            return StoredBody(self.messages, self.body)
         writer = BodyWriter(place, ttl, items=self.part_count)
         for chunk in self.chunks:
             yield from writer.add_chunk(*chunk)
@@ -172,12 +181,12 @@ class BodyWriter:
         if not self._chunked:
             prepared = PreparedBody(self._texts)
             if prepared.body is not None:
-                return StoredBody(prepared.body if self._texts else None)
+                return StoredBody(self.messages, prepared.body if self._texts else None)
         if self._texts:
             yield from self._write_texts()
         yield from self._flush()
         items = max(self._items, self._part_count)
-        return StoredBody(None, self.token, self._part_count, items, self._ttl)
+        return StoredBody(self.messages, None, self.token, self._part_count, items, self._ttl)
 
     def _write_texts(self) -> Plan[None]:
         texts, self._texts = self._texts, []

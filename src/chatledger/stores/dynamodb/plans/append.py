@@ -199,8 +199,7 @@ class _Attempts:
         self.truncates = truncation is not None
         if truncation is not None:
             record = truncation.apply_to(record)
-        record = self.stored.attach_to(record)
-        return record._replace(messages=messages, message_count=record.message_count + messages)
+        return self.stored.attach_to(record)
 
     def _key_part(self, record: Record, idempotency_key: str) -> dict[str, Any]:
         """Return the part of the record's transaction that stores the result under the key."""

@@ -40,7 +40,7 @@ def create(table: Table, operation: Create) -> Plan[Conversation]:
     lifetime = table.lifetime_for(beginning.expires_in)
     log = Log(table, operation.conversation_id)
     created, _ = yield from _begin(
-        log, owner, description, lifetime, StoredBody(), messages=0, caller=owner, end=log_end
+        log, owner, description, lifetime, StoredBody(), caller=owner, end=log_end
     )
     return created
 
@@ -79,7 +79,6 @@ def fork(table: Table, operation: Fork) -> Plan[Conversation]:
                 description._replace(metadata_revision=None, creation=creation),
                 lifetime,
                 stored,
-                messages=writer.messages,
                 caller=owner,
                 entries=CopiedEntries(source, last, target) if some_entry else None,
             )
@@ -137,7 +136,6 @@ def _begin(
     lifetime: int | None,
     stored: StoredBody,
     *,
-    messages: int,
     caller: str | None,
     end: LogEnd | None = None,
     entries: CopiedEntries | None = None,
@@ -150,7 +148,6 @@ def _begin(
         description: Its description.
         lifetime: Its lifetime (ms); None if it does not expire.
         stored: Its messages.
-        messages: The number of its messages.
         caller: The ``owner`` that the caller gave.
         end: The log's end, if it is known already.
         entries: The entries to copy, if there are any.
@@ -182,14 +179,11 @@ def _begin(
                 token,
                 owner=owner,
                 lifetime=lifetime,
-                width=max(messages, 1),
+                width=max(stored.messages, 1),
                 part_items=stored.items,
             )
-            record = stored.attach_to(record)._replace(
-                initial_description=encode_description(description),
-                messages=messages,
-                message_count=messages,
-            )
+            record = stored.attach_to(record)
+            record = record._replace(initial_description=encode_description(description))
             if entries is not None:
                 record = yield from entries.copy(record, end, there)
             yield from log.put(record, end)

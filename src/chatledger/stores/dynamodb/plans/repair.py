@@ -53,9 +53,8 @@ def repair(table: Table, conversation_id: str, *, owner: str | None) -> Plan[Con
                 width=max(writer.messages, 1),
                 part_items=stored.items,
             )
-            everything = Truncation(0, writer.messages, ((last.generation, last.revision),))
+            everything = Truncation(0, 0, ((last.generation, last.revision),))
             record = stored.attach_to(everything.apply_to(record))
-            record = record._replace(messages=writer.messages)
             yield from log.put(record, log_end)
         except (InconsistentRead, LostRace):
             yield from _discard(log, writer)

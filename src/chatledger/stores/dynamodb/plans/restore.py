@@ -92,9 +92,7 @@ def restore(table: Table, operation: Restore) -> Plan[Conversation]:
             if not stored.outlives(record):
                 stored = None
                 raise InconsistentRead
-            record = stored.attach_to(record)._replace(
-                messages=len(texts), message_count=record.message_count + len(texts)
-            )
+            record = stored.attach_to(record)
             yield from log.put(record, log_end)
             break
         except (InconsistentRead, LostRace):
