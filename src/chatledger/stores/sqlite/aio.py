@@ -68,7 +68,7 @@ class AsyncSQLiteStore(AsyncStore):
         if os.getpid() != self._process:
             self._start_threads()  # this is a forked child, which does not inherit threads
         if self._database.is_closed:
-            raise self._database.closed()
+            raise self._database.writer.closed()
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     async def _take_step(self, operation: str, step: Step) -> Any:
