@@ -1,6 +1,5 @@
 """Durable, ordered memory for AI applications, on DynamoDB or one SQLite file."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from chatledger.conversations import Appended, Conversation, Found, Listing, Match, Page, Span, Tail
@@ -28,9 +27,10 @@ from chatledger.errors import (
     TurnInProgress,
     UnknownModel,
 )
+from chatledger.extras import import_on_first_use
 from chatledger.messages import Message, StoredMessage
 from chatledger.stores.contract import AsyncStore, Store
-from chatledger.stores.store_call import StoreCall
+from chatledger.stores.operations import StoreCall
 from chatledger.stores.urls import open_async_store, open_store
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ _LAZY = {
     "acopy": "chatledger.copying",
     "copy": "chatledger.copying",
 }
+_import = import_on_first_use(__name__, _LAZY, extras={})
 
 __all__ = [
     "AlreadyExists",
@@ -107,9 +108,7 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         return version("chatledger")
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _import(name)
 
 
 def __dir__() -> list[str]:

@@ -15,7 +15,7 @@ from chatledger.chat import Chat
 from chatledger.http.fastapi import create_app
 from chatledger.http.metrics import Metrics
 from chatledger.models import Models
-from chatledger.stores.store_call import StoreCall
+from chatledger.stores.operations import StoreCall
 from tests.chat.scripted_models import ScriptedModel
 from tests.http.bad_input import MAX_BODY_BYTES
 from tests.http.client import (

@@ -6,7 +6,6 @@ This is the only check that looks at the table instead of at answers.
 from collections.abc import Iterable, Mapping
 
 from chatledger.conversations import Tail
-from chatledger.stores.dynamodb.bodies import tokens_of
 from chatledger.stores.dynamodb.calls import Item
 from chatledger.stores.dynamodb.entry_items import decode_entry
 from chatledger.stores.dynamodb.records import HEAD, Record, conversation_of, decode_record
@@ -37,7 +36,7 @@ def find_garbage(
         tail = live.get(conversation)
         record = decode_record(item) if sort.startswith("m#") else None
         if isinstance(record, Record):
-            named_tokens.update(tokens_of(record))
+            named_tokens.update(record.body_tokens)
         if sort.startswith("e#"):
             entry = decode_entry(item)
             named_tokens.add(entry.body_token)

@@ -11,7 +11,6 @@ from boto3.dynamodb.types import TypeDeserializer
 from chatledger.conversations import Conversation, Page
 from chatledger.copying.progress import Problem
 from chatledger.errors import (
-    AccessRefused,
     ChatledgerError,
     InvalidArgument,
     StoreMismatch,
@@ -21,7 +20,7 @@ from chatledger.errors import (
 from chatledger.messages import Message
 from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import Call, CallFailed, Item, Plan, paced
-from chatledger.stores.dynamodb.errors import INVALID_SIGNATURE, NO_CREDENTIALS, store_error
+from chatledger.stores.dynamodb.errors import store_error
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -118,13 +117,7 @@ class TableReader:
         if failed.code == "ResourceNotFoundException":
             remedy = "name an existing table, and make the client for its region."
             return TableMissing(self._table, remedy)
-        error = store_error(failed, self._table)
-        has_credentials = failed.code not in (INVALID_SIGNATURE, NO_CREDENTIALS)
-        if isinstance(error, AccessRefused) and has_credentials:
-            return AccessRefused(
-                f"AWS refused the call ({failed.code}): the credentials have expired, or may not "
-                f"read table {self._table!r}; renew them, or allow {self.permissions}."
-            )
+        error = store_error(failed, self._table, use="read", grant=f"allow {self.permissions}")
         if isinstance(error, TableMismatch):
             return InvalidArgument(f"DynamoDB cannot read {self._table!r}: {failed.message}")
         return error

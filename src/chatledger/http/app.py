@@ -20,7 +20,7 @@ from chatledger.http.sign_in import open_browser_sign_in, open_sign_in
 from chatledger.models import Models, open_model
 from chatledger.settings import Settings, read_settings
 from chatledger.stores.contract import AsyncStore
-from chatledger.stores.store_call import OnCall, StoreCall
+from chatledger.stores.operations import OnCall, StoreCall
 from chatledger.stores.urls import open_async_store
 
 if TYPE_CHECKING:

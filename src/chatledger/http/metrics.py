@@ -16,7 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from chatledger.http.errors import CLIENT_LEFT
 from chatledger.http.requests import RequestRecord, TurnRecord
-from chatledger.stores.store_call import StoreCall
+from chatledger.stores.operations import StoreCall
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 """The type of ``Metrics.text``."""

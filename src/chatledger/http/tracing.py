@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chatledger.http.requests import RECORD, RequestRecord, TurnRecord
-from chatledger.stores.store_call import StoreCall
+from chatledger.stores.operations import StoreCall
 
 SECOND = 1_000_000_000
 """A second in nanoseconds."""

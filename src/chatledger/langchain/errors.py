@@ -3,10 +3,10 @@
 import shlex
 from typing import Final
 
-from chatledger.errors import AccessRefused, ChatledgerError, TableMismatch, TableMissing
+from chatledger.errors import ChatledgerError, TableMismatch, TableMissing
 from chatledger.langchain.stored_history import History
 from chatledger.stores.dynamodb.calls import CallFailed
-from chatledger.stores.dynamodb.errors import INVALID_SIGNATURE, NO_CREDENTIALS, store_error
+from chatledger.stores.dynamodb.errors import store_error
 
 HISTORY_PERMISSIONS: Final = (
     "dynamodb:GetItem, UpdateItem and DeleteItem and, for histories in several items, PutItem and "
@@ -51,17 +51,7 @@ def error_for(failed: CallFailed, history: History) -> ChatledgerError:
         commands = " && ".join(create_table_commands(history))
         return TableMissing(history.table_name, f"create it with: {commands}")
     if failed.code != "ValidationException":
-        error = store_error(failed, history.table_name)
-        if isinstance(error, AccessRefused) and failed.code not in (
-            INVALID_SIGNATURE,
-            NO_CREDENTIALS,
-        ):
-            return AccessRefused(
-                f"AWS refused the call ({failed.code}): the credentials have expired, or may not "
-                f"use table {history.table_name!r}; renew them, or allow {HISTORY_PERMISSIONS}.",
-                may_have_landed=failed.unknown,
-            )
-        return error
+        return store_error(failed, history.table_name, grant=f"allow {HISTORY_PERMISSIONS}")
     text = failed.message.lower()
     if any(part in text for part in _TYPE_ERRORS):
         return history.not_a_history_error()

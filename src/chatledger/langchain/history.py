@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final, TypeVar, cast
 
 from langchain_core.chat_history import BaseChatMessageHistory
@@ -14,7 +13,7 @@ from chatledger.conversations import MAX_LIMIT, Conversation, Tail
 from chatledger.errors import InvalidArgument, NotFound
 from chatledger.langchain_messages import from_chatledger, to_chatledger
 from chatledger.messages import Message
-from chatledger.sansio import Steps, arun, run
+from chatledger.sansio import Steps, arun, call, run
 from chatledger.stores.arguments import checked_id, checked_number
 from chatledger.stores.contract import AsyncStore, Store
 from chatledger.windows import starting_with_user
@@ -172,9 +171,7 @@ class ChatMessageHistory(BaseChatMessageHistory):
         yield from self._unless_missing(self._call_store(self._store.clear))
 
     def _call_store(self, operation: Callable[..., T], *arguments: Any, **options: Any) -> Steps[T]:
-        return cast(
-            T, (yield partial(operation, self.session_id, *arguments, owner=self.owner, **options))
-        )
+        return call(operation, self.session_id, *arguments, owner=self.owner, **options)
 
     def _unless_missing(self, steps: Steps[T]) -> Steps[T | None]:
         """Return the result of ``steps``, or None if the conversation does not exist.
@@ -187,7 +184,7 @@ class ChatMessageHistory(BaseChatMessageHistory):
         except NotFound as not_found:
             if self.owner is not None:
                 try:
-                    found = yield partial(self._store.get, self.session_id)
+                    found = yield from call(self._store.get, self.session_id)
                 except NotFound:
                     return None
                 if found.owner != self.owner:

@@ -36,6 +36,7 @@ from chatledger.stores.dynamodb.calls import (
     Item,
     Plan,
     Wait,
+    try_write,
 )
 
 MAX_APPEND_BYTES = 3 * 1024 * 1024
@@ -114,7 +115,7 @@ def _append(
         elif (number_in(first, BYTES) or 0) + size > history.capacity:
             # The old class removed messages, which it does not count.
             count = {BYTES: number_attribute(stored)}
-            yield from _try_call(history.swap(first, (history.messages_attribute,), count))
+            yield from try_write(history.swap(first, (history.messages_attribute,), count))
     raise _rivals_error(history)
 
 
@@ -293,7 +294,7 @@ def _extend_archives(history: History, first: Item | None, archives: Archives) -
         # The archives of a history that never expires must not expire, should this writer die now.
         changes = {history.ttl_attribute: number_attribute(history.now() + history.lifetime)}
         unchanged = (history.ttl_attribute, *history.archive_attributes)
-        if not (yield from _try_call(history.swap(first, unchanged, changes))):
+        if not (yield from try_write(history.swap(first, unchanged, changes))):
             return
     min_ttl = history.now() + 2 * history.lifetime
     for name in archives.names:
@@ -306,14 +307,14 @@ def _extend_archives(history: History, first: Item | None, archives: Archives) -
             "ExpressionAttributeNames": {"#t": history.ttl_attribute, "#o": FIRST_ITEM_KEY},
             "ExpressionAttributeValues": {":ttl": number_attribute(min_ttl + TTL_MARGIN)},
         }
-        yield from _try_call(Call("UpdateItem", params))
+        yield from try_write(Call("UpdateItem", params))
     yield from _swap_archives(history, first, replace(archives, min_ttl=min_ttl))
 
 
 def _swap_archives(history: History, first: Item | None, archives: Archives) -> Plan[bool]:
     """Record ``archives`` in the first item, unless it has others now than in ``first``."""
     changes = {ARCHIVES: archives.attribute, SEGMENTS: None, CLEARED_SEGMENTS: None}
-    return (yield from _try_call(history.swap(first, history.archive_attributes, changes)))
+    return (yield from try_write(history.swap(first, history.archive_attributes, changes)))
 
 
 def _convert_segments(history: History, first: Item | None) -> Plan[None]:
@@ -380,7 +381,7 @@ def _remove_all(history: History, first: Item | None, unchanged: Sequence[str]) 
         ARCHIVES: None if cleared is None else cleared.attribute,
         **dict.fromkeys((history.ttl_attribute, BYTES, SEGMENTS, CLEARED_SEGMENTS)),
     }
-    if not (yield from _try_call(history.swap(first, unchanged, changes))):
+    if not (yield from try_write(history.swap(first, unchanged, changes))):
         return False
     if ARCHIVES in (first or {}):
         # Of an earlier version that continued the history beside this one.
@@ -404,10 +405,10 @@ def _finish_removal(history: History, first: Item | None) -> Plan[None]:
         return
     empty = (first or {}) | {history.messages_attribute: {"L": []}}
     unchanged = history.archive_attributes
-    if not (yield from _try_call(history.delete(empty, (history.messages_attribute, *unchanged)))):
+    if not (yield from try_write(history.delete(empty, (history.messages_attribute, *unchanged)))):
         # The first item has messages again, or a rival has already deleted it.
         changes = dict.fromkeys((ARCHIVES, CLEARED_SEGMENTS))
-        yield from _try_call(history.swap(first, unchanged, changes))
+        yield from try_write(history.swap(first, unchanged, changes))
 
 
 def _trim(history: History, first: Item | None, keep: int, *, has_moved: bool) -> Plan[None]:
@@ -443,7 +444,7 @@ def _trim(history: History, first: Item | None, keep: int, *, has_moved: bool) -
             changes[BYTES] = number_attribute(bytes_of(kept))
         if trimmed is not None:
             changes[ARCHIVES] = trimmed.attribute
-        if (yield from _try_call(history.swap(first, unchanged, changes))):
+        if (yield from try_write(history.swap(first, unchanged, changes))):
             if trimmed is not None and trimmed.removed_names:
                 yield from _finish_removal(history, {ARCHIVES: trimmed.attribute})
             return
@@ -553,17 +554,6 @@ def _key_text(key: Item) -> str:
 
 
 # Shared -------------------------------------------------------------------------------------------
-
-
-def _try_call(call: Call) -> Plan[bool]:
-    """Make a conditional call and return whether its condition held."""
-    try:
-        yield call
-    except CallFailed as failed:
-        if failed.code != CONDITION_FAILED:
-            raise
-        return False
-    return True
 
 
 def _back_off(history: History, attempt: int) -> Plan[None]:

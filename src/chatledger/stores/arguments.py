@@ -31,6 +31,7 @@ from chatledger.values import (
     checked_object,
     checked_text,
     dumps,
+    milliseconds,
     normalize_time,
 )
 
@@ -80,6 +81,19 @@ def checked_lifetime(value: object, name: str = "expires_in") -> timedelta | Non
         raise InvalidArgument(f"{name} is of type {type(value).__name__}; it must be a timedelta.")
     if not timedelta(seconds=1) <= value <= timedelta(days=36_500):
         raise InvalidArgument(f"{name} is {value}; it must be from 1 second to 36,500 days.")
+    return value
+
+
+def checked_default_lifetime(expire_after: object) -> int | None:
+    """Return a store's default lifetime in milliseconds, or None."""
+    lifetime = checked_lifetime(expire_after, "expire_after")
+    return None if lifetime is None else milliseconds(lifetime)
+
+
+def checked_cleanup(value: float) -> float:
+    """Return the seconds that a write may spend on freeing storage."""
+    if not value >= 0:
+        raise InvalidArgument("cleanup must be a number of seconds, 0 or more.")
     return value
 
 

@@ -1,16 +1,14 @@
-"""The operations of the contract as values, as a store is asked to perform them.
+"""The operations of the contract as values, and the calls that a store makes to perform them.
 
-Their fields are checked and in the form in which stores keep them: an empty title is None, and
-messages are JSON texts. ``Store`` documents what each operation does.
-
-A store does not change them. They have no ``repr``, which would show messages, and nothing else
-that programs would pay for at each import.
+The fields of operations are checked and in the form in which stores keep them: an empty title is
+None, and messages are JSON texts. ``Store`` documents what each operation does.
+A store does not change them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar, dataclass_transform
 
 from chatledger.conversations import (
     Appended,
@@ -23,6 +21,7 @@ from chatledger.conversations import (
     given_fields_of,
 )
 from chatledger.entries import Entries, Entry
+from chatledger.errors import Conflict, NotFound
 from chatledger.messages import StoredMessage
 from chatledger.stores.cursors import SearchPlace
 from chatledger.stores.idempotency import Creation
@@ -32,10 +31,20 @@ from chatledger.values import Json
 T_co = TypeVar("T_co", covariant=True)
 
 
+@dataclass_transform(eq_default=False)
 class Operation(Generic[T_co]):
-    """An operation with its arguments; ``T_co`` is the type of its result."""
+    """An operation with its arguments; ``T_co`` is the type of its result.
 
-    __slots__ = ()
+    Subclasses are written as dataclasses are, but need no decorator, which would generate code for
+    each of them at every import. They have no ``repr``, which would show messages.
+    """
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        names = type(self).__annotations__
+        fields = dict(zip(names, values, strict=False)) | named
+        if fields.keys() != names.keys() or len(fields) != len(values) + len(named):
+            raise TypeError(f"{type(self).__name__} takes exactly {', '.join(names)}.")
+        self.__dict__ |= fields
 
 
 class Beginning(NamedTuple):
@@ -57,7 +66,6 @@ class Beginning(NamedTuple):
         return (title, metadata, self.expires_in, *([others] if others else ()))
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Create(Operation[Conversation]):
     """``Store.create``."""
 
@@ -70,7 +78,6 @@ class Create(Operation[Conversation]):
     """True if the id was drawn for this call, so that no conversation can have it."""
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Append(Operation[Appended]):
     """``Store.append``."""
 
@@ -86,7 +93,6 @@ class Append(Operation[Appended]):
     beginning: Beginning
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Get(Operation[Conversation]):
     """``Store.get``."""
 
@@ -94,7 +100,6 @@ class Get(Operation[Conversation]):
     owner: str | None
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class ReadTail(Operation[Tail]):
     """``Store.tail``."""
 
@@ -103,7 +108,6 @@ class ReadTail(Operation[Tail]):
     owner: str | None
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class ReadPage(Operation[Page]):
     """``Store.page``."""
 
@@ -119,7 +123,6 @@ class ReadPage(Operation[Page]):
         return self.after is None and self.before is not None
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class ListOwned(Operation[Listing]):
     """``Store.list``."""
 
@@ -128,7 +131,6 @@ class ListOwned(Operation[Listing]):
     cursor: str | None
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Scan(Operation[Listing]):
     """``Store.scan``."""
 
@@ -136,7 +138,6 @@ class Scan(Operation[Listing]):
     cursor: str | None
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Search(Operation[Found]):
     """``Store.search``."""
 
@@ -147,7 +148,6 @@ class Search(Operation[Found]):
     """Where the search begins: at first before every conversation."""
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Restore(Operation[Conversation]):
     """``Store.restore``."""
 
@@ -166,7 +166,6 @@ class Restore(Operation[Conversation]):
         return max(given.expires_at - given.updated_at, timedelta(seconds=1))
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Update(Operation[Conversation]):
     """``Store.update``."""
 
@@ -178,7 +177,6 @@ class Update(Operation[Conversation]):
     owner: str | None
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Claim(Operation[Conversation]):
     """``Store.claim``."""
 
@@ -186,7 +184,6 @@ class Claim(Operation[Conversation]):
     owner: str
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Truncate(Operation[Conversation]):
     """``Store.truncate``, or ``Store.clear`` if ``after`` is 0."""
 
@@ -195,7 +192,6 @@ class Truncate(Operation[Conversation]):
     owner: str | None
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Pop(Operation[list[StoredMessage]]):
     """``Store.pop``."""
 
@@ -204,7 +200,6 @@ class Pop(Operation[list[StoredMessage]]):
     owner: str | None
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Rewrite(Operation[Conversation]):
     """``Store.replace``, or ``Store.remove`` if there is no ``text``."""
 
@@ -215,7 +210,6 @@ class Rewrite(Operation[Conversation]):
     owner: str | None
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Fork(Operation[Conversation]):
     """``Store.fork``."""
 
@@ -236,8 +230,22 @@ class EntryKey(NamedTuple):
     owner: str | None
     name: str
 
+    def not_found(self) -> NotFound:
+        """Return the error to raise if there is no such entry."""
+        return NotFound(self.conversation_id, entry=self.name, owner=self.owner)
 
-@dataclass(slots=True, eq=False, repr=False)
+    def check_revision(self, expected: int | None, found: int) -> None:
+        """Raise ``Conflict`` unless the entry has the revision that the caller expects, if any."""
+        if expected is not None and expected != found:
+            raise Conflict(
+                self.conversation_id,
+                expected=expected,
+                revision=found,
+                entry=self.name,
+                owner=self.owner,
+            )
+
+
 class PutEntry(Operation[Entry]):
     """``Store.put_entry``."""
 
@@ -248,15 +256,17 @@ class PutEntry(Operation[Entry]):
     revision: int | None
     expires_in: timedelta | None
 
+    def check(self, found: int | None) -> None:
+        """Raise the error of a put if the entry has the revision ``found``, or is missing."""
+        self.key.check_revision(self.revision, found or 0)
 
-@dataclass(slots=True, eq=False, repr=False)
+
 class GetEntry(Operation[Entry]):
     """``Store.entry``."""
 
     key: EntryKey
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class ListEntries(Operation[Entries]):
     """``Store.entries``."""
 
@@ -268,15 +278,19 @@ class ListEntries(Operation[Entries]):
     """Only entries whose names come after this one."""
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class DeleteEntry(Operation[None]):
     """``Store.delete_entry``."""
 
     key: EntryKey
     revision: int | None
 
+    def check(self, found: int | None) -> None:
+        """Raise the error of a deletion if the entry has the revision ``found``, or is missing."""
+        if found is None:
+            raise self.key.not_found()
+        self.key.check_revision(self.revision, found)
 
-@dataclass(slots=True, eq=False, repr=False)
+
 class Delete(Operation[None]):
     """``Store.delete``."""
 
@@ -285,13 +299,59 @@ class Delete(Operation[None]):
     owner: str | None
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class DeleteOwner(Operation[int]):
     """``Store.delete_owner``."""
 
     owner: str
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Sweep(Operation[int]):
     """``Store.sweep``."""
+
+
+# The calls that a store makes to perform them -----------------------------------------------------
+
+CallOutcome: TypeAlias = Literal["ok", "conflict", "throttled", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreCall:
+    """A request to DynamoDB, or a transaction in SQLite, that has ended.
+
+    Attributes:
+        operation: DynamoDB's name of the request, such as ``PutItem``; in SQLite the name of the
+            store's operation, such as ``Append``.
+        outcome: ``conflict`` if another writer was first, ``throttled`` if DynamoDB asked to slow
+            down, ``failed`` if there was no answer or another error, else ``ok``.
+        seconds: The time that it took. In SQLite this includes the wait for other writers.
+        attempt: 1, or more for a request that is made again.
+        units: The capacity units that it consumed, as DynamoDB reports them; None if it does not,
+            as for a request that failed.
+        error: DynamoDB's code of the error, or the type of the error in SQLite; None if ``ok``.
+    """
+
+    operation: str
+    outcome: CallOutcome
+    seconds: float
+    attempt: int = 1
+    units: float | None = None
+    error: str | None = None
+
+
+OnCall: TypeAlias = Callable[[StoreCall], None]
+"""A function that is called after each call of a store, in the thread that made the call.
+
+It should return quickly. An error that it raises changes nothing; its type is logged. It is not
+called for a call whose caller did not wait for the end.
+"""
+
+
+def report(on_call: OnCall, call: StoreCall) -> None:
+    """Call ``on_call``; log its error instead of raising it."""
+    try:
+        on_call(call)
+    except Exception as error:
+        import logging  # here, because most programs that import Chatledger have no use for it
+
+        logger = logging.getLogger("chatledger.stores")
+        logger.error("The on_call function of a store raised %s.", type(error).__name__)

@@ -10,7 +10,7 @@ from chatledger.errors import InvalidArgument
 from chatledger.extras import missing_package_error
 from chatledger.stores.arguments import checked_lifetime
 from chatledger.stores.contract import AsyncStore, Store
-from chatledger.stores.store_call import OnCall
+from chatledger.stores.operations import OnCall
 from chatledger.values import now
 
 Clock = Callable[[], datetime]
@@ -68,9 +68,9 @@ def open_store(
 
         return SQLiteStore(name, **options)
     try:
-        from chatledger.stores.dynamodb.clients import open_dynamodb_store
+        from chatledger.stores.dynamodb.clients import ClientOwningStore
 
-        return open_dynamodb_store(name, **options)
+        return ClientOwningStore(name, **options)
     except ModuleNotFoundError as missing:
         raise _not_installed(missing, "dynamodb") from missing
 

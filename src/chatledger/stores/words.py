@@ -8,7 +8,6 @@ as a substring.
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from typing import NamedTuple
@@ -134,15 +133,11 @@ class Term(NamedTuple):
     """True if the term is the beginning of a word; then its only word is one too."""
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """A query, whose terms must all occur in a text.
-
-    Attributes:
-        terms: The terms, the longest first, since it is probably the rarest; a prefix comes last.
-    """
+class Query(NamedTuple):
+    """A query, whose terms must all occur in a text."""
 
     terms: tuple[Term, ...]
+    """The terms, the longest first, since it is probably the rarest; a prefix comes last."""
 
     @classmethod
     def of(cls, text: str) -> "Query":

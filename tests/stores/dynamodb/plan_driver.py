@@ -58,7 +58,9 @@ class PlanHarness:
     def with_retries(self, plan: Plan[T], *, seconds: float = 20.0) -> Plan[T]:
         """Return ``plan`` with the retries that a store adds."""
         table = self.table
-        return patient(plan, seconds=seconds, monotonic=table.monotonic, random=table.random)
+        return patient(
+            plan, seconds=seconds, monotonic=table.monotonic, random=table.random, time=table.time
+        )
 
 
 def body_of(*texts: str) -> str:

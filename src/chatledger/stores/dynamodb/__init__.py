@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from chatledger.errors import AccessRefused, TableMismatch, TableMissing
+from chatledger.extras import import_on_first_use
 from chatledger.stores.dynamodb.store import AsyncDynamoDBStore, DynamoDBStore
 
 if TYPE_CHECKING:
@@ -20,16 +21,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    # Imported on first use: only AsyncDynamoDBStore needs aiohttp, and few processes create or
-    # check tables.
-    if name == "AsyncDynamoDBStore":
-        return AsyncDynamoDBStore
-    if name in ("check_table", "create_table", "policy"):
-        from chatledger.stores.dynamodb import provisioning
-
-        return getattr(provisioning, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Imported on first use, because few processes create or check tables.
+_MODULES = dict.fromkeys(("check_table", "create_table", "policy"), ".provisioning")
+__getattr__ = import_on_first_use(__name__, _MODULES, extras={})
 
 
 def __dir__() -> list[str]:

@@ -24,7 +24,7 @@ from chatledger.stores.dynamodb.errors import (
     store_error,
 )
 from chatledger.stores.dynamodb.table import Table
-from chatledger.stores.store_call import OnCall
+from chatledger.stores.operations import OnCall
 
 T = TypeVar("T")
 

@@ -56,6 +56,8 @@ FIRST_WAIT, LONGEST_WAIT = 0.05, 2.0
 class StoredBody(NamedTuple):
     """The messages of one record, ready to be attached to it."""
 
+    messages: int = 0
+    """The number of messages."""
     body: str | None = None
     """The messages as a JSON list, if they fit into the record."""
     token: str = ""
@@ -83,8 +85,14 @@ class StoredBody(NamedTuple):
         return not self.token or time - time_of_id(self.token) < NAMED_WITHIN
 
     def attach_to(self, record: Record) -> Record:
-        """Return the record with this body."""
-        record = record._replace(body=self.body, body_token=self.token, part_count=self.part_count)
+        """Return the record, which has no messages yet, with these."""
+        record = record._replace(
+            messages=self.messages,
+            message_count=record.message_count + self.messages,
+            body=self.body,
+            body_token=self.token,
+            part_count=self.part_count,
+        )
         if self.ttl is None or record.lifetime is None:
             return record
         if record.ttl_base is None:
@@ -97,6 +105,7 @@ class PreparedBody:
     """Messages that are not stored yet: a JSON list or, if that is long, compressed chunks."""
 
     def __init__(self, texts: Sequence[str]) -> None:
+        self.messages = len(texts)
         self.body: str | None = json_list(texts)
         self.chunks: list[tuple[int, int, bytes]] = []
         """Of each chunk: the index of its first message, its number of messages, and its bytes."""
@@ -116,7 +125,7 @@ class PreparedBody:
         No reader sees parts that no record names; ``sweep`` frees them.
         """
         if self.body is not None:
-            return StoredBody(self.body)
+            return StoredBody(self.messages, self.body)
         writer = BodyWriter(place, ttl, items=self.part_count)
         for chunk in self.chunks:
             yield from writer.add_chunk(*chunk)
@@ -172,16 +181,12 @@ class BodyWriter:
         if not self._chunked:
             prepared = PreparedBody(self._texts)
             if prepared.body is not None:
-                return StoredBody(prepared.body if self._texts else None)
+                return StoredBody(self.messages, prepared.body if self._texts else None)
         if self._texts:
             yield from self._write_texts()
         yield from self._flush()
         items = max(self._items, self._part_count)
-        return StoredBody(None, self.token, self._part_count, items, self._ttl)
-
-    def as_record(self) -> Record:
-        """Return a record that names the parts, for ``delete_body``."""
-        return Record(0, self.token, 0, None, 0, 0, body_token=self.token)
+        return StoredBody(self.messages, None, self.token, self._part_count, items, self._ttl)
 
     def _write_texts(self) -> Plan[None]:
         texts, self._texts = self._texts, []
@@ -353,7 +358,7 @@ def _read_segment(
         items = yield from place.query(
             part_prefix(token), part_sort(token, start, 999), limit=1, forward=False, names=("sk",)
         )
-        start = int(items[0]["sk"]["S"].split("#")[2]) if items else start
+        start = _first_message(items[0]) if items else start
     low = part_prefix(token) if backward else part_sort(token, start, 0)
     high = part_sort(token, end - 1, 999)
     chunks: list[_Chunk] = []
@@ -363,11 +368,12 @@ def _read_segment(
     while True:
         items = yield from place.query(low, high, limit=limit, forward=not backward)
         for item in items:
-            if pending and _first_of(pending[0]) != _first_of(item):
+            if pending and _first_message(pending[0]) != _first_message(item):
                 pending = []
             pending.append(item)
             if len(pending) == int(item["s"]["N"]):
-                chunk = _decode_chunk(reversed(pending) if backward else pending)
+                parts = pending[::-1] if backward else pending
+                chunk = _decode_chunk(_first_message(item), parts)
                 chunks.append(chunk)
                 size += chunk.size
                 pending = []
@@ -381,19 +387,19 @@ def _read_segment(
     return [chunk for chunk in reversed(chunks) if chunk.end > start] if backward else chunks
 
 
-def _first_of(item: Item) -> str:
-    return str(item["sk"]["S"].rpartition("#")[0])
-
-
 def _before(sort: str) -> str:
     """Return a sort key before that of a part, and after those of all earlier parts."""
     return sort[:-1] + chr(ord(sort[-1]) - 1) + "~"
 
 
-def _decode_chunk(items: Any) -> _Chunk:
-    items = list(items)
-    text = decompress(b"".join(bytes(item["b"]["B"]) for item in items))
-    return _Chunk(int(items[0]["sk"]["S"].split("#")[2]), list(loads(text)), len(text))
+def _first_message(part: Item) -> int:
+    """Return the index of the first message of the part's chunk, from its sort key."""
+    return int(part["sk"]["S"].split("#")[2])
+
+
+def _decode_chunk(first: int, parts: Sequence[Item]) -> _Chunk:
+    text = decompress(b"".join(bytes(part["b"]["B"]) for part in parts))
+    return _Chunk(first, list(loads(text)), len(text))
 
 
 def _read_old_chunks(place: Partition, record: Record, low: int, high: int) -> Plan[list[_Chunk]]:
@@ -410,8 +416,7 @@ def _read_old_chunks(place: Partition, record: Record, low: int, high: int) -> P
                 forward=True,
             )
             if len(items) == chunk.items:
-                text = decompress(b"".join(bytes(item["b"]["B"]) for item in items))
-                found.append(_Chunk(start, list(loads(text)), len(text)))
+                found.append(_decode_chunk(start, items))
         start, item = end, item + chunk.items
     return found
 
@@ -433,7 +438,7 @@ def chunk_of(place: Partition, record: Record, index: int) -> Plan[ReplacedChunk
     )
     if not items:
         return None
-    first, messages = int(items[0]["sk"]["S"].split("#")[2]), int(items[0]["n"]["N"])
+    first, messages = _first_message(items[0]), int(items[0]["n"]["N"])
     if index >= first + messages:
         return None
     return ReplacedChunk(first, messages, record.body_token)
@@ -462,7 +467,7 @@ def replace_chunk(
 def delete_chunk(place: Partition, chunk: ReplacedChunk) -> Plan[None]:
     """Delete the parts of a chunk, which no record names any longer."""
     low, high = part_sort(chunk.token, chunk.first, 0), part_sort(chunk.token, chunk.first, 999)
-    yield from delete_parts(place, low, high)
+    yield from _delete_range(place, low, high)
 
 
 def delete_rest(place: Partition, record: Record, first: int, deadline: float = inf) -> Plan[bool]:
@@ -472,7 +477,7 @@ def delete_rest(place: Partition, record: Record, first: int, deadline: float = 
     """
     token = record.body_token
     low, high = part_sort(token, first, 0), part_prefix(token) + "~"
-    return (yield from delete_parts(place, low, high, deadline))
+    return (yield from _delete_range(place, low, high, deadline))
 
 
 def delete_body(place: Partition, record: Record, deadline: float = inf) -> Plan[bool]:
@@ -480,18 +485,22 @@ def delete_body(place: Partition, record: Record, deadline: float = inf) -> Plan
 
     Return whether all are deleted; not if the deadline, by the monotonic clock, passed before.
     """
-    for token in tokens_of(record):
-        low, high = part_prefix(token), part_prefix(token) + "~"
-        if not (yield from delete_parts(place, low, high, deadline)):
+    for token in record.body_tokens:
+        if not (yield from delete_parts(place, token, deadline)):
             return False
     return True
 
 
-def delete_parts(place: Partition, low: str, high: str, deadline: float = inf) -> Plan[bool]:
-    """Delete the body parts whose sort keys lie from ``low`` to ``high``.
+def delete_parts(place: Partition, token: str, deadline: float = inf) -> Plan[bool]:
+    """Delete the body parts with this token, which no record or entry names any longer.
 
     Return whether all are deleted; not if the deadline, by the monotonic clock, passed before.
     """
+    prefix = part_prefix(token)
+    return (yield from _delete_range(place, prefix, f"{prefix}~", deadline))
+
+
+def _delete_range(place: Partition, low: str, high: str, deadline: float = inf) -> Plan[bool]:
     while True:
         items = yield from place.query(
             low, high, limit=PARTS_AT_ONCE, forward=True, names=("pk", "sk")
@@ -505,10 +514,3 @@ def delete_parts(place: Partition, low: str, high: str, deadline: float = inf) -
         if len(items) < PARTS_AT_ONCE:
             return True
         low = items[-1]["sk"]["S"] + " "
-
-
-def tokens_of(record: Record) -> list[str]:
-    """Return the tokens of the record's body parts."""
-    if not record.body_token:
-        return []
-    return [record.body_token, *(chunk.token for chunk in record.replaced_chunks)]

@@ -23,7 +23,7 @@ from chatledger.stores.dynamodb.calls import (
 )
 from chatledger.stores.dynamodb.errors import failure_from_error, store_error
 from chatledger.stores.dynamodb.table import Table
-from chatledger.stores.store_call import OnCall
+from chatledger.stores.operations import OnCall
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

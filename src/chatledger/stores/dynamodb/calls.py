@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from chatledger.backoff import backoff
 from chatledger.errors import InvalidArgument, StoreUnavailable
-from chatledger.stores.store_call import CallOutcome, OnCall, StoreCall, report
+from chatledger.stores.operations import CallOutcome, OnCall, StoreCall, report
 
 Attribute: TypeAlias = dict[str, Any]
 Item: TypeAlias = dict[str, Attribute]
@@ -149,7 +149,7 @@ def patient(
     seconds: float,
     monotonic: Callable[[], float],
     random: Random,
-    time: Callable[[], int] | None = None,
+    time: Callable[[], int],
 ) -> Plan[T]:
     """Run ``plan``, and retry each of its calls that fails temporarily.
 
@@ -248,12 +248,12 @@ def _retry(
     patience: float,
     monotonic: Callable[[], float],
     random: Random,
-    time: Callable[[], int] | None,
+    time: Callable[[], int],
 ) -> Plan[Any]:
     if isinstance(step, Wait):
         return (yield step)
     deadline = monotonic() + (patience if step.patience is None else step.patience)
-    started = time() if time is not None and step.operation not in READS else None
+    started = None if step.operation in READS else time()
     unknown, attempt = False, 0
     while True:
         try:
@@ -271,12 +271,23 @@ def _retry(
                     may_have_landed=unknown,
                 ) from failed
             yield Wait(pause)
-            if time is not None and started is not None and time() - started > LONGEST_RETRY:
+            if started is not None and time() - started > LONGEST_RETRY:
                 raise StoreUnavailable(
                     f"{step.operation} was interrupted for minutes; try again.",
                     may_have_landed=unknown,
                 ) from failed
             attempt += 1
+
+
+def try_write(call: Call) -> Plan[bool]:
+    """Make a conditional write; return False if its condition failed."""
+    try:
+        yield call
+    except CallFailed as failed:
+        if failed.code != CONDITION_FAILED:
+            raise
+        return False
+    return True
 
 
 def _is_transient(failed: CallFailed) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from chatledger.stores.dynamodb import bodies
 from chatledger.stores.dynamodb.bodies import BATCH_ITEMS, PreparedBody
-from chatledger.stores.dynamodb.calls import CONDITION_FAILED, Call, CallFailed, Plan
+from chatledger.stores.dynamodb.calls import Call, Plan, try_write
 from chatledger.stores.dynamodb.log import InconsistentRead, Log, LostRace
 from chatledger.stores.dynamodb.plans.read import Span, follow_chain, read_span
 from chatledger.stores.dynamodb.records import (
@@ -17,7 +17,6 @@ from chatledger.stores.dynamodb.records import (
     decode_record,
     encode_record,
     encode_tombstone,
-    key,
     record_sort,
 )
 from chatledger.stores.dynamodb.table import HOUR, TOMBSTONE_LIFETIME, ttl_at
@@ -88,7 +87,7 @@ def _check_fresh(log: Log, read_at: tuple[int, float]) -> None:
 def _removal(log: Log, record: Record) -> dict[str, Any]:
     time = log.table.time()
     if time - time_of_id(record.token) > DELETED_AFTER:
-        return {"DeleteRequest": {"Key": key(log.id, record_sort(record.position))}}
+        return {"DeleteRequest": {"Key": log.key(record_sort(record.position))}}
     tombstone = encode_tombstone(log.id, record, ttl_at(time + TOMBSTONE_LIFETIME))
     return {"PutRequest": {"Item": tombstone}}
 
@@ -151,12 +150,8 @@ def _save_truncated(log: Log, last: Record, changed: Record) -> Plan[None]:
         "#k = :k AND attribute_exists(#l)",
         k={"S": last.token},
     )
-    try:
-        yield Call("UpdateItem", update)
-    except CallFailed as failed:
-        if failed.code != CONDITION_FAILED:
-            raise
-        raise LostRace from failed
+    if not (yield from try_write(Call("UpdateItem", update))):
+        raise LostRace
 
 
 def _shorten_record(log: Log, last: Record, span: Span, deadline: float) -> Plan[bool]:
@@ -210,12 +205,8 @@ def rewrite_record(log: Log, record: Record, changed: Record) -> Plan[None]:
     Raises:
         LostRace: Another client has changed it.
     """
-    try:
-        yield Call("PutItem", rewrite_params(log, record, changed))
-    except CallFailed as failed:
-        if failed.code != CONDITION_FAILED:
-            raise
-        raise LostRace from failed
+    if not (yield from try_write(Call("PutItem", rewrite_params(log, record, changed)))):
+        raise LostRace
 
 
 def rewrite_params(log: Log, record: Record, changed: Record) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """boto3 clients that stores make themselves, and the store that owns its client."""
 
 import os
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +13,7 @@ from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
 from chatledger.stores.dynamodb.calls import PATIENCE, Plan
 from chatledger.stores.dynamodb.errors import closed_error
 from chatledger.stores.dynamodb.store import DynamoDBStore
-from chatledger.stores.store_call import OnCall
+from chatledger.stores.operations import OnCall
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -74,39 +73,29 @@ def make_client(
         ) from failed
 
 
-def open_dynamodb_store(
-    table: str,
-    *,
-    region: str | None = None,
-    endpoint: str | None = None,
-    patience: float = PATIENCE,
-    **options: Any,
-) -> DynamoDBStore:
-    """Return a store with a client of its own.
-
-    ``options`` are those of ``DynamoDBStore``. Raises the errors of ``make_client``.
-    """
-    session = boto3_session(None)
-    new_client = partial(make_client, session, region=region, endpoint=endpoint, patience=patience)
-    return ClientOwningStore(new_client, table, patience=patience, **options)
-
-
 class ClientOwningStore(DynamoDBStore):
-    """A ``DynamoDBStore`` that closes its client with itself, and makes another after a fork."""
+    """A ``DynamoDBStore`` that closes its client with itself, and makes another after a fork.
+
+    ``region`` and ``endpoint`` are those of ``make_client``, whose errors it raises; ``options``
+    are those of ``DynamoDBStore``.
+    """
 
     def __init__(
         self,
-        new_client: Callable[[], "DynamoDBClient"],
         table: str,
         *,
-        patience: float,
+        region: str | None = None,
+        endpoint: str | None = None,
+        patience: float = PATIENCE,
         on_call: OnCall | None = None,
         **options: Any,
     ) -> None:
-        self._new_client = new_client
+        self._new_client = partial(
+            make_client, boto3_session(None), region=region, endpoint=endpoint, patience=patience
+        )
         self._on_call = on_call
         self._patience = patience
-        self._client = new_client()
+        self._client = self._new_client()
         self._process_id = os.getpid()
         self._closed = False
         super().__init__(self._client, table, patience=patience, on_call=on_call, **options)

@@ -18,10 +18,9 @@ from chatledger.stores.dynamodb.entry_items import (
     entry_sort,
     next_sort,
     seen_condition,
-    sort_range,
 )
 from chatledger.stores.dynamodb.log import InconsistentRead, Log, LostRace, best_effort
-from chatledger.stores.dynamodb.records import Record, owner_partition, part_prefix
+from chatledger.stores.dynamodb.records import FIRST_ENTRY, LAST_ENTRY, Record, owner_partition
 from chatledger.stores.dynamodb.table import LogEnd, Partition, Table
 from chatledger.stores.dynamodb.ttl import ttl_of_entry
 from chatledger.values import Json, dumps, time_of_id
@@ -42,11 +41,8 @@ def owner_entries(table: Table, owner: str) -> Partition:
 
 def read_item(place: Partition, name: str) -> Plan[EntryItem | None]:
     """Return the entry's item, by a consistent read; None if there is none."""
-    reply = yield Call(
-        "GetItem",
-        {"TableName": place.table.name, "Key": place.key(entry_sort(name)), "ConsistentRead": True},
-    )
-    return decode_entry(reply["Item"]) if "Item" in reply else None
+    item = yield from place.get(entry_sort(name))
+    return None if item is None else decode_entry(item)
 
 
 class ReadEntry(NamedTuple):
@@ -102,7 +98,7 @@ def read_visible(
 
 
 def read_items(
-    place: Partition, low: str, high: str, *, limit: int, names: tuple[str, ...] = ()
+    place: Partition, low: str, high: str = LAST_ENTRY, *, limit: int, names: tuple[str, ...] = ()
 ) -> Plan[tuple[list[EntryItem], str | None]]:
     """Return entries in the range of sort keys, and the sort key to continue at, or None."""
     items = yield from place.query(low, high, limit=limit, forward=True, names=names)
@@ -113,10 +109,9 @@ def read_items(
 def all_items(place: Partition) -> Plan[dict[str, EntryItem]]:
     """Return all entries of any generation by their names, without their values."""
     found: dict[str, EntryItem] = {}
-    low, high = sort_range("", None)
-    following: str | None = low
+    following: str | None = FIRST_ENTRY
     while following is not None:
-        page, following = yield from read_items(place, following, high, limit=PAGE, names=NAMES)
+        page, following = yield from read_items(place, following, limit=PAGE, names=NAMES)
         found |= {entry.name: entry for entry in page}
     return found
 
@@ -207,7 +202,8 @@ def free(place: Partition, entry: EntryItem, is_dead: Callable[[EntryItem], bool
         except Overtaken as overtaken:
             by = overtaken.by
         else:
-            yield from delete_parts(place, seen)
+            if seen.body_token:
+                yield from bodies.delete_parts(place, seen.body_token)
             return 1
         if by is None:
             return 0
@@ -215,17 +211,14 @@ def free(place: Partition, entry: EntryItem, is_dead: Callable[[EntryItem], bool
     return 0
 
 
-def delete_parts(place: Partition, entry: EntryItem | None) -> Plan[None]:
-    """Delete the body parts of a value that no entry names any longer."""
-    if entry is not None and entry.body_token:
-        prefix = part_prefix(entry.body_token)
-        yield from bodies.delete_parts(place, prefix, f"{prefix}~")
+def discard_parts(place: Partition, token: str) -> Plan[None]:
+    """Delete the body parts of a value that no entry names any longer, if it has any.
 
-
-def discard_parts(place: Partition, entry: EntryItem | None) -> Plan[None]:
-    """Delete the parts as follow-up work, if there are any; ``sweep`` frees what is left."""
-    if entry is not None and entry.body_token:
-        yield from best_effort(place, delete_parts(place, entry), "delete the parts of an entry")
+    This is follow-up work; ``sweep`` frees what is left.
+    """
+    if token:
+        parts = bodies.delete_parts(place, token)
+        yield from best_effort(place, parts, "delete the parts of an entry")
 
 
 def free_all(
@@ -246,10 +239,9 @@ def free_all(
     Raises:
         InconsistentRead: The log's end was read too long ago.
     """
-    low, high = sort_range("", None)
-    following: str | None = low
+    following: str | None = FIRST_ENTRY
     while following is not None:
-        page, following = yield from read_items(place, following, high, limit=PAGE, names=NAMES)
+        page, following = yield from read_items(place, following, limit=PAGE, names=NAMES)
         for entry in page:
             if entry.is_deleted or not is_dead(entry):
                 continue
@@ -298,10 +290,9 @@ class CopiedEntries:
         yield from self._stop_rivals(record, end, seen)
         # The last digits of a token are random.
         marked = record._replace(copied_entries=table.token()[-12:])
-        low, high = sort_range("", None)
-        following: str | None = low
+        following: str | None = FIRST_ENTRY
         while following is not None:
-            page, following = yield from read_items(self.source, following, high, limit=PAGE)
+            page, following = yield from read_items(self.source, following, limit=PAGE)
             for entry in page:
                 read = yield from read_visible(self.source, self.last, entry)
                 if read is not None:
@@ -370,9 +361,10 @@ class CopiedEntries:
         try:
             yield from write(self.target, copy, seen)
         except Overtaken as overtaken:
-            yield from discard_parts(self.target, copy)
+            yield from discard_parts(self.target, copy.body_token)
             raise LostRace from overtaken
-        yield from discard_parts(self.target, seen)
+        if seen is not None:
+            yield from discard_parts(self.target, seen.body_token)
 
     def discard(self) -> Plan[None]:
         """Delete the copies of the current attempt, which no record names."""

@@ -5,7 +5,7 @@ been freed yet, do not exist for readers. A deleted entry leaves a **tombstone**
 the entry's revision, and keeps off writes that arrive late.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from chatledger.entries import MAX_ENTRY_NAME_BYTES, Entry
 from chatledger.stores.dynamodb.calls import Attribute, Item
@@ -17,6 +17,7 @@ from chatledger.stores.dynamodb.records import (
     check_layout,
     compress,
     decompress_attribute,
+    number_in,
     size_of,
 )
 from chatledger.stores.dynamodb.table import TOMBSTONE_LIFETIME, Partition, ttl_at
@@ -191,24 +192,20 @@ def decode_entry(item: Item) -> EntryItem:
         StoreMismatch: A later version wrote the item.
     """
     check_layout(item)
-
-    def number(name: str, default: Any) -> Any:
-        return int(item[name]["N"]) if name in item else default
-
     return EntryItem(
         name=item["sk"]["S"].removeprefix(FIRST_ENTRY),
         token=item["k"]["S"],
-        revision=number("revision", 0),
-        updated_at=number("u", 0),
-        generation=number("life", 0),
-        created_at=number("created_at", 0),
+        revision=number_in(item, "revision", 0),
+        updated_at=number_in(item, "u", 0),
+        generation=number_in(item, "life", 0),
+        created_at=number_in(item, "created_at", 0),
         copy_mark=item["copy"]["S"] if "copy" in item else "",
-        expiry=number("x", None),
+        expiry=number_in(item, "x", None),
         is_deleted="deleted" in item,
         stored_body=item.get("b"),
         body_token=item["y"]["S"] if "y" in item else "",
-        part_count=number("s", 0),
-        ttl=number("expires_at", None),
+        part_count=number_in(item, "s", 0),
+        ttl=number_in(item, "expires_at", None),
     )
 
 

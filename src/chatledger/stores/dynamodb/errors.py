@@ -17,8 +17,7 @@ from chatledger.stores.dynamodb.calls import NO_REPLY, CallFailed
 
 NO_CREDENTIALS = "NoCredentials"
 """The ``code`` of a call that was not made because there are no credentials."""
-
-INVALID_SIGNATURE = "InvalidSignatureException"
+GRANT = "grant them the permissions that chatledger.stores.dynamodb.policy lists"
 _REFUSED = frozenset(
     {
         "AccessDenied",
@@ -51,9 +50,11 @@ def failure_from_error(error: Exception, operation: str, *, single_attempt: bool
         # Nothing was sent: a profile, a sign-in or a role is missing, or the service that issues
         # credentials refused to.
         return CallFailed(NO_CREDENTIALS, str(error))
-    return failure_without_reply(
-        error, connected=problem is not Problem.UNREACHABLE, attempts=1 if single_attempt else 2
-    )
+    connected = problem is not Problem.UNREACHABLE
+    what = "no reply" if connected else "no connection"
+    # Only a request that was never sent has certainly had no effect.
+    unknown = connected or not single_attempt
+    return CallFailed(NO_REPLY, f"{what}, {type(error).__name__}", unknown=unknown)
 
 
 def _failure_from_client_error(error: ClientError) -> CallFailed:
@@ -93,20 +94,6 @@ def failure_from_reply(
     )
 
 
-def failure_without_reply(error: Exception, *, connected: bool, attempts: int = 1) -> CallFailed:
-    """Return the failure of a call that got no reply, or only a part of one.
-
-    Args:
-        error: The error of the HTTP client.
-        connected: True if there was a connection, so that the request may have been sent.
-        attempts: How many attempts were made; the error is that of the last one.
-    """
-    what = "no reply" if connected else "no connection"
-    # Only a request that was never sent has certainly had no effect.
-    unknown = connected or attempts > 1
-    return CallFailed(NO_REPLY, f"{what}, {type(error).__name__}", unknown=unknown)
-
-
 def closed_error(*, may_have_landed: bool = False) -> StoreUnavailable:
     """Return the error of a call to a store that was closed."""
     return StoreUnavailable(
@@ -114,8 +101,17 @@ def closed_error(*, may_have_landed: bool = False) -> StoreUnavailable:
     )
 
 
-def store_error(failed: CallFailed, table: str) -> ChatledgerError:
-    """Return the error to raise for a failed call that no plan handles."""
+def store_error(
+    failed: CallFailed, table: str, *, use: str = "use", grant: str = GRANT
+) -> ChatledgerError:
+    """Return the error to raise for a failed call that no plan handles.
+
+    Args:
+        failed: The failure.
+        table: The table's name.
+        use: The verb for what the credentials must be allowed to do with the table.
+        grant: The advice for credentials that are not.
+    """
     if failed.code == "ResourceNotFoundException":
         return TableMissing(table)
     if failed.code == NO_CREDENTIALS:
@@ -125,7 +121,7 @@ def store_error(failed: CallFailed, table: str) -> ChatledgerError:
             "with a role.",
             may_have_landed=failed.unknown,
         )
-    if failed.code == INVALID_SIGNATURE:
+    if failed.code == "InvalidSignatureException":
         # AWS allows a difference of five minutes between the signature's time and its own.
         return AccessRefused(
             f"AWS refused the call ({failed.code}): the computer's clock is wrong by minutes, or "
@@ -134,9 +130,8 @@ def store_error(failed: CallFailed, table: str) -> ChatledgerError:
         )
     if failed.code in _REFUSED:
         return AccessRefused(
-            f"AWS refused the call ({failed.code}): the credentials have expired, or may not use "
-            f"table {table!r}; renew them, or grant them the permissions that "
-            "chatledger.stores.dynamodb.policy lists.",
+            f"AWS refused the call ({failed.code}): the credentials have expired, or may not {use} "
+            f"table {table!r}; renew them, or {grant}.",
             may_have_landed=failed.unknown,
         )
     if failed.code == "ValidationException":

@@ -11,7 +11,14 @@ from chatledger.conversations import (
     Description,
     fields_of,
 )
-from chatledger.stores.dynamodb.calls import CONDITION_FAILED, Attribute, Call, CallFailed, Plan
+from chatledger.stores.dynamodb.calls import (
+    CONDITION_FAILED,
+    Attribute,
+    Call,
+    CallFailed,
+    Plan,
+    try_write,
+)
 from chatledger.stores.dynamodb.log import InconsistentRead, Log, best_effort
 from chatledger.stores.dynamodb.records import (
     DESCRIPTION_ATTRIBUTES,
@@ -23,7 +30,6 @@ from chatledger.stores.dynamodb.records import (
     decode_description,
     decode_head,
     description_attributes,
-    key,
 )
 from chatledger.stores.dynamodb.table import DAY, LogEnd
 from chatledger.stores.idempotency import Creation
@@ -145,13 +151,7 @@ def delete_head(log: Log, head: Head) -> Plan[bool]:
         life={"N": str(head.generation)},
         created_at={"N": str(head.created_at)},
     )
-    try:
-        yield Call("DeleteItem", params | {"Key": key(log.id, HEAD)})
-    except CallFailed as failed:
-        if failed.code != CONDITION_FAILED:
-            raise
-        return False
-    return True
+    return (yield from try_write(Call("DeleteItem", params | {"Key": log.key(HEAD)})))
 
 
 def read_description(log: Log, last: Record, head: Head | None) -> Plan[StoredDescription]:
@@ -173,18 +173,13 @@ def read_description(log: Log, last: Record, head: Head | None) -> Plan[StoredDe
     return (yield from _read_initial_description(log, last))
 
 
-def conversation(log: Log, last: Record, description: StoredDescription) -> Conversation:
-    """Return the conversation as it is after its record ``last``."""
-    return _conversation(log.id, last, description)
-
-
-def conversation_from_head(conversation_id: str, head: Head) -> Conversation:
+def conversation_from_head(id: str, head: Head) -> Conversation:
     """Return the conversation as its head describes it."""
-    description = StoredDescription(head.description, head.metadata_revision)
-    return _conversation(conversation_id, head, description)
+    return conversation(id, head, StoredDescription(head.description, head.metadata_revision))
 
 
-def _conversation(id: str, state: Record | Head, description: StoredDescription) -> Conversation:
+def conversation(id: str, state: Record | Head, description: StoredDescription) -> Conversation:
+    """Return the conversation as it is after a record, or as of its head."""
     metadata_revision = description.metadata_revision
     if metadata_revision is None:  # the description has never changed
         metadata_revision = max(state.created_at, 0)

@@ -98,15 +98,8 @@ class Log(Partition):
 
     def record_at(self, position: int) -> Plan[Record | Tombstone | None]:
         """Read the item that begins at ``position``."""
-        reply = yield Call(
-            "GetItem",
-            {
-                "TableName": self.table.name,
-                "Key": self.key(record_sort(position)),
-                "ConsistentRead": True,
-            },
-        )
-        return decode_record(reply["Item"]) if "Item" in reply else None
+        item = yield from self.get(record_sort(position))
+        return None if item is None else decode_record(item)
 
     def put(self, record: Record, after: LogEnd, *extra_writes: dict[str, Any]) -> Plan[None]:
         """Put the record at the next position after the log end ``after``.

@@ -12,8 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from chatledger.errors import InvalidArgument, StoreUnavailable, TableMismatch, TableMissing
 from chatledger.stores.dynamodb.calls import TRANSIENT
 from chatledger.stores.dynamodb.errors import failure_from_error, store_error
-from chatledger.stores.dynamodb.table import INDEX, Table
-from chatledger.values import now
+from chatledger.stores.dynamodb.table import INDEX, check_table_name
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -294,7 +293,7 @@ def _ttl(client: "DynamoDBClient", table: str) -> str:
 @contextmanager
 def _store_errors(client: "DynamoDBClient", table: str) -> Iterator[None]:
     """Check the table's name, and translate the errors of botocore."""
-    Table.of(table, expire_after=None, consistent=True, clock=now)
+    check_table_name(table)
     try:
         yield
     except ParamValidationError:

@@ -168,6 +168,13 @@ class Record(NamedTuple):
         """The seq of the conversation's last message after this record."""
         return self.position + self.messages - 1 if self.messages else self.previous_seq
 
+    @property
+    def body_tokens(self) -> list[str]:
+        """The tokens of all body parts."""
+        if not self.body_token:
+            return []
+        return [self.body_token, *(chunk.token for chunk in self.replaced_chunks)]
+
     def is_live(self, time: int) -> bool:
         """Return whether the conversation is live at ``time`` (ms), if this is its last record."""
         return not self.closed and (self.expiry is None or self.expiry > time)
@@ -230,6 +237,10 @@ class Head(NamedTuple):
     """The metadata revision that this update set; None if there was none."""
     created_by: str | None = None
     """The fingerprints of the call that created the conversation with an idempotency key."""
+
+    def is_live(self, time: int) -> bool:
+        """Return whether the conversation is live at ``time`` (ms), as far as the head knows."""
+        return not self.deleted and (self.expiry is None or self.expiry > time)
 
     def is_of(self, record: Record) -> bool:
         """Return whether the head belongs to the generation of ``record``.
@@ -434,7 +445,8 @@ def check_layout(item: Item) -> None:
         )
 
 
-def _number(item: Item, name: str, default: Any) -> Any:
+def number_in(item: Item, name: str, default: Any) -> Any:
+    """Return the number in an attribute, or ``default`` if the item has none."""
     return int(item[name]["N"]) if name in item else default
 
 
@@ -467,7 +479,7 @@ def decode_head(item: Item) -> Head:
     """
     check_layout(item)
     return Head(
-        generation=_number(item, "life", 0),
+        generation=number_in(item, "life", 0),
         owner=item["owner"]["S"] if "owner" in item else None,
         description=Description(
             **{
@@ -476,14 +488,14 @@ def decode_head(item: Item) -> Head:
                 if name in item
             }
         ),
-        created_at=_number(item, "created_at", 0),
-        updated_at=_number(item, "updated_at", 0),
-        message_count=_number(item, "message_count", 0),
-        revision=_number(item, "revision", 0),
-        expiry=_number(item, "expiry", None),
+        created_at=number_in(item, "created_at", 0),
+        updated_at=number_in(item, "updated_at", 0),
+        message_count=number_in(item, "message_count", 0),
+        revision=number_in(item, "revision", 0),
+        expiry=number_in(item, "expiry", None),
         deleted="deleted" in item,
         edit=item["edit"]["S"] if "edit" in item else None,
-        metadata_revision=_number(item, "metadata_revision", None),
+        metadata_revision=number_in(item, "metadata_revision", None),
         created_by=item["created_by"]["S"] if "created_by" in item else None,
     )
 

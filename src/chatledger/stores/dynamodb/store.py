@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from chatledger.conversations import Conversation
 from chatledger.stores import operations
 from chatledger.stores.arguments import checked_id, checked_owner
-from chatledger.stores.contract import AsyncStore, Store, awaited
+from chatledger.stores.contract import MISSING, AsyncStore, Store, awaited
 from chatledger.stores.dynamodb.boto3_calls import Boto3Calls
-from chatledger.stores.dynamodb.calls import PATIENCE, Plan, paced
+from chatledger.stores.dynamodb.calls import PATIENCE, Call, Plan, paced
 from chatledger.stores.dynamodb.plans.append import append
-from chatledger.stores.dynamodb.plans.check import check_writable
 from chatledger.stores.dynamodb.plans.create import create, fork
 from chatledger.stores.dynamodb.plans.delete import delete, delete_owner
 from chatledger.stores.dynamodb.plans.entries import delete_entry, entries, entry, put_entry
@@ -23,9 +22,9 @@ from chatledger.stores.dynamodb.plans.search import search
 from chatledger.stores.dynamodb.plans.sweep import SweepProgress, sweep
 from chatledger.stores.dynamodb.plans.truncate import pop, truncate
 from chatledger.stores.dynamodb.plans.update import claim, rewrite_message, update
+from chatledger.stores.dynamodb.records import key
 from chatledger.stores.dynamodb.table import CLEANUP_SECONDS, Table
-from chatledger.stores.operations import DeleteOwner, Operation, Sweep
-from chatledger.stores.store_call import OnCall
+from chatledger.stores.operations import DeleteOwner, OnCall, Operation, Sweep
 from chatledger.values import now
 
 if TYPE_CHECKING:
@@ -60,6 +59,16 @@ PLANS: dict[type[Operation[Any]], Callable[[Table, Any], Plan[Any]]] = {
     operations.Truncate: truncate,
     operations.Update: update,
 }
+
+
+CHECK_PATIENCE = 1.0
+"""How long (s) the write of ``check_writable`` is retried."""
+
+
+def check_writable(table: Table) -> Plan[None]:
+    """Delete an item that never exists: a write that changes nothing and costs one unit."""
+    params = {"TableName": table.name, "Key": key(MISSING, "missing")}
+    yield Call("DeleteItem", params, patience=CHECK_PATIENCE)
 
 
 def plan_for(table: Table, operation: Operation[T]) -> Plan[T]:
@@ -117,7 +126,7 @@ class DynamoDBStore(Store):
             clock=clock,
             patience=patience,
             cleanup=cleanup,
-            compare_clock=clock is now if compare_clock is None else compare_clock,
+            compare_clock=compare_clock,
         )
 
     @property
@@ -259,7 +268,7 @@ class AsyncDynamoDBStore(AsyncStore):
             clock=clock,
             patience=patience,
             cleanup=cleanup,
-            compare_clock=clock is now if compare_clock is None else compare_clock,
+            compare_clock=compare_clock,
         )
 
     delete_owner = awaited(DynamoDBStore.delete_owner)

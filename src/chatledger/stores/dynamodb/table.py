@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 from chatledger.backoff import backoff
 from chatledger.errors import InvalidArgument, StoreUnavailable
-from chatledger.stores.arguments import checked_lifetime
+from chatledger.stores.arguments import checked_cleanup, checked_default_lifetime
 from chatledger.stores.dynamodb.calls import PATIENCE, Attribute, Call, Item, Plan, T, Wait
 from chatledger.stores.dynamodb.clock import MAX_DIFFERENCE, ClockComparison
 from chatledger.stores.dynamodb.records import Head, Record, Tombstone
-from chatledger.values import milliseconds, milliseconds_since_epoch, new_id
+from chatledger.values import milliseconds, milliseconds_since_epoch, new_id, now
 
 INDEX = "by_owner"
 SECOND, HOUR, DAY = 1_000, 3_600_000, 86_400_000
@@ -140,32 +140,27 @@ class Table:
         clock: Callable[[], datetime],
         patience: float = PATIENCE,
         cleanup: float = CLEANUP_SECONDS,
-        compare_clock: bool = False,
+        compare_clock: bool | None = None,
     ) -> "Table":
         """Return the table ``name``, with a monotonic clock and randomness of this process.
+
+        The arguments are those of ``DynamoDBStore``.
 
         Raises:
             InvalidArgument: ``name``, ``expire_after`` or ``cleanup`` is invalid.
         """
-        expire_after = checked_lifetime(expire_after, "expire_after")
-        if not _NAME.fullmatch(name):
-            raise InvalidArgument(
-                f"{name!r} is not a table name; pass 3 to 255 letters, digits, dots, dashes and "
-                "underscores, or an ARN."
-            )
-        if not cleanup >= 0:
-            raise InvalidArgument("cleanup must be a number of seconds, 0 or more.")
+        check_table_name(name)
         table = cls(
             name=name,
-            lifetime=None if expire_after is None else milliseconds(expire_after),
+            lifetime=checked_default_lifetime(expire_after),
             consistent=consistent,
             clock=clock,
             monotonic=time.monotonic,
             random=Random(),  # noqa: S311  for jitter, not for secrets
             patience=patience,
-            cleanup_seconds=cleanup,
+            cleanup_seconds=checked_cleanup(cleanup),
         )
-        if compare_clock:
+        if clock is now if compare_clock is None else compare_clock:
             table.clock_difference = MAX_DIFFERENCE
             table.clock_comparison = ClockComparison(table.time, table.monotonic)
         return table
@@ -278,6 +273,12 @@ class Partition:
         """Return the primary key of the item with this sort key."""
         return {"pk": {"S": self.pk}, "sk": {"S": sort}}
 
+    def get(self, sort: str) -> Plan[Item | None]:
+        """Return the item with this sort key, by a consistent read; None if there is none."""
+        params = {"TableName": self.table.name, "Key": self.key(sort), "ConsistentRead": True}
+        item: Item | None = (yield Call("GetItem", params)).get("Item")
+        return item
+
     def query(
         self, low: str, high: str, *, limit: int, forward: bool, names: Sequence[str] = ()
     ) -> Plan[list[Item]]:
@@ -383,6 +384,15 @@ class RaceRetries:
             yield Wait(
                 backoff(table.random, self.count - 1, first=FIRST_WAIT, longest=LONGEST_WAIT)
             )
+
+
+def check_table_name(name: str) -> None:
+    """Raise ``InvalidArgument`` unless ``name`` can be the name or ARN of a table."""
+    if not _NAME.fullmatch(name):
+        raise InvalidArgument(
+            f"{name!r} is not a table name; pass 3 to 255 letters, digits, dots, dashes and "
+            "underscores, or an ARN."
+        )
 
 
 def ttl_at(time: int) -> int:

@@ -25,14 +25,7 @@ is put meanwhile has a TTL that suits the renewal (``ttl_of_entry``).
 """
 
 from chatledger.errors import StoreUnavailable
-from chatledger.stores.dynamodb.calls import (
-    CONDITION_FAILED,
-    Attribute,
-    Call,
-    CallFailed,
-    Item,
-    Plan,
-)
+from chatledger.stores.dynamodb.calls import Attribute, Call, Item, Plan, try_write
 from chatledger.stores.dynamodb.entry_items import (
     NAMES,
     EntryItem,
@@ -296,8 +289,7 @@ def _renew_parts(log: Log, record: Record, ttl: int, after: str, most: int) -> P
     """Renew up to ``most`` parts of the record's body whose sort keys come after ``after``."""
     done = _Parts()
     done.last = after
-    tokens = sorted([record.body_token, *(chunk.token for chunk in record.replaced_chunks)])
-    for token in tokens:
+    for token in sorted(record.body_tokens):
         low, high = part_prefix(token), part_prefix(token) + "~"
         if done.last >= high:
             continue
@@ -350,13 +342,7 @@ def _set_ttl(
     """Set the item's TTL if the condition holds; return whether it did."""
     later = {"N": str(ttl + RENEWAL_SLACK)}
     change = log.update_params(sort, {"expires_at": later}, condition, **values)
-    try:
-        yield Call("UpdateItem", change)
-    except CallFailed as failed:
-        if failed.code != CONDITION_FAILED:
-            raise
-        return False
-    return True
+    return (yield from try_write(Call("UpdateItem", change)))
 
 
 # New records --------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from chatledger.extras import import_on_first_use
 from chatledger.stores.sqlite.store import SQLiteStore
 
 if TYPE_CHECKING:
@@ -10,13 +11,8 @@ if TYPE_CHECKING:
 __all__ = ["AsyncSQLiteStore", "SQLiteStore"]
 
 
-def __getattr__(name: str) -> object:
-    # Imported on first use, because callers that block need no asyncio.
-    if name == "AsyncSQLiteStore":
-        from chatledger.stores.sqlite.aio import AsyncSQLiteStore
-
-        return AsyncSQLiteStore
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Imported on first use, because callers that block need no asyncio.
+__getattr__ = import_on_first_use(__name__, {"AsyncSQLiteStore": ".aio"}, extras={})
 
 
 def __dir__() -> list[str]:

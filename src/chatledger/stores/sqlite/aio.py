@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 from chatledger.sansio import arun
 from chatledger.stores.contract import AsyncStore
-from chatledger.stores.operations import Operation
+from chatledger.stores.operations import OnCall, Operation
 from chatledger.stores.sqlite import plans
 from chatledger.stores.sqlite.database import MAX_READERS, Database
 from chatledger.stores.sqlite.plans import CLEANUP_SECONDS, Pause, Read, Settings, Step, Transaction
 from chatledger.stores.sqlite.rows import Rows
+from chatledger.stores.sqlite.store import timed
 from chatledger.stores.sqlite.writer import GRACE_SECONDS, Write
-from chatledger.stores.store_call import OnCall, timed
 from chatledger.values import now
 
 T = TypeVar("T")
@@ -46,15 +46,8 @@ class AsyncSQLiteStore(AsyncStore):
         self._start_threads()
 
     async def perform(self, operation: Operation[T]) -> T:
-        name = type(operation).__name__
-        read = plans.READS.get(type(operation))
-        if read is None:
-            plan = plans.plan_for(operation, self._settings)
-            return await arun(plan, partial(self._take_step, name), catch=Exception)
-        transaction = partial(plans.perform, self._settings, lambda rows: read(rows, operation))
-        with timed(self._on_call, name):
-            result: T = await self._in_thread(partial(self._database.read, transaction))
-        return result
+        take_step = partial(self._take_step, type(operation).__name__)
+        return await arun(plans.plan_for(operation, self._settings), take_step, catch=Exception)
 
     async def check_writable(self) -> None:
         await self._take_step("CheckWritable", Rows.rewrite_header)
@@ -75,7 +68,7 @@ class AsyncSQLiteStore(AsyncStore):
         if os.getpid() != self._process:
             self._start_threads()  # this is a forked child, which does not inherit threads
         if self._database.is_closed:
-            raise self._database.closed()
+            raise self._database.writer.closed()
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     async def _take_step(self, operation: str, step: Step) -> Any:

@@ -68,10 +68,6 @@ class Database:
         self._close_idle()
         self.writer.close()
 
-    def closed(self) -> StoreUnavailable:
-        """Return the error of an operation on a store that was closed."""
-        return self.writer.closed()
-
     def pause(self) -> None:
         """Close the file, and keep it closed until ``resume``."""
         self.writer.in_use.acquire()
@@ -106,7 +102,7 @@ class Database:
             )
         try:
             if self.is_closed:
-                raise self.closed()
+                raise self.writer.closed()
             identity, db = self._take_reader()
             try:
                 self._file.check_identity(identity)

@@ -24,13 +24,13 @@ from chatledger.conversations import (
     Tail,
 )
 from chatledger.entries import Entries, Entry
-from chatledger.errors import AlreadyExists, Conflict, InvalidArgument, NotFound, StoreUnavailable
+from chatledger.errors import AlreadyExists, NotFound, StoreUnavailable
 from chatledger.messages import StoredMessage
 from chatledger.stores import operations
-from chatledger.stores.arguments import checked_lifetime
-from chatledger.stores.cursors import encode_cursor
+from chatledger.stores.arguments import checked_cleanup, checked_default_lifetime
+from chatledger.stores.cursors import SearchPlace, decode_cursor, encode_cursor
 from chatledger.stores.idempotency import Creation
-from chatledger.stores.operations import EntryKey, Operation
+from chatledger.stores.operations import Operation
 from chatledger.stores.sqlite.entries import Scope
 from chatledger.stores.sqlite.rows import (
     MAX_FREED_ROWS,
@@ -88,10 +88,7 @@ class Settings(NamedTuple):
         cls, expire_after: timedelta | None, cleanup: float, clock: Callable[[], datetime]
     ) -> "Settings":
         """Return the settings; raise ``InvalidArgument`` if one is invalid."""
-        expire_after = checked_lifetime(expire_after, "expire_after")
-        if not cleanup >= 0:
-            raise InvalidArgument("cleanup must be a number of seconds, 0 or more.")
-        return cls(None if expire_after is None else milliseconds(expire_after), cleanup, clock)
+        return cls(checked_default_lifetime(expire_after), checked_cleanup(cleanup), clock)
 
 
 def perform(settings: Settings, transaction: Transaction[T], db: sqlite3.Connection) -> T:
@@ -127,7 +124,9 @@ def page(rows: Rows, operation: operations.ReadPage) -> Page:
 
 def list_owned(rows: Rows, operation: operations.ListOwned) -> Listing:
     limit = operation.limit
-    found = rows.conversations_of(operation.owner, limit=limit + 1, cursor=operation.cursor)
+    cursor = operation.cursor
+    place = SearchPlace() if cursor is None else SearchPlace(*decode_cursor(cursor))
+    found = rows.conversations_of(operation.owner, place, limit=limit + 1).fetchall()
     conversations = [conversation_from(row) for row in found[:limit]]
     if len(found) <= limit:
         return Listing(conversations, None)
@@ -149,7 +148,7 @@ def entry(rows: Rows, operation: operations.GetEntry) -> Entry:
     key = operation.key
     found = rows.entries.find(_scope(rows, key.conversation_id, key.owner), key.name)
     if found is None:
-        raise NotFound(key.conversation_id, entry=key.name, owner=key.owner)
+        raise key.not_found()
     return found
 
 
@@ -303,7 +302,7 @@ def put_entry(rows: Rows, operation: operations.PutEntry) -> Entry:
     key, expires_in = operation.key, operation.expires_in
     scope = _scope(rows, key.conversation_id, key.owner)
     former = rows.entries.find(scope, key.name)
-    _require_entry_revision(key, former, operation.revision)
+    operation.check(None if former is None else former.revision)
     expires_at = None if expires_in is None else rows.time + milliseconds(expires_in)
     return rows.entries.put(scope, key.name, operation.text, former=former, expires_at=expires_at)
 
@@ -312,9 +311,7 @@ def delete_entry(rows: Rows, operation: operations.DeleteEntry) -> None:
     key = operation.key
     scope = _scope(rows, key.conversation_id, key.owner)
     former = rows.entries.find(scope, key.name)
-    if former is None:
-        raise NotFound(key.conversation_id, entry=key.name, owner=key.owner)
-    _require_entry_revision(key, former, operation.revision)
+    operation.check(None if former is None else former.revision)
     rows.entries.delete(scope, key.name)
 
 
@@ -324,15 +321,6 @@ def _scope(rows: Rows, conversation_id: str | None, owner: str | None) -> Scope:
         assert owner is not None
         return Scope("owner", owner)
     return Scope("conversation", rows.require_live(conversation_id, owner)["number"])
-
-
-def _require_entry_revision(key: EntryKey, former: Entry | None, revision: int | None) -> None:
-    actual = 0 if former is None else former.revision
-    if revision not in (None, actual):
-        assert revision is not None
-        raise Conflict(
-            key.conversation_id, expected=revision, revision=actual, entry=key.name, owner=key.owner
-        )
 
 
 # Operations of many transactions ------------------------------------------------------------------
@@ -420,14 +408,20 @@ PLANS: dict[type[Operation[Any]], Callable[[Any, Settings], Plan[Any]]] = {
 
 
 def plan_for(operation: Operation[T], settings: Settings) -> Plan[T]:
-    """Return the plan of an operation that writes."""
+    """Return the plan that performs the operation."""
     kind = type(operation)
+    if kind in READS:
+        return _read(lambda rows: READS[kind](rows, operation))
+    if kind in WRITES:
+        return _write(lambda rows: WRITES[kind](rows, operation), settings)
     if kind in PLANS:
         return PLANS[kind](operation, settings)
-    write = WRITES.get(kind)
-    if write is None:
-        raise TypeError(f"{kind.__name__} is not an operation of the contract.")
-    return _write(settings, lambda rows: write(rows, operation))
+    raise TypeError(f"{kind.__name__} is not an operation of the contract.")
+
+
+def _read(transaction: Transaction[T]) -> Plan[T]:
+    result: T = yield Read(transaction)
+    return result
 
 
 def _is_repeated(row: sqlite3.Row, owner: str | None, creation: Creation | None) -> bool:
@@ -442,7 +436,7 @@ def _is_repeated(row: sqlite3.Row, owner: str | None, creation: Creation | None)
     return created.is_repeated_by(creation)
 
 
-def _write(settings: Settings, transaction: Transaction[T]) -> Plan[T]:
+def _write(transaction: Transaction[T], settings: Settings) -> Plan[T]:
     """Run a transaction, free the rows that it left if time allows, and return its result."""
     left_garbage = False
 

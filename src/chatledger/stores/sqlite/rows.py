@@ -236,10 +236,7 @@ class Rows:
     def append(self, row: sqlite3.Row, bodies: Sequence[str]) -> Appended:
         """Insert messages after the conversation's last revision."""
         first = row["revision"] + 1
-        self._db.executemany(
-            "INSERT INTO messages (conversation, seq, body) VALUES (?, ?, ?)",
-            ((row["number"], seq, body) for seq, body in enumerate(bodies, first)),
-        )
+        self._insert_messages(row, bodies, first)
         revision = self.advance(row, by=len(bodies), count=len(bodies))["revision"]
         # More than was added, so that what removals leave does not stay for ever.
         self._free(len(bodies) + 10)
@@ -266,10 +263,7 @@ class Rows:
             raise Conflict(
                 row["id"], expected=first - 1, revision=row["revision"], advice=REVISIONS_TAKEN
             )
-        self._db.executemany(
-            "INSERT INTO messages (conversation, seq, body) VALUES (?, ?, ?)",
-            ((row["number"], seq, body) for seq, body in enumerate(bodies, first)),
-        )
+        self._insert_messages(row, bodies, first)
         lifetime = row["lifetime"]
         if lifetime is None:
             expires_at = None
@@ -281,6 +275,12 @@ class Rows:
             (revision, len(bodies), max(updated_at, row["updated_at"]), expires_at, row["number"]),
         ).fetchone()
         return conversation_from(changed)
+
+    def _insert_messages(self, row: sqlite3.Row, bodies: Sequence[str], first: int) -> None:
+        self._db.executemany(
+            "INSERT INTO messages (conversation, seq, body) VALUES (?, ?, ?)",
+            ((row["number"], seq, body) for seq, body in enumerate(bodies, first)),
+        )
 
     def copy_messages(self, source: sqlite3.Row, target: sqlite3.Row, *, at: int) -> sqlite3.Row:
         """Copy the messages of ``source`` whose seq is at most ``at``; return the target's row."""
@@ -379,30 +379,10 @@ class Rows:
                 found.append(decode(body, seq=seq))
         return found, False
 
-    def conversations_of(self, owner: str, *, limit: int, cursor: str | None) -> list[sqlite3.Row]:
-        """Return at most ``limit`` conversations after ``cursor``, most recently active first."""
-        updated_at, conversation_id = (
-            (MAX_REVISION, "") if cursor is None else decode_cursor(cursor)
-        )
-        return self._db.execute(
-            f"SELECT * FROM conversations WHERE owner = :owner AND {IS_LIVE}"
-            " AND (updated_at, id) < (:updated_at, :id)"
-            " AND substr(id, 1, length(:reserved)) <> :reserved"
-            " ORDER BY updated_at DESC, id DESC LIMIT :limit",
-            {
-                "owner": owner,
-                "time": self.time,
-                "updated_at": updated_at,
-                "id": conversation_id,
-                "reserved": RESERVED_PREFIX,
-                "limit": limit,
-            },
-        ).fetchall()
-
-    def conversations_to_search(
+    def conversations_of(
         self, owner: str, place: SearchPlace, *, lacking_words: bool = False, limit: int = NO_LIMIT
     ) -> sqlite3.Cursor:
-        """Return the rows of conversations from ``place`` on, in the order of the owner's list.
+        """Return the rows of the conversations from ``place`` on, most recently active first.
 
         Each has in ``up_to`` the seq up to which the words of its messages are kept, if any are.
 

@@ -39,7 +39,7 @@ def continue_search(rows: Rows, operation: Search, progress: Progress) -> Progre
     matches, place = list(progress.matches), progress.place
     assert place is not None
     end = monotonic() + MAX_READING_SECONDS
-    for row in rows.conversations_to_search(operation.owner, place):
+    for row in rows.conversations_of(operation.owner, place):
         lacks_words = row["up_to"] != row["revision"]
         if lacks_words or monotonic() > end:
             return Progress(tuple(matches), place, lacks_words)
@@ -60,7 +60,7 @@ def add_words(rows: Rows, owner: str, place: SearchPlace) -> bool:
         True if it may lack others.
     """
     end = monotonic() + MAX_ADDING_SECONDS
-    lacking = rows.conversations_to_search(
+    lacking = rows.conversations_of(
         owner, place, lacking_words=True, limit=MAX_CONVERSATIONS
     ).fetchall()
     for row in lacking:

@@ -2,19 +2,20 @@
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from functools import partial
-from time import sleep
+from time import perf_counter, sleep
 from typing import Any, TypeVar
 
+from chatledger.errors import AlreadyExists, ChatledgerError, Conflict, StoreUnavailable
 from chatledger.sansio import run
 from chatledger.stores.contract import Store
-from chatledger.stores.operations import Operation
+from chatledger.stores.operations import CallOutcome, OnCall, Operation, StoreCall, report
 from chatledger.stores.sqlite import plans
 from chatledger.stores.sqlite.database import Database
 from chatledger.stores.sqlite.plans import CLEANUP_SECONDS, Pause, Read, Settings, Step
 from chatledger.stores.sqlite.rows import Rows
-from chatledger.stores.store_call import OnCall, timed
 from chatledger.values import now
 
 T = TypeVar("T")
@@ -57,15 +58,8 @@ class SQLiteStore(Store):
         self._database = Database(os.fspath(path), timeout=timeout)
 
     def perform(self, operation: Operation[T]) -> T:
-        name = type(operation).__name__
-        read = plans.READS.get(type(operation))
-        if read is None:
-            plan = plans.plan_for(operation, self._settings)
-            return run(plan, partial(self._take_step, name), catch=Exception)
-        transaction = partial(plans.perform, self._settings, lambda rows: read(rows, operation))
-        with timed(self._on_call, name):
-            result: T = self._database.read(transaction)
-        return result
+        take_step = partial(self._take_step, type(operation).__name__)
+        return run(plans.plan_for(operation, self._settings), take_step, catch=Exception)
 
     def check_writable(self) -> None:
         self._take_step("CheckWritable", Rows.rewrite_header)
@@ -81,3 +75,40 @@ class SQLiteStore(Store):
                 read = partial(plans.perform, self._settings, step.transaction)
                 return self._database.read(read)
             return self._database.write(partial(plans.perform, self._settings, step))
+
+
+def timed(on_call: OnCall | None, operation: str) -> AbstractContextManager[None]:
+    """Return a context for a transaction, which is reported to ``on_call``, if any."""
+    return nullcontext() if on_call is None else _Timed(on_call, operation)
+
+
+class _Timed:
+    def __init__(self, on_call: OnCall, operation: str) -> None:
+        self._on_call = on_call
+        self._operation = operation
+
+    def __enter__(self) -> None:
+        self._started_at = perf_counter()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None and not isinstance(error, Exception):
+            return  # the caller left, and the outcome is unknown
+        outcome = _outcome(error)
+        call = StoreCall(
+            operation=self._operation,
+            outcome=outcome,
+            seconds=perf_counter() - self._started_at,
+            error=None if outcome == "ok" else type(error).__name__,
+        )
+        report(self._on_call, call)
+
+
+def _outcome(error: Exception | None) -> CallOutcome:
+    match error:
+        case Conflict() | AlreadyExists():
+            return "conflict"
+        case StoreUnavailable():
+            return "failed"
+        case None | ChatledgerError():  # such as NotFound, which is an answer
+            return "ok"
+    return "failed"

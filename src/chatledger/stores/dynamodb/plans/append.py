@@ -7,8 +7,8 @@ from typing import Any
 from chatledger.conversations import Appended
 from chatledger.errors import ChatledgerError, Conflict, NotFound
 from chatledger.stores.dynamodb import heads
-from chatledger.stores.dynamodb.bodies import PreparedBody, StoredBody, delete_body
-from chatledger.stores.dynamodb.calls import Call, Plan
+from chatledger.stores.dynamodb.bodies import PreparedBody, StoredBody, delete_parts
+from chatledger.stores.dynamodb.calls import Plan
 from chatledger.stores.dynamodb.heads import finish_write
 from chatledger.stores.dynamodb.log import (
     InconsistentRead,
@@ -23,7 +23,6 @@ from chatledger.stores.dynamodb.records import (
     Record,
     StoredDescription,
     encode_description,
-    key,
     key_sort,
 )
 from chatledger.stores.dynamodb.table import TOMBSTONE_LIFETIME, LogEnd, RaceRetries, Table, ttl_at
@@ -193,20 +192,18 @@ class _Attempts:
             record = next_record(table, log_end, last, self.token, width=messages, part_items=items)
         if not self.stored.outlives(record):
             # The conversation has begun meanwhile, with another lifetime.
-            orphan = self.stored.attach_to(record)
-            yield from best_effort(log, delete_body(log, orphan), "delete the parts of a message")
+            parts = delete_parts(log, self.stored.token)
+            yield from best_effort(log, parts, "delete the parts of a message")
             self.stored = None
             return None
         self.truncates = truncation is not None
         if truncation is not None:
             record = truncation.apply_to(record)
-        record = self.stored.attach_to(record)
-        return record._replace(messages=messages, message_count=record.message_count + messages)
+        return self.stored.attach_to(record)
 
     def _key_part(self, record: Record, idempotency_key: str) -> dict[str, Any]:
         """Return the part of the record's transaction that stores the result under the key."""
-        item = key(self.log.id, key_sort(idempotency_key))
-        item |= {
+        item = self.log.key(key_sort(idempotency_key)) | {
             "v": {"N": str(LAYOUT)},
             "life": {"N": str(record.generation)},
             "created_at": {"N": str(record.created_at)},
@@ -230,15 +227,7 @@ class _Attempts:
         """
         if self.operation.owner not in (None, last.owner):
             return None
-        reply = yield Call(
-            "GetItem",
-            {
-                "TableName": self.log.table.name,
-                "Key": key(self.log.id, key_sort(idempotency_key)),
-                "ConsistentRead": True,
-            },
-        )
-        item = reply.get("Item")
+        item = yield from self.log.get(key_sort(idempotency_key))
         if item is None:
             return None
         generation, created_at = int(item["life"]["N"]), int(item["created_at"]["N"])

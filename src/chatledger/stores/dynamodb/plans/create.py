@@ -18,7 +18,6 @@ from chatledger.stores.dynamodb.log import (
 from chatledger.stores.dynamodb.plans.read import read_forward, read_span
 from chatledger.stores.dynamodb.records import (
     FIRST_ENTRY,
-    LAST_ENTRY,
     Record,
     StoredDescription,
     encode_description,
@@ -41,7 +40,7 @@ def create(table: Table, operation: Create) -> Plan[Conversation]:
     lifetime = table.lifetime_for(beginning.expires_in)
     log = Log(table, operation.conversation_id)
     created, _ = yield from _begin(
-        log, owner, description, lifetime, StoredBody(), messages=0, caller=owner, end=log_end
+        log, owner, description, lifetime, StoredBody(), caller=owner, end=log_end
     )
     return created
 
@@ -57,7 +56,7 @@ def fork(table: Table, operation: Fork) -> Plan[Conversation]:
 
     def attempt() -> Plan[Conversation]:
         # Before the log's end, so that a deletion in between is noticed.
-        some_entry, _ = yield from read_items(source, FIRST_ENTRY, LAST_ENTRY, limit=1)
+        some_entry, _ = yield from read_items(source, FIRST_ENTRY, limit=1)
         log_end, _ = yield from source.read_end()
         last = require_live(source, log_end, owner)
         description = yield from describe(source, last, log_end)
@@ -69,8 +68,8 @@ def fork(table: Table, operation: Fork) -> Plan[Conversation]:
             lifetime = table.lifetime_for(operation.expires_in)
         items = last.message_count
         writer = BodyWriter(target, ttl_of_parts(table, None, lifetime, items), items=items)
-        orphan = bodies.delete_body(target, writer.as_record())
-        discard = best_effort(target, orphan, "delete the parts of a copy")
+        parts = bodies.delete_parts(target, writer.token)
+        discard = best_effort(target, parts, "delete the parts of a copy")
         try:
             yield from _copy(source, last, writer, operation.at)
             stored = yield from writer.finish()
@@ -80,7 +79,6 @@ def fork(table: Table, operation: Fork) -> Plan[Conversation]:
                 description._replace(metadata_revision=None, creation=creation),
                 lifetime,
                 stored,
-                messages=writer.messages,
                 caller=owner,
                 entries=CopiedEntries(source, last, target) if some_entry else None,
             )
@@ -128,7 +126,7 @@ def _require_repeated(
     description = yield from describe(log, last, log_end, at_once=True)
     if description.creation is None or not description.creation.is_repeated_by(creation):
         raise AlreadyExists(log.id)
-    return conversation(log, last, description)
+    return conversation(log.id, last, description)
 
 
 def _begin(
@@ -138,7 +136,6 @@ def _begin(
     lifetime: int | None,
     stored: StoredBody,
     *,
-    messages: int,
     caller: str | None,
     end: LogEnd | None = None,
     entries: CopiedEntries | None = None,
@@ -151,7 +148,6 @@ def _begin(
         description: Its description.
         lifetime: Its lifetime (ms); None if it does not expire.
         stored: Its messages.
-        messages: The number of its messages.
         caller: The ``owner`` that the caller gave.
         end: The log's end, if it is known already.
         entries: The entries to copy, if there are any.
@@ -183,14 +179,11 @@ def _begin(
                 token,
                 owner=owner,
                 lifetime=lifetime,
-                width=max(messages, 1),
+                width=max(stored.messages, 1),
                 part_items=stored.items,
             )
-            record = stored.attach_to(record)._replace(
-                initial_description=encode_description(description),
-                messages=messages,
-                message_count=messages,
-            )
+            record = stored.attach_to(record)
+            record = record._replace(initial_description=encode_description(description))
             if entries is not None:
                 record = yield from entries.copy(record, end, there)
             yield from log.put(record, end)
@@ -203,7 +196,7 @@ def _begin(
             end = None
             yield from retries.back_off()
     yield from finish_write(log, record, read_at=end.read_at)
-    return conversation(log, record, description), True
+    return conversation(log.id, record, description), True
 
 
 def _copy(source: Log, last: Record, writer: BodyWriter, at: int | None) -> Plan[None]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from chatledger.errors import Conflict, NotFound
 from chatledger.stores.dynamodb import heads
-from chatledger.stores.dynamodb.calls import CONDITION_FAILED, Call, CallFailed, Plan
+from chatledger.stores.dynamodb.calls import Call, Plan, try_write
 from chatledger.stores.dynamodb.cleanup import free_range
 from chatledger.stores.dynamodb.entries import free_all, owner_entries
 from chatledger.stores.dynamodb.log import InconsistentRead, Log, LostRace, best_effort
@@ -128,11 +128,7 @@ def free_closed_log(log: Log, closing: Record, *, read_at: tuple[int, float]) ->
     update = log.update_params(
         record_sort(closing.position), {"expires_at": ttl}, "#k = :k", k={"S": closing.token}
     )
-    try:
-        yield Call("UpdateItem", update)
-    except CallFailed as failed:
-        if failed.code != CONDITION_FAILED:
-            raise
+    yield from try_write(Call("UpdateItem", update))
 
 
 def delete_owner(

@@ -9,8 +9,6 @@ A read does it in the other order: whoever may see the conversation may see ever
 from then on. A value of a conversation that was deleted in between was current when it was deleted.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 from chatledger.conversations import MAX_READ_BYTES
@@ -35,7 +33,7 @@ from chatledger.stores.dynamodb.log import Log, require_live
 from chatledger.stores.dynamodb.records import Record
 from chatledger.stores.dynamodb.table import Partition, RaceRetries, Table
 from chatledger.stores.dynamodb.ttl import ttl_of_entry
-from chatledger.stores.operations import DeleteEntry, EntryKey, GetEntry, ListEntries, PutEntry
+from chatledger.stores.operations import DeleteEntry, GetEntry, ListEntries, PutEntry
 from chatledger.values import milliseconds
 
 
@@ -47,7 +45,7 @@ def entry(table: Table, operation: GetEntry) -> Plan[Entry]:
     item = yield from read_item(place, key.name)
     found = yield from read_visible(place, last, item)
     if found is None:
-        raise _missing(key)
+        raise key.not_found()
     return found.item.as_entry(found.value)
 
 
@@ -122,8 +120,7 @@ class _Put:
                 if trusts_revision:
                     entry, replaced = yield from self._write_at_revision()
                     break
-                require = partial(_require_revision, self._key, operation.revision)
-                found = yield from _find(place, self._key, seen, require)
+                found = yield from _find(place, operation, seen)
                 if found.before is None and found.seen.item and operation.revision is not None:
                     yield from table.wait_until_expired(found.seen.item.expiry)
                 yield from self._store_parts(found.last)
@@ -137,14 +134,14 @@ class _Put:
                 _require_known(overtaken)
                 seen, trusts_revision = _Seen(overtaken.by, written_at), False
             yield from retries.back_off()
-        yield from discard_parts(place, replaced)
+        if replaced is not None:
+            yield from discard_parts(place, replaced.body_token)
         return entry.as_entry(operation.value)
 
     def discard(self) -> Plan[None]:
         """Delete the parts of a value that no entry names."""
         if self._stored is not None:
-            parts = EntryItem(self._key.name, "", 0, 0, body_token=self._stored.token)
-            yield from discard_parts(self._place, parts)
+            yield from discard_parts(self._place, self._stored.token)
             self._stored = None
 
     def _write_after(self, found: "_Found") -> Plan[EntryItem]:
@@ -227,8 +224,7 @@ def delete_entry(table: Table, operation: DeleteEntry) -> Plan[None]:
     place = _place(table, key.conversation_id, key.owner)
     seen: _Seen | None = None
     while True:
-        require = partial(_require_entry, key, operation.revision)
-        found = yield from _find(place, key, seen, require)
+        found = yield from _find(place, operation, seen)
         before, written_at = found.before, table.now()
         assert before is not None
         try:
@@ -238,7 +234,7 @@ def delete_entry(table: Table, operation: DeleteEntry) -> Plan[None]:
             _require_known(overtaken)
             seen = _Seen(overtaken.by, written_at)
         yield from retries.back_off()
-    yield from discard_parts(place, before)
+    yield from discard_parts(place, before.body_token)
 
 
 class _Found(NamedTuple):
@@ -251,25 +247,26 @@ class _Found(NamedTuple):
     """The entry, if readers see it."""
 
 
-def _find(
-    place: Partition, key: EntryKey, seen: _Seen | None, require: Callable[[EntryItem | None], None]
-) -> Plan[_Found]:
+def _find(place: Partition, operation: PutEntry | DeleteEntry, seen: _Seen | None) -> Plan[_Found]:
     """Return the entry that is to be changed.
 
     Args:
         place: Where the entry is.
-        key: The entry.
+        operation: The change.
         seen: The item as a failed write has returned it; None to read it.
-        require: Raises ``Conflict`` or ``NotFound`` if the entry may not be changed.
+
+    Raises:
+        Conflict: The entry has another revision than the change demands.
+        NotFound: There is no entry to delete, or no live conversation for the owner.
     """
-    table = place.table
+    table, key = place.table, operation.key
     while True:
         if seen is None or not table.is_fresh(seen.at):
             seen = yield from _read_seen(place, key.name)
         last = yield from _last_record(place, key.owner)
         before = _visible(seen.item, last, table.time())
         try:
-            require(before)
+            operation.check(None if before is None else before.revision)
         except (Conflict, NotFound):
             if last is None:
                 raise
@@ -279,7 +276,8 @@ def _find(
             continue
         # The item was seen before the log's end, perhaps before the conversation began.
         seen = yield from _read_seen(place, key.name)
-        require(_visible(seen.item, last, table.time()))
+        now = _visible(seen.item, last, table.time())
+        operation.check(None if now is None else now.revision)
 
 
 def _place(table: Table, conversation_id: str | None, owner: str | None) -> Partition:
@@ -310,21 +308,6 @@ def _visible(seen: EntryItem | None, last: Record | None, time: int) -> EntryIte
     return seen if seen is not None and seen.is_visible(last, time) else None
 
 
-def _require_entry(key: EntryKey, revision: int | None, before: EntryItem | None) -> None:
-    """Raise ``NotFound`` unless there is an entry, and ``Conflict`` unless it has the revision."""
-    if before is None:
-        raise _missing(key)
-    _require_revision(key, revision, before)
-
-
-def _require_revision(key: EntryKey, revision: int | None, before: EntryItem | None) -> None:
-    actual = 0 if before is None else before.revision
-    if revision is not None and revision != actual:
-        raise Conflict(
-            key.conversation_id, expected=revision, revision=actual, entry=key.name, owner=key.owner
-        )
-
-
 def _require_known(overtaken: Overtaken) -> None:
     """Raise ``StoreUnavailable`` if an earlier attempt may have landed, and others followed it."""
     if not overtaken.is_known:
@@ -333,7 +316,3 @@ def _require_known(overtaken: Overtaken) -> None:
             "necessary.",
             may_have_landed=True,
         ) from overtaken
-
-
-def _missing(key: EntryKey) -> NotFound:
-    return NotFound(key.conversation_id, entry=key.name, owner=key.owner)

@@ -51,7 +51,7 @@ def get(table: Table, operation: Get) -> Plan[Conversation]:
     def attempt() -> Plan[Conversation]:
         log_end, _ = yield from log.read_end()
         last = require_live(log, log_end, operation.owner)
-        return conversation(log, last, (yield from describe(log, last, log_end)))
+        return conversation(log.id, last, (yield from describe(log, last, log_end)))
 
     return (yield from retry_inconsistent(log, attempt))
 
@@ -68,7 +68,7 @@ def tail(table: Table, operation: ReadTail) -> Plan[Tail]:
         messages = yield from read_messages(log, last, spans, backward=True)
         messages.reverse()
         description = yield from describe(log, last, log_end)
-        return Tail(conversation(log, last, description), messages)
+        return Tail(conversation(log.id, last, description), messages)
 
     return (yield from retry_inconsistent(log, attempt))
 
@@ -148,8 +148,8 @@ def query_heads(
         time = table.time()
         for item in reply["Items"]:
             head, conversation_id = decode_head(item), conversation_of(item["pk"]["S"])
-            is_live = head.expiry is None or head.expiry > time
-            if include_hidden or (is_live and not conversation_id.startswith(RESERVED_PREFIX)):
+            is_listed = head.is_live(time) and not conversation_id.startswith(RESERVED_PREFIX)
+            if is_listed or include_hidden:
                 found.append((conversation_id, head))
         if "LastEvaluatedKey" not in reply:
             break

@@ -42,7 +42,7 @@ def repair(table: Table, conversation_id: str, *, owner: str | None) -> Plan[Con
         complete = yield from _rescue(log, last, writer)
         if complete and writer.messages == last.message_count:
             yield from _discard(log, writer)
-            return conversation(log, last, description)
+            return conversation(log.id, last, description)
         try:
             stored = yield from writer.finish()
             record = next_record(
@@ -53,16 +53,15 @@ def repair(table: Table, conversation_id: str, *, owner: str | None) -> Plan[Con
                 width=max(writer.messages, 1),
                 part_items=stored.items,
             )
-            everything = Truncation(0, writer.messages, ((last.generation, last.revision),))
+            everything = Truncation(0, 0, ((last.generation, last.revision),))
             record = stored.attach_to(everything.apply_to(record))
-            record = record._replace(messages=writer.messages)
             yield from log.put(record, log_end)
         except (InconsistentRead, LostRace):
             yield from _discard(log, writer)
             raise
         if (yield from finish_write(log, record, read_at=log_end.read_at)):
             yield from clean_up(log, record, read_at=log_end.read_at)
-        return conversation(log, record, description)
+        return conversation(log.id, record, description)
 
     return (yield from retry_until_won(log, attempt))
 
@@ -96,5 +95,5 @@ def _rescue(log: Log, last: Record, writer: BodyWriter) -> Plan[bool]:
 
 
 def _discard(log: Log, writer: BodyWriter) -> Plan[None]:
-    orphan = writer.as_record()
-    yield from best_effort(log, bodies.delete_body(log, orphan), "delete the parts of a repair")
+    parts = bodies.delete_parts(log, writer.token)
+    yield from best_effort(log, parts, "delete the parts of a repair")

@@ -64,7 +64,7 @@ def restore(table: Table, operation: Restore) -> Plan[Conversation]:
                     last = yield from renew_ttls(log, last, at=at)
             if stored is None:
                 ttl = ttl_of_parts(table, last, lifetime, prepared.part_count, at=at)
-                stored = yield from prepared.store(log, ttl) if texts else _nothing()
+                stored = (yield from prepared.store(log, ttl)) if texts else StoredBody()
             width = given.revision - log_end.next + 1
             if last is None:
                 record = first_record(
@@ -92,15 +92,13 @@ def restore(table: Table, operation: Restore) -> Plan[Conversation]:
             if not stored.outlives(record):
                 stored = None
                 raise InconsistentRead
-            record = stored.attach_to(record)._replace(
-                messages=len(texts), message_count=record.message_count + len(texts)
-            )
+            record = stored.attach_to(record)
             yield from log.put(record, log_end)
             break
         except (InconsistentRead, LostRace):
             yield from retries.back_off()
     yield from finish_write(log, record, read_at=log_end.read_at)
-    return conversation(log, record, description)
+    return conversation(log.id, record, description)
 
 
 def _may_be_mistaken(operation: Restore, entry: EntryItem) -> bool:
@@ -108,11 +106,6 @@ def _may_be_mistaken(operation: Restore, entry: EntryItem) -> bool:
     this conversation, which begins at position 1 too."""
     created_at = milliseconds_since_epoch(operation.conversation.created_at)
     return (entry.generation, entry.created_at, entry.copy_mark) == (1, created_at, "")
-
-
-def _nothing() -> Plan[StoredBody]:
-    return StoredBody()
-    yield
 
 
 def _check_revision(log_end: LogEnd, last: Record | None, operation: Restore) -> None:

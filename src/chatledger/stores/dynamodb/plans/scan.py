@@ -65,11 +65,11 @@ def scan(table: Table, operation: Scan) -> Plan[Listing]:
             if item["sk"]["S"] != HEAD:
                 pending = conversation_id if "l" in item and "z" not in item else pending
                 continue
-            listed = _from_head(table, conversation_id, item)
-            if listed is None and pending is not None:
+            head = decode_head(item)
+            if head.is_live(table.time()):
+                found.append(conversation_from_head(conversation_id, head))
+            elif pending is not None:
                 found += yield from _look_up(table, pending)
-            elif listed is not None:
-                found.append(listed)
             pending = None
             if len(found) == limit:
                 return Listing(found, encode_cursor(AFTER, conversation_id))
@@ -95,13 +95,6 @@ def _start(cursor: str) -> Item:
     if place == AFTER_OWNER:
         return {"pk": {"S": owner_partition(id)}, "sk": {"S": PLACES[place]}}
     return key(id, PLACES[place])
-
-
-def _from_head(table: Table, conversation_id: str, item: Item) -> Conversation | None:
-    head = decode_head(item)
-    if head.deleted or (head.expiry is not None and head.expiry <= table.time()):
-        return None
-    return conversation_from_head(conversation_id, head)
 
 
 def _look_up(table: Table, conversation_id: str) -> Plan[list[Conversation]]:

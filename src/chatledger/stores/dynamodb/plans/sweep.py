@@ -9,7 +9,7 @@ from typing import Any
 
 from chatledger.errors import InvalidArgument
 from chatledger.stores.dynamodb import bodies, heads
-from chatledger.stores.dynamodb.calls import CONDITION_FAILED, Call, CallFailed, Item, Plan
+from chatledger.stores.dynamodb.calls import Call, Item, Plan, try_write
 from chatledger.stores.dynamodb.cleanup import free_range, free_truncated
 from chatledger.stores.dynamodb.entries import all_items, free, owner_entries
 from chatledger.stores.dynamodb.entry_items import EntryItem, decode_entry
@@ -27,7 +27,6 @@ from chatledger.stores.dynamodb.records import (
     decode_head,
     decode_record,
     owner_of,
-    part_prefix,
 )
 from chatledger.stores.dynamodb.table import DAY, HOUR, Partition, Table, ttl_at
 from chatledger.stores.operations import Sweep
@@ -174,7 +173,7 @@ class _Seen:
         """Remove the parts that the record names from ``parts``, and add its stale chunks."""
         if not record.body_token or not self.parts:
             return
-        tokens = set(bodies.tokens_of(record))
+        tokens = set(record.body_tokens)
         replaced = {chunk.first for chunk in record.replaced_chunks}
         named = {part for part in self.parts if part[0] in tokens}
         self.parts -= named
@@ -281,7 +280,7 @@ def _free_unnamed(place: Partition, seen: _Seen) -> Plan[int]:
     if seen.orphans:
         named = yield from _named_tokens(place)
     for token in sorted(seen.orphans - named):
-        yield from bodies.delete_parts(place, part_prefix(token), part_prefix(token) + "~")
+        yield from bodies.delete_parts(place, token)
         freed += 1
     return freed
 
@@ -296,23 +295,17 @@ def _named_tokens(place: Partition) -> Plan[set[str]]:
         )
         for record in map(decode_record, items):
             if isinstance(record, Record):
-                named |= set(bodies.tokens_of(record))
+                named |= set(record.body_tokens)
         if len(items) < 1_000:
             return named
         low = items[-1]["sk"]["S"] + " "
 
 
-def _delete_if_overdue(place: Partition, sort: str) -> Plan[int]:
-    """Delete an item whose TTL has passed; return 1, or 0 if its TTL has been renewed meanwhile."""
+def _delete_if_overdue(place: Partition, sort: str) -> Plan[bool]:
+    """Delete an item whose TTL has passed; return False if it has been renewed meanwhile."""
     until = ttl_at(place.table.time() - CLOCK_SKEW)
     params = place.conditional_params("#expires_at < :until", until={"N": str(until)})
-    try:
-        yield Call("DeleteItem", params | {"Key": place.key(sort)})
-    except CallFailed as failed:
-        if failed.code != CONDITION_FAILED:
-            raise
-        return 0
-    return 1
+    return (yield from try_write(Call("DeleteItem", params | {"Key": place.key(sort)})))
 
 
 def _has_ended(table: Table, last: Record) -> bool:

@@ -111,7 +111,7 @@ def truncate(table: Table, operation: Truncate) -> Plan[Conversation]:
         description = yield from describe(log, last, log_end)
         if operation.after < last.last_seq:
             last = yield from remove_after(log, log_end, last, operation.after, read)
-        return conversation(log, last, description)
+        return conversation(log.id, last, description)
 
     return (yield from retry_until_won(log, attempt))
 

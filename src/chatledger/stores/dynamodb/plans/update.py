@@ -52,7 +52,7 @@ def rewrite_message(table: Table, operation: Rewrite) -> Plan[Conversation]:
         if text is None and seq == last.last_seq:
             # The last message of a conversation is never one that was removed.
             last = yield from remove_after(log, log_end, last, seq - 1, read)
-            return conversation(log, last, description)
+            return conversation(log.id, last, description)
         # Renewed first, since the change of the record is conditional on its TTL.
         renewed = yield from renew_ttls(log, last)
         if renewed is not last:
@@ -81,7 +81,7 @@ def rewrite_message(table: Table, operation: Rewrite) -> Plan[Conversation]:
             raise
         yield from finish_write(log, marker, read_at=log_end.read_at)
         yield from best_effort(log, change.delete_old(), "delete the parts of a replaced message")
-        return conversation(log, marker, description)
+        return conversation(log.id, marker, description)
 
     return (yield from retry_until_won(log, attempt))
 
@@ -166,7 +166,7 @@ def update(table: Table, operation: Update) -> Plan[Conversation]:
         except InconsistentRead:
             yield from retries.back_off()
             continue
-        before = conversation(log, last, description)
+        before = conversation(log.id, last, description)
         if metadata_revision not in (None, before.metadata_revision):
             assert metadata_revision is not None
             raise Conflict(
@@ -221,6 +221,6 @@ def claim(table: Table, operation: Claim) -> Plan[Conversation]:
             last = next_record(table, log_end, last, table.token())._replace(owner=owner)
             yield from log.put(last, log_end)
             yield from finish_write(log, last, read_at=log_end.read_at)
-        return conversation(log, last, description)
+        return conversation(log.id, last, description)
 
     return (yield from retry_until_won(log, attempt))
