@@ -20,7 +20,7 @@ from chatledger.errors import InvalidArgument, StoreUnavailable
 from chatledger.http import api, endpoints
 from chatledger.http.bodies import LIVE, READY, WELCOME, ResponseBody
 from chatledger.http.browser_sign_in import BrowserSignIn, token_origin
-from chatledger.http.endpoints import TurnRules
+from chatledger.http.endpoints import Rules
 from chatledger.http.errors import ApiError, method_not_allowed, no_such_route
 from chatledger.http.limits import Limits
 from chatledger.http.middleware import (
@@ -181,9 +181,7 @@ def create_app(
             return {"kind": "none" if sign_in is None else "token"}
         return await browser_sign_in.adescribe()
 
-    rules = TurnRules(
-        models, limits, allow_system_prompt=allow_system_prompt, is_signed_in=sign_in is not None
-    )
+    rules = Rules(models, limits, allow_system_prompt)
     routes = Routes(chat, rules, turns, metrics)
     app.router.routes.extend(routes.all())
     if metrics is not None:
