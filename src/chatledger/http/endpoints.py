@@ -38,6 +38,7 @@ from chatledger.http.api import (
     TurnRequestBody,
     UpdateRequest,
     Version,
+    parse_number,
     version_of,
 )
 from chatledger.http.bodies import (
@@ -646,7 +647,8 @@ def edit_message(given: Given, *, conversation_id: str, seq: str) -> Steps[Any]:
     """
     _require_shown(conversation_id)
     request: EditRequest = given.body
-    if not (seq.isascii() and seq.isdigit() and len(seq) <= 16):
+    number = parse_number(seq)
+    if number is None:
         raise InvalidArgument("The seq in the address must be a number.")
     _requested_model(given)
     keep_branch = request.keep_branch is not False
@@ -655,7 +657,7 @@ def edit_message(given: Given, *, conversation_id: str, seq: str) -> Steps[Any]:
     )
     return given.open_chat().edit(
         conversation_id,
-        int(seq),
+        number,
         request.message,
         revision=None if given.version is None else given.version.revision,
         keep_branch=keep_branch,
@@ -837,4 +839,4 @@ def offset_in(reply_id: str, last_event_id: str | None) -> int | None:
         return 0
     if place == DONE:
         return None
-    return int(place) if place.isascii() and place.isdigit() and len(place) <= 16 else 0
+    return parse_number(place) or 0
