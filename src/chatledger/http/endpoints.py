@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from chatledger.chat import Chat, LastTurn, SyncChat
 from chatledger.chat.chat import conversation_id_for
+from chatledger.chat.turn import exists
 from chatledger.conversations import (
     MAX_LIMIT,
     MAX_QUERY_CHARACTERS,
@@ -412,21 +413,13 @@ def _count_creation(given: Given, id: str | None, *, stored_bytes: int = 0) -> S
 
     Raises ``ApiError`` if the limits do not allow it.
     """
-    is_new = id is None or (yield from _is_missing(given.store, id))
+    is_new = id is None or not (yield from exists(given.store, id))
     yield from given.rules.limits.count_turn(
         given.store,
         given.caller,
         starts_conversation=is_new,
         stored_bytes=stored_bytes if is_new else 0,
     )
-
-
-def _is_missing(store: AnyStore, conversation_id: str) -> Steps[bool]:
-    try:
-        yield partial(store.get, conversation_id)
-    except NotFound:
-        return True
-    return False
 
 
 def _check_system_messages(given: Given, request: ImportRequest) -> None:
@@ -624,7 +617,7 @@ def _starts_conversation(given: Given, owner: str | None) -> Steps[bool]:
         conversation_id = conversation_id_for(given.idempotency_key, owner)
     elif given.is_signed_in or owner is None:
         return False  # it must exist
-    return (yield from _is_missing(given.store, conversation_id))
+    return not (yield from exists(given.store, conversation_id))
 
 
 def regenerate_reply(given: Given, *, conversation_id: str) -> Steps[Any]:
