@@ -18,7 +18,7 @@ from chatledger.chat.lease import with_lease
 from chatledger.chat.protocol import RequestKey
 from chatledger.http import api
 from chatledger.http.api import parse_body
-from chatledger.http.endpoints import OWNER, Given, TurnRules, import_conversation
+from chatledger.http.endpoints import OWNER, Given, Rules, import_conversation
 from chatledger.http.errors import ApiError
 from chatledger.http.exports import JSON, MARKDOWN, Export
 from chatledger.http.fastapi import create_app
@@ -240,13 +240,13 @@ def test_an_import_that_is_deleted_at_once_is_a_conflict_and_not_missing() -> No
             self.delete(conversation_id)
 
     models = Models(["offline"])
-    rules = TurnRules(models, Limits(), allow_system_prompt=False, is_signed_in=False)
+    rules = Rules(models, Limits(), allow_system_prompt=False)
     query = api.Query([("user_id", "bob")], known=[OWNER])
     with DeletingStore(":memory:") as store:
         chat = SyncChat(store, models.get())
         body = parse_body(ImportRequest, json.dumps(FILE).encode(), "application/json")
         with pytest.raises(ApiError) as refused:
-            run(import_conversation(rules, Given(lambda: chat, "bob", query, body)))
+            run(import_conversation(Given(lambda: chat, rules, None, "bob", query, body)))
     assert (refused.value.status, refused.value.code) == (409, "conflict")
 
 

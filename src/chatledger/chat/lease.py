@@ -21,12 +21,12 @@ of DynamoDB.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from chatledger.chat.process import is_known_to_have_ended, label_process
 from chatledger.chat.protocol import (
@@ -53,6 +53,10 @@ STOPS = f"{RESERVED_PREFIX}stops"
 MAX_STOPS = 100
 """The most calls that it remembers."""
 STOPS_EXPIRE_IN = timedelta(days=1)
+_OF_LEASE = ("until", "by", "ended")
+"""The keys of a question that say whether its turn has a lease."""
+
+MessageT = TypeVar("MessageT", bound=Message)
 
 
 class TurnStart(NamedTuple):
@@ -326,7 +330,7 @@ def stop_turn(
     """
     first: Sequence[str] | None = None
     while True:
-        tail: Tail = yield lambda: store.tail(conversation_id, options.read_limit, owner=owner)
+        tail: Tail = yield partial(store.tail, conversation_id, options.read_limit, owner=owner)
         n = last_question_index(tail.messages)
         if n is None or lease_end(tail.messages) <= options.clock():
             # A turn of this process may still run: its lease may have ended, or be too far back.
@@ -422,19 +426,15 @@ def fork_without_turn(
             )
             if not any(is_same_turn(question, message) for message in original.messages):
                 return copy  # made by an earlier call with the key; its turn is its own
-            return cast(
-                Conversation,
-                (
-                    yield partial(
-                        store.replace,
-                        copy.id,
-                        question.seq,
-                        with_outcome(question, "stopped"),
-                        revision=tail.conversation.revision,
-                        owner=owner,
-                    )
-                ),
+            changed: Conversation = yield partial(
+                store.replace,
+                copy.id,
+                question.seq,
+                with_outcome(question, "stopped"),
+                revision=tail.conversation.revision,
+                owner=owner,
             )
+            return changed
         except Conflict:
             continue
         except NotFound:
@@ -473,24 +473,23 @@ def with_lease(
     reply = new_id()
     if (process := label_process(reply)) is not None:
         more["by"] = process
-    return _with_metadata(question, "again", until=until, reply=reply, **more)
+    removed = ("again", *_OF_LEASE)
+    return _with_metadata(question, removed, until=until, reply=reply, **more)
 
 
 def with_lease_until(question: Message, until: int) -> Message:
     """Return ``question`` with its turn's lease extended to ``until``, in ms since 1970."""
-    metadata = {**_metadata(question), "until": until}
-    return replace(question, extra={**question.extra, "turn": metadata})
+    return _with_metadata(question, until=until)
 
 
 def with_outcome(question: Message, outcome: str) -> Message:
     """Return ``question`` as the question of a turn that ended without a reply."""
-    return _with_metadata(question, ended=outcome)
+    return _with_metadata(question, _OF_LEASE, ended=outcome)
 
 
 def with_stop(question: Message) -> Message:
     """Return ``question`` as the question of a turn that another process has stopped."""
-    metadata = {**_metadata(question), "ended": "stopped"}
-    return replace(question, extra={**question.extra, "turn": metadata})
+    return _with_metadata(question, ended="stopped")
 
 
 def is_running(question: Message, current: Message) -> bool:
@@ -519,8 +518,7 @@ def without_metadata(message: Message) -> Message:
     return replace(message, extra=extra)
 
 
-def _with_metadata(question: Message, *removed: str, **changes: Json) -> Message:
-    removed = (*removed, "until", "by", "ended")
+def _with_metadata(question: Message, removed: Collection[str] = (), **changes: Json) -> Message:
     unchanged = {name: value for name, value in _metadata(question).items() if name not in removed}
     return replace(question, extra={**question.extra, "turn": {**unchanged, **changes}})
 
@@ -573,7 +571,7 @@ def total_usage(messages: Sequence[Message]) -> Usage | None:
     return next(filter(None, totals), None)
 
 
-def reply_to(question: Message, following: Sequence[Message]) -> Message | None:
+def reply_to(question: Message, following: Sequence[MessageT]) -> MessageT | None:
     """Return the reply to ``question`` among the messages after it, or None."""
     id = _metadata(question).get("reply")
     return next((message for message in following if message.id == id), None)
@@ -595,10 +593,9 @@ def last_turn(messages: Sequence[StoredMessage], options: ChatOptions) -> LastTu
     if n is None:
         return None
     question, following = messages[n], messages[n + 1 :]
-    reply_id = _metadata(question)["reply"]
-    reply = next((message for message in following if message.id == reply_id), None)
     is_running = _end_of_writing(question, following) > options.clock()
-    return LastTurn(question, reply_id, reply, is_running)
+    reply = reply_to(question, following)
+    return LastTurn(question, _metadata(question)["reply"], reply, is_running)
 
 
 def branch_of(message: Message) -> str | None:

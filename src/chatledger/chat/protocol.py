@@ -221,13 +221,13 @@ class StopModel:
 
 @dataclass(frozen=True, slots=True)
 class NextPiece:
-    """Wait at most ``seconds`` for the model's next output; None means no limit.
+    """Wait at most ``seconds`` for the model's next output.
 
     The turn receives a piece, ``Finished``, ``STOPPED``, or None after the timeout. Errors of the
     model are thrown into the turn.
     """
 
-    seconds: float | None
+    seconds: float
 
 
 class Signal(Enum):

@@ -48,7 +48,7 @@ class SyncModelCall:
             target=self._read_reply, args=(request, self._outputs, self._cancelled), daemon=True
         ).start()
 
-    def next_piece(self, seconds: float | None) -> Piece | Finished | Signal | None:
+    def next_piece(self, seconds: float) -> Piece | Finished | Signal | None:
         """Return the next output, or None after ``seconds`` without one.
 
         Raises the model's error.
@@ -56,7 +56,7 @@ class SyncModelCall:
         if self._is_stopped:
             return STOPPED
         try:
-            output = self._outputs.get(timeout=None if seconds is None else max(seconds, 0))
+            output = self._outputs.get(timeout=max(seconds, 0))
         except Empty:
             return None
         return unwrap(output)

@@ -57,6 +57,7 @@ from chatledger.errors import (
 )
 from chatledger.messages import Message, StoredMessage
 from chatledger.models.protocol import Finished
+from chatledger.sansio import Steps
 from chatledger.stores.arguments import encode_batch
 from chatledger.stores.contract import AnyStore
 from chatledger.windows import valid_for_models
@@ -466,7 +467,7 @@ def unsaved_turn(store: AnyStore, options: ChatOptions, request: TurnRequest) ->
         try:
             tail = yield from _read_tail(store, options, request)
         except NotFound:
-            if owner is None or request.must_exist or (yield from _exists(store, conversation_id)):
+            if owner is None or request.must_exist or (yield from exists(store, conversation_id)):
                 raise  # without an owner it must exist, and it must not belong to another one
     window = options.window_for(tail.messages if tail else [], request.messages)
     yield CallModel(window, options.system_prompt_for(request.system_prompt))
@@ -484,7 +485,8 @@ def _read_tail(store: AnyStore, options: ChatOptions, request: TurnRequest) -> T
     return tail
 
 
-def _exists(store: AnyStore, conversation_id: str) -> TurnSteps[bool]:
+def exists(store: AnyStore, conversation_id: str) -> Steps[bool]:
+    """Return whether there is such a conversation, of any owner."""
     try:
         yield partial(store.get, conversation_id)
     except NotFound:

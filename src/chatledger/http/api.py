@@ -357,11 +357,10 @@ class Query:
         assert most is not None, f"{name} is not a number"
         if text is None and parameter.default is not None:
             return parameter.default
-        # int() also accepts digits of other scripts, signs, blanks and underscores.
-        if not (text and text.isascii() and text.isdigit() and len(text) <= 16):
+        number = parse_number(text or "")
+        if number is None:
             raise InvalidArgument(f"{name} must be {least} to {most:,}.")
-        checked_number(int(text), name, least=least, most=most)
-        return int(text)
+        return checked_number(number, name, least=least, most=most)
 
     def choice(self, parameter: Parameter) -> str:
         """Return the parameter; raise ``ApiError`` if it is not one of its choices."""
@@ -372,6 +371,12 @@ class Query:
             sentence = f"{parameter.name} must be {' or '.join(choices)}."
             raise ApiError(422, "invalid_request", sentence)
         return text
+
+
+def parse_number(text: str) -> int | None:
+    """Return the number that the text writes in 1 to 16 digits, or None."""
+    # int() also accepts digits of other scripts, signs, blanks and underscores.
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 16 else None
 
 
 def _check_user(user_id: object, signed_in_user: str | None) -> None:

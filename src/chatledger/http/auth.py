@@ -5,7 +5,6 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +14,8 @@ from joserfc.jws import JWSRegistry
 
 from chatledger.errors import InvalidArgument
 from chatledger.http.errors import ApiError
-from chatledger.http.issuer import FETCH_TIMEOUT_SECONDS, fetch_document
-from chatledger.http.signing_keys import ALGORITHMS, SigningKeys
+from chatledger.http.issuer import IssuerDocument, fetch_document
+from chatledger.http.signing_keys import ALGORITHMS, SigningKey, find_key, parse_key_set
 from chatledger.stores.arguments import checked_id
 
 MAX_TOKEN_BYTES = 8 * 1024
@@ -68,7 +67,9 @@ class JWTSignIn:
         if not self._audience or "" in self._audience:
             raise InvalidArgument("audience is empty; name the audience (aud) of the tokens.")
         url = jwks_url or f"{issuer.rstrip('/')}/.well-known/jwks.json"
-        self._keys = SigningKeys(url, fetch=fetch, clock=clock)
+        self._keys = IssuerDocument(
+            url, parse_key_set, name="sign-in keys", fetch=fetch, clock=clock
+        )
         self._claims = jwt.JWTClaimsRegistry(
             now=lambda: int(clock()),
             leeway=LEEWAY_SECONDS,
@@ -84,23 +85,15 @@ class JWTSignIn:
             ApiError: 401 if there is no valid token, 503 if the issuer's keys are unavailable.
         """
         token = _parse_token(authorization)
-        if fetching := self._keys.fetch_if_needed(token.key_id):
-            with suppress(TimeoutError):
-                fetching.result(FETCH_TIMEOUT_SECONDS)
-        return self._subject(token)
+        return self._subject(token, self._keys.read(token.has_key_in))
 
     async def auser(self, authorization: str | None) -> str:
         """Return the subject as ``user`` does, without blocking the event loop."""
-        # Imported on first use: programs without an event loop need not load asyncio.
-        from asyncio import wait, wrap_future
-
         token = _parse_token(authorization)
-        if fetching := self._keys.fetch_if_needed(token.key_id):
-            await wait({wrap_future(fetching)}, timeout=FETCH_TIMEOUT_SECONDS)
-        return self._subject(token)
+        return self._subject(token, await self._keys.aread(token.has_key_in))
 
-    def _subject(self, token: "_Token") -> str:
-        key = self._keys.find(token.key_id, token.algorithm)
+    def _subject(self, token: "_Token", keys: Sequence[SigningKey]) -> str:
+        key = find_key(keys, token.key_id, token.algorithm)
         if key is None:
             raise _invalid_token()
         try:
@@ -133,6 +126,9 @@ class _Token:
     text: str
     algorithm: str
     key_id: str | None
+
+    def has_key_in(self, keys: Sequence[SigningKey]) -> bool:
+        return any(self.key_id in (None, key.id) for key in keys)
 
 
 def _parse_token(authorization: str | None) -> _Token:

@@ -11,7 +11,7 @@ from chatledger.chat import LastTurn, Reply, Started
 from chatledger.chat.lease import branch_of, finished_event
 from chatledger.conversations import Conversation, Found, Listing, Match, Page, Tail
 from chatledger.messages import Role, StoredMessage
-from chatledger.models.protocol import Finished, Usage
+from chatledger.models.protocol import Finished
 from chatledger.values import Json, dumps
 
 MAX_PAGE_BYTES = 1024 * 1024
@@ -491,12 +491,9 @@ def piece_frame(reply_id: str | None, text: str, *, end: int) -> bytes:
 
 def done_frame(reply_id: str | None, finished: Finished) -> bytes:
     """Return the event ``done``, which ends a stream."""
-    return frame("done", done_data(finished), _event_id(reply_id, DONE))
-
-
-def done_data(finished: Finished) -> DoneData:
-    """Return the data of the event ``done``."""
-    return {"stop_reason": finished.stop_reason, "usage": _usage_body(finished.usage)}
+    usage = None if finished.usage is None else convert(finished.usage.counts, UsageBody)
+    data: DoneData = {"stop_reason": finished.stop_reason, "usage": usage}
+    return frame("done", data, _event_id(reply_id, DONE))
 
 
 def stored_frames(conversation_id: str, turn: LastTurn, *, offset: int) -> Sequence[bytes]:
@@ -523,7 +520,3 @@ def stored_start_frame(conversation_id: str, turn: LastTurn, *, offset: int) -> 
 
 def _event_id(reply_id: str | None, place: object) -> str | None:
     return None if reply_id is None else f"{reply_id}:{place}"
-
-
-def _usage_body(usage: Usage | None) -> UsageBody | None:
-    return None if usage is None else convert(usage.counts, UsageBody)

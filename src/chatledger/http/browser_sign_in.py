@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -11,12 +10,7 @@ from msgspec import DecodeError, Struct, json
 
 from chatledger.errors import InvalidArgument
 from chatledger.http.bodies import SignInBody
-from chatledger.http.issuer import (
-    FETCH_TIMEOUT_SECONDS,
-    IssuerDocument,
-    check_issuer_url,
-    fetch_document,
-)
+from chatledger.http.issuer import IssuerDocument, check_issuer_url, fetch_document
 
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", re.ASCII)
 
@@ -74,19 +68,11 @@ class BrowserSignIn:
 
     def describe(self) -> SignInBody:
         """Return what a page must know; raise ``ApiError`` 503 if the issuer is not available."""
-        if fetching := self._document.fetch_if_needed():
-            with suppress(TimeoutError):
-                fetching.result(FETCH_TIMEOUT_SECONDS)
         return self._document.read()
 
     async def adescribe(self) -> SignInBody:
         """Return what ``describe`` does, without blocking the event loop."""
-        # Imported on first use: programs without an event loop need not load asyncio.
-        from asyncio import wait, wrap_future
-
-        if fetching := self._document.fetch_if_needed():
-            await wait({wrap_future(fetching)}, timeout=FETCH_TIMEOUT_SECONDS)
-        return self._document.read()
+        return await self._document.aread()
 
 
 def token_origin(body: SignInBody) -> str:

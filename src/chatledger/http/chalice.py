@@ -20,7 +20,7 @@ from chatledger.errors import ChatledgerError, InvalidArgument, NotFound, StoreU
 from chatledger.http import api, endpoints
 from chatledger.http.bodies import WELCOME, reply_body, stored_frames, stored_start_frame
 from chatledger.http.browser_sign_in import BrowserSignIn
-from chatledger.http.endpoints import Endpoint, Given, TurnEndpoint, TurnRules
+from chatledger.http.endpoints import Endpoint, Given, Rules, TurnEndpoint
 from chatledger.http.errors import (
     ApiError,
     handle_error,
@@ -110,14 +110,12 @@ def register(
         )
     routes = _Routes(
         open,
-        models,
+        Rules(models, limits or Limits(), allow_system_prompt),
         hosts,
         sign_in,
         browser_sign_in,
         has_authorizer=authorizer is not None,
-        allow_system_prompt=allow_system_prompt,
         time_limit=time_limit,
-        limits=limits or Limits(),
     )
     # With CORS, Chalice makes API Gateway itself respond to OPTIONS.
     methods = list(METHODS if cors else (*METHODS, "OPTIONS"))
@@ -263,14 +261,12 @@ class _Routes:
     """The API's routes; each returns the body of its response."""
 
     open: Callable[[], ChatFactory]
-    models: Models
+    rules: Rules
     hosts: Collection[str] | None
     sign_in: SignIn | None
     browser_sign_in: BrowserSignIn | None
     has_authorizer: bool
-    allow_system_prompt: bool
     time_limit: timedelta
-    limits: Limits
     _chat_factory: ChatFactory | None = None
     _opening: Lock = field(default_factory=Lock)
 
@@ -330,11 +326,10 @@ class _Routes:
             raise ApiError(
                 501, "no_streaming", "This server does not stream; send the same request to /chat."
             )
-        with self.limits.running_turn(request.caller):
-            rules = self._rules(request)
-            given = self._given(request, endpoint)
-            with endpoints.explain_refusal(rules, given):
-                events = run(endpoint.steps(rules, given, **request.path_parameters()))
+        with self.rules.limits.running_turn(request.caller):
+            given = self._parse(request, endpoint)
+            with endpoints.explain_refusal(given):
+                events = run(endpoint.steps(given, **request.path_parameters()))
                 started = next(events)
             assert isinstance(started, Started)
             if started.reply_id is not None:
@@ -344,15 +339,15 @@ class _Routes:
     def run_endpoint(
         self, endpoint: Endpoint, request: GatewayRequest, **parameters: str
     ) -> object:
-        given = self._given(request, endpoint)
+        given = self._parse(request, endpoint)
         parameters |= request.path_parameters()
-        answer = run(endpoint.limited_steps(self._rules(request), given, **parameters))
+        answer = run(endpoint.steps(given, **parameters))
         request.status = endpoint.status
         request.headers.update(answer.headers)
         return answer.body
 
     def export(self, request: GatewayRequest) -> object:
-        given = self._given(request, query=endpoints.EXPORT_QUERY)
+        given = self._given(request, endpoints.EXPORT_QUERY)
         [id] = request.path_parameters().values()
         export = run(endpoints.export_conversation(given, conversation_id=id))
         parts, size = [], 0
@@ -375,7 +370,7 @@ class _Routes:
 
         A client that gets no end of the reply is told to ask again in a second.
         """
-        given = self._given(request, query=endpoints.REPLY_QUERY)
+        given = self._given(request, endpoints.REPLY_QUERY)
         [id] = request.path_parameters().values()
         last = run(endpoints.read_last_turn(given, conversation_id=id))
         last_event_id = next(iter(request.header_values("last-event-id")), None)
@@ -388,25 +383,13 @@ class _Routes:
             return b"retry: 1000\n" + stored_start_frame(id, last, offset=offset)
         return b"".join(stored_frames(id, last, offset=offset))
 
-    def _rules(self, request: GatewayRequest) -> TurnRules:
-        return TurnRules(
-            self.models,
-            self.limits,
-            allow_system_prompt=self.allow_system_prompt,
-            is_signed_in=request.user is not None,
-        )
+    def _given(self, request: GatewayRequest, known: Sequence[api.Parameter]) -> Given:
+        """Return a request without its body, whose query may have the ``known`` parameters."""
+        open_chat, query = partial(self._open_chat, request), request.query(known)
+        return Given(open_chat, self.rules, request.user, request.caller, query)
 
-    def _given(
-        self,
-        request: GatewayRequest,
-        endpoint: Endpoint | TurnEndpoint | None = None,
-        *,
-        query: Sequence[api.Parameter] = (),
-    ) -> Given:
-        known = query if endpoint is None else endpoint.query
-        given = Given(partial(self._open_chat, request), request.caller, request.query(known))
-        if endpoint is None:
-            return given
+    def _parse(self, request: GatewayRequest, endpoint: Endpoint | TurnEndpoint) -> Given:
+        given = self._given(request, endpoint.query)
         if endpoint.takes_key:
             given = given._replace(idempotency_key=request.idempotency_key())
         if endpoint.takes_version:

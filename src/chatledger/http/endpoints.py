@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from chatledger.chat import Chat, LastTurn, SyncChat
 from chatledger.chat.chat import conversation_id_for
+from chatledger.chat.turn import exists
 from chatledger.conversations import (
     MAX_LIMIT,
     MAX_QUERY_CHARACTERS,
@@ -38,6 +39,7 @@ from chatledger.http.api import (
     TurnRequestBody,
     UpdateRequest,
     Version,
+    parse_number,
     version_of,
 )
 from chatledger.http.bodies import (
@@ -77,10 +79,22 @@ OpenChat: TypeAlias = Callable[[], Chat | SyncChat]
 """Returns the chat; an endpoint calls it once the request is checked, because it may fail."""
 
 
+class Rules(NamedTuple):
+    """What the operator of a server lets its clients do."""
+
+    models: Models
+    limits: Limits
+    allow_system_prompt: bool
+    """True if a request may add to the chat's system prompt."""
+
+
 class Given(NamedTuple):
-    """A parsed request."""
+    """A parsed request, and what is needed to answer it."""
 
     open_chat: OpenChat
+    rules: Rules
+    user: str | None
+    """The signed-in user; None if users do not sign in."""
     caller: str
     """Whose limits apply."""
     query: Query
@@ -92,6 +106,15 @@ class Given(NamedTuple):
     @property
     def store(self) -> AnyStore:
         return self.open_chat().store
+
+    @property
+    def is_signed_in(self) -> bool:
+        """True if the user has signed in, and so cannot choose the id of a new conversation.
+
+        Such users could take ids that others are about to use, and would learn which ones are
+        taken.
+        """
+        return self.user is not None
 
 
 class Answer(NamedTuple):
@@ -146,10 +169,10 @@ def check_health(store: AnyStore) -> Steps[ResponseBody]:
     return HEALTHY
 
 
-def create_conversation(rules: "TurnRules", given: Given) -> Steps[Answer]:
+def create_conversation(given: Given) -> Steps[Answer]:
     """Create a conversation without messages."""
     request: CreateRequest = given.body
-    yield from _count_creation(rules, given, _id_with_key(given, "create", request.user_id))
+    yield from _count_creation(given, _id_with_key(given, "create", request.user_id))
     created = yield partial(
         given.store.create,
         owner=request.user_id,
@@ -206,6 +229,7 @@ def delete_conversations(given: Given) -> Steps[Answer]:
     """Delete all conversations of the user."""
     owner = _required_user(given.query)
     deleted = yield partial(given.store.delete_owner, owner)
+    given.rules.limits.note_deletion(given.caller)
     return Answer({"deleted": deleted})
 
 
@@ -255,11 +279,11 @@ def update_conversation(given: Given, *, conversation_id: str) -> Steps[Answer]:
     return Answer({"conversation": summary_of(updated)}, version_of(updated))
 
 
-def fork_conversation(rules: "TurnRules", given: Given, *, conversation_id: str) -> Steps[Answer]:
+def fork_conversation(given: Given, *, conversation_id: str) -> Steps[Answer]:
     """Copy a conversation, up to a message or as a whole, to a new one of the same owner."""
     _require_shown(conversation_id)
     request: ForkRequest = given.body
-    yield from _count_creation(rules, given, _id_with_key(given, "fork", conversation_id))
+    yield from _count_creation(given, _id_with_key(given, "fork", conversation_id))
     copy: Conversation = yield partial(
         given.open_chat().fork,
         conversation_id,
@@ -292,6 +316,7 @@ def delete_conversation(given: Given, *, conversation_id: str) -> Steps[Answer]:
             revision=None if version is None else version.revision,
             owner=owner,
         )
+    given.rules.limits.note_deletion(given.caller)
     return Answer(DELETED)
 
 
@@ -330,20 +355,21 @@ def _explain_conflict(version: Version | None) -> Iterator[None]:
         ) from conflict
 
 
-def read_models(rules: "TurnRules", given: Given) -> Steps[Answer]:
+def read_models(given: Given) -> Steps[Answer]:
     """List the models that a request may ask for, the default first."""
     given.query.user_id()
-    models = [{"id": name, "is_default": name == rules.models.default} for name in rules.models]
-    is_allowed = rules.allow_system_prompt or not given.open_chat().system_prompt
+    known = given.rules.models
+    models = [{"id": name, "is_default": name == known.default} for name in known]
+    is_allowed = given.rules.allow_system_prompt or not given.open_chat().system_prompt
     yield from ()  # nothing is read from the store
     return Answer({"models": models, "allows_system_prompt": is_allowed})
 
 
-def import_conversation(rules: "TurnRules", given: Given) -> Steps[Answer]:
+def import_conversation(given: Given) -> Steps[Answer]:
     """Create a conversation with the messages of an exported one, all of them or none."""
     request: ImportRequest = given.body
     owner, store, key = _required_user(given.query), given.store, given.idempotency_key
-    _check_system_messages(rules, given, request)
+    _check_system_messages(given, request)
     description = checked_description(title=request.title, metadata=_own_metadata(request.metadata))
     if isinstance(store, AsyncStore):
         from asyncio import to_thread  # here, because a program without a loop need not load it
@@ -355,7 +381,7 @@ def import_conversation(rules: "TurnRules", given: Given) -> Steps[Answer]:
     id = _id_with_key(given, "create", owner)
     if imported.messages and key is not None:
         id = uuid_from_key("import", str(len(owner)), owner, key)
-    yield from _count_creation(rules, given, id, stored_bytes=imported.size)
+    yield from _count_creation(given, id, stored_bytes=imported.size)
     if imported.messages:
         id = id or new_id()
         yield partial(store.append, id, imported.messages, revision=0, **fields)
@@ -380,17 +406,15 @@ def _id_with_key(given: Given, *scope: str) -> str | None:
     return None if creation is None else new_id_for(creation, *scope)
 
 
-def _count_creation(
-    rules: "TurnRules", given: Given, id: str | None, *, stored_bytes: int = 0
-) -> Steps[None]:
+def _count_creation(given: Given, id: str | None, *, stored_bytes: int = 0) -> Steps[None]:
     """Count a request that creates a conversation as a turn of the caller.
 
     If an earlier request with its key has created the conversation ``id``, it is only a turn.
 
     Raises ``ApiError`` if the limits do not allow it.
     """
-    is_new = id is None or (yield from _is_missing(given.store, id))
-    yield from rules.limits.count_turn(
+    is_new = id is None or not (yield from exists(given.store, id))
+    yield from given.rules.limits.count_turn(
         given.store,
         given.caller,
         starts_conversation=is_new,
@@ -398,20 +422,12 @@ def _count_creation(
     )
 
 
-def _is_missing(store: AnyStore, conversation_id: str) -> Steps[bool]:
-    try:
-        yield partial(store.get, conversation_id)
-    except NotFound:
-        return True
-    return False
-
-
-def _check_system_messages(rules: "TurnRules", given: Given, request: ImportRequest) -> None:
+def _check_system_messages(given: Given, request: ImportRequest) -> None:
     """Raise ``ApiError`` if a message would add to a system prompt that must not be changed.
 
     The model gets system messages after the chat's own system prompt.
     """
-    if rules.allow_system_prompt or not given.open_chat().system_prompt:
+    if given.rules.allow_system_prompt or not given.open_chat().system_prompt:
         return
     for n, message in enumerate(request.messages):
         if isinstance(message, dict) and message.get("role") == "system":
@@ -430,7 +446,7 @@ class Endpoint(NamedTuple):
     path: str
     """The path; the parts in braces are parameters, which any non-empty text matches."""
     steps: Callable[..., Steps[Answer]]
-    """Takes a ``Given`` and the path's parameters; before them, the rules if ``takes_rules``."""
+    """Takes a ``Given`` and the path's parameters."""
     response: type[ResponseBody]
     """The type of the response body."""
     query: tuple[Parameter, ...] = ()
@@ -440,8 +456,6 @@ class Endpoint(NamedTuple):
     """True if the endpoint stores a new conversation."""
     imports: bool = False
     """True if that has messages."""
-    takes_rules: bool = False
-    """True if the steps need the rules, and count themselves what they create."""
     takes_key: bool = False
     """True if a request may have an idempotency key."""
     takes_version: bool = False
@@ -454,23 +468,11 @@ class Endpoint(NamedTuple):
         """The status of the successful response."""
         return 201 if self.imports else 200
 
-    def limited_steps(self, rules: "TurnRules", given: Given, **parameters: str) -> Steps[Answer]:
-        """Do ``steps``, and note in the limits that a conversation was deleted.
-
-        Raises ``ApiError`` if the limits do not allow it.
-        """
-        if self.takes_rules:
-            return (yield from self.steps(rules, given, **parameters))
-        answer = yield from self.steps(given, **parameters)
-        if self.method == "DELETE":
-            rules.limits.note_deletion(given.caller)
-        return answer
-
 
 IMPORT_PATH = "/conversations/import"
 """The path of imports, and also that of a conversation with the id ``import``."""
 ENDPOINTS = (
-    Endpoint("GET", "/models", read_models, ModelsBody, query=(ASKING_USER,), takes_rules=True),
+    Endpoint("GET", "/models", read_models, ModelsBody, query=(ASKING_USER,)),
     Endpoint(
         "POST",
         "/conversations",
@@ -478,7 +480,6 @@ ENDPOINTS = (
         CreatedBody,
         body=CreateRequest,
         creates=True,
-        takes_rules=True,
         takes_key=True,
         has_etag=True,
     ),
@@ -505,7 +506,6 @@ ENDPOINTS = (
         body=ImportRequest,
         creates=True,
         imports=True,
-        takes_rules=True,
         takes_key=True,
         has_etag=True,
     ),
@@ -516,7 +516,6 @@ ENDPOINTS = (
         CreatedBody,
         body=ForkRequest,
         creates=True,
-        takes_rules=True,
         takes_key=True,
         has_etag=True,
     ),
@@ -564,43 +563,7 @@ ENDPOINTS = (
 Events = TypeVar("Events")
 
 
-class TurnRules(NamedTuple):
-    """The rules of a server for turns.
-
-    With ``allow_system_prompt``, a request may add to the chat's system prompt. Users who are
-    signed in cannot choose the id of a new conversation: they could take ids that others are about
-    to use, and would learn which ones are taken.
-    """
-
-    models: Models
-    limits: Limits
-    allow_system_prompt: bool
-    is_signed_in: bool
-
-    def arguments(self, given: Given, *, stored_message: str | None) -> Mapping[str, Any]:
-        """Return the arguments that every turn takes.
-
-        ``stored_message`` is the message that the turn stores with its reply; None if it stores
-        nothing.
-
-        Raises:
-            ApiError: The request has a system prompt, but the chat's must not be changed.
-            UnknownModel: The request's model is not one of ``models``.
-        """
-        request: TurnRequestBody = given.body
-        model = _requested_model(self.models, request.model_id)
-        return {
-            "owner": request.user_id,
-            "system_prompt": _joined_system_prompt(
-                given.open_chat().system_prompt,
-                request.system_prompt,
-                is_allowed=self.allow_system_prompt,
-            ),
-            "model": self.limits.counted_model(model, given.caller, stored_message=stored_message),
-        }
-
-
-def send_message(rules: TurnRules, given: Given) -> Steps[Any]:
+def send_message(given: Given) -> Steps[Any]:
     """Send a message and return the reply.
 
     A turn without a user and a conversation is not stored, unless ``save_history`` is true.
@@ -611,7 +574,8 @@ def send_message(rules: TurnRules, given: Given) -> Steps[Any]:
         NotFound: The id of the conversation is reserved.
     """
     request: ChatRequest = given.body
-    _requested_model(rules.models, request.model_id)
+    limits = given.rules.limits
+    _requested_model(given)
     owner, conversation_id = request.user_id, request.conversation_id
     _require_shown(conversation_id or "")
     is_named = owner is not None or conversation_id is not None
@@ -628,74 +592,69 @@ def send_message(rules: TurnRules, given: Given) -> Steps[Any]:
             "and do not set save_history to false.",
         )
     store, starts_conversation = given.store, False
-    if saves and rules.limits.limits_conversations:
-        starts_conversation = yield from _starts_conversation(
-            store, conversation_id, owner, key, is_signed_in=rules.is_signed_in
-        )
-    yield from rules.limits.count_turn(store, given.caller, starts_conversation=starts_conversation)
+    if saves and limits.limits_conversations:
+        starts_conversation = yield from _starts_conversation(given, owner)
+    yield from limits.count_turn(store, given.caller, starts_conversation=starts_conversation)
     chat = given.open_chat()  # once more, because the time limit of a turn may start with its chat
     stream = partial(chat.stream, idempotency_key=key) if saves else chat.stream_without_saving
     return stream(
         request.message,
         conversation_id=conversation_id,
-        must_exist=rules.is_signed_in,
+        must_exist=given.is_signed_in,
         **{
-            **rules.arguments(given, stored_message=request.message if saves else None),
+            **_turn_arguments(given, stored_message=request.message if saves else None),
             "owner": owner,
         },
     )
 
 
-def _starts_conversation(
-    store: AnyStore,
-    conversation_id: str | None,
-    owner: str | None,
-    idempotency_key: str | None,
-    *,
-    is_signed_in: bool,
-) -> Steps[bool]:
+def _starts_conversation(given: Given, owner: str | None) -> Steps[bool]:
     """Return whether a turn that is stored starts a conversation, which may take a read."""
+    conversation_id = given.body.conversation_id
     if conversation_id is None:
-        if idempotency_key is None:
+        if given.idempotency_key is None:
             return True
-        conversation_id = conversation_id_for(idempotency_key, owner)
-    elif is_signed_in or owner is None:
+        conversation_id = conversation_id_for(given.idempotency_key, owner)
+    elif given.is_signed_in or owner is None:
         return False  # it must exist
-    return (yield from _is_missing(store, conversation_id))
+    return not (yield from exists(given.store, conversation_id))
 
 
-def regenerate_reply(rules: TurnRules, given: Given, *, conversation_id: str) -> Steps[Any]:
+def regenerate_reply(given: Given, *, conversation_id: str) -> Steps[Any]:
     """Replace the last reply with another one."""
     _require_shown(conversation_id)
-    _requested_model(rules.models, given.body.model_id)
-    yield from rules.limits.count_turn(given.store, given.caller, starts_conversation=False)
+    _requested_model(given)
+    yield from given.rules.limits.count_turn(given.store, given.caller, starts_conversation=False)
     return given.open_chat().regenerate(
         conversation_id,
         revision=None if given.version is None else given.version.revision,
         idempotency_key=given.idempotency_key,
-        **rules.arguments(given, stored_message=""),
+        **_turn_arguments(given, stored_message=""),
     )
 
 
-def edit_message(rules: TurnRules, given: Given, *, conversation_id: str, seq: str) -> Steps[Any]:
+def edit_message(given: Given, *, conversation_id: str, seq: str) -> Steps[Any]:
     """Replace a message of the user and all after it, and reply to it.
 
     The conversation is copied before, unless the request says otherwise.
     """
     _require_shown(conversation_id)
     request: EditRequest = given.body
-    if not (seq.isascii() and seq.isdigit() and len(seq) <= 16):
+    number = parse_number(seq)
+    if number is None:
         raise InvalidArgument("The seq in the address must be a number.")
-    _requested_model(rules.models, request.model_id)
+    _requested_model(given)
     keep_branch = request.keep_branch is not False
-    yield from rules.limits.count_turn(given.store, given.caller, starts_conversation=keep_branch)
+    yield from given.rules.limits.count_turn(
+        given.store, given.caller, starts_conversation=keep_branch
+    )
     return given.open_chat().edit(
         conversation_id,
-        int(seq),
+        number,
         request.message,
         revision=None if given.version is None else given.version.revision,
         keep_branch=keep_branch,
-        **rules.arguments(given, stored_message=request.message),
+        **_turn_arguments(given, stored_message=request.message),
     )
 
 
@@ -705,7 +664,7 @@ class TurnEndpoint(NamedTuple):
     method: str
     path: str
     steps: Callable[..., Steps[Any]]
-    """Takes the ``TurnRules``, a ``Given`` and the path's parameters; returns the turn's events.
+    """Takes a ``Given`` and the path's parameters; returns the turn's events.
 
     Take the first event within ``explain_refusal``.
     """
@@ -752,7 +711,7 @@ def is_turn(method: str, path: str) -> bool:
 
 
 @contextmanager
-def explain_refusal(rules: TurnRules, given: Given) -> Iterator[None]:
+def explain_refusal(given: Given) -> Iterator[None]:
     """Raise ``ApiError`` instead of an error that does not say what the client must change."""
     try:
         with _explain_conflict(given.version):
@@ -761,7 +720,7 @@ def explain_refusal(rules: TurnRules, given: Given) -> Iterator[None]:
         request = given.body
         if not isinstance(request, ChatRequest):
             raise
-        if rules.is_signed_in:
+        if given.is_signed_in:
             raise ApiError(
                 404,
                 "not_found",
@@ -774,16 +733,34 @@ def explain_refusal(rules: TurnRules, given: Given) -> Iterator[None]:
         ) from missing
 
 
-def _joined_system_prompt(
-    operators: str | None, requested: str | None, *, is_allowed: bool
-) -> str | None:
+def _turn_arguments(given: Given, *, stored_message: str | None) -> Mapping[str, Any]:
+    """Return the arguments that every turn takes.
+
+    ``stored_message`` is the message that the turn stores with its reply; None if it stores
+    nothing.
+
+    Raises:
+        ApiError: The request has a system prompt, but the chat's must not be changed.
+        UnknownModel: The server has no model of the request's name.
+    """
+    return {
+        "model": given.rules.limits.counted_model(
+            _requested_model(given), given.caller, stored_message=stored_message
+        ),
+        "owner": given.body.user_id,
+        "system_prompt": _joined_system_prompt(given),
+    }
+
+
+def _joined_system_prompt(given: Given) -> str | None:
     """Return the operator's system prompt, if there is one, followed by the request's.
 
     Raises ``ApiError`` if the request has one although the operator's must not be changed.
     """
+    operators, requested = given.open_chat().system_prompt, given.body.system_prompt
     if not operators or requested is None:
-        return requested
-    if not is_allowed:
+        return cast(str | None, requested)
+    if not given.rules.allow_system_prompt:
         raise ApiError(
             403,
             "system_prompt_fixed",
@@ -792,7 +769,8 @@ def _joined_system_prompt(
     return f"{operators}\n\n{requested}" if requested.strip() else None
 
 
-def _requested_model(models: Models, model_id: str | None) -> OpenedModel:
+def _requested_model(given: Given) -> OpenedModel:
+    models, model_id = given.rules.models, given.body.model_id
     try:
         return models.get(model_id)
     except UnknownModel as unknown:
@@ -854,4 +832,4 @@ def offset_in(reply_id: str, last_event_id: str | None) -> int | None:
         return 0
     if place == DONE:
         return None
-    return int(place) if place.isascii() and place.isdigit() and len(place) <= 16 else 0
+    return parse_number(place) or 0

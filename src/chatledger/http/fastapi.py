@@ -11,7 +11,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Match
 from starlette.staticfiles import StaticFiles
 
@@ -20,22 +19,14 @@ from chatledger.errors import InvalidArgument, StoreUnavailable
 from chatledger.http import api, endpoints
 from chatledger.http.bodies import LIVE, READY, WELCOME, ResponseBody
 from chatledger.http.browser_sign_in import BrowserSignIn, token_origin
-from chatledger.http.endpoints import TurnRules
+from chatledger.http.endpoints import Rules
 from chatledger.http.errors import ApiError, method_not_allowed, no_such_route
 from chatledger.http.limits import Limits
-from chatledger.http.middleware import (
-    APICORSMiddleware,
-    ErrorMiddleware,
-    HostMiddleware,
-    LimitsMiddleware,
-    SecurityHeadersMiddleware,
-    SignInMiddleware,
-    error_response,
-)
+from chatledger.http.middleware import error_response, middleware
 from chatledger.http.openapi import describe_api, merge_documents
 from chatledger.http.readiness import CHECK_SECONDS, TOO_SLOW, Readiness
 from chatledger.http.reference import Reference, render_reference
-from chatledger.http.requests import REQUEST_ID, RequestMiddleware, log_request
+from chatledger.http.requests import log_request
 from chatledger.http.routes import Routes
 from chatledger.http.sign_in import SignIn
 from chatledger.http.turns import RunningTurns
@@ -108,33 +99,17 @@ def create_app(
             await turns.close()
             await finish_turns(chat, limits)
 
-    middleware = [Middleware(SecurityHeadersMiddleware)]
-    if allow_origin is not None:  # before the others, so that pages can read their errors too
-        middleware.append(
-            Middleware(
-                APICORSMiddleware,
-                allow_origins=[allow_origin],
-                allow_methods=api.CORS_METHODS,
-                allow_headers=api.CORS_REQUEST_HEADERS,
-                expose_headers=[*api.CORS_RESPONSE_HEADERS, REQUEST_ID],
-                max_age=api.PREFLIGHT_SECONDS,
-            )
-        )
-    middleware.append(Middleware(ErrorMiddleware))
-    if hosts is not None:
-        middleware.append(Middleware(HostMiddleware, hosts))
-    if sign_in is not None:
-        middleware.append(Middleware(SignInMiddleware, sign_in))
-    middleware.append(Middleware(LimitsMiddleware, limits))
-    listeners = [log_request] if metrics is None else [log_request, metrics.record_request]
-    middleware.insert(0, Middleware(RequestMiddleware, listeners))
-    if tracing is not None:
-        from chatledger.http.tracing import TracingMiddleware
-
-        middleware.insert(0, Middleware(TracingMiddleware, tracing))
+    request_listeners = [log_request] if metrics is None else [log_request, metrics.record_request]
     app = FastAPI(
         lifespan=lifespan,
-        middleware=middleware,
+        middleware=middleware(
+            request_listeners,
+            limits,
+            hosts=hosts,
+            sign_in=sign_in,
+            allow_origin=allow_origin,
+            tracing=tracing,
+        ),
         redirect_slashes=False,
         redoc_url=None,
         docs_url=None,
@@ -181,9 +156,7 @@ def create_app(
             return {"kind": "none" if sign_in is None else "token"}
         return await browser_sign_in.adescribe()
 
-    rules = TurnRules(
-        models, limits, allow_system_prompt=allow_system_prompt, is_signed_in=sign_in is not None
-    )
+    rules = Rules(models, limits, allow_system_prompt)
     routes = Routes(chat, rules, turns, metrics)
     app.router.routes.extend(routes.all())
     if metrics is not None:

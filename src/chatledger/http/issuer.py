@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from threading import Lock, Thread
 from typing import Generic, TypeVar
 from urllib.error import HTTPError, URLError
@@ -115,14 +116,29 @@ class IssuerDocument(Generic[ContentT]):
         self._fetched_at = self._requested_at = -math.inf
         self._fetching: Future[None] | None = None
 
-    def fetch_if_needed(
-        self, is_enough: Callable[[ContentT], bool] = lambda _: True
-    ) -> "Future[None] | None":
+    def read(self, is_enough: Callable[[ContentT], bool] = lambda _: True) -> ContentT:
+        """Return the content; if there is none or it is not enough, wait for a newer one first.
+
+        Raises ``ApiError`` if there is none.
+        """
+        if fetching := self._fetch_if_needed(is_enough):
+            with suppress(TimeoutError):
+                fetching.result(FETCH_TIMEOUT_SECONDS)
+        return self._present_content()
+
+    async def aread(self, is_enough: Callable[[ContentT], bool] = lambda _: True) -> ContentT:
+        """Return the content as ``read`` does, without blocking the event loop."""
+        # Imported on first use: programs without an event loop need not load asyncio.
+        from asyncio import wait, wrap_future
+
+        if fetching := self._fetch_if_needed(is_enough):
+            await wait({wrap_future(fetching)}, timeout=FETCH_TIMEOUT_SECONDS)
+        return self._present_content()
+
+    def _fetch_if_needed(self, is_enough: Callable[[ContentT], bool]) -> "Future[None] | None":
         """Start a fetch if there is no content, or if it is old or not enough.
 
-        Returns:
-            The fetch to wait for before ``read``, for at most ``FETCH_TIMEOUT_SECONDS``; None if
-            the content is enough, even if a newer one is being fetched.
+        Returns the fetch to wait for; None if the content is enough, even if it is old.
         """
         with self._lock:
             content = self._usable_content()
@@ -132,8 +148,7 @@ class IssuerDocument(Generic[ContentT]):
             fetching = self._start_fetch()
             return None if is_known else fetching
 
-    def read(self) -> ContentT:
-        """Return the content; raise ``ApiError`` if there is none yet."""
+    def _present_content(self) -> ContentT:
         with self._lock:
             content = self._usable_content()
             if content is None:

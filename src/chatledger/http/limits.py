@@ -542,7 +542,7 @@ class _CountedModel:
     async def stream(
         self, messages: Sequence[Message], *, system_prompt: str | None = None
     ) -> AsyncGenerator[Piece | Finished, None]:
-        with self._counted_call(messages, system_prompt) as call:
+        with _CountedCall(messages, system_prompt, self._add_spent, self._stored_message) as call:
             reply = self._model.stream(messages, system_prompt=system_prompt)
             async with aclosing(reply) as outputs:
                 async for output in outputs:
@@ -552,7 +552,7 @@ class _CountedModel:
     def stream_sync(
         self, messages: Sequence[Message], *, system_prompt: str | None = None
     ) -> Generator[Piece | Finished, None, None]:
-        with self._counted_call(messages, system_prompt) as call:
+        with _CountedCall(messages, system_prompt, self._add_spent, self._stored_message) as call:
             reply = self._model.stream_sync(messages, system_prompt=system_prompt)
             with closing(reply) as outputs:
                 for output in outputs:
@@ -561,11 +561,6 @@ class _CountedModel:
 
     async def close(self) -> None:
         await self._model.close()
-
-    def _counted_call(
-        self, messages: Sequence[Message], system_prompt: str | None
-    ) -> "_CountedCall":
-        return _CountedCall(messages, system_prompt, self._add_spent, self._stored_message)
 
 
 class _CountedCall:

@@ -1,12 +1,14 @@
 """The middleware of the FastAPI application, in the order in which a request meets it."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from fastapi import Response
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,8 +18,11 @@ from chatledger.http.api import SECURITY_HEADERS, is_public, parse_authorization
 from chatledger.http.endpoints import is_turn
 from chatledger.http.errors import ApiError, handle_error, server_ending
 from chatledger.http.limits import Limits, caller_at
-from chatledger.http.requests import note_error
+from chatledger.http.requests import REQUEST_ID, RequestMiddleware, RequestRecord, note_error
 from chatledger.http.sign_in import SignIn
+
+if TYPE_CHECKING:
+    from chatledger.http.tracing import Tracing
 
 USER = "chatledger.user"
 """The key of the signed-in user in the scope of a request; ``user`` is Starlette's own."""
@@ -27,6 +32,42 @@ CALLER = "chatledger.caller"
 """The key of the caller, whose limits apply, in the scope of a request."""
 WHILE_RUNNING = "chatledger.while_running"
 """The key, in the scope of a request for a turn, of what is closed when the turn has ended."""
+
+
+def middleware(
+    request_listeners: Sequence[Callable[[RequestRecord], None]],
+    limits: Limits,
+    *,
+    hosts: Collection[str] | None,
+    sign_in: SignIn | None,
+    allow_origin: str | None,
+    tracing: "Tracing | None",
+) -> list[Middleware]:
+    """Return the middleware of the application, the outermost first."""
+    outer_to_inner = []
+    if tracing is not None:
+        from chatledger.http.tracing import TracingMiddleware
+
+        outer_to_inner.append(Middleware(TracingMiddleware, tracing))
+    outer_to_inner.append(Middleware(RequestMiddleware, request_listeners))
+    outer_to_inner.append(Middleware(SecurityHeadersMiddleware))
+    if allow_origin is not None:  # before the others, so that pages can read their errors too
+        cors = Middleware(
+            APICORSMiddleware,
+            allow_origins=[allow_origin],
+            allow_methods=api.CORS_METHODS,
+            allow_headers=api.CORS_REQUEST_HEADERS,
+            expose_headers=[*api.CORS_RESPONSE_HEADERS, REQUEST_ID],
+            max_age=api.PREFLIGHT_SECONDS,
+        )
+        outer_to_inner.append(cors)
+    outer_to_inner.append(Middleware(ErrorMiddleware))
+    if hosts is not None:
+        outer_to_inner.append(Middleware(HostMiddleware, hosts))
+    if sign_in is not None:
+        outer_to_inner.append(Middleware(SignInMiddleware, sign_in))
+    outer_to_inner.append(Middleware(LimitsMiddleware, limits))
+    return outer_to_inner
 
 
 class SecurityHeadersMiddleware:

@@ -206,8 +206,7 @@ def _from_endpoint(endpoint: Endpoint) -> _Route:
     errors: Errors = [
         *_STORE,
         *([NotFound] if "{" in endpoint.path else []),
-        *(_COUNTED if endpoint.creates else []),
-        *([AlreadyExists, KeyReused] if endpoint.creates else []),
+        *([AlreadyExists, KeyReused, *_COUNTED] if endpoint.creates else []),
         *([Conflict] if endpoint.body is not None else []),
         *([(400, "invalid_request"), (403, "system_prompt_fixed")] if endpoint.imports else []),
     ]

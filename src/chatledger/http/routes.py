@@ -16,7 +16,7 @@ from starlette.types import Scope
 from chatledger.chat import Chat
 from chatledger.http import api, endpoints
 from chatledger.http.bodies import reply_body
-from chatledger.http.endpoints import Endpoint, Given, TurnEndpoint, TurnRules
+from chatledger.http.endpoints import Endpoint, Given, Rules, TurnEndpoint
 from chatledger.http.events import AwaitedStream, EventStream, stored_stream, wait_for_end
 from chatledger.http.middleware import CALLER, CONVERSATION_ID, USER, WHILE_RUNNING
 from chatledger.http.requests import RECORD, note_conversation
@@ -83,13 +83,13 @@ class Routes:
 
     Args:
         chat: The chat that runs the turns.
-        rules: The rules for turns.
+        rules: What clients may do.
         turns: The turns that this process runs.
         metrics: Counts the open streams.
     """
 
     def __init__(
-        self, chat: Chat, rules: TurnRules, turns: RunningTurns, metrics: "Metrics | None"
+        self, chat: Chat, rules: Rules, turns: RunningTurns, metrics: "Metrics | None"
     ) -> None:
         self._chat = chat
         self._rules = rules
@@ -114,8 +114,7 @@ class Routes:
     async def _respond(self, endpoint: Endpoint, request: Request) -> Response:
         note_conversation(request.path_params.get("conversation_id"))
         given = await self._parse(request, endpoint)
-        steps = endpoint.limited_steps(self._rules, given, **request.path_params)
-        answer = await arun(steps)
+        answer = await arun(endpoint.steps(given, **request.path_params))
         if not request.path_params:
             described = answer.body.get("conversation", answer.body)
             note_conversation(described.get("conversation_id"))  # a new one
@@ -127,9 +126,8 @@ class Routes:
         named = getattr(body, "conversation_id", None)
         note_conversation(request.path_params.get("conversation_id", named))
         # Await the first event before responding: errors until then get their own status.
-        with endpoints.explain_refusal(self._rules, given):
-            steps = endpoint.steps(self._rules, given, **request.path_params)
-            events = await arun(steps)
+        with endpoints.explain_refusal(given):
+            events = await arun(endpoint.steps(given, **request.path_params))
             scope = request.scope
             turn = await self._turns.start(events, scope[RECORD], scope[WHILE_RUNNING])
         note_conversation(turn.started.conversation_id)
@@ -149,7 +147,7 @@ class Routes:
         """
         id: str = request.path_params["conversation_id"]
         note_conversation(id)
-        given = await self._parse(request, query=endpoints.EXPORT_QUERY)
+        given = self._given(request, endpoints.EXPORT_QUERY)
         export = await arun(endpoints.export_conversation(given, conversation_id=id))
         first = await arun(export.next_part())
 
@@ -172,7 +170,7 @@ class Routes:
         note_conversation(id)
         read_last_turn = partial(
             endpoints.read_last_turn,
-            await self._parse(request, query=endpoints.REPLY_QUERY),
+            self._given(request, endpoints.REPLY_QUERY),
             conversation_id=id,
         )
         last = await arun(read_last_turn())
@@ -192,22 +190,14 @@ class Routes:
         """Return a context in which a stream counts as open."""
         return None if self._metrics is None else self._metrics.open_streams.track_inprogress()
 
-    async def _parse(
-        self,
-        request: Request,
-        endpoint: Endpoint | TurnEndpoint | None = None,
-        *,
-        query: Sequence[api.Parameter] = (),
-    ) -> Given:
-        headers, user = request.headers, request.scope.get(USER)
-        known = query if endpoint is None else endpoint.query
-        given = Given(
-            lambda: self._chat,
-            request.scope[CALLER],
-            api.Query(request.query_params.multi_items(), known=known, signed_in_user=user),
-        )
-        if endpoint is None:
-            return given
+    def _given(self, request: Request, known: Sequence[api.Parameter]) -> Given:
+        """Return a request without its body, whose query may have the ``known`` parameters."""
+        user, pairs = request.scope.get(USER), request.query_params.multi_items()
+        query = api.Query(pairs, known=known, signed_in_user=user)
+        return Given(lambda: self._chat, self._rules, user, request.scope[CALLER], query)
+
+    async def _parse(self, request: Request, endpoint: Endpoint | TurnEndpoint) -> Given:
+        given, headers = self._given(request, endpoint.query), request.headers
         if endpoint.takes_key:
             key = api.parse_idempotency_key(headers.getlist("idempotency-key"))
             given = given._replace(idempotency_key=key)
@@ -219,7 +209,9 @@ class Routes:
             if most > api.MAX_BODY_BYTES:
                 most = self._rules.limits.largest_import(most)
             body = await self._read_body(request, most=most)
-            parse = partial(api.parse_body, endpoint.body, body, content_type, signed_in_user=user)
+            parse = partial(
+                api.parse_body, endpoint.body, body, content_type, signed_in_user=given.user
+            )
             is_large = len(body) > api.MAX_BODY_BYTES
             given = given._replace(body=await asyncio.to_thread(parse) if is_large else parse())
         return given

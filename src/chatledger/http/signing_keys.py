@@ -1,15 +1,11 @@
-"""The public keys that verify tokens, fetched from the issuer's JWK Set (RFC 7517)."""
+"""The public keys that verify tokens, from the issuer's JWK Set (RFC 7517)."""
 
 import json
-import time
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from joserfc.jwk import ECKey, RSAKey
-
-from chatledger.http.issuer import IssuerDocument, fetch_document
 
 MIN_RSA_BITS = 2048
 """The shortest RSA key that is used (RFC 7518, section 3.3)."""
@@ -56,42 +52,11 @@ def parse_key_set(body: bytes) -> list[SigningKey]:
     return keys
 
 
-class SigningKeys:
-    """The keys at ``url``, fetched when needed; threads may share them.
-
-    Known keys stay in use for up to a day while the issuer's server is down.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        fetch: Callable[[str], bytes] = fetch_document,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._document = IssuerDocument(
-            url, parse_key_set, name="sign-in keys", fetch=fetch, clock=clock
-        )
-
-    def fetch_if_needed(self, id: str | None) -> "Future[None] | None":
-        """Start a fetch if the key ``id`` is unknown or the keys are old.
-
-        Returns:
-            The fetch to wait for before ``find``, for at most ``FETCH_TIMEOUT_SECONDS``; None if
-            the key is known, even if newer keys are being fetched.
-        """
-        return self._document.fetch_if_needed(
-            lambda keys: any(id in (None, key.id) for key in keys)
-        )
-
-    def find(self, id: str | None, algorithm: str) -> SigningKey | None:
-        """Return the key that signed a token with this key id and algorithm, or None if unknown.
-
-        Raises ``ApiError`` if there are no keys, so that no token can be checked.
-        """
-        matching = [key for key in self._document.read() if key.matches(id, algorithm)]
-        # A token without a key id is accepted only if exactly one key matches.
-        return matching[0] if len(matching) == 1 or (matching and id is not None) else None
+def find_key(keys: Sequence[SigningKey], id: str | None, algorithm: str) -> SigningKey | None:
+    """Return the key that signed a token with this key id and algorithm, or None if unknown."""
+    matching = [key for key in keys if key.matches(id, algorithm)]
+    # A token without a key id is accepted only if exactly one key matches.
+    return matching[0] if len(matching) == 1 or (matching and id is not None) else None
 
 
 def _parse_key(entry: Any) -> SigningKey | None:

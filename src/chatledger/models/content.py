@@ -1,4 +1,4 @@
-"""The parts of a message's content, for models that take text and perhaps images.
+"""The parts of a message's content, and tools, for models that take text and perhaps images.
 
 Everything else that a content may contain is named, so that a model knows that it was there.
 """
@@ -6,11 +6,12 @@ Everything else that a content may contain is named, so that a model knows that 
 import re
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from chatledger.errors import InvalidArgument
 from chatledger.messages import Content
 from chatledger.values import Json
 
@@ -133,7 +134,7 @@ def _image_format(data: bytes) -> str | None:
     return None
 
 
-# Names of tools ----------------------------------------------------------------------------------
+# Tools --------------------------------------------------------------------------------------------
 
 
 def is_valid_name(name: object) -> bool:
@@ -146,3 +147,26 @@ def valid_name(name: str) -> str:
     if is_valid_name(name):
         return name
     return f"{re.sub('[^a-zA-Z0-9_-]', '_', name)[:55]}_{sha256(name.encode()).hexdigest()[:8]}"
+
+
+def check_tool_name(name: object, where: str) -> None:
+    """Raise ``InvalidArgument`` unless the name is valid; ``where`` begins the error's text."""
+    if not is_valid_name(name):
+        raise InvalidArgument(
+            f"{where}, a tool's name must be 1 to 64 letters, digits, underscores and hyphens; "
+            f"rename {name!r}."
+        )
+
+
+def check_tool_choice(choice: object, names: Sequence[object]) -> None:
+    """Raise ``InvalidArgument`` if there are no tools to choose from, or none of that name.
+
+    ``choice`` is ``auto``, ``any``, the name of a tool, or an object in a provider's format.
+    """
+    if not names:
+        raise InvalidArgument("tool_choice needs tools to choose from; pass tools too.")
+    if isinstance(choice, str) and choice not in ("auto", "any", *names):
+        raise InvalidArgument(
+            f"tool_choice is {choice!r}, but there is no tool of that name; pass auto, any or the "
+            "name of a tool."
+        )

@@ -1,10 +1,10 @@
 """The attempts at one call to a model: how long each may take, and how many there are."""
 
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from contextlib import aclosing, closing, contextmanager
 from random import Random
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from chatledger.backoff import backoff
 from chatledger.errors import ModelError, ModelThrottled
@@ -25,14 +25,57 @@ FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0
 """Bounds (s) of the waits between attempts, unless the service asks for a longer one."""
 
 
-class Retries:
-    """The attempts at one call: at most ``MAX_ATTEMPTS``, all begun within ``patience`` seconds."""
+class ReplyReader(Protocol[PartT_contra]):
+    """Reads one reply from the parts in which a service sends it."""
 
-    def __init__(self, patience: float, *, monotonic: Callable[[], float], random: Random) -> None:
+    def read(self, part: PartT_contra, /) -> Piece:
+        """Return the text in a part, which may be empty."""
+
+    @property
+    def is_complete(self) -> bool:
+        """True if the reply is, even if the service has not ended the response."""
+
+    def finished(self) -> Finished:
+        """Return how the reply ended; raise ``ModelError`` if it is not complete."""
+
+
+class Retries:
+    """The attempts at one call: at most ``MAX_ATTEMPTS``, all begun within ``patience`` seconds.
+
+    Attributes:
+        wait: The seconds to wait before the next attempt.
+        has_delivered: True once a piece of the reply was delivered.
+        finished: How the reply ended; None until it has.
+    """
+
+    def __init__(
+        self,
+        patience: float,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        random: Random | None = None,
+    ) -> None:
         self._monotonic = monotonic
-        self._random = random
+        self._random = random or Random()  # noqa: S311  only jitter
         self._deadline = monotonic() + patience
         self._failures = 0
+        self.wait = 0.0
+        self.has_delivered = False
+        self.finished: Finished | None = None
+
+    @contextmanager
+    def attempt(self, reader: ReplyReader[Any]) -> Iterator[None]:
+        """Make one attempt within the block; raise its error if there is no next attempt."""
+        try:
+            yield
+            self.finished = reader.finished()
+        except ModelError as error:
+            if reader.is_complete:
+                self.finished = reader.finished()
+            elif self.has_delivered:
+                raise  # the next attempt would deliver the beginning again
+            else:
+                self.wait = self.next_wait(error)
 
     def next_wait(self, error: ModelError) -> float:
         """Return the seconds to wait before the next attempt; raise ``error`` if there is none.
@@ -48,20 +91,6 @@ class Retries:
         if is_too_late or self._failures == MAX_ATTEMPTS or not error.retryable:
             raise error
         return wait
-
-
-class ReplyReader(Protocol[PartT_contra]):
-    """Reads one reply from the parts in which a service sends it."""
-
-    def read(self, part: PartT_contra, /) -> Piece:
-        """Return the text in a part, which may be empty."""
-
-    @property
-    def is_complete(self) -> bool:
-        """True if the reply is, even if the service has not ended the response."""
-
-    def finished(self) -> Finished:
-        """Return how the reply ended; raise ``ModelError`` if it is not complete."""
 
 
 async def stream_reply(
@@ -80,23 +109,17 @@ async def stream_reply(
     # Imported here: programs without an event loop do not need asyncio.
     from asyncio import sleep
 
-    retries = _start_retries(patience)
-    while True:
-        reader, has_delivered = new_reader(), False
-        try:
+    retries = Retries(patience)
+    while retries.finished is None:
+        await sleep(retries.wait)
+        reader = new_reader()
+        with retries.attempt(reader):
             async with aclosing(request()) as parts:
                 async for part in parts:
                     if piece := reader.read(part):
-                        has_delivered = True
+                        retries.has_delivered = True
                         yield piece
-            finished = reader.finished()
-        except ModelError as error:
-            if not reader.is_complete:
-                await sleep(_wait_for_next(retries, error, has_delivered=has_delivered))
-                continue
-            finished = reader.finished()
-        yield finished
-        return
+    yield retries.finished
 
 
 def stream_reply_sync(
@@ -106,32 +129,13 @@ def stream_reply_sync(
     patience: float,
 ) -> Generator[Piece | Finished, None, None]:
     """Do what ``stream_reply`` does, without an event loop."""
-    retries = _start_retries(patience)
-    while True:
-        reader, has_delivered = new_reader(), False
-        try:
-            with closing(request()) as parts:
-                for part in parts:
-                    if piece := reader.read(part):
-                        has_delivered = True
-                        yield piece
-            finished = reader.finished()
-        except ModelError as error:
-            if not reader.is_complete:
-                time.sleep(_wait_for_next(retries, error, has_delivered=has_delivered))
-                continue
-            finished = reader.finished()
-        yield finished
-        return
-
-
-def _start_retries(patience: float) -> Retries:
-    """Return the retries of a call that begins now."""
-    random = Random()  # noqa: S311  only jitter
-    return Retries(patience, monotonic=time.monotonic, random=random)
-
-
-def _wait_for_next(retries: Retries, error: ModelError, *, has_delivered: bool) -> float:
-    if has_delivered:
-        raise error  # a retry would deliver the beginning again
-    return retries.next_wait(error)
+    retries = Retries(patience)
+    while retries.finished is None:
+        time.sleep(retries.wait)
+        reader = new_reader()
+        with retries.attempt(reader), closing(request()) as parts:
+            for part in parts:
+                if piece := reader.read(part):
+                    retries.has_delivered = True
+                    yield piece
+    yield retries.finished

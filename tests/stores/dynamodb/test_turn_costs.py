@@ -12,7 +12,7 @@ from msgspec import to_builtins
 
 from chatledger.chat import SyncChat, collect_sync
 from chatledger.http.api import ChatRequest, Query
-from chatledger.http.endpoints import Given, TurnRules, send_message
+from chatledger.http.endpoints import Given, Rules, send_message
 from chatledger.http.errors import ApiError
 from chatledger.http.limits import USAGE, Limits
 from chatledger.http.limits import Usage as CallerUsage
@@ -69,14 +69,10 @@ class MeasuredConversation:
             message=sample_text(2 * next(self._texts)), user_id=OWNER, conversation_id=self.id
         )
         with self.meter.measured() as cost:
-            rules = TurnRules(
-                Models(["fake"], open=open_fake_model),
-                limits,
-                allow_system_prompt=False,
-                is_signed_in=True,
-            )
-            given = Given(lambda: self.chat, OWNER, Query((), known=()), request)
-            collect_sync(run(send_message(rules, given)))
+            rules = Rules(Models(["fake"], open=open_fake_model), limits, allow_system_prompt=False)
+            query = Query((), known=())
+            given = Given(lambda: self.chat, rules, OWNER, OWNER, query, request)
+            collect_sync(run(send_message(given)))
         return cost
 
     def turn(self, idempotency_key: str | None = None) -> Cost:

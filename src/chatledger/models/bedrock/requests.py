@@ -21,7 +21,7 @@ from chatledger.models.bedrock.content import (
     tool_use_block,
     tool_use_text,
 )
-from chatledger.models.content import EMPTY_TEXT, is_valid_name
+from chatledger.models.content import EMPTY_TEXT, check_tool_choice, check_tool_name
 from chatledger.values import Json
 
 
@@ -197,22 +197,14 @@ def _bedrock_tool(tool: Mapping[str, Any]) -> ConverseObject:
     if not isinstance(tool, Mapping):
         raise InvalidArgument("A tool must be a dict with name, description and input_schema.")
     if len(tool) == 1 and isinstance(inner := next(iter(tool.values())), Mapping):
-        _check_name(inner.get("name"))
+        check_tool_name(inner.get("name"), "On Bedrock")
         return dict(tool)  # already in Bedrock's format: toolSpec or systemTool
-    _check_name(tool.get("name"))
+    check_tool_name(tool.get("name"), "On Bedrock")
     spec: ConverseObject = {"name": tool["name"]}
     if tool.get("description"):
         spec["description"] = tool["description"]
     spec["inputSchema"] = {"json": tool.get("input_schema") or {"type": "object", "properties": {}}}
     return {"toolSpec": spec}
-
-
-def _check_name(name: object) -> None:
-    if not is_valid_name(name):
-        raise InvalidArgument(
-            "On Bedrock, a tool's name must be 1 to 64 letters, digits, underscores and hyphens; "
-            f"rename {name!r}."
-        )
 
 
 def bedrock_tool_choice(
@@ -229,17 +221,10 @@ def bedrock_tool_choice(
     """
     if choice is None:
         return None
-    if not tools:
-        raise InvalidArgument("tool_choice needs tools to choose from; pass tools too.")
+    check_tool_choice(choice, [inner.get("name") for tool in tools for inner in tool.values()])
     match choice:
         case "auto" | "any":
             return {choice: {}}
         case str():
-            definitions = [inner for tool in tools for inner in tool.values()]
-            if choice not in [each.get("name") for each in definitions]:
-                raise InvalidArgument(
-                    f"tool_choice is {choice!r}, but there is no tool of that name; "
-                    "pass auto, any or the name of a tool."
-                )
             return {"tool": {"name": choice}}
     return dict(choice)

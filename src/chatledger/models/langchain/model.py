@@ -11,7 +11,7 @@ from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.runnables import Runnable
 
-from chatledger.errors import ChatledgerError, InvalidArgument, ModelRefused, UnknownModel
+from chatledger.errors import InvalidArgument, ModelRefused, UnknownModel
 from chatledger.extras import keep_messages_out_of_logs, missing_package_error
 from chatledger.langchain_messages import from_chatledger
 from chatledger.messages import Message
@@ -182,9 +182,8 @@ def open_langchain_model(
             f"{name!r} is not the name of a model; write provider:model, such as ollama:llama3.2."
         )
     try:
-        opened = _init_chat_model(name)(model, model_provider=provider, **options)
-    except ChatledgerError:
-        raise
+        init_chat_model = import_module("langchain.chat_models").init_chat_model
+        opened = init_chat_model(model, model_provider=provider, **options)
     except ImportError as missing:
         raise _not_installed(name, missing) from missing
     except Exception as error:
@@ -216,13 +215,6 @@ def _limit_reply(model: Any, max_tokens: int) -> bool:
             setattr(model, name, max_tokens)
             return True
     return False
-
-
-def _init_chat_model(name: str) -> Any:
-    try:
-        return import_module("langchain.chat_models").init_chat_model
-    except ModuleNotFoundError as missing:
-        raise _not_installed(name, missing) from missing
 
 
 def _not_installed(name: str, missing: ImportError) -> UnknownModel:

@@ -13,8 +13,9 @@ from chatledger.errors import InvalidArgument
 from chatledger.messages import Content, Message
 from chatledger.models.content import (
     EMPTY_TEXT,
+    check_tool_choice,
+    check_tool_name,
     content_parts,
-    is_valid_name,
     plain_text,
     valid_name,
 )
@@ -144,22 +145,14 @@ def _openai_tool(tool: Mapping[str, Any]) -> OpenAIObject:
     if not isinstance(tool, Mapping):
         raise InvalidArgument("A tool must be a dict with name, description and input_schema.")
     if isinstance(function := tool.get("function"), Mapping):
-        _check_name(function.get("name"))
+        check_tool_name(function.get("name"), "For OpenAI")
         return dict(tool)  # already in OpenAI's format
-    _check_name(tool.get("name"))
+    check_tool_name(tool.get("name"), "For OpenAI")
     made = {"name": tool["name"]}
     if tool.get("description"):
         made["description"] = tool["description"]
     made["parameters"] = tool.get("input_schema") or {"type": "object", "properties": {}}
     return {"type": "function", "function": made}
-
-
-def _check_name(name: object) -> None:
-    if not is_valid_name(name):
-        raise InvalidArgument(
-            "For OpenAI, a tool's name must be 1 to 64 letters, digits, underscores and hyphens; "
-            f"rename {name!r}."
-        )
 
 
 def openai_tool_choice(
@@ -176,18 +169,12 @@ def openai_tool_choice(
     """
     if choice is None:
         return None
-    if not tools:
-        raise InvalidArgument("tool_choice needs tools to choose from; pass tools too.")
+    check_tool_choice(choice, [tool["function"]["name"] for tool in tools])
     match choice:
         case "auto":
             return "auto"
         case "any":
             return "required"
         case str():
-            if choice not in [tool["function"]["name"] for tool in tools if "function" in tool]:
-                raise InvalidArgument(
-                    f"tool_choice is {choice!r}, but there is no tool of that name; "
-                    "pass auto, any or the name of a tool."
-                )
             return {"type": "function", "function": {"name": choice}}
     return dict(choice)
