@@ -51,7 +51,7 @@ async def start() -> tuple[QueueModel, ModelCall]:
 
 async def test_a_piece_is_handed_over_at_once_if_there_was_none_just_before() -> None:
     model, call = await start()
-    waiting = asyncio.ensure_future(call.next_piece(None))
+    waiting = asyncio.ensure_future(call.next_piece(60))
     await iterate()
     model.pieces.put_nowait("a")
     await iterate()
@@ -65,11 +65,11 @@ async def test_pieces_that_come_shortly_after_another_are_handed_over_together(
 ) -> None:
     monkeypatch.setattr(runner, "HANDOVERS_A_SECOND", 10)
     model, call = await start()
-    first = asyncio.ensure_future(call.next_piece(None))
+    first = asyncio.ensure_future(call.next_piece(60))
     await iterate()
     model.pieces.put_nowait("a")
     assert await first == "a"
-    waiting = asyncio.ensure_future(call.next_piece(None))
+    waiting = asyncio.ensure_future(call.next_piece(60))
     for piece in ("b", "c", "d"):
         await iterate()
         model.pieces.put_nowait(piece)
@@ -86,11 +86,11 @@ async def test_neither_a_stop_nor_the_end_of_the_reply_waits_for_more_pieces(
     monkeypatch.setattr(runner, "HANDOVERS_A_SECOND", 1e-6)
     for end in ("stop", "finish"):
         model, call = await start()
-        first = asyncio.ensure_future(call.next_piece(None))
+        first = asyncio.ensure_future(call.next_piece(60))
         await iterate()
         model.pieces.put_nowait("a")
         assert await first == "a"
-        waiting = asyncio.ensure_future(call.next_piece(None))
+        waiting = asyncio.ensure_future(call.next_piece(60))
         await iterate()
         model.pieces.put_nowait("b")
         await iterate()

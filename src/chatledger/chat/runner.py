@@ -67,15 +67,14 @@ class ModelCall:
         self._outputs = deque()
         self._task = asyncio.create_task(self._read_reply(request, self._outputs))
 
-    async def next_piece(self, seconds: float | None) -> Piece | Finished | Signal | None:
+    async def next_piece(self, seconds: float) -> Piece | Finished | Signal | None:
         """Return the next output, or None after at most ``seconds`` without one.
 
         Raises the model's error.
         """
         if not self._outputs and not self._is_stopped:
             loop = asyncio.get_running_loop()
-            if seconds is not None:
-                self._set_timer(loop, seconds)
+            self._set_timer(loop, seconds)
             self._waiting = loop.create_future()
             try:
                 await self._waiting
