@@ -427,6 +427,25 @@ def test_a_thread_whose_conversation_was_deleted_here_is_reported(
         target.get("1")
 
 
+@pytest.mark.parametrize("kind", ["checkpoint", "write"])
+def test_a_thread_with_an_item_of_something_else_is_reported(
+    peer: Peer, target: Store, kind: str
+) -> None:
+    for thread_id in ("1", "2"):
+        run_turns(chat_graph(peer.saver()), thread_id, range(1))
+    odd = "CHECKPOINT_2"
+    if kind == "write":
+        [*_, last] = (item for item in peer.items() if item["PK"]["S"].startswith("WRITES_2#"))
+        odd = last["PK"]["S"]
+    key = {"PK": {"S": odd}, "SK": {"S": "~"}}
+    peer.client.put_item(TableName=peer.table, Item=key | {"user": {"S": "Bob"}})
+    saver = ChatledgerSaver(target)
+    copied = copy_threads(peer.source(), saver)
+    assert copied.conversations == 1
+    assert copied.problems == [Problem("2", "It has items that DynamoDBSaver has not written.")]
+    assert saver.get_tuple(config_of("2")) is None or kind == "write"
+
+
 def test_an_encrypted_saver_encrypts_what_is_copied(peer: Peer, target: Store) -> None:
     class Cipher(CipherProtocol):
         def encrypt(self, plaintext: bytes) -> tuple[str, bytes]:

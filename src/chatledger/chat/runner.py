@@ -112,7 +112,7 @@ class ModelCall:
 
     def _hand_over(self) -> None:
         """Wake the turn, or let it wait for more pieces if it has just had some."""
-        if self._waiting is None or self._handover is not None:
+        if self._waiting is None or self._waiting.done() or self._handover is not None:
             return
         loop = asyncio.get_running_loop()
         due = self._handed_over_at + ModelCall._calls_running / HANDOVERS_A_SECOND

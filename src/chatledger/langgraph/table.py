@@ -1,7 +1,7 @@
 """Copy the threads of langgraph-checkpoint-aws's ``DynamoDBSaver`` to a ``ChatledgerSaver``."""
 
 import gzip
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
@@ -49,6 +49,10 @@ if TYPE_CHECKING:
 
 THREAD_PREFIX: Final = "CHECKPOINT_"
 """The partition key of a thread's checkpoints is this and its id."""
+REFERENCE: Final = frozenset({"type", "ref_loc", "ref_key"})
+"""The attributes of an item that say where its value is."""
+CHECKPOINT_FIELDS: Final = REFERENCE | {"ns", "id"}
+WRITE_FIELDS: Final = REFERENCE | {"task_id", "idx", "channel"}
 
 
 def no_owner(_: str) -> str | None:
@@ -170,9 +174,11 @@ class DynamoDBSaverTable(TableReader):
         """Return the thread's checkpoints without their values, in the order of their ids.
 
         Raises:
-            StoreMismatch: The values of one are in S3, and no client for it was given.
+            StoreMismatch: The values of one are in S3, and no client for it was given, or an item
+                is no checkpoint.
         """
-        found = sorted(self._query(THREAD_PREFIX + thread_id), key=lambda item: item["id"]["S"])
+        found = self._query(THREAD_PREFIX + thread_id, CHECKPOINT_FIELDS)
+        found.sort(key=lambda item: item["id"]["S"])
         if self._s3 is None and any(item["ref_loc"]["S"] == "S3" for item in found):
             raise StoreMismatch(
                 "It has checkpoints in S3; pass s3= and bucket=, and key_prefix= if there is one."
@@ -193,7 +199,7 @@ class DynamoDBSaverTable(TableReader):
         if stored is None:
             return None
         writes = []
-        for each in self._query(f"WRITES_{thread_id}#{namespace}#{id}"):
+        for each in self._query(f"WRITES_{thread_id}#{namespace}#{id}", WRITE_FIELDS):
             value = self._value(each)
             if value is not None:
                 task_path = each.get("task_path", {}).get("S", "")
@@ -208,7 +214,7 @@ class DynamoDBSaverTable(TableReader):
             writes=sorted(writes, key=lambda write: (write.task_path, write.task_id, write.index)),
         )
 
-    def _query(self, key: str) -> list[Item]:
+    def _query(self, key: str, fields: Set[str]) -> list[Item]:
         params: dict[str, Any] = {
             "TableName": self._table,
             "KeyConditionExpression": "PK = :key",
@@ -219,6 +225,8 @@ class DynamoDBSaverTable(TableReader):
         while True:
             reply = self.run_within_limit(single_call(Call("Query", params)))
             items += reply["Items"]
+            if not all(fields <= item.keys() for item in items):
+                raise StoreMismatch("It has items that DynamoDBSaver has not written.")
             if "LastEvaluatedKey" not in reply:
                 return items
             params["ExclusiveStartKey"] = reply["LastEvaluatedKey"]
