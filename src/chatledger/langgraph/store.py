@@ -153,8 +153,8 @@ class ChatledgerStore(BaseStore):
         """Perform the operations and return their results, in their order.
 
         All reads come before all puts, and of several puts of an item only the last one counts.
-        Every operation is checked before anything is written. Each put is a write of its own: if
-        one fails, those before it remain.
+        Every operation is checked before anything is written, but not whether an item is too large
+        with its embeddings. Each put is a write of its own: if one fails, those before it remain.
 
         Raises:
             InvalidArgument: An operation is invalid, or the store is an ``AsyncStore``.
