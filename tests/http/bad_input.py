@@ -252,6 +252,8 @@ ODD_IDS = named_params(
         "two lines": "a\nb",
         "a newline last": "a\n",
         "the name of a route": "conversations",
+        "the name of a part": "reply",
+        "the path of a part": "a/messages/1",
         "a letter and its accent": "cafe\u0301",
         "the longest": "x" * MAX_ID_BYTES,
         "the longest in UTF-8": "é" * (MAX_ID_BYTES // 2),

@@ -41,13 +41,12 @@ _PATHS = {
     endpoints.REPLY_PATH,
     *(endpoint.path for endpoint in (*endpoints.ENDPOINTS, *endpoints.TURN_ENDPOINTS)),
 }
-_PART_OF_CONVERSATION = re.compile(
-    "|".join(
-        re.sub(r"{\w+}", "[^/]+", path.removeprefix(CONVERSATION)) + "$"
-        for path in _PATHS
-        if path.startswith(f"{CONVERSATION}/")
-    ).encode()
+_PARTS = "|".join(
+    re.sub(r"{\w+}", "[^/]+", path.removeprefix(CONVERSATION))
+    for path in _PATHS
+    if path.startswith(f"{CONVERSATION}/")
 )
+_PART_OF_CONVERSATION = re.compile(f"/conversations/.+(?:{_PARTS})$".encode())
 """Finds, in a path as it was sent, that it is not that of a conversation but of a part of one."""
 
 
