@@ -7,9 +7,9 @@ import pytest
 
 from chatledger import Message
 from chatledger.chat import runner
-from chatledger.chat.protocol import CallModel
+from chatledger.chat.protocol import CallModel, Signal
 from chatledger.chat.runner import ModelCall
-from chatledger.models.protocol import Finished
+from chatledger.models.protocol import Finished, Piece
 
 pytestmark = pytest.mark.anyio
 
@@ -41,22 +41,28 @@ async def iterate(times: int = 10) -> None:
         await asyncio.sleep(0)
 
 
-async def start() -> tuple[QueueModel, ModelCall]:
+async def next_piece(call: ModelCall) -> "asyncio.Future[Piece | Finished | Signal | None]":
+    """Return the call's next output, for which the turn already waits."""
+    waiting = asyncio.ensure_future(call.next_piece(60))
+    await iterate()
+    return waiting
+
+
+async def start_with_a_piece() -> tuple[QueueModel, ModelCall]:
+    """Return a call that has just handed over its first piece, and its model."""
     model = QueueModel()
     call = ModelCall(model)
     call.start(CallModel([Message.user("Hi")], None))
+    first = await next_piece(call)
+    model.pieces.put_nowait("a")
     await iterate()
+    assert first.done()
+    assert await first == "a"
     return model, call
 
 
 async def test_a_piece_is_handed_over_at_once_if_there_was_none_just_before() -> None:
-    model, call = await start()
-    waiting = asyncio.ensure_future(call.next_piece(60))
-    await iterate()
-    model.pieces.put_nowait("a")
-    await iterate()
-    assert waiting.done()
-    assert await waiting == "a"
+    _, call = await start_with_a_piece()
     await call.cancel()
 
 
@@ -64,12 +70,8 @@ async def test_pieces_that_come_shortly_after_another_are_handed_over_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(runner, "HANDOVERS_A_SECOND", 10)
-    model, call = await start()
-    first = asyncio.ensure_future(call.next_piece(60))
-    await iterate()
-    model.pieces.put_nowait("a")
-    assert await first == "a"
-    waiting = asyncio.ensure_future(call.next_piece(60))
+    model, call = await start_with_a_piece()
+    waiting = await next_piece(call)
     for piece in ("b", "c", "d"):
         await iterate()
         model.pieces.put_nowait(piece)
@@ -85,13 +87,8 @@ async def test_neither_a_stop_nor_the_end_of_the_reply_waits_for_more_pieces(
 ) -> None:
     monkeypatch.setattr(runner, "HANDOVERS_A_SECOND", 1e-6)
     for end in ("stop", "finish"):
-        model, call = await start()
-        first = asyncio.ensure_future(call.next_piece(60))
-        await iterate()
-        model.pieces.put_nowait("a")
-        assert await first == "a"
-        waiting = asyncio.ensure_future(call.next_piece(60))
-        await iterate()
+        model, call = await start_with_a_piece()
+        waiting = await next_piece(call)
         model.pieces.put_nowait("b")
         await iterate()
         assert not waiting.done()

@@ -36,7 +36,7 @@ logger = logging.getLogger("chatledger.chat")
 CANCEL_TIMEOUT = 1.0
 """The seconds that a model may take to end its call after it was cancelled."""
 HANDOVERS_A_SECOND = 5_000
-"""How often at most a process hands pieces to its turns; more would take most of a core.
+"""The most times a second that a process hands pieces to its turns; more would take most of a core.
 
 With many replies at once, a turn gets the pieces that have become ready meanwhile together.
 """

@@ -1,8 +1,8 @@
 """The operations of the contract as values, and the calls that a store makes to perform them.
 
 The fields of operations are checked and in the form in which stores keep them: an empty title is
-None, and messages are JSON texts. ``Store`` documents what each operation does.
-A store does not change them.
+None, and messages are JSON texts. A store does not change them. ``Store`` documents what each
+operation does.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,11 +40,11 @@ class Operation(Generic[T_co]):
     """
 
     def __init__(self, *values: Any, **named: Any) -> None:
-        names = type(self).__annotations__
-        fields = dict(zip(names, values, strict=False)) | named
-        if fields.keys() != names.keys() or len(fields) != len(values) + len(named):
+        names, fields = type(self).__annotations__, self.__dict__
+        fields.update(zip(names, values, strict=False))
+        fields.update(named)
+        if fields.keys() != names.keys() or len(names) != len(values) + len(named):
             raise TypeError(f"{type(self).__name__} takes exactly {', '.join(names)}.")
-        self.__dict__ |= fields
 
 
 class Beginning(NamedTuple):
